@@ -1,0 +1,23 @@
+# docker build -t hostlane .
+FROM python:3.11-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md ./
+COPY proxy proxy
+COPY control control
+RUN python -m venv /opt/hostlane && /opt/hostlane/bin/pip install --no-cache-dir --quiet .
+
+FROM python:3.11-slim
+# A fixed id, so that files shared with other containers and with the host can be given to it.
+RUN groupadd --gid 7600 hostlane \
+ && useradd --uid 7600 --gid 7600 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin hostlane \
+ && install -d -o hostlane -g hostlane -m 0755 /run/hostlane \
+ && install -d -m 0755 /etc/hostlane
+COPY --from=build /opt/hostlane /opt/hostlane
+ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+USER hostlane
+# The sockets that other containers call services through. A fresh named volume takes this folder's owner.
+VOLUME /run/hostlane
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 CMD ["hostlane", "status"]
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["hostlane"]
+CMD ["proxy", "--config", "/etc/hostlane/hostlane.yaml"]

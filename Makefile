@@ -1,0 +1,47 @@
+# Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
+# packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
+.PHONY: venv demo test lint bench clean
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+NETNS := ip:iproute2 tc:iproute2 nft:nftables
+REDIS := redis-server:redis-server redis-benchmark:redis-tools
+COMPILER := gcc:gcc gcc:libc6-dev
+
+help:
+	@echo "make demo    two hosts, two proxies, one Redis: a table of what the mesh costs and saves"
+	@echo "make test    all tests (those that need root and network namespaces skip without them; ARGS=... goes to pytest)"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
+	@echo "make venv    only the virtual environment, in .venv"
+	@echo "make clean   remove .venv and everything generated"
+
+venv: .venv/.stamp
+
+.venv/.stamp: pyproject.toml .ci/venv
+	@.ci/venv test,lint
+	@touch $@
+
+.venv/.stamp-bench: .venv/.stamp
+	@.ci/venv bench
+	@touch $@
+
+demo: .venv/.stamp
+	@.ci/packages $(NETNS) $(REDIS)
+	@$(BIN)/hostlane demo
+
+test: .venv/.stamp
+	@.ci/packages $(NETNS) conntrack:conntrack $(REDIS) $(COMPILER)
+	@$(BIN)/pytest $(ARGS)
+
+lint: .venv/.stamp
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: .venv/.stamp-bench
+	@.ci/packages $(NETNS) $(COMPILER) haproxy:haproxy
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+clean:
+	rm -rf .venv build dist benchmarks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

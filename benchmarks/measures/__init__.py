@@ -1,0 +1,24 @@
+"""What is measured, as a plan: a list of cells, each of which is tried on every path."""
+
+from __future__ import annotations
+
+from benchmarks.measures import bulk, idle, messages, stalled
+from benchmarks.measures.cell import Cell
+from benchmarks.options import Options
+
+__all__ = ["Cell", "plan"]
+
+_PLANS = {
+    "persistent": messages.persistent,
+    "connect": messages.connect,
+    "links": messages.links,
+    "bulk": bulk.alone,
+    "mixed": bulk.mixed,
+    "shaped": bulk.shaped,
+    "stalled": stalled.cells,
+    "idle": idle.cells,
+}
+
+
+def plan(options: Options) -> list[Cell]:
+    return [cell for measure in options.measures for cell in _PLANS[measure](options)]

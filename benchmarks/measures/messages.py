@@ -1,0 +1,47 @@
+"""Small messages: on connections that stay, on a new connection each, and the TCP connections that carry them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.loadrun import Phase
+from benchmarks.measures.cell import Cell, Values, load, message_values
+from benchmarks.options import Options
+from benchmarks.paths import BenchPath
+
+WARM = 0.2
+"""Seconds of the same traffic before the figures count."""
+
+
+def persistent(options: Options) -> list[Cell]:
+    sizes, counts = ((64,), (16, 128, 1024)) if options.quick else ((64, 1024), (1, 16, 128, 1024))
+    return [_cell("persistent", "ping", size, count, options) for size in sizes for count in counts]
+
+
+def connect(options: Options) -> list[Cell]:
+    sizes = (64,) if options.quick else (64, 1024)
+    return [_cell("connect", "req", size, count, options) for size in sizes for count in (16, 128)]
+
+
+def links(options: Options) -> list[Cell]:
+    return [Cell("links", "128 connections", _count_links, once=True)]
+
+
+def _cell(measure: str, kind: str, size: int, count: int, options: Options) -> Cell:
+    run = partial(_messages, kind=kind, size=size, count=count, seconds=options.seconds)
+    return Cell(measure, name(size, count), run)
+
+
+def name(size: int, count: int) -> str:
+    return f"{size} B × {count}"
+
+
+def _messages(path: BenchPath, *, kind: str, size: int, count: int, seconds: float) -> Values:
+    what = f"{kind}={count}"
+    return message_values(load(path, [Phase(WARM, what, warm=True), Phase(seconds, what)], size=size)[0])
+
+
+def _count_links(path: BenchPath) -> Values:
+    counted: list[int] = []
+    load(path, [Phase(0.5, "ping=128")], on_ready=lambda: counted.append(path.links()))
+    return {"links": counted[0]}

@@ -1,0 +1,26 @@
+"""Every way from a client on host A to the server on host B."""
+
+from __future__ import annotations
+
+from benchmarks.paths.base import BenchPath
+from benchmarks.paths.direct import Bridge, Direct
+from benchmarks.paths.envoy import EnvoyH2, EnvoyTcp
+from benchmarks.paths.haproxy import HAProxy
+from benchmarks.paths.hostlane import Hostlane
+from benchmarks.testbed import Testbed
+
+__all__ = ["BenchPath", "make"]
+
+_CLASSES: dict[str, type[BenchPath]] = {
+    "direct": Direct,
+    "bridge": Bridge,
+    "haproxy": HAProxy,
+    "envoy-tcp": EnvoyTcp,
+    "envoy-h2": EnvoyH2,
+    "hostlane": Hostlane,
+}
+
+
+def make(name: str, bed: Testbed) -> BenchPath:
+    """The path of that name (options.PATHS); nothing of it runs yet."""
+    return _CLASSES[name](name, bed)

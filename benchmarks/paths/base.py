@@ -1,0 +1,121 @@
+"""What all paths have in common; and a pair of proxies, Unix socket to Unix socket, as three of them are."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import loadrun
+from benchmarks.errors import BenchError
+from benchmarks.loadrun import Phase, Target
+from benchmarks.testbed import Testbed
+
+STOP_WITHIN = 10.0
+"""Seconds between SIGTERM and SIGKILL."""
+
+
+class BenchPath(ABC):
+    """A way from a client on host A to the server on host B."""
+
+    port: int
+    """TCP port on host B, as host A's side sees it."""
+    container = False
+    """The client runs in A's container, behind bridge and NAT."""
+
+    def __init__(self, name: str, bed: Testbed) -> None:
+        self.name = name
+        self.bed = bed
+
+    @property
+    def proxied(self) -> bool:
+        return False
+
+    @abstractmethod
+    def target(self) -> Target:
+        """Where the client goes. Only after ``start``."""
+
+    def launch(self) -> None:
+        """Start what the path needs, without waiting for it. Raises BenchError."""
+        return
+
+    def stop(self) -> None:
+        """End what ``launch`` started; harmless if nothing runs."""
+        return
+
+    def check(self, within: float = 15.0) -> None:
+        """Send one message through, again and again. Raises BenchError when no reply comes in time."""
+        deadline = time.monotonic() + within
+        while True:
+            try:
+                loadrun.run(str(self.bed.programs.load), self.target(), [Phase(0.02, "ping=1")], ready_within=1)
+                return
+            except BenchError as error:
+                if time.monotonic() > deadline or self.ended():
+                    raise BenchError(f"{error}{self.last_words()}") from None
+
+    def links(self) -> int:
+        return self.bed.links(self.port, container=self.container)
+
+    def ended(self) -> bool:
+        """One of the processes has ended by itself."""
+        return False
+
+    def last_words(self) -> str:
+        """What the processes said last, to be put behind an error."""
+        return ""
+
+
+class ProxyPair(BenchPath):
+    """Two processes of one kind: A takes connections on a Unix socket, B delivers them to the server's."""
+
+    def __init__(self, name: str, bed: Testbed) -> None:
+        super().__init__(name, bed)
+        self.folder = bed.folder / name
+        self.entry = self.folder / "entry.sock"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def proxied(self) -> bool:
+        return True
+
+    @abstractmethod
+    def commands(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Write the configurations to ``self.folder``; the command lines of A's and B's process. Raises BenchError."""
+
+    def target(self) -> Target:
+        return self.bed.client(f"unix:{self.entry}", pids=tuple(process.pid for process in self.processes))
+
+    def launch(self) -> None:
+        self.folder.mkdir(exist_ok=True)
+        for side, host, argv in zip("ab", (self.bed.lab.a, self.bed.lab.b), self.commands(), strict=True):
+            self.processes.append(self.bed.start(host, argv, log=self._log(side)))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(STOP_WITHIN)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+    def ended(self) -> bool:
+        return any(process.poll() is not None for process in self.processes)
+
+    def last_words(self) -> str:
+        words = ""
+        for side, process in zip("ab", self.processes, strict=False):
+            lines = self._log(side).read_text(errors="replace").strip().splitlines()
+            ended = process.poll()
+            if ended is not None or lines:
+                state = f"exit code {ended}" if ended is not None else "running"
+                words += f"; proxy {side} ({state}): {lines[-1][:300] if lines else 'said nothing'}"
+        return words
+
+    def _log(self, side: str) -> Path:
+        return self.folder / f"{side}.log"

@@ -1,0 +1,50 @@
+"""Hostlane: two ``hostlane proxy``, configured as any static mesh of two hosts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.errors import BenchError
+from benchmarks.paths.base import ProxyPair
+
+MAX_LINKS = 2
+"""What the configuration leaves at its default: links.max_per_peer."""
+
+_A = """\
+host: host-a
+run_dir: {run_dir}
+links: {{listen: "{a}:{port}", security: none}}
+peers:
+  host-b: {{address: "{b}:{port}", services: [bench]}}
+upstreams:
+  bench: {{listen: "unix:{entry}"}}
+log: {{level: warning}}
+"""
+
+_B = """\
+host: host-b
+run_dir: {run_dir}
+links: {{listen: "{b}:{port}", security: none}}
+peers:
+  host-a: {{address: "{a}:{port}"}}
+services:
+  bench: {{deliver: "unix:{server}"}}
+log: {{level: warning}}
+"""
+
+
+class Hostlane(ProxyPair):
+    port = 7600
+
+    def commands(self) -> tuple[list[str], list[str]]:
+        program = Path(sys.executable).parent / "hostlane"
+        if not program.exists():
+            raise BenchError(f"{program} is not there (make venv)")
+        lab = self.bed.lab
+        for side, template in (("a", _A), ("b", _B)):
+            names = {"entry": self.entry, "server": self.bed.server_socket, "run_dir": self.folder / side}
+            text = template.format(a=lab.a.address, b=lab.b.address, port=self.port, **names)
+            (self.folder / f"{side}.yaml").write_text(text)
+        argv = [str(program), "proxy", "--config"]
+        return [*argv, str(self.folder / "a.yaml")], [*argv, str(self.folder / "b.yaml")]

@@ -1,0 +1,98 @@
+"""The client of a proxy's admin socket: one question, one decoded answer, or one line that says why there is none."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import TypeVar
+
+import httpx
+import msgspec
+import yaml
+
+from control.messages import Refusal
+
+T = TypeVar("T")
+
+DEFAULT_RUN_DIR = "/run/hostlane"
+SOCKET_NAME = "admin.sock"
+TIMEOUT = 10.0
+"""Seconds without a byte, as long as a proxy gives its client; one that is alive needs milliseconds."""
+UNIX_PATH_BYTES = 107
+
+_REASONS = {
+    errno.ENOENT: "no such socket; is the proxy running?",
+    errno.ECONNREFUSED: "nobody listens there; the proxy that made it is gone",
+    errno.EACCES: "permission denied; only the socket's owner and group may ask",
+    errno.ENOTDIR: "not in a directory; allowed: the path of a socket",
+    errno.EPROTOTYPE: "not a stream socket, so not one of a proxy",
+    errno.EAGAIN: "too many clients wait there; is the proxy stopped?",
+}
+
+
+class NoAnswer(Exception):
+    """There is no answer to show; ``str()`` is the line that says why."""
+
+
+class BadConfig(Exception):
+    """The file does not say where the socket is; ``str()`` is the line that says why."""
+
+
+def ask(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:
+    """The answer of the proxy behind ``socket_path`` to ``GET path``: decoded, and as it came.
+
+    Raises NoAnswer when nobody answers, or not with a ``kind``.
+    """
+    response = _get(socket_path, path)
+    try:
+        if response.status_code == 200:
+            return msgspec.json.decode(response.content, type=kind), response.content
+        error = msgspec.json.decode(response.content, type=Refusal).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NoAnswer(f"{socket_path}: the answer is not one of a Hostlane proxy of this version") from None
+    raise NoAnswer(f"{socket_path}: the proxy refused: {error}")
+
+
+def socket_from_config(file: str) -> str:
+    """The admin socket of the proxy that runs with this configuration; nothing but its run_dir is looked at.
+
+    Raises BadConfig when the file does not give one. ``hostlane validate`` says the rest.
+    """
+    try:
+        with open(file, encoding="utf-8-sig") as stream:
+            data = yaml.safe_load(stream)
+    except OSError as error:
+        raise BadConfig(f"{file}: {(error.strerror or 'not readable').lower()}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise BadConfig(f"{file}: not a YAML file; see hostlane validate {file}") from None
+    run_dir = data.get("run_dir", DEFAULT_RUN_DIR) if isinstance(data, dict) else None
+    if not isinstance(run_dir, str) or not os.path.isabs(run_dir):
+        raise BadConfig(f"{file}: run_dir: not an absolute path; see hostlane validate {file}")
+    return os.path.join(run_dir, SOCKET_NAME)
+
+
+def _get(socket_path: str, path: str) -> httpx.Response:
+    _probe(socket_path)
+    try:
+        # The environment's proxy settings are about other servers than this one.
+        with httpx.Client(transport=httpx.HTTPTransport(uds=socket_path), timeout=TIMEOUT, trust_env=False) as client:
+            return client.get(f"http://hostlane{path}")
+    except httpx.TimeoutException:
+        raise NoAnswer(f"{socket_path}: no answer for {TIMEOUT:.0f} s; the proxy is stopped or overloaded") from None
+    except httpx.HTTPError:
+        raise NoAnswer(f"{socket_path}: the answer is not HTTP, so not one of a Hostlane proxy") from None
+
+
+def _probe(socket_path: str) -> None:
+    """Connect and leave again, for an error that says why not: httpx hides the errno and leaves its socket open."""
+    # The kernel's own refusal of such a path has no errno to tell it by.
+    if len(os.fsencode(socket_path)) > UNIX_PATH_BYTES or "\0" in socket_path:
+        raise NoAnswer(f"{socket_path}: not the path of a socket, which has at most {UNIX_PATH_BYTES} bytes")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(TIMEOUT)
+        try:
+            probe.connect(socket_path)
+        except OSError as error:
+            reason = _REASONS.get(error.errno or 0, (error.strerror or "cannot connect").lower())
+            raise NoAnswer(f"{socket_path}: {reason}") from None

@@ -1,0 +1,113 @@
+"""``hostlane status | links | streams``: what a running proxy tells about itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from control import admin, tables
+from control.messages import LinkInfo, PeerStatus, Status, StreamInfo
+
+T = TypeVar("T")
+
+WIDTH = 1000
+"""Columns that a table may take. A terminal that is narrower wraps it: half an address helps nobody."""
+
+
+def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which proxy is asked and how the answer is shown."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
+    command = click.option("--socket", metavar="PATH", help="The proxy's admin socket.")(command)
+    return click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")(command)
+
+
+@click.command()
+@asks_a_proxy
+def status(config: str | None, socket: str | None, as_json: bool) -> None:
+    """Show what this host's proxy does.
+
+    Exit 1 if no proxy answers, or if no host can serve one of the upstreams.
+    """
+    found = _show(_socket(config, socket), "/status", Status, as_json, tables.status_tables)
+    missing = unserved(found)
+    for line in missing:
+        click.echo(f"hostlane: {tables.printable(line)}", err=True)
+    if missing:
+        sys.exit(1)
+
+
+@click.command()
+@asks_a_proxy
+def links(config: str | None, socket: str | None, as_json: bool) -> None:
+    """Show the links to other hosts."""
+    _show(_socket(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+
+
+@click.command()
+@asks_a_proxy
+def streams(config: str | None, socket: str | None, as_json: bool) -> None:
+    """Show the open streams."""
+    _show(_socket(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
+
+
+def unserved(status: Status) -> list[str]:
+    """A line for each upstream that no host can serve. A peer whose first dial has not failed yet may still do so."""
+    peers = {peer.name: peer for peer in status.peers}
+    lines = []
+    for upstream in status.upstreams:
+        hosts = [peers.get(name) for name in upstream.offered_by]
+        if status.host in upstream.offered_by or any(host is not None and _may_serve(host) for host in hosts):
+            continue
+        reasons = "; ".join(_describe(host) for host in hosts if host is not None) or "nobody offers it"
+        lines.append(f"upstream {upstream.service} cannot be served: {reasons}")
+    return lines
+
+
+def _may_serve(peer: PeerStatus) -> bool:
+    return peer.state == "up" or (peer.state == "dialling" and peer.last_error is None)
+
+
+def _describe(peer: PeerStatus) -> str:
+    return f"{peer.name} is {peer.state}" + (f" ({peer.last_error})" if peer.last_error else "")
+
+
+def _socket(config: str | None, socket: str | None) -> str:
+    if config is not None and socket is not None:
+        raise click.UsageError("--config and --socket both say which proxy to ask; use one of them")
+    if config is None:
+        return socket if socket is not None else f"{admin.DEFAULT_RUN_DIR}/{admin.SOCKET_NAME}"
+    try:
+        return admin.socket_from_config(config)
+    except admin.BadConfig as error:
+        _fail(error, 2)
+
+
+def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> Any:
+    """Ask, print and return the answer; exit 1 with one line when there is none."""
+    try:
+        found, raw = admin.ask(socket, path, kind)
+    except admin.NoAnswer as error:
+        _fail(error, 1)
+    if as_json:
+        click.echo(raw)
+    else:
+        console = Console(markup=False, highlight=False, width=WIDTH)
+        console.print(*_with_blank_lines(render(found)))
+    return found
+
+
+def _with_blank_lines(found: list[Table]) -> Iterator[Table | str]:
+    for position, table in enumerate(found):
+        if position:
+            yield ""
+        yield table
+
+
+def _fail(error: Exception, code: int) -> NoReturn:
+    click.echo(f"hostlane: {tables.printable(str(error))}", err=True)
+    sys.exit(code)

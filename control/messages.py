@@ -1,0 +1,111 @@
+"""What a proxy tells about itself over its admin socket, as JSON.
+
+Decoding ignores fields it does not know, so that a command line and a proxy of different versions understand each
+other: fields may be added, with a default, and never change their meaning. Times are in seconds unless
+the name says ``_ms``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+PeerState = Literal["up", "dialling", "down"]
+Direction = Literal["dialled", "accepted"]
+StreamDirection = Literal["outbound", "inbound", "local"]
+
+
+class PeerStatus(Struct, frozen=True, kw_only=True):
+    """Another host, seen from this one. Waiting streams are those that wait for a link."""
+
+    name: str
+    address: str
+    state: PeerState
+    links: int
+    streams: int
+    waiting: int
+    last_error: str | None = None
+    retry_in_s: float | None = None
+
+
+class UpstreamStatus(Struct, frozen=True, kw_only=True):
+    """A service that containers on this host call. ``offered_by`` are names of hosts, this one perhaps among them."""
+
+    service: str
+    listen: str
+    offered_by: list[str]
+
+
+class ServiceStatus(Struct, frozen=True, kw_only=True):
+    """A service that this host offers."""
+
+    name: str
+    deliver: str
+    streams: int
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """``GET /status``. Memory is bytes; opened, refused and avoided are counted since the start."""
+
+    host: str
+    pid: int
+    version: str
+    uptime_s: float
+    security: str
+    sessions: int
+    streams: int
+    memory_used: int
+    memory_limit: int
+    streams_opened: int
+    streams_refused: int
+    handshakes_avoided: int
+    peers: list[PeerStatus]
+    upstreams: list[UpstreamStatus]
+    services: list[ServiceStatus]
+
+
+class LinkInfo(Struct, frozen=True, kw_only=True):
+    """An item of ``GET /links``.
+
+    ``unacked`` are bytes sent that the peer has not acknowledged; ``congested``: local sockets are not read for now.
+    """
+
+    id: str
+    peer: str
+    direction: Direction
+    local: str
+    remote: str
+    streams: int
+    age_s: float
+    idle_s: float
+    rtt_ms: float | None
+    bytes_sent: int
+    bytes_received: int
+    unacked: int
+    congested: bool
+
+
+class StreamInfo(Struct, frozen=True, kw_only=True):
+    """An item of ``GET /streams``. ``link`` is None while the stream waits for one and within one host.
+
+    ``credit`` is what the other side still allows this one to send, ``buffered`` what this proxy holds for it (bytes).
+    """
+
+    id: str
+    link: str | None
+    service: str
+    direction: StreamDirection
+    peer: str | None
+    state: str
+    age_s: float
+    bytes_sent: int
+    bytes_received: int
+    credit: int
+    buffered: int
+
+
+class Refusal(Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not 200: one line that a user can act on."""
+
+    error: str

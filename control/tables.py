@@ -1,0 +1,122 @@
+"""What a proxy told, as tables for people. It is shown whatever it is, and never interpreted by the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from control.messages import LinkInfo, PeerStatus, Status, StreamInfo
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+_STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
+
+
+def status_tables(status: Status) -> list[Table]:
+    """The host in one table, then its peers, upstreams and services, where there are any."""
+    tables = [_host(status)]
+    if status.peers:
+        tables.append(_peers(status.peers))
+    if status.upstreams:
+        rows = [(item.service, item.listen, ", ".join(item.offered_by) or "nobody") for item in status.upstreams]
+        tables.append(_table(["upstream", "listen", "offered by"], rows))
+    if status.services:
+        services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
+        tables.append(_table(["service", "deliver", "streams>"], services))
+    return tables
+
+
+def links_table(links: Sequence[LinkInfo]) -> Table:
+    """One row a link."""
+    columns = [
+        "link", "peer", "direction", "local", "remote", "streams>", "age>", "idle>", "rtt>", "sent>", "received>",
+        "unacked>", "congested",
+    ]  # fmt: skip
+    return _table(columns, [
+        (
+            link.id, link.peer, link.direction, link.local, link.remote, str(link.streams), span(link.age_s),
+            span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
+            amount(link.bytes_received), amount(link.unacked), "yes" if link.congested else "no",
+        )
+        for link in links
+    ])  # fmt: skip
+
+
+def streams_table(streams: Sequence[StreamInfo]) -> Table:
+    """One row a stream."""
+    columns = [
+        "stream", "service", "direction", "peer", "link", "state", "age>", "sent>", "received>", "credit>", "buffered>",
+    ]  # fmt: skip
+    return _table(columns, [
+        (
+            stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-", stream.state,
+            span(stream.age_s), amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit),
+            amount(stream.buffered),
+        )
+        for stream in streams
+    ])  # fmt: skip
+
+
+def amount(count: int) -> str:
+    """1536 as ``1.5 KiB``."""
+    value = float(count)
+    for unit in _SIZES:
+        if abs(value) < 1024 or unit == _SIZES[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """75.2 as ``1m15s``: two units, as much as a person compares."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal could act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _host(status: Status) -> Table:
+    process = f"version {status.version}, pid {status.pid}, up {span(status.uptime_s)}, security {status.security}"
+    rows = [
+        ("host", status.host),
+        ("proxy", process),
+        ("sessions", str(status.sessions)),
+        ("streams", f"{status.streams} open, {status.streams_opened} opened, {status.streams_refused} refused"),
+        ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
+        ("handshakes avoided", str(status.handshakes_avoided)),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for key, value in rows:
+        table.add_row(Text(key, style="bold"), Text(printable(value)))
+    return table
+
+
+def _peers(peers: Iterable[PeerStatus]) -> Table:
+    rows = []
+    for peer in peers:
+        retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
+        counts = (str(peer.links), str(peer.streams), str(peer.waiting))
+        rows.append((peer.name, peer.address, peer.state, *counts, retry, peer.last_error or "-"))
+    return _table(["peer", "address", "state", "links>", "streams>", "waiting>", "retry in>", "last error"], rows)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of plain cells; a column whose name ends in ``>`` stands to the right, as numbers do."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*[Text(printable(cell), style=_STATE_STYLES.get(cell, "")) for cell in row])
+    return table

@@ -1,0 +1,174 @@
+"""The composition root: builds every part once, owns the top nursery, and knows the order of starting and stopping.
+
+Starting: everything that can fail on this machine (sockets, ports) first, so that a failure is one line and leaves
+nothing behind; then the tasks. Stopping (SIGTERM, SIGINT): no new calls, tell the peers, let streams finish for
+``limits.stop_timeout``, end the rest. A second signal ends the rest at once.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from functools import partial
+
+import structlog
+import trio
+
+from proxy.addresses import ADMIN_SOCKET
+from proxy.config import Config
+from proxy.inbound.delivery import Inbound
+from proxy.links import accept
+from proxy.links.carry import Shaken, new_id
+from proxy.links.handshake import Hello
+from proxy.outbound.unixsock import bind_unix
+from proxy.outbound.upstreams import Outbound
+from proxy.pool.backoff import Backoff
+from proxy.pool.pool import Pool
+from proxy.pump.budget import Budget
+from proxy.pump.connecting import Connector
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.loop import Pump
+from proxy.pump.tally import Tally
+from proxy.routing.table import Table
+from proxy.telemetry.admin import serve_admin
+from proxy.view import ProxyView
+
+log = structlog.get_logger()
+
+ADMIN_MODE = 0o660
+
+
+class Agent:
+    """All parts of one proxy, built and not yet running."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.pump = Pump(Budget(config.limits.memory), config.pump.busy_poll_us / 1e6)
+        self.deadlines = Deadlines(self.pump.settle)
+        self.connector = Connector(self.pump, self.deadlines)
+        self.tally = Tally(trace=config.log.level == "debug")
+        self.inbound = Inbound(config.services, self.connector, self.tally)
+        table = Table.from_config(config)
+        needed = {peer for name in config.upstreams for peer in table.find(name).peers}
+        self.pools = {
+            name: Pool(
+                config,
+                name,
+                peer,
+                pump=self.pump,
+                needed=name in needed,
+                hello=self.hello,
+                calls=self.inbound,
+                backoff=Backoff(random.random),
+            )
+            for name, peer in config.peers.items()
+        }
+        self.outbound = Outbound(
+            config,
+            pump=self.pump,
+            deadlines=self.deadlines,
+            connector=self.connector,
+            pools=self.pools,
+            table=table,
+            tally=self.tally,
+        )
+        self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
+        self._instance = new_id()
+
+    def hello(self, peer: str, session: str) -> Hello:
+        """This host's HELLO to a peer."""
+        limits = self.config.limits
+        return Hello(
+            host=self.config.host,
+            to=peer,
+            instance=self._instance,
+            session=session,
+            stream_credit=limits.stream_credit,
+            max_streams=limits.streams_per_link,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `run` of this module."""
+        config = self.config
+        with ExitStack() as files:
+            # First, because a signal that nobody has asked for yet would kill the process.
+            signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+            files.callback(self.pump.shut_down)
+            admin = bind_unix(f"{config.run_dir}/{ADMIN_SOCKET}", mode=ADMIN_MODE)
+            files.callback(admin.close)
+            listeners = await accept.bind(config.links.listen)
+            for listener in listeners:
+                files.callback(listener.socket.close)
+            self.outbound.listen()
+            files.callback(self.outbound.close)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.pump.run)
+                for part in (self.deadlines, self.connector):
+                    await nursery.start(part.run)
+                await nursery.start(
+                    serve_admin, trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket)), self.view
+                )
+                async with trio.open_nursery() as links:
+                    for pool in self.pools.values():
+                        await links.start(pool.run)
+                    await links.start(
+                        partial(
+                            accept.serve,
+                            listeners,
+                            own=config.host,
+                            patience=config.links.dial_timeout,
+                            find=self.pools.get,
+                            hello=self.hello,
+                            attend=_attend,
+                        )
+                    )
+                    log.info(
+                        "proxy ready",
+                        host=config.host,
+                        listen=config.links.listen.hostport,
+                        upstreams=list(config.upstreams),
+                        services=list(config.services),
+                        security=config.links.security,
+                    )
+                    task_status.started()
+                    await self._until_told_to_stop(signals)
+                    links.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
+        log.info("proxy stopped", host=config.host)
+
+    async def _until_told_to_stop(self, signals: AsyncIterator[int]) -> None:
+        await anext(signals)
+        self.outbound.stop_listening()
+        for pool in self.pools.values():
+            pool.drain()
+        log.info(
+            "proxy stopping",
+            streams=self.tally.open,
+            wait_s=self.config.limits.stop_timeout if self.tally.open else 0,
+        )
+        with trio.move_on_after(self.config.limits.stop_timeout) as waiting:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_at_signal, signals, waiting)
+                await self.tally.idle()
+                waiting.cancel()
+
+
+async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+async def _attend(pool: accept.Home, shaken: Shaken) -> None:
+    assert isinstance(pool, Pool)
+    await pool.attend(shaken.sock, shaken, False)
+
+
+async def run(config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run one proxy until SIGTERM or SIGINT.
+
+    Raises StartError if this machine cannot start it. Cancelled, it ends all streams at once; nothing stays behind but
+    directories.
+    """
+    await Agent(config).run(task_status=task_status)

@@ -1,0 +1,116 @@
+"""``hostlane proxy | validate | demo``. Whatever is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.errors import ConfigError, HostlaneError, StartError
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+
+
+@click.command()
+@click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
+def proxy(file: str) -> None:
+    """Run this host's proxy in the foreground.
+
+    SIGTERM or Ctrl-C ends it: new calls are refused, open streams may finish, a second signal does not wait for them.
+    """
+    from proxy.config import load
+
+    try:
+        config = load(file)
+    except ConfigError as error:
+        sys.exit(_report([error]))
+    sys.exit(serve(config))
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+def validate(files: tuple[str, ...]) -> None:
+    """Check configuration files.
+
+    Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
+    """
+    from proxy.config import load
+
+    code = 0
+    for file in files:
+        try:
+            load(file)
+        except ConfigError as error:
+            code = _report([error])
+        else:
+            click.echo(f"{click.format_filename(file)}: ok")
+    sys.exit(code)
+
+
+@click.command()
+def demo() -> None:
+    """Two hosts, one Redis: measure, show a table.
+
+    As root in network namespaces, otherwise on loopback. Cleans up after itself, also after Ctrl-C.
+    """
+    from proxy.demo import runner
+
+    sys.exit(runner.main())
+
+
+def serve(config: Config) -> int:
+    """Run the proxy until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
+    import trio
+
+    from proxy import agent
+    from proxy.telemetry import logs
+
+    logs.configure(config.log.level, config.log.format)
+    try:
+        trio.run(agent.run, config)
+    except BaseException as error:
+        return _end(error)
+    return 0
+
+
+def _end(error: BaseException) -> int:
+    found = list(leaves(error))
+    expected = [leaf for leaf in found if isinstance(leaf, HostlaneError)]
+    if len(expected) == len(found):
+        return _report(expected)
+    # Ctrl-C before the proxy was up, or after it had stopped: whoever pressed it knows.
+    if all(isinstance(leaf, (HostlaneError, KeyboardInterrupt)) for leaf in found):
+        return 1
+    _log_bug(error)
+    return 1
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions themselves, out of whatever groups nurseries have put around them."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def _log_bug(error: BaseException) -> None:
+    """An error outside our tree is a bug; its traceback is for whoever repairs it, as one event like all others."""
+    import structlog
+
+    first = next(iter(leaves(error)), error)
+    text = "".join(traceback.format_exception(error))
+    structlog.get_logger().error("proxy failed", error=f"{type(first).__name__}: {first}", traceback=text)
+
+
+def _report(errors: list[HostlaneError]) -> int:
+    """Print what is wrong, a line each; returns the exit code that goes with it."""
+    for error in errors:
+        lines = error.problems if isinstance(error, ConfigError) else [f"hostlane: {error}"]
+        for line in lines:
+            click.echo(line, err=True)
+    return 2 if any(isinstance(error, (ConfigError, StartError)) for error in errors) else 1

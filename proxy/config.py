@@ -1,0 +1,205 @@
+"""The configuration of one host: a YAML file in, one immutable `Config` out, or every problem of the file at once.
+
+configs/reference.yaml shows every key with its default and meaning; the Structs below say the same to the code. In them
+a duration is seconds (float), a size is bytes (int), a mode is the number for chmod and an address is a small Struct.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from proxy import addresses, units
+from proxy.addresses import Address, TcpAddress, UnixAddress
+from proxy.configcheck import check
+from proxy.configdecode import Decoder
+from proxy.errors import ConfigError
+from proxy.yamlmap import Problem, read
+
+__all__ = [
+    "Address",
+    "Config",
+    "Limits",
+    "Links",
+    "Log",
+    "Peer",
+    "Pump",
+    "Service",
+    "TcpAddress",
+    "UnixAddress",
+    "Upstream",
+    "load",
+    "parse",
+]
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+MAX_FILE_BYTES = 1 * MIB
+"""Largest configuration file that is read: 10,000 services fit; an image or a device named by mistake does not."""
+
+
+MAX_PROBLEMS = 100
+"""Problems reported of one file; who has more has named the wrong file."""
+
+
+def _read_by(reader: Callable[..., Any], description: str, **limits: str) -> Meta:
+    """The leaf is read by ``reader``; ``description`` says what is allowed when the key is missing."""
+    return Meta(description=description, extra={"reader": functools.partial(reader, **limits)})
+
+
+def _between(low: int, high: int) -> Meta:
+    return Meta(ge=low, le=high, description=f"a whole number from {low} to {high}")
+
+
+HostName = Annotated[str, _read_by(units.host_name, units.HOST_NAME)]
+ServiceName = Annotated[str, _read_by(units.service_name, units.SERVICE_NAME)]
+Duration = Annotated[float, _read_by(units.duration, units.DURATION)]
+Account = Annotated[str | int | None, _read_by(units.account, units.ACCOUNT)]
+Mode = Annotated[int, _read_by(units.mode, units.MODE)]
+RunDir = Annotated[str, _read_by(addresses.run_dir, units.PATH)]
+IpPort = Annotated[TcpAddress, _read_by(addresses.ip_port, addresses.IP_PORT)]
+HostPort = Annotated[TcpAddress, _read_by(addresses.host_port, addresses.HOST_PORT)]
+ListenAddress = Annotated[Address, _read_by(addresses.listen_address, addresses.LISTEN)]
+DeliverAddress = Annotated[Address, _read_by(addresses.deliver_address, addresses.DELIVER)]
+
+
+class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this host links with its peers."""
+
+    listen: IpPort
+    """Where peers' links arrive: an address of this host on the macvlan or VF."""
+    security: Literal["mtls", "none"] = "mtls"
+    max_per_peer: Annotated[int, _between(1, 64)] = 2
+    """Most links to one peer, both directions together, whatever the number of containers."""
+    dial_timeout: Duration = 5.0
+    """From the first SYN of a dial to the end of the handshake."""
+    ping_interval: Duration = 5.0
+    """A link on which nothing arrived for this long is pinged."""
+    ping_timeout: Duration = 5.0
+    """A peer that answers no ping for this long is dead."""
+    replay_buffer: Annotated[int, _read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
+    """Sent and not yet acknowledged bytes that a session keeps."""
+
+
+class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another host, as the static configuration knows it."""
+
+    address: HostPort
+    services: tuple[ServiceName, ...] = ()
+    """What that host offers."""
+
+
+class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The local socket through which containers of this host call a service."""
+
+    listen: ListenAddress
+    mode: Mode = 0o666
+    """Unix sockets only, like owner and group."""
+    owner: Account = None
+    """None: the user that the proxy runs as."""
+    group: Account = None
+
+
+class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service that this host offers, to its peers and to its own containers."""
+
+    deliver: DeliverAddress
+    connect_timeout: Duration = 5.0
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one proxy may take at most."""
+
+    stream_credit: Annotated[int, _read_by(units.size, units.SIZE, low="4KiB", high="64MiB")] = 256 * KIB
+    """Bytes that one stream may have under way in each direction before its receiver has read them."""
+    memory: Annotated[int, _read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
+    """Bytes buffered in the whole proxy."""
+    streams_per_link: Annotated[int, _between(1, 65535)] = 65535
+    waiting_streams: Annotated[int, _between(0, 65535)] = 1024
+    """Streams that wait for a link to one peer; the next one is refused."""
+    open_timeout: Duration = 5.0
+    """Longest wait of such a stream."""
+    stop_timeout: Duration = 10.0
+    """How long open streams may go on after SIGTERM or SIGINT."""
+
+
+class Pump(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The loop that moves the bytes."""
+
+    busy_poll_us: Annotated[int, _between(0, 10_000)] = 0
+    """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON otherwise."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything one proxy knows about itself and its mesh before it starts."""
+
+    host: HostName
+    links: Links
+    run_dir: RunDir = "/run/hostlane"
+    """Holds the admin socket; created when missing."""
+    peers: dict[HostName, Peer] = {}
+    upstreams: dict[ServiceName, Upstream] = {}
+    services: dict[ServiceName, Service] = {}
+    limits: Limits = Limits()
+    pump: Pump = Pump()
+    log: Log = Log()
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read the configuration at ``path``.
+
+    Raises ConfigError when the file cannot be read or is wrong, and nothing else.
+    """
+    file = os.fspath(path)
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "not readable").lower()
+        raise ConfigError([f"{file}: {reason}"]) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError([f"{file}: found more than {MAX_FILE_BYTES // MIB} MiB; allowed: a YAML file"])
+    try:
+        return parse(content.decode("utf-8-sig"), file)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{file}:{line}: found byte 0x{content[error.start]:02x}; allowed: UTF-8 text"]) from None
+
+
+def parse(text: str, file: str) -> Config:
+    """The configuration in ``text``; ``file`` is the name that errors give it.
+
+    Raises ConfigError with every problem, in the order of the file, and nothing else.
+    """
+    document = read(text)
+    if document.problems and document.data is None:
+        raise ConfigError(_rendered(document.problems, file))
+    if document.data is None:
+        raise ConfigError([f"{file}:1: found an empty file; allowed: a mapping with at least host and links"])
+    decoder = Decoder(document)
+    config = decoder.decode(document.data, Config)
+    if isinstance(config, Config):
+        check(config, document, decoder.unknown)
+    if document.problems:
+        raise ConfigError(_rendered(document.problems, file))
+    assert isinstance(config, Config)
+    return config
+
+
+def _rendered(problems: list[Problem], file: str) -> list[str]:
+    lines = [problem.render(file) for problem in sorted(problems, key=lambda problem: problem.line)]
+    if len(lines) > MAX_PROBLEMS:
+        lines[MAX_PROBLEMS:] = [f"{file}: {len(lines) - MAX_PROBLEMS} more problems"]
+    return lines

@@ -1,0 +1,148 @@
+"""What no single value of a configuration can tell: values that do not go together.
+
+A value that is wrong by itself is UNSET here (see :mod:`proxy.configdecode`). The checks pass over it, so that one
+mistake gives one line and not a trail of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import UNSET
+
+from proxy.addresses import ADMIN_SOCKET, Address, TcpAddress, UnixAddress, overlap
+from proxy.units import quote
+from proxy.yamlmap import Document, Path
+
+Partial = Any
+"""A `proxy.config.Config` in which every value may be UNSET, which its type does not say."""
+
+Place = tuple[Path, Address]
+
+
+def check(config: Partial, document: Document, unknown: set[Path]) -> None:
+    """Add a problem to ``document`` for whatever does not go together; ``unknown``: sections that have unknown keys."""
+    offers_known = () not in unknown and not any(_shapes_offers(problem.path) for problem in document.problems)
+    if not {(), ("links",)} & unknown:
+        _check_security(config, document)
+    _check_peers(config, document)
+    _check_listeners(config, document)
+    _check_loops(config, document)
+    _check_socket_rights(config, document)
+    _check_limits(config, document)
+    if offers_known:
+        _check_offered(config, document)
+
+
+def _check_security(config: Partial, document: Document) -> None:
+    if config.links is not UNSET and config.links.security == "mtls":
+        path = ("links", "security")
+        found = "found mtls" if path in document.lines else "missing, which means mtls"
+        document.problem(path, f'{found}; allowed: none (this version has no mtls yet: write "security: none")')
+
+
+def _check_peers(config: Partial, document: Document) -> None:
+    addresses: dict[Address, str] = {}
+    if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
+        addresses[config.links.listen] = "links.listen of this host"
+    for name, peer in _entries(config.peers):
+        path = ("peers", name)
+        if name == config.host:
+            document.problem(path, f"found this host's own name {quote(name)}; allowed: names of other hosts")
+        if peer is UNSET:
+            continue
+        if isinstance(peer.address, TcpAddress):
+            other = addresses.setdefault(peer.address, f"peers.{name}.address")
+            if other != f"peers.{name}.address":
+                text = f"found {quote(peer.address.hostport)}, which is also {other}; allowed: an address of its own"
+                document.problem((*path, "address"), text)
+        _check_repeated(peer.services, (*path, "services"), document)
+
+
+def _check_repeated(services: object, path: Path, document: Document) -> None:
+    seen: set[object] = {UNSET}
+    for position, service in enumerate(services if isinstance(services, tuple) else ()):
+        if service in seen and service is not UNSET:
+            document.problem((*path, position), f"found {quote(service)} a second time; allowed: each service once")
+        seen.add(service)
+
+
+def _check_listeners(config: Partial, document: Document) -> None:
+    """No two sockets of this proxy in one place."""
+    near: dict[str | int, list[Place]] = {}
+    for path, address in [*_own_places(config), *_listening(config)]:
+        # Only what shares a path or a port can overlap; a host may have thousands of upstreams.
+        neighbours = near.setdefault(address.port if isinstance(address, TcpAddress) else address.path, [])
+        other = next((place for place, taken in neighbours if overlap(address, taken)), None)
+        if other is not None:
+            found = f"found {quote(str(address))}, where {_name(other)} listens"
+            document.problem(path, f"{found}; allowed: a place of its own")
+        neighbours.append((path, address))
+
+
+def _check_loops(config: Partial, document: Document) -> None:
+    """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
+    places = {address: path for path, address in [*_own_places(config), *_listening(config)]}
+    for name, service in _entries(config.services):
+        if service is not UNSET and service.deliver in places:
+            found = f"found {quote(str(service.deliver))}, where {_name(places[service.deliver])} listens"
+            document.problem(("services", name, "deliver"), f"{found}; allowed: the socket of the service itself")
+
+
+def _check_socket_rights(config: Partial, document: Document) -> None:
+    for name, upstream in _entries(config.upstreams):
+        for key in ("mode", "owner", "group"):
+            path = ("upstreams", name, key)
+            if upstream is not UNSET and isinstance(upstream.listen, TcpAddress) and path in document.lines:
+                document.problem(path, "found with a tcp: socket, which has none; allowed: with unix: only")
+
+
+def _check_limits(config: Partial, document: Document) -> None:
+    if config.limits is UNSET or config.limits.memory is UNSET:
+        return
+    memory = config.limits.memory
+    sizes: dict[Path, Any] = {("limits", "stream_credit"): config.limits.stream_credit}
+    if config.links is not UNSET:
+        sizes["links", "replay_buffer"] = config.links.replay_buffer
+    for path, found in sizes.items():
+        if found is not UNSET and found > memory:
+            document.problem(path, f"found {found} bytes; allowed: at most limits.memory, {memory} bytes")
+
+
+def _check_offered(config: Partial, document: Document) -> None:
+    offered = {*config.services, *(service for peer in config.peers.values() for service in peer.services)}
+    for name, _ in _entries(config.upstreams):
+        if name not in offered:
+            near = difflib.get_close_matches(name, offered, n=1)
+            hint = f' (did you mean "{near[0]}"?)' if near else ""
+            found = f"found no peer and no service of this host that offers {quote(name)}{hint}"
+            allowed = ", ".join(sorted(offered)[:20]) or "none so far"
+            document.problem(("upstreams", name), f"{found}; allowed: {allowed}")
+
+
+def _shapes_offers(path: Path) -> bool:
+    """Whether a problem at ``path`` may be the reason why a service seems to be offered by nobody."""
+    return path == () or path[0] == "services" or (path[0] == "peers" and "address" not in path[2:3])
+
+
+def _entries(section: Any) -> list[tuple[str, Any]]:
+    return list(section.items()) if isinstance(section, dict) else []
+
+
+def _own_places(config: Partial) -> Iterator[Place]:
+    if isinstance(config.run_dir, str):
+        yield ("run_dir",), UnixAddress(f"{config.run_dir}/{ADMIN_SOCKET}")
+    if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
+        yield ("links", "listen"), config.links.listen
+
+
+def _listening(config: Partial) -> Iterator[Place]:
+    for name, upstream in _entries(config.upstreams):
+        if upstream is not UNSET and upstream.listen is not UNSET:
+            yield ("upstreams", name, "listen"), upstream.listen
+
+
+def _name(path: Path) -> str:
+    return "the admin socket" if path == ("run_dir",) else ".".join(str(part) for part in path[:2])

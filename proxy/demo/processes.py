@@ -1,0 +1,87 @@
+"""Processes that the demo and the lab start: in sessions of their own, ended together, with one line when one dies."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from proxy.errors import HostlaneError
+
+PATIENCE = 5.0
+"""Seconds between SIGTERM and SIGKILL: more than a proxy with idle links needs to stop."""
+
+
+class DemoError(HostlaneError):
+    """The demo cannot go on; the text says why in one line."""
+
+
+class Place(Protocol):
+    """Where a command runs: a host of the lab, or this machine itself."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
+
+    def command(self, argv: Sequence[str], *, container: bool = False) -> list[str]: ...
+
+    def popen(self, argv: Sequence[str], *, container: bool = False, **options: Any) -> subprocess.Popen[Any]: ...
+
+
+class Service:
+    """A long-running process whose output goes to a file, so that its last words can be quoted."""
+
+    def __init__(self, what: str, place: Place, argv: Sequence[str], log: Path, *, container: bool = False) -> None:
+        self.what = what
+        self.log = log
+        with log.open("wb") as output:
+            options = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            self._process = place.popen(argv, container=container, **options)
+
+    def check(self) -> None:
+        """Raises DemoError, with the last line that the process wrote, if it has ended."""
+        code = self._process.poll()
+        if code is not None:
+            lines = self.log.read_text(errors="replace").strip().splitlines() or ["it wrote nothing"]
+            raise DemoError(f"{self.what} ended ({ended(code)}): {lines[-1]}")
+
+
+def ended(code: int) -> str:
+    """A return code in words: ``exit code 2`` or ``SIGKILL``."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def stop(processes: Iterable[subprocess.Popen[Any]], patience: float | None = None) -> None:
+    """SIGTERM to all at once, then wait for each; SIGKILL after ``patience`` seconds. Closes the pipes to them."""
+    processes = list(processes)
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(PATIENCE if patience is None else patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait for the end of the block: a second Ctrl-C must not stop the cleaning up.
+
+    A process started inside inherits the mask: only short commands belong here.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,136 @@
+"""What the demo measures: a Redis server, two proxies in front of it, and the ways from host A to host B."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxy.demo import mesh, redis
+from proxy.demo.docker_path import CONTAINER
+from proxy.demo.lab import Lab
+from proxy.demo.loopback import Loopback
+from proxy.demo.mesh import End
+from proxy.demo.processes import DemoError, Service
+from proxy.demo.redis import Client
+from proxy.demo.ways import Way
+
+REDIS_PORT, LINK_PORT = 6379, 7600
+PROOF_BYTES = 1 << 20
+
+
+@dataclass
+class Stage:
+    """Built by `on_two_hosts` or `on_loopback`; the lab or loopback it was built on ends its processes."""
+
+    near: End
+    far: End
+    folder: Path
+    start_servers: Callable[[Path], list[Service]]
+    """Called with the path of the Unix socket that the far proxy delivers to."""
+    direct: list[Way]
+    """The ways without Hostlane."""
+    services: list[Service] = field(default_factory=list)
+
+    @property
+    def socket(self) -> Path:
+        """What a client on host A connects to."""
+        return self.near.run_dir / "redis.sock"
+
+    @property
+    def server_socket(self) -> Path:
+        """What the proxy on host B delivers to."""
+        return self.folder / "server.sock"
+
+    @property
+    def ways(self) -> list[Way]:
+        """The mesh first, then the direct ways."""
+        # A link counts once, at host A: dialled from there, or accepted there.
+        links = f"( dport = :{self.far.port} or sport = :{self.near.port} )"
+        name = "Hostlane, Unix socket"
+        return [Way(name, self.near.place, ("-s", str(self.socket)), links, through_mesh=True), *self.direct]
+
+    def start(self) -> None:
+        """Start all, and return when Redis answers through the mesh. Raises DemoError when something does not start."""
+        self.services += self.start_servers(self.server_socket)
+        redis.wait_until_it_answers(self.server_socket, self.services)
+        self.services += [
+            mesh.start(self.far, mesh.configuration(self.far, self.near, offers=self.server_socket)),
+            mesh.start(self.near, mesh.configuration(self.near, self.far, calls=self.socket)),
+        ]
+        redis.wait_until_it_answers(self.socket, self.services)
+
+    def check(self) -> None:
+        """Raises DemoError if a server or a proxy has died."""
+        for service in self.services:
+            service.check()
+
+    def handshakes_avoided(self) -> int:
+        return int(mesh.status(self.near)["handshakes_avoided"])
+
+    def prove(self) -> str:
+        """Send a random value through the mesh, read it back, and read it from the server itself.
+
+        Returns the line that says so. Raises DemoError if a byte differs.
+        """
+        value = os.urandom(PROOF_BYTES)
+        try:
+            with Client(self.socket) as through, Client(self.server_socket) as server:
+                through.call(b"SET", b"hostlane:proof", value)
+                returned, stored = through.call(b"GET", b"hostlane:proof"), server.call(b"GET", b"hostlane:proof")
+        except OSError as error:
+            raise DemoError(f"the proof value did not get through the mesh: {error}") from None
+        if returned != value or stored != value:
+            raise DemoError("bytes changed on their way through the mesh: this is a bug in Hostlane")
+        digest, size = hashlib.sha256(returned).hexdigest()[:16], PROOF_BYTES >> 20
+        return f"Byte-exact: {size} MiB of random bytes, set and read back through the mesh (sha256 {digest}…)"
+
+
+def on_two_hosts(lab: Lab, folder: Path) -> Stage:
+    """Host B's Redis on its macvlan address; a second one in its container, published as Docker would."""
+
+    def servers(path: Path) -> list[Service]:
+        lab.publish(REDIS_PORT, REDIS_PORT)
+        return [
+            redis.serve(lab.b, lab.b.address, REDIS_PORT, path),
+            redis.serve(lab.b, CONTAINER, REDIS_PORT, folder / "container.sock", container=True),
+        ]
+
+    def direct(name: str, address: str, container: bool) -> Way:
+        target = ("-h", address, "-p", str(REDIS_PORT))
+        return Way(name, lab.a, target, f"( dport = :{REDIS_PORT} )", container=container)
+
+    ways = [
+        direct("direct, bridge + NAT", lab.b.machine_address, container=True),
+        direct("direct, macvlan", lab.b.address, container=False),
+    ]
+    near, far = End(lab.a, LINK_PORT, folder / "a"), End(lab.b, LINK_PORT, folder / "b")
+    return Stage(near, far, folder, servers, ways)
+
+
+def on_loopback(machine: Loopback, folder: Path) -> Stage:
+    """Everything on 127.0.0.1, on ports that are free now."""
+    redis_port, near_port, far_port = free_ports(3)
+
+    def servers(path: Path) -> list[Service]:
+        return [redis.serve(machine.b, machine.b.address, redis_port, path)]
+
+    target = ("-h", machine.b.address, "-p", str(redis_port))
+    way = Way("direct, loopback TCP", machine.a, target, f"( dport = :{redis_port} )")
+    near, far = End(machine.a, near_port, folder / "a"), End(machine.b, far_port, folder / "b")
+    return Stage(near, far, folder, servers, [way])
+
+
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of the loopback that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

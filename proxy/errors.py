@@ -1,0 +1,88 @@
+"""Every error that Hostlane raises on purpose, and the one list of reasons for which a stream or a link ends.
+
+A class outside this tree that escapes from proxy/ or control/ is a bug, not an error message.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class HostlaneError(Exception):
+    """Base of all expected errors; ``str()`` is one line that a user can act on."""
+
+
+class ConfigError(HostlaneError):
+    """The configuration is wrong.
+
+    Attributes:
+        problems: one line each, ``FILE:LINE: key.path: found; allowed``, in file order.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class StartError(HostlaneError):
+    """The configuration is well-formed, but this machine cannot start it (port in use, no such directory...)."""
+
+
+class ProtocolError(HostlaneError):
+    """The peer broke the wire specification (proxy/mux/SPEC.md). Its link is closed; nobody else notices."""
+
+
+class HandshakeError(HostlaneError):
+    """A link could not be made, or the two proxies did not agree (version, name...).
+
+    Attributes:
+        reason: what the peer is told, or has told us.
+    """
+
+    def __init__(self, text: str, reason: CloseReason | None = None) -> None:
+        super().__init__(text)
+        self.reason = CloseReason.PROTOCOL_ERROR if reason is None else reason
+
+
+class CloseReason(enum.IntEnum):
+    """Why a stream or link ended. The number travels in RST, REFUSE and GOAWAY; the name stands in logs, metrics and
+    CLI.
+    """
+
+    FINISHED = 0
+    """Both directions ended cleanly."""
+    ABORTED = 1
+    """An application reset its connection, or closed it with bytes unread."""
+    NO_SUCH_SERVICE = 2
+    """The receiving host does not offer the service."""
+    CONNECT_FAILED = 3
+    """The service's socket refused the connection or does not exist."""
+    CONNECT_TIMEOUT = 4
+    """The service's socket did not accept within connect_timeout."""
+    OVERLOADED = 5
+    """A limit on streams was reached at the receiving host."""
+    OVER_BUDGET = 6
+    """Bytes buffered in the proxy reached limits.memory; the stream that would have gone over it was reset."""
+    PEER_UNREACHABLE = 7
+    """No link to any host that offers the service within open_timeout."""
+    LINK_LOST = 8
+    """The link broke and its session could not go on."""
+    PEER_TIMEOUT = 9
+    """The peer answered no ping within ping_timeout."""
+    PROTOCOL_ERROR = 10
+    """The peer broke the wire specification."""
+    DRAINING = 11
+    """The host is going away and accepts no new streams."""
+    STOPPED = 12
+    """The proxy stopped while the stream was open."""
+    DUPLICATE = 13
+    """Both hosts dialled at once and this link was the one too many."""
+    NOT_ALLOWED = 14
+    """The receiving host's rules do not allow the caller."""
+    WRONG_HOST = 15
+    """A link reached another host than the one meant, or came from one that is not a peer."""
+
+    @property
+    def label(self) -> str:
+        """The name as logs, metrics and CLI write it: ``no_such_service``."""
+        return self.name.lower()

@@ -1,0 +1,1 @@
+"""Delivery: streams that peers open, to the local services that this host offers."""

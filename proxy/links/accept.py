@@ -1,0 +1,100 @@
+"""Accepting links from peers: who may, and what they are told otherwise."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from proxy.addresses import TcpAddress
+from proxy.errors import CloseReason, HandshakeError, StartError
+from proxy.links.carry import Shaken, answer, listen_to, refuse
+from proxy.links.handshake import Hello, check_names
+
+log = structlog.get_logger()
+
+HANDSHAKES = 128
+"""Handshakes under way at a time: strangers can hold so many sockets and no more, each for dial_timeout."""
+BACKLOG = 1024
+"""Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
+
+
+class Home(Protocol):
+    """The pool that a link from a peer belongs to."""
+
+    def refuses(self) -> CloseReason | None:
+        """Why one more link is not welcome; None: it is."""
+
+
+async def bind(address: TcpAddress) -> list[trio.SocketListener]:
+    """Listen for links. Raises StartError with one line that says what to do."""
+    try:
+        return list(await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG))
+    except OSError as error:
+        hint = {
+            errno.EADDRINUSE: "the port is in use: is another proxy running?",
+            errno.EADDRNOTAVAIL: "no interface of this host has that address",
+            errno.EACCES: "not permitted: choose a port from 1024 up",
+        }.get(error.errno or 0, error.strerror or str(error))
+        raise StartError(f"links.listen: {address.hostport}: {hint}") from None
+
+
+async def serve(
+    listeners: list[trio.SocketListener],
+    *,
+    own: str,
+    patience: float,
+    find: Callable[[str], Home | None],
+    hello: Callable[[str, str], Hello],
+    attend: Callable[[Home, Shaken], Awaitable[None]],
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Accept links until cancelled; the listeners are closed then.
+
+    Args:
+        patience: seconds for a handshake.
+        find: the pool of a peer by name, None for a stranger.
+        hello: makes this host's answer from (peer, session id).
+        attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
+            then on.
+    """
+    slots = trio.CapacityLimiter(HANDSHAKES)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        """Exception barrier of a link: nothing that one dialler does ends the server."""
+        remote = "unknown"
+        try:
+            remote = str(stream.socket.getpeername()[0])
+            accepted = None
+            async with slots:
+                with trio.move_on_after(patience):
+                    accepted = await _shake(stream, own, find, hello)
+            if accepted is not None:
+                await attend(*accepted)
+        except HandshakeError as error:
+            log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))
+            with trio.move_on_after(patience):
+                await refuse(stream, error.reason)
+        except OSError as error:
+            log.warning("link refused", remote=remote, error=str(error))
+        except Exception:
+            log.exception("unexpected error on a link", remote=remote)
+
+    await trio.serve_listeners(handle, listeners, task_status=task_status)
+
+
+async def _shake(
+    stream: trio.SocketStream, own: str, find: Callable[[str], Home | None], hello: Callable[[str, str], Hello]
+) -> tuple[Home, Shaken]:
+    theirs, leftover = await listen_to(stream)
+    check_names(theirs, own=own, peer=None)
+    home = find(theirs.host)
+    if home is None:
+        raise HandshakeError(f"host {theirs.host!r} is not in peers", CloseReason.WRONG_HOST)
+    # No checkpoint from here to the pool's list of links, or several dials could all find the last place free.
+    if (reason := home.refuses()) is not None:
+        raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
+    return home, Shaken(answer(stream, hello(theirs.host, theirs.session)), theirs, leftover)

@@ -1,0 +1,122 @@
+"""Carrying the handshake out over a trio socket, from either side."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import NamedTuple
+
+import trio
+
+from proxy.addresses import TcpAddress
+from proxy.errors import CloseReason, HandshakeError
+from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello, encode_refusal
+from proxy.links.options import prepare_link
+
+_READ = 65536
+
+
+class Shaken(NamedTuple):
+    """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, and what
+    came behind it.
+    """
+
+    sock: socket.socket
+    hello: Hello
+    leftover: bytes
+
+
+def new_id() -> str:
+    """A session or instance id: 128 random bits in hex."""
+    return secrets.token_hex(16)
+
+
+async def dial(address: TcpAddress, *, source: str | None, hello: Hello) -> Shaken:
+    """Connect to a peer and shake hands.
+
+    Args:
+        source: local address to connect from, so that the link leaves through the interface meant for it.
+
+    Raises HandshakeError. Cancelled or failed, nothing is left open.
+    """
+    try:
+        stream = await trio.open_tcp_stream(address.host, address.port, local_address=source)
+    except OSError as error:
+        raise HandshakeError(_why(error), CloseReason.PEER_UNREACHABLE) from None
+    try:
+        prepare_link(stream.socket)
+        await stream.send_all(encode_hello(hello))
+        answer, leftover = await _read_hello(stream)
+        check_names(answer, own=hello.host, peer=hello.to)
+        if answer.session != hello.session:
+            raise HandshakeError("the peer answered for another session")
+        return Shaken(_detach(stream), answer, leftover)
+    except (OSError, trio.BrokenResourceError) as error:
+        raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
+    finally:
+        # Without a checkpoint: cancelled there, the detached socket would be lost on its way to the caller.
+        stream.socket.close()
+
+
+async def listen_to(stream: trio.SocketStream) -> tuple[Hello, bytes]:
+    """The accepting side's first half: the dialler's HELLO and what came behind it. Raises HandshakeError; the caller
+    keeps the stream.
+    """
+    try:
+        prepare_link(stream.socket)
+        return await _read_hello(stream)
+    except (OSError, trio.BrokenResourceError) as error:
+        raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
+
+
+def answer(stream: trio.SocketStream, hello: Hello) -> socket.socket:
+    """The accepting side's second half: agree. Returns the plain socket, which the caller owns. Raises
+    HandshakeError.
+
+    Never waits, so that whoever decided to take the link can put it to use before anything else happens: HELLO has a
+    few hundred bytes, and nothing else is in the new connection's send buffer.
+    """
+    sock, frame = _detach(stream), encode_hello(hello)
+    try:
+        if sock.send(frame) < len(frame):
+            raise HandshakeError("the connection does not take a HELLO", CloseReason.LINK_LOST)
+    except OSError as error:
+        sock.close()
+        raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
+    except HandshakeError:
+        sock.close()
+        raise
+    return sock
+
+
+async def refuse(stream: trio.SocketStream, reason: CloseReason) -> None:
+    """Tell a dialler why not, if it still listens, and close."""
+    try:
+        await stream.send_all(encode_refusal(reason))
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):  # closed: `answer` has failed
+        pass
+    await stream.aclose()
+
+
+async def _read_hello(stream: trio.SocketStream) -> tuple[Hello, bytes]:
+    reader = HelloReader()
+    while True:
+        data = await stream.receive_some(_READ)
+        if not data:
+            raise HandshakeError("the peer closed the connection during the handshake", CloseReason.LINK_LOST)
+        if (hello := reader.feed_untrusted(bytes(data))) is not None:
+            return hello, reader.leftover
+
+
+def _detach(stream: trio.SocketStream) -> socket.socket:
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def _why(error: BaseException) -> str:
+    """The system's words for the innermost error: trio wraps one error per address that was tried."""
+    while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

@@ -1,0 +1,123 @@
+"""The handshake of a link, without I/O: HELLO from the dialler, HELLO (or GOAWAY with a reason) from the acceptor.
+SPEC.md, section 4.
+
+``session`` and ``received`` are what resuming a session over a new link needs; a proxy that does not resume sends a
+fresh session id and 0.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from proxy.errors import CloseReason, HandshakeError, ProtocolError
+from proxy.mux import frames
+from proxy.mux.frames import HEADER, HEADER_SIZE, MAGIC, VERSION, Kind
+from proxy.mux.session import MAX_CREDIT, Settings
+
+_PREFIX = struct.Struct(">4sH")
+_TLS_HANDSHAKE = 0x16
+MIN_STREAM_CREDIT = 16 * 1024
+"""Bytes: the largest early data. A peer that grants less could not take what the protocol lets us send at once."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What each side says first. Unknown fields are ignored, so that later versions can add some."""
+
+    host: str
+    """Name of the sending host."""
+    to: str
+    """Name of the host that the sender means to reach: a re-used address must not get another host's streams."""
+    instance: str
+    """Random id of the sending process, so that a restarted peer is recognised."""
+    session: str
+    """Session id, chosen by the dialler and repeated by the acceptor."""
+    received: int = 0
+    """Session offset up to which the sender has received; more than 0 only when resuming."""
+    stream_credit: int
+    max_streams: int
+
+    @property
+    def settings(self) -> Settings:
+        """The limits that the sender sets for us."""
+        return Settings(stream_credit=self.stream_credit, max_streams=self.max_streams)
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """The whole HELLO frame."""
+    return frames.encode(Kind.HELLO, 0, _PREFIX.pack(MAGIC, VERSION) + msgspec.json.encode(hello))
+
+
+def encode_refusal(reason: CloseReason) -> bytes:
+    """The frame that an acceptor sends instead of HELLO."""
+    return frames.encode(Kind.GOAWAY, 0, frames.encode_reason(reason))
+
+
+class HelloReader:
+    """Collects bytes until the peer's first frame is whole."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed_untrusted(self, data: bytes) -> Hello | None:
+        """More bytes; returns the HELLO once it is there. Raises only HandshakeError."""
+        self._data += data
+        if not self._data:
+            return None
+        if self._data[0] == _TLS_HANDSHAKE:
+            raise HandshakeError("the peer speaks TLS, this host has links.security: none")
+        if self._data[0] not in (Kind.HELLO, Kind.GOAWAY):
+            raise HandshakeError("the peer does not speak Hostlane")
+        if len(self._data) < HEADER_SIZE:
+            return None
+        (word,) = HEADER.unpack_from(self._data)
+        end = HEADER_SIZE + (word & frames.LENGTH_MASK)
+        if end > HEADER_SIZE + frames.MAX_CONTROL:
+            raise HandshakeError("the peer does not speak Hostlane")
+        if len(self._data) < end:
+            return None
+        payload = bytes(self._data[HEADER_SIZE:end])
+        del self._data[:end]
+        return _decode_untrusted(Kind(word >> 56), payload)
+
+    @property
+    def leftover(self) -> bytes:
+        """What came behind the HELLO: the session's first bytes."""
+        return bytes(self._data)
+
+
+def _decode_untrusted(kind: Kind, payload: bytes) -> Hello:
+    if kind is Kind.GOAWAY:
+        try:
+            reason = frames.decode_reason_untrusted(payload, "GOAWAY")
+        except ProtocolError as error:
+            raise HandshakeError(str(error)) from None
+        raise HandshakeError(f"the peer refused: {reason.label}", reason)
+    if payload[:4] != MAGIC or len(payload) < _PREFIX.size:
+        raise HandshakeError("the peer does not speak Hostlane")
+    version = _PREFIX.unpack_from(payload)[1]
+    if version != VERSION:
+        raise HandshakeError(f"the peer speaks version {version} of the protocol, this host version {VERSION}")
+    try:
+        hello = msgspec.json.decode(payload[_PREFIX.size :], type=Hello)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise HandshakeError(f"malformed HELLO: {error}") from None
+    if not MIN_STREAM_CREDIT <= hello.stream_credit <= MAX_CREDIT or not 0 < hello.max_streams < 1 << 31:
+        raise HandshakeError(f"HELLO with stream_credit {hello.stream_credit}, max_streams {hello.max_streams}")
+    return hello
+
+
+def check_names(hello: Hello, *, own: str, peer: str | None) -> None:
+    """The two hosts must mean each other. Raises HandshakeError.
+
+    Args:
+        peer: the host that this side dialled; None on the accepting side, which checks the name against its peers
+            afterwards.
+    """
+    if hello.to != own:
+        raise HandshakeError(
+            f"host {hello.host!r} wants to reach {hello.to!r}, this is {own!r}", CloseReason.WRONG_HOST
+        )
+    if peer is not None and hello.host != peer:
+        raise HandshakeError(f"host {hello.host!r} answered instead of {peer!r}", CloseReason.WRONG_HOST)

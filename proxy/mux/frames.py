@@ -1,0 +1,137 @@
+"""Frames: an 8-byte header, then a payload. See SPEC.md, section 2.
+
+The header is one big-endian 64-bit word, ``kind << 56 | stream id << 24 | payload length``, because the two hot
+questions then cost one integer operation each: ``word & LENGTH_MASK`` is the length, and ``word >> KEY_SHIFT`` is kind
+and id together. For a plain DATA frame (kind 0) that key *is* the stream id, so one dictionary look-up tells "plain
+data of a stream in plain flow" from everything else.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from functools import lru_cache
+from typing import NamedTuple
+
+from proxy.errors import CloseReason, ProtocolError
+
+HEADER = struct.Struct(">Q")
+HEADER_SIZE = 8
+LENGTH_MASK = 0xFFFFFF
+KEY_SHIFT = 24
+ID_MASK = 0xFFFFFFFF
+
+VERSION = 1
+MAGIC = b"HSTL"
+
+MAX_DATA = 65536
+"""Largest DATA payload, bytes: half a millisecond of a 1 Gbit/s cable, so that no small message waits longer behind
+one frame."""
+MAX_CONTROL = 4096
+"""Largest payload of any other frame, bytes; HELLO is the only one that comes near."""
+MAX_ID = 0xFFFFFFFF
+MAX_NAME = 255
+UNKNOWN_UID = 0xFFFFFFFF
+
+
+class Kind(enum.IntEnum):
+    """The first byte of a frame."""
+
+    DATA = 0x00
+    OPEN = 0x02
+    OPENED = 0x03
+    REFUSE = 0x04
+    RST = 0x05
+    CREDIT = 0x06
+    ACK = 0x07
+    PING = 0x08
+    PONG = 0x09
+    GOAWAY = 0x0A
+    HELLO = 0x0F
+    DATA_FIN = 0x80
+    """DATA with the FIN flag: the last bytes (possibly none) of this direction of the stream."""
+
+
+class Open(NamedTuple):
+    """Payload of OPEN: which service is called and who calls it."""
+
+    service: str
+    uid: int = UNKNOWN_UID
+    """Unix user id of the caller (SO_PEERCRED) on the calling host; UNKNOWN_UID where the socket type has none."""
+    caller: str = ""
+    """The calling service's name where the calling host knows it, else empty."""
+
+
+_U8 = struct.Struct(">B")
+_U32 = struct.Struct(">I")
+_U64 = struct.Struct(">Q")
+
+
+def encode(kind: Kind, stream_id: int = 0, payload: bytes = b"") -> bytes:
+    """One whole frame. The caller keeps to the size limits."""
+    return HEADER.pack(kind << 56 | stream_id << KEY_SHIFT | len(payload)) + payload
+
+
+@lru_cache(maxsize=1024)
+def encode_open(call: Open) -> bytes:
+    """Payload of OPEN. Raises ValueError for names over MAX_NAME bytes; configuration keeps them far shorter."""
+    service, caller = call.service.encode(), call.caller.encode()
+    if not 0 < len(service) <= MAX_NAME or len(caller) > MAX_NAME:
+        raise ValueError(f"service and caller names have at most {MAX_NAME} bytes")
+    return b"".join((_U32.pack(call.uid), _U8.pack(len(service)), service, _U8.pack(len(caller)), caller))
+
+
+@lru_cache(maxsize=1024)
+def decode_open_untrusted(payload: bytes) -> Open:
+    """The reverse of `encode_open`. Raises only ProtocolError."""
+    try:
+        (uid,) = _U32.unpack_from(payload)
+        end = 5 + payload[4]
+        service = payload[5:end].decode()
+        caller = payload[end + 1 :].decode()
+        if not service or payload[end] != len(payload) - end - 1:
+            raise ValueError
+    except (struct.error, IndexError, ValueError):
+        raise ProtocolError(f"malformed OPEN payload of {len(payload)} bytes") from None
+    return Open(service, uid, caller)
+
+
+_REASONS = {bytes([reason]): reason for reason in CloseReason}
+_REASON_BYTES = {reason: raw for raw, reason in _REASONS.items()}
+
+
+def encode_reason(reason: CloseReason) -> bytes:
+    """Payload of RST, REFUSE and GOAWAY."""
+    return _REASON_BYTES[reason]
+
+
+def decode_reason_untrusted(payload: bytes, kind: str) -> CloseReason:
+    """The reverse of `encode_reason`. Raises only ProtocolError."""
+    try:
+        return _REASONS[payload]
+    except KeyError:
+        raise ProtocolError(f"{kind} with unknown close reason {payload.hex() or '(none)'}") from None
+
+
+def encode_u32(value: int) -> bytes:
+    """Payload of CREDIT: bytes granted."""
+    return _U32.pack(value)
+
+
+def decode_u32_untrusted(payload: bytes, kind: str) -> int:
+    """Raises only ProtocolError."""
+    if len(payload) != 4:
+        raise ProtocolError(f"{kind} payload has {len(payload)} bytes; 4 expected")
+    return int.from_bytes(payload, "big")
+
+
+def encode_u64(value: int) -> bytes:
+    """Payload of ACK (session offset) and of PING and PONG (token)."""
+    return _U64.pack(value)
+
+
+def decode_u64_untrusted(payload: bytes, kind: str) -> int:
+    """Raises only ProtocolError."""
+    if len(payload) != 8:
+        raise ProtocolError(f"{kind} payload has {len(payload)} bytes; 8 expected")
+    return int.from_bytes(payload, "big")

@@ -1,0 +1,374 @@
+"""A session: all streams that one pair of proxies carries over one link at a time. Bytes go in, bytes and calls on a
+sink come out.
+
+The driver calls `receive` with what a link brought and finds what is to be sent in ``out``. The turn
+(proxy/pump/turn.py) takes plain DATA frames away before they get here, in both directions, by the two invariants that
+this file keeps:
+
+* ``flow`` maps the id of every stream whose incoming DATA needs nothing but "hand it to the socket" to the stream; the
+  driver removes a stream from it while its socket is full.
+* whatever the turn moves, it subtracts from ``credit`` or ``allow`` of the stream, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from proxy.errors import CloseReason, ProtocolError
+from proxy.mux import frames
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open
+from proxy.mux.replay import ReplayBuffer
+from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Event, State, Stream
+
+ACK_EVERY = 65536
+"""Bytes received after which an ACK is due: 16 bytes of ACK for every 64 KiB cost nothing, and a quarter slab bounds
+what is kept."""
+MAX_CREDIT = 1 << 31
+
+# Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10.
+_OPEN, _RST, _CLOSED = Kind.OPEN, Kind.RST, State.CLOSED
+_CALLED, _CALLING = State.CALLED, State.CALLING
+_RECV_OPENED, _RECV_RST, _SEND_RST = Event.RECV_OPENED, Event.RECV_RST, Event.SEND_RST
+
+S = TypeVar("S", bound=Stream)
+S_in = TypeVar("S_in", bound=Stream, contravariant=True)
+
+
+class Sink(Protocol[S_in]):
+    """What a session tells its driver. Calls come in the order of the frames; none may raise anything but
+    ProtocolError.
+    """
+
+    def on_call(self, stream: S_in, call: Open) -> None:
+        """The peer opened a stream; answer with `Session.accept` or `Session.refuse`, now or later."""
+
+    def on_opened(self, stream: S_in) -> None:
+        """The peer delivered the stream that we opened."""
+
+    def on_refused(self, stream: S_in, reason: CloseReason) -> None:
+        """The peer could not deliver it; no byte reached an application. The stream is closed."""
+
+    def on_data(self, stream: S_in, data: memoryview) -> None:
+        """Bytes for the stream; the view is only good during the call. Report them with `Session.consumed` once they
+        left the proxy.
+        """
+
+    def on_fin(self, stream: S_in) -> None:
+        """No more bytes will come."""
+
+    def on_rst(self, stream: S_in, reason: CloseReason) -> None:
+        """The peer aborted the stream, which is closed."""
+
+    def on_credit(self, stream: S_in) -> None:
+        """The stream may send more."""
+
+    def on_pong(self, token: int) -> None:
+        """The answer to `Session.ping`."""
+
+    def on_goaway(self, reason: CloseReason) -> None:
+        """The peer accepts no new streams on this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one side promises to the other in HELLO."""
+
+    stream_credit: int = 256 * 1024
+    """Bytes that the other side may send on a new stream before it hears more."""
+    max_streams: int = 65535
+    """Streams that the other side may hold open at a time."""
+
+
+class Session(Generic[S]):
+    """See the module's text. Not thread-safe. Whoever drives it calls `close` in the end.
+
+    Args:
+        dialler: the dialling side opens streams with odd ids, the accepting side with even ones.
+        max_id: highest stream id in use (tests make it tiny; ids are used again after it).
+    """
+
+    def __init__(
+        self,
+        *,
+        dialler: bool,
+        out: ReplayBuffer,
+        sink: Sink[S],
+        stream_type: Callable[[Session[S], int, State, int, int], S],
+        local: Settings,
+        remote: Settings,
+        max_id: int = frames.MAX_ID,
+    ) -> None:
+        self.out = out
+        self.local, self.remote = local, remote
+        self.streams: dict[int, S] = {}
+        self.flow: dict[int, S] = {}
+        self.lingering: dict[int, int] = {}
+        self.received = 0
+        self.going_away = False
+        self.grant_below = local.stream_credit // 2
+        self._sink = sink
+        self._stream_type = stream_type
+        self._first_id = self._next_id = 1 if dialler else 2
+        self._max_id = max_id
+        self._acked = 0
+        self._called = 0
+        self._linger_order: deque[int] = deque()
+        self._handlers: dict[int, tuple[Callable[[int, memoryview], None], int]] = {
+            Kind.DATA: (self._on_data, frames.MAX_DATA),
+            Kind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
+            Kind.OPEN: (self._on_open, frames.MAX_CONTROL),
+            Kind.OPENED: (self._on_opened, 0),
+            Kind.REFUSE: (self._on_refuse, frames.MAX_CONTROL),
+            Kind.RST: (self._on_rst, frames.MAX_CONTROL),
+            Kind.CREDIT: (self._on_credit, frames.MAX_CONTROL),
+            Kind.ACK: (self._on_ack, frames.MAX_CONTROL),
+            Kind.PING: (self._on_ping, frames.MAX_CONTROL),
+            Kind.PONG: (self._on_pong, frames.MAX_CONTROL),
+            Kind.GOAWAY: (self._on_goaway, frames.MAX_CONTROL),
+        }
+        """What handles a frame, and how many bytes of payload it may have."""
+
+    # What we do
+
+    @property
+    def can_open(self) -> bool:
+        """Whether `open` would find room for one more stream."""
+        if not self._next_id:
+            self._next_id = self._free_id(self._first_id)
+        return self._next_id != 0 and not self.going_away and len(self.streams) - self._called < self.remote.max_streams
+
+    def _free_id(self, stream_id: int) -> int:
+        """The first id of ours, from `stream_id` on and around, that neither a stream nor a closed stream's late frames
+        can claim; 0 if there is none. It stays free until we use it.
+        """
+        streams, lingering = self.streams, self.lingering
+        for _ in range(len(streams) + len(lingering) + 1):
+            if stream_id > self._max_id:
+                stream_id = self._first_id
+            if stream_id not in streams and stream_id not in lingering:
+                return stream_id
+            stream_id += 2
+        return 0
+
+    def open(self, call: Open) -> S:
+        """Open a stream; it may send at once. The caller has checked `can_open`."""
+        stream_id = self._next_id
+        stream = self._stream_type(self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit)
+        self.streams[stream_id] = stream
+        self._next_id = self._free_id(stream_id + 2)
+        self.out.put(_OPEN, stream_id, frames.encode_open(call))
+        return stream
+
+    def accept(self, stream: S) -> None:
+        """Answer a call: it is delivered."""
+        stream.advance(Event.SEND_OPENED)
+        self.out.put(Kind.OPENED, stream.id)
+
+    def refuse(self, stream: S, reason: CloseReason) -> None:
+        """Answer a call: it is not delivered, and no byte of it reached an application."""
+        stream.advance(Event.SEND_REFUSE)
+        self.out.put(Kind.REFUSE, stream.id, frames.encode_reason(reason))
+        self._forget(stream)
+
+    def sendable(self, stream: S, most: int = frames.MAX_DATA) -> int:
+        """Payload bytes, up to `most`, that the stream may put into ``out`` now; 0: wait for credit or for room."""
+        wanted = most if most < stream.credit else stream.credit
+        return wanted if wanted and stream.state in MAY_SEND and self.out.room(wanted) else 0
+
+    def sent(self, stream: S, length: int) -> None:
+        """Make a DATA frame of the `length` bytes that were put at ``out.pos`` + 8; at most what `sendable` said."""
+        out = self.out
+        pos = out.pos
+        HEADER.pack_into(out.buf, pos, stream.word + length)
+        out.pos = pos + HEADER_SIZE + length
+        stream.credit -= length
+        if not out.dirty:
+            out.touch()
+
+    def fin(self, stream: S) -> None:
+        """End our direction of the stream."""
+        stream.advance(Event.SEND_FIN)
+        self.out.put(Kind.DATA_FIN, stream.id)
+        if stream.state is State.CLOSED:
+            self._forget(stream)
+
+    def reset(self, stream: S, reason: CloseReason) -> None:
+        """Abort the stream, both directions. No call on the sink for it follows."""
+        stream.advance(_SEND_RST)
+        self.out.put(_RST, stream.id, frames.encode_reason(reason))
+        self._forget(stream)
+
+    def consumed(self, stream: S, buffered: int) -> None:
+        """Bytes of the stream have left the proxy; `buffered` are still in it. Grants new credit once half of it is
+        used up.
+        """
+        if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
+            grant = self.local.stream_credit - stream.allow - buffered
+            stream.allow += grant
+            stream.granted += grant
+            self.out.put(Kind.CREDIT, stream.id, frames.encode_u32(grant))
+
+    def ping(self, token: int) -> None:
+        """Ask the peer for a sign of life, and tell it at the same time what has arrived."""
+        self.acknowledge()
+        self.out.put(Kind.PING, 0, frames.encode_u64(token))
+
+    def goaway(self, reason: CloseReason) -> None:
+        """Tell the peer to open no more streams here."""
+        self.out.put(Kind.GOAWAY, 0, frames.encode_reason(reason))
+
+    def acknowledge(self) -> None:
+        """Tell the peer how many bytes have arrived, if it does not know."""
+        if self._acked < self.received:
+            self._acked = self.received
+            self.out.put(Kind.ACK, 0, frames.encode_u64(self.received))
+
+    def close(self) -> list[S]:
+        """The session is over. Returns the streams that were open; the driver ends them. Idempotent."""
+        streams = list(self.streams.values())
+        self.streams.clear()
+        self.flow.clear()
+        self.lingering.clear()
+        self._linger_order.clear()
+        self.going_away = True
+        self.out.close()
+        return streams
+
+    # What the peer does
+
+    def receive(self, buf: bytearray, mem: memoryview, pos: int, end: int) -> int:
+        """Handle the frame at ``buf[pos:end]``; return the position behind it, or `pos` if it is not complete.
+
+        Raises ProtocolError; the session is then unusable and the driver closes its link.
+        """
+        if end - pos < HEADER_SIZE:
+            return pos
+        word: int = HEADER.unpack_from(buf, pos)[0]
+        kind, length = word >> 56, word & LENGTH_MASK
+        try:
+            handler, most = self._handlers[kind]
+        except KeyError:
+            raise ProtocolError(f"unknown frame kind 0x{kind:02x}") from None
+        if length > most:
+            raise ProtocolError(f"{Kind(kind).name} frame of {length} bytes")
+        body = pos + HEADER_SIZE
+        if end - body < length:
+            return pos
+        handler(word >> KEY_SHIFT & frames.ID_MASK, mem[body : body + length])
+        return body + length
+
+    def received_bytes(self, count: int) -> None:
+        """`count` more bytes of whole frames have been handled (here or by the turn). Acknowledges when it is due."""
+        self.received += count
+        if self.received - self._acked >= ACK_EVERY:
+            self.acknowledge()
+
+    def _live(self, stream_id: int, kind: str) -> S | None:
+        """The stream that a frame is for; None if it is a late frame for a stream that was closed here."""
+        stream = self.streams.get(stream_id)
+        if stream is None and stream_id not in self.lingering:
+            raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
+        return stream
+
+    def _on_data(self, stream_id: int, data: memoryview) -> None:
+        stream = self._live(stream_id, "DATA")
+        if stream is not None:
+            stream.advance_untrusted(Event.RECV_DATA)
+            if len(data) > stream.allow:
+                raise ProtocolError(
+                    f"DATA of {len(data)} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
+                )
+            stream.allow -= len(data)
+            self._sink.on_data(stream, data)
+
+    def _on_fin(self, stream_id: int, data: memoryview) -> None:
+        if data:
+            self._on_data(stream_id, data)
+        stream = self._live(stream_id, "FIN")
+        if stream is not None:
+            stream.advance_untrusted(Event.RECV_FIN)
+            self.flow.pop(stream_id, None)
+            if stream.state is State.CLOSED:
+                self._forget(stream)
+            self._sink.on_fin(stream)
+
+    def _on_open(self, stream_id: int, payload: memoryview) -> None:
+        if stream_id % 2 == self._first_id % 2 or not 0 < stream_id <= self._max_id or stream_id in self.streams:
+            raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
+        call = frames.decode_open_untrusted(bytes(payload))
+        if self._called >= self.local.max_streams:
+            raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
+        self.lingering.pop(stream_id, None)
+        stream = self._stream_type(self, stream_id, _CALLED, self.remote.stream_credit, self.local.stream_credit)
+        self.streams[stream_id] = stream
+        self._called += 1
+        self._sink.on_call(stream, call)
+
+    def _on_opened(self, stream_id: int, payload: memoryview) -> None:
+        stream = self._live(stream_id, "OPENED")
+        if stream is not None:
+            stream.advance_untrusted(_RECV_OPENED)
+            self._sink.on_opened(stream)
+
+    def _on_refuse(self, stream_id: int, payload: memoryview) -> None:
+        reason = frames.decode_reason_untrusted(bytes(payload), "REFUSE")
+        stream = self._live(stream_id, "REFUSE")
+        if stream is not None:
+            stream.advance_untrusted(Event.RECV_REFUSE)
+            self._forget(stream, late_frames=False)
+            self._sink.on_refused(stream, reason)
+
+    def _on_rst(self, stream_id: int, payload: memoryview) -> None:
+        reason = frames.decode_reason_untrusted(bytes(payload), "RST")
+        stream = self._live(stream_id, "RST")
+        if stream is not None:
+            stream.advance_untrusted(_RECV_RST)
+            self._forget(stream, late_frames=False)
+            self._sink.on_rst(stream, reason)
+
+    def _on_credit(self, stream_id: int, payload: memoryview) -> None:
+        grant = frames.decode_u32_untrusted(bytes(payload), "CREDIT")
+        stream = self._live(stream_id, "CREDIT")
+        if stream is not None:
+            if not 0 < grant <= MAX_CREDIT - stream.credit:
+                raise ProtocolError(f"CREDIT of {grant} bytes on stream {stream_id}, which has {stream.credit}")
+            stream.credit += grant
+            stream.received_grants += grant
+            self._sink.on_credit(stream)
+
+    def _on_ack(self, stream_id: int, payload: memoryview) -> None:
+        self.out.acknowledge_untrusted(frames.decode_u64_untrusted(bytes(payload), "ACK"))
+        order, lingering, acked = self._linger_order, self.lingering, self.out.acked
+        while order and lingering.get(order[0], 0) <= acked:
+            lingering.pop(order.popleft(), None)
+
+    def _on_ping(self, stream_id: int, payload: memoryview) -> None:
+        token = frames.decode_u64_untrusted(bytes(payload), "PING")
+        self.acknowledge()
+        self.out.put(Kind.PONG, 0, frames.encode_u64(token))
+
+    def _on_pong(self, stream_id: int, payload: memoryview) -> None:
+        self._sink.on_pong(frames.decode_u64_untrusted(bytes(payload), "PONG"))
+
+    def _on_goaway(self, stream_id: int, payload: memoryview) -> None:
+        self.going_away = True
+        self._sink.on_goaway(frames.decode_reason_untrusted(bytes(payload), "GOAWAY"))
+
+    def _forget(self, stream: S, *, late_frames: bool = True) -> None:
+        """The stream is closed here; remember its id until no late frame for it can come.
+
+        Args:
+            late_frames: False after the peer's RST or REFUSE, behind which it sends nothing more. (A peer that opens
+                and resets all the time must not fill our memory with ids that it never acknowledges.)
+        """
+        stream_id, end = stream.id, self.out.end
+        del self.streams[stream_id]
+        self.flow.pop(stream_id, None)
+        if stream_id % 2 != self._first_id % 2:
+            self._called -= 1
+        if late_frames and end > self.out.acked:
+            self.lingering[stream_id] = end
+            self._linger_order.append(stream_id)

@@ -1,0 +1,164 @@
+"""One stream of a session: its states, as a table, and its credit.
+
+Theory of operation
+===================
+
+Each side of a stream keeps one of eight states. Two rules make the table:
+
+Rule 1: each direction of a stream ends exactly once, by FIN (all bytes were sent) or, for both directions together, by
+RST or REFUSE.
+
+Rule 2: whoever opened speaks at once; whoever was called first answers OPENED or REFUSE. REFUSE promises that no byte
+has reached an application, so that the opener may try another host. After OPENED only RST can end a stream early.
+
+Nobody waits for anybody: a stream is CLOSED here as soon as both directions have ended *as seen from here*. The other
+side may not know yet, so frames for it may still be under way. They are recognised because the session remembers a
+closed stream's id until the peer has acknowledged the last frame sent on it (`Session.lingering`); the peer's
+acknowledgement comes behind everything that it sent before it learnt of the end. That is also what makes it safe to
+use an id again, and why there is neither a reply to RST nor a timer. (Behind its own RST or REFUSE the peer sends
+nothing more, so the side that receives one remembers nothing.)
+
+An event that has no entry in the table is a bug if it came from our side and a ProtocolError if it came from the peer.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any
+
+from proxy.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from proxy.mux.session import Session
+
+
+class State(enum.IntEnum):
+    """Where a stream stands, as seen from this side. (An IntEnum because the hash of an Enum is computed in Python.)"""
+
+    CALLING = enum.auto()
+    """We sent OPEN and perhaps early bytes; no answer yet."""
+    CALLING_FIN = enum.auto()
+    """The same, and we have sent our FIN."""
+    CALLED = enum.auto()
+    """We received OPEN and have not answered; early bytes may come."""
+    CALLED_FIN = enum.auto()
+    """The same, and the peer's FIN has come."""
+    OPEN = enum.auto()
+    FIN_SENT = enum.auto()
+    FIN_RECEIVED = enum.auto()
+    CLOSED = enum.auto()
+
+    @property
+    def label(self) -> str:
+        """The name as logs and CLI write it."""
+        return self.name.lower()
+
+
+class Event(enum.IntEnum):
+    """What can happen to a stream: SEND_* is us, RECV_* the peer."""
+
+    SEND_OPENED = enum.auto()
+    SEND_REFUSE = enum.auto()
+    SEND_FIN = enum.auto()
+    SEND_RST = enum.auto()
+    RECV_OPENED = enum.auto()
+    RECV_REFUSE = enum.auto()
+    RECV_DATA = enum.auto()
+    RECV_FIN = enum.auto()
+    RECV_RST = enum.auto()
+
+
+_S, _E = State, Event
+TABLE: dict[State, dict[Event, State]] = {
+    _S.CALLING: {
+        _E.SEND_FIN: _S.CALLING_FIN,
+        _E.SEND_RST: _S.CLOSED,
+        _E.RECV_OPENED: _S.OPEN,
+        _E.RECV_REFUSE: _S.CLOSED,
+    },
+    _S.CALLING_FIN: {
+        _E.SEND_RST: _S.CLOSED,
+        _E.RECV_OPENED: _S.FIN_SENT,
+        _E.RECV_REFUSE: _S.CLOSED,
+    },
+    _S.CALLED: {
+        _E.SEND_OPENED: _S.OPEN,
+        _E.SEND_REFUSE: _S.CLOSED,
+        _E.RECV_DATA: _S.CALLED,
+        _E.RECV_FIN: _S.CALLED_FIN,
+        _E.RECV_RST: _S.CLOSED,
+    },
+    _S.CALLED_FIN: {
+        _E.SEND_OPENED: _S.FIN_RECEIVED,
+        _E.SEND_REFUSE: _S.CLOSED,
+        _E.RECV_RST: _S.CLOSED,
+    },
+    _S.OPEN: {
+        _E.SEND_FIN: _S.FIN_SENT,
+        _E.SEND_RST: _S.CLOSED,
+        _E.RECV_DATA: _S.OPEN,
+        _E.RECV_FIN: _S.FIN_RECEIVED,
+        _E.RECV_RST: _S.CLOSED,
+    },
+    _S.FIN_SENT: {
+        _E.SEND_RST: _S.CLOSED,
+        _E.RECV_DATA: _S.FIN_SENT,
+        _E.RECV_FIN: _S.CLOSED,
+        _E.RECV_RST: _S.CLOSED,
+    },
+    _S.FIN_RECEIVED: {
+        _E.SEND_FIN: _S.CLOSED,
+        _E.SEND_RST: _S.CLOSED,
+        _E.RECV_RST: _S.CLOSED,
+    },
+    _S.CLOSED: {},
+}
+
+MAY_SEND = frozenset({State.CALLING, State.OPEN, State.FIN_RECEIVED})
+"""States in which this side may still send DATA."""
+MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if Event.RECV_DATA in row)
+
+
+class Stream:
+    """State and credit of one stream. The driver (proxy/pump) subclasses it to hang its socket on.
+
+    Attributes:
+        credit: bytes that the peer still allows us to send; never negative.
+        allow: bytes that we still allow the peer to send; never negative.
+        word: header word of a plain DATA frame of this stream, without the length.
+    """
+
+    __slots__ = ("allow", "credit", "granted", "id", "received_grants", "session", "state", "word")
+
+    def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
+        self.session = session
+        self.id = stream_id
+        self.state = state
+        self.credit = self.received_grants = credit
+        self.allow = self.granted = allow
+        self.word = stream_id << 24
+
+    def advance(self, event: Event) -> None:
+        """Take one step in the table for something that *we* do. Raises KeyError (a bug) if the table has no such
+        step.
+        """
+        self.state = TABLE[self.state][event]
+
+    def advance_untrusted(self, event: Event) -> None:
+        """Take one step in the table for something that the peer did. Raises only ProtocolError."""
+        state = TABLE[self.state].get(event)
+        if state is None:
+            raise ProtocolError(f"{event.name[5:]} on stream {self.id}, which is {self.state.label}")
+        self.state = state
+
+    @property
+    def bytes_sent(self) -> int:
+        """Payload bytes sent so far: all credit ever received less what is left, so that the fast path counts nothing
+        twice.
+        """
+        return self.received_grants - self.credit
+
+    @property
+    def bytes_received(self) -> int:
+        """Payload bytes received so far."""
+        return self.granted - self.allow

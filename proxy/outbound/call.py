@@ -1,0 +1,198 @@
+"""One call by a local container, from accept to the end.
+
+The hosts that offer the service are tried in order. A host is given up for the next one only while no byte can have
+reached an application: the peer refused, or there was no link yet. What the caller has said so far is kept by the lane
+and said again.
+"""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from control.messages import StreamDirection
+from proxy.errors import CloseReason
+from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.pump.lane import Lane
+from proxy.pump.options import peer_uid
+from proxy.pump.splice import Splice
+
+if TYPE_CHECKING:
+    from proxy.outbound.upstreams import Outbound
+    from proxy.pool.pool import Pool
+    from proxy.pump.connecting import Attempt
+    from proxy.pump.deadlines import Deadline
+    from proxy.pump.link import Link
+
+
+class Call:
+    """See the module's text. Owns `sock` until a lane or a splice takes it over.
+
+    Attributes:
+        lane, splice: what carries the call now, if anything does.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_deadline",
+        "_detail",
+        "_early",
+        "_eof",
+        "_outbound",
+        "_refusal",
+        "_sock",
+        "_tcp",
+        "_untried",
+        "lane",
+        "service",
+        "since",
+        "splice",
+        "uid",
+    )
+    direction: StreamDirection = "outbound"
+
+    def __init__(self, outbound: Outbound, service: str, sock: socket.socket, tcp: bool) -> None:
+        self._outbound = outbound
+        self._sock: socket.socket | None = sock
+        self._untried: list[Pool] = []
+        self._attempt: Attempt | None = None
+        self._deadline: Deadline | None = None
+        self._refusal = CloseReason.PEER_UNREACHABLE
+        self._detail = ""
+        self._early, self._eof = b"", False
+        self.service = service
+        self.uid = None if tcp else peer_uid(sock)
+        self._tcp = tcp
+        self.since = monotonic()
+        self.lane: Lane | None = None
+        self.splice: Splice | None = None
+
+    def start(self) -> None:
+        """Take the nearest host that offers the service: this one, else the peers in the order of `routing`."""
+        local, self._untried = self._outbound.endpoints(self.service)
+        if local is None:
+            return self._try_peers()
+        attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, self._local_connected)
+        if self._sock is not None and self.lane is None:
+            self._attempt = attempt
+
+    # This host
+
+    def _local_connected(self, service: socket.socket | None, reason: CloseReason, detail: str) -> None:
+        self._attempt = None
+        if service is not None and self._sock is not None:
+            caller, self._sock = self._sock, None
+            self.splice = Splice(self._outbound.pump, caller, service, self._splice_ended)
+            self._outbound.splices[self.splice] = self
+            self.splice.start()
+        else:
+            self._refusal, self._detail = reason, detail
+            self._try_peers()
+
+    def _splice_ended(self, reason: CloseReason) -> None:
+        splice = self.splice
+        assert splice is not None
+        del self._outbound.splices[splice]
+        self._ended(reason, splice.caller.received, splice.service.received, None)
+
+    # Peers
+
+    def _try_peers(self) -> None:
+        """Open a stream on the first link that is up; wait for one if there is none but may be."""
+        for pool in self._untried:
+            if (link := pool.pick()) is not None:
+                self._untried.remove(pool)
+                return self._open(link)
+        if not self._untried:
+            return self._fail(self._refusal)
+        if not self._wait_for_link():
+            return self._fail(CloseReason.OVERLOADED)
+        if self._deadline is None:
+            self._deadline = self._outbound.deadlines.add(self._outbound.limits.open_timeout, self._expire)
+
+    def _wait_for_link(self) -> bool:
+        """Wait at every peer that could take the call; the first that can gets it. False: all their lists are full."""
+        return sum(pool.wait(self) for pool in self._untried) > 0
+
+    def _open(self, link: Link) -> None:
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        again = self.lane is not None
+        self._outbound.through_links += 1
+        self.lane = lane = link.session.open(Open(self.service, UNKNOWN_UID if self.uid is None else self.uid))
+        lane.owner = self
+        lane.attach(sock, tcp=self._tcp, watched=again)
+        early, self._early = self._early, b""
+        lane.start_calling(early, self._eof)
+
+    def link_up(self) -> None:
+        """A peer that offers the service can be reached now (Waiter)."""
+        self._stop_waiting()
+        self._try_peers()
+
+    def ready(self, mask: int) -> None:
+        """The caller of a refused call hung up while the call waits: what it said may still find a reader (Watcher)."""
+
+    def crashed(self) -> None:
+        """`ready` does nothing that could raise (Watcher)."""
+
+    def _expire(self) -> None:
+        self._deadline = None
+        self._stop_waiting()
+        self._detail = f"no link within {self._outbound.limits.open_timeout:g} s"
+        self._fail(CloseReason.PEER_UNREACHABLE)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        for pool in self._untried:
+            pool.leave(self)
+
+    # What becomes of it
+
+    def lane_opened(self, lane: Lane) -> None:
+        """Delivered (Owner)."""
+        self._untried = []
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        """This host could not deliver; perhaps the next one can (Owner)."""
+        self._refusal, self._detail = reason, f"by {lane.link.peer}"
+        self._early, self._eof = bytes(lane.early or b""), lane.eof
+        self._sock = lane.surrender(self)
+        self._try_peers()
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+        """Over (Owner)."""
+        self._ended(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
+
+    def give_up(self, reason: CloseReason) -> None:
+        """The proxy stops: end the call if nothing carries it yet."""
+        self._stop_waiting()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self._sock is not None:
+            self._fail(reason)
+
+    def _fail(self, reason: CloseReason) -> None:
+        """Nobody takes the call: close the caller's socket, as a reset where it can express one."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._outbound.pump.close(sock)
+        self._ended(reason, 0, 0, None)
+
+    def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
+        outbound = self._outbound
+        del outbound.calls[self]
+        if outbound.tally.end(reason):
+            outbound.tally.report(
+                reason,
+                since=self.since,
+                service=self.service,
+                direction="outbound",
+                peer=peer,
+                detail=self._detail,
+                sent=sent,
+                received=received,
+            )

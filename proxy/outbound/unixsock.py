@@ -1,0 +1,206 @@
+"""The life of a listening Unix stream socket: the system looks after the socket, but not after the file with its name.
+
+Four rules, kept also across `kill -9` at any point:
+
+1. A path has one owner. `.NAME.lock` beside the socket is held with flock while the socket exists; the kernel lets go
+   of it when the process dies, so a lock file that was left behind locks nobody out. A program that knows nothing of
+   the lock is found by connecting to its socket.
+2. The path never shows an unfinished socket. It is bound as `.NAME.new`, gets mode and owner, listens, and then takes
+   the path in one step (link, or rename over a dead socket). A client finds a dead socket, nothing, or one that works.
+3. Only our own files and dead sockets are removed. Device and inode say whether a file is still ours: no other file
+   can get that inode number while our socket is open.
+4. What a crash leaves (a dead socket, `.NAME.lock`, `.NAME.new`) is found and replaced by the next start.
+
+Two limits. A program that knows nothing of the lock loses its socket if it binds without listening yet, or replaces a
+dead one, in the very microseconds in which we replace what looks dead to us. And `ss -x` and getpeername() go on
+showing the name under which the socket was bound, `.NAME.new`.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from proxy.errors import StartError
+from proxy.outbound.ownfiles import release_lock, remove, take_lock
+from proxy.outbound.socketpath import Obstacle, Place, explained, split
+
+__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "bind_unix"]
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted: what the kernel allows since Linux 5.4 (net.core.somaxconn). A non-blocking
+caller that finds the queue full gets EAGAIN, which most clients take for a failure; one that waits costs little."""
+
+DIRECTORY_MODE = 0o755
+"""Of directories that did not exist, whatever the umask: every container may look up the sockets, each socket's own
+mode says who connects, and only the proxy's user puts or replaces one."""
+
+_UNCHANGED = -1
+_MAX_ID = 2**32 - 2
+# The next one would be (uid_t)-1, which chown takes for "unchanged".
+
+
+class BoundUnixSocket:
+    """A listening socket and the files that belong to it; ``with`` closes it.
+
+    Attributes:
+        path: where clients connect.
+        socket: non-blocking, close-on-exec, listening. Whoever accepts on it stops before `close`.
+    """
+
+    def __init__(self, path: str, listener: socket.socket, cleanup: ExitStack) -> None:
+        self.path = path
+        self.socket = listener
+        self._cleanup = cleanup
+
+    def close(self) -> None:
+        """Remove the file unless it is no longer ours, close the socket, let go of the path. May be called again.
+
+        Never raises: a file that cannot be removed (read-only by now, say) stays, and the next start replaces it.
+        Connections that nobody accepted are closed. The directory stays: a container may have it mounted.
+        """
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def bind_unix(
+    path: str,
+    *,
+    mode: int = 0o666,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    backlog: int = BACKLOG,
+) -> BoundUnixSocket:
+    """Listen on the absolute ``path``; ``owner`` and ``group`` are names or numbers, None keeps this process's own.
+
+    Blocks on nothing but the file system. A process that already listens there sees one connection that ends at once.
+
+    Raises:
+        StartError: one line with the path, what is in the way and what to do. Only created directories stay behind.
+    """
+    try:
+        directory, name = split(path)
+        uid = _number("user", owner, lambda name: pwd.getpwnam(name).pw_uid)
+        gid = _number("group", group, lambda name: grp.getgrnam(name).gr_gid)
+        with ExitStack() as cleanup:
+            place = _open(directory, name, cleanup)
+            listener = _listen(place, mode, uid, gid, backlog, cleanup)
+            return BoundUnixSocket(path, listener, cleanup.pop_all())
+    except Obstacle as obstacle:
+        raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
+
+
+def _number(kind: str, value: int | str | None, look_up: Callable[[str], int]) -> int:
+    if value is None:
+        return _UNCHANGED
+    if isinstance(value, str) and not value.isdecimal():
+        try:
+            return look_up(value)
+        except (KeyError, ValueError):
+            hint = f"write an existing {kind} or a number (a container has an /etc/passwd and /etc/group of its own)"
+            raise Obstacle(f"there is no {kind} {value!r} here; {hint}") from None
+    if not 0 <= int(value) <= _MAX_ID:
+        raise Obstacle(f"{value} is not the number of a {kind}; allowed are 0 to {_MAX_ID}")
+    return int(value)
+
+
+def _open(directory: str, name: str, cleanup: ExitStack) -> Place:
+    """Open the directory, created if need be, and take the lock."""
+    _make_directory(directory)
+    with explained(f"opening directory {directory}"):
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    cleanup.callback(os.close, fd)
+    place = Place(directory, name, fd)
+    with explained(f"locking {place.path(place.lock)}"):
+        lock = take_lock(fd, place.lock)
+    if lock is None:
+        place.refuse_listener(name)
+        raise Obstacle(f"a process that is just starting or stopping holds {place.path(place.lock)}; try again")
+    cleanup.callback(release_lock, fd, place.lock, lock)
+    return place
+
+
+def _make_directory(path: str) -> None:
+    if os.path.isdir(path):
+        return
+    _make_directory(os.path.dirname(path))
+    with explained(f"creating directory {path}"):
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileExistsError:
+            if os.path.isdir(path):
+                return
+            raise Obstacle(f"{path} is not a directory; remove it or choose another path") from None
+        # The umask had its say in mkdir. By descriptor, because chmod would follow a link put there meanwhile.
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, DIRECTORY_MODE)
+        finally:
+            os.close(fd)
+
+
+def _listen(place: Place, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack) -> socket.socket:
+    with explained("opening a socket"):
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    cleanup.callback(listener.close)
+    listener.setblocking(False)
+    file = _bind(place, listener)
+    try:
+        for name in (place.temporary, place.name):
+            cleanup.callback(remove, place.fd, name, os.fstat(file))
+        _give(file, mode, uid, gid)
+    finally:
+        os.close(file)
+    with explained("putting the socket in place"):
+        listener.listen(backlog)
+        _publish(place)
+    return listener
+
+
+def _bind(place: Place, listener: socket.socket) -> int:
+    """Bind to the temporary name; returns a descriptor of the file, as a name may lead elsewhere a moment later."""
+    with explained(f"creating {place.path(place.temporary)}"):
+        if place.has_dead_socket(place.temporary):
+            os.unlink(place.temporary, dir_fd=place.fd)
+        listener.bind(place.address(place.temporary))
+        return os.open(place.temporary, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+
+
+def _give(file: int, mode: int, uid: int, gid: int) -> None:
+    """Mode first: to change that of a file that was given away takes one capability more (CAP_FOWNER)."""
+    by_descriptor = f"/proc/self/fd/{file}"
+    with explained(f"setting mode {mode:04o}"):
+        os.chmod(by_descriptor, mode)
+    receivers = [f"{kind} {number}" for kind, number in (("user", uid), ("group", gid)) if number != _UNCHANGED]
+    with explained(f"giving the socket to {' and '.join(receivers)}"):
+        if receivers:
+            os.chown(by_descriptor, uid, gid)
+
+
+def _publish(place: Place) -> None:
+    if not place.has_dead_socket(place.name):
+        try:
+            # Unlike rename, link takes nothing away from a program that binds this path at the same moment.
+            os.link(place.temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd, follow_symlinks=False)
+        except FileExistsError:
+            raise Obstacle("another program has just taken this path; stop it or choose another path") from None
+        except OSError:
+            # A file system without hard links, or fs.protected_hardlinks and a file that was given away.
+            pass
+        else:
+            os.unlink(place.temporary, dir_fd=place.fd)
+            return
+    os.rename(place.temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd)

@@ -1,0 +1,2 @@
+"""The pool: all sessions to one peer. ``policy`` decides (sans-IO), ``pool`` carries it out, ``backoff`` spaces the
+dials."""

@@ -1,0 +1,8 @@
+"""The pump: the only code that moves bytes. One trio task around a nested epoll owns every data-plane descriptor.
+
+* ``turn``: the common case and nothing else, narrow enough to have a compiled twin.
+* ``loop``: the epoll, whose turn it is, and the end of every turn.
+* ``lane``: a stream with its local socket.  ``link``: a session with its link.  ``splice``: two local sockets, no
+  frames.
+* ``listener``, ``connecting``: where local sockets come from.  ``budget``, ``deadlines``, ``options``: what they share.
+"""

@@ -1,0 +1,236 @@
+"""Connecting to a local service without ever blocking a turn."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Callable
+from select import EPOLLOUT
+
+import trio
+
+from proxy.addresses import Address, TcpAddress, UnixAddress
+from proxy.errors import CloseReason
+from proxy.pump.deadlines import Deadline, Deadlines
+from proxy.pump.loop import Pump
+from proxy.pump.options import prepare_local
+
+WAITERS = 1024
+"""Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
+WAITER_THREADS = 16
+
+Done = Callable[[socket.socket | None, CloseReason, str], None]
+"""Called once with the connected socket, or with None, the close reason and a detail for the log."""
+
+
+class Attempt:
+    """One connection being made; `cancel` gives it up (then `done` is never called)."""
+
+    def __init__(self, connector: Connector, address: Address, timeout: float, done: Done) -> None:
+        self.address, self.timeout = address, timeout
+        self._connector = connector
+        self._done: Done | None = done
+        self._sock: socket.socket | None = None
+        self._deadline: Deadline | None = None
+        self._untried: list[TcpAddress] = []
+
+    def start(self) -> None:
+        """Begin; may call `done` before it returns."""
+        if isinstance(self.address, UnixAddress) or not _is_literal(self.address.host):
+            self._connector.wait(self)
+        else:
+            self._connect(self.address)
+
+    def resolved(self, addresses: list[TcpAddress]) -> None:
+        """Go on with what a host name stands for, one address after the other."""
+        if self._done is not None:
+            self._untried = addresses[1:]
+            self._connect(addresses[0])
+
+    def _connect(self, address: TcpAddress) -> None:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        try:
+            sock = self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            prepare_local(sock)
+            code = sock.connect_ex((address.host, address.port))
+        except OSError as error:
+            return self.finish(CloseReason.CONNECT_FAILED, error.strerror or str(error))
+        if code == errno.EINPROGRESS:
+            self._connector.pump.watch(sock, self, EPOLLOUT)
+            self._deadline = self._connector.deadlines.add(self.timeout, self._expire)
+        else:
+            self._connected(code)
+
+    def _connected(self, code: int) -> None:
+        if not code:
+            self.finish()
+        elif self._untried:
+            self._give_up_socket()
+            self._connect(self._untried.pop(0))
+        else:
+            self.finish(CloseReason.CONNECT_FAILED, os.strerror(code))
+
+    def ready(self, mask: int) -> None:
+        """The connection is made, or has failed (Watcher)."""
+        assert self._sock is not None
+        self._unwatch()
+        self._connected(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+    def crashed(self) -> None:
+        """A bug showed (Watcher)."""
+        self._unwatch()
+        self.finish(CloseReason.CONNECT_FAILED, "internal error")
+
+    def _unwatch(self) -> None:
+        """Take the socket out of the pump if it is in (it is while there is a deadline)."""
+        if self._deadline is not None and self._sock is not None:
+            self._deadline.cancel()
+            self._deadline = None
+            self._connector.pump.release(self._sock)
+
+    def _expire(self) -> None:
+        self._unwatch()
+        self.finish(CloseReason.CONNECT_TIMEOUT, f"no answer in {self.timeout:g} s")
+
+    def _give_up_socket(self) -> None:
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+    def replace(self, sock: socket.socket) -> None:
+        """Take a socket that was connected elsewhere (a waiter's thread)."""
+        self._give_up_socket()
+        self._sock = sock
+        self.finish()
+
+    def finish(self, reason: CloseReason = CloseReason.FINISHED, detail: str = "") -> None:
+        """Call `done`, once."""
+        done, self._done = self._done, None
+        if done is None or reason is not CloseReason.FINISHED:
+            self._give_up_socket()
+        sock, self._sock = self._sock, None
+        if done is not None:
+            done(sock, reason, detail)
+
+    @property
+    def pending(self) -> bool:
+        """Whether `done` is still to be called."""
+        return self._done is not None
+
+    def cancel(self) -> None:
+        """Give up; `done` is not called."""
+        self._unwatch()
+        self._done = None
+        self._give_up_socket()
+
+
+class Connector:
+    """Makes connections to local services.
+
+    A Unix socket whose backlog is full answers EAGAIN, and no descriptor tells when it has room again: only a blocking
+    connect waits for that. So those few wait in worker threads, with SO_SNDTIMEO as their limit (unix(7), socket(7)).
+    """
+
+    def __init__(self, pump: Pump, deadlines: Deadlines) -> None:
+        self.pump, self.deadlines = pump, deadlines
+        self._threads = trio.CapacityLimiter(WAITER_THREADS)
+        self._waiting = 0
+        self._send, self._receive = trio.open_memory_channel[Attempt](WAITERS)
+
+    def connect(self, address: Address, timeout: float, done: Done) -> Attempt | None:
+        """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
+
+        Returns None if that is done already (a Unix socket usually connects at once), else what can be cancelled.
+        """
+        if isinstance(address, UnixAddress):
+            try:
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                code = sock.connect_ex(address.path)
+            except OSError as error:
+                done(None, CloseReason.CONNECT_FAILED, error.strerror or str(error))
+                return None
+            if not code:
+                done(sock, CloseReason.FINISHED, "")
+                return None
+            sock.close()
+            if code != errno.EAGAIN:
+                done(None, CloseReason.CONNECT_FAILED, os.strerror(code))
+                return None
+        attempt = Attempt(self, address, timeout, done)
+        attempt.start()
+        return attempt if attempt.pending else None
+
+    def wait(self, attempt: Attempt) -> None:
+        """Go on with something that takes a thread: a full backlog, a host name."""
+        if self._waiting >= WAITERS:
+            return attempt.finish(CloseReason.OVERLOADED, f"{WAITERS} connections are waiting already")
+        self._waiting += 1
+        self._send.send_nowait(attempt)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry out what has to wait, until cancelled; threads still connecting then end by themselves within their
+        timeout.
+        """
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            async for attempt in self._receive:
+                nursery.start_soon(self._wait, attempt)
+
+    async def _wait(self, attempt: Attempt) -> None:
+        try:
+            if isinstance(attempt.address, UnixAddress):
+                attempt.replace(await self._wait_for_backlog(attempt.address.path, attempt.timeout))
+            else:
+                attempt.resolved(await _resolve(attempt.address, attempt.timeout))
+        except TimeoutError as error:
+            attempt.finish(CloseReason.CONNECT_TIMEOUT, str(error))
+        except OSError as error:
+            attempt.finish(CloseReason.CONNECT_FAILED, error.strerror or str(error))
+        finally:
+            self._waiting -= 1
+        self.pump.settle()
+
+    async def _wait_for_backlog(self, path: str, seconds: float) -> socket.socket:
+        try:
+            with trio.fail_after(seconds):  # the wait for a thread counts too
+                return await trio.to_thread.run_sync(
+                    _connect_blocking, path, seconds, limiter=self._threads, abandon_on_cancel=True
+                )
+        except (BlockingIOError, trio.TooSlowError):
+            raise TimeoutError(f"its backlog was full for {seconds:g} s") from None
+
+
+async def _resolve(address: TcpAddress, seconds: float) -> list[TcpAddress]:
+    """The addresses that a host name stands for. Raises OSError, TimeoutError."""
+    with trio.move_on_after(seconds):
+        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return [TcpAddress(str(sockaddr[0]), address.port) for *_rest, sockaddr in found]
+    raise TimeoutError(f"{address.host} was not resolved in {seconds:g} s")
+
+
+def _connect_blocking(path: str, seconds: float) -> socket.socket:
+    """In a thread: wait for room in a Unix socket's backlog. Raises OSError, which is BlockingIOError after `seconds`
+    seconds.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        whole = int(seconds)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
+        sock.connect(path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

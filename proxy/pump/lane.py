@@ -1,0 +1,397 @@
+"""A stream together with its local socket: the hinge between a session and a container's connection.
+
+A lane in *plain flow* is handled by the turn alone. `update` is the only place that decides, from the lane's whole
+state, whether it is: it puts the lane into (or takes it out of) ``pump.lanes`` for what the socket gives and
+``session.flow`` for what the peer gives, and tells the epoll what to wait for. Everything else here runs only when
+something out of the ordinary happens, and ends with `update` or a close.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple, Unpack
+
+import structlog
+
+from control.messages import StreamDirection
+from proxy.errors import CloseReason
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA
+from proxy.mux.replay import CHUNK
+from proxy.mux.stream import MAY_SEND, State, Stream
+from proxy.pump.options import disarm_reset
+
+if TYPE_CHECKING:
+    from proxy.mux.session import Session
+    from proxy.pump.link import Link
+    from proxy.pump.loop import Watcher
+
+log = structlog.get_logger()
+Ts = TypeVarTuple("Ts")
+
+BULK_MARK = 64 * 1024
+"""Unsent bytes in the out-buffer above which bulk is not read. Small messages go on up to HIGH_WATER, so they wait
+behind at most this."""
+EARLY_LIMIT = CHUNK
+"""Bytes read, and kept for another try, before the far side has answered OPEN."""
+_TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
+# As in proxy/mux/session.py: members that are looked up for every stream.
+_OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
+
+
+class Owner(Protocol):
+    """Whoever opened the lane or has to deliver it (outbound or inbound)."""
+
+    @property
+    def service(self) -> str:
+        """The service called."""
+
+    @property
+    def direction(self) -> StreamDirection:
+        """For the CLI: outbound or inbound."""
+
+    def lane_opened(self, lane: Lane) -> None:
+        """The far side delivered the stream."""
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        """The far side did not; the lane is closed, its socket is not: take it with `Lane.surrender`."""
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+        """The lane is closed, and so is its socket if it had one. Called exactly once, unless it was refused."""
+
+
+class Lane(Stream):
+    """See the module's text. Owns its socket from `attach` on, and closes it.
+
+    Attributes:
+        early: copy of the bytes sent before the far side answered OPEN; None afterwards and on the receiving host.
+        eof: the local socket has said that it will give no more bytes.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_heavy",
+        "_mask",
+        "_tcp",
+        "_waiting",
+        "early",
+        "eof",
+        "link",
+        "out",
+        "owner",
+        "pending",
+        "recv_into",
+        "send",
+        "since",
+        "sock",
+    )
+
+    def __init__(
+        self, link: Link, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int
+    ) -> None:
+        super().__init__(session, stream_id, state, credit, allow)
+        self.link = link
+        self.out = session.out
+        self.owner: Owner = _NOBODY
+        self.sock: socket.socket | None = None
+        self.pending: bytearray | None = None
+        self.early: bytearray | None = None
+        self.eof = self._heavy = self._waiting = False
+        self._mask = 0
+        self.since = monotonic()
+
+    def attach(self, sock: socket.socket, *, tcp: bool, watched: bool = False) -> None:
+        """Take a connected, non-blocking local socket over.
+
+        Args:
+            tcp: whether it is a TCP socket, prepared as `options.prepare_local` does.
+            watched: the socket is in the pump already, as `surrender` leaves it.
+        """
+        self.sock = sock
+        self._fd = sock.fileno()
+        self._tcp = tcp
+        self.recv_into, self.send = sock.recv_into, sock.send
+        self._mask = EPOLLIN
+        if watched:
+            self.link.pump.hand_on(sock, self)
+            self.link.pump.interest(self._fd, EPOLLIN)
+        else:
+            self.link.pump.watch(sock, self, EPOLLIN)
+
+    def start_calling(self, early: bytes, eof: bool) -> None:
+        """Begin on the calling host: send what the caller has said so far, and whether it has finished."""
+        self.early = bytearray(early)
+        while early:
+            size = self.session.sendable(self, len(early))
+            if not size:
+                return self.abort(CloseReason.OVERLOADED)
+            out = self.out
+            out.mem[out.pos + HEADER_SIZE : out.pos + HEADER_SIZE + size] = early[:size]
+            self.session.sent(self, size)
+            early = early[size:]
+        if eof:
+            self.on_eof()
+        else:
+            self._read()
+
+    def start_called(self) -> None:
+        """Begin on the receiving host, now that the service has taken the connection: answer, and hand it the early
+        bytes.
+        """
+        self.session.accept(self)
+        self._flush()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes held for the local socket."""
+        return len(self.pending) if self.pending else 0
+
+    def update(self) -> None:
+        """Decide what may flow without a second look, and what to wait for."""
+        if self.sock is None:
+            return
+        state, pump, fd = self.state, self.link.pump, self._fd
+        reading = state in MAY_SEND and not self._waiting and (self.early is None or len(self.early) < EARLY_LIMIT)
+        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if self.pending else 0)
+        if mask != self._mask:
+            self._mask = mask
+            pump.interest(fd, mask)
+        if mask == EPOLLIN and not self._heavy and self.early is None and self.credit >= CHUNK:
+            pump.lanes[fd] = self
+        else:
+            pump.lanes.pop(fd, None)
+        if state in _TAKES_BYTES and not self.pending:
+            self.session.flow[self.id] = self
+        else:
+            self.session.flow.pop(self.id, None)
+
+    # What the local socket does
+
+    def ready(self, mask: int) -> None:
+        """The epoll says so (Watcher)."""
+        if mask & EPOLLOUT and self.pending:
+            self._flush()
+        if self.sock is None:
+            return
+        if self._mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            self._read(gone=mask & EPOLLHUP != 0 and not self._tcp)
+        elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.abort(CloseReason.ABORTED)
+
+    def crashed(self) -> None:
+        """A bug showed in this lane (Watcher)."""
+        self.abort(CloseReason.ABORTED)
+
+    def guard(self, action: Callable[[Unpack[Ts]], None], *args: Unpack[Ts]) -> None:
+        """The exception barrier of a stream: a bug that shows in `action` costs this stream only."""
+        try:
+            action(*args)
+        except Exception:
+            log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
+            self.crashed()
+
+    def _read(self, gone: bool = False) -> None:
+        """Receive once, if there is credit and room, with every check that the turn leaves out.
+
+        Args:
+            gone: if the end comes now, it is that of both directions.
+        """
+        heavy, out = self._heavy, self.out
+        most = MAX_DATA if heavy else CHUNK
+        if self.early is not None:
+            most = EARLY_LIMIT - len(self.early)
+        room = 0 if heavy and out.unsent > BULK_MARK else self.session.sendable(self, most)
+        if not room:
+            return self._wait()
+        body = out.pos + HEADER_SIZE
+        try:
+            length = self.recv_into(out.mem[body : body + room])
+        except OSError as error:
+            return self.on_recv_error(error)
+        if not length:
+            return self._on_gone() if gone else self.on_eof()
+        early = self.early
+        if early is not None:
+            early += out.mem[body : body + length]
+        self.session.sent(self, length)
+        self._heavy = length >= CHUNK
+        if early is None or len(early) >= EARLY_LIMIT:
+            self.update()
+
+    def _wait(self) -> None:
+        """Stop reading until credit comes or the link has drained; either calls `resume`."""
+        self._waiting = True
+        if self.credit:
+            self.link.wait_for_room(self)
+        self.update()
+
+    def resume(self) -> None:
+        """There may be credit and room again."""
+        if self._waiting:
+            self._waiting = False
+            self.update()
+
+    def leave_plain_flow(self, length: int) -> None:
+        """The turn read a whole chunk (`length` bytes) or used nearly all credit."""
+        self._heavy = length >= CHUNK
+        self.update()
+
+    def on_eof(self) -> None:
+        """The local socket will give no more bytes."""
+        self.eof = True
+        self.session.fin(self)
+        if self.state is State.CLOSED and not self.pending:
+            self._close(CloseReason.FINISHED)
+        else:
+            self.update()
+
+    def _on_gone(self) -> None:
+        """The application closed its Unix socket altogether, having read all it wanted; AF_UNIX tells that apart from a
+        half-close. Say so, as if there were no proxy between: nobody waits for bytes that nobody would read.
+        """
+        if self.state is not _OPEN:
+            return self.on_eof()
+        self.session.reset(self, _FINISHED)
+        self._close(_FINISHED)
+
+    def on_recv_error(self, error: OSError) -> None:
+        """Receiving failed; anything but "nothing there" means that the application aborted."""
+        if isinstance(error, BlockingIOError):
+            self.update()
+        else:
+            self.abort(CloseReason.ABORTED)
+
+    def on_send_error(self, error: OSError, data: memoryview) -> None:
+        """Sending `data` failed: keep it if the socket is full, else the application is gone."""
+        if isinstance(error, BlockingIOError):
+            self.on_full(data)
+        else:
+            self.abort(CloseReason.ABORTED)
+
+    def on_full(self, data: memoryview) -> None:
+        """Keep what the socket did not take. The stream's credit bounds it, and the budget bounds the sum of all."""
+        if not self.link.pump.budget.take(len(data)):
+            return self.abort(CloseReason.OVER_BUDGET)
+        if self.pending is None:
+            self.pending = bytearray()
+        self.pending += data
+        self.update()
+
+    def _flush(self) -> None:
+        """Send what was kept; afterwards see whether credit or an end is due."""
+        if pending := self.pending:
+            try:
+                taken = self.send(pending)
+            except BlockingIOError:
+                return self.update()
+            except OSError:
+                return self.abort(CloseReason.ABORTED)
+            del pending[:taken]
+            self.link.pump.budget.give(taken)
+            self.session.consumed(self, len(pending))
+        if not self.pending:
+            self.pending = None
+            self._end_writing()
+        else:
+            self.update()
+
+    # What the peer does (called by the link)
+
+    def on_opened(self) -> None:
+        """The far side delivered the stream: early bytes need not be kept any longer."""
+        self.early = None
+        self.owner.lane_opened(self)
+        self.update()
+
+    def on_data(self, data: memoryview) -> None:
+        """DATA that the turn handed back."""
+        if self.sock is None or self.pending:
+            return self.on_full(data)
+        try:
+            taken = self.send(data)
+        except OSError as error:
+            return self.on_send_error(error, data)
+        if taken < len(data):
+            self.on_full(data[taken:])
+        self.session.consumed(self, self.buffered)
+
+    def on_fin(self) -> None:
+        """The peer will give no more bytes."""
+        self._end_writing()
+
+    def on_rst(self, reason: CloseReason) -> None:
+        """The peer ended both directions: cleanly (FINISHED, then its bytes are passed on first), or by an abort."""
+        if reason is _FINISHED:
+            self._end_writing()
+        else:
+            self.drop(reason)
+
+    def _end_writing(self) -> None:
+        """Pass the peer's end on, if it has come and all its bytes have gone before it."""
+        if not self.pending:
+            if self.state is _CLOSED:
+                return self._close(_FINISHED)
+            if self.state is State.FIN_RECEIVED and self.sock is not None:
+                try:
+                    self.sock.shutdown(socket.SHUT_WR)
+                except OSError:  # the application is gone already; reading will tell how
+                    pass
+        self.update()
+
+    # Ends
+
+    def abort(self, reason: CloseReason) -> None:
+        """End the stream and the local connection now, as a reset wherever the socket can express one. Idempotent."""
+        if self.state in (State.CALLED, State.CALLED_FIN):
+            self.session.refuse(self, reason)
+        elif self.state is not State.CLOSED:
+            self.session.reset(self, reason)
+        self.drop(reason)
+
+    def drop(self, reason: CloseReason) -> None:
+        """End the local connection of a stream that is closed already. Bytes not yet taken are lost, as in a TCP
+        reset.
+        """
+        self.state = State.CLOSED
+        self._close(reason)
+
+    def surrender(self, watcher: Watcher) -> socket.socket | None:
+        """Give the socket, still in the pump but with an interest in nothing, to `watcher`; this lane is done."""
+        sock, self.sock = self.sock, None
+        if sock is not None:
+            self.link.pump.lanes.pop(self._fd, None)
+            self.link.pump.hand_on(sock, watcher)
+            self.link.pump.interest(self._fd, 0)
+        return sock
+
+    def _close(self, reason: CloseReason) -> None:
+        if self.pending:
+            self.link.pump.budget.give(len(self.pending))
+        self.pending = None
+        sock, self.sock = self.sock, None
+        self._mask = -1
+        if sock is not None:
+            if self._tcp and reason is _FINISHED:
+                disarm_reset(sock)
+            self.link.pump.close(sock)
+        owner = self.owner
+        self.owner = _NOBODY
+        owner.lane_ended(self, reason)
+
+
+class _Nobody:
+    """Owner of a lane that has ended, so that an end is told once only."""
+
+    service = ""
+    direction: StreamDirection = "outbound"
+
+    def lane_opened(self, lane: Lane) -> None: ...
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None: ...
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None: ...
+
+
+_NOBODY = _Nobody()

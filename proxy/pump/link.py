@@ -1,0 +1,303 @@
+"""A session on its link: the one writer and the one reader of the link's socket, and the session's sink.
+
+The link is always read, also while it cannot be written: credit bounds what may arrive, and a proxy that stops reading
+because it cannot write deadlocks with a peer that does the same. A write that fails, or a frame that breaks the
+specification, dooms the link: it ends, with a reason, when the turn does.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from select import EPOLLIN, EPOLLOUT
+from time import monotonic, monotonic_ns
+from typing import Protocol
+
+import structlog
+import trio
+
+from proxy.errors import CloseReason, ProtocolError
+from proxy.mux.frames import MAX_DATA, Open
+from proxy.mux.replay import ReplayBuffer
+from proxy.mux.session import Session, Settings
+from proxy.pump import turn
+from proxy.pump.lane import BULK_MARK, Lane
+from proxy.pump.loop import Pump
+
+log = structlog.get_logger()
+
+IN_BUFFER = 2 * MAX_DATA
+"""Bytes: always room for a whole frame, and at most ~2,000 small messages per turn."""
+
+SLOW_FRAMES = 16
+"""Frames other than plain DATA per turn. Opening a stream costs as much as 20 messages; after so many the turn ends, so
+that what they caused is sent while the rest is handled (docs/performance.md)."""
+
+
+class Calls(Protocol):
+    """Whoever delivers what the peer opens (inbound)."""
+
+    def call(self, lane: Lane, call: Open) -> None:
+        """Deliver the stream: later `Lane.attach` and `Lane.start_called`, or `Lane.abort`. Sets ``lane.owner``
+        first.
+        """
+
+
+class Link:
+    """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake, and the session on
+    it.
+
+    Args:
+        name: for logs and the CLI; peer: the peer's host name.
+        dialled: whether this side dialled.
+
+    Attributes:
+        congested: whether bytes wait because the socket takes no more.
+        lost_streams: how many were open when the link ended.
+        ended: set when the link is gone and all its streams have been told; `reason` and `detail` then say why.
+        heard: how often bytes have arrived.
+        heard_at: when they last did, seconds (monotonic); rtt: of the last ping, seconds.
+    """
+
+    def __init__(
+        self,
+        pump: Pump,
+        sock: socket.socket,
+        *,
+        name: str,
+        peer: str,
+        dialled: bool,
+        local: Settings,
+        remote: Settings,
+        replay: int,
+        calls: Calls,
+    ) -> None:
+        self.pump, self.name, self.peer, self.dialled = pump, name, peer, dialled
+        self.ended = trio.Event()
+        self.reason = CloseReason.FINISHED
+        self.detail = ""
+        self.since = self.heard_at = monotonic()
+        self.heard = 0
+        self.rtt: float | None = None
+        self.congested = False
+        self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
+        self._sock = sock
+        self._calls = calls
+        self._buf = bytearray(IN_BUFFER)
+        self._mem = memoryview(self._buf)
+        self._filled = 0
+        self._waiting: dict[Lane, None] = {}
+        self._doomed = self._behind = False
+        self.lost_streams = 0
+        out = ReplayBuffer(pump.slabs, pump.touched, replay)
+        self.session: Session[Lane] = Session(
+            dialler=dialled, out=out, sink=self, stream_type=partial(Lane, self), local=local, remote=remote
+        )
+        pump.on_touched(out, self)
+
+    def start(self, leftover: bytes) -> None:
+        """Go into the pump. `leftover` is handled at once, as if it had just arrived."""
+        self.pump.watch(self._sock, self, EPOLLIN)
+        self._mem[: len(leftover)] = leftover
+        self._filled = len(leftover)
+        self._guarded(self._handle)
+        self.pump.settle()
+
+    # Reading
+
+    def ready(self, mask: int) -> None:
+        """The epoll says so (Watcher)."""
+        if mask & EPOLLOUT and self.congested:
+            self.congested = False
+            self.pump.interest(self._sock.fileno(), EPOLLIN)
+            self.flush()
+        if self._doomed:
+            return
+        if not mask:
+            self._behind = False
+            self._guarded(self._handle)
+        elif mask & ~EPOLLOUT and not self._behind:
+            self._guarded(self._receive)
+
+    def crashed(self) -> None:
+        """A bug showed in this link (Watcher)."""
+        self.doom(CloseReason.PROTOCOL_ERROR, "internal error")
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except ProtocolError as error:
+            self.doom(CloseReason.PROTOCOL_ERROR, str(error))
+
+    def _receive(self) -> None:
+        try:
+            count = self._sock.recv_into(self._mem[self._filled :])
+        except BlockingIOError:
+            return
+        except OSError as error:
+            return self.doom(CloseReason.LINK_LOST, error.strerror or str(error))
+        if not count:
+            return self.doom(CloseReason.LINK_LOST, "closed by the peer")
+        self.heard += 1
+        self.heard_at = monotonic()
+        self._filled += count
+        self._handle()
+
+    def _handle(self) -> None:
+        """Handle the whole frames that have arrived: plain DATA by the turn, each other frame by the session."""
+        session, buf, mem, end = self.session, self._buf, self._mem, self._filled
+        flow, grant_below, deliver, receive = session.flow, session.grant_below, turn.deliver, session.receive
+        pos = 0
+        slow_frames = SLOW_FRAMES
+        while not self._doomed:
+            handled = deliver(flow, grant_below, buf, mem, pos, end)
+            pos = receive(buf, mem, handled, end)
+            if pos == handled:
+                break
+            slow_frames -= 1
+            if not slow_frames:
+                self._behind = True
+                self.pump.again(self)
+                break
+        session.received_bytes(pos)
+        if pos:
+            buf[: end - pos] = mem[pos:end]
+            self._filled = end - pos
+        self._resume_waiting()
+
+    # Writing
+
+    def flush(self) -> None:
+        """Send what can be sent now; wait for the socket if that is not all."""
+        out = self.session.out
+        if out.overrun:
+            return self.doom(CloseReason.PROTOCOL_ERROR, f"the peer left {out.unacked} bytes unacknowledged")
+        while not self.congested and not self._doomed and out.unsent:
+            view = out.unsent_view()
+            try:
+                sent = self._sock.send(view)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                return self.doom(CloseReason.LINK_LOST, error.strerror or str(error))
+            out.sent += sent
+            if sent < len(view):
+                self.congested = True
+                self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
+        self._resume_waiting()
+
+    def wait_for_room(self, lane: Lane) -> None:
+        """Call ``lane.resume()`` once the out-buffer has drained, or the peer has acknowledged something."""
+        self._waiting[lane] = None
+
+    def _resume_waiting(self) -> None:
+        if self._waiting and self.session.out.unsent <= BULK_MARK:
+            waiting, self._waiting = self._waiting, {}
+            for lane in waiting:
+                lane.guard(lane.resume)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a new stream may be opened on it."""
+        return self.session.can_open and not self._doomed
+
+    @property
+    def streams(self) -> int:
+        """Streams open on it."""
+        return len(self.session.streams)
+
+    @property
+    def age(self) -> float:
+        """Seconds since it came up."""
+        return monotonic() - self.since
+
+    # Life and death
+
+    def ping(self) -> None:
+        """Ask the peer for a sign of life; `heard_at` moves when anything arrives, `rtt` when the answer does."""
+        self._guarded(lambda: self.session.ping(monotonic_ns()))
+        self.pump.settle()
+
+    def drain(self) -> None:
+        """Tell the peer to open no more streams here; open none either."""
+        self.session.going_away = True
+        self.session.goaway(CloseReason.DRAINING)
+        self.pump.settle()
+
+    def doom(self, reason: CloseReason, detail: str = "") -> None:
+        """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
+        if not self._doomed:
+            self._doomed = True
+            self.reason, self.detail = reason, detail
+            self.pump.at_end(self._end)
+
+    def _end(self) -> None:
+        """Tell the peer why if it may still listen, end every stream with the reason, close the socket."""
+        if self.reason not in (CloseReason.LINK_LOST, CloseReason.PEER_TIMEOUT):
+            self._say_goodbye()
+        self._waiting.clear()
+        self.pump.on_touched(self.session.out, None)
+        lanes = self.session.close()
+        self.lost_streams = len(lanes)
+        for lane in lanes:
+            lane.guard(lane.drop, self.reason)
+        self.pump.close(self._sock)
+        self.ended.set()
+
+    def _say_goodbye(self) -> None:
+        """GOAWAY with the reason, behind what is unsent, as far as the socket takes it without waiting."""
+        try:
+            self.session.goaway(self.reason)
+            while (view := self.session.out.unsent_view()) and (sent := self._sock.send(view)):
+                self.session.out.sent += sent
+        except (OSError, ProtocolError):
+            pass
+
+    # The session's sink
+
+    def on_call(self, stream: Lane, call: Open) -> None:
+        """Exception barrier of a stream: a bug in delivering one refuses that one."""
+        try:
+            self._calls.call(stream, call)
+        except Exception:
+            log.exception("unexpected error while delivering a stream", peer=self.peer, service=call.service)
+            stream.abort(CloseReason.CONNECT_FAILED)
+
+    def on_opened(self, stream: Lane) -> None:
+        """Sink."""
+        stream.guard(stream.on_opened)
+
+    def on_refused(self, stream: Lane, reason: CloseReason) -> None:
+        """Sink."""
+        stream.guard(stream.owner.lane_refused, stream, reason)
+
+    def on_data(self, stream: Lane, data: memoryview) -> None:
+        """Sink."""
+        stream.guard(stream.on_data, data)
+
+    def on_fin(self, stream: Lane) -> None:
+        """Sink."""
+        stream.guard(stream.on_fin)
+
+    def on_rst(self, stream: Lane, reason: CloseReason) -> None:
+        """Sink."""
+        stream.guard(stream.on_rst, reason)
+
+    def on_credit(self, stream: Lane) -> None:
+        """Sink."""
+        stream.guard(stream.resume)
+
+    def on_pong(self, token: int) -> None:
+        """Sink."""
+        self.rtt = max(0, monotonic_ns() - token) / 1e9
+
+    def on_goaway(self, reason: CloseReason) -> None:
+        """Sink. DRAINING lets the streams that are open finish; any other reason ends the link."""
+        if reason is not CloseReason.DRAINING:
+            self.doom(reason, "ended by the peer")
+
+
+def _name(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,80 @@
+"""Accepting local connections inside the pump: a burst per turn, and a pause when descriptors run out."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from select import EPOLLIN
+
+import structlog
+
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.loop import Pump
+
+log = structlog.get_logger()
+
+BURST = 16
+"""Connections accepted per turn and listener, so that opening many does not delay the messages of those that are
+open."""
+PAUSE = 0.1
+"""Seconds to leave a listener alone after the system refused a descriptor: nothing but an end of other connections
+helps, and a level-triggered epoll would report the waiting connection all the time."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Listener:
+    """Watches a listening, non-blocking socket, which stays its giver's to close (after `stop`).
+
+    Args:
+        listen: the configured address, for logs.
+        accepted: gets each new connection, non-blocking, and owns it.
+    """
+
+    def __init__(
+        self,
+        pump: Pump,
+        deadlines: Deadlines,
+        sock: socket.socket,
+        listen: str,
+        accepted: Callable[[socket.socket], None],
+    ) -> None:
+        self._pump, self._deadlines = pump, deadlines
+        self._sock = sock
+        self._listen = listen
+        self._accepted = accepted
+        self._watching = True
+        pump.watch(sock, self, EPOLLIN)
+
+    def ready(self, mask: int) -> None:
+        """Connections are waiting (Watcher)."""
+        for _ in range(BURST):
+            try:
+                sock, _address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    return self._pause(error)
+                continue  # the caller has gone already (ECONNABORTED)
+            sock.setblocking(False)
+            self._accepted(sock)
+            self._pump.worked()
+
+    def crashed(self) -> None:
+        """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
+
+    def _pause(self, error: OSError) -> None:
+        log.error("cannot accept a connection", listen=self._listen, error=error.strerror, retry_in_s=PAUSE)
+        self._pump.interest(self._sock.fileno(), 0)
+        self._deadlines.add(PAUSE, self._continue)
+
+    def _continue(self) -> None:
+        if self._watching:
+            self._pump.interest(self._sock.fileno(), EPOLLIN)
+
+    def stop(self) -> None:
+        """Accept no more. Idempotent."""
+        if self._watching:
+            self._watching = False
+            self._pump.release(self._sock)

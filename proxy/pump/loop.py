@@ -1,0 +1,226 @@
+"""The pump's loop: one trio task around a nested epoll (DESIGN: trio supervises, the pump moves the bytes).
+
+A *turn* handles everything that one look at the epoll found, then settles: sends what the turn produced, once per
+link, ends the links that broke, and closes descriptors. Nothing is closed before a turn's end, so that no event of the
+same look can meet a descriptor's next owner.
+
+After a turn the loop looks again at once, and then waits in the kernel for up to LINGER before it gives the thread
+back to trio. A trio round trip costs several times what a small message does (docs/performance.md has the figures),
+and a conversation's next message is usually that near. Trio's other tasks run at least every MAX_BUSY + LINGER.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from time import perf_counter
+from typing import Protocol, TypeVarTuple, Unpack
+
+import structlog
+import trio
+
+from proxy.errors import CloseReason
+from proxy.mux.replay import ReplayBuffer, SlabPool
+from proxy.pump import turn
+from proxy.pump.budget import Budget
+from proxy.pump.lane import Lane
+
+log = structlog.get_logger()
+Ts = TypeVarTuple("Ts")
+
+MAX_EVENTS = 32
+"""Events per turn. Few enough that the peer gets to work on one turn's messages while this host gathers the next (with
+128 connections and 512 events both hosts take turns idling: a third fewer messages, docs/performance.md), many enough
+that a send serves a batch."""
+SEND_FIRST = 4
+"""Pieces of slow work in a turn (a call taken, a stream opened or closed: as much as 20 messages each) after which what
+they wrote is sent, so that the peer begins while this host goes on; then after twice as many, and so on, because a
+send that serves many is cheaper (docs/performance.md)."""
+LINGER = 0.001
+"""Seconds, the epoll's resolution."""
+MAX_BUSY = 0.01
+"""Seconds of uninterrupted turns after which trio's other tasks run. A visit to trio costs a tenth of a millisecond, so
+1 % of a busy core; nothing of theirs (dials, pings, deadlines) minds waiting for so long."""
+QUIET = select.EPOLLET
+"""Interest in nothing: with EPOLLET the kernel reports a hang-up or error, which cannot be switched off, once instead
+of for ever."""
+
+
+class Watcher(Protocol):
+    """The owner of a descriptor in the pump."""
+
+    def ready(self, mask: int) -> None:
+        """The descriptor is ready for `mask`. Runs inside a turn: must not block and must not take long."""
+
+    def crashed(self) -> None:
+        """A method called by the pump raised an unexpected exception, which has been logged: give up what the
+        descriptor stood for.
+        """
+
+
+class Flusher(Watcher, Protocol):
+    """Who sends what is written to an out-buffer."""
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting."""
+
+
+class Pump:
+    """Owns the data plane's descriptors. All methods are called from the trio thread, inside or between turns.
+
+    Args:
+        budget: bytes that all lanes together may buffer.
+        busy_poll: seconds to look again and again before waiting in the kernel; trades CPU for latency.
+    """
+
+    def __init__(self, budget: Budget, busy_poll: float = 0.0) -> None:
+        self.budget = budget
+        self.slabs = SlabPool()
+        self.touched: list[ReplayBuffer] = []
+        self.lanes: dict[int, Lane] = {}
+        self._watchers: dict[int, Watcher] = {}
+        self._flushers: dict[ReplayBuffer, Flusher] = {}
+        self._again: list[Watcher] = []
+        self._ended: list[Callable[[], None]] = []
+        self._closing: list[socket.socket] = []
+        self._busy_poll = busy_poll
+        self._work, self._send_after = 0, SEND_FIRST
+        self._epoll = select.epoll()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Move bytes until cancelled; `shut_down` follows when the owners of the descriptors have let them go."""
+        task_status.started()
+        while True:
+            if self._again:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._turns()
+
+    def shut_down(self) -> None:
+        """End the lanes that outlived their links (through in both directions, but with bytes that nobody has taken
+        yet) and close the epoll. All other descriptors are their owners' to close, before this.
+        """
+        for watcher in list(self._watchers.values()):
+            if isinstance(watcher, Lane):
+                watcher.drop(CloseReason.STOPPED)
+        self.settle()
+        self._epoll.close()
+
+    def _turns(self) -> None:
+        poll, watchers, stop = self._epoll.poll, self._watchers, perf_counter() + MAX_BUSY
+        while True:
+            if self._again:
+                events = poll(0, MAX_EVENTS)
+            elif not (events := (self._spin() if self._busy_poll else None) or poll(LINGER, MAX_EVENTS)):
+                return
+            again, self._again = self._again, []
+            rest: list[tuple[int, int]] = []
+            try:
+                turn.collect(events, self.lanes, self.touched, rest)
+            except Exception:
+                # A bug in one lane. The slow way shows in which; lanes handled already only find nothing to read.
+                log.exception("unexpected error in the data plane")
+                rest = events
+            for fd, mask in rest:
+                watcher = watchers.get(fd)
+                if watcher is not None:
+                    self._guarded(watcher, watcher.ready, mask)
+                    self.worked()
+            for watcher in again:
+                self._guarded(watcher, watcher.ready, 0)
+            self.settle()
+            if perf_counter() > stop:
+                return
+
+    def _spin(self) -> list[tuple[int, int]]:
+        poll, stop = self._epoll.poll, perf_counter() + self._busy_poll
+        while not (events := poll(0, MAX_EVENTS)):
+            if perf_counter() > stop:
+                break
+        return events
+
+    def _guarded(self, watcher: Watcher, action: Callable[[Unpack[Ts]], None], *args: Unpack[Ts]) -> None:
+        """The exception barrier around one descriptor: a bug that shows in one connection costs that connection
+        only.
+        """
+        try:
+            action(*args)
+        except Exception:
+            log.exception("unexpected error in the data plane", watcher=type(watcher).__name__)
+            watcher.crashed()
+
+    def settle(self) -> None:
+        """End a turn. Whoever writes to a session between turns calls this as well, or the bytes wait for the next
+        turn.
+        """
+        self._work, self._send_after = 0, SEND_FIRST
+        while self.touched or self._ended:
+            self._flush()
+            ended, self._ended = self._ended, []
+            for end in ended:
+                end()
+        closing, self._closing = self._closing, []
+        for sock in closing:
+            sock.close()
+
+    def worked(self) -> None:
+        """A piece of slow work in this turn is done; see SEND_FIRST."""
+        self._work += 1
+        if self._work >= self._send_after:
+            self._work = 0
+            self._send_after *= 2
+            self._flush()
+
+    def _flush(self) -> None:
+        """Send what has been written so far, once per link."""
+        touched = self.touched[:]
+        self.touched.clear()
+        for out in touched:
+            out.dirty = False
+            if flusher := self._flushers.get(out):
+                self._guarded(flusher, flusher.flush)
+
+    def at_end(self, action: Callable[[], None]) -> None:
+        """Do `action` when the turn ends: for what must not happen in the middle of it."""
+        self._ended.append(action)
+
+    def again(self, watcher: Watcher) -> None:
+        """Call ``watcher.ready(0)`` in the next turn: for work that it put off to keep this one short."""
+        self._again.append(watcher)
+
+    def on_touched(self, out: ReplayBuffer, flusher: Flusher | None) -> None:
+        """Say who sends what is written to `out`; None: nobody any more."""
+        if flusher is None:
+            self._flushers.pop(out, None)
+        else:
+            self._flushers[out] = flusher
+
+    def watch(self, sock: socket.socket, watcher: Watcher, mask: int) -> None:
+        """Take a non-blocking socket in. `watcher` keeps ownership and later calls `release` or `close`."""
+        fd = sock.fileno()
+        self._watchers[fd] = watcher
+        self._epoll.register(fd, mask or QUIET)
+
+    def hand_on(self, sock: socket.socket, watcher: Watcher) -> None:
+        """Make another object the watcher of a socket that is in already."""
+        self._watchers[sock.fileno()] = watcher
+
+    def interest(self, fd: int, mask: int) -> None:
+        """Change what is waited for; 0 waits for errors and hang-ups only, once."""
+        self._epoll.modify(fd, mask or QUIET)
+
+    def release(self, sock: socket.socket) -> None:
+        """Let a socket go without closing it."""
+        fd = sock.fileno()
+        self._watchers.pop(fd, None)
+        self.lanes.pop(fd, None)
+        self._epoll.unregister(fd)
+
+    def close(self, sock: socket.socket) -> None:
+        """Let a socket go and close it when the turn ends. The kernel takes it out of the epoll then."""
+        fd = sock.fileno()
+        self._watchers.pop(fd, None)
+        self.lanes.pop(fd, None)
+        self._closing.append(sock)

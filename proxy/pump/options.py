@@ -1,0 +1,35 @@
+"""Socket options of local sockets, each with its reason. (Those of links are in proxy/links/options.py.)"""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_NORMAL_CLOSE = struct.pack("ii", 0, 0)
+_UCRED = struct.Struct("iII")
+
+
+def prepare_local(sock: socket.socket) -> None:
+    """Set what every local data-plane socket needs; nothing for AF_UNIX (its default buffer of 208 KiB suits one
+    credit window).
+
+    SO_LINGER with zero seconds makes close() send RST instead of FIN (tcp(7), socket(7)). It is set from birth and
+    disarmed for a clean end, so that a proxy which is killed leaves resets behind, never ends that look clean.
+    TCP_NODELAY: a message must not wait for an ACK.
+    """
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def disarm_reset(sock: socket.socket) -> None:
+    """Make the next close() a clean one."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NORMAL_CLOSE)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7))."""
+    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    return uid

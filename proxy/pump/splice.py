@@ -1,0 +1,136 @@
+"""Caller and service on the same host: bytes go from socket to socket, without frames.
+
+Each direction has one small buffer. While it holds bytes the source is not read, so a slow reader holds back its
+writer and nobody else, and a direction never holds more than one read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from time import monotonic
+
+from proxy.errors import CloseReason
+from proxy.pump.loop import Pump
+from proxy.pump.options import disarm_reset
+
+CHUNK = 64 * 1024
+"""Bytes moved per turn and direction."""
+_scratch = bytearray(CHUNK)
+_scratch_view = memoryview(_scratch)
+
+
+class End:
+    """One of the two sockets, and the bytes on their way *to* it."""
+
+    __slots__ = ("ended", "mask", "other", "pending", "received", "shut", "sock", "splice")
+
+    def __init__(self, splice: Splice, sock: socket.socket) -> None:
+        self.splice = splice
+        self.sock = sock
+        self.other: End
+        self.pending = b""
+        self.mask = EPOLLIN
+        self.ended = self.shut = False
+        self.received = 0
+
+    def update(self) -> None:
+        """Read while the other side takes; write while something is pending."""
+        mask = (EPOLLIN if not self.ended and not self.other.pending else 0) | (EPOLLOUT if self.pending else 0)
+        if mask != self.mask:
+            self.mask = mask
+            self.splice.pump.interest(self.sock.fileno(), mask)
+
+    def ready(self, mask: int) -> None:
+        """The epoll says so (Watcher)."""
+        try:
+            if mask & EPOLLOUT and self.pending:
+                self.write(memoryview(self.pending))
+            if self.mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
+                self.read()
+            elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise ConnectionResetError
+        except BlockingIOError:
+            pass
+        except OSError:
+            return self.splice.end(CloseReason.ABORTED)
+        self.splice.settle()
+
+    def crashed(self) -> None:
+        """A bug showed (Watcher)."""
+        self.splice.end(CloseReason.ABORTED)
+
+    def read(self) -> None:
+        """Move one read to the other socket; raises OSError."""
+        length = self.sock.recv_into(_scratch)
+        if length:
+            self.received += length
+            self.other.write(_scratch_view[:length])
+        else:
+            self.ended = True
+
+    def write(self, data: memoryview) -> None:
+        """Send, and keep what is not taken; raises OSError but not BlockingIOError."""
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        budget = self.splice.pump.budget
+        budget.give(len(self.pending))
+        self.pending = bytes(data[sent:])
+        if not budget.take(len(self.pending)):
+            self.pending = b""
+            self.splice.over_budget = True
+
+
+class Splice:
+    """Two connected, non-blocking sockets joined; owns and closes both.
+
+    Args:
+        on_end: called once with the close reason.
+    """
+
+    def __init__(
+        self, pump: Pump, caller: socket.socket, service: socket.socket, on_end: Callable[[CloseReason], None]
+    ) -> None:
+        self.pump = pump
+        self.since = monotonic()
+        self.over_budget = self.done = False
+        self._on_end = on_end
+        self.caller, self.service = End(self, caller), End(self, service)
+        self.caller.other, self.service.other = self.service, self.caller
+
+    def start(self) -> None:
+        """Begin to move bytes."""
+        self.pump.watch(self.caller.sock, self.caller, EPOLLIN)
+        self.pump.watch(self.service.sock, self.service, EPOLLIN)
+
+    def settle(self) -> None:
+        """Pass ends on behind their bytes, see what to wait for, and finish when both directions are through."""
+        if self.over_budget:
+            return self.end(CloseReason.OVER_BUDGET)
+        for end in (self.caller, self.service):
+            if end.other.ended and not end.pending and not end.shut:
+                end.shut = True
+                try:
+                    end.sock.shutdown(socket.SHUT_WR)
+                except OSError:  # gone already; reading will tell how
+                    pass
+        if self.caller.shut and self.service.shut:
+            return self.end(CloseReason.FINISHED)
+        self.caller.update()
+        self.service.update()
+
+    def end(self, reason: CloseReason) -> None:
+        """Close both sockets, as a reset unless `reason` is FINISHED. Idempotent."""
+        if self.done:
+            return
+        self.done = True
+        for end in (self.caller, self.service):
+            self.pump.budget.give(len(end.pending))
+            end.pending = b""
+            if reason is CloseReason.FINISHED:
+                disarm_reset(end.sock)
+            self.pump.close(end.sock)
+        self._on_end(reason)

@@ -1,0 +1,96 @@
+"""The common case of moving bytes, and nothing else (the whole of what a compiled twin has to do).
+
+Everything that is not "a local socket in plain flow has bytes, with credit and room" or "a DATA frame for a stream in
+plain flow" is handed back. Rules of this file: no object, event or exception per message, bytes are received into
+their final place, hot names are locals.
+"""
+
+from __future__ import annotations
+
+from select import EPOLLIN
+from typing import TYPE_CHECKING
+
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_DATA
+from proxy.mux.replay import CHUNK, ReplayBuffer
+
+if TYPE_CHECKING:
+    from proxy.pump.lane import Lane
+
+
+def collect(
+    events: list[tuple[int, int]], lanes: dict[int, Lane], touched: list[ReplayBuffer], rest: list[tuple[int, int]]
+) -> None:
+    """Local sockets to out-buffers: one receive and one DATA frame for each ready lane.
+
+    Args:
+        events: (descriptor, mask) as epoll returned them.
+        lanes: by descriptor, the lanes in plain flow: open, and with at least CHUNK bytes of credit.
+        touched: out-buffers that have something to send are added.
+        rest: events that are not the common case are added.
+    """
+    pack_into = HEADER.pack_into
+    get = lanes.get
+    for event in events:
+        fd, mask = event
+        lane = get(fd)
+        if lane is None or mask != EPOLLIN:
+            rest.append(event)
+            continue
+        out = lane.out
+        pos = out.pos
+        if pos > out.limit:
+            rest.append(event)
+            continue
+        body = pos + HEADER_SIZE
+        try:
+            length = lane.recv_into(out.mem[body : body + CHUNK])
+        except OSError as error:
+            lane.on_recv_error(error)
+            continue
+        if not length:
+            lane.on_eof()
+            continue
+        pack_into(out.buf, pos, lane.word + length)
+        out.pos = body + length
+        lane.credit = credit = lane.credit - length
+        if not out.dirty:
+            out.dirty = True
+            touched.append(out)
+        if length == CHUNK or credit < CHUNK:
+            lane.leave_plain_flow(length)
+
+
+def deliver(flow: dict[int, Lane], grant_below: int, buf: bytearray, mem: memoryview, pos: int, end: int) -> int:
+    """Frames of a link to local sockets, as long as they are plain DATA.
+
+    Args:
+        flow: by stream id, the lanes whose socket takes bytes as they come.
+        grant_below: a frame that would leave its stream with less `allow` than this is handed back, since new credit
+            is due then (this also hands back every frame that exceeds its credit).
+        buf, mem: the same memory, twice; frames lie in ``[pos, end)``.
+
+    Returns: the position of the first frame that was not handled: something else, or not complete.
+    """
+    unpack_from = HEADER.unpack_from
+    get = flow.get
+    while end - pos >= HEADER_SIZE:
+        (word,) = unpack_from(buf, pos)
+        lane = get(word >> KEY_SHIFT)
+        if lane is None:
+            break
+        length = word & LENGTH_MASK
+        body = pos + HEADER_SIZE
+        stop = body + length
+        allow = lane.allow - length
+        if stop > end or allow < grant_below or length > MAX_DATA:
+            break
+        lane.allow = allow
+        pos = stop
+        try:
+            taken = lane.send(mem[body:stop])
+        except OSError as error:
+            lane.guard(lane.on_send_error, error, mem[body:stop])
+            continue
+        if taken != length:
+            lane.guard(lane.on_full, mem[body + taken : stop])
+    return pos

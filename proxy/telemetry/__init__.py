@@ -1,0 +1,1 @@
+"""What a proxy tells about itself: logs on stderr, and the admin socket that ``hostlane status`` asks."""

@@ -1,0 +1,131 @@
+"""What a person writes in a configuration file, turned into values: durations, sizes, names, octal modes, paths.
+
+Every reader takes the raw value that the YAML file held, of any type, and returns the typed one. It raises
+``ValueError`` and nothing else; the text of that error is "what was found; what is allowed", ready to stand behind a
+file, a line and a key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+# As host names, and "_" because names of docker-compose services have it.
+_SERVICE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
+
+DURATION = "a duration with its unit, such as 500ms, 5s or 2m"
+SIZE = "a size with its unit, such as 64KiB, 4MiB or 1GiB"
+HOST_NAME = "1 to 63 of a-z 0-9 . -, with a letter or digit first and last"
+SERVICE_NAME = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
+ACCOUNT = "a name or a numeric id"
+MAX_ACCOUNT_ID = 2**32 - 2
+"""Largest uid or gid: chown takes the one above it for "leave as it is"."""
+MODE = 'an octal mode in quotes, such as "0660"'
+PATH = "an absolute path"
+
+SHOWN_CHARACTERS = 60
+"""Longest piece of somebody's text that is repeated in an error, in characters: the line stays readable."""
+
+
+def show(raw: object) -> str:
+    """The value as an error names it: always one printable line of bounded length."""
+    if raw is None:
+        return "nothing"
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return "a list"
+    text = raw if isinstance(raw, str) else json.dumps(raw)
+    if len(text) > SHOWN_CHARACTERS:
+        text = text[:SHOWN_CHARACTERS] + "..."
+    return quote(text) if isinstance(raw, str) else text
+
+
+def quote(text: str) -> str:
+    """The text in double quotes; anything that could break or disguise the line is escaped."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def wrong(raw: object, allowed: str, why: str = "") -> ValueError:
+    """The error for a value: what was found (and what is wrong with it), what is allowed."""
+    return ValueError(f"found {show(raw)}{f', {why}' if why else ''}; allowed: {allowed}")
+
+
+def duration(raw: object) -> float:
+    """``"500ms"`` to 0.5 (seconds); from 1 ms to an hour, beyond which a timeout is a slip of the pen."""
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raise wrong(raw, DURATION, "which has no unit")
+    match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise wrong(raw, DURATION)
+    # Rounded because 1.1 * 0.001 is not the number that anybody wrote.
+    seconds = round(float(match[1]) * _SECONDS[match[2]], 9)
+    if not 0.001 <= seconds <= 3600.0:
+        raise wrong(raw, "1ms to 1h")
+    return seconds
+
+
+def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
+    """``"4MiB"`` to 4194304 (bytes), from ``low`` to ``high``."""
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raise wrong(raw, SIZE, "which has no unit")
+    match = _SIZE.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise wrong(raw, SIZE)
+    found = _in_bytes(match)
+    if not _in_bytes(_SIZE.fullmatch(low)) <= found <= _in_bytes(_SIZE.fullmatch(high)):
+        raise wrong(raw, f"{low} to {high}")
+    return found
+
+
+def _in_bytes(match: re.Match[str] | None) -> int:
+    return int(match[1]) * _BYTES[match[2]] if match else 0
+
+
+def host_name(raw: object) -> str:
+    """The name of a host, unchanged."""
+    if not isinstance(raw, str) or _HOST_NAME.fullmatch(raw) is None:
+        raise wrong(raw, HOST_NAME)
+    return raw
+
+
+def service_name(raw: object) -> str:
+    """The name of a service, unchanged."""
+    if not isinstance(raw, str) or _SERVICE_NAME.fullmatch(raw) is None:
+        raise wrong(raw, SERVICE_NAME)
+    return raw
+
+
+def account(raw: object) -> str | int | None:
+    """A user or group by name or number; whether it exists is for the machine that starts the proxy to say."""
+    if raw is None or (isinstance(raw, str) and _ACCOUNT.fullmatch(raw)):
+        return raw
+    if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw <= MAX_ACCOUNT_ID:
+        return raw
+    raise wrong(raw, ACCOUNT)
+
+
+def mode(raw: object) -> int:
+    """``"0660"`` to 0o660. Read from text, because YAML versions disagree on what a bare 0660 is."""
+    if not isinstance(raw, str) or _MODE.fullmatch(raw) is None:
+        raise wrong(raw, MODE)
+    return int(raw, 8)
+
+
+def absolute_path(raw: object) -> str:
+    """An absolute path without a trailing slash and without ``.`` or ``..``, as it was written otherwise."""
+    if not isinstance(raw, str) or not raw.startswith("/"):
+        raise wrong(raw, PATH)
+    if not raw.isprintable():
+        raise wrong(raw, PATH, "which has characters that cannot be printed")
+    if {".", ".."} & set(raw.split("/")):
+        raise wrong(raw, f'{PATH} without "." and ".."')
+    return os.path.normpath("/" + raw.lstrip("/"))

@@ -1,0 +1,167 @@
+"""What the proxy tells about itself (``telemetry.admin.View``), read from its parts when somebody asks."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from time import monotonic
+
+import trio
+
+from control.messages import LinkInfo, PeerState, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
+from proxy.config import Config
+from proxy.inbound.delivery import Inbound
+from proxy.outbound.call import Call
+from proxy.outbound.upstreams import Outbound
+from proxy.pool.pool import Pool
+from proxy.pump.lane import Lane
+from proxy.pump.link import Link
+from proxy.pump.loop import Pump
+from proxy.pump.tally import Tally
+
+
+class ProxyView:
+    """See the module's text. Reads only; holds nothing of its own but the time of its making."""
+
+    def __init__(
+        self, config: Config, pump: Pump, pools: dict[str, Pool], inbound: Inbound, outbound: Outbound, tally: Tally
+    ) -> None:
+        self._config, self._pump, self._pools = config, pump, pools
+        self._inbound, self._outbound, self._tally = inbound, outbound, tally
+        self._since = monotonic()
+
+    def status(self) -> Status:
+        """``GET /status``."""
+        config, links = self._config, [link for pool in self._pools.values() for link in pool.links]
+        through_links = self._outbound.through_links
+        return Status(
+            host=config.host,
+            pid=os.getpid(),
+            version=version("hostlane"),
+            uptime_s=monotonic() - self._since,
+            security=config.links.security,
+            sessions=len(links),
+            streams=self._tally.open,
+            memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
+            memory_limit=config.limits.memory,
+            streams_opened=self._tally.opened,
+            streams_refused=self._tally.failed,
+            handshakes_avoided=max(0, through_links - sum(pool.dials for pool in self._pools.values())),
+            peers=[_peer(pool) for pool in self._pools.values()],
+            upstreams=[self._upstream(name) for name in config.upstreams],
+            services=[
+                ServiceStatus(
+                    name=name, deliver=str(service.deliver), streams=self._inbound.open[name] + self._spliced(name)
+                )
+                for name, service in config.services.items()
+            ],
+        )
+
+    def _spliced(self, service: str) -> int:
+        return sum(call.service == service for call in self._outbound.splices.values())
+
+    def _upstream(self, name: str) -> UpstreamStatus:
+        route = self._outbound.table.find(name)
+        offered_by = [self._config.host] * route.local + list(route.peers)
+        return UpstreamStatus(service=name, listen=str(self._config.upstreams[name].listen), offered_by=offered_by)
+
+    def links(self) -> list[LinkInfo]:
+        """``GET /links``."""
+        return [_link(link) for pool in self._pools.values() for link in pool.links]
+
+    def streams(self) -> list[StreamInfo]:
+        """``GET /streams``."""
+        carried = [
+            _lane(lane)
+            for pool in self._pools.values()
+            for link in pool.links
+            for lane in link.session.streams.values()
+        ]
+        return (
+            carried
+            + [_spliced(call) for call in self._outbound.splices.values()]
+            + [_waiting(call) for call in self._outbound.calls if call.lane is None and call.splice is None]
+        )
+
+
+def _peer(pool: Pool) -> PeerStatus:
+    state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
+    return PeerStatus(
+        name=pool.name,
+        address=pool.peer.address.hostport,
+        state=state,
+        links=len(pool.links),
+        streams=pool.streams,
+        waiting=pool.waiting,
+        last_error=pool.last_error,
+        retry_in_s=None if pool.retry_at is None else max(0.0, pool.retry_at - trio.current_time()),
+    )
+
+
+def _link(link: Link) -> LinkInfo:
+    out = link.session.out
+    return LinkInfo(
+        id=link.name,
+        peer=link.peer,
+        direction="dialled" if link.dialled else "accepted",
+        local=link.local_address,
+        remote=link.remote_address,
+        streams=link.streams,
+        age_s=link.age,
+        idle_s=monotonic() - link.heard_at,
+        rtt_ms=None if link.rtt is None else link.rtt * 1000,
+        bytes_sent=out.sent,
+        bytes_received=link.session.received,
+        unacked=out.unacked,
+        congested=link.congested,
+    )
+
+
+def _lane(lane: Lane) -> StreamInfo:
+    return StreamInfo(
+        id=f"{lane.link.name}/{lane.id}",
+        link=lane.link.name,
+        service=lane.owner.service,
+        direction=lane.owner.direction,
+        peer=lane.link.peer,
+        state=lane.state.label,
+        age_s=monotonic() - lane.since,
+        bytes_sent=lane.bytes_sent,
+        bytes_received=lane.bytes_received,
+        credit=lane.credit,
+        buffered=lane.buffered,
+    )
+
+
+def _spliced(call: Call) -> StreamInfo:
+    splice = call.splice
+    assert splice is not None
+    return StreamInfo(
+        id=f"local/{id(splice):x}",
+        link=None,
+        service=call.service,
+        direction="local",
+        peer=None,
+        state="open",
+        age_s=monotonic() - call.since,
+        bytes_sent=splice.caller.received,
+        bytes_received=splice.service.received,
+        credit=0,
+        buffered=len(splice.caller.pending) + len(splice.service.pending),
+    )
+
+
+def _waiting(call: Call) -> StreamInfo:
+    return StreamInfo(
+        id=f"waiting/{id(call):x}",
+        link=None,
+        service=call.service,
+        direction="outbound",
+        peer=None,
+        state="waiting",
+        age_s=monotonic() - call.since,
+        bytes_sent=0,
+        bytes_received=0,
+        credit=0,
+        buffered=0,
+    )

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from benchmarks import report
+from benchmarks.results import Results, Sample
+
+
+def made() -> Results:
+    samples = [
+        Sample("persistent", "64 B × 128", "haproxy", 0, {"rate": 20_000.0, "cpu_us": 70.0}),
+        Sample("persistent", "64 B × 128", "hostlane", 0, {"rate": 30_000.0, "cpu_us": 35.0, "errors": 2}),
+        Sample("bulk", "A to B", "hostlane", 0, error="WRONG BYTES: bulk: byte 7"),
+    ]
+    found = Results("make bench QUICK=1", {"cpu": "one of them"}, ["haproxy", "envoy-h2", "hostlane"], samples=samples)
+    found.failures["envoy-h2"] = "envoy is not installed"
+    return found
+
+
+def test_header_says_how_and_where() -> None:
+    text = report.render(made())
+    assert "`make bench QUICK=1`" in text
+    assert "| cpu | one of them |" in text
+
+
+def test_rows_hold_medians_and_ratios() -> None:
+    text = report.render(made())
+    assert "| 64 B × 128 | 20,000 | failed | 30,000 · 1.50× |" in text
+    assert "| 64 B × 128 | 70.0 | failed | 35.0 · 0.50× |" in text
+
+
+def test_contract_says_met_and_not_measured() -> None:
+    text = report.render(made())
+    assert "128 connections: round trips/s, × HAProxy ≥ 1.2 | 1.50 | met |" in text
+    assert "1,024 connections: round trips/s, × HAProxy ≥ 1.6 | not measured | – |" in text
+
+
+def test_failures_are_named() -> None:
+    text = report.render(made())
+    assert "- envoy-h2: envoy is not installed" in text
+    assert "- hostlane, bulk, A to B: WRONG BYTES: bulk: byte 7" in text
+    assert "- hostlane, persistent, 64 B × 128: 2 connections broke" in text
+
+
+def test_a_measure_that_was_not_asked_for_has_no_table() -> None:
+    assert "Memory" not in report.render(made())

@@ -1,0 +1,46 @@
+"""What all tests share: when a test may skip, one lab per test module, and no clock in hypothesis."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from proxy.demo import lab as labs
+from proxy.demo import redis
+from proxy.pump import loop
+
+# A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
+settings.register_profile("hostlane", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("hostlane")
+
+REQUIRED = os.environ.get("HOSTLANE_REQUIRE_NETNS") == "1"
+"""Set by .ci/run: nothing that a marker asks for may be missing."""
+
+WHY_NOT = {"netns": functools.cache(labs.missing), "redis": functools.cache(redis.missing)}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that cannot run here, saying why; fail it where it was promised to run."""
+    for marker, missing in WHY_NOT.items():
+        if item.get_closest_marker(marker) is None or (reason := missing()) is None:
+            continue
+        if REQUIRED:
+            pytest.fail(f"HOSTLANE_REQUIRE_NETNS=1, but: {reason}", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[labs.Lab]:
+    """Two hosts for the tests of one module (mark them ``netns``)."""
+    with labs.Lab() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several pumps share a test's thread: one that waits in the kernel keeps the others waiting."""
+    monkeypatch.setattr(loop, "LINGER", 0)

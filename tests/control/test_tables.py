@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from control import tables
+from control.messages import LinkInfo, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
+
+PEER = PeerStatus(
+    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0,
+    last_error="[red]no\x1b[31m route",
+)  # fmt: skip
+STATUS = Status(
+    host="host-a", pid=7, version="0.1.0", uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,
+    memory_limit=2**29, streams_opened=10, streams_refused=1, handshakes_avoided=9, peers=[PEER],
+    upstreams=[
+        UpstreamStatus(service="redis", listen="unix:/r", offered_by=["host-b", "host-c"]),
+        UpstreamStatus(service="web", listen="tcp:127.0.0.1:80", offered_by=[]),
+    ],
+    services=[ServiceStatus(name="web", deliver="unix:/w", streams=4)],
+)  # fmt: skip
+LINK = LinkInfo(
+    id="b/1", peer="host-b", direction="dialled", local="10.77.0.1:5", remote="10.77.0.2:7600", streams=2, age_s=61.0,
+    idle_s=0.04, rtt_ms=None, bytes_sent=10**7, bytes_received=0, unacked=12, congested=True,
+)  # fmt: skip
+STREAM = StreamInfo(
+    id="b/1/3", link=None, service="redis", direction="outbound", peer=None, state="waiting", age_s=1.0, bytes_sent=1,
+    bytes_received=2, credit=262144, buffered=0,
+)  # fmt: skip
+
+
+def rows(renderable: RenderableType) -> list[list[str]]:
+    """The cells of a rendered table; columns stand two blanks apart."""
+    out = io.StringIO()
+    Console(file=out, width=1000, markup=False, highlight=False).print(renderable)
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.getvalue().splitlines()]
+
+
+def test_status() -> None:
+    host, peers, upstreams, services = map(rows, tables.status_tables(STATUS))
+    assert host == [
+        ["host", "host-a"],
+        ["proxy", "version 0.1.0, pid 7, up 1h1m, security none"],
+        ["sessions", "1"],
+        ["streams", "2 open, 10 opened, 1 refused"],
+        ["memory", "1.5 KiB of 512.0 MiB"],
+        ["handshakes avoided", "9"],
+    ]
+    assert peers == [
+        ["peer", "address", "state", "links", "streams", "waiting", "retry in", "last error"],
+        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "1m15s", "[red]no\\x1b[31m route"],
+    ]
+    assert upstreams == [
+        ["upstream", "listen", "offered by"],
+        ["redis", "unix:/r", "host-b, host-c"],
+        ["web", "tcp:127.0.0.1:80", "nobody"],
+    ]
+    assert services == [["service", "deliver", "streams"], ["web", "unix:/w", "4"]]
+
+
+def test_links() -> None:
+    assert rows(tables.links_table([LINK])) == [
+        ["link", "peer", "direction", "local", "remote", "streams", "age", "idle", "rtt", "sent",
+         "received", "unacked", "congested"],
+        ["b/1", "host-b", "dialled", "10.77.0.1:5", "10.77.0.2:7600", "2", "1m1s", "0.0s", "-", "9.5 MiB",
+         "0 B", "12 B", "yes"],
+    ]  # fmt: skip
+
+
+def test_streams() -> None:
+    assert rows(tables.streams_table([STREAM])) == [
+        ["stream", "service", "direction", "peer", "link", "state", "age", "sent", "received", "credit", "buffered"],
+        ["b/1/3", "redis", "outbound", "-", "-", "waiting", "1.0s", "1 B", "2 B", "256.0 KiB", "0 B"],
+    ]
+
+
+def test_no_rows() -> None:
+    assert len(rows(tables.streams_table([]))) == 1
+    assert len(rows(tables.links_table([]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
+     (2**20, "1.0 MiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")],
+)  # fmt: skip
+def test_amount(count: int, text: str) -> None:
+    assert tables.amount(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0s"), (9.94, "9.9s"), (10, "10s"), (59.6, "1m0s"), (75.2, "1m15s"), (3600, "1h0m"), (90_000, "1d1h")],
+)
+def test_span(seconds: float, text: str) -> None:
+    assert tables.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("ä b", "ä b"), ("a\x1b[2Jb", "a\\x1b[2Jb"), ("a\nb", "a\\nb"), ("", ""), ("\u202ex", "\\u202ex")],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert tables.printable(text) == shown

@@ -1,0 +1,57 @@
+"""The demo's configuration files are ones that `hostlane validate` accepts; its status reader fails in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy import config
+from proxy.demo import mesh
+from proxy.demo.loopback import Loopback
+from proxy.demo.mesh import End
+from proxy.demo.processes import DemoError
+
+
+@pytest.fixture
+def ends(tmp_path: Path) -> tuple[End, End]:
+    machine = Loopback()
+    return End(machine.a, 7600, tmp_path / "a"), End(machine.b, 7601, tmp_path / "b")
+
+
+def test_configurations_are_valid_and_fit_each_other(ends: tuple[End, End], tmp_path: Path) -> None:
+    near, far = ends
+    calls = config.parse(mesh.configuration(near, far, calls=tmp_path / "c.sock"), "a.yaml")
+    offers = config.parse(mesh.configuration(far, near, offers=tmp_path / "s.sock"), "b.yaml")
+    assert (calls.host, offers.host) == ("host-a", "host-b")
+    assert calls.peers["host-b"].address == offers.links.listen
+    assert offers.peers["host-a"].address == calls.links.listen
+    assert str(calls.upstreams["redis"].listen) == f"unix:{tmp_path}/c.sock"
+    assert str(offers.services["redis"].deliver) == f"unix:{tmp_path}/s.sock"
+    assert list(calls.peers["host-b"].services) == ["redis"]
+
+
+def test_hostlane_runs_from_this_installation() -> None:
+    shown = subprocess.run([*mesh.HOSTLANE, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "proxy" in shown
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    monkeypatch.setattr(mesh, "HOSTLANE", [sys.executable, "-c", script])
+
+
+def test_status(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
+    fake(monkeypatch, "import sys; print('{\"handshakes_avoided\": 7}'); assert '--json' in sys.argv; sys.exit(1)")
+    found: dict[str, Any] = mesh.status(ends[0])
+    assert found == {"handshakes_avoided": 7}, "a peer that is down (exit code 1) is no reason to say nothing"
+
+
+@pytest.mark.parametrize("script", ["import sys; sys.exit('no proxy\\nanswers')", "print('[]')", "print('{')"])
+def test_status_that_says_nothing_useful(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End], script: str) -> None:
+    fake(monkeypatch, script)
+    with pytest.raises(DemoError, match="hostlane status of host-a") as caught:
+        mesh.status(ends[0])
+    assert "\n" not in str(caught.value)

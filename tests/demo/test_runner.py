@@ -1,0 +1,158 @@
+"""The whole demo, small: on two hosts, on loopback, interrupted, and with something missing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.demo import netns, redis, runner
+from proxy.demo.lab import Lab
+from proxy.demo.loopback import Loopback
+from proxy.demo.processes import DemoError
+from proxy.demo.ways import Kind, Way
+
+SMALL = (
+    Kind("persistent", persistent=True, requests=2_000, clients=5),
+    Kind("new per request", persistent=False, requests=200, clients=5),
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The demo's temporary folder goes in here, and must be gone afterwards."""
+    home = tmp_path / "t"
+    home.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(home))
+    yield home
+    assert list(home.iterdir()) == []
+
+
+def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lab, "missing", staticmethod(lambda: "not root (network namespaces need it)"))
+
+
+@pytest.mark.redis
+@pytest.mark.netns
+def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner.main(SMALL, rounds=1) == 0
+    shown = capsys.readouterr().out
+    assert "Byte-exact: 1 MiB" in shown
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    assert [row[0] for row in rows] == ["Hostlane, Unix socket", "direct, bridge + NAT", "direct, macvlan"] * 2
+    new_per_request = rows[3]
+    assert int(new_per_request[5].replace(",", "")) >= 200, "every request after the first link was a handshake avoided"
+    assert all(row[5] == "-" for row in rows if row[0].startswith("direct"))
+
+
+@pytest.mark.redis
+def test_loopback_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    not_root(monkeypatch)
+    assert runner.main(SMALL, rounds=1) == 0
+    shown = capsys.readouterr().out
+    assert "Why not two hosts: not root" in shown
+    assert "Left out: the macvlan link" in shown
+    assert "Byte-exact" in shown
+    assert "direct, loopback TCP" in shown
+    assert "bridge + NAT" not in shown.partition("Redis on host B, called")[2]
+
+
+def test_missing_redis_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(redis, "missing", lambda: "redis-server is not installed")
+    assert runner.main() == 1
+    assert capsys.readouterr() == ("", "hostlane demo: redis-server is not installed\n")
+
+
+@pytest.mark.parametrize("broken", ["start", "prove", "check"])
+@pytest.mark.redis
+def test_a_failure_is_one_line(
+    broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: object) -> None:
+        raise DemoError("the proxy of host-a ended (SIGKILL): it wrote nothing")
+
+    not_root(monkeypatch)
+    monkeypatch.setattr(runner.Stage, broken, fail)
+    assert runner.main(SMALL, rounds=1) == 1
+    assert capsys.readouterr().err == "hostlane demo: the proxy of host-a ended (SIGKILL): it wrote nothing\n"
+
+
+@pytest.mark.redis
+@pytest.mark.netns
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(number: signal.Signals, code: int, folder: Path) -> None:
+    script = f"import sys, tempfile; tempfile.tempdir = {str(folder)!r}; from proxy.demo import runner; "
+    long = "kinds = [runner.Kind('persistent', True, 1_000_000_000)]; sys.exit(runner.main(kinds))"
+    argv = [sys.executable, "-u", "-c", script + long]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        until_measuring = any(line.startswith("Byte-exact") for line in demo.stdout)
+        demo.send_signal(number)
+        _, complaint = demo.communicate(timeout=60)
+    assert until_measuring, complaint
+    assert (demo.returncode, complaint.count("\n")) == (code, 1)
+    assert "all it had started is gone" in complaint
+    assert f"-{demo.pid}-" not in netns.run(["ip", "netns", "list"])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+class FakeStage:
+    """Two ways, the first through the mesh; every look finds ten more handshakes avoided."""
+
+    def __init__(self) -> None:
+        machine = Loopback()
+        self.ways = [Way("mesh", machine.a, (), "", through_mesh=True), Way("direct", machine.a, (), "")]
+        self.avoided = 0
+        self.dead: str | None = None
+
+    def check(self) -> None:
+        if self.dead is not None:
+            raise DemoError(self.dead)
+
+    def handshakes_avoided(self) -> int:
+        self.avoided += 10
+        return self.avoided
+
+
+def fake_stage() -> Any:
+    return FakeStage()
+
+
+def test_rounds_are_interleaved_and_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[tuple[str, str]] = []
+
+    def measure(way: Way, kind: Kind) -> tuple[redis.Measured, int | None]:
+        order.append((way.name, kind.name))
+        return redis.Measured(len(order), 1, 1), 7
+
+    monkeypatch.setattr(runner, "measure", measure)
+    rows = runner.run_rounds(fake_stage(), SMALL, rounds=2, deadline=time.monotonic() + 60)
+    first_round = [(way, kind.name) for kind in SMALL for way in ("mesh", "direct")]
+    assert order == first_round * 2
+    assert [row.handshakes_avoided for row in rows] == [20, None, 20, None]
+    assert [run.requests_per_s for run in rows[1].runs] == [2, 6]
+
+
+def test_no_round_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "measure", lambda way, kind: (redis.Measured(1, 1, 1), None))
+    rows = runner.run_rounds(fake_stage(), SMALL, rounds=3, deadline=time.monotonic())
+    assert [len(row.runs) for row in rows] == [1, 1, 1, 1]
+
+
+def test_a_death_is_the_error_not_what_the_run_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = fake_stage()
+
+    def measure(way: Way, kind: Kind) -> tuple[redis.Measured, int | None]:
+        stage.dead = "the proxy of host-a ended"
+        raise DemoError("redis-benchmark failed")
+
+    monkeypatch.setattr(runner, "measure", measure)
+    with pytest.raises(DemoError, match="the proxy of host-a ended"):
+        runner.run_rounds(stage, SMALL, rounds=1, deadline=time.monotonic())

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from proxy.addresses import TcpAddress
+from proxy.errors import CloseReason, HandshakeError, StartError
+from proxy.links import accept
+from proxy.links.carry import Shaken, dial
+from proxy.links.handshake import encode_hello
+from proxy.mux.frames import Kind, encode
+from tests.links.wire import hello
+from tests.tools.sockets import open_fds
+
+
+@dataclass
+class Peer:
+    """The pool of host-a at host-b, as far as accepting goes."""
+
+    places: int = 100
+    links: int = 0
+    most: int = 0
+    crash: Exception | None = None
+    seen: list[Shaken] = field(default_factory=list)
+
+    def refuses(self) -> CloseReason | None:
+        return None if self.links < self.places else CloseReason.DUPLICATE
+
+
+async def attend(peer: accept.Home, shaken: Shaken) -> None:
+    assert isinstance(peer, Peer)
+    with shaken.sock:
+        peer.links += 1
+        peer.most = max(peer.most, peer.links)
+        peer.seen.append(shaken)
+        if peer.crash:
+            peer.links -= 1
+            raise peer.crash
+        try:
+            await trio.lowlevel.wait_readable(shaken.sock)
+        finally:
+            peer.links -= 1
+
+
+@asynccontextmanager
+async def serving(peer: Peer, patience: float = 30) -> AsyncIterator[TcpAddress]:
+    """host-b accepts links, from host-a only."""
+    listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
+    async with trio.open_nursery() as nursery:
+
+        async def serve(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
+            await accept.serve(
+                listeners,
+                own="host-b",
+                patience=patience,
+                find={"host-a": peer}.get,
+                hello=lambda name, session: hello("host-b", name, session),
+                attend=attend,
+                task_status=task_status,
+            )
+
+        await nursery.start(serve)
+        yield TcpAddress("127.0.0.1", listeners[0].socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+
+
+async def refused(address: TcpAddress, host: str = "host-a", to: str = "host-b") -> CloseReason:
+    """Dial as `host`; the reason for which it was refused."""
+    with pytest.raises(HandshakeError) as caught:
+        await dial(address, source=None, hello=hello(host, to))
+    return caught.value.reason
+
+
+async def test_a_link_is_accepted_and_attended() -> None:
+    peer = Peer()
+    async with serving(peer) as address:
+        shaken = await dial(address, source=None, hello=hello())
+        with shaken.sock:
+            assert shaken.hello.host == "host-b"
+            assert peer.seen[0].hello == hello()
+            assert peer.links == 1
+
+
+@pytest.mark.failure(11)
+@pytest.mark.parametrize(("host", "to"), [("stranger", "host-b"), ("host-a", "host-c")])
+async def test_strangers_and_links_meant_for_others(host: str, to: str) -> None:
+    peer = Peer()
+    async with serving(peer) as address:
+        with capture_logs() as logs:
+            assert await refused(address, host, to) is CloseReason.WRONG_HOST
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("link refused", "wrong_host")]
+    assert not peer.seen
+
+
+async def test_no_link_beyond_those_that_the_pool_admits() -> None:
+    peer = Peer(places=1)
+    async with serving(peer) as address:
+        with (await dial(address, source=None, hello=hello())).sock:
+            assert await refused(address) is CloseReason.DUPLICATE
+        while peer.links:
+            await trio.lowlevel.checkpoint()
+        (await dial(address, source=None, hello=hello())).sock.close()
+
+
+@pytest.mark.failure(9)
+async def test_many_handshakes_at_once_do_not_share_the_last_place() -> None:
+    peer, made, duplicates = Peer(places=2), [], 0
+
+    async def one() -> None:
+        nonlocal duplicates
+        try:
+            made.append((await dial(address, source=None, hello=hello())).sock)
+        except HandshakeError as error:
+            assert error.reason is CloseReason.DUPLICATE
+            duplicates += 1
+
+    async with serving(peer) as address:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(one)
+        assert (len(made), duplicates, peer.most) == (2, 28, 2)
+        for sock in made:
+            sock.close()
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize(
+    "data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"", encode(Kind.PING, 0, bytes(8)), encode_hello(hello())[:9]]
+)
+async def test_whatever_one_dialler_says_the_next_is_served(data: bytes) -> None:
+    peer = Peer()
+    async with serving(peer) as address:
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            await stream.send_all(data)
+        (await dial(address, source=None, hello=hello())).sock.close()
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize("crash", [ValueError("a bug"), OSError("the machine"), HandshakeError("too late")], ids=repr)
+async def test_a_bug_in_one_link_does_not_end_the_server(crash: Exception) -> None:
+    peer = Peer(crash=crash)
+    async with serving(peer) as address:
+        with (await dial(address, source=None, hello=hello())).sock:
+            pass
+        peer.crash = None
+        (await dial(address, source=None, hello=hello())).sock.close()
+    assert len(peer.seen) == 2
+
+
+@pytest.mark.failure(1)
+async def test_a_dialler_that_says_nothing_is_dropped_in_time() -> None:
+    async with serving(Peer(), patience=0.01) as address:
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            assert await stream.receive_some() == b""
+
+
+@pytest.mark.failure(1)
+async def test_nothing_is_left_open() -> None:
+    before = open_fds()
+    async with serving(Peer(places=1)) as address:
+        with (await dial(address, source=None, hello=hello())).sock:
+            await refused(address)
+            await refused(address, "stranger")
+            async with await trio.open_tcp_stream(address.host, address.port):
+                pass
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize(
+    ("host", "complaint"),
+    [("127.0.0.1", "the port is in use: is another proxy running?"), ("192.0.2.1", "no interface of this host has")],
+)
+async def test_what_keeps_it_from_listening_is_one_line(host: str, complaint: str) -> None:
+    async with serving(Peer()) as address:
+        with pytest.raises(StartError) as caught:
+            await accept.bind(TcpAddress(host, address.port))
+    assert str(caught.value).startswith(f"links.listen: {host}:{address.port}: {complaint}")
+    assert "\n" not in str(caught.value)

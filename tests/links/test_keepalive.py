@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from proxy.errors import CloseReason
+from proxy.links.keepalive import keep_alive
+from proxy.mux.frames import Open
+from proxy.mux.session import Settings
+from proxy.pump.budget import Budget
+from proxy.pump.lane import Lane
+from proxy.pump.link import Link
+from proxy.pump.loop import Pump
+from tests.links.wire import tcp_pair
+
+pytestmark = pytest.mark.failure(7)
+
+PING = 0x08
+PONG = 0x09
+
+
+class Fake:
+    """What keep_alive sees of a link."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.heard = self.settled = 0
+        self.pings: list[float] = []
+        self.doomed: list[tuple[float, CloseReason, str]] = []
+        self.pump = self
+
+    def ping(self) -> None:
+        self.pings.append(trio.current_time())
+
+    def doom(self, reason: CloseReason, detail: str) -> None:
+        self.doomed.append((trio.current_time(), reason, detail))
+
+    def settle(self) -> None:
+        self.settled += 1
+        self.ended.set()
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    return MockClock(autojump_threshold=0)
+
+
+async def alive(link: Fake, start: float, interval: float, silence: float) -> list[float]:
+    """Keep alive until the link has ended; the times of the pings, seconds from the start."""
+    await keep_alive(link, interval, silence)  # type: ignore[arg-type]
+    return [round(at - start, 6) for at in link.pings]
+
+
+async def test_a_silent_peer_is_found_after_one_ping(clock: MockClock) -> None:
+    link, start = Fake(), trio.current_time()
+    assert await alive(link, start, 5, 3) == [0]
+    assert link.doomed == [(start + 3, CloseReason.PEER_TIMEOUT, "nothing heard for 3 s after a ping")]
+    assert link.settled == 1
+
+
+@pytest.mark.parametrize(("interval", "silence"), [(5.0, 3.0), (5.0, 5.0), (1.0, 4.0)])
+async def test_a_peer_that_falls_silent_is_found_within_the_documented_time(
+    clock: MockClock, interval: float, silence: float
+) -> None:
+    """At worst it dies right after it has been heard."""
+    link, start = Fake(), trio.current_time()
+
+    async def answers() -> None:
+        for _ in range(10):
+            before = len(link.pings)
+            link.heard += 1
+            while len(link.pings) == before:
+                await trio.sleep(0.1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answers)
+        pings = await alive(link, start, interval, silence)
+    period = max(interval, silence)
+    assert pings == [number * period for number in range(len(pings))]
+    assert len(pings) >= 10
+    assert link.doomed[0][0] - start - pings[-1] == pytest.approx(silence)
+
+
+async def test_any_byte_is_a_sign_of_life(clock: MockClock) -> None:
+    link = Fake()
+
+    async def busy() -> None:
+        for _ in range(100):
+            await trio.sleep(1)
+            link.heard += 1
+        link.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(busy)
+        await alive(link, 0, 5, 3)
+    assert link.doomed == []
+
+
+async def test_it_returns_when_the_link_has_ended(clock: MockClock) -> None:
+    link = Fake()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alive, link, 0, 5, 3)
+        await wait_all_tasks_blocked()
+        link.ended.set()
+    assert len(link.pings) == 1
+    await alive(link, 0, 5, 3)
+    assert len(link.pings) == 1
+
+
+# Over real sockets, by the real clock
+
+
+class Nobody:
+    def call(self, lane: Lane, call: Open) -> None:
+        raise AssertionError("nobody calls")
+
+
+@asynccontextmanager
+async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
+    """A link, and the peer's end of its socket."""
+    pump = Pump(Budget(1 << 20))
+    ours, theirs = tcp_pair()
+    link = Link(
+        pump,
+        ours,
+        name="link",
+        peer="host-b",
+        dialled=True,
+        local=Settings(),
+        remote=Settings(),
+        replay=1 << 20,
+        calls=Nobody(),
+    )
+    with theirs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(pump.run)
+            link.start(b"")
+            yield link, theirs
+            link.doom(CloseReason.STOPPED)
+            pump.settle()
+            nursery.cancel_scope.cancel()
+    pump.shut_down()
+
+
+async def test_a_peer_that_reads_nothing_and_says_nothing() -> None:
+    async with pumping() as (link, theirs):
+        await keep_alive(link, 0.01, 0.01)
+        assert (link.reason, link.detail) == (CloseReason.PEER_TIMEOUT, "nothing heard for 0.01 s after a ping")
+        await trio.lowlevel.wait_readable(theirs)
+        assert theirs.recv(100)[0] == PING
+
+
+async def test_a_peer_that_answers_stays_and_is_timed() -> None:
+    async with pumping() as (link, theirs):
+        peer = trio.socket.from_stdlib_socket(theirs)
+
+        async def answer() -> None:
+            frame = bytearray()
+            while len(frame) < 16:
+                frame += await peer.recv(16 - len(frame))
+            assert frame[0] == PING
+            await peer.send(bytes([PONG]) + frame[1:])
+            while not link.heard:
+                await trio.lowlevel.checkpoint()
+            link.doom(CloseReason.STOPPED)
+            link.pump.settle()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            await keep_alive(link, 30, 30)
+        assert link.reason is CloseReason.STOPPED
+        assert link.rtt is not None
+        assert link.rtt >= 0

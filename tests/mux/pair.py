@@ -1,0 +1,172 @@
+"""Two sessions that talk to each other without I/O: what one side has to send is taken and fed to the other, in pieces
+of any size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.errors import CloseReason
+from proxy.mux.frames import HEADER_SIZE, MAX_ID, Open
+from proxy.mux.replay import ReplayBuffer, SlabPool
+from proxy.mux.session import Session, Settings
+from proxy.mux.stream import State, Stream
+
+MIB = 1 << 20
+
+
+class Talk(Stream):
+    """A stream that keeps what it is told, and what was done with it.
+
+    Attributes:
+        got: all bytes received, unread: how many of them the application has not taken.
+        events: calls on the sink, in order, without the data.
+    """
+
+    def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
+        super().__init__(session, stream_id, state, credit, allow)
+        self.got = bytearray()
+        self.unread = 0
+        self.events: list[str] = []
+        self.service = ""
+
+
+class Side:
+    """One side: a session, its sink, and the link's bytes that are not a whole frame yet."""
+
+    def __init__(
+        self,
+        *,
+        dialler: bool = True,
+        local: Settings | None = None,
+        remote: Settings | None = None,
+        max_id: int = MAX_ID,
+        bound: int = 4 * MIB,
+        slabs: SlabPool | None = None,
+    ) -> None:
+        self.touched: list[ReplayBuffer] = []
+        self.slabs = slabs or SlabPool()
+        self.session: Session[Talk] = Session(
+            dialler=dialler,
+            out=ReplayBuffer(self.slabs, self.touched, bound),
+            sink=self,
+            stream_type=Talk,
+            local=local or Settings(),
+            remote=remote or Settings(),
+            max_id=max_id,
+        )
+        self.calls: list[tuple[Talk, Open]] = []
+        self.pongs: list[int] = []
+        self.goaways: list[CloseReason] = []
+        self._part = bytearray()
+
+    # The link
+
+    def take(self, most: int = 1 << 40) -> bytes:
+        """Up to `most` bytes that are due; they count as sent."""
+        out, taken = self.session.out, bytearray()
+        while len(taken) < most and (view := out.unsent_view()[: most - len(taken)]):
+            taken += view
+            out.sent += len(view)
+        for buffer in self.touched:
+            buffer.dirty = False
+        self.touched.clear()
+        return bytes(taken)
+
+    def feed(self, data: bytes) -> None:
+        """Bytes arrive, cut anywhere."""
+        buf = bytearray(self._part + data)
+        mem, pos, end = memoryview(buf), 0, len(buf)
+        while (stop := self.session.receive(buf, mem, pos, end)) != pos:
+            pos = stop
+        self.session.received_bytes(pos)
+        self._part = buf[pos:]
+
+    # The application
+
+    def open(self, service: str = "web") -> Talk:
+        """A new stream."""
+        assert self.session.can_open
+        return self.session.open(Open(service))
+
+    def send(self, stream: Talk, data: bytes) -> int:
+        """As many of `data` as one frame, credit and room take."""
+        size = self.session.sendable(stream, len(data)) if data else 0
+        if size:
+            out = self.session.out
+            out.mem[out.pos + HEADER_SIZE : out.pos + HEADER_SIZE + size] = data[:size]
+            self.session.sent(stream, size)
+        return size
+
+    def read(self, stream: Talk, most: int = 1 << 40) -> None:
+        """The application takes bytes out of the proxy."""
+        stream.unread = max(0, stream.unread - most)
+        self.session.consumed(stream, stream.unread)
+
+    # The session's sink
+
+    def on_call(self, stream: Talk, call: Open) -> None:
+        stream.service = call.service
+        self.calls.append((stream, call))
+
+    def on_opened(self, stream: Talk) -> None:
+        stream.events.append("opened")
+
+    def on_refused(self, stream: Talk, reason: CloseReason) -> None:
+        stream.events.append(f"refused {reason.label}")
+
+    def on_data(self, stream: Talk, data: memoryview) -> None:
+        stream.got += data
+        stream.unread += len(data)
+
+    def on_fin(self, stream: Talk) -> None:
+        stream.events.append("fin")
+
+    def on_rst(self, stream: Talk, reason: CloseReason) -> None:
+        stream.events.append(f"rst {reason.label}")
+
+    def on_credit(self, stream: Talk) -> None:
+        stream.events.append("credit")
+
+    def on_pong(self, token: int) -> None:
+        self.pongs.append(token)
+
+    def on_goaway(self, reason: CloseReason) -> None:
+        self.goaways.append(reason)
+
+
+class Pair:
+    """Side a dialled, side b accepted."""
+
+    def __init__(
+        self,
+        *,
+        a: Settings | None = None,
+        b: Settings | None = None,
+        max_id: int = MAX_ID,
+        bound: int = 4 * MIB,
+    ) -> None:
+        a, b = a or Settings(), b or Settings()
+        self.a = Side(dialler=True, local=a, remote=b, max_id=max_id, bound=bound)
+        self.b = Side(dialler=False, local=b, remote=a, max_id=max_id, bound=bound)
+
+    def cross(self) -> None:
+        """Carry everything over, both ways, until nobody has anything to say."""
+        while (there := self.a.take()) + (back := self.b.take()):
+            self.b.feed(there)
+            self.a.feed(back)
+
+    def acknowledge(self) -> None:
+        """Carry everything over, acknowledgements of all of it too."""
+        self.cross()
+        self.a.session.acknowledge()
+        self.b.session.acknowledge()
+        self.cross()
+
+    def open(self, service: str = "web") -> tuple[Talk, Talk]:
+        """A stream of a, delivered by b: both ends."""
+        mine = self.a.open(service)
+        self.cross()
+        theirs = self.b.calls[-1][0]
+        self.b.session.accept(theirs)
+        self.cross()
+        return mine, theirs

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.errors import CloseReason, ProtocolError
+from proxy.mux import frames
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode
+from proxy.mux.session import ACK_EVERY, MAX_CREDIT, Settings
+from proxy.mux.stream import State
+from tests.mux.pair import Pair, Side, Talk
+
+KIB = 1024
+
+
+def opening(stream_id: int, service: str = "web") -> bytes:
+    return encode(Kind.OPEN, stream_id, frames.encode_open(Open(service)))
+
+
+def deliver(side: Side) -> Talk:
+    """Answer the newest call."""
+    stream = side.calls[-1][0]
+    side.session.accept(stream)
+    return stream
+
+
+# Opening
+
+
+def test_open_and_early_bytes_travel_in_one_write_and_nobody_waits() -> None:
+    pair = Pair()
+    mine = pair.a.session.open(Open("redis", 1000, "shop"))
+    pair.a.send(mine, b"PING")
+    assert pair.a.take() == encode(Kind.OPEN, 1, frames.encode_open(Open("redis", 1000, "shop"))) + encode(
+        Kind.DATA, 1, b"PING"
+    )
+    assert mine.state is State.CALLING
+
+
+def test_the_called_side_has_the_call_and_the_early_bytes_before_it_answers() -> None:
+    pair = Pair()
+    mine = pair.a.open("redis")
+    pair.a.send(mine, b"early")
+    pair.a.session.fin(mine)
+    pair.cross()
+    theirs, call = pair.b.calls[0]
+    assert (call, theirs.got, theirs.events, theirs.state) == (Open("redis"), b"early", ["fin"], State.CALLED_FIN)
+    pair.b.session.accept(theirs)
+    pair.cross()
+    assert (mine.events, mine.state, theirs.state) == (["opened"], State.FIN_SENT, State.FIN_RECEIVED)
+
+
+def test_a_refusal_gives_its_reason_and_leaves_nothing() -> None:
+    pair = Pair()
+    mine = pair.a.open()
+    pair.a.send(mine, b"early")
+    pair.cross()
+    pair.b.session.refuse(pair.b.calls[0][0], CloseReason.NO_SUCH_SERVICE)
+    pair.a.send(mine, b"more, on its way")
+    pair.cross()
+    assert (mine.events, mine.state) == (["refused no_such_service"], State.CLOSED)
+    assert not pair.a.session.streams
+    assert not pair.b.session.streams
+
+
+@pytest.mark.failure(16)
+def test_the_called_side_may_speak_first() -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    pair.b.send(theirs, b"220 ready")
+    pair.cross()
+    assert mine.got == b"220 ready"
+    assert mine.bytes_sent == 0
+
+
+def test_both_sides_open_with_ids_of_their_own() -> None:
+    pair = Pair()
+    ours = [pair.a.open().id for _ in range(3)]
+    theirs = [pair.b.open().id for _ in range(3)]
+    assert (ours, theirs) == ([1, 3, 5], [2, 4, 6])
+    pair.cross()
+    assert len(pair.a.calls) == len(pair.b.calls) == 3
+
+
+# Ends
+
+
+@pytest.mark.failure(2)
+def test_a_half_close_leaves_the_other_direction_open() -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    pair.a.send(mine, b"question")
+    pair.a.session.fin(mine)
+    pair.cross()
+    assert (theirs.got, theirs.events, theirs.state) == (b"question", ["fin"], State.FIN_RECEIVED)
+    pair.b.send(theirs, b"answer")
+    pair.b.session.fin(theirs)
+    pair.cross()
+    assert (mine.got, mine.events, mine.state) == (b"answer", ["opened", "fin"], State.CLOSED)
+
+
+@pytest.mark.failure(2)
+def test_data_with_fin_is_data_and_then_an_end() -> None:
+    side = Side(dialler=False)
+    side.feed(opening(1) + encode(Kind.DATA_FIN, 1, b"all of it"))
+    stream = side.calls[0][0]
+    assert (stream.got, stream.events, stream.state) == (b"all of it", ["fin"], State.CALLED_FIN)
+
+
+@pytest.mark.failure(3)
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_a_reset_is_told_as_a_reset(half_closed: bool) -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    pair.a.send(mine, b"half of i")
+    if half_closed:
+        pair.b.session.fin(theirs)
+        pair.cross()
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.cross()
+    assert theirs.events == ["rst aborted"]
+    assert theirs.state is State.CLOSED
+    assert "fin" not in theirs.events
+
+
+@pytest.mark.failure(18)
+def test_late_frames_for_a_stream_that_was_reset_hurt_nobody() -> None:
+    """Everything that b may say before it learns of the reset."""
+    pair = Pair()
+    mine, theirs = pair.open()
+    other, _ = pair.open()
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.b.send(theirs, b"late")
+    pair.b.session.out.put(Kind.CREDIT, theirs.id, frames.encode_u32(5))
+    pair.b.session.fin(theirs)
+    pair.cross()
+    assert (mine.got, mine.events) == (b"", ["opened"])
+    assert list(pair.a.session.streams.values()) == [other]
+    assert not pair.b.session.streams.keys() & {mine.id}
+
+
+def test_both_reset_at_once() -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.b.session.reset(theirs, CloseReason.STOPPED)
+    pair.cross()
+    assert (mine.events, theirs.events) == (["opened"], [])
+    assert not pair.a.session.streams
+    assert not pair.b.session.streams
+
+
+def test_reset_while_the_answer_is_on_its_way() -> None:
+    pair = Pair()
+    mine = pair.a.open()
+    pair.cross()
+    theirs = deliver(pair.b)
+    pair.b.send(theirs, b"hello")
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.cross()
+    assert (mine.events, mine.got, theirs.events) == ([], b"", ["rst aborted"])
+
+
+# Lingering ids
+
+
+def test_an_id_lingers_until_the_end_is_acknowledged() -> None:
+    pair = Pair()
+    mine, _theirs = pair.open()
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.cross()
+    assert pair.a.session.lingering.keys() == {1}
+    pair.acknowledge()
+    assert not pair.a.session.lingering
+    assert not pair.b.session.lingering
+    with pytest.raises(ProtocolError, match="DATA for stream 1, which does not exist"):
+        pair.a.feed(encode(Kind.DATA, 1, b"x"))
+
+
+def test_an_ack_of_less_than_the_end_frees_nothing() -> None:
+    pair = Pair()
+    mine, _ = pair.open()
+    before = pair.a.session.out.end
+    pair.a.session.reset(mine, CloseReason.ABORTED)
+    pair.a.take()
+    pair.a.feed(encode(Kind.ACK, 0, frames.encode_u64(before)))
+    assert pair.a.session.lingering.keys() == {1}
+
+
+def test_an_id_whose_end_the_peer_has_acknowledged_already_does_not_linger() -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    pair.a.session.fin(mine)
+    pair.cross()
+    pair.b.session.acknowledge()
+    pair.b.session.fin(theirs)
+    pair.cross()
+    assert mine.state is State.CLOSED
+    assert not pair.a.session.lingering
+
+
+@pytest.mark.failure(19)
+def test_a_peer_that_opens_and_resets_for_ever_fills_no_memory() -> None:
+    side = Side(dialler=False)
+    for stream_id in range(1, 2001, 2):
+        side.feed(opening(stream_id) + encode(Kind.RST, stream_id, frames.encode_reason(CloseReason.ABORTED)))
+    session = side.session
+    assert (len(session.streams), len(session.lingering), len(session._linger_order)) == (0, 0, 0)
+
+
+@pytest.mark.failure(8)
+def test_a_tiny_id_space_wraps_and_never_runs_out_of_requests() -> None:
+    """Ids 1, 3, 5, 7 for a. An id is used again only when no stale frame can claim it; otherwise there is no id, and
+    the pool takes another link."""
+    pair = Pair(max_id=8)
+    used = []
+    for number in range(50):
+        if not pair.a.session.can_open:
+            assert pair.a.session.lingering
+            pair.acknowledge()
+        mine, theirs = pair.open()
+        used.append(mine.id)
+        pair.a.send(mine, b"request %d" % number)
+        pair.a.session.fin(mine)
+        pair.cross()
+        pair.b.send(theirs, theirs.got)
+        pair.b.session.fin(theirs)
+        pair.cross()
+        assert (mine.got, mine.state) == (b"request %d" % number, State.CLOSED)
+    assert set(used) == {1, 3, 5, 7}
+
+
+@pytest.mark.failure(8)
+def test_ids_in_use_are_stepped_over_and_when_all_are_there_is_none() -> None:
+    pair = Pair(max_id=7)
+    streams = [pair.open()[0] for _ in range(4)]
+    assert not pair.a.session.can_open
+    pair.a.session.reset(streams[2], CloseReason.ABORTED)
+    assert not pair.a.session.can_open, "the id still lingers"
+    pair.acknowledge()
+    assert pair.a.open().id == streams[2].id
+
+
+@pytest.mark.failure(8)
+def test_an_id_is_free_at_once_after_the_peers_reset() -> None:
+    pair = Pair(max_id=1)
+    mine, theirs = pair.open()
+    pair.a.send(mine, b"on its way while b resets")
+    pair.b.session.reset(theirs, CloseReason.ABORTED)
+    pair.a.feed(pair.b.take())
+    again = pair.a.open("again")
+    pair.a.send(again, b"new")
+    pair.cross()
+    stream, call = pair.b.calls[-1]
+    assert (again.id, call.service, stream.got) == (mine.id, "again", b"new")
+    assert theirs.got == b""
+
+
+@pytest.mark.parametrize("stream_id", [0, 2, 9], ids=["zero", "ours", "above the highest"])
+def test_open_of_an_id_that_is_not_the_peers(stream_id: int) -> None:
+    side = Side(dialler=False, max_id=8)
+    with pytest.raises(ProtocolError, match=f"OPEN of stream {stream_id}, which is not the peer's to open"):
+        side.feed(opening(stream_id))
+
+
+def test_open_of_a_stream_that_is_open() -> None:
+    side = Side(dialler=False)
+    with pytest.raises(ProtocolError, match="OPEN of stream 1"):
+        side.feed(opening(1) * 2)
+
+
+# Credit
+
+
+@pytest.mark.failure(4, 20)
+def test_credit_runs_out_stalls_its_own_stream_only_and_comes_back() -> None:
+    pair = Pair(b=Settings(stream_credit=20_000))
+    mine, theirs = pair.open()
+    other, _ = pair.open()
+    assert pair.a.send(mine, bytes(65536)) == 20_000
+    assert (pair.a.send(mine, b"x"), mine.credit) == (0, 0)
+    assert pair.a.send(other, b"x") == 1
+    pair.cross()
+    assert theirs.allow == 0
+    pair.b.read(theirs, 5_000)
+    pair.cross()
+    assert mine.credit == 0, "less than half is not worth a frame"
+    pair.b.read(theirs, 5_000)
+    pair.cross()
+    assert (mine.credit, theirs.allow, mine.events) == (10_000, 10_000, ["opened", "credit"])
+    pair.b.read(theirs)
+    pair.cross()
+    assert (mine.credit, theirs.allow) == (20_000, 20_000)
+
+
+def test_reading_grants_nothing_to_a_direction_that_has_ended() -> None:
+    pair = Pair(b=Settings(stream_credit=20_000))
+    mine, theirs = pair.open()
+    pair.a.send(mine, bytes(20_000))
+    pair.a.session.fin(mine)
+    pair.cross()
+    pair.b.read(theirs)
+    assert pair.b.take() == b""
+
+
+@pytest.mark.failure(19)
+def test_more_than_the_credit_is_an_error() -> None:
+    side = Side(dialler=False, local=Settings(stream_credit=20_000))
+    side.feed(opening(1) + encode(Kind.DATA, 1, bytes(19_999)))
+    with pytest.raises(ProtocolError, match="DATA of 2 bytes on stream 1, which had 1 bytes of credit left"):
+        side.feed(encode(Kind.DATA, 1, bytes(2)))
+
+
+@pytest.mark.parametrize("grant", [0, MAX_CREDIT - 256 * KIB + 1, 0xFFFFFFFF])
+def test_impossible_grants(grant: int) -> None:
+    side = Side()
+    side.open()
+    with pytest.raises(ProtocolError, match=f"CREDIT of {grant} bytes on stream 1, which has {256 * KIB}"):
+        side.feed(encode(Kind.CREDIT, 1, frames.encode_u32(grant)))
+
+
+def test_the_greatest_grant() -> None:
+    side = Side()
+    stream = side.open()
+    side.feed(encode(Kind.CREDIT, 1, frames.encode_u32(MAX_CREDIT - 256 * KIB)))
+    assert stream.credit == MAX_CREDIT
+
+
+def test_nothing_is_sent_before_the_answer_or_after_the_end() -> None:
+    pair = Pair()
+    mine = pair.a.open()
+    pair.cross()
+    theirs = pair.b.calls[0][0]
+    assert pair.b.send(theirs, b"x") == 0
+    pair.a.session.fin(mine)
+    assert pair.a.send(mine, b"x") == 0
+
+
+# Limits
+
+
+@pytest.mark.failure(8)
+def test_the_stream_limit_holds_back_the_opener() -> None:
+    pair = Pair(b=Settings(max_streams=2))
+    first, _ = pair.open()
+    pair.open()
+    assert not pair.a.session.can_open
+    assert pair.b.session.can_open, "the other direction has a limit of its own"
+    pair.b.open()
+    pair.cross()
+    assert not pair.a.session.can_open
+    pair.a.session.reset(first, CloseReason.ABORTED)
+    assert pair.a.session.can_open, "the reset travels in front of the next OPEN"
+    pair.open()
+
+
+def test_more_streams_than_allowed_are_an_error() -> None:
+    side = Side(dialler=False, local=Settings(max_streams=2))
+    side.feed(opening(1) + opening(3))
+    with pytest.raises(ProtocolError, match="OPEN of more than the 2 streams that HELLO allowed"):
+        side.feed(opening(5))
+
+
+@pytest.mark.failure(19, 20)
+def test_a_peer_that_only_pings_and_never_acknowledges_ends_the_link() -> None:
+    side = Side(bound=1)
+    for _ in range(200_000):
+        side.feed(encode(Kind.PING, 0, bytes(8)))
+        side.take()
+        if side.session.out.overrun:
+            break
+    assert side.session.out.overrun
+    assert side.slabs.bytes_held < 2 << 20
+
+
+# Acknowledgements, pings
+
+
+def test_an_ack_is_due_after_so_many_bytes() -> None:
+    pair = Pair()
+    mine, _ = pair.open()
+    pair.acknowledge()
+    pair.a.send(mine, bytes(ACK_EVERY - 3 * HEADER_SIZE - 8))
+    pair.cross()
+    unacked = pair.a.session.out.unacked
+    assert unacked >= ACK_EVERY - 3 * HEADER_SIZE
+    pair.a.send(mine, bytes(3 * HEADER_SIZE))
+    pair.cross()
+    assert pair.a.session.out.unacked < HEADER_SIZE + 8 + 1
+
+
+def test_a_partial_frame_is_not_acknowledged() -> None:
+    side = Side(dialler=False)
+    frame = opening(1)
+    side.feed(frame[:-1])
+    assert side.session.received == 0
+    side.feed(frame[-1:])
+    assert side.session.received == len(frame)
+
+
+@pytest.mark.failure(7)
+def test_a_ping_is_answered_and_carries_acknowledgements_both_ways() -> None:
+    pair = Pair()
+    _mine, _theirs = pair.open()
+    pair.a.session.ping(2**64 - 1)
+    pair.cross()
+    assert pair.a.pongs == [2**64 - 1]
+    assert pair.a.session.out.unacked <= 2 * (HEADER_SIZE + 8)
+    assert pair.b.session.out.unacked <= 2 * (HEADER_SIZE + 8)
+
+
+# Going away
+
+
+@pytest.mark.failure(8, 10)
+def test_goaway_lets_streams_finish_also_those_that_cross_it() -> None:
+    pair = Pair()
+    mine, theirs = pair.open()
+    crossing = pair.a.open("crossing")
+    pair.b.session.goaway(CloseReason.DRAINING)
+    pair.cross()
+    assert pair.a.goaways == [CloseReason.DRAINING]
+    assert not pair.a.session.can_open
+    stream, call = pair.b.calls[-1]
+    assert call.service == "crossing"
+    pair.b.session.accept(stream)
+    for ours, far in ((mine, theirs), (crossing, stream)):
+        pair.a.send(ours, b"last words")
+        pair.a.session.fin(ours)
+        pair.cross()
+        pair.b.session.fin(far)
+        pair.cross()
+        assert (far.got, ours.state) == (b"last words", State.CLOSED)
+
+
+@pytest.mark.failure(1)
+def test_closing_returns_the_streams_and_forgets_everything() -> None:
+    pair = Pair()
+    mine, _ = pair.open()
+    ended, _ = pair.open()
+    pair.a.session.reset(ended, CloseReason.ABORTED)
+    session = pair.a.session
+    session.flow[mine.id] = mine
+    assert session.close() == [mine]
+    assert session.close() == []
+    assert not (session.streams)
+    assert not (session.flow)
+    assert not (session.lingering)
+    assert not (session._linger_order)
+    assert not session.can_open
+    assert pair.a.slabs.in_use == 0
+
+
+# Frames that nobody sends
+
+
+@pytest.mark.parametrize(
+    ("frame", "complaint"),
+    [
+        (encode(Kind.HELLO), "unknown frame kind 0x0f"),
+        (b"\x01" + bytes(7), "unknown frame kind 0x01"),
+        (b"\xff" + bytes(7), "unknown frame kind 0xff"),
+        (encode(Kind.DATA, 1, bytes(MAX_DATA + 1))[:8], "DATA frame of 65537 bytes"),
+        (encode(Kind.DATA_FIN, 1, bytes(MAX_DATA + 1))[:8], "DATA_FIN frame of 65537 bytes"),
+        (encode(Kind.OPEN, 1, bytes(4097))[:8], "OPEN frame of 4097 bytes"),
+        (encode(Kind.DATA, 1, b"x"), "DATA for stream 1, which does not exist"),
+        (encode(Kind.DATA_FIN, 1), "FIN for stream 1, which does not exist"),
+        (encode(Kind.OPENED, 2), "OPENED for stream 2, which does not exist"),
+        (encode(Kind.RST, 3, b"\1"), "RST for stream 3, which does not exist"),
+        (encode(Kind.REFUSE, 3, b"\1"), "REFUSE for stream 3, which does not exist"),
+        (encode(Kind.CREDIT, 3, bytes(4)), "CREDIT for stream 3, which does not exist"),
+        (encode(Kind.RST, 3, b"\xc8"), "RST with unknown close reason c8"),
+        (encode(Kind.ACK, 0, frames.encode_u64(1)), "ACK of offset 1, but only 0 bytes were sent"),
+        (encode(Kind.PING, 0, b"short"), "PING payload has 5 bytes; 8 expected"),
+        (opening(1) + encode(Kind.OPENED, 1), "OPENED on stream 1, which is called"),
+        (opening(1) + encode(Kind.REFUSE, 1, b"\2"), "REFUSE on stream 1, which is called"),
+        (opening(1) + encode(Kind.DATA_FIN, 1) * 2, "FIN on stream 1, which is called_fin"),
+        (opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1), "DATA on stream 1, which is called_fin"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_is_one_clear_line(frame: bytes, complaint: str) -> None:
+    side = Side(dialler=False)
+    with pytest.raises(ProtocolError) as caught:
+        side.feed(frame)
+    assert str(caught.value) == complaint
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.DATA_FIN, Kind.RST], ids=lambda kind: kind.name)
+def test_the_called_side_must_answer_before_it_speaks(kind: Kind) -> None:
+    side = Side()
+    side.open()
+    with pytest.raises(ProtocolError, match="on stream 1, which is calling"):
+        side.feed(encode(kind, 1, b"\1"))

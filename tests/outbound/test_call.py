@@ -1,0 +1,234 @@
+"""One call: which host gets it, what is said again, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from proxy.errors import CloseReason
+from proxy.mux.replay import CHUNK
+from proxy.pump.lane import Lane
+from tests.pump.agents import Mesh, mesh
+from tests.pump.rig import KINDS, Kind, until
+from tests.tools.sockets import connect
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+def reasons(logs: list[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
+    return [
+        (entry["reason"], entry["detail"])
+        for entry in logs
+        if entry["event"] == "stream ended" and entry["direction"] == "outbound"
+    ]
+
+
+async def two_peers(hosts: Mesh, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """host-a calls ``echo``, which host-b and host-c say they offer; these sections say what they really do."""
+    await hosts.start("host-b", **hosts.peers(a=[]), services=first)
+    await hosts.start("host-c", **hosts.peers(a=[]), services=second)
+    upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+    agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+    await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_service_of_this_host_comes_first(kind: Kind) -> None:
+    async with mesh() as hosts:
+        near, far = hosts.service("near", kind), hosts.service("far")
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": far.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        services = {"echo": {"deliver": near.address}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, services=services)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        accepted = await near.accept()
+        assert await accepted.read(5) == b"hello"
+        assert len(agent.outbound.splices) == 1
+        assert agent.outbound.through_links == 0
+        caller.finish()
+        assert await accepted.rest() == (b"", False)
+        accepted.close()
+        assert await caller.rest() == (b"", False)
+        await until(lambda: agent.tally.open == 0, "the end")
+
+
+async def test_a_peer_is_asked_when_the_service_of_this_host_is_not_there() -> None:
+    async with mesh() as hosts:
+        far = hosts.service("far")
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": far.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        services = {"echo": {"deliver": f"unix:{hosts.folder}/missing"}}
+        await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, services=services)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        assert await (await far.accept()).read(5) == b"hello"
+
+
+@pytest.mark.parametrize("early", [b"", b"early bytes", bytes(CHUNK)])
+@pytest.mark.parametrize("finished", [False, True])
+async def test_the_next_peer_gets_what_the_first_refused(early: bytes, finished: bool) -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+        await two_peers(hosts, {}, {"echo": {"deliver": service.address}})
+        for _ in range(3):
+            caller = hosts.call(kind="tcp")
+            await caller.send(early)
+            if finished:
+                caller.finish()
+            accepted = await service.accept()
+            assert await accepted.read(len(early)) == early
+            if finished:
+                assert await accepted.rest() == (b"", False)
+            else:
+                await caller.send(b"more")
+                assert await accepted.read(4) == b"more"
+            await accepted.send(b"answer")
+            assert await caller.read(6) == b"answer"
+
+
+async def test_all_peers_refuse(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        await two_peers(hosts, {}, {"echo": {"deliver": f"unix:{hosts.folder}/missing"}})
+        caller = hosts.call(kind="tcp")
+        assert await caller.rest() == (b"", True)
+        assert hosts.agents["host-a"].tally.failed == 1
+        [(reason, detail)] = reasons(logs)
+        assert (reason, detail) in {("no_such_service", "by host-b"), ("connect_failed", "by host-c")}
+
+
+async def test_a_call_waits_for_a_link() -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start(
+            "host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits={"open_timeout": "20s"}
+        )
+        callers = [hosts.call() for _ in range(5)]
+        for caller in callers:
+            await caller.send(b"patience")
+        await until(lambda: agent.pools["host-b"].waiting == 5, "five wait")
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        for _ in callers:
+            assert await (await service.accept()).read(8) == b"patience"
+        assert agent.pools["host-b"].waiting == 0
+
+
+async def test_a_call_waits_so_long(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start(
+            "host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits={"open_timeout": "50ms"}
+        )
+        assert await hosts.call(kind="tcp").rest() == (b"", True)
+        assert reasons(logs) == [("peer_unreachable", "no link within 0.05 s")]
+        assert agent.pools["host-b"].waiting == 0
+
+
+@pytest.mark.failure(19)
+async def test_only_so_many_calls_wait(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        limits = {"open_timeout": "20s", "waiting_streams": 2}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits=limits)
+        for _ in range(2):
+            hosts.call(kind="tcp")
+        await until(lambda: agent.pools["host-b"].waiting == 2, "two wait")
+        assert await hosts.call(kind="tcp").rest() == (b"", True)
+        assert reasons(logs) == [("overloaded", "")]
+
+
+@pytest.mark.parametrize("state", ["waiting for a link", "connecting", "spliced", "on a link"])
+async def test_the_proxy_stops(state: str, logs: list[MutableMapping[str, Any]]) -> None:
+    """In every state the caller is told by a reset, and nothing is left (the mesh counts)."""
+    async with mesh() as hosts:
+        service = hosts.service(backlog=0 if state == "connecting" else 100)
+        if state == "connecting":
+            hosts.hold(connect(service.address))
+        sections: dict[str, Any] = {"upstreams": {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}}
+        if state in ("connecting", "spliced"):
+            sections["services"] = {"echo": {"deliver": service.address, "connect_timeout": "1s"}}
+        if state == "on a link":
+            await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), **sections)
+        caller = hosts.call(kind="tcp")
+        if state in ("spliced", "on a link"):
+            await caller.send(b"x")
+            assert await (await service.accept()).read(1) == b"x"
+        await until(lambda: agent.tally.open == 1, "the call")
+        hosts.kill("host-a")
+        assert await caller.rest() == (b"", True)
+        await until(lambda: agent.tally.open == 0, "told")
+        assert (CloseReason.STOPPED.label, "") in reasons(logs)
+
+
+@pytest.mark.failure(6)
+async def test_a_link_that_is_lost_is_not_used_again(logs: list[MutableMapping[str, Any]]) -> None:
+    """Calls right after the loss, before and after anybody has noticed, reach the service or fail; none hangs."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", limits={"open_timeout": "20s"})
+        caller = hosts.call(kind="tcp")
+        await caller.send(b"x")
+        assert await (await service.accept()).read(1) == b"x"
+        pool = hosts.agents["host-b"].pools["host-a"]
+        [link] = pool.links
+        link.doom(CloseReason.LINK_LOST, "cut")
+        link.pump.settle()
+        assert (await caller.rest()).reset
+        await until(lambda: hosts.agents["host-a"].tally.open == 0, "the loss noticed")
+        caller = hosts.call(kind="tcp")
+        await caller.send(b"again")
+        assert await (await service.accept()).read(5) == b"again"
+
+
+async def test_a_refused_call_that_waits_for_another_peer_costs_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller's bytes are ready all the time, and nobody may take them yet."""
+    looks = 0
+    real = Lane.ready
+
+    def ready(lane: Lane, mask: int) -> None:
+        nonlocal looks
+        looks += 1
+        real(lane, mask)
+
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]))
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        peers = hosts.peers(b=["echo"], c=["echo"])
+        limits = {"open_timeout": "20s"}
+        agent = await hosts.start("host-a", **peers, upstreams=upstreams, limits=limits)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call(kind="tcp")
+        await until(lambda: agent.pools["host-c"].waiting, "refused by host-b, waiting for host-c")
+        monkeypatch.setattr(Lane, "ready", ready)
+        await caller.send(b"patience")
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert looks <= 1
+        service = hosts.service()
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        assert await (await service.accept()).read(8) == b"patience"
+
+
+async def test_a_refused_call_is_said_again_to_a_peer_that_comes_up_later() -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]))
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        peers = hosts.peers(b=["echo"], c=["echo"])
+        limits = {"open_timeout": "20s"}
+        agent = await hosts.start("host-a", **peers, upstreams=upstreams, limits=limits)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call(kind="tcp")
+        await until(lambda: agent.pools["host-c"].waiting, "refused by host-b, waiting for host-c")
+        service = hosts.service()
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        await caller.send(b"hello")
+        assert await (await service.accept()).read(5) == b"hello"

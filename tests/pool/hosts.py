@@ -1,0 +1,225 @@
+"""Pools on real links over the loopback interface: a peer that the test plays, or two whole hosts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from proxy.addresses import TcpAddress
+from proxy.config import Config, Limits, Links, Peer
+from proxy.errors import HandshakeError
+from proxy.links import accept
+from proxy.links.carry import Shaken
+from proxy.links.handshake import Hello
+from proxy.mux.frames import Open
+from proxy.pool.backoff import Backoff
+from proxy.pool.pool import Pool
+from proxy.pump.budget import Budget
+from proxy.pump.lane import Lane
+from proxy.pump.link import Link
+from proxy.pump.loop import Pump
+from tests.links.wire import tcp_pair
+
+
+class Recording(Pool):
+    """A pool that remembers how many links it ever had at a time."""
+
+    most = 0
+
+    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> Link:
+        link = super()._join(sock, shaken, dialled)
+        self.most = max(self.most, len(self.links))
+        return link
+
+
+class Silent:
+    """Takes every call and leaves it unanswered."""
+
+    def __init__(self) -> None:
+        self.lanes: list[Lane] = []
+
+    def call(self, lane: Lane, call: Open) -> None:
+        lane.owner = Record()
+        self.lanes.append(lane)
+
+
+class Record:
+    """Owner of a lane: what it was told."""
+
+    service = "web"
+    direction = "outbound"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def lane_opened(self, lane: Lane) -> None:
+        self.told.append("opened")
+
+    def lane_refused(self, lane: Lane, reason: object) -> None:
+        self.told.append(f"refused {reason!r}")
+
+    def lane_ended(self, lane: Lane, reason: object) -> None:
+        self.told.append(getattr(reason, "label", ""))
+
+
+class Waiting:
+    """A stream that waits for a link."""
+
+    def __init__(self, pool: Pool | None = None) -> None:
+        self.pool = pool
+        self.times = 0
+        self.link: Link | None = None
+        self.up = trio.Event()
+
+    def link_up(self) -> None:
+        self.times += 1
+        self.link = self.pool.pick() if self.pool else None
+        self.up.set()
+
+
+def hello(own: str, max_streams: int, peer: str, session: str) -> Hello:
+    return Hello(host=own, to=peer, instance=own, session=session, stream_credit=65536, max_streams=max_streams)
+
+
+def pool(
+    *,
+    own: str = "host-a",
+    name: str = "host-b",
+    pump: Pump | None = None,
+    needed: bool = False,
+    address: TcpAddress | None = None,
+    max_streams: int = 65535,
+    fraction: float = 1.0,
+    calls: Silent | None = None,
+    limits: Limits | None = None,
+    **links: int,
+) -> Recording:
+    """A pool of `own` for `name`.
+
+    Args:
+        fraction: of the window that each delay takes: 1.0 gives 0.1, 0.2, 0.4 ... seconds.
+        links: keys of the section `links`.
+    """
+    peer = Peer(address=address or TcpAddress("127.0.0.1", 1))
+    config = Config(
+        host=own,
+        links=Links(listen=TcpAddress("127.0.0.1", 0), security="none", **links),
+        peers={name: peer},
+        limits=limits or Limits(),
+    )
+    return Recording(
+        config,
+        name,
+        peer,
+        pump=pump or Pump(Budget(1 << 20)),
+        needed=needed,
+        hello=partial(hello, own, max_streams),
+        calls=calls or Silent(),
+        backoff=Backoff(lambda: fraction),
+    )
+
+
+class Dialling:
+    """Stands in for `proxy.links.carry.dial`: counts, and does what the test says next.
+
+    Attributes:
+        at: when each dial began; now, most: dials under way, and most of them at a time.
+    """
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.now = self.most = 0
+        self.others: list[socket.socket] = []
+        self.began, self._begun = trio.open_memory_channel[None](1000)
+        self._outcomes, self._next = trio.open_memory_channel[socket.socket | HandshakeError](1000)
+
+    async def __call__(self, address: TcpAddress, *, source: str | None, hello: Hello) -> Shaken:
+        self.at.append(trio.current_time())
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.began.send_nowait(None)
+        try:
+            outcome = await self._next.receive()
+        finally:
+            self.now -= 1
+        if isinstance(outcome, HandshakeError):
+            raise outcome
+        answer = Hello(
+            host=hello.to,
+            to=hello.host,
+            instance="2",
+            session=hello.session,
+            stream_credit=65536,
+            max_streams=65535,
+        )
+        return Shaken(outcome, answer, b"")
+
+    async def begins(self) -> None:
+        """Return when the next dial has begun."""
+        await self._begun.receive()
+
+    def fails(self, error: HandshakeError) -> None:
+        """Let a dial fail."""
+        self._outcomes.send_nowait(error)
+
+    def succeeds(self) -> socket.socket:
+        """Let a dial succeed; the peer's end of the connection, which `close` closes at the latest."""
+        ours, theirs = tcp_pair()
+        self.others.append(theirs)
+        self._outcomes.send_nowait(ours)
+        return theirs
+
+    def close(self) -> None:
+        for sock in self.others:
+            sock.close()
+
+
+@asynccontextmanager
+async def running(*pools: Pool) -> AsyncIterator[trio.Nursery]:
+    """The pools and their pumps run; afterwards everything is closed."""
+    async with trio.open_nursery() as pumps:
+        for each in {id(each._pump): each._pump for each in pools}.values():
+            await pumps.start(each.run)
+        async with trio.open_nursery() as nursery:
+            for each in pools:
+                await nursery.start(each.run)
+            yield nursery
+            nursery.cancel_scope.cancel()
+        pumps.cancel_scope.cancel()
+    for each in pools:
+        each._pump.shut_down()
+
+
+@asynccontextmanager
+async def two_hosts(*, needed: tuple[bool, bool] = (True, True), **links: int) -> AsyncIterator[list[Recording]]:
+    """host-a and host-b, each with a pool for the other, both listening."""
+    names = ("host-a", "host-b")
+    listeners = [await accept.bind(TcpAddress("127.0.0.1", 0)) for _ in names]
+    addresses = [TcpAddress("127.0.0.1", each[0].socket.getsockname()[1]) for each in listeners]
+    pools = [
+        pool(own=own, name=name, address=address, needed=need, **links)
+        for own, name, address, need in zip(names, names[::-1], addresses[::-1], needed, strict=True)
+    ]
+
+    async def attend(home: accept.Home, shaken: Shaken) -> None:
+        assert isinstance(home, Pool)
+        await home.attend(shaken.sock, shaken, False)
+
+    async with running(*pools) as nursery:
+        for own, each, home in zip(names, listeners, pools, strict=True):
+            nursery.start_soon(
+                partial(
+                    accept.serve,
+                    each,
+                    own=own,
+                    patience=30,
+                    find={home.name: home}.get,
+                    hello=partial(hello, own, 65535),
+                    attend=attend,
+                )
+            )
+        yield pools

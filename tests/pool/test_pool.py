@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from proxy.config import Limits
+from proxy.errors import CloseReason, HandshakeError
+from proxy.mux.frames import Kind, Open, encode, encode_reason
+from proxy.pool import pool as pools
+from proxy.pool.policy import CROWDED
+from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts
+from tests.tools.sockets import open_fds
+
+NO_ANSWER = HandshakeError("Connection refused", CloseReason.PEER_UNREACHABLE)
+
+
+@pytest.fixture
+def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
+    fake = Dialling()
+    monkeypatch.setattr(pools, "dial", fake)
+    yield fake
+    fake.close()
+
+
+async def until(check: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not check():
+            await trio.sleep(0.001)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+# Dialling
+
+
+async def test_nobody_asks_nobody_dials(dialling: Dialling) -> None:
+    async with running(pool()):
+        await wait_all_tasks_blocked()
+    assert dialling.at == []
+
+
+async def test_a_pool_that_an_upstream_needs_dials_at_once(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        await dialling.begins()
+        assert home.dialling
+        dialling.succeeds()
+        await until(lambda: home.up)
+    assert (home.dials, home.last_error, home.dialling) == (1, None, False)
+
+
+@pytest.mark.failure(9)
+async def test_one_dial_for_any_number_of_waiting_streams(dialling: Dialling) -> None:
+    home = pool()
+    waiting = [Waiting(home) for _ in range(1000)]
+    async with running(home):
+        for each in waiting:
+            assert home.pick() is None
+            assert home.wait(each)
+        await dialling.begins()
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.waiting) == (1, 1000)
+        dialling.succeeds()
+        for each in waiting:
+            await each.up.wait()
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.waiting, dialling.now) == (1, 0, 0)
+        assert {each.times for each in waiting} == {1}
+        assert {each.link for each in waiting} == {home.links[0]}
+
+
+@pytest.mark.failure(9)
+async def test_a_second_link_only_when_the_first_is_crowded_and_never_a_third(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        dialling.succeeds()
+        await until(lambda: home.up)
+        for number in range(CROWDED + 50):
+            link = home.pick()
+            assert link is not None
+            link.session.open(Open("web")).owner = Record()
+            if number < CROWDED - 1:
+                assert len(dialling.at) == 1
+        dialling.succeeds()
+        await until(lambda: len(home.links) == 2)
+        assert home.pick() is home.links[1]
+        home.links[0].congested = home.links[1].congested = True
+        assert home.pick() is home.links[1]
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), dialling.most, home.most) == (2, 1, 2)
+
+
+async def test_failures_are_spaced_by_the_backoff(dialling: Dialling, autojump_clock: MockClock) -> None:
+    home = pool(needed=True)
+    start = trio.current_time()
+    async with running(home):
+        for _ in range(8):
+            dialling.fails(NO_ANSWER)
+            await dialling.begins()
+        await dialling.begins()
+        assert [round(at - start, 6) for at in dialling.at] == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3]
+        assert home.last_error == "Connection refused"
+        assert home.retry_at is None
+
+
+async def test_between_two_dials_it_says_when_the_next_one_comes(dialling: Dialling, mock_clock: MockClock) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        dialling.fails(NO_ANSWER)
+        await dialling.begins()
+        await wait_all_tasks_blocked()
+        assert not home.dialling
+        assert home.retry_at == pytest.approx(trio.current_time() + 0.1)
+
+
+async def test_the_same_failure_is_a_warning_once(dialling: Dialling, autojump_clock: MockClock) -> None:
+    home = pool(needed=True)
+    with capture_logs() as logs:
+        async with running(home):
+            for _ in range(3):
+                dialling.fails(NO_ANSWER)
+            dialling.fails(HandshakeError("No route to host", CloseReason.PEER_UNREACHABLE))
+            dialling.fails(HandshakeError("the peer refused: duplicate", CloseReason.DUPLICATE))
+            for _ in range(6):
+                await dialling.begins()
+    assert [(entry["log_level"], entry["error"]) for entry in logs] == [
+        ("warning", "Connection refused"),
+        ("debug", "Connection refused"),
+        ("debug", "Connection refused"),
+        ("warning", "No route to host"),
+    ]
+    assert home.last_error == "No route to host"
+
+
+async def test_a_dial_ends_in_time(dialling: Dialling, autojump_clock: MockClock) -> None:
+    home = pool(needed=True, dial_timeout=3)
+    start = trio.current_time()
+    async with running(home):
+        await dialling.begins()
+        await dialling.begins()
+        assert dialling.at == [start, pytest.approx(start + 3.1)]
+        assert home.last_error == "no answer in 3 s"
+
+
+@pytest.mark.failure(9)
+async def test_a_peer_that_accepts_and_hangs_up_is_not_dialled_in_a_loop(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        dialling.succeeds().close()
+        await dialling.begins()
+        await until(lambda: home.retry_at is not None)
+        assert not home.links
+        assert len(dialling.at) == 1
+        await dialling.begins()
+        assert dialling.at[1] - dialling.at[0] >= 0.1
+
+
+# Streams that wait
+
+
+@pytest.mark.failure(19, 20)
+async def test_the_waiting_list_is_bounded(dialling: Dialling) -> None:
+    home = pool(limits=Limits(waiting_streams=3))
+    first, *rest = [Waiting() for _ in range(4)]
+    assert [home.wait(each) for each in (first, *rest)] == [True, True, True, False]
+    home.leave(first)
+    home.leave(first)
+    assert home.waiting == 2
+    assert home.wait(rest[-1])
+    async with running(home):
+        dialling.succeeds()
+        for each in rest:
+            await each.up.wait()
+    assert first.times == 0, "who has left is not called"
+
+
+async def test_a_stream_that_finds_no_place_may_wait_again(dialling: Dialling) -> None:
+    home = pool()
+
+    class Again(Waiting):
+        def link_up(self) -> None:
+            super().link_up()
+            if self.times < 3:
+                assert home.wait(self)
+
+    waiting = Again()
+    async with running(home):
+        assert home.wait(waiting)
+        theirs = dialling.succeeds()
+        for times in (1, 2):
+            await until(lambda times=times: waiting.times == times)
+            theirs.close()
+            theirs = dialling.succeeds()
+        await until(lambda: waiting.times == 3)
+    assert home.waiting == 0
+
+
+# Links that end
+
+
+@pytest.mark.failure(6)
+@pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["closed", "reset"])
+async def test_a_link_that_the_peer_closed_is_not_used_again(
+    dialling: Dialling, end: Callable[[socket.socket], None]
+) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        gone = home.links[0]
+        end(theirs)
+        await gone.ended.wait()
+        assert home.pick() is None, "also before the pool has been told"
+        waiting = Waiting(home)
+        assert home.wait(waiting)
+        dialling.succeeds()
+        await waiting.up.wait()
+        assert waiting.link is not None
+        assert waiting.link is not gone
+        assert gone.reason is CloseReason.LINK_LOST
+
+
+@pytest.mark.failure(6)
+async def test_a_stream_opened_while_the_end_was_on_its_way_is_told(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        reset(theirs)
+        link = home.pick()
+        assert link is not None
+        link.session.open(Open("web")).owner = owner = Record()
+        home._pump.settle()
+        await link.ended.wait()
+        assert owner.told == ["link_lost"]
+        dialling.succeeds()
+        await until(lambda: home.up)
+
+
+@pytest.mark.failure(6, 18)
+async def test_a_peer_that_resets_right_after_the_handshake(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        reset(dialling.succeeds())
+        await until(lambda: home.last_error is not None or home.retry_at is not None)
+        dialling.succeeds()
+        await until(lambda: home.up)
+        assert (home.last_error, len(dialling.at)) == (None, 2)
+
+
+@pytest.mark.failure(8)
+async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        draining = home.links[0]
+        draining.session.open(Open("web")).owner = owner = Record()
+        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+        await until(lambda: not home.up)
+        assert home.pick() is None
+        dialling.succeeds()
+        await until(lambda: home.up)
+        assert home.pick() is home.links[1]
+        assert owner.told == [], "the stream that is open goes on"
+        assert draining in home.links
+
+
+@pytest.mark.failure(8, 10)
+async def test_draining_takes_no_links_and_dials_none(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        assert home.refuses() is None
+        home.drain()
+        assert home.refuses() is CloseReason.DRAINING
+        assert not home.up
+        theirs.close()
+        await home.links[0].ended.wait()
+        await wait_all_tasks_blocked()
+        assert len(dialling.at) == 1
+
+
+@pytest.mark.failure(1)
+async def test_cancelled_it_ends_its_links_and_leaves_nothing(dialling: Dialling) -> None:
+    before = open_fds()
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        link = home.links[0]
+    assert (link.reason, home.links) == (CloseReason.STOPPED, [])
+    theirs.setblocking(True)
+    goodbye = theirs.recv(100)
+    assert goodbye.endswith(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+    theirs.close()
+    assert open_fds() == before
+
+
+# Two hosts
+
+
+@pytest.mark.failure(9)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+async def test_both_dial_at_once_and_the_limit_is_kept(limit: int) -> None:
+    async with two_hosts(max_per_peer=limit) as (a, b):
+        await until(lambda: a.up and b.up and not a.dialling and not b.dialling)
+        await until(lambda: len(a.links) == len(b.links))
+        assert max(a.most, b.most) <= min(2, limit)
+        waiting = [Waiting(home) for home in (a, b)]
+        for home, each in zip((a, b), waiting, strict=True):
+            link = home.pick()
+            assert link is not None
+            link.session.open(Open("web")).owner = Record()
+            assert each.times == 0
+        assert {link.local_address for link in a.links} == {link.remote_address for link in b.links}
+
+
+async def test_a_link_that_the_peer_dialled_serves_both_directions() -> None:
+    async with two_hosts(needed=(False, True)) as (a, b):
+        waiting = Waiting(a)
+        await until(lambda: a.up and b.up)
+        assert (a.dials, b.dials) == (0, 1)
+        assert a.pick() is a.links[0]
+        assert a.wait(waiting)
+        await wait_all_tasks_blocked()
+        assert (a.links[0].dialled, b.links[0].dialled) == (False, True)
+        a.links[0].session.open(Open("web")).owner = Record()
+        a._pump.settle()
+        await until(lambda: len(b._calls.lanes) == 1)  # type: ignore[attr-defined]
+
+
+@pytest.mark.failure(6)
+async def test_after_a_lost_link_there_is_another_one() -> None:
+    async with two_hosts(max_per_peer=1) as (a, b):
+        await until(lambda: a.up and b.up)
+        link = a.links[0]
+        link.doom(CloseReason.PROTOCOL_ERROR, "a test")
+        a._pump.settle()
+        await until(lambda: a.up and b.up and a.links[0] is not link)
+        assert max(a.most, b.most) == 1

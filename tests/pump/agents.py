@@ -1,0 +1,197 @@
+"""Whole proxies in one trio run, on addresses of the loopback network, and services that the test accepts for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import randint
+from typing import Any
+
+import trio
+
+from proxy.agent import Agent
+from proxy.config import parse
+from tests.pump.rig import End, Kind
+from tests.tools.sockets import PATIENCE, open_fds
+from tests.tools.sockets import parse as parse_address
+
+PORT = 7600
+
+
+class Service:
+    """A service that listens; the test accepts. ``address`` is what ``deliver`` takes."""
+
+    def __init__(self, mesh: Mesh, address: str, backlog: int = 4096) -> None:
+        family, target = parse_address(address)
+        self._mesh = mesh
+        sock = socket.socket(family)
+        sock.setblocking(False)
+        sock.bind(target)
+        sock.listen(backlog)
+        mesh.sockets.append(sock)
+        self.raw = sock
+        self.sock = trio.socket.from_stdlib_socket(sock)
+        self.address = address if family == socket.AF_UNIX else "tcp:{}:{}".format(*sock.getsockname()[:2])
+
+    async def accept(self) -> End:
+        sock, _ = await self.sock.accept()
+        return self._mesh.hold(socket.socket(fileno=sock.detach()))
+
+
+class Mesh:
+    """Hosts by name; ``with`` nothing: `start` runs them until the end of the block that made this.
+
+    Attributes:
+        folder: short, for sockets.
+    """
+
+    def __init__(self, folder: Path, nursery: trio.Nursery, agents: dict[str, Agent]) -> None:
+        self.folder = folder
+        self.agents = agents
+        self.sockets: list[socket.socket] = []
+        self._ends: list[End] = []
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._nursery = nursery
+        self._net = f"127.{randint(1, 254)}.{randint(0, 255)}"
+        self.addresses = {f"host-{letter}": f"{self._net}.{number}:{PORT}" for number, letter in enumerate("abcd", 1)}
+
+    def service(self, name: str = "echo", kind: Kind = "unix", backlog: int = 4096) -> Service:
+        """A service for some host's ``deliver``."""
+        return Service(self, f"unix:{self.folder}/{name}.service" if kind == "unix" else "tcp:127.0.0.1:0", backlog)
+
+    def upstream(self, host: str, name: str, kind: Kind = "unix") -> str:
+        """Where a host listens for callers of a service."""
+        return (
+            f"unix:{self.folder}/{host}-{name}.sock"
+            if kind == "unix"
+            else f"tcp:{self._net}.{10 + sorted(self.addresses).index(host)}:{PORT}"
+        )
+
+    def agent(self, host: str, sections: Mapping[str, Any]) -> Agent:
+        """A proxy, not running yet."""
+        config: dict[str, Any] = {
+            "host": host,
+            "run_dir": str(self.folder / host),
+            "links": {"listen": self.addresses[host], "security": "none"},
+        }
+        for name, section in sections.items():
+            config[name] = {**config.get(name, {}), **section}
+        self.agents[host] = Agent(parse(json.dumps(config), f"{host}.yaml"))
+        return self.agents[host]
+
+    def peers(self, **services: list[str]) -> dict[str, Any]:
+        """The section of that name: ``peers(b=["echo"])``."""
+        return {
+            "peers": {
+                f"host-{letter}": {"address": self.addresses[f"host-{letter}"], "services": names}
+                for letter, names in services.items()
+            }
+        }
+
+    async def start(self, host: str, **sections: Any) -> Agent:
+        """A proxy that runs."""
+        agent = self.agent(host, sections)
+        await self.run(host)
+        return agent
+
+    async def run(self, host: str) -> None:
+        await self._nursery.start(self._run, host)
+
+    async def _run(self, host: str, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as self._scopes[host]:
+            await self.agents[host].run(task_status=task_status)
+
+    def kill(self, host: str) -> None:
+        """Cancel a proxy."""
+        if scope := self._scopes.get(host):
+            self.agents[host].outbound.close()
+            scope.cancel()
+
+    async def pair(self, kind: Kind = "unix", to: Kind = "unix", **more: Any) -> Service:
+        """host-a, through which `call` reaches the service that is returned, which is on host-b."""
+        service = self.service(kind=to)
+        await self.start("host-b", **self.peers(a=[]), services={"echo": {"deliver": service.address}}, **more)
+        upstreams = {"echo": {"listen": self.upstream("host-a", "echo", kind)}}
+        await self.start("host-a", **self.peers(b=["echo"]), upstreams=upstreams, **more)
+        return service
+
+    def call(self, host: str = "host-a", name: str = "echo", kind: Kind = "unix") -> End:
+        """A new caller."""
+        family, target = parse_address(self.upstream(host, name, kind))
+        caller = self.hold(socket.socket(family))
+        caller.raw.setblocking(True)
+        caller.raw.connect(target)
+        caller.raw.setblocking(False)
+        return caller
+
+    def hold(self, sock: socket.socket) -> End:
+        end = End(sock)
+        self._ends.append(end)
+        return end
+
+    def close(self) -> None:
+        for end in self._ends:
+            end.close()
+        for sock in self.sockets:
+            sock.close()
+
+
+@asynccontextmanager
+async def mesh() -> AsyncIterator[Mesh]:
+    """Checks at the end that no descriptor, task or file is left of any proxy, nor a byte of a budget."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
+    folder = Path(tempfile.mkdtemp(prefix="hl-"))
+    agents: dict[str, Agent] = {}
+    try:
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                running = Mesh(folder, nursery, agents)
+                try:
+                    yield running
+                finally:
+                    for host in agents:
+                        running.kill(host)
+                    nursery.cancel_scope.cancel()
+                    running.close()
+        left = [str(path) for path in folder.rglob("*") if path.is_socket() and path.suffix != ".service"]
+        assert left == []
+        for agent in agents.values():
+            check_empty(agent)
+    finally:
+        for agent in agents.values():
+            close_leftovers(agent)
+        shutil.rmtree(folder)
+        # Several proxies in one process put them back in the wrong order.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert trio.lowlevel.current_statistics().tasks_living == tasks
+    assert not set(open_fds()) - set(before)
+
+
+def close_leftovers(agent: Agent) -> None:
+    """So that a test that finds some does not spoil the next."""
+    agent.outbound._sockets.close()
+    agent.pump._epoll.close()  # of one that never ran
+    for watcher in agent.pump._watchers.values():
+        if isinstance(sock := getattr(watcher, "sock", None), socket.socket):
+            sock.close()
+
+
+def check_empty(agent: Agent) -> None:
+    """Nothing of any stream is left."""
+    assert agent.tally.open == 0
+    assert not agent.outbound.calls
+    assert not agent.outbound.splices
+    assert not any(agent.inbound.open.values())
+    pump = agent.pump
+    assert not pump.lanes
+    assert not pump._watchers
+    assert pump.budget.used == 0
+    assert pump.slabs.in_use == 0

@@ -1,0 +1,356 @@
+"""Two pumps in one trio run, joined by a real link, and real sockets whose other ends the test holds."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import trio
+
+from control.messages import StreamDirection
+from proxy.errors import CloseReason
+from proxy.mux.frames import Open
+from proxy.mux.session import Settings
+from proxy.pump.budget import Budget
+from proxy.pump.connecting import Connector
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.lane import Lane
+from proxy.pump.link import Calls, Link
+from proxy.pump.loop import Pump
+from proxy.pump.options import prepare_local
+from tests.tools.sockets import PATIENCE, Ending, abort, open_fds
+
+Kind = Literal["unix", "tcp"]
+KINDS: list[Kind] = ["unix", "tcp"]
+MEMORY = 64 << 20
+REPLAY = 4 << 20
+_PIECE = 65536
+
+
+class End:
+    """A test's end of a connection, in trio's hands. The test may leave it open: the rig closes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.raw = sock
+        self.sock = trio.socket.from_stdlib_socket(sock)
+
+    async def send(self, data: bytes) -> None:
+        """All of it."""
+        view = memoryview(data)
+        while view:
+            view = view[await self.sock.send(view) :]
+
+    async def read(self, length: int) -> bytes:
+        """Exactly so many bytes."""
+        received = bytearray()
+        while len(received) < length:
+            piece = await self.sock.recv(min(_PIECE, length - len(received)))
+            assert piece, f"the stream ended after {len(received)} of {length} bytes"
+            received += piece
+        return bytes(received)
+
+    async def rest(self) -> Ending:
+        """All bytes until the end or the reset, whichever it is."""
+        received = bytearray()
+        try:
+            while piece := await self.sock.recv(_PIECE):
+                received += piece
+        except ConnectionResetError:
+            return Ending(bytes(received), reset=True)
+        return Ending(bytes(received), reset=False)
+
+    def fill(self) -> int:
+        """Send zeros until no more are taken at once; returns how many were."""
+        taken = 0
+        try:
+            while True:
+                taken += self.raw.send(bytes(_PIECE))
+        except BlockingIOError:
+            return taken
+
+    def finish(self) -> None:
+        """Half-close: no more bytes will come."""
+        self.raw.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """Close without an end, as far as the type of socket can."""
+        trio.lowlevel.notify_closing(self.raw)
+        abort(self.raw)
+
+    def close(self) -> None:
+        """Close; cleanly if everything was read."""
+        self.sock.close()
+
+
+def sockets(kind: Kind) -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets."""
+    if kind == "unix":
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        return one, listener.accept()[0]
+
+
+def proxied(kind: Kind) -> tuple[socket.socket, End]:
+    """A connection: the proxy's end, prepared as the proxy prepares it, and the test's."""
+    ours, theirs = sockets(kind)
+    ours.setblocking(False)
+    prepare_local(ours)
+    return ours, End(theirs)
+
+
+async def until(check: Callable[[], object], what: str) -> None:
+    """Wait for what no event tells about."""
+    with trio.move_on_after(PATIENCE):
+        while not check():
+            await trio.sleep(0.001)
+        return
+    raise AssertionError(f"not within {PATIENCE:g} s: {what}")
+
+
+class Record:
+    """An owner (``pump.lane.Owner``) that writes down what it is told."""
+
+    service = "test"
+
+    def __init__(self, direction: StreamDirection) -> None:
+        self.direction: StreamDirection = direction
+        self.opened = trio.Event()
+        self.over = trio.Event()
+        self.reason: CloseReason | None = None
+        self.refused = False
+        self.lane: Lane
+
+    def lane_opened(self, lane: Lane) -> None:
+        assert lane is self.lane
+        self.opened.set()
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        assert not self.over.is_set()
+        self.refused, self.reason = True, reason
+        if sock := lane.surrender(lane):
+            lane.link.pump.close(sock)
+        self.over.set()
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+        assert lane is self.lane
+        assert not self.over.is_set()
+        self.reason = reason
+        self.over.set()
+
+    async def ended(self) -> CloseReason:
+        """Why it ended, once it has."""
+        await self.over.wait()
+        assert self.reason is not None
+        return self.reason
+
+
+class Handover:
+    """Calls (``pump.link.Calls``) that connects every stream to a socket of the test's, in order, at once.
+
+    Attributes:
+        refuse: answer so instead; hold: leave calls unanswered until `release`; bug: raise, with (`owned`) or without
+            an owner for the lane.
+    """
+
+    def __init__(self) -> None:
+        self.kind: Kind = "unix"
+        self.refuse: CloseReason | None = None
+        self.hold = self.bug = False
+        self.bug_owned = True
+        self.records: list[Record] = []
+        self.sockets: list[socket.socket] = []
+        self._held: list[Record] = []
+        self._send, self.next = trio.open_memory_channel[tuple[End, Record]](65536)
+
+    def call(self, lane: Lane, call: Open) -> None:
+        if self.bug and not self.bug_owned:
+            raise RuntimeError("a bug")
+        record = Record("inbound")
+        record.lane = lane
+        lane.owner = record
+        self.records.append(record)
+        if self.bug:
+            raise RuntimeError("a bug")
+        if self.refuse is not None:
+            lane.abort(self.refuse)
+        elif self.hold:
+            self._held.append(record)
+        else:
+            self._deliver(record)
+
+    def release(self) -> None:
+        """Answer the calls that were held."""
+        self.hold, held, self._held = False, self._held, []
+        for record in held:
+            self._deliver(record)
+            record.lane.link.pump.settle()
+
+    def _deliver(self, record: Record) -> None:
+        ours, theirs = proxied(self.kind)
+        self.sockets += (ours, theirs.raw)
+        self._send.send_nowait((theirs, record))
+        record.lane.attach(ours, tcp=self.kind == "tcp")
+        record.lane.start_called()
+
+
+class Host:
+    """A pump and what belongs to it."""
+
+    def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
+        self.pump = Pump(Budget(memory), busy_poll)
+        self.deadlines = Deadlines(self.pump.settle)
+        self.connector = Connector(self.pump, self.deadlines)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            for part in (self.pump, self.deadlines, self.connector):
+                await nursery.start(part.run)
+            task_status.started()
+
+    def link(
+        self, sock: socket.socket, *, dialled: bool, calls: Calls, local: Settings, remote: Settings, replay: int
+    ) -> Link:
+        """Take a connection as a link. The caller dooms it in the end."""
+        sock.setblocking(False)
+        link = Link(
+            self.pump,
+            sock,
+            name="peer/1",
+            peer="peer",
+            dialled=dialled,
+            local=local,
+            remote=remote,
+            replay=replay,
+            calls=calls,
+        )
+        link.start(b"")
+        return link
+
+    def check_empty(self) -> None:
+        """Nothing of any stream or link is left."""
+        pump = self.pump
+        assert not pump.lanes
+        assert not pump._watchers
+        assert not pump._flushers
+        assert not pump._closing
+        assert pump.budget.used == 0
+        assert pump.slabs.in_use == 0
+
+
+class Rig:
+    """Host a calls, host b delivers; ``near`` and ``far`` are the two ends of the one link between them.
+
+    Attributes:
+        near_sock, far_sock: what the link runs on, for tests that cut it.
+    """
+
+    def __init__(self, a: Host, b: Host, settings: Settings, replay: int) -> None:
+        self.a, self.b = a, b
+        self.handover = Handover()
+        self.records: list[Record] = []
+        self.ends: list[End] = []
+        self.sockets: list[socket.socket] = []
+        self.near_sock, self.far_sock = sockets("tcp")
+        self.near = a.link(
+            self.near_sock, dialled=True, calls=self.handover, local=settings, remote=settings, replay=replay
+        )
+        self.far = b.link(
+            self.far_sock, dialled=False, calls=self.handover, local=settings, remote=settings, replay=replay
+        )
+
+    def call(self, kind: Kind = "unix", *, early: bytes = b"") -> tuple[End, Record]:
+        """A caller on host a opens a stream; ``early`` is in its socket already."""
+        ours, caller = proxied(kind)
+        self.sockets.append(ours)
+        if early:
+            caller.raw.send(early)
+        record = Record("outbound")
+        lane = record.lane = self.near.session.open(Open("test"))
+        lane.owner = record
+        lane.attach(ours, tcp=kind == "tcp")
+        lane.start_calling(b"", False)
+        self.a.pump.settle()
+        self.ends.append(caller)
+        self.records.append(record)
+        return caller, record
+
+    async def stream(self, kind: Kind = "unix", to: Kind = "unix", *, early: bytes = b"") -> Stream:
+        """A caller and the service that got it. One call at a time: streams are matched by their order."""
+        self.handover.kind = to
+        caller, outbound = self.call(kind, early=early)
+        service, inbound = await self.handover.next.receive()
+        self.ends.append(service)
+        return Stream(caller, service, outbound, inbound)
+
+    def close(self) -> None:
+        """Close every socket, also after a failure, so that the next test does not see them."""
+        for sock in (*self.handover.sockets, *self.sockets, self.near_sock, self.far_sock):
+            sock.close()
+        for end in self.ends:
+            end.close()
+
+    async def end(self) -> None:
+        """End everything and check that nothing is left."""
+        for link in (self.near, self.far):
+            link.doom(CloseReason.STOPPED)
+            link.pump.settle()
+        for end in self.ends:
+            end.close()
+        for record in self.records + self.handover.records:
+            await record.over.wait()
+        await self.near.ended.wait()
+        await self.far.ended.wait()
+        self.a.check_empty()
+        self.b.check_empty()
+
+
+class Stream:
+    """One stream through both pumps: the test's two ends, and what the two owners were told."""
+
+    def __init__(self, caller: End, service: End, outbound: Record, inbound: Record) -> None:
+        self.caller, self.service = caller, service
+        self.outbound, self.inbound = outbound, inbound
+
+    def ends(self, closer: str) -> tuple[End, End]:
+        """The closer ("caller" or "service") and the other one."""
+        return (self.caller, self.service) if closer == "caller" else (self.service, self.caller)
+
+    async def over(self) -> None:
+        """Return when both sides have been told of the end."""
+        await self.outbound.over.wait()
+        await self.inbound.over.wait()
+
+
+@asynccontextmanager
+async def running(*hosts: Host) -> AsyncIterator[None]:
+    """The pumps of `hosts`, for the time of the block and at most PATIENCE."""
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                await nursery.start(host.run)
+            yield
+            nursery.cancel_scope.cancel()
+    for host in hosts:
+        host.pump.shut_down()
+
+
+@asynccontextmanager
+async def rig(
+    *, credit: int = 256 * 1024, memory: int = MEMORY, replay: int = REPLAY, busy_poll: float = 0.0
+) -> AsyncIterator[Rig]:
+    """Two hosts and their link; checks at the end that no descriptor, task, lane or byte of the budget is left."""
+    before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
+    a, b = Host(memory=memory, busy_poll=busy_poll), Host(memory=memory, busy_poll=busy_poll)
+    async with running(a, b):
+        joined = Rig(a, b, Settings(stream_credit=credit), replay)
+        try:
+            yield joined
+            await joined.end()
+        finally:
+            joined.close()
+    assert not set(open_fds()) - set(before)
+    assert trio.lowlevel.current_statistics().tasks_living == tasks

@@ -1,0 +1,291 @@
+"""Connecting to local services: at once, later, not at all."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from proxy.addresses import Address, TcpAddress, UnixAddress
+from proxy.errors import CloseReason
+from proxy.pump import connecting
+from proxy.pump.connecting import Attempt
+from tests.pump.rig import Host, running, until
+from tests.tools.sockets import open_fds
+
+
+class Outcome:
+    """What one attempt came to."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.sock: socket.socket | None = None
+        self.reason = CloseReason.FINISHED
+        self.detail = ""
+        self.times = 0
+
+    def __call__(self, sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
+        self.times += 1
+        self.sock, self.reason, self.detail = sock, reason, detail
+        self.done.set()
+
+
+class Bench:
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def start(self, address: Address, timeout: float = 10.0) -> tuple[Attempt | None, Outcome]:
+        outcome = Outcome()
+        return self.host.connector.connect(address, timeout, outcome), outcome
+
+    async def connect(self, address: Address, timeout: float = 10.0) -> Outcome:
+        _, outcome = self.start(address, timeout)
+        await outcome.done.wait()
+        assert outcome.times == 1
+        assert (outcome.sock is None) == (outcome.reason is not CloseReason.FINISHED)
+        return outcome
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """Checks at the end that no descriptor is left, neither open nor in the pump."""
+    host, before = Host(), open_fds()
+    async with running(host):
+        yield Bench(host)
+        await until(lambda: not host.connector._threads.borrowed_tokens, "threads that were given up")
+        host.pump.settle()
+        host.check_empty()
+    assert not set(open_fds()) - set(before)
+
+
+def listen(path: Path, backlog: int = 128) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    sock.listen(backlog)
+    return sock
+
+
+async def test_unix(bench: Bench, tmp_path: Path) -> None:
+    with listen(tmp_path / "s"):
+        outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
+        assert outcome.sock is not None
+        with outcome.sock:
+            assert not outcome.sock.getblocking()
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_tcp(bench: Bench, host: str, family: socket.AddressFamily) -> None:
+    with socket.create_server((host, 0), family=family) as listener:
+        outcome = await bench.connect(TcpAddress(host, listener.getsockname()[1]))
+        assert outcome.sock is not None
+        with outcome.sock:
+            assert not outcome.sock.getblocking()
+            assert outcome.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            outcome.sock.send(b"x")
+
+
+async def test_a_host_name(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        outcome = await bench.connect(TcpAddress("localhost", listener.getsockname()[1]))
+        assert outcome.sock is not None
+        outcome.sock.close()
+
+
+async def test_all_addresses_of_a_host_name_are_tried(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        async def getaddrinfo(*args: object, **options: object) -> list[tuple[object, ...]]:
+            return [(0, 0, 0, "", (host, port)) for host in ("127.0.0.2", "::1", "127.0.0.1")]
+
+        monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+        outcome = await bench.connect(TcpAddress("service.test", port))
+        assert outcome.sock is not None
+        assert outcome.sock.getpeername()[0] == "127.0.0.1"
+        outcome.sock.close()
+
+
+async def test_a_host_name_that_stands_for_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*args: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    outcome = await bench.connect(TcpAddress("nowhere.test", 1))
+    assert (outcome.reason, outcome.detail) == (CloseReason.CONNECT_FAILED, "Name or service not known")
+
+
+async def test_a_name_server_that_does_not_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def getaddrinfo(*args: object, **options: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    outcome = await bench.connect(TcpAddress("nowhere.test", 1), timeout=0.05)
+    assert (outcome.reason, outcome.detail) == (
+        CloseReason.CONNECT_TIMEOUT,
+        "nowhere.test was not resolved in 0.05 s",
+    )
+
+
+async def test_refused(bench: Bench, tmp_path: Path) -> None:
+    listen(tmp_path / "dead").close()
+    refused = (CloseReason.CONNECT_FAILED, "Connection refused")
+    outcome = await bench.connect(UnixAddress(str(tmp_path / "dead")))
+    assert (outcome.reason, outcome.detail) == refused
+    outcome = await bench.connect(TcpAddress("127.0.0.1", 1))
+    assert (outcome.reason, outcome.detail) == refused
+
+
+async def test_a_path_that_does_not_exist(bench: Bench, tmp_path: Path) -> None:
+    outcome = await bench.connect(UnixAddress(str(tmp_path / "missing")))
+    assert (outcome.reason, outcome.detail) == (CloseReason.CONNECT_FAILED, "No such file or directory")
+
+
+async def test_no_descriptors(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    with listen(tmp_path / "s"):
+        monkeypatch.setattr(socket, "socket", refuse)
+        outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
+        monkeypatch.undo()
+    assert (outcome.reason, outcome.detail) == (CloseReason.CONNECT_FAILED, "Too many open files")
+
+
+# -------------------------------------------------------------------------------------------------------- full backlogs
+
+
+def fill_backlog(path: Path, stack: ExitStack) -> socket.socket:
+    """A listener whose backlog has no room."""
+    listener = stack.enter_context(listen(path, 0))
+    while True:
+        sock = stack.enter_context(socket.socket(socket.AF_UNIX))
+        sock.setblocking(False)
+        try:
+            sock.connect(str(path))
+        except BlockingIOError:
+            return listener
+
+
+def make_room(listener: socket.socket) -> None:
+    listener.accept()[0].close()
+
+
+@pytest.mark.failure(5, 20)
+async def test_a_full_backlog_is_waited_for(bench: Bench, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = fill_backlog(tmp_path / "s", stack)
+        _, outcome = bench.start(UnixAddress(str(tmp_path / "s")))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not outcome.done.is_set()
+        make_room(listener)
+        await outcome.done.wait()
+        assert outcome.sock is not None
+        assert not outcome.sock.getblocking()
+        outcome.sock.close()
+
+
+@pytest.mark.failure(5, 20)
+async def test_a_backlog_that_stays_full(bench: Bench, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        fill_backlog(tmp_path / "s", stack)
+        outcome = await bench.connect(UnixAddress(str(tmp_path / "s")), timeout=0.05)
+        assert outcome.reason is CloseReason.CONNECT_TIMEOUT
+        assert outcome.detail == "its backlog was full for 0.05 s"
+
+
+@pytest.mark.failure(5)
+async def test_waiting_for_a_thread_counts_as_waiting(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many callers of a service that has stopped accepting: each gives up after its own timeout, not one after the
+    other.
+    """
+    with ExitStack() as stack:
+        listener = fill_backlog(tmp_path / "s", stack)
+        blockers = [bench.start(UnixAddress(str(tmp_path / "s")), 60) for _ in range(connecting.WAITER_THREADS)]
+        outcome = await bench.connect(UnixAddress(str(tmp_path / "s")), timeout=0.05)
+        assert outcome.reason is CloseReason.CONNECT_TIMEOUT
+        for attempt, _ in blockers:
+            assert attempt is not None
+            attempt.cancel()
+        listener.close()
+
+
+@pytest.mark.failure(19)
+async def test_only_so_many_may_wait(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        listener = fill_backlog(tmp_path / "s", stack)
+        outcomes = []
+        for number in range(connecting.WAITERS + 2):
+            outcomes.append(bench.start(UnixAddress(str(tmp_path / "s")), 60)[1])
+            if number % 100 == 0:
+                await trio.testing.wait_all_tasks_blocked()
+        await trio.testing.wait_all_tasks_blocked()
+        over = [outcome for outcome in outcomes if outcome.done.is_set()]
+        listener.close()
+        assert [outcome.reason for outcome in over] == [CloseReason.OVERLOADED] * 2
+        for outcome in outcomes:
+            await outcome.done.wait()
+
+
+# -------------------------------------------------------------------------------------------------------- TCP, slowly
+
+
+def deaf() -> tuple[ExitStack, TcpAddress]:
+    """A TCP address that answers no SYN: its backlog is full."""
+    stack = ExitStack()
+    listener = stack.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    address = listener.getsockname()
+    for _ in range(3):
+        sock = stack.enter_context(socket.socket())
+        sock.setblocking(False)
+        sock.connect_ex(address)
+    return stack, TcpAddress(*address)
+
+
+async def test_no_answer(bench: Bench) -> None:
+    stack, address = deaf()
+    with stack:
+        outcome = await bench.connect(address, timeout=0.05)
+        assert (outcome.reason, outcome.detail) == (CloseReason.CONNECT_TIMEOUT, "no answer in 0.05 s")
+
+
+async def test_giving_up(bench: Bench, tmp_path: Path) -> None:
+    """Cancelled in each of its states, an attempt tells nobody and leaves nothing (the fixture counts)."""
+    stack, address = deaf()
+    with stack:
+        listener = fill_backlog(tmp_path / "s", stack)
+        connecting_attempt, first = bench.start(address)
+        waiting_attempt, second = bench.start(UnixAddress(str(tmp_path / "s")))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        for attempt in (connecting_attempt, waiting_attempt):
+            assert attempt is not None
+            attempt.cancel()
+            attempt.cancel()
+        listener.close()
+        assert (first.times, second.times) == (0, 0)
+
+
+@pytest.mark.failure(18)
+async def test_a_bug_in_who_gets_the_socket(bench: Bench) -> None:
+    def fail(sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
+        failed.set()
+        if sock is not None:
+            sock.close()
+        raise RuntimeError("a bug")
+
+    failed = trio.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = TcpAddress("127.0.0.1", listener.getsockname()[1])
+        bench.host.connector.connect(address, 10, fail)
+        await failed.wait()
+        outcome = await bench.connect(address)
+        assert outcome.sock is not None
+        outcome.sock.close()

@@ -1,0 +1,312 @@
+"""Streams through two pumps, between real sockets: bytes, back-pressure, bugs. Ends are in test_ends.py."""
+
+from __future__ import annotations
+
+import socket
+from itertools import product
+from random import Random
+
+import pytest
+import trio
+
+from proxy.errors import CloseReason
+from proxy.mux.replay import HIGH_WATER
+from proxy.pump.lane import EARLY_LIMIT, Lane
+from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
+
+CREDIT = 64 * 1024
+SIZES = [1, 2, 63, 64, 1500, 16383, 16384, 16385, 65535, 65536, 65537, 262144, 1 << 20]
+
+
+@pytest.mark.parametrize(("kind", "to"), list(product(KINDS, KINDS)))
+async def test_a_conversation(kind: Kind, to: Kind) -> None:
+    async with rig() as joined:
+        stream = await joined.stream(kind, to)
+        for size in (1, 64, 1000, 20_000):
+            request, answer = bytes([size % 251]) * size, bytes([size % 241]) * size
+            await stream.caller.send(request)
+            assert await stream.service.read(size) == request
+            await stream.service.send(answer)
+            assert await stream.caller.read(size) == answer
+
+
+@pytest.mark.failure(16)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_speaks_first_is_heard_at_once(kind: Kind) -> None:
+    """The caller has said nothing at all."""
+    async with rig() as joined:
+        stream = await joined.stream(kind, kind)
+        await stream.service.send(b"220 welcome")
+        assert await stream.caller.read(11) == b"220 welcome"
+
+
+async def test_early_bytes_travel_with_the_call() -> None:
+    async with rig() as joined:
+        stream = await joined.stream(early=b"PING")
+        assert stream.outbound.lane.bytes_sent == 4
+        assert await stream.service.read(4) == b"PING"
+        await stream.outbound.opened.wait()
+        assert stream.outbound.lane.early is None
+
+
+async def test_early_bytes_are_bounded_until_the_far_side_answers() -> None:
+    async with rig() as joined:
+        joined.handover.hold = True
+        caller, record = joined.call()
+        sent = caller.fill()
+        assert sent > EARLY_LIMIT
+        await until(lambda: record.lane.bytes_sent == EARLY_LIMIT, "early bytes sent")
+        assert record.lane.early is not None
+        assert len(record.lane.early) == EARLY_LIMIT
+        [lane] = joined.far.session.streams.values()
+        await until(lambda: lane.buffered == EARLY_LIMIT, "early bytes kept")
+        assert joined.b.pump.budget.used == EARLY_LIMIT
+        joined.handover.release()
+        service, _ = await joined.handover.next.receive()
+        joined.ends.append(service)
+        assert await service.read(sent) == bytes(sent)
+
+
+async def test_what_a_refused_caller_said_is_kept_for_another_try() -> None:
+    async with rig() as joined:
+        joined.handover.refuse = CloseReason.CONNECT_FAILED
+        _caller, record = joined.call(early=b"keep this")
+        assert await record.ended() is CloseReason.CONNECT_FAILED
+        assert record.refused
+        assert record.lane.early == b"keep this"
+
+
+# -------------------------------------------------------------------------------------------------------------- bytes
+
+
+async def send_pieces(end: End, payload: bytes, random: Random) -> None:
+    view = memoryview(payload)
+    while view:
+        size = random.choice((1, 17, 1000, 30_000, 200_000))
+        await end.send(view[:size])
+        view = view[size:]
+        if random.random() < 0.3:
+            await trio.lowlevel.checkpoint()
+    end.finish()
+
+
+async def receive_slowly(end: End, expected: bytes, random: Random) -> None:
+    received = bytearray()
+    while piece := await end.sock.recv(random.choice((1, 100, 5000, 65536, 1 << 20))):
+        received += piece
+        if random.random() < 0.2:
+            await trio.sleep(random.choice((0, 0.001, 0.003)))
+    assert received == expected
+
+
+@pytest.mark.failure(19, 20)
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_byte_arrives_in_order(seed: int) -> None:
+    """24 streams, sizes from 1 B to 1 MiB both ways at once, writers and readers at their own pace."""
+    random = Random(seed)
+    async with rig(credit=CREDIT) as joined, trio.open_nursery() as nursery:
+        for number in range(24):
+            stream = await joined.stream(random.choice(KINDS), random.choice(KINDS))
+            for one, other in ((stream.caller, stream.service), (stream.service, stream.caller)):
+                payload = random.randbytes(random.choice(SIZES[number % 4 :: 2]))
+                nursery.start_soon(send_pieces, one, payload, Random(random.random()))
+                nursery.start_soon(receive_slowly, other, payload, Random(random.random()))
+    assert {record.reason for record in joined.records} == {CloseReason.FINISHED}
+
+
+async def test_streams_are_counted_in_bytes() -> None:
+    async with rig(credit=CREDIT) as joined:
+        stream = await joined.stream()
+        payload = bytes(300_000)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.caller.send, payload)
+            assert await stream.service.read(len(payload)) == payload
+        assert stream.outbound.lane.bytes_sent == stream.inbound.lane.bytes_received == len(payload)
+        assert stream.outbound.lane.bytes_received == stream.inbound.lane.bytes_sent == 0
+
+
+# ------------------------------------------------------------------------------------------------------ back-pressure
+
+
+async def fill(joined: Rig, stream: Stream, closer: str) -> int:
+    """Write until nothing more is taken anywhere on the way; returns the bytes written."""
+    writer, _ = stream.ends(closer)
+    outbound, inbound = stream.outbound.lane, stream.inbound.lane
+    sender, receiver = (outbound, inbound) if closer == "caller" else (inbound, outbound)
+    written = 0
+
+    def full() -> bool:
+        nonlocal written
+        more = writer.fill()
+        written += more
+        return not more and sender.credit == 0 and receiver.buffered > CREDIT // 2
+
+    await until(full, "no credit left")
+    return written
+
+
+@pytest.mark.failure(4, 19, 20)
+@pytest.mark.parametrize("closer", ["caller", "service"])
+async def test_a_slow_reader_stalls_its_own_stream_only(closer: str) -> None:
+    async with rig(credit=CREDIT) as joined:
+        stalled, other = await joined.stream(), await joined.stream()
+        written = await fill(joined, stalled, closer)
+        receiver = (stalled.inbound if closer == "caller" else stalled.outbound).lane
+        budget = receiver.link.pump.budget
+        assert 0 < receiver.buffered <= CREDIT, "what the proxy holds is bounded by the credit"
+        assert budget.used == receiver.buffered
+        for _ in range(50):
+            await other.caller.send(b"x" * 1000)
+            assert await other.service.read(1000) == b"x" * 1000
+            await other.service.send(b"y" * 1000)
+            assert await other.caller.read(1000) == b"y" * 1000
+        _, reader = stalled.ends(closer)
+        assert await reader.read(written) == bytes(written)
+        await until(lambda: budget.used == 0, "the budget given back")
+
+
+@pytest.mark.failure(5)
+async def test_both_sides_write_without_reading_and_the_link_goes_on() -> None:
+    """More than all buffers hold, in both directions of many streams at once."""
+    async with rig(credit=CREDIT) as joined:
+        other = await joined.stream()
+        streams = [await joined.stream() for _ in range(8)]
+        written = []
+        for stream in streams:
+            written.append([await fill(joined, stream, closer) for closer in ("caller", "service")])
+        await other.caller.send(b"still here?")
+        assert await other.service.read(11) == b"still here?"
+        for stream, (up, down) in zip(streams, written, strict=True):
+            assert await stream.service.read(up) == bytes(up)
+            assert await stream.caller.read(down) == bytes(down)
+
+
+@pytest.mark.failure(19, 20)
+async def test_a_link_that_takes_nothing_stops_the_callers() -> None:
+    """The peer reads nothing: what this host holds for the link stays within its bound, and all of it arrives later."""
+    async with rig() as joined:
+        streams = [await joined.stream() for _ in range(40)]
+        joined.b.pump.release(joined.far_sock)
+        written = [0] * len(streams)
+
+        def full() -> bool:
+            more = [stream.caller.fill() for stream in streams]
+            written[:] = map(sum, zip(written, more, strict=True))
+            return not any(more) and joined.near.congested
+
+        await until(full, "everything full")
+        assert joined.near.session.out.unsent <= HIGH_WATER + 2 * 65536
+        joined.b.pump.watch(joined.far_sock, joined.far, 1)
+        for stream, total in zip(streams, written, strict=True):
+            assert await stream.service.read(total) == bytes(total)
+
+
+@pytest.mark.failure(19)
+async def test_over_the_budget_that_stream_is_reset() -> None:
+    memory = 3 * CREDIT
+    async with rig(credit=CREDIT, memory=memory) as joined:
+        streams = [await joined.stream("tcp", "unix") for _ in range(6)]
+        for stream in streams:
+            stream.service.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        resets: list[End] = []
+        async with trio.open_nursery() as nursery:
+            for stream in streams:
+                nursery.start_soon(_write_until_reset, stream.caller, resets)
+            await until(lambda: resets, "one reset")
+            nursery.cancel_scope.cancel()
+        assert joined.b.pump.budget.used <= memory
+        over = [stream for stream in streams if stream.outbound.over.is_set()]
+        assert 0 < len(over) < len(streams)
+        assert [stream.caller for stream in over if stream.caller in resets]
+        for stream in over:
+            await stream.over()
+            assert stream.outbound.reason is stream.inbound.reason is CloseReason.OVER_BUDGET
+        others = await joined.stream()
+        await others.caller.send(b"the link goes on")
+        assert await others.service.read(16) == b"the link goes on"
+
+
+async def _write_until_reset(end: End, resets: list[End]) -> None:
+    try:
+        while True:
+            await end.send(bytes(65536))
+    except ConnectionResetError:
+        resets.append(end)
+    except BrokenPipeError:
+        pass
+
+
+# --------------------------------------------------------------------------------------------------------------- bugs
+
+
+async def check_only_that_one_ends(joined: Rig, victim: Stream, other: Stream) -> None:
+    await victim.over()
+    await other.caller.send(b"still here?")
+    assert await other.service.read(11) == b"still here?"
+    assert not joined.near.ended.is_set()
+
+
+def break_method(monkeypatch: pytest.MonkeyPatch, name: str, victim: Lane) -> None:
+    """Make a method of one lane raise what nobody expects."""
+    real = getattr(Lane, name)
+
+    def method(self: Lane, *args: object) -> object:
+        if self is victim:
+            raise RuntimeError("a bug")
+        return real(self, *args)
+
+    monkeypatch.setattr(Lane, name, method)
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize("name", ["ready", "_read", "on_eof", "update"])
+async def test_a_bug_while_reading_one_caller_costs_that_stream_only(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig() as joined:
+        victim, other = await joined.stream(), await joined.stream()
+        break_method(monkeypatch, name, victim.outbound.lane)
+        victim.caller.fill()
+        victim.caller.finish()
+        await check_only_that_one_ends(joined, victim, other)
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize("name", ["on_data", "on_full", "on_fin"])
+async def test_a_bug_while_handling_a_peers_frame_costs_that_stream_only(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with rig(credit=CREDIT) as joined:
+        victim, other = await joined.stream(), await joined.stream()
+        break_method(monkeypatch, name, victim.inbound.lane)
+        async with trio.open_nursery() as nursery:
+            if name == "on_fin":
+                victim.caller.finish()
+            else:
+                nursery.start_soon(_write_until_reset, victim.caller, [])
+            await check_only_that_one_ends(joined, victim, other)
+
+
+@pytest.mark.failure(18)
+async def test_a_bug_when_the_link_has_room_again_costs_that_stream_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig(credit=CREDIT) as joined:
+        victim, other = await joined.stream(), await joined.stream()
+        await fill(joined, victim, "caller")
+        break_method(monkeypatch, "resume", victim.outbound.lane)
+        while not victim.outbound.over.is_set():
+            await victim.service.sock.recv(65536)
+        await check_only_that_one_ends(joined, victim, other)
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize("owned", [True, False])
+async def test_a_bug_in_delivery_refuses_that_stream_only(owned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig() as joined:
+        other = await joined.stream()
+        joined.handover.bug_owned = owned
+        joined.handover.bug = True
+        _caller, record = joined.call()
+        assert await record.ended() is CloseReason.CONNECT_FAILED
+        joined.handover.bug = False
+        await other.caller.send(b"still here?")
+        assert await other.service.read(11) == b"still here?"

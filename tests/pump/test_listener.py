@@ -1,0 +1,172 @@
+"""Accepting local connections."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio.testing
+
+from proxy.pump.listener import BURST, Listener
+from tests.pump.rig import Host, running, until
+from tests.tools.sockets import open_fds
+
+
+class Door:
+    """A listener, and what came through it."""
+
+    def __init__(self, host: Host, path: Path, accepted: Callable[[socket.socket], None] | None = None) -> None:
+        self.host = host
+        self.path = path
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.setblocking(False)
+        self.sock.bind(str(path))
+        self.sock.listen(1000)
+        self.accepted: list[socket.socket] = []
+        self.clients: list[socket.socket] = []
+        self.listener = Listener(host.pump, host.deadlines, self.sock, f"unix:{path}", accepted or self.accepted.append)
+
+    def call(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        self.clients.append(client)
+        client.connect(str(self.path))
+        return client
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    before, host = open_fds(), Host()
+    async with running(host):
+        door = Door(host, tmp_path / "s")
+        yield door
+        door.listener.stop()
+        door.listener.stop()
+        host.check_empty()
+        for sock in (door.sock, *door.accepted, *door.clients):
+            sock.close()
+    assert not set(open_fds()) - set(before)
+
+
+async def test_gives_connections_that_do_not_block(door: Door) -> None:
+    door.call().send(b"hello")
+    await until(lambda: door.accepted, "accepted")
+    [sock] = door.accepted
+    assert not sock.getblocking()
+    assert sock.recv(10) == b"hello"
+
+
+async def test_more_than_a_burst(door: Door) -> None:
+    for _ in range(3 * BURST):
+        door.call()
+    await until(lambda: len(door.accepted) == 3 * BURST, "all")
+
+
+async def test_a_burst_is_bounded(door: Door) -> None:
+    for _ in range(2 * BURST):
+        door.call()
+    door.listener.ready(1)
+    assert len(door.accepted) <= BURST
+
+
+async def test_after_stop_nothing_is_accepted(door: Door) -> None:
+    door.listener.stop()
+    door.call()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert door.accepted == []
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, open_fds())) + 1, hard))
+    spares = []
+    try:
+        while True:
+            spares.append(socket.socket())
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for spare in spares:
+            spare.close()
+
+
+@pytest.mark.failure(1)
+async def test_descriptors_run_out_and_come_back(door: Door, logs: list[MutableMapping[str, Any]]) -> None:
+    """It says so, does not spin meanwhile, and takes the callers in that waited."""
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+    door.clients += clients
+    with no_more_descriptors():
+        for client in clients:
+            client.connect(str(door.path))
+        await until(lambda: logs, "the complaint")
+        assert door.accepted == []
+    assert logs[0] == {
+        "event": "cannot accept a connection",
+        "log_level": "error",
+        "listen": f"unix:{door.path}",
+        "error": "Too many open files",
+        "retry_in_s": 0.1,
+    }
+    await until(lambda: len(door.accepted) == 3, "all that waited")
+    assert len(logs) < 10
+
+
+async def test_stopped_during_a_pause(door: Door, logs: list[MutableMapping[str, Any]]) -> None:
+    client = socket.socket(socket.AF_UNIX)
+    door.clients.append(client)
+    with no_more_descriptors():
+        client.connect(str(door.path))
+        await until(lambda: logs, "the complaint")
+        door.listener.stop()
+    await until(lambda: not door.host.deadlines._queue, "the end of the pause")
+    assert door.accepted == []
+
+
+async def test_a_caller_that_is_gone_already_is_passed_over(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = door.listener._sock
+
+    class Flaky:
+        failed = False
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if not self.failed:
+                self.failed = True
+                raise ConnectionAbortedError
+            return real.accept()
+
+        def fileno(self) -> int:
+            return real.fileno()
+
+    monkeypatch.setattr(door.listener, "_sock", Flaky())
+    door.call()
+    await until(lambda: door.accepted, "accepted")
+    monkeypatch.undo()
+
+
+@pytest.mark.failure(1, 18)
+async def test_a_bug_with_one_caller_does_not_stop_the_others(tmp_path: Path) -> None:
+    host = Host()
+    accepted: list[socket.socket] = []
+
+    def take(sock: socket.socket) -> None:
+        accepted.append(sock)
+        if len(accepted) == 1:
+            raise RuntimeError("a bug")
+
+    async with running(host):
+        door = Door(host, tmp_path / "s", take)
+        for _ in range(3):
+            door.call()
+        await until(lambda: len(accepted) == 3, "all")
+        door.listener.stop()
+        for sock in (door.sock, *accepted, *door.clients):
+            sock.close()

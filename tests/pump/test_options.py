@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from proxy.pump.options import disarm_reset, peer_uid, prepare_local
+
+NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
+SENT = bytes(range(256)) * 4096
+
+
+@contextmanager
+def tcp_pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as accepted:
+            client.settimeout(20)
+            accepted.settimeout(20)
+            yield client, accepted
+
+
+def fill(sock: socket.socket) -> int:
+    """Send ``SENT`` until the kernel takes no more; returns the bytes that it took."""
+    sock.setblocking(False)
+    taken = 0
+    while taken < len(SENT):
+        try:
+            taken += sock.send(memoryview(SENT)[taken:])
+        except BlockingIOError:
+            break
+    return taken
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Until the end. Raises ConnectionResetError if that is a reset."""
+    received = bytearray()
+    while piece := sock.recv(65536):
+        received += piece
+    return bytes(received)
+
+
+# ------------------------------------------------------------------------------------------------------------ closing
+
+
+@pytest.mark.failure(3)
+def test_closed_without_more_ado_a_tcp_socket_resets() -> None:
+    with tcp_pair() as (ours, theirs):
+        prepare_local(ours)
+        ours.sendall(b"half a mess")
+        ours.close()
+        with pytest.raises(ConnectionResetError):
+            read_all(theirs)
+
+
+@pytest.mark.failure(2)
+def test_disarmed_it_ends_cleanly_with_every_byte_delivered() -> None:
+    """Also those that were still in our kernel when it was closed."""
+    with tcp_pair() as (ours, theirs):
+        prepare_local(ours)
+        taken = fill(ours)
+        disarm_reset(ours)
+        ours.close()
+        assert read_all(theirs) == SENT[:taken]
+
+
+@pytest.mark.failure(2)
+def test_half_close_is_clean_while_the_reset_is_armed() -> None:
+    with tcp_pair() as (ours, theirs):
+        prepare_local(ours)
+        ours.sendall(b"request")
+        ours.shutdown(socket.SHUT_WR)
+        assert read_all(theirs) == b"request"
+        theirs.sendall(b"response")
+        theirs.close()
+        assert read_all(ours) == b"response"
+
+
+@pytest.mark.failure(3)
+def test_closed_armed_after_a_half_close_it_still_resets() -> None:
+    """So an abort after our end was sent is told apart from one that went well, until both ends are through."""
+    with tcp_pair() as (ours, theirs):
+        prepare_local(ours)
+        ours.shutdown(socket.SHUT_WR)
+        assert read_all(theirs) == b""
+        ours.close()
+        with pytest.raises(ConnectionError):
+            for _ in range(2):
+                theirs.sendall(b"x")
+
+
+HOLDER = """
+import socket, sys
+from proxy.pump.options import disarm_reset, prepare_local
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+prepare_local(sock)
+if sys.argv[2] == "disarmed":
+    disarm_reset(sock)
+sock.sendall(b"half a mess.")
+sys.stdin.read()
+"""
+
+
+def killed(how: str) -> bytes:
+    """What the peer of a process reads that held a connection and was killed with kill -9."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        argv = [sys.executable, "-c", HOLDER, str(listener.getsockname()[1]), how]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+            listener.settimeout(20)
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(20)
+                assert peer.recv(12, socket.MSG_WAITALL) == b"half a mess."
+                process.kill()
+                process.wait()
+                return read_all(peer)
+
+
+@pytest.mark.failure(3)
+def test_a_killed_proxy_leaves_resets_behind() -> None:
+    with pytest.raises(ConnectionResetError):
+        killed("armed")
+
+
+def test_without_the_option_the_same_would_look_like_a_clean_end() -> None:
+    assert killed("disarmed") == b""
+
+
+# -------------------------------------------------------------------------------------------------------- other options
+
+
+def test_tcp_sends_small_messages_at_once() -> None:
+    with tcp_pair() as (ours, _):
+        prepare_local(ours)
+        assert ours.getsockopt(*NODELAY) == 1
+
+
+def test_sockets_accepted_from_a_prepared_listener_are_prepared() -> None:
+    """From birth, before anybody has called accept."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        prepare_local(listener)
+        with socket.create_connection(listener.getsockname()) as client:
+            accepted, _ = listener.accept()
+            assert accepted.getsockopt(*NODELAY) == 1
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_unix_sockets_are_left_as_they_are() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        options = [(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF, socket.SO_LINGER)]
+        before = [ours.getsockopt(*option) for option in options]
+        prepare_local(ours)
+        disarm_reset(ours)
+        assert [ours.getsockopt(*option) for option in options] == before
+        ours.sendall(b"bytes")
+        ours.close()
+        assert read_all(theirs) == b"bytes"
+
+
+def test_peer_uid_of_a_unix_socket() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer_uid(ours) == os.geteuid()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root (another user's process needs it)")
+def test_peer_uid_is_the_callers() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
+        listener.bind(f"\0hostlane-test-peer-uid-{os.getpid()}")
+        listener.listen()
+        os.seteuid(65534)
+        try:
+            client.connect(listener.getsockname())
+        finally:
+            os.seteuid(0)
+        with listener.accept()[0] as accepted:
+            assert peer_uid(accepted) == 65534

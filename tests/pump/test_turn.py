@@ -1,0 +1,272 @@
+"""The common case by itself: what it does, and what it hands back. A compiled twin has to pass the same tests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from random import Random
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from typing import Any, cast
+
+import pytest
+
+from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, Kind, encode
+from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
+from proxy.pump import turn
+
+CREDIT = 10 * CHUNK
+GRANT_BELOW = 1000
+
+
+class FakeLane:
+    """What the turn touches of a lane, and a diary of the calls that it makes."""
+
+    def __init__(self, out: ReplayBuffer, stream_id: int) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.ours.setblocking(False)
+        self.theirs.setblocking(False)
+        self.out = out
+        self.word = stream_id << 24
+        self.credit = self.allow = CREDIT
+        self.recv_into, self.send = self.ours.recv_into, self.ours.send
+        self.calls: list[tuple[Any, ...]] = []
+
+    @property
+    def fd(self) -> int:
+        return self.ours.fileno()
+
+    def guard(self, action: Callable[..., None], *args: Any) -> None:
+        action(*args)
+
+    def on_recv_error(self, error: OSError) -> None:
+        self.calls.append(("on_recv_error", type(error)))
+
+    def on_eof(self) -> None:
+        self.calls.append(("on_eof",))
+
+    def leave_plain_flow(self, length: int) -> None:
+        self.calls.append(("leave_plain_flow", length))
+
+    def on_send_error(self, error: OSError, data: memoryview) -> None:
+        self.calls.append(("on_send_error", type(error), bytes(data)))
+
+    def on_full(self, data: memoryview) -> None:
+        self.calls.append(("on_full", bytes(data)))
+
+
+class Desk:
+    """Lanes on one out-buffer, and a turn at a time."""
+
+    def __init__(self) -> None:
+        self.touched: list[ReplayBuffer] = []
+        self.out = ReplayBuffer(SlabPool(), self.touched, 4 << 20)
+        self.lanes = [FakeLane(self.out, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
+
+    def collect(self, *events: tuple[int, int]) -> list[tuple[int, int]]:
+        rest: list[tuple[int, int]] = []
+        turn.collect(list(events), cast(Any, {lane.fd: lane for lane in self.lanes}), self.touched, rest)
+        return rest
+
+    def sent(self) -> bytes:
+        """What the out-buffer holds, which is then sent."""
+        data = bytes(self.out.unsent_view())
+        self.out.sent += len(data)
+        return data
+
+    def deliver(self, frames: bytes, *, end: int | None = None, grant_below: int = GRANT_BELOW) -> int:
+        buf = bytearray(frames)
+        flow = cast(Any, {lane.word >> 24: lane for lane in self.lanes})
+        with memoryview(buf) as mem:
+            return turn.deliver(flow, grant_below, buf, mem, 0, len(frames) if end is None else end)
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    for lane in desk.lanes:
+        lane.ours.close()
+        lane.theirs.close()
+    desk.out.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- collect
+
+
+def test_each_ready_socket_gives_one_frame(desk: Desk) -> None:
+    one, two, three = desk.lanes
+    one.theirs.send(b"first")
+    three.theirs.send(b"x" * 1000)
+    two.theirs.send(b"not looked at")
+    assert desk.collect((three.fd, EPOLLIN), (one.fd, EPOLLIN)) == []
+    assert desk.sent() == encode(Kind.DATA, 0xFFFFFFFF, b"x" * 1000) + encode(Kind.DATA, 1, b"first")
+    assert (one.credit, two.credit, three.credit) == (CREDIT - 5, CREDIT, CREDIT - 1000)
+    assert one.calls == two.calls == three.calls == []
+
+
+def test_the_out_buffer_is_touched_once(desk: Desk) -> None:
+    for lane in desk.lanes:
+        lane.theirs.send(b"x")
+    desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes))
+    assert desk.touched == [desk.out]
+    assert desk.out.dirty
+
+
+@pytest.mark.parametrize("mask", [EPOLLOUT, EPOLLIN | EPOLLOUT, EPOLLIN | EPOLLHUP, EPOLLERR, EPOLLHUP])
+def test_anything_but_readable_is_handed_back(desk: Desk, mask: int) -> None:
+    lane = desk.lanes[0]
+    lane.theirs.send(b"x")
+    assert desk.collect((lane.fd, mask)) == [(lane.fd, mask)]
+    assert desk.sent() == b""
+    assert desk.touched == []
+
+
+def test_descriptors_of_no_lane_are_handed_back_in_order(desk: Desk) -> None:
+    lane = desk.lanes[0]
+    lane.theirs.send(b"x")
+    assert desk.collect((9999, EPOLLIN), (lane.fd, EPOLLIN), (9998, EPOLLIN)) == [(9999, EPOLLIN), (9998, EPOLLIN)]
+    assert desk.sent() == encode(Kind.DATA, 1, b"x")
+
+
+@pytest.mark.failure(20)
+def test_no_room_is_handed_back_and_nothing_is_read(desk: Desk) -> None:
+    lane = desk.lanes[0]
+    lane.theirs.send(b"x")
+    desk.out.limit = -1
+    assert desk.collect((lane.fd, EPOLLIN)) == [(lane.fd, EPOLLIN)]
+    assert lane.ours.recv(10) == b"x"
+
+
+def test_end_and_reset_are_told_and_write_nothing(desk: Desk) -> None:
+    ended, reset, empty = desk.lanes
+    ended.theirs.close()
+    reset.ours.send(b"unread")
+    reset.theirs.close()
+    desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes))
+    assert ended.calls == [("on_eof",)]
+    assert reset.calls == [("on_recv_error", ConnectionResetError)]
+    assert empty.calls == [("on_recv_error", BlockingIOError)]
+    assert desk.out.end == 0
+    assert desk.touched == []
+
+
+@pytest.mark.parametrize(("size", "left"), [(CHUNK - 1, 0), (CHUNK, 0), (CHUNK + 1, 1), (3 * CHUNK, 2 * CHUNK)])
+def test_a_whole_chunk_is_bulk(desk: Desk, size: int, left: int) -> None:
+    lane = desk.lanes[0]
+    lane.theirs.send(bytes(size))
+    desk.collect((lane.fd, EPOLLIN))
+    assert desk.sent() == encode(Kind.DATA, 1, bytes(size - left))
+    assert lane.calls == ([("leave_plain_flow", CHUNK)] if size >= CHUNK else [])
+
+
+@pytest.mark.parametrize(("credit", "leaves"), [(CHUNK + 10, False), (CHUNK + 9, True)])
+def test_a_lane_leaves_when_less_than_a_chunk_of_credit_is_left(desk: Desk, credit: int, leaves: bool) -> None:
+    lane = desk.lanes[0]
+    lane.credit = credit
+    lane.theirs.send(bytes(10))
+    desk.collect((lane.fd, EPOLLIN))
+    assert lane.credit == credit - 10
+    assert lane.calls == ([("leave_plain_flow", 10)] if leaves else [])
+
+
+@pytest.mark.failure(20)
+def test_a_slab_is_filled_to_its_limit_and_not_beyond(desk: Desk) -> None:
+    lane = desk.lanes[0]
+    lane.credit = 1 << 30
+    random, expected = Random(1), b""
+    while True:
+        piece = random.randbytes(random.randrange(1, CHUNK))
+        lane.theirs.send(piece)
+        if desk.collect((lane.fd, EPOLLIN)):
+            break
+        expected += encode(Kind.DATA, 1, piece)
+    assert SLAB_SIZE - CHUNK - HEADER_SIZE < desk.out.pos <= SLAB_SIZE
+    assert desk.sent() == expected
+
+
+# ------------------------------------------------------------------------------------------------------------- deliver
+
+
+def test_plain_frames_go_to_their_sockets(desk: Desk) -> None:
+    one, two, three = desk.lanes
+    frames = b"".join(
+        encode(Kind.DATA, stream_id, data)
+        for stream_id, data in ((1, b"a"), (0xFFFFFFFF, b"b" * 500), (1, b"c"), (3, b""))
+    )
+    assert desk.deliver(frames) == len(frames)
+    assert (one.theirs.recv(10), three.theirs.recv(1000)) == (b"ac", b"b" * 500)
+    assert (one.allow, two.allow, three.allow) == (CREDIT - 2, CREDIT, CREDIT - 500)
+    assert one.calls == two.calls == three.calls == []
+
+
+def test_frames_may_come_in_pieces(desk: Desk) -> None:
+    first, second = encode(Kind.DATA, 1, b"whole"), encode(Kind.DATA, 3, b"second")
+    for end in range(len(first), len(first + second)):
+        assert desk.deliver(first + second, end=end) == len(first)
+    assert desk.lanes[1].allow == CREDIT
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DATA])
+def test_every_other_frame_is_handed_back(desk: Desk, kind: Kind) -> None:
+    frames = encode(Kind.DATA, 1, b"plain") + encode(kind, 1, b"other") + encode(Kind.DATA, 1, b"behind it")
+    assert desk.deliver(frames) == 8 + 5
+    assert desk.lanes[0].theirs.recv(100) == b"plain"
+
+
+def test_data_of_a_stream_that_is_not_in_plain_flow_is_handed_back(desk: Desk) -> None:
+    assert desk.deliver(encode(Kind.DATA, 5, b"x")) == 0
+    assert desk.deliver(encode(Kind.DATA, 0, b"x")) == 0
+
+
+@pytest.mark.parametrize(("allow", "handled"), [(GRANT_BELOW + 10, True), (GRANT_BELOW + 9, False), (9, False)])
+def test_a_frame_after_which_credit_is_due_is_handed_back(desk: Desk, allow: int, handled: bool) -> None:
+    lane = desk.lanes[0]
+    lane.allow = allow
+    frame = encode(Kind.DATA, 1, bytes(10))
+    assert desk.deliver(frame) == (len(frame) if handled else 0)
+    assert lane.allow == (allow - 10 if handled else allow)
+
+
+@pytest.mark.failure(20)
+def test_what_a_socket_does_not_take_is_told_and_the_next_stream_is_served(desk: Desk) -> None:
+    full, other = desk.lanes[:2]
+    full.allow = other.allow = 1 << 30
+    taken = 0
+    while not full.calls:
+        assert desk.deliver(encode(Kind.DATA, 1, bytes(10_000))) == 10_008
+        taken += 10_000
+    frames = encode(Kind.DATA, 1, b"more") + encode(Kind.DATA, 3, b"other")
+    assert desk.deliver(frames) == len(frames)
+    assert other.theirs.recv(10) == b"other"
+    [first, *_rest, last] = full.calls
+    kept = first[-1] + last[-1]
+    assert last == ("on_send_error", BlockingIOError, b"more")
+    received = bytearray()
+    full.ours.shutdown(socket.SHUT_WR)
+    while piece := full.theirs.recv(1 << 20):
+        received += piece
+    assert bytes(received) + kept == bytes(taken) + b"more"
+
+
+def test_a_partial_send_is_told(desk: Desk) -> None:
+    lane = desk.lanes[0]
+    lane.send = lambda data: min(3, len(data))  # type: ignore[method-assign, assignment, misc]
+    assert desk.deliver(encode(Kind.DATA, 1, b"abcdef")) == 14
+    assert lane.calls == [("on_full", b"def")]
+
+
+def test_a_socket_that_is_gone_is_told_and_the_next_stream_is_served(desk: Desk) -> None:
+    gone, other = desk.lanes[:2]
+    gone.theirs.close()
+    frames = encode(Kind.DATA, 1, b"x") + encode(Kind.DATA, 3, b"other")
+    assert desk.deliver(frames) == len(frames)
+    assert gone.calls == [("on_send_error", BrokenPipeError, b"x")]
+    assert other.theirs.recv(10) == b"other"
+    gone.theirs = socket.socket()
+
+
+@pytest.mark.parametrize("size", [MAX_DATA, MAX_DATA + 1])
+def test_a_frame_that_is_too_large_is_handed_back(desk: Desk, size: int) -> None:
+    """Whether the peer breaks the specification must not depend on how its bytes were cut."""
+    frame = HEADER.pack(1 << 24 | size) + bytes(size)
+    assert desk.deliver(frame, grant_below=0) == (len(frame) if size <= MAX_DATA else 0)

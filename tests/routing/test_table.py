@@ -1,0 +1,50 @@
+"""The routing table of a static mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from proxy.config import Config, parse
+from proxy.routing.table import Route, Table
+
+
+def config(**sections: Any) -> Config:
+    base = {"host": "host-a", "links": {"listen": "127.0.0.1:7600", "security": "none"}}
+    return parse(json.dumps({**base, **sections}), "test.yaml")
+
+
+PEERS = {
+    "host-b": {"address": "127.0.0.2:7600", "services": ["redis", "web"]},
+    "host-c": {"address": "127.0.0.3:7600", "services": ["redis"]},
+    "host-d": {"address": "127.0.0.4:7600"},
+}
+
+
+def test_peers_in_the_order_of_the_configuration() -> None:
+    table = Table.from_config(config(peers=PEERS, upstreams={"redis": {"listen": "unix:/run/x/redis.sock"}}))
+    assert table.find("redis") == Route("redis", local=False, peers=("host-b", "host-c"))
+
+
+def test_a_service_of_this_host() -> None:
+    table = Table.from_config(config(services={"web": {"deliver": "unix:/srv/web.sock"}}))
+    assert table.find("web") == Route("web", local=True, peers=())
+
+
+def test_a_service_of_this_host_and_a_peer() -> None:
+    table = Table.from_config(config(peers=PEERS, services={"web": {"deliver": "unix:/srv/web.sock"}}))
+    assert table.find("web") == Route("web", local=True, peers=("host-b",))
+
+
+def test_a_service_that_nobody_offers() -> None:
+    assert Table().find("nothing") == Route("nothing", local=False, peers=())
+
+
+def test_is_immutable() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Table().routes = {}  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Route("a", True, ()).local = False  # type: ignore[misc]

@@ -1,0 +1,76 @@
+"""configs/ is the manual that cannot be out of date: every example is valid, and every key stands in one."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+import pytest
+import yaml
+
+from proxy import config
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "configs").glob("*.y*ml"))
+COMPOSE = sorted((ROOT / "compose").glob("hostlane-*.yaml"))
+
+
+def declared(annotation: Any, prefix: str = "") -> Iterator[str]:
+    """Every key path that a type allows; the names that users choose (of peers, services...) are ``*``."""
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) and not is_address(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        for field in msgspec.structs.fields(annotation):
+            yield f"{prefix}{field.encode_name}"
+            yield from declared(hints[field.name], f"{prefix}{field.encode_name}.")
+    elif get_origin(annotation) is dict:
+        yield from declared(get_args(annotation)[1], f"{prefix}*.")
+    elif get_origin(annotation) in (typing.Union, types.UnionType):
+        for choice in get_args(annotation):
+            yield from declared(choice, prefix)
+
+
+def is_address(kind: type) -> bool:
+    """Addresses are one piece of text in the file, whatever they are in memory."""
+    return kind in (config.UnixAddress, config.TcpAddress)
+
+
+def used(value: Any, known: set[str], prefix: str = "") -> Iterator[str]:
+    """The same paths, as one example uses them."""
+    if not isinstance(value, dict):
+        return
+    for key, below in value.items():
+        path = f"{prefix}{key}" if f"{prefix}{key}" in known else f"{prefix}*"
+        yield path
+        yield from used(below, known, f"{path}.")
+
+
+KNOWN = set(declared(config.Config))
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) > 1
+    assert len(COMPOSE) == 2
+    assert {"host", "links.listen", "peers.*.services", "upstreams.*.mode", "limits.memory"} <= KNOWN
+
+
+@pytest.mark.parametrize("path", [*EXAMPLES, *COMPOSE], ids=lambda path: path.name)
+def test_every_example_validates(path: Path) -> None:
+    assert config.load(path).host
+
+
+def test_every_key_stands_in_an_example() -> None:
+    examples = [yaml.safe_load(path.read_text()) for path in EXAMPLES]
+    shown = {key for example in examples for key in used(example, KNOWN)}
+    assert KNOWN - shown == set()
+
+
+def test_the_readme_shows_the_two_hosts_of_configs() -> None:
+    shown = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
+    hosts = [config.parse(block.partition("```")[0], "README.md") for block in shown]
+    assert hosts == [config.load(ROOT / "configs" / name) for name in ("host-a.yaml", "host-b.yaml")]

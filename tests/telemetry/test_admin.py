@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+import trio.testing
+
+from control import messages
+from proxy.telemetry import admin
+
+Ask = Callable[[bytes], "trio.abc.ReceiveStream"]
+
+STATUS = messages.Status(
+    host="a", pid=1, version="0", uptime_s=1.5, security="none", sessions=0, streams=0, memory_used=0, memory_limit=1,
+    streams_opened=0, streams_refused=0, handshakes_avoided=0, peers=[], upstreams=[], services=[],
+)  # fmt: skip
+
+
+class View:
+    """A proxy with nothing to tell; ``links`` fails as a bug would."""
+
+    def status(self) -> messages.Status:
+        return STATUS
+
+    def links(self) -> list[messages.LinkInfo]:
+        raise LookupError("a bug")
+
+    def streams(self) -> list[messages.StreamInfo]:
+        return []
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "admin.sock"
+
+
+@asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[None]:
+    listening = trio.socket.socket(socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(admin.serve_admin, trio.SocketListener(listening), View())
+        yield
+        nursery.cancel_scope.cancel()
+    assert listening.fileno() == -1, "serve_admin closes its listener"
+
+
+async def read_all(client: trio.SocketStream) -> bytes:
+    with trio.fail_after(20):
+        return b"".join([chunk async for chunk in client])
+
+
+async def ask(path: Path, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to ``request``."""
+    async with await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(request)
+        return parsed(await read_all(client))
+
+
+def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    return int(first.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+
+
+def get(target: str, method: str = "GET", headers: str = "") -> bytes:
+    return f"{method} {target} HTTP/1.1\r\nHost: admin\r\n{headers}\r\n".encode()
+
+
+async def test_get(path: Path) -> None:
+    async with serving(path):
+        status, headers, body = await ask(path, get("/status?pretty=1"))
+        assert status == 200
+        assert headers["content-type"] == "application/json"
+        assert headers["content-length"] == str(len(body))
+        assert headers["connection"] == "close"
+        assert msgspec.json.decode(body, type=messages.Status) == STATUS
+        assert (await ask(path, get("/streams")))[2] == b"[]"
+
+
+async def test_head(path: Path) -> None:
+    async with serving(path):
+        status, headers, body = await ask(path, get("/status", "HEAD"))
+        assert (status, body) == (200, b"")
+        assert int(headers["content-length"]) > 0
+        assert (await ask(path, get("/x", "HEAD")))[::2] == (404, b"")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "error"),
+    [
+        (get("/"), 404, "no such path '/'; there are /status, /links, /streams"),
+        (get("/status/"), 404, "no such path '/status/'; there are /status, /links, /streams"),
+        (get("/" + "x" * 100), 404, f"no such path '/{'x' * 59}'; there are /status, /links, /streams"),
+        (
+            get("/status", "POST", "Content-Length: 3\r\n") + b"abc",
+            405,
+            "method 'POST' is not allowed; allowed: GET, HEAD",
+        ),
+        (get("/status", "GET", "X: " + "x" * 20_000 + "\r\n"), 431, "not a valid HTTP/1.1 request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00" * 10 + b"\r\n\r\n", 400, "not a valid HTTP/1.1 request"),
+        (b"GET /status HTTP/1.1\r\n\r\n", 400, "not a valid HTTP/1.1 request"),  # No Host.
+        (get("/status", "GET", "Transfer-Encoding: gzip\r\n"), 501, "not a valid HTTP/1.1 request"),
+        (b"\x00" * 9000, 400, "not a valid HTTP/1.1 request"),
+    ],
+    ids=["root", "slash", "long", "post", "headers", "tls", "no-host", "encoding", "zeros"],
+)
+async def test_refused(path: Path, request_: bytes, status: int, error: str) -> None:
+    async with serving(path):
+        found, _, body = await ask(path, request_)
+        assert found == status
+        assert json.loads(body) == {"error": error}
+        assert (await ask(path, get("/status")))[0] == 200
+
+
+async def test_only_405_says_what_is_allowed(path: Path) -> None:
+    async with serving(path):
+        assert (await ask(path, get("/status", "PUT")))[1]["allow"] == "get, head"
+        assert "allow" not in (await ask(path, get("/")))[1]
+
+
+@pytest.mark.failure(18)
+async def test_a_bug_in_a_view_ends_neither_the_client_nor_the_server(path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path):
+            status, _, body = await ask(path, get("/links"))
+            assert status == 500
+            assert json.loads(body) == {"error": "the proxy could not answer; its log says why"}
+            assert (await ask(path, get("/status")))[0] == 200
+    assert [(entry["event"], entry["path"], entry["log_level"]) for entry in logs] == [
+        ("admin request failed", "'/links'", "error")
+    ]
+
+
+@pytest.mark.failure(18)
+async def test_a_bug_elsewhere_ends_with_its_client(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(path):
+        with monkeypatch.context() as patch, structlog.testing.capture_logs() as logs:
+            patch.setattr(admin, "_refusal", lambda text: 1 / 0)
+            async with await trio.open_unix_socket(str(path)) as client:
+                await client.send_all(get("/"))
+                assert await read_all(client) == b""
+        assert [entry["event"] for entry in logs] == ["admin client failed"]
+        assert (await ask(path, get("/status")))[0] == 200
+
+
+async def test_a_request_in_single_bytes(path: Path) -> None:
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        for byte in get("/streams"):
+            await client.send_all(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+        assert parsed(await read_all(client))[2] == b"[]"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /sta", get("/status")[:-1]])
+async def test_who_leaves_without_a_request_gets_nothing(path: Path, sent: bytes) -> None:
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(sent)
+        await client.send_eof()
+        answer = await read_all(client)
+        assert answer == b"" or parsed(answer)[0] == 400
+        assert (await ask(path, get("/status")))[0] == 200
+
+
+async def test_who_aborts_is_forgotten(path: Path) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path):
+            for _ in range(admin.MAX_CLIENTS + 1):
+                client = await trio.open_unix_socket(str(path))
+                await client.send_all(get("/status"))
+                await trio.aclose_forcefully(client)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await ask(path, get("/status")))[0] == 200
+    assert logs == []
+
+
+async def test_a_slow_client_is_cut_off(path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(b"GET /status HTTP/1.1\r\n")
+        before = trio.current_time()
+        assert await client.receive_some() == b""
+        assert trio.current_time() - before == pytest.approx(admin.CLIENT_TIMEOUT)
+
+
+async def test_a_client_that_does_not_read_is_cut_off(
+    path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(View, "streams", lambda self: ["x" * 1000] * 10_000)
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(get("/streams"))
+        await trio.sleep(admin.CLIENT_TIMEOUT + 1)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.send_all(b"x")
+
+
+async def test_who_talks_on_after_the_answer_is_cut_off(path: Path) -> None:
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(get("/streams"))
+        with pytest.raises(trio.BrokenResourceError):
+            for _ in range(100):
+                await client.send_all(b"x" * admin.LINGER_BYTES)
+
+
+async def test_who_stays_after_the_answer_is_cut_off(path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with serving(path), await trio.open_unix_socket(str(path)) as client:
+        await client.send_all(get("/streams"))
+        await trio.sleep(admin.LINGER_TIMEOUT + 1)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.send_all(b"x")
+
+
+async def test_too_many_clients(path: Path) -> None:
+    async with serving(path), trio.open_nursery() as nursery:
+        waiting = [await trio.open_unix_socket(str(path)) for _ in range(admin.MAX_CLIENTS)]
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(3):
+            status, _, body = await ask(path, b"")
+            assert status == 503
+            assert json.loads(body) == {"error": f"more than {admin.MAX_CLIENTS} clients at a time"}
+        # Those who were first are served, and make room.
+        for client in waiting:
+            nursery.start_soon(client.send_all, get("/streams"))
+            assert parsed(await read_all(client))[0] == 200
+            await client.aclose()
+        assert (await ask(path, get("/status")))[0] == 200

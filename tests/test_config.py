@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy import config
+from proxy.config import Config, Limits, Links, Log, Peer, Pump, Service, TcpAddress, UnixAddress, Upstream
+from proxy.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
+
+MAPPING = "allowed: a mapping with host, links, run_dir, peers, upstreams, services, limits, pump, log"
+
+DESIGN = """\
+# host-a.yaml: a static mesh of two hosts, no control plane
+host: host-a
+run_dir: /run/hostlane
+links:
+  listen: 10.77.0.1:7600
+  security: none            # default: mtls
+peers:
+  host-b: {address: 10.77.0.2:7600, services: [redis]}
+upstreams:
+  redis: {listen: "unix:/run/hostlane/redis.sock"}
+services:
+  web: {deliver: "unix:/srv/web/web.sock"}       # or tcp:127.0.0.1:8080
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, "f.yaml")
+    return caught.value.problems
+
+
+def test_the_design_s_example() -> None:
+    assert config.parse(DESIGN, "host-a.yaml") == Config(
+        host="host-a",
+        run_dir="/run/hostlane",
+        links=Links(listen=TcpAddress("10.77.0.1", 7600), security="none"),
+        peers={"host-b": Peer(address=TcpAddress("10.77.0.2", 7600), services=("redis",))},
+        upstreams={"redis": Upstream(listen=UnixAddress("/run/hostlane/redis.sock"))},
+        services={"web": Service(deliver=UnixAddress("/srv/web/web.sock"))},
+    )
+    assert (CONFIGS / "host-a.yaml").read_text() == DESIGN
+
+
+def test_the_two_hosts_fit_together() -> None:
+    a, b = config.load(CONFIGS / "host-a.yaml"), config.load(CONFIGS / "host-b.yaml")
+    assert a.peers == {b.host: Peer(address=b.links.listen, services=tuple(b.services))}
+    assert b.peers == {a.host: Peer(address=a.links.listen, services=tuple(a.services))}
+
+
+def test_the_reference_shows_the_defaults() -> None:
+    shown = config.load(CONFIGS / "reference.yaml")
+    links = Links(listen=shown.links.listen, security="none")
+    entries = [
+        (shown, Config(host=shown.host, links=links)),
+        (shown.links, links),
+        (shown.upstreams["redis"], Upstream(listen=shown.upstreams["redis"].listen)),
+        (shown.services["web"], Service(deliver=shown.services["web"].deliver)),
+    ]
+    for section, defaults in entries:
+        for field in msgspec.structs.fields(section):
+            if field.name not in ("peers", "upstreams", "services"):
+                assert getattr(section, field.name) == getattr(defaults, field.name), field.name
+
+
+def test_defaults() -> None:
+    found = config.parse(MINIMAL, "f.yaml")
+    assert found.run_dir == "/run/hostlane"
+    assert (found.peers, found.upstreams, found.services) == ({}, {}, {})
+    assert found.links == Links(
+        listen=TcpAddress("10.77.0.1", 7600), security="none", max_per_peer=2, dial_timeout=5.0,
+        ping_interval=5.0, ping_timeout=5.0, replay_buffer=4 * 2**20,
+    )  # fmt: skip
+    assert found.limits == Limits(
+        stream_credit=256 * 2**10, memory=512 * 2**20, streams_per_link=65535, waiting_streams=1024,
+        open_timeout=5.0, stop_timeout=10.0,
+    )  # fmt: skip
+    assert found.pump == Pump(busy_poll_us=0)
+    assert found.log == Log(level="info", format="auto")
+    assert Upstream(listen=UnixAddress("/x")).mode == 0o666
+    assert Service(deliver=UnixAddress("/x")).connect_timeout == 5.0
+
+
+def test_every_value_can_be_set() -> None:
+    text = """
+host: h
+run_dir: /tmp/x
+links: {listen: "[::1]:1", security: none, max_per_peer: 64, dial_timeout: 1s, ping_interval: 2m, ping_timeout: 10ms,
+        replay_buffer: 1MiB}
+peers:
+  b: {address: b.example:2}
+upstreams:
+  s: {listen: "unix:/s", mode: 0600, owner: root, group: 7}
+  t: {listen: "tcp:127.0.0.1:3"}
+services:
+  s: {deliver: "tcp:db:4", connect_timeout: 1ms}
+  t: {deliver: "unix:/t"}
+limits: {stream_credit: 4KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
+         stop_timeout: 1.5s}
+pump: {busy_poll_us: 50}
+log: {level: debug, format: json}
+"""
+    assert config.parse(text, "f.yaml") == Config(
+        host="h",
+        run_dir="/tmp/x",
+        links=Links(
+            listen=TcpAddress("::1", 1), security="none", max_per_peer=64, dial_timeout=1.0,
+            ping_interval=120.0, ping_timeout=0.01, replay_buffer=2**20,
+        ),
+        peers={"b": Peer(address=TcpAddress("b.example", 2))},
+        upstreams={
+            "s": Upstream(listen=UnixAddress("/s"), mode=0o600, owner="root", group=7),
+            "t": Upstream(listen=TcpAddress("127.0.0.1", 3)),
+        },
+        services={
+            "s": Service(deliver=TcpAddress("db", 4), connect_timeout=0.001),
+            "t": Service(deliver=UnixAddress("/t")),
+        },
+        limits=Limits(
+            stream_credit=4096, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
+            stop_timeout=1.5,
+        ),
+        pump=Pump(busy_poll_us=50),
+        log=Log(level="debug", format="json"),
+    )  # fmt: skip
+
+
+def test_a_section_with_everything_commented_out_is_empty() -> None:
+    assert config.parse(MINIMAL + "peers:\n#  b: {}\nlimits:\npump: ~\n", "f") == config.parse(MINIMAL, "f")
+
+
+def test_a_config_is_immutable() -> None:
+    with pytest.raises(AttributeError):
+        config.parse(MINIMAL, "f").host = "b"  # type: ignore[misc]
+
+
+def test_all_problems_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+rundir: /run
+links:
+  listen: 10.77.0.1
+  max_per_peer: 65
+peers:
+  Host_B: {address: 10.77.0.2:7600}
+upstreams:
+  redis: {mode: 0666, lsten: "unix:/r"}
+host: host-a
+log: {level: loud, format: json, level: info}
+"""
+    assert problems(text) == [
+        'f.yaml:1: rundir: unknown key (did you mean "run_dir"?); '
+        "allowed: host, links, run_dir, peers, upstreams, services, limits, pump, log",
+        'f.yaml:3: links.listen: found "10.77.0.1", no port; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535',
+        "f.yaml:4: links.max_per_peer: found 65; allowed: a whole number from 1 to 64",
+        'f.yaml:6: peers.Host_B: found "Host_B"; '
+        "allowed: 1 to 63 of a-z 0-9 . -, with a letter or digit first and last",
+        'f.yaml:8: upstreams.redis.lsten: unknown key (did you mean "listen"?); allowed: listen, mode, owner, group',
+        "f.yaml:8: upstreams.redis.listen: missing; allowed: unix:/absolute/path or tcp:IP:PORT",
+        "f.yaml:10: log.level: written a second time; the first is on line 10",
+        'f.yaml:10: log.level: found "loud"; allowed: debug | info | warning | error',
+    ]
+
+
+def test_a_wrong_file_does_not_fill_the_screen() -> None:
+    found = problems("host: a\n" * 1000)
+    assert len(found) == config.MAX_PROBLEMS + 1
+    assert found[-1] == "f.yaml: 901 more problems"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "found an empty file; allowed: a mapping with at least host and links"),
+        ("# only a comment\n", "found an empty file; allowed: a mapping with at least host and links"),
+        ("5\n", f"found 5; {MAPPING}"),
+        ("[]\n", f"found a list; {MAPPING}"),
+        ("host: a\n\tlinks: 1\n", None),
+    ],
+)  # fmt: skip
+def test_not_a_configuration(text: str, expected: str | None) -> None:
+    assert problems(text) == [
+        f"f.yaml:1: {expected}" if expected else "f.yaml:2: found a tab; allowed: spaces for indentation"
+    ]
+
+
+def test_an_empty_mapping_lacks_what_is_required() -> None:
+    assert problems("{}\n") == [
+        "f.yaml:1: host: missing; allowed: 1 to 63 of a-z 0-9 . -, with a letter or digit first and last",
+        "f.yaml:1: links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535",
+        "f.yaml:1: links.security: missing, which means mtls; "
+        'allowed: none (this version has no mtls yet: write "security: none")',
+    ]  # fmt: skip
+
+
+def load_problem(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.load(path)
+    (problem,) = caught.value.problems
+    return problem.removeprefix(str(path))
+
+
+def test_load(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text("\ufeff" + MINIMAL, encoding="utf-8")
+    assert config.load(path) == config.load(str(path)) == config.parse(MINIMAL, "f")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    assert load_problem(path) == ": no such file"
+    assert load_problem(tmp_path) == ": is a directory"
+    path.write_text(MINIMAL)
+    assert load_problem(path / "x") == ": not a directory"
+    path.write_bytes(b"host: a\nlinks: \xff\xfe\n")
+    assert load_problem(path) == ":2: found byte 0xff; allowed: UTF-8 text"
+    path.write_bytes(b"#" * (config.MAX_FILE_BYTES + 1))
+    assert load_problem(path) == ": found more than 1 MiB; allowed: a YAML file"
+    assert load_problem(Path("/dev/zero")) == ": found more than 1 MiB; allowed: a YAML file"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(MINIMAL)
+    path.chmod(0)
+    assert load_problem(path) == ": permission denied"
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    | st.sampled_from(["host-a", "10.77.0.1:7600", "none", "mtls", "5s", "4MiB", "unix:/x", "tcp:1.1.1.1:1", "redis"])
+)  # fmt: skip
+KEYS = (
+    st.sampled_from(
+        [*Config.__struct_fields__, *Links.__struct_fields__, *Upstream.__struct_fields__, "host-a", "redis"]
+    )
+    | st.text()
+)
+TREES = st.recursive(LEAVES, lambda below: st.lists(below) | st.dictionaries(KEYS, below), max_leaves=20)
+SECTIONS = [key for key in Config.__struct_fields__ if key != "host"]
+SHAPED = st.fixed_dictionaries(
+    {}, optional={"host": LEAVES, **{key: st.dictionaries(KEYS, TREES) | TREES for key in SECTIONS}}
+)  # fmt: skip
+
+
+@given(SHAPED.map(lambda tree: msgspec.json.encode(tree).decode()) | st.text())
+@example(DESIGN)
+def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
+    try:
+        assert isinstance(config.parse(text, "f"), Config)
+    except ConfigError as error:
+        assert error.problems
+        assert all(problem.isprintable() and problem.startswith("f:") for problem in error.problems)
+        lines = [int(problem.split(":")[1]) for problem in error.problems]
+        assert lines == sorted(lines)
+
+
+@given(st.data())
+def test_the_example_with_one_wrong_line_never_surprises(data: st.DataObject) -> None:
+    lines = DESIGN.splitlines()
+    position = data.draw(st.integers(0, len(lines) - 1))
+    cut = data.draw(st.integers(0, len(lines[position])))
+    lines[position] = (
+        lines[position][:cut] + data.draw(st.text(max_size=3)) + lines[position][cut + data.draw(st.integers(0, 3)) :]
+    )
+    try:
+        config.parse("\n".join(lines), "f")
+    except ConfigError as error:
+        assert all(problem.isprintable() for problem in error.problems)

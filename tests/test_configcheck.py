@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy import config
+from proxy.errors import ConfigError
+
+HEAD = "host: a\nlinks: {listen: 10.0.0.1:7600, security: none}\n"
+
+
+def problems(text: str) -> list[str]:
+    try:
+        config.parse(text, "f")
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+MTLS = 'allowed: none (this version has no mtls yet: write "security: none")'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host: a\nlinks:\n  listen: 10.0.0.1:7600\n", [f"f:2: links.security: missing, which means mtls; {MTLS}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: mtls\n", [f"f:4: links.security: found mtls; {MTLS}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: tls\n",
+         ['f:4: links.security: found "tls"; allowed: mtls | none']),
+        # Misspelt: one line, not two.
+        (
+            "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
+            [
+                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, security, max_per_peer, '
+                "dial_timeout, ping_interval, ping_timeout, replay_buffer"
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_security(text: str, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+TOGETHER = {
+    "own name as a peer": (
+        "peers: {a: {address: 10.0.0.2:1}}",
+        'peers.a: found this host\'s own name "a"; allowed: names of other hosts',
+    ),
+    "two peers, one address": (
+        "peers: {b: {address: 10.0.0.2:1}, c: {address: 10.0.0.2:1}}",
+        'peers.c.address: found "10.0.0.2:1", which is also peers.b.address; allowed: an address of its own',
+    ),
+    "own address as a peer's": (
+        "peers: {b: {address: 10.0.0.1:7600}}",
+        'peers.b.address: found "10.0.0.1:7600", which is also links.listen of this host; '
+        "allowed: an address of its own",
+    ),
+    "a service twice": (
+        "peers: {b: {address: 10.0.0.2:1, services: [x, y, x]}}",
+        'peers.b.services[2]: found "x" a second time; allowed: each service once',
+    ),
+    "two upstreams, one path": (
+        "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/t'}}\n"
+        "upstreams: {x: {listen: 'unix:/u'}, y: {listen: 'unix://u'}}",
+        'upstreams.y.listen: found "unix:/u", where upstreams.x listens; allowed: a place of its own',
+    ),
+    "an upstream on the admin socket": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/run/hostlane/admin.sock'}}",
+        'upstreams.x.listen: found "unix:/run/hostlane/admin.sock", where the admin socket listens; '
+        "allowed: a place of its own",
+    ),
+    "an upstream on the links' port": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'tcp:0.0.0.0:7600'}}",
+        'upstreams.x.listen: found "tcp:0.0.0.0:7600", where links.listen listens; allowed: a place of its own',
+    ),
+    "round in circles": (
+        "upstreams: {x: {listen: 'unix:/s'}}\nservices: {x: {deliver: 'unix:/s'}}",
+        'services.x.deliver: found "unix:/s", where upstreams.x listens; allowed: the socket of the service itself',
+    ),
+    "round in circles by the links": (
+        "services: {x: {deliver: 'tcp:10.0.0.1:7600'}}",
+        'services.x.deliver: found "tcp:10.0.0.1:7600", where links.listen listens; '
+        "allowed: the socket of the service itself",
+    ),
+    "an owner of a TCP port": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'tcp:127.0.0.1:1', owner: root}}",
+        "upstreams.x.owner: found with a tcp: socket, which has none; allowed: with unix: only",
+    ),
+    "offered by nobody": (
+        "upstreams: {x: {listen: 'unix:/t'}}",
+        'upstreams.x: found no peer and no service of this host that offers "x"; allowed: none so far',
+    ),
+    "nearly offered": (
+        "services: {web: {deliver: 'unix:/s'}}\nupstreams: {wep: {listen: 'unix:/t'}}",
+        'upstreams.wep: found no peer and no service of this host that offers "wep" (did you mean "web"?); '
+        "allowed: web",
+    ),
+    "a replay buffer above the budget": (
+        "limits: {memory: 3MiB}",
+        "links.replay_buffer: found 4194304 bytes; allowed: at most limits.memory, 3145728 bytes",
+    ),
+    "credit above the budget": (
+        "limits: {memory: 4MiB, stream_credit: 5MiB}",
+        "limits.stream_credit: found 5242880 bytes; allowed: at most limits.memory, 4194304 bytes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), TOGETHER.values(), ids=TOGETHER)
+def test_values_that_do_not_go_together(text: str, expected: str) -> None:
+    assert [problem.split(" ", 1)[1] for problem in problems(HEAD + text + "\n")] == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "peers: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}",
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/x'}}",
+        # A service may live on several hosts, this one among them.
+        "services: {x: {deliver: 'unix:/s'}}\npeers: {b: {address: 10.0.0.2:1, services: [x]}}",
+        # Two services behind one socket are one application under two names.
+        "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/s'}}",
+    ],
+)
+def test_values_that_go_together(text: str) -> None:
+    assert problems(HEAD + text + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("peers: {b: {address: 10.0.0.2:1, services: x}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peers: {b: {address: 10.0.0.2:1, servics: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peers: 5\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peerz: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("upstreams: {x: 5, y: {listen: 7}}\nservices: {x: 5, y: {deliver: 7}}", 4),
+        ("limits: 5", 1),
+        ("limits: {memory: 1}", 1),
+        ("limits: {stream_credit: 1}", 1),
+        ("run_dir: 5", 1),
+        # A bad address says nothing against what the peer offers.
+        ("peers: {b: {address: x, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}, y: {listen: 'unix:/y'}}", 2),
+    ],
+)
+def test_one_mistake_gives_one_line(text: str, count: int) -> None:
+    found = problems(HEAD + text + "\n")
+    assert len(found) == count, found
+
+
+def test_without_links_the_other_checks_go_on() -> None:
+    found = problems("host: a\nlinks: 5\npeers: {a: {address: 10.0.0.2:1}}\n")
+    assert [problem.split(": ")[1] for problem in found] == ["links", "peers.a"]

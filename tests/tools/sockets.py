@@ -1,0 +1,126 @@
+"""Client sockets and descriptors: connect by an address as the configuration writes it, end in every way, count."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits has failed. No test takes anywhere near as long when all is well."""
+
+
+def connect(address: str | Path, sock: socket.socket | None = None) -> socket.socket:
+    """Connect to ``unix:/path``, ``tcp:host:port`` or a path; blocking, but for at most PATIENCE in each call.
+
+    Args:
+        sock: an unconnected socket to use, such as one that lives in another network namespace.
+    """
+    family, target = parse(address)
+    client = sock if sock is not None else socket.socket(family)
+    client.settimeout(PATIENCE)
+    try:
+        client.connect(target)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def parse(address: str | Path) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    """Family and address as the socket module takes them."""
+    scheme, _, rest = str(address).partition(":")
+    if scheme != "tcp":
+        return socket.AF_UNIX, rest if scheme == "unix" else str(address)
+    host, _, port = rest.rpartition(":")
+    return (socket.AF_INET6, (host.strip("[]"), int(port))) if "[" in host else (socket.AF_INET, (host, int(port)))
+
+
+def exchange(sock: socket.socket, payload: bytes) -> None:
+    """Send to an echo server and check what comes back. For payloads that fit into the buffers on the way."""
+    sock.sendall(payload)
+    assert read_exactly(sock, len(payload)) == payload
+
+
+def read_exactly(sock: socket.socket, length: int) -> bytes:
+    """``length`` bytes; AssertionError if the stream ends before. Raises ConnectionResetError if it was reset."""
+    received = bytearray()
+    while len(received) < length:
+        piece = sock.recv(min(65536, length - len(received)))
+        assert piece, f"the stream ended after {len(received)} of {length} bytes"
+        received += piece
+    return bytes(received)
+
+
+class Ending(NamedTuple):
+    """How a stream ended for its reader."""
+
+    received: bytes
+    reset: bool
+
+
+def read_to_end(sock: socket.socket) -> Ending:
+    """All bytes until the end or the reset, whichever it is."""
+    received = bytearray()
+    try:
+        while piece := sock.recv(65536):
+            received += piece
+    except ConnectionResetError:
+        return Ending(bytes(received), reset=True)
+    return Ending(bytes(received), reset=False)
+
+
+def abort(sock: socket.socket) -> None:
+    """Close without an end. TCP sends RST; a Unix socket can say so only if bytes are left unread in it."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody uses now. Somebody may a moment later, even the next call: only where no other way is."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def owner_of(path: str | Path) -> int:
+    """The pid of the process that listens on a Unix socket. Raises as connect does."""
+    with connect(path) as client:
+        pid, _, _ = struct.unpack("iII", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
+
+
+def dead_socket(path: str | Path) -> None:
+    """What a process that was killed leaves behind."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+def names(directory: Path) -> list[str]:
+    """The entries of a directory, hidden ones too."""
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def open_fds(pid: int | str = "self") -> list[str]:
+    """The numbers of a process's open descriptors, in order."""
+    directory = f"/proc/{pid}/fd"
+    # The one that listdir itself had open is in the list, but gone by now.
+    return sorted((fd for fd in os.listdir(directory) if os.path.lexists(f"{directory}/{fd}")), key=int)
+
+
+def count_fds(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(open_fds(pid))
+
+
+def eventually(check: Callable[[], bool], what: str) -> None:
+    """Wait until ``check()`` is true, for what no event tells about; AssertionError after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    while not check():
+        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        time.sleep(0.01)
