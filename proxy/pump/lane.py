@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Protocol, TypeVarTuple
 
 import structlog
 
@@ -184,7 +184,7 @@ class Lane(Stream):
         """A bug showed in this lane (Watcher)."""
         self.abort(CloseReason.ABORTED)
 
-    def guard(self, action: Callable[[Unpack[Ts]], None], *args: Unpack[Ts]) -> None:
+    def guard(self, action: Callable[[*Ts], None], *args: *Ts) -> None:
         """The exception barrier of a stream: a bug that shows in `action` costs this stream only."""
         try:
             action(*args)

@@ -15,7 +15,7 @@ import select
 import socket
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol, TypeVarTuple, Unpack
+from typing import Protocol, TypeVarTuple
 
 import structlog
 import trio
@@ -141,7 +141,7 @@ class Pump:
                 break
         return events
 
-    def _guarded(self, watcher: Watcher, action: Callable[[Unpack[Ts]], None], *args: Unpack[Ts]) -> None:
+    def _guarded(self, watcher: Watcher, action: Callable[[*Ts], None], *args: *Ts) -> None:
         """The exception barrier around one descriptor: a bug that shows in one connection costs that connection
         only.
         """

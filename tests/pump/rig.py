@@ -326,9 +326,9 @@ class Stream:
 
 
 @asynccontextmanager
-async def running(*hosts: Host) -> AsyncIterator[None]:
-    """The pumps of `hosts`, for the time of the block and at most PATIENCE."""
-    with trio.fail_after(PATIENCE):
+async def running(*hosts: Host, patience: float = PATIENCE) -> AsyncIterator[None]:
+    """The pumps of `hosts`, for the time of the block and at most `patience` seconds."""
+    with trio.fail_after(patience):
         async with trio.open_nursery() as nursery:
             for host in hosts:
                 await nursery.start(host.run)
@@ -340,12 +340,17 @@ async def running(*hosts: Host) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def rig(
-    *, credit: int = 256 * 1024, memory: int = MEMORY, replay: int = REPLAY, busy_poll: float = 0.0
+    *,
+    credit: int = 256 * 1024,
+    memory: int = MEMORY,
+    replay: int = REPLAY,
+    busy_poll: float = 0.0,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Rig]:
     """Two hosts and their link; checks at the end that no descriptor, task, lane or byte of the budget is left."""
     before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
     a, b = Host(memory=memory, busy_poll=busy_poll), Host(memory=memory, busy_poll=busy_poll)
-    async with running(a, b):
+    async with running(a, b, patience=patience):
         joined = Rig(a, b, Settings(stream_credit=credit), replay)
         try:
             yield joined

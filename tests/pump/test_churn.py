@@ -12,6 +12,7 @@ import trio
 
 from proxy.mux.stream import State
 from tests.pump.rig import KINDS, End, Rig, Stream, rig, until
+from tests.tools.sockets import PATIENCE
 
 STREAMS = 10_000
 BATCH = 250
@@ -81,7 +82,7 @@ async def test_ten_thousand_streams_leave_nothing() -> None:
     the budget, or memory of ids.
     """
     random = Random(20)
-    async with rig() as joined:
+    async with rig(patience=5 * PATIENCE) as joined:
         tasks = trio.lowlevel.current_statistics().tasks_living
         lanes = 0
         kept: list[Stream] = []
