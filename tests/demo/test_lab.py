@@ -134,7 +134,7 @@ def test_exit_ends_processes_and_removes_namespaces(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
     with Lab() as lab:
         polite = lab.a.popen(["sleep", "600"])
-        shell = "trap '' TERM; echo ready; sleep 600 & wait; sleep 600"
+        shell = "trap '' TERM; sleep 600 & echo ready; wait; sleep 600"
         stubborn = lab.b.popen(["sh", "-c", shell], stdout=subprocess.PIPE)
         assert stubborn.stdout is not None
         assert stubborn.stdout.readline() == b"ready\n"
