@@ -46,7 +46,10 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """``GET /status``. Memory is bytes; opened, refused and avoided are counted since the start."""
+    """``GET /status``. Memory is bytes; opened, refused and avoided are counted since the start.
+
+    ``refused_by_reason`` is ``streams_refused`` by close reason.
+    """
 
     host: str
     pid: int
@@ -63,6 +66,7 @@ class Status(Struct, frozen=True, kw_only=True):
     peers: list[PeerStatus]
     upstreams: list[UpstreamStatus]
     services: list[ServiceStatus]
+    refused_by_reason: dict[str, int] = {}
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

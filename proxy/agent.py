@@ -31,6 +31,7 @@ from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
+from proxy.routing.allow import Allowed
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
 from proxy.view import ProxyView
@@ -49,7 +50,8 @@ class Agent:
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.tally = Tally(trace=config.log.level == "debug")
-        self.inbound = Inbound(config.services, self.connector, self.tally)
+        allowed = Allowed.from_services(config.services)
+        self.inbound = Inbound(config.services, allowed, self.connector, self.tally)
         table = Table.from_config(config)
         needed = {peer for name in config.upstreams for peer in table.find(name).peers}
         self.pools = {
@@ -72,6 +74,7 @@ class Agent:
             connector=self.connector,
             pools=self.pools,
             table=table,
+            allowed=allowed,
             tally=self.tally,
         )
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)

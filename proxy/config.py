@@ -28,6 +28,7 @@ __all__ = [
     "Log",
     "Peer",
     "Pump",
+    "Rule",
     "Service",
     "TcpAddress",
     "UnixAddress",
@@ -57,6 +58,10 @@ def _between(low: int, high: int) -> Meta:
 
 HostName = Annotated[str, _read_by(units.host_name, units.HOST_NAME)]
 ServiceName = Annotated[str, _read_by(units.service_name, units.SERVICE_NAME)]
+SomeHost = Annotated[str | None, _read_by(units.host_name, units.HOST_NAME)]
+SomeService = Annotated[str | None, _read_by(units.service_name, units.SERVICE_NAME)]
+SomeUid = Annotated[int | None, _read_by(units.uid, units.UID)]
+# None when the key is left out, and only then: a key without a value must not mean "anybody".
 Duration = Annotated[float, _read_by(units.duration, units.DURATION)]
 Account = Annotated[str | int | None, _read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, _read_by(units.mode, units.MODE)]
@@ -102,6 +107,22 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     owner: Account = None
     """None: the user that the proxy runs as."""
     group: Account = None
+    caller: SomeService = None
+    """The service that whoever has this socket belongs to; None: not known."""
+
+
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Callers that may call a service: those that are all of what is given here."""
+
+    host: SomeHost = None
+    """The calling host."""
+    service: SomeService = None
+    """The calling service, as the calling host names it (`Upstream.caller`)."""
+    uid: SomeUid = None
+    """The calling process's user on the calling host; callers through TCP have none."""
+
+
+EVERYBODY = (Rule(),)
 
 
 class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -109,6 +130,10 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     deliver: DeliverAddress
     connect_timeout: Duration = 5.0
+    allow: tuple[Rule, ...] = EVERYBODY
+    """Who may call it: whoever one of the rules fits."""
+    proxy_protocol: Literal["none", "v2"] = "none"
+    """Whether the service is told who calls, in a header of the PROXY protocol."""
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -32,6 +32,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_loops(config, document)
     _check_socket_rights(config, document)
     _check_limits(config, document)
+    _check_rules(config, document, unknown)
     if offers_known:
         _check_offered(config, document)
 
@@ -109,6 +110,26 @@ def _check_limits(config: Partial, document: Document) -> None:
     for path, found in sizes.items():
         if found is not UNSET and found > memory:
             document.problem(path, f"found {found} bytes; allowed: at most limits.memory, {memory} bytes")
+
+
+def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> None:
+    """A rule that could let in everybody, or nobody, was meant otherwise."""
+    known = () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
+    hosts = [config.host, *config.peers] if known else None
+    for name, service in _entries(config.services):
+        rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
+        for position, rule in enumerate(rules):
+            path = ("services", name, "allow", position)
+            if path not in document.lines or rule is UNSET or path in unknown:
+                continue
+            if rule.host is rule.service is rule.uid is None:
+                found = "found a rule that gives neither host nor service nor uid"
+                document.problem(path, f"{found}; allowed: one or more of them (no allow at all lets everybody in)")
+            elif hosts is not None and rule.host not in (None, UNSET, *hosts):
+                near = difflib.get_close_matches(rule.host, hosts, n=1)
+                hint = f' (did you mean "{near[0]}"?)' if near else ""
+                found = f"found {quote(rule.host)}, which is neither this host nor one of its peers{hint}"
+                document.problem((*path, "host"), f"{found}; allowed: {', '.join(sorted(hosts)[:20])}")
 
 
 def _check_offered(config: Partial, document: Document) -> None:

@@ -26,6 +26,7 @@ SIZE = "a size with its unit, such as 64KiB, 4MiB or 1GiB"
 HOST_NAME = "1 to 63 of a-z 0-9 . -, with a letter or digit first and last"
 SERVICE_NAME = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
 ACCOUNT = "a name or a numeric id"
+UID = "a numeric user id"
 MAX_ACCOUNT_ID = 2**32 - 2
 """Largest uid or gid: chown takes the one above it for "leave as it is"."""
 MODE = 'an octal mode in quotes, such as "0660"'
@@ -108,9 +109,17 @@ def account(raw: object) -> str | int | None:
     """A user or group by name or number; whether it exists is for the machine that starts the proxy to say."""
     if raw is None or (isinstance(raw, str) and _ACCOUNT.fullmatch(raw)):
         return raw
+    try:
+        return uid(raw)
+    except ValueError:
+        raise wrong(raw, ACCOUNT) from None
+
+
+def uid(raw: object) -> int:
+    """A user's number; a name means something on its own machine only."""
     if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw <= MAX_ACCOUNT_ID:
         return raw
-    raise wrong(raw, ACCOUNT)
+    raise wrong(raw, UID)
 
 
 def mode(raw: object) -> int:

@@ -46,6 +46,7 @@ class ProxyView:
             memory_limit=config.limits.memory,
             streams_opened=self._tally.opened,
             streams_refused=self._tally.failed,
+            refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
             handshakes_avoided=max(0, through_links - sum(pool.dials for pool in self._pools.values())),
             peers=[_peer(pool) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,7 +10,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy import config
-from proxy.config import Config, Limits, Links, Log, Peer, Pump, Service, TcpAddress, UnixAddress, Upstream
+from proxy.config import (
+    EVERYBODY,
+    Config,
+    Limits,
+    Links,
+    Log,
+    Peer,
+    Pump,
+    Rule,
+    Service,
+    TcpAddress,
+    UnixAddress,
+    Upstream,
+)
 from proxy.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -87,7 +101,10 @@ def test_defaults() -> None:
     assert found.pump == Pump(busy_poll_us=0)
     assert found.log == Log(level="info", format="auto")
     assert Upstream(listen=UnixAddress("/x")).mode == 0o666
-    assert Service(deliver=UnixAddress("/x")).connect_timeout == 5.0
+    assert Service(deliver=UnixAddress("/x")) == Service(
+        deliver=UnixAddress("/x"), connect_timeout=5.0, allow=EVERYBODY, proxy_protocol="none"
+    )
+    assert Rule() == Rule(host=None, service=None, uid=None)
 
 
 def test_every_value_can_be_set() -> None:
@@ -100,10 +117,11 @@ peers:
   b: {address: b.example:2}
 upstreams:
   s: {listen: "unix:/s", mode: 0600, owner: root, group: 7}
-  t: {listen: "tcp:127.0.0.1:3"}
+  t: {listen: "tcp:127.0.0.1:3", caller: shop}
 services:
-  s: {deliver: "tcp:db:4", connect_timeout: 1ms}
-  t: {deliver: "unix:/t"}
+  s: {deliver: "tcp:db:4", connect_timeout: 1ms, proxy_protocol: v2}
+  t: {deliver: "unix:/t", allow: [{host: b, service: shop, uid: 0}, {uid: 4294967294}]}
+  u: {deliver: "unix:/u", allow: []}
 limits: {stream_credit: 4KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
          stop_timeout: 1.5s}
 pump: {busy_poll_us: 50}
@@ -119,11 +137,14 @@ log: {level: debug, format: json}
         peers={"b": Peer(address=TcpAddress("b.example", 2))},
         upstreams={
             "s": Upstream(listen=UnixAddress("/s"), mode=0o600, owner="root", group=7),
-            "t": Upstream(listen=TcpAddress("127.0.0.1", 3)),
+            "t": Upstream(listen=TcpAddress("127.0.0.1", 3), caller="shop"),
         },
         services={
-            "s": Service(deliver=TcpAddress("db", 4), connect_timeout=0.001),
-            "t": Service(deliver=UnixAddress("/t")),
+            "s": Service(deliver=TcpAddress("db", 4), connect_timeout=0.001, proxy_protocol="v2"),
+            "t": Service(
+                deliver=UnixAddress("/t"), allow=(Rule(host="b", service="shop", uid=0), Rule(uid=4294967294))
+            ),
+            "u": Service(deliver=UnixAddress("/u"), allow=()),
         },
         limits=Limits(
             stream_credit=4096, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
@@ -163,7 +184,8 @@ log: {level: loud, format: json, level: info}
         "f.yaml:4: links.max_per_peer: found 65; allowed: a whole number from 1 to 64",
         'f.yaml:6: peers.Host_B: found "Host_B"; '
         "allowed: 1 to 63 of a-z 0-9 . -, with a letter or digit first and last",
-        'f.yaml:8: upstreams.redis.lsten: unknown key (did you mean "listen"?); allowed: listen, mode, owner, group',
+        'f.yaml:8: upstreams.redis.lsten: unknown key (did you mean "listen"?); allowed: listen, mode, owner, group, '
+        "caller",
         "f.yaml:8: upstreams.redis.listen: missing; allowed: unix:/absolute/path or tcp:IP:PORT",
         "f.yaml:10: log.level: written a second time; the first is on line 10",
         'f.yaml:10: log.level: found "loud"; allowed: debug | info | warning | error',
@@ -241,7 +263,10 @@ LEAVES = (
 )  # fmt: skip
 KEYS = (
     st.sampled_from(
-        [*Config.__struct_fields__, *Links.__struct_fields__, *Upstream.__struct_fields__, "host-a", "redis"]
+        [
+            *Config.__struct_fields__, *Links.__struct_fields__, *Upstream.__struct_fields__,
+            *Service.__struct_fields__, *Rule.__struct_fields__, "host-a", "redis",
+        ]
     )
     | st.text()
 )
@@ -262,6 +287,30 @@ def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
         assert all(problem.isprintable() and problem.startswith("f:") for problem in error.problems)
         lines = [int(problem.split(":")[1]) for problem in error.problems]
         assert lines == sorted(lines)
+
+
+RULES = TREES | st.lists(st.dictionaries(st.sampled_from([*Rule.__struct_fields__, "hots"]), LEAVES) | LEAVES)
+
+
+@given(st.fixed_dictionaries({}, optional={"allow": RULES, "proxy_protocol": LEAVES | st.just("v2")}))
+def test_no_rule_ever_lets_in_more_than_it_says(keys: dict[str, Any]) -> None:
+    """What is taken says something in every rule; what was not understood is an error, never a wider rule."""
+    document = {
+        "host": "host-a",
+        "links": {"listen": "10.77.0.1:7600", "security": "none"},
+        "services": {"redis": {"deliver": "unix:/x", **keys}},
+    }
+    try:
+        service = config.parse(msgspec.json.encode(document).decode(), "f").services["redis"]
+    except ConfigError as error:
+        assert all(problem.isprintable() for problem in error.problems)
+        return
+    if "allow" in keys:
+        assert [{key: getattr(rule, key) for key in given} for rule, given in
+                zip(service.allow, keys["allow"], strict=True)] == keys["allow"]
+        assert all(rule != Rule() for rule in service.allow)
+    else:
+        assert service.allow == EVERYBODY
 
 
 @given(st.data())

@@ -94,6 +94,33 @@ TOGETHER = {
         'upstreams.wep: found no peer and no service of this host that offers "wep" (did you mean "web"?); '
         "allowed: web",
     ),
+    "a rule that gives nothing": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a}, {}]}}",
+        "services.x.allow[1]: found a rule that gives neither host nor service nor uid; "
+        "allowed: one or more of them (no allow at all lets everybody in)",
+    ),
+    "a rule whose lines are commented out": (
+        "services: {x: {deliver: 'unix:/s', allow: [null]}}",
+        "services.x.allow[0]: found a rule that gives neither host nor service nor uid; "
+        "allowed: one or more of them (no allow at all lets everybody in)",
+    ),
+    "a rule for a host that is none": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: hots-b}]}}\npeers: {host-b: {address: 10.0.0.2:1}}",
+        'services.x.allow[0].host: found "hots-b", which is neither this host nor one of its peers '
+        '(did you mean "host-b"?); allowed: a, host-b',
+    ),
+    "rules commented out": (
+        "services:\n  x:\n    deliver: 'unix:/s'\n    allow:",
+        "services.x.allow: found nothing; allowed: a list such as [a, b]",
+    ),
+    "a uid left blank": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a, uid: }]}}",
+        "services.x.allow[0].uid: found nothing; allowed: a numeric user id",
+    ),
+    "a caller left blank": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/x', caller: }}",
+        "upstreams.x.caller: found nothing; allowed: 1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last",
+    ),
     "a replay buffer above the budget": (
         "limits: {memory: 3MiB}",
         "links.replay_buffer: found 4194304 bytes; allowed: at most limits.memory, 3145728 bytes",
@@ -117,6 +144,9 @@ def test_values_that_do_not_go_together(text: str, expected: str) -> None:
         "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/x'}}",
         # A service may live on several hosts, this one among them.
         "services: {x: {deliver: 'unix:/s'}}\npeers: {b: {address: 10.0.0.2:1, services: [x]}}",
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a}, {host: b, service: y, uid: 0}, {uid: 5}]}}\n"
+        "peers: {b: {address: 10.0.0.2:1}}",
+        "services: {x: {deliver: 'unix:/s', allow: []}}",
         # Two services behind one socket are one application under two names.
         "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/s'}}",
     ],
@@ -134,6 +164,10 @@ def test_values_that_go_together(text: str) -> None:
         ("peerz: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
         ("upstreams: {x: 5, y: {listen: 7}}\nservices: {x: 5, y: {deliver: 7}}", 4),
         ("limits: 5", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{hots: a}]}}", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: 5}, a]}}", 2),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}\npeers: 5", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}\npeerz: {b: {address: 10.0.0.2:1}}", 1),
         ("limits: {memory: 1}", 1),
         ("limits: {stream_credit: 1}", 1),
         ("run_dir: 5", 1),

@@ -16,7 +16,8 @@ RAW = (
     | st.dictionaries(st.text(), st.text())
 )
 READERS = [
-    units.duration, units.size, units.host_name, units.service_name, units.account, units.mode, units.absolute_path,
+    units.duration, units.size, units.host_name, units.service_name, units.account, units.uid, units.mode,
+    units.absolute_path,
 ]  # fmt: skip
 
 
@@ -96,6 +97,17 @@ def test_account(raw: object) -> None:
 def test_bad_account(raw: object) -> None:
     with pytest.raises(ValueError, match=r"; allowed: a name or a numeric id"):
         units.account(raw)
+
+
+@pytest.mark.parametrize("raw", [0, 1000, 2**32 - 2])
+def test_uid(raw: int) -> None:
+    assert units.uid(raw) == raw
+
+
+@pytest.mark.parametrize("raw", [None, -1, 2**32 - 1, True, 1.5, "root", "0", []])
+def test_bad_uid(raw: object) -> None:
+    with pytest.raises(ValueError, match=r"; allowed: a numeric user id"):
+        units.uid(raw)
 
 
 @pytest.mark.parametrize(("text", "mode"), [("0666", 0o666), ("660", 0o660), ("0000", 0)])

@@ -147,4 +147,5 @@ async def test_a_failed_call_is_counted() -> None:
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         assert await hosts.call().rest() == (b"", False)
         await until(lambda: agent.tally.open == 0, "the end")
-        assert agent.view.status().streams_refused == 1
+        status = agent.view.status()
+        assert (status.streams_refused, status.refused_by_reason) == (1, {"no_such_service": 1})

@@ -11,29 +11,37 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.pump.connecting import Attempt, Connector
 from proxy.pump.lane import Lane
+from proxy.pump.proxyheader import header
 from proxy.pump.tally import Tally
+from proxy.routing.allow import Allowed, describe
 
 
 class Inbound:
     """Takes the streams that peers open (``pump.link.Calls``).
 
+    Args:
+        allowed: who may call which of `services`.
+
     Attributes:
         open: streams now delivered or being delivered, by service.
     """
 
-    def __init__(self, services: dict[str, Service], connector: Connector, tally: Tally) -> None:
+    def __init__(self, services: dict[str, Service], allowed: Allowed, connector: Connector, tally: Tally) -> None:
         self.services = services
+        self.allowed = allowed
         self.connector = connector
         self.open = dict.fromkeys(services, 0)
         self.tally = tally
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
-        delivery = Delivery(self, lane, call.service)
+        delivery = Delivery(self, lane, call)
         lane.owner = delivery
         service = self.services.get(call.service)
         if service is None:
             lane.abort(CloseReason.NO_SUCH_SERVICE)
+        elif not self.allowed.allows(call, lane.link.peer):
+            delivery.forbid()
         else:
             delivery.start(service)
 
@@ -41,30 +49,40 @@ class Inbound:
 class Delivery:
     """One stream on its way to a service; afterwards the record of it."""
 
-    __slots__ = ("_attempt", "_detail", "_inbound", "_tcp", "lane", "service")
+    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_offered", "lane", "service")
     direction: StreamDirection = "inbound"
 
-    def __init__(self, inbound: Inbound, lane: Lane, service: str) -> None:
+    def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
         self._inbound = inbound
         self._attempt: Attempt | None = None
         self._detail = ""
-        self.lane, self.service = lane, service
+        self._call = call
+        self._offered: Service | None = None
+        self.lane, self.service = lane, call.service
         inbound.tally.begin()
+
+    def forbid(self) -> None:
+        """Refuse: no rule of the service fits the caller."""
+        self._detail = describe(self._call)
+        self.lane.abort(CloseReason.NOT_ALLOWED)
 
     def start(self, service: Service) -> None:
         """Connect."""
+        self._offered = service
         self._inbound.open[self.service] += 1
-        self._tcp = isinstance(service.deliver, TcpAddress)
         self._attempt = self._inbound.connector.connect(service.deliver, service.connect_timeout, self._connected)
 
     def _connected(self, sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
         self._detail = detail
         if sock is None:
-            self.lane.abort(reason)
-        else:
-            self.lane.attach(sock, tcp=self._tcp)
-            self.lane.start_called()
+            return self.lane.abort(reason)
+        assert self._offered is not None
+        self.lane.attach(sock, tcp=isinstance(self._offered.deliver, TcpAddress))
+        link, tell = self.lane.link, self._offered.proxy_protocol == "v2"
+        self.lane.start_called(
+            header(self._call, link.peer, link.remote_address, link.local_address) if tell else b""
+        )
 
     def lane_opened(self, lane: Lane) -> None:
         """Never: this host was called (Owner)."""
@@ -75,7 +93,7 @@ class Delivery:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """The stream is over (Owner)."""
         inbound = self._inbound
-        if self.service in inbound.open:
+        if self._offered is not None:
             inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()

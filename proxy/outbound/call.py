@@ -8,15 +8,19 @@ and said again.
 from __future__ import annotations
 
 import socket
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from control.messages import StreamDirection
+from proxy.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.pump.lane import Lane
 from proxy.pump.options import peer_uid
+from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
+from proxy.routing.allow import describe
 
 if TYPE_CHECKING:
     from proxy.outbound.upstreams import Outbound
@@ -41,6 +45,7 @@ class Call:
         "_eof",
         "_outbound",
         "_refusal",
+        "_request",
         "_sock",
         "_tcp",
         "_untried",
@@ -48,7 +53,6 @@ class Call:
         "service",
         "since",
         "splice",
-        "uid",
     )
     direction: StreamDirection = "outbound"
 
@@ -62,7 +66,9 @@ class Call:
         self._detail = ""
         self._early, self._eof = b"", False
         self.service = service
-        self.uid = None if tcp else peer_uid(sock)
+        self._request = Open(
+            service, UNKNOWN_UID if tcp else peer_uid(sock), outbound.upstreams[service].caller or ""
+        )
         self._tcp = tcp
         self.since = monotonic()
         self.lane: Lane | None = None
@@ -71,24 +77,43 @@ class Call:
     def start(self) -> None:
         """Take the nearest host that offers the service: this one, else the peers in the order of `routing`."""
         local, self._untried = self._outbound.endpoints(self.service)
+        if local is not None and not self._outbound.allowed.allows(self._request, self._outbound.host):
+            self._refusal, self._detail = CloseReason.NOT_ALLOWED, describe(self._request)
+            local = None
         if local is None:
             return self._try_peers()
-        attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, self._local_connected)
+        connected = partial(self._local_connected, local.proxy_protocol == "v2")
+        attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, connected)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
 
     # This host
 
-    def _local_connected(self, service: socket.socket | None, reason: CloseReason, detail: str) -> None:
+    def _local_connected(self, tell: bool, service: socket.socket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
         if service is not None and self._sock is not None:
             caller, self._sock = self._sock, None
             self.splice = Splice(self._outbound.pump, caller, service, self._splice_ended)
             self._outbound.splices[self.splice] = self
             self.splice.start()
+            if tell:
+                self._introduce(self.splice)
         else:
             self._refusal, self._detail = reason, detail
             self._try_peers()
+
+    def _introduce(self, splice: Splice) -> None:
+        """Tell the service who calls, before anything of the caller's: nothing has been read from it yet."""
+        caller, own = splice.caller.sock, self._outbound.own_address
+        try:
+            if self._tcp:
+                source, destination = _hostport(caller.getpeername()), _hostport(caller.getsockname())
+            else:
+                source, destination = TcpAddress(own.host, 0).hostport, own.hostport
+            splice.service.write(memoryview(header(self._request, self._outbound.host, source, destination)))
+        except OSError:  # either is gone already
+            return splice.end(CloseReason.ABORTED)
+        splice.settle()
 
     def _splice_ended(self, reason: CloseReason) -> None:
         splice = self.splice
@@ -120,7 +145,7 @@ class Call:
         assert sock is not None
         again = self.lane is not None
         self._outbound.through_links += 1
-        self.lane = lane = link.session.open(Open(self.service, UNKNOWN_UID if self.uid is None else self.uid))
+        self.lane = lane = link.session.open(self._request)
         lane.owner = self
         lane.attach(sock, tcp=self._tcp, watched=again)
         early, self._early = self._early, b""
@@ -196,3 +221,7 @@ class Call:
                 sent=sent,
                 received=received,
             )
+
+
+def _hostport(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    return TcpAddress(*address[:2]).hostport

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from proxy.addresses import TcpAddress, UnixAddress
-from proxy.config import Config, Limits, Service
+from proxy.config import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason, StartError
 from proxy.outbound.call import Call
 from proxy.outbound.unixsock import bind_unix
@@ -20,10 +20,12 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
 from proxy.pump.splice import Splice
 from proxy.pump.tally import Tally
+from proxy.routing.allow import Allowed
 from proxy.routing.balance import order
 from proxy.routing.table import Route, Table
 
 BACKLOG = 4096
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Outbound:
@@ -43,6 +45,7 @@ class Outbound:
         connector: Connector,
         pools: dict[str, Pool],
         table: Table,
+        allowed: Allowed,
         tally: Tally,
     ) -> None:
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
@@ -51,10 +54,27 @@ class Outbound:
         self.through_links = 0
         self.tally = tally
         self.table = table
+        self.allowed = allowed
         self._config = config
         self._endpoints = {name: _endpoints(config, table.find(name), pools) for name in config.upstreams}
         self._sockets = ExitStack()
         self._listeners: list[Listener] = []
+
+    @property
+    def host(self) -> str:
+        """This host's name."""
+        return self._config.host
+
+    @property
+    def own_address(self) -> TcpAddress:
+        """Where this host is in the mesh, as its peers see it; the loopback address if it listens on all it has."""
+        listen = self._config.links.listen
+        return TcpAddress(LOOPBACK.get(listen.host, listen.host), listen.port)
+
+    @property
+    def upstreams(self) -> dict[str, Upstream]:
+        """The configured upstreams."""
+        return self._config.upstreams
 
     @property
     def limits(self) -> Limits:

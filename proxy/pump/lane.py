@@ -136,10 +136,14 @@ class Lane(Stream):
         else:
             self._read()
 
-    def start_called(self) -> None:
-        """Begin on the receiving host, now that the service has taken the connection: answer, and hand it the early
-        bytes.
+    def start_called(self, preface: bytes = b"") -> None:
+        """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
+        (a header of our own) and the early bytes.
         """
+        if preface:
+            if not self.link.pump.budget.take(len(preface)):
+                return self.abort(CloseReason.OVER_BUDGET)
+            self.pending = bytearray(preface) + (self.pending or b"")
         self.session.accept(self)
         self._flush()
 

@@ -8,11 +8,16 @@ import structlog
 import trio
 
 from proxy.errors import CloseReason
+from proxy.pump.bucket import Bucket
 
 log = structlog.get_logger()
 
 _EXPECTED = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
 """Ends that applications chose; any other is a failure of the mesh."""
+LINES_PER_SECOND = 100
+LINES_AT_ONCE = 1000
+"""Lines about streams that failed: who makes them fail must not choose how much we write (a line costs as much as a
+stream does). The next line says how many were not written."""
 
 
 class Tally:
@@ -23,13 +28,22 @@ class Tally:
             a line costs as much as a message.
 
     Attributes:
-        open: streams now; opened: streams ever; failed: those that nobody took, or that a proxy cut.
+        open: streams now; opened: streams ever.
+        failures: streams that nobody took, or that a proxy cut, by the close reason.
     """
 
     def __init__(self, trace: bool = False) -> None:
-        self.open = self.opened = self.failed = 0
+        self.open = self.opened = 0
+        self.failures: dict[CloseReason, int] = {}
         self._trace = trace
+        self._lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._unsaid = 0
         self._idle = trio.Event()
+
+    @property
+    def failed(self) -> int:
+        """The sum of `failures`."""
+        return sum(self.failures.values())
 
     def begin(self) -> None:
         """One more stream."""
@@ -43,12 +57,17 @@ class Tally:
             self._idle.set()
         if reason in _EXPECTED:
             return self._trace
-        self.failed += 1
-        return True
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+        if self._lines.take(monotonic()):
+            return True
+        self._unsaid += 1
+        return False
 
     def report(self, reason: CloseReason, *, since: float, **fields: str | int | None) -> None:
         """Write the line: a warning if the stream failed. `since` is when it began, seconds (monotonic)."""
         level = log.debug if reason in _EXPECTED else log.warning
+        if self._unsaid:
+            fields["unsaid"], self._unsaid = self._unsaid, 0
         level("stream ended", reason=reason.label, age_s=round(monotonic() - since, 3), **fields)
 
     async def idle(self) -> None:

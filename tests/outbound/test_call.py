@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, MutableMapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,8 +12,11 @@ import trio
 from structlog.testing import capture_logs
 
 from proxy.errors import CloseReason
+from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.mux.replay import CHUNK
+from proxy.outbound import call
 from proxy.pump.lane import Lane
+from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import KINDS, Kind, until
 from tests.tools.sockets import connect
@@ -232,3 +237,84 @@ async def test_a_refused_call_is_said_again_to_a_peer_that_comes_up_later() -> N
         await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
         await caller.send(b"hello")
         assert await (await service.accept()).read(5) == b"hello"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_rules_hold_for_callers_of_this_host(kind: Kind, logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+        services = {
+            "echo": {"deliver": service.address, "allow": [{"host": "host-a", "service": "shop"}]},
+            "web": {"deliver": service.address, "allow": [{"host": "host-a", "service": "billing"}]},
+        }
+        upstreams = {
+            name: {"listen": hosts.upstream("host-a", name, "unix" if name == "echo" else kind), "caller": "shop"}
+            for name in services
+        }
+        await hosts.start("host-a", services=services, upstreams=upstreams)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        assert await (await service.accept()).read(5) == b"hello"
+        assert (await hosts.call(name="web", kind=kind).rest()).received == b""
+        uid = f"uid {os.getuid()}" if kind == "unix" else "no uid"
+        assert reasons(logs) == [("not_allowed", f"caller shop, {uid}")]
+
+
+async def test_who_is_not_allowed_here_may_be_elsewhere() -> None:
+    """Each host's rules are its own: a refusal is one like any other."""
+    async with mesh() as hosts:
+        near, far, third = (hosts.service(name) for name in ("near", "far", "third"))
+        refusing = {"echo": {"deliver": far.address, "allow": []}}
+        await hosts.start("host-b", **hosts.peers(a=[]), services=refusing)
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": third.address}})
+        agent = await hosts.start(
+            "host-a",
+            **hosts.peers(b=["echo"], c=["echo"]),
+            upstreams={"echo": {"listen": hosts.upstream("host-a", "echo")}},
+            services={"echo": {"deliver": near.address, "allow": []}},
+        )
+        await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
+        for _ in range(3):
+            caller = hosts.call()
+            await caller.send(b"hello")
+            assert await (await third.accept()).read(5) == b"hello"
+
+
+@pytest.mark.parametrize(("kind", "to"), list(product(KINDS, KINDS)))
+async def test_a_service_of_this_host_is_told_who_calls_before_the_first_byte(kind: Kind, to: Kind) -> None:
+    async with mesh() as hosts:
+        service = hosts.service(kind=to)
+        listen = hosts.upstream("host-a", "echo", kind)
+        services = {"echo": {"deliver": service.address, "proxy_protocol": "v2"}}
+        upstreams = {"echo": {"listen": listen, "caller": "shop"}}
+        agent = await hosts.start("host-a", services=services, upstreams=upstreams)
+        caller = hosts.call(kind=kind)
+        if kind == "unix":
+            own = hosts.addresses["host-a"]
+            wanted = header(Open("echo", os.getuid(), "shop"), "host-a", f"{own.partition(':')[0]}:0", own)
+        else:
+            ends = ("{}:{}".format(*end) for end in (caller.raw.getsockname(), caller.raw.getpeername()))
+            wanted = header(Open("echo", UNKNOWN_UID, "shop"), "host-a", *ends)
+        await caller.send(b"early")
+        accepted = await service.accept()
+        assert await accepted.read(len(wanted) + 5) == wanted + b"early"
+        await accepted.send(b"answer")
+        assert await caller.read(6) == b"answer"
+        [splice] = agent.outbound.splices
+        assert (splice.caller.received, splice.service.received) == (5, 6)
+
+
+async def test_a_caller_that_is_gone_before_its_service_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+
+        def gone(*_: object) -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr(call, "header", gone)
+        services = {"echo": {"deliver": service.address, "proxy_protocol": "v2"}}
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start("host-a", services=services, upstreams=upstreams)
+        assert await hosts.call(kind="tcp").rest() == (b"", True)
+        assert (await (await service.accept()).rest()).received == b""
+        await until(lambda: agent.tally.open == 0, "the end")

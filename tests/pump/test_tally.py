@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from proxy.errors import CloseReason
-from proxy.pump.tally import Tally
+from proxy.pump.tally import LINES_AT_ONCE, Tally
 
 
 def test_counts() -> None:
@@ -20,6 +20,27 @@ def test_counts() -> None:
     tally.end(CloseReason.FINISHED)
     tally.end(CloseReason.LINK_LOST)
     assert (tally.open, tally.opened, tally.failed) == (1, 3, 1)
+    for reason in (CloseReason.NOT_ALLOWED, CloseReason.NOT_ALLOWED):
+        tally.begin()
+        tally.end(reason)
+    assert tally.failures == {CloseReason.LINK_LOST: 1, CloseReason.NOT_ALLOWED: 2}
+    assert tally.failed == 3
+
+
+@pytest.mark.failure(18)
+def test_who_makes_streams_fail_does_not_choose_how_much_is_written(logs: list[MutableMapping[str, Any]]) -> None:
+    tally = Tally()
+    streams = 10 * LINES_AT_ONCE
+    for _ in range(streams):
+        tally.begin()
+        if tally.end(CloseReason.NOT_ALLOWED):
+            tally.report(CloseReason.NOT_ALLOWED, since=0.0)
+    assert tally.failures == {CloseReason.NOT_ALLOWED: streams}
+    written = len(logs)
+    tally.report(CloseReason.ABORTED, since=0.0)
+    tally.report(CloseReason.ABORTED, since=0.0)
+    assert written + sum(entry.get("unsaid", 0) for entry in logs) == streams
+    assert "unsaid" not in logs[-1], "said once"
 
 
 @pytest.mark.parametrize("trace", [False, True])

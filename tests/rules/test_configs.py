@@ -30,6 +30,8 @@ def declared(annotation: Any, prefix: str = "") -> Iterator[str]:
             yield from declared(hints[field.name], f"{prefix}{field.encode_name}.")
     elif get_origin(annotation) is dict:
         yield from declared(get_args(annotation)[1], f"{prefix}*.")
+    elif get_origin(annotation) is tuple:
+        yield from declared(get_args(annotation)[0], prefix)
     elif get_origin(annotation) in (typing.Union, types.UnionType):
         for choice in get_args(annotation):
             yield from declared(choice, prefix)
@@ -42,6 +44,8 @@ def is_address(kind: type) -> bool:
 
 def used(value: Any, known: set[str], prefix: str = "") -> Iterator[str]:
     """The same paths, as one example uses them."""
+    for item in value if isinstance(value, list) else ():
+        yield from used(item, known, prefix)
     if not isinstance(value, dict):
         return
     for key, below in value.items():
@@ -57,6 +61,7 @@ def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 1
     assert len(COMPOSE) == 2
     assert {"host", "links.listen", "peers.*.services", "upstreams.*.mode", "limits.memory"} <= KNOWN
+    assert {"services.*.allow", "services.*.allow.uid"} <= KNOWN
 
 
 @pytest.mark.parametrize("path", [*EXAMPLES, *COMPOSE], ids=lambda path: path.name)

@@ -35,7 +35,10 @@ SANS_IO = [
     "proxy/pool/policy.py",
     "proxy/pool/history.py",
     "proxy/pool/backoff.py",
+    "proxy/pump/bucket.py",
+    "proxy/pump/proxyheader.py",
     "proxy/routing/table.py",
+    "proxy/routing/allow.py",
 ]
 """Time, randomness and bytes are arguments here, so that tests can go through them step by step."""
 IMPURE = {"asyncio", "datetime", "os", "random", "secrets", "select", "selectors", "socket", "ssl", "time", "trio"}
