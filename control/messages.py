@@ -17,7 +17,10 @@ StreamDirection = Literal["outbound", "inbound", "local"]
 
 
 class PeerStatus(Struct, frozen=True, kw_only=True):
-    """Another host, seen from this one. Waiting streams are those that wait for a link."""
+    """Another host, seen from this one. Waiting streams are those that wait for a link.
+
+    ``memory_used`` are bytes held for local sockets that do not take them.
+    """
 
     name: str
     address: str
@@ -27,6 +30,7 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     waiting: int
     last_error: str | None = None
     retry_in_s: float | None = None
+    memory_used: int = 0
 
 
 class UpstreamStatus(Struct, frozen=True, kw_only=True):

@@ -110,8 +110,10 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
     for peer in peers:
         retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
         counts = (str(peer.links), str(peer.streams), str(peer.waiting))
-        rows.append((peer.name, peer.address, peer.state, *counts, retry, peer.last_error or "-"))
-    return _table(["peer", "address", "state", "links>", "streams>", "waiting>", "retry in>", "last error"], rows)
+        held = amount(peer.memory_used)
+        rows.append((peer.name, peer.address, peer.state, *counts, held, retry, peer.last_error or "-"))
+    columns = ["peer", "address", "state", "links>", "streams>", "waiting>", "memory>", "retry in>", "last error"]
+    return _table(columns, rows)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from proxy.addresses import ADMIN_SOCKET
-from proxy.config import Config
+from proxy.config import Config, Limits
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
@@ -46,12 +46,12 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.pump = Pump(Budget(config.limits.memory), config.pump.busy_poll_us / 1e6)
+        self.pump = Pump(_budget(config.limits), config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.tally = Tally(trace=config.log.level == "debug")
         allowed = Allowed.from_services(config.services)
-        self.inbound = Inbound(config.services, allowed, self.connector, self.tally)
+        self.inbound = Inbound(config, allowed, self.connector, self.tally)
         table = Table.from_config(config)
         needed = {peer for name in config.upstreams for peer in table.find(name).peers}
         self.pools = {
@@ -156,6 +156,10 @@ class Agent:
                 nursery.start_soon(_cancel_at_signal, signals, waiting)
                 await self.tally.idle()
                 waiting.cancel()
+
+
+def _budget(limits: Limits) -> Budget:
+    return Budget(limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer)
 
 
 async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -143,6 +143,13 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bytes that one stream may have under way in each direction before its receiver has read them."""
     memory: Annotated[int, _read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
     """Bytes buffered in the whole proxy."""
+    memory_per_peer: Annotated[
+        int | None, _read_by(units.optional_size, units.SIZE, low="64KiB", high="1024GiB")
+    ] = None
+    """Bytes of these for streams to and from one peer; None: half of them."""
+    opens_per_second: Annotated[int, _between(1, 1_000_000)] = 20_000
+    """Streams that one peer may open a second, and as many at once; the next one is refused. More than an honest proxy
+    of this version opens (about 10,000), so that nobody meets it who does not set it."""
     streams_per_link: Annotated[int, _between(1, 65535)] = 65535
     waiting_streams: Annotated[int, _between(0, 65535)] = 1024
     """Streams that wait for a link to one peer; the next one is refused."""

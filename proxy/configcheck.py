@@ -104,11 +104,12 @@ def _check_limits(config: Partial, document: Document) -> None:
     if config.limits is UNSET or config.limits.memory is UNSET:
         return
     memory = config.limits.memory
-    sizes: dict[Path, Any] = {("limits", "stream_credit"): config.limits.stream_credit}
+    keys = ("stream_credit", "memory_per_peer")
+    sizes: dict[Path, Any] = {("limits", key): getattr(config.limits, key) for key in keys}
     if config.links is not UNSET:
         sizes["links", "replay_buffer"] = config.links.replay_buffer
     for path, found in sizes.items():
-        if found is not UNSET and found > memory:
+        if found not in (UNSET, None) and found > memory:
             document.problem(path, f"found {found} bytes; allowed: at most limits.memory, {memory} bytes")
 
 

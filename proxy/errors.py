@@ -60,9 +60,10 @@ class CloseReason(enum.IntEnum):
     CONNECT_TIMEOUT = 4
     """The service's socket did not accept within connect_timeout."""
     OVERLOADED = 5
-    """A limit on streams was reached at the receiving host."""
+    """A limit on streams, or on streams opened in a second, was reached at the receiving host."""
     OVER_BUDGET = 6
-    """Bytes buffered in the proxy reached limits.memory; the stream that would have gone over it was reset."""
+    """Bytes buffered in the proxy reached limits.memory, or those of one peer limits.memory_per_peer; the stream that
+    would have gone over it was reset."""
     PEER_UNREACHABLE = 7
     """No link to any host that offers the service within open_timeout."""
     LINK_LOST = 8

@@ -87,6 +87,11 @@ def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
     return found
 
 
+def optional_size(raw: object, low: str, high: str) -> int | None:
+    """As `size`; nothing at all stands for the default."""
+    return None if raw is None else size(raw, low, high)
+
+
 def _in_bytes(match: re.Match[str] | None) -> int:
     return int(match[1]) * _BYTES[match[2]] if match else 0
 

@@ -14,6 +14,7 @@ from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.pool import Pool
+from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -48,7 +49,7 @@ class ProxyView:
             streams_refused=self._tally.failed,
             refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
             handshakes_avoided=max(0, through_links - sum(pool.dials for pool in self._pools.values())),
-            peers=[_peer(pool) for pool in self._pools.values()],
+            peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[
                 ServiceStatus(
@@ -85,7 +86,7 @@ class ProxyView:
         )
 
 
-def _peer(pool: Pool) -> PeerStatus:
+def _peer(pool: Pool, budget: Budget) -> PeerStatus:
     state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
     return PeerStatus(
         name=pool.name,
@@ -94,6 +95,7 @@ def _peer(pool: Pool) -> PeerStatus:
         links=len(pool.links),
         streams=pool.streams,
         waiting=pool.waiting,
+        memory_used=budget.account(pool.name).used,
         last_error=pool.last_error,
         retry_in_s=None if pool.retry_at is None else max(0.0, pool.retry_at - trio.current_time()),
     )

@@ -96,7 +96,7 @@ def test_defaults() -> None:
     )  # fmt: skip
     assert found.limits == Limits(
         stream_credit=256 * 2**10, memory=512 * 2**20, streams_per_link=65535, waiting_streams=1024,
-        open_timeout=5.0, stop_timeout=10.0,
+        open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
     assert found.pump == Pump(busy_poll_us=0)
     assert found.log == Log(level="info", format="auto")
@@ -123,7 +123,7 @@ services:
   t: {deliver: "unix:/t", allow: [{host: b, service: shop, uid: 0}, {uid: 4294967294}]}
   u: {deliver: "unix:/u", allow: []}
 limits: {stream_credit: 4KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
-         stop_timeout: 1.5s}
+         stop_timeout: 1.5s, memory_per_peer: 64KiB, opens_per_second: 1}
 pump: {busy_poll_us: 50}
 log: {level: debug, format: json}
 """
@@ -148,7 +148,7 @@ log: {level: debug, format: json}
         },
         limits=Limits(
             stream_credit=4096, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
-            stop_timeout=1.5,
+            stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
         ),
         pump=Pump(busy_poll_us=50),
         log=Log(level="debug", format="json"),

@@ -129,6 +129,10 @@ TOGETHER = {
         "limits: {memory: 4MiB, stream_credit: 5MiB}",
         "limits.stream_credit: found 5242880 bytes; allowed: at most limits.memory, 4194304 bytes",
     ),
+    "one peer's share above the budget": (
+        "limits: {memory: 4MiB, memory_per_peer: 5MiB}",
+        "limits.memory_per_peer: found 5242880 bytes; allowed: at most limits.memory, 4194304 bytes",
+    ),
 }  # fmt: skip
 
 

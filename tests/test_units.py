@@ -99,6 +99,13 @@ def test_bad_account(raw: object) -> None:
         units.account(raw)
 
 
+def test_optional_size() -> None:
+    assert units.optional_size(None, "1B", "1KiB") is None
+    assert units.optional_size("1KiB", "1B", "1KiB") == 1024
+    with pytest.raises(ValueError, match=r"allowed: 1B to 1KiB"):
+        units.optional_size("2KiB", "1B", "1KiB")
+
+
 @pytest.mark.parametrize("raw", [0, 1000, 2**32 - 2])
 def test_uid(raw: int) -> None:
     assert units.uid(raw) == raw

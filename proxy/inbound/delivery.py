@@ -6,9 +6,10 @@ import socket
 
 from control.messages import StreamDirection
 from proxy.addresses import TcpAddress
-from proxy.config import Service
+from proxy.config import Config, Service
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
+from proxy.pump.bucket import Bucket
 from proxy.pump.connecting import Attempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
@@ -20,28 +21,32 @@ class Inbound:
     """Takes the streams that peers open (``pump.link.Calls``).
 
     Args:
-        allowed: who may call which of `services`.
+        allowed: who may call which service.
 
     Attributes:
         open: streams now delivered or being delivered, by service.
     """
 
-    def __init__(self, services: dict[str, Service], allowed: Allowed, connector: Connector, tally: Tally) -> None:
-        self.services = services
-        self.allowed = allowed
+    def __init__(self, config: Config, allowed: Allowed, connector: Connector, tally: Tally) -> None:
         self.connector = connector
-        self.open = dict.fromkeys(services, 0)
+        self.open = dict.fromkeys(config.services, 0)
         self.tally = tally
+        self._services = config.services
+        self._allowed = allowed
+        self._rate = config.limits.opens_per_second
+        self._opens = {peer: Bucket(self._rate, self._rate) for peer in config.peers}
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
         delivery = Delivery(self, lane, call)
         lane.owner = delivery
-        service = self.services.get(call.service)
-        if service is None:
-            lane.abort(CloseReason.NO_SUCH_SERVICE)
-        elif not self.allowed.allows(call, lane.link.peer):
-            delivery.forbid()
+        service = self._services.get(call.service)
+        if not self._opens[lane.link.peer].take(lane.since):
+            delivery.refuse(CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
+        elif service is None:
+            delivery.refuse(CloseReason.NO_SUCH_SERVICE)
+        elif not self._allowed.allows(call, lane.link.peer):
+            delivery.refuse(CloseReason.NOT_ALLOWED, describe(call))
         else:
             delivery.start(service)
 
@@ -61,10 +66,10 @@ class Delivery:
         self.lane, self.service = lane, call.service
         inbound.tally.begin()
 
-    def forbid(self) -> None:
-        """Refuse: no rule of the service fits the caller."""
-        self._detail = describe(self._call)
-        self.lane.abort(CloseReason.NOT_ALLOWED)
+    def refuse(self, reason: CloseReason, detail: str = "") -> None:
+        """Do not even try."""
+        self._detail = detail
+        self.lane.abort(reason)
 
     def start(self, service: Service) -> None:
         """Connect."""

@@ -13,11 +13,18 @@ from proxy.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, answer, listen_to, refuse
 from proxy.links.handshake import Hello, check_names
+from proxy.links.slots import Slots
+from proxy.pump.bucket import Bucket
 
 log = structlog.get_logger()
 
 HANDSHAKES = 128
-"""Handshakes under way at a time: strangers can hold so many sockets and no more, each for dial_timeout."""
+HANDSHAKES_PER_SOURCE = 64
+"""Handshakes under way at a time, and from one address: strangers can hold so many sockets and no more, each for
+dial_timeout, and one of them leaves places for others. (A proxy dials one link to a peer at a time.)"""
+LINES_PER_SECOND = 10
+LINES_AT_ONCE = 100
+"""Lines about links that were refused: how many a stranger dials is not for us to choose, how much we write is."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 
@@ -61,7 +68,8 @@ async def serve(
         attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
             then on.
     """
-    slots = trio.CapacityLimiter(HANDSHAKES)
+    slots = Slots(HANDSHAKES, HANDSHAKES_PER_SOURCE)
+    lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(stream: trio.SocketStream) -> None:
         """Exception barrier of a link: nothing that one dialler does ends the server."""
@@ -69,17 +77,19 @@ async def serve(
         try:
             remote = str(stream.socket.getpeername()[0])
             accepted = None
-            async with slots:
+            with slots.take(remote):
                 with trio.move_on_after(patience):
                     accepted = await _shake(stream, own, find, hello)
             if accepted is not None:
                 await attend(*accepted)
         except HandshakeError as error:
-            log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))
+            if lines.take(trio.current_time()):
+                log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))
             with trio.move_on_after(patience):
                 await refuse(stream, error.reason)
         except OSError as error:
-            log.warning("link refused", remote=remote, error=str(error))
+            if lines.take(trio.current_time()):
+                log.warning("link refused", remote=remote, error=str(error))
         except Exception:
             log.exception("unexpected error on a link", remote=remote)
 

@@ -27,6 +27,10 @@ ACK_EVERY = 65536
 """Bytes received after which an ACK is due: 16 bytes of ACK for every 64 KiB cost nothing, and a quarter slab bounds
 what is kept."""
 MAX_CREDIT = 1 << 31
+MAX_LINGERING = 3 << 16
+"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
+`can_open` says no. The rest are the peer's: as many as it may have open, and as many that it resets before our answers
+reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
 
 # Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10.
 _OPEN, _RST, _CLOSED = Kind.OPEN, Kind.RST, State.CLOSED
@@ -120,7 +124,7 @@ class Session(Generic[S]):
             Kind.DATA: (self._on_data, frames.MAX_DATA),
             Kind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
             Kind.OPEN: (self._on_open, frames.MAX_CONTROL),
-            Kind.OPENED: (self._on_opened, 0),
+            Kind.OPENED: (self._on_opened, frames.MAX_CONTROL),
             Kind.REFUSE: (self._on_refuse, frames.MAX_CONTROL),
             Kind.RST: (self._on_rst, frames.MAX_CONTROL),
             Kind.CREDIT: (self._on_credit, frames.MAX_CONTROL),
@@ -138,7 +142,9 @@ class Session(Generic[S]):
         """Whether `open` would find room for one more stream."""
         if not self._next_id:
             self._next_id = self._free_id(self._first_id)
-        return self._next_id != 0 and not self.going_away and len(self.streams) - self._called < self.remote.max_streams
+        if self._next_id == 0 or self.going_away or len(self._linger_order) >= MAX_LINGERING // 3:
+            return False
+        return len(self.streams) - self._called < self.remote.max_streams
 
     def _free_id(self, stream_id: int) -> int:
         """The first id of ours, from `stream_id` on and around, that neither a stream nor a closed stream's late frames
@@ -301,6 +307,8 @@ class Session(Generic[S]):
         call = frames.decode_open_untrusted(bytes(payload))
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
+        if len(self._linger_order) >= MAX_LINGERING:
+            raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
         self.lingering.pop(stream_id, None)
         stream = self._stream_type(self, stream_id, _CALLED, self.remote.stream_credit, self.local.stream_credit)
         self.streams[stream_id] = stream

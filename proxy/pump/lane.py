@@ -141,7 +141,7 @@ class Lane(Stream):
         (a header of our own) and the early bytes.
         """
         if preface:
-            if not self.link.pump.budget.take(len(preface)):
+            if not self.link.budget.take(len(preface)):
                 return self.abort(CloseReason.OVER_BUDGET)
             self.pending = bytearray(preface) + (self.pending or b"")
         self.session.accept(self)
@@ -276,7 +276,7 @@ class Lane(Stream):
 
     def on_full(self, data: memoryview) -> None:
         """Keep what the socket did not take. The stream's credit bounds it, and the budget bounds the sum of all."""
-        if not self.link.pump.budget.take(len(data)):
+        if not self.link.budget.take(len(data)):
             return self.abort(CloseReason.OVER_BUDGET)
         if self.pending is None:
             self.pending = bytearray()
@@ -293,7 +293,7 @@ class Lane(Stream):
             except OSError:
                 return self.abort(CloseReason.ABORTED)
             del pending[:taken]
-            self.link.pump.budget.give(taken)
+            self.link.budget.give(taken)
             self.session.consumed(self, len(pending))
         if not self.pending:
             self.pending = None
@@ -372,7 +372,7 @@ class Lane(Stream):
 
     def _close(self, reason: CloseReason) -> None:
         if self.pending:
-            self.link.pump.budget.give(len(self.pending))
+            self.link.budget.give(len(self.pending))
         self.pending = None
         sock, self.sock = self.sock, None
         self._mask = -1

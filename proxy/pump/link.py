@@ -74,6 +74,7 @@ class Link:
         calls: Calls,
     ) -> None:
         self.pump, self.name, self.peer, self.dialled = pump, name, peer, dialled
+        self.budget = pump.budget.account(peer)
         self.ended = trio.Event()
         self.reason = CloseReason.FINISHED
         self.detail = ""

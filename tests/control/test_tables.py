@@ -9,7 +9,7 @@ from control import tables
 from control.messages import LinkInfo, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
 
 PEER = PeerStatus(
-    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0,
+    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0, memory_used=2048,
     last_error="[red]no\x1b[31m route",
 )  # fmt: skip
 STATUS = Status(
@@ -50,8 +50,8 @@ def test_status() -> None:
         ["handshakes avoided", "9"],
     ]
     assert peers == [
-        ["peer", "address", "state", "links", "streams", "waiting", "retry in", "last error"],
-        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "1m15s", "[red]no\\x1b[31m route"],
+        ["peer", "address", "state", "links", "streams", "waiting", "memory", "retry in", "last error"],
+        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "2.0 KiB", "1m15s", "[red]no\\x1b[31m route"],
     ]
     assert upstreams == [
         ["upstream", "listen", "offered by"],

@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.mux.frames import Open
+from proxy.pump.bucket import Bucket
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, Service, mesh
@@ -247,3 +248,30 @@ async def test_no_budget_for_a_header(logs: list[MutableMapping[str, Any]]) -> N
         await until(lambda: ended(logs, "inbound"), "the end")
         assert ended(logs, "inbound") == [("over_budget", "")]
         budget.give(budget.limit)
+
+
+@pytest.mark.failure(18)
+async def test_a_peer_that_opens_too_fast_is_told_and_its_streams_go_on(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        service = await guarded(hosts)
+        far = hosts.agents["host-b"]
+        far.inbound._opens["host-a"] = Bucket(rate=1e-9, burst=3)
+        callers = [hosts.call() for _ in range(3)]
+        accepted = [await service.accept() for _ in callers]
+        for _ in range(5):
+            assert (await hosts.call().rest()).received == b""
+        await until(lambda: far.tally.open == 3, "the ends")
+        for caller in callers:
+            await caller.send(b"still here")
+        assert sorted([await each.read(10) for each in accepted]) == [b"still here"] * 3
+        why = f"the peer opens more than {far.config.limits.opens_per_second} streams a second"
+        assert ended(logs, "inbound") == [("overloaded", why)] * 5
+        assert ended(logs, "outbound") == [("overloaded", "by host-b")] * 5
+
+
+async def test_each_peer_has_a_rate_of_its_own() -> None:
+    async with mesh() as hosts:
+        far = await hosts.start("host-b", **hosts.peers(a=[], c=[]), limits={"opens_per_second": 7})
+        assert far.inbound._opens.keys() == {"host-a", "host-c"}
+        assert sum(far.inbound._opens["host-a"].take(0.0) for _ in range(10)) == 7
+        assert far.inbound._opens["host-c"].take(0.0)

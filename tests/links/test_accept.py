@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from proxy.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
+from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE
 from proxy.links.carry import Shaken, dial
 from proxy.links.handshake import encode_hello
 from proxy.mux.frames import Kind, encode
@@ -181,3 +182,34 @@ async def test_what_keeps_it_from_listening_is_one_line(host: str, complaint: st
             await accept.bind(TcpAddress(host, address.port))
     assert str(caught.value).startswith(f"links.listen: {host}:{address.port}: {complaint}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.failure(1, 18)
+async def test_silent_diallers_from_one_address_leave_places_for_others() -> None:
+    async with serving(Peer()) as address, AsyncExitStack() as stack:
+        silent = [
+            await stack.enter_async_context(await trio.open_tcp_stream(address.host, address.port))
+            for _ in range(HANDSHAKES_PER_SOURCE)
+        ]
+        assert await refused(address) is CloseReason.OVERLOADED
+        (await dial(address, source="127.0.0.2", hello=hello())).sock.close()
+        await silent[0].aclose()
+        await until_admitted(address)
+
+
+async def until_admitted(address: TcpAddress) -> None:
+    """Dial until there is a place."""
+    while True:
+        try:
+            return (await dial(address, source=None, hello=hello())).sock.close()
+        except HandshakeError as error:
+            assert error.reason is CloseReason.OVERLOADED
+
+
+@pytest.mark.failure(18)
+async def test_who_dials_all_the_time_does_not_choose_how_much_is_written() -> None:
+    async with serving(Peer()) as address:
+        with capture_logs() as logs:
+            for _ in range(2 * LINES_AT_ONCE):
+                assert await refused(address, "stranger") is CloseReason.WRONG_HOST
+    assert LINES_AT_ONCE <= len(logs) < 2 * LINES_AT_ONCE

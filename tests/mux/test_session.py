@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux import frames
+from proxy.mux import frames, session
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT, Settings
 from proxy.mux.stream import State
@@ -205,6 +205,33 @@ def test_a_peer_that_opens_and_resets_for_ever_fills_no_memory() -> None:
         side.feed(opening(stream_id) + encode(Kind.RST, stream_id, frames.encode_reason(CloseReason.ABORTED)))
     session = side.session
     assert (len(session.streams), len(session.lingering), len(session._linger_order)) == (0, 0, 0)
+
+
+@pytest.mark.failure(19)
+@pytest.mark.parametrize("step", [2, 0], ids=["other ids", "one id"])
+def test_a_peer_that_acknowledges_nothing_does_not_fill_memory_with_ids(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_LINGERING", 30)
+    side = Side(dialler=False)
+    for number in range(30):
+        side.feed(opening(1 + step * number))
+        side.session.refuse(side.calls[-1][0], CloseReason.NO_SUCH_SERVICE)
+    with pytest.raises(ProtocolError, match="^OPEN while the ends of 30 streams are unacknowledged$"):
+        side.feed(opening(1 + step * 30))
+
+
+@pytest.mark.failure(8, 19)
+def test_who_hears_no_acknowledgement_opens_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "MAX_LINGERING", 30)
+    pair = Pair()
+    for _ in range(10):
+        assert pair.a.session.can_open
+        pair.a.session.reset(pair.a.open(), CloseReason.ABORTED)
+    assert not pair.a.session.can_open, "the pool takes another session"
+    pair.cross()
+    pair.acknowledge()
+    assert pair.a.session.can_open
 
 
 @pytest.mark.failure(8)
@@ -462,6 +489,7 @@ def test_closing_returns_the_streams_and_forgets_everything() -> None:
         (encode(Kind.DATA, 1, bytes(MAX_DATA + 1))[:8], "DATA frame of 65537 bytes"),
         (encode(Kind.DATA_FIN, 1, bytes(MAX_DATA + 1))[:8], "DATA_FIN frame of 65537 bytes"),
         (encode(Kind.OPEN, 1, bytes(4097))[:8], "OPEN frame of 4097 bytes"),
+        (encode(Kind.OPENED, 2, bytes(4097))[:8], "OPENED frame of 4097 bytes"),
         (encode(Kind.DATA, 1, b"x"), "DATA for stream 1, which does not exist"),
         (encode(Kind.DATA_FIN, 1), "FIN for stream 1, which does not exist"),
         (encode(Kind.OPENED, 2), "OPENED for stream 2, which does not exist"),

@@ -27,3 +27,26 @@ def test_what_is_given_back_can_be_taken_again() -> None:
     assert budget.take(30)
     budget.give(100)
     assert budget.used == 0
+
+
+@pytest.mark.failure(19)
+def test_a_peer_takes_its_share_and_leaves_the_rest_to_others() -> None:
+    budget = Budget(100, per_peer=60)
+    greedy, modest = budget.account("host-b"), budget.account("host-c")
+    assert greedy.take(60)
+    assert not greedy.take(1)
+    assert modest.take(40)
+    assert not modest.take(1), "the whole budget is used"
+    assert not budget.take(1)
+    assert (greedy.used, modest.used, budget.used) == (60, 40, 100)
+    greedy.give(60)
+    assert modest.take(20)
+    assert not modest.take(1)
+    modest.give(60)
+    assert (greedy.used, modest.used, budget.used) == (0, 0, 0)
+
+
+def test_all_links_of_a_peer_share_one_account() -> None:
+    budget = Budget(100)
+    assert budget.account("host-b") is budget.account("host-b")
+    assert budget.account("host-b").take(100), "without a share of its own: all of it"

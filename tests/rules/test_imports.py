@@ -32,6 +32,7 @@ SHARED = "control.messages"
 SANS_IO = [
     "proxy/mux/*.py",
     "proxy/links/handshake.py",
+    "proxy/links/slots.py",
     "proxy/pool/policy.py",
     "proxy/pool/history.py",
     "proxy/pool/backoff.py",
