@@ -9,8 +9,8 @@ from control import tables
 from control.messages import LinkInfo, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
 
 PEER = PeerStatus(
-    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0, memory_used=2048,
-    last_error="[red]no\x1b[31m route",
+    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0,
+    memory_used=2048, last_error="[red]no\x1b[31m route",
 )  # fmt: skip
 STATUS = Status(
     host="host-a", pid=7, version="0.1.0", uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,

@@ -1,0 +1,192 @@
+"""A peer that breaks the specification or takes all it can get, beside one whose traffic is verified.
+
+It is a plain socket that has shaken hands as host-c, a peer of both hosts; nobody but its own link may notice.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from proxy.demo.lab import Lab
+from proxy.errors import CloseReason
+from proxy.links.handshake import Hello, encode_hello
+from proxy.mux import frames
+from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, Kind, Open, encode
+from tests.system.talk import Caller, Callers
+from tests.system.world import KINDS, PORT, World
+from tests.tools.servers import Listener
+from tests.tools.sockets import connect, eventually, read_exactly
+
+pytestmark = pytest.mark.netns
+
+MORE = {
+    "peers": {"host-c": {"address": "10.77.0.9:7600"}},
+    "links": {"replay_buffer": "64KiB"},
+    "limits": {"stream_credit": "16KiB"},
+}
+
+
+class Hostile:
+    """A link of host-c's to host-b, past its handshake, in the test's hands."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.sendall(
+            encode_hello(
+                Hello(host="host-c", to="host-b", instance="1", session="1", stream_credit=16384, max_streams=9)
+            )
+        )
+        assert self.frame()[0] is Kind.HELLO
+
+    def frame(self) -> tuple[Kind, int, bytes]:
+        """The next frame that host-b sends: kind, stream id, payload. Fails at the end."""
+        (word,) = HEADER.unpack(read_exactly(self.sock, HEADER_SIZE))
+        payload = read_exactly(self.sock, word & LENGTH_MASK)
+        return Kind(word >> 56), word >> frames.KEY_SHIFT & frames.ID_MASK, payload
+
+    def goodbye(self) -> CloseReason:
+        """What the last frame says."""
+        while True:
+            kind, _, payload = self.frame()
+            if kind is Kind.GOAWAY:
+                assert self.sock.recv(1) == b""
+                return CloseReason(payload[0])
+
+
+@contextmanager
+def hostile(lab: Lab) -> Iterator[Hostile]:
+    own = lab.a.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # it soon takes no more
+    with connect(f"tcp:{lab.b.address}:{PORT}", own) as sock:
+        yield Hostile(sock)
+
+
+@contextmanager
+def undisturbed(world: World) -> Iterator[Callers]:
+    """Callers on host-a whose every byte is checked, before, during and after the block."""
+    with Callers(Caller(number, world.call(KINDS[number % 2])) for number in range(6)) as callers:
+        callers.all_talk()
+        yield callers
+        callers.all_talk()
+    assert callers.endings() == {"stopped"}
+    assert not world.a.events("link down")
+    assert not world.b.events("link down", peer="host-a")
+
+
+def opening(stream_id: int, service: str = "unix") -> bytes:
+    return encode(Kind.OPEN, stream_id, frames.encode_open(Open(service)))
+
+
+VIOLATIONS: dict[str, tuple[bytes, str]] = {
+    "an unknown kind": (b"\x01" + bytes(7), "unknown frame kind 0x01"),
+    "a second HELLO": (encode(Kind.HELLO), "unknown frame kind 0x0f"),
+    "a frame that is too long": (encode(Kind.OPEN, 1, bytes(4097)), "OPEN frame of 4097 bytes"),
+    "an OPEN cut short": (encode(Kind.OPEN, 1, b"\0\0\0\0\x09web"), "malformed OPEN payload of 8 bytes"),
+    "an OPEN with a name that is no text": (
+        encode(Kind.OPEN, 1, b"\0\0\0\0\1\xff\0"), "malformed OPEN payload of 7 bytes",
+    ),
+    "an id of the other side": (opening(2), "OPEN of stream 2, which is not the peer's to open"),
+    "an id twice": (opening(1) + opening(1), "OPEN of stream 1, which is not the peer's to open"),
+    "data for no stream": (encode(Kind.DATA, 7, b"x"), "DATA for stream 7, which does not exist"),
+    "an answer to its own call": (opening(1) + encode(Kind.OPENED, 1), "OPENED on stream 1, which is open"),
+    "data behind the end": (
+        opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1, b"x"), "DATA on stream 1, which is fin_received",
+    ),
+    "credit of nothing": (
+        opening(1) + encode(Kind.CREDIT, 1, bytes(4)), "CREDIT of 0 bytes on stream 1, which has 16384",
+    ),
+    "credit beyond all bounds": (
+        opening(1) + encode(Kind.CREDIT, 1, b"\xff\xff\xff\xff"),
+        "CREDIT of 4294967295 bytes on stream 1, which has 16384",
+    ),
+    "more than its credit": (
+        opening(1) + encode(Kind.DATA, 1, bytes(16385)),
+        "DATA of 16385 bytes on stream 1, which had 16384 bytes of credit left",
+    ),
+    "an ACK of what was never sent": (encode(Kind.ACK, 0, b"\xff" * 8), f"ACK of offset {2**64 - 1}, but only "),
+    "no reason": (encode(Kind.GOAWAY), "GOAWAY with unknown close reason (none)"),
+}  # fmt: skip
+
+
+@pytest.mark.failure(18)
+def test_who_breaks_the_specification_loses_the_link_and_nobody_else_notices(lab: Lab) -> None:
+    with World(lab, more=MORE) as world, undisturbed(world) as callers:
+        for name, (said, detail) in VIOLATIONS.items():
+            before = len(world.b.log)
+            with hostile(lab) as peer:
+                peer.sock.sendall(said)
+                assert peer.goodbye() is CloseReason.PROTOCOL_ERROR, name
+            down = world.b.wait_for("link down", before, peer="host-c")
+            assert down["reason"] == "protocol_error", name
+            assert down["detail"].startswith(detail), name
+            callers.all_talk(2)
+
+
+@pytest.mark.failure(17, 18)
+def test_half_a_frame_and_no_more(lab: Lab) -> None:
+    """What was written in part is never completed with anything else, nor waited for by anybody else."""
+    with World(lab, more=MORE) as world, undisturbed(world) as callers:
+        with hostile(lab) as peer:
+            peer.sock.sendall(opening(1) + encode(Kind.DATA, 1, bytes(1000))[:500])
+            callers.all_talk()
+        world.b.wait_for("link down", peer="host-c", reason="link_lost")
+        eventually(lambda: world.counts()["b"] == len(callers), "its stream is gone")
+
+
+def flood_of_pings(number: int) -> bytes:
+    return encode(Kind.PING, 0, number.to_bytes(8, "big")) * 2000
+
+
+def flood_of_opens(number: int) -> bytes:
+    first = 1 + 2 * 2000 * number
+    return b"".join(opening(stream_id, "nowhere") for stream_id in range(first, first + 4000, 2))
+
+
+@pytest.mark.failure(18, 19)
+@pytest.mark.parametrize("flood", [flood_of_pings, flood_of_opens], ids=["pings", "opens"])
+def test_who_asks_and_never_reads_loses_the_link(lab: Lab, flood: Callable[[int], bytes]) -> None:
+    """The answers are kept for it up to twice the replay buffer, and no further."""
+    with World(lab, more=MORE) as world, undisturbed(world) as callers:
+        with hostile(lab) as peer:
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                for number in range(10_000):
+                    peer.sock.sendall(flood(number))
+        down = world.b.wait_for("link down", peer="host-c", reason="protocol_error")
+        assert down["detail"].endswith(" bytes unacknowledged")
+        callers.all_talk()
+        lines = len(world.b.events("stream ended", reason="no_such_service"))
+        refused = world.ask("b", "status")["refused_by_reason"].get("no_such_service", 0)
+        assert (refused > 1000) == (flood is flood_of_opens)
+        assert lines <= 1000 + refused / 10, "the log is not the peer's to fill"
+
+
+@pytest.mark.failure(19)
+def test_who_takes_all_memory_takes_its_share(lab: Lab) -> None:
+    """Streams to a service that reads nothing: the kernel holds a part of their bytes, the proxy the rest."""
+    with TemporaryDirectory(prefix="hl-") as folder, Listener(f"unix:{folder}/sink.sock") as sink:
+        more = {
+            **MORE,
+            "services": {"sink": {"deliver": sink.address}},
+            "limits": {"memory": "8MiB", "memory_per_peer": "1MiB"},
+        }
+        with World(lab, more=more) as world, undisturbed(world) as callers:
+            with hostile(lab) as peer:
+                for stream_id in range(1, 121, 2):
+                    peer.sock.sendall(opening(stream_id, "sink") + encode(Kind.DATA, stream_id, bytes(65536)) * 4)
+                world.b.wait_for("stream ended", reason="over_budget", peer="host-c")
+                assert 1 << 19 < memory_of(world, "host-c") <= 1 << 20
+                callers.all_talk()
+            eventually(lambda: world.counts()["b"] == len(callers), "its streams are gone")
+            assert not world.b.events("stream ended", reason="over_budget", peer="host-a")
+            assert memory_of(world, "host-c") == 0
+
+
+def memory_of(world: World, peer: str) -> int:
+    """Bytes that host-b holds for a peer's streams."""
+    held: int = next(each["memory_used"] for each in world.ask("b", "status")["peers"] if each["name"] == peer)
+    return held
