@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv demo test lint bench clean
+.PHONY: venv demo test lint bench fuzz clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -13,6 +13,7 @@ help:
 	@echo "make test    all tests (those that need root and network namespaces skip without them; ARGS=... goes to pytest)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
+	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
 	@echo "make venv    only the virtual environment, in .venv"
 	@echo "make clean   remove .venv and everything generated"
 
@@ -24,6 +25,10 @@ venv: .venv/.stamp
 
 .venv/.stamp-bench: .venv/.stamp
 	@.ci/venv bench
+	@touch $@
+
+.venv/.stamp-fuzz: .venv/.stamp
+	@.ci/venv fuzz
 	@touch $@
 
 demo: .venv/.stamp
@@ -42,6 +47,10 @@ bench: .venv/.stamp-bench
 	@.ci/packages $(NETNS) $(COMPILER) haproxy:haproxy
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
+fuzz: .venv/.stamp-fuzz
+	@for target in hello session; do \
+		$(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) $(ARGS) || exit 1; done
+
 clean:
-	rm -rf .venv build dist benchmarks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist .fuzz benchmarks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

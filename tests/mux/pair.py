@@ -8,7 +8,7 @@ from typing import Any
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_ID, Open
 from proxy.mux.replay import ReplayBuffer, SlabPool
-from proxy.mux.session import Session, Settings
+from proxy.mux.session import MAX_CREDIT, Session, Settings
 from proxy.mux.stream import State, Stream
 
 MIB = 1 << 20
@@ -132,6 +132,21 @@ class Side:
 
     def on_goaway(self, reason: CloseReason) -> None:
         self.goaways.append(reason)
+
+
+def check(side: Side) -> None:
+    """A valid state, whatever was said."""
+    session = side.session
+    for stream_id, stream in session.streams.items():
+        assert stream.id == stream_id
+        assert stream.state is not State.CLOSED
+        assert 0 <= stream.credit <= MAX_CREDIT
+        assert 0 <= stream.allow <= session.local.stream_credit
+        assert stream_id not in session.lingering
+    called = sum(stream_id % 2 != session._first_id % 2 for stream_id in session.streams)
+    assert called == session._called <= session.local.max_streams
+    assert session.lingering.keys() <= set(session._linger_order)
+    assert 0 <= session.out.acked <= session.out.sent <= session.out.end
 
 
 class Pair:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
 from proxy.mux.frames import Kind, Open, encode
-from proxy.mux.session import MAX_CREDIT, Settings
+from proxy.mux.session import Settings
 from proxy.mux.stream import MAY_SEND, State
-from tests.mux.pair import Pair, Side, Talk
+from tests.mux.pair import Pair, Side, Talk, check
 
 CREDIT = 100
 """Bytes: tiny, so that it runs out all the time."""
@@ -36,21 +36,6 @@ plausible = st.sampled_from(Kind).flatmap(
 )
 anything = st.lists(plausible, max_size=40).map(b"".join) | st.binary(max_size=200)
 reasons = st.sampled_from([CloseReason.ABORTED, CloseReason.STOPPED])
-
-
-def check(side: Side) -> None:
-    """A valid state."""
-    session = side.session
-    for stream_id, stream in session.streams.items():
-        assert stream.id == stream_id
-        assert stream.state is not State.CLOSED
-        assert 0 <= stream.credit <= MAX_CREDIT
-        assert 0 <= stream.allow <= session.local.stream_credit
-        assert stream_id not in session.lingering
-    called = sum(stream_id % 2 != session._first_id % 2 for stream_id in session.streams)
-    assert called == session._called <= session.local.max_streams
-    assert session.lingering.keys() <= set(session._linger_order)
-    assert 0 <= session.out.acked <= session.out.sent <= session.out.end
 
 
 def sentence(side: Side, data: bytes) -> str | None:

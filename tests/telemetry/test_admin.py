@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -11,6 +11,8 @@ import pytest
 import structlog
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from control import messages
 from proxy.telemetry import admin
@@ -231,3 +233,33 @@ async def test_too_many_clients(path: Path) -> None:
             assert parsed(await read_all(client))[0] == 200
             await client.aclose()
         assert (await ask(path, get("/status")))[0] == 200
+
+
+pieces = st.sampled_from(
+    [b"GET ", b"HEAD ", b"POST ", b"/status", b"/links?x", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"Host: a\r\n", b"\r\n",
+     b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Connection: upgrade\r\n"]
+) | st.binary(max_size=30)  # fmt: skip
+
+
+@pytest.mark.failure(18)
+@given(st.lists(pieces, max_size=20), st.booleans())
+def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], leaves: bool) -> None:
+    async def converse() -> bytes:
+        client, server = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            # Only what a SocketStream and a StapledStream have in common is used.
+            nursery.start_soon(admin._Server({"/status": View().status}).serve, server)
+            for piece in said:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await client.send_all(piece)
+            if leaves:
+                await client.send_eof()
+            return await read_all(client)
+
+    with structlog.testing.capture_logs() as logs:
+        answer = trio.run(converse, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert logs == []
+    if answer:
+        status, headers, body = parsed(answer)
+        assert status in (200, 400, 404, 405, 431, 501)
+        assert int(headers["content-length"]) == len(body) or b"HEAD" in b"".join(said)
