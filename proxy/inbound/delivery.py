@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import defaultdict
 
 from control.messages import StreamDirection
 from proxy.addresses import TcpAddress
@@ -28,24 +29,24 @@ class Inbound:
     """
 
     def __init__(self, config: Config, allowed: Allowed, connector: Connector, tally: Tally) -> None:
+        self.services = config.services
+        self.allowed = allowed
         self.connector = connector
         self.open = dict.fromkeys(config.services, 0)
         self.tally = tally
-        self._services = config.services
-        self._allowed = allowed
-        self._rate = config.limits.opens_per_second
-        self._opens = {peer: Bucket(self._rate, self._rate) for peer in config.peers}
+        rate = self._rate = config.limits.opens_per_second
+        self._opens = defaultdict[str, Bucket](lambda: Bucket(rate, rate))
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
         delivery = Delivery(self, lane, call)
         lane.owner = delivery
-        service = self._services.get(call.service)
+        service = self.services.get(call.service)
         if not self._opens[lane.link.peer].take(lane.since):
             delivery.refuse(CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
         elif service is None:
             delivery.refuse(CloseReason.NO_SUCH_SERVICE)
-        elif not self._allowed.allows(call, lane.link.peer):
+        elif not self.allowed.allows(call, lane.link.peer):
             delivery.refuse(CloseReason.NOT_ALLOWED, describe(call))
         else:
             delivery.start(service)

@@ -272,6 +272,5 @@ async def test_a_peer_that_opens_too_fast_is_told_and_its_streams_go_on(logs: li
 async def test_each_peer_has_a_rate_of_its_own() -> None:
     async with mesh() as hosts:
         far = await hosts.start("host-b", **hosts.peers(a=[], c=[]), limits={"opens_per_second": 7})
-        assert far.inbound._opens.keys() == {"host-a", "host-c"}
         assert sum(far.inbound._opens["host-a"].take(0.0) for _ in range(10)) == 7
         assert far.inbound._opens["host-c"].take(0.0)

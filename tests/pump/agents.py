@@ -194,4 +194,5 @@ def check_empty(agent: Agent) -> None:
     assert not pump.lanes
     assert not pump._watchers
     assert pump.budget.used == 0
+    assert not any(account.used for account in pump.budget.accounts.values())
     assert pump.slabs.in_use == 0

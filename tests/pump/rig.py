@@ -238,6 +238,7 @@ class Host:
         assert not pump._flushers
         assert not pump._closing
         assert pump.budget.used == 0
+        assert not any(account.used for account in pump.budget.accounts.values())
         assert pump.slabs.in_use == 0
 
 
