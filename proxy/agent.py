@@ -21,7 +21,9 @@ from proxy.config import Config, Limits
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
+from proxy.links.keyring import Keyring
 from proxy.outbound.unixsock import bind_unix
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
@@ -52,6 +54,7 @@ class Agent:
         self.tally = Tally(trace=config.log.level == "debug")
         allowed = Allowed.from_services(config.services)
         self.inbound = Inbound(config, allowed, self.connector, self.tally)
+        self.keyring = Keyring.from_config(config)
         table = Table.from_config(config)
         needed = {peer for name in config.upstreams for peer in table.find(name).peers}
         self.pools = {
@@ -64,6 +67,7 @@ class Agent:
                 hello=self.hello,
                 calls=self.inbound,
                 backoff=Backoff(random.random),
+                credentials=self.credentials,
             )
             for name, peer in config.peers.items()
         }
@@ -92,6 +96,10 @@ class Agent:
             max_streams=limits.streams_per_link,
         )
 
+    def credentials(self) -> Credentials | None:
+        """What a new handshake uses; None: no TLS (``security: none``)."""
+        return None if self.keyring is None else self.keyring.current
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `run` of this module."""
         config = self.config
@@ -113,6 +121,10 @@ class Agent:
                 await nursery.start(
                     serve_admin, trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket)), self.view
                 )
+                if self.keyring is None:
+                    log.warning("links are neither encrypted nor authenticated", security="none")
+                else:
+                    nursery.start_soon(self.keyring.watch)
                 async with trio.open_nursery() as links:
                     for pool in self.pools.values():
                         await links.start(pool.run)
@@ -125,6 +137,7 @@ class Agent:
                             find=self.pools.get,
                             hello=self.hello,
                             attend=_attend,
+                            credentials=self.credentials,
                         )
                     )
                     log.info(
@@ -175,7 +188,7 @@ async def _attend(pool: accept.Home, shaken: Shaken) -> None:
 async def run(config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Run one proxy until SIGTERM or SIGINT.
 
-    Raises StartError if this machine cannot start it. Cancelled, it ends all streams at once; nothing stays behind but
-    directories.
+    Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
+    ends all streams at once; nothing stays behind but directories.
     """
     await Agent(config).run(task_status=task_status)

@@ -34,7 +34,7 @@ def proxy(file: str) -> None:
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 def validate(files: tuple[str, ...]) -> None:
-    """Check configuration files.
+    """Check configuration files, and the certificates that they name.
 
     Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
     """
@@ -43,12 +43,21 @@ def validate(files: tuple[str, ...]) -> None:
     code = 0
     for file in files:
         try:
-            load(file)
+            _check_certificates(load(file), file)
         except ConfigError as error:
             code = _report([error])
         else:
             click.echo(f"{click.format_filename(file)}: ok")
     sys.exit(code)
+
+
+def _check_certificates(config: Config, file: str) -> None:
+    from proxy.links.keyring import Keyring
+
+    try:
+        Keyring.from_config(config)
+    except ConfigError as error:
+        raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from None
 
 
 @click.command()

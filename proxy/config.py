@@ -31,6 +31,7 @@ __all__ = [
     "Rule",
     "Service",
     "TcpAddress",
+    "TlsFiles",
     "UnixAddress",
     "Upstream",
     "load",
@@ -65,11 +66,23 @@ SomeUid = Annotated[int | None, _read_by(units.uid, units.UID)]
 Duration = Annotated[float, _read_by(units.duration, units.DURATION)]
 Account = Annotated[str | int | None, _read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, _read_by(units.mode, units.MODE)]
+FilePath = Annotated[str, _read_by(units.absolute_path, units.PATH)]
 RunDir = Annotated[str, _read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, _read_by(addresses.ip_port, addresses.IP_PORT)]
 HostPort = Annotated[TcpAddress, _read_by(addresses.host_port, addresses.HOST_PORT)]
 ListenAddress = Annotated[Address, _read_by(addresses.listen_address, addresses.LISTEN)]
 DeliverAddress = Annotated[Address, _read_by(addresses.deliver_address, addresses.DELIVER)]
+
+
+class TlsFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """This host's files for mutual TLS, PEM. They are watched; proxy.links.credentials checks what is in them."""
+
+    certificate: FilePath
+    """The host's own, and the intermediate ones behind it."""
+    key: FilePath
+    """Its private key, without a passphrase."""
+    ca: FilePath
+    """Certificates of the CAs that peers' certificates may come from."""
 
 
 class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +91,8 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: IpPort
     """Where peers' links arrive: an address of this host on the macvlan or VF."""
     security: Literal["mtls", "none"] = "mtls"
+    tls: TlsFiles | None = None
+    """Needed with mtls."""
     max_per_peer: Annotated[int, _between(1, 64)] = 2
     """Most links to one peer, both directions together, whatever the number of containers."""
     dial_timeout: Duration = 5.0
@@ -181,6 +196,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     links: Links
     run_dir: RunDir = "/run/hostlane"
     """Holds the admin socket; created when missing."""
+    mesh: HostName = "hostlane"
+    """Name of the mesh in certificates (the SPIFFE trust domain)."""
     peers: dict[HostName, Peer] = {}
     upstreams: dict[ServiceName, Upstream] = {}
     services: dict[ServiceName, Service] = {}

@@ -19,6 +19,11 @@ from proxy.yamlmap import Document, Path
 Partial = Any
 """A `proxy.config.Config` in which every value may be UNSET, which its type does not say."""
 
+MTLS_NEEDS = (
+    'a mapping with certificate, key, ca for mutual TLS (or "security: none" beside it, only on an isolated segment)'
+)
+"""What ``links.tls`` must be where ``links.security`` is mtls."""
+
 Place = tuple[Path, Address]
 
 
@@ -38,10 +43,10 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
 
 
 def _check_security(config: Partial, document: Document) -> None:
-    if config.links is not UNSET and config.links.security == "mtls":
-        path = ("links", "security")
-        found = "found mtls" if path in document.lines else "missing, which means mtls"
-        document.problem(path, f'{found}; allowed: none (this version has no mtls yet: write "security: none")')
+    links = config.links
+    if links is not UNSET and links.security == "mtls" and links.tls is None:
+        path = ("links", "tls")
+        document.problem(path, f"missing; allowed: {MTLS_NEEDS}")
 
 
 def _check_peers(config: Partial, document: Document) -> None:

@@ -124,6 +124,10 @@ def _hints(kind: type[Struct]) -> dict[str, Any]:
 
 def _unwrap(annotation: Any) -> tuple[Any, Meta | None]:
     """The type itself and the `msgspec.Meta` that stands with it."""
+    if get_origin(annotation) is types.UnionType:
+        # `Section | None`: a section that may be missing. What stands there is one.
+        sections = [part for part in get_args(annotation) if isinstance(part, type) and issubclass(part, Struct)]
+        return (sections[0] if len(sections) == 1 else annotation), None
     if get_origin(annotation) is not Annotated:
         return annotation, None
     kind, *notes = get_args(annotation)

@@ -163,7 +163,10 @@ def test_a_real_proxy(tmp_path: Path) -> None:
     proxy = subprocess.Popen([*MAIN, "proxy", "--config", str(file)], stderr=subprocess.PIPE, text=True)
     try:
         assert proxy.stderr is not None
-        assert json.loads(proxy.stderr.readline())["event"] == "proxy ready"
+        said = [json.loads(proxy.stderr.readline()) for _ in range(2)]
+        assert [(entry["level"], entry["event"]) for entry in said] == [
+            ("warning", "links are neither encrypted nor authenticated"), ("info", "proxy ready"),
+        ]  # fmt: skip
         done = subprocess.run(
             [*MAIN, "status", "--json", "--config", str(file)], capture_output=True, text=True, timeout=60, check=False
         )

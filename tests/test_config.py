@@ -21,6 +21,7 @@ from proxy.config import (
     Rule,
     Service,
     TcpAddress,
+    TlsFiles,
     UnixAddress,
     Upstream,
 )
@@ -29,7 +30,7 @@ from proxy.errors import ConfigError
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
-MAPPING = "allowed: a mapping with host, links, run_dir, peers, upstreams, services, limits, pump, log"
+MAPPING = "allowed: a mapping with host, links, run_dir, mesh, peers, upstreams, services, limits, pump, log"
 
 DESIGN = """\
 # host-a.yaml: a static mesh of two hosts, no control plane
@@ -73,7 +74,7 @@ def test_the_two_hosts_fit_together() -> None:
 
 def test_the_reference_shows_the_defaults() -> None:
     shown = config.load(CONFIGS / "reference.yaml")
-    links = Links(listen=shown.links.listen, security="none")
+    links = Links(listen=shown.links.listen, tls=shown.links.tls)
     entries = [
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
@@ -88,7 +89,7 @@ def test_the_reference_shows_the_defaults() -> None:
 
 def test_defaults() -> None:
     found = config.parse(MINIMAL, "f.yaml")
-    assert found.run_dir == "/run/hostlane"
+    assert (found.run_dir, found.mesh) == ("/run/hostlane", "hostlane")
     assert (found.peers, found.upstreams, found.services) == ({}, {}, {})
     assert found.links == Links(
         listen=TcpAddress("10.77.0.1", 7600), security="none", max_per_peer=2, dial_timeout=5.0,
@@ -111,8 +112,9 @@ def test_every_value_can_be_set() -> None:
     text = """
 host: h
 run_dir: /tmp/x
+mesh: m.example
 links: {listen: "[::1]:1", security: none, max_per_peer: 64, dial_timeout: 1s, ping_interval: 2m, ping_timeout: 10ms,
-        replay_buffer: 1MiB}
+        replay_buffer: 1MiB, tls: {certificate: /c, key: /k, ca: /a}}
 peers:
   b: {address: b.example:2}
 upstreams:
@@ -130,9 +132,11 @@ log: {level: debug, format: json}
     assert config.parse(text, "f.yaml") == Config(
         host="h",
         run_dir="/tmp/x",
+        mesh="m.example",
         links=Links(
             listen=TcpAddress("::1", 1), security="none", max_per_peer=64, dial_timeout=1.0,
             ping_interval=120.0, ping_timeout=0.01, replay_buffer=2**20,
+            tls=TlsFiles(certificate="/c", key="/k", ca="/a"),
         ),
         peers={"b": Peer(address=TcpAddress("b.example", 2))},
         upstreams={
@@ -179,7 +183,7 @@ log: {level: loud, format: json, level: info}
 """
     assert problems(text) == [
         'f.yaml:1: rundir: unknown key (did you mean "run_dir"?); '
-        "allowed: host, links, run_dir, peers, upstreams, services, limits, pump, log",
+        "allowed: host, links, run_dir, mesh, peers, upstreams, services, limits, pump, log",
         'f.yaml:3: links.listen: found "10.77.0.1", no port; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535',
         "f.yaml:4: links.max_per_peer: found 65; allowed: a whole number from 1 to 64",
         'f.yaml:6: peers.Host_B: found "Host_B"; '
@@ -218,8 +222,8 @@ def test_an_empty_mapping_lacks_what_is_required() -> None:
     assert problems("{}\n") == [
         "f.yaml:1: host: missing; allowed: 1 to 63 of a-z 0-9 . -, with a letter or digit first and last",
         "f.yaml:1: links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535",
-        "f.yaml:1: links.security: missing, which means mtls; "
-        'allowed: none (this version has no mtls yet: write "security: none")',
+        "f.yaml:1: links.tls: missing; allowed: a mapping with certificate, key, ca for mutual TLS "
+        '(or "security: none" beside it, only on an isolated segment)',
     ]  # fmt: skip
 
 

@@ -16,22 +16,29 @@ def problems(text: str) -> list[str]:
     return []
 
 
-MTLS = 'allowed: none (this version has no mtls yet: write "security: none")'
+TLS_NEEDED = (
+    "links.tls: missing; allowed: a mapping with certificate, key, ca for mutual TLS "
+    '(or "security: none" beside it, only on an isolated segment)'
+)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("host: a\nlinks:\n  listen: 10.0.0.1:7600\n", [f"f:2: links.security: missing, which means mtls; {MTLS}"]),
-        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: mtls\n", [f"f:4: links.security: found mtls; {MTLS}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:7600\n", [f"f:2: {TLS_NEEDED}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: mtls\n", [f"f:2: {TLS_NEEDED}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  tls: {certificate: /c, key: /k, ca: /a}\n", []),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  tls: {certificate: c, key: /k}\n",
+         ['f:4: links.tls.certificate: found "c"; allowed: an absolute path',
+          "f:4: links.tls.ca: missing; allowed: an absolute path"]),
         ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: tls\n",
          ['f:4: links.security: found "tls"; allowed: mtls | none']),
         # Misspelt: one line, not two.
         (
             "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
             [
-                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, security, max_per_peer, '
-                "dial_timeout, ping_interval, ping_timeout, replay_buffer"
+                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, security, tls, '
+                "max_per_peer, dial_timeout, ping_interval, ping_timeout, replay_buffer"
             ],
         ),
     ],

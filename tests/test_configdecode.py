@@ -29,6 +29,7 @@ class Outer(Struct, frozen=True, forbid_unknown_fields=True):
     items: tuple[Shouted, ...] = ()
     named: dict[Shouted, Inner] = {}
     either: str | int | None = None
+    maybe: Inner | None = None
     plain: int = 0
 
 
@@ -48,7 +49,8 @@ def test_a_right_document() -> None:
     )
     assert document.problems == []
     assert decoder.unknown == set()
-    assert value == Outer("A", Inner(2, "y"), ("B",), {"n": Inner(1)}, "z", 7)
+    assert value == Outer("A", Inner(2, "y"), ("B",), {"n": Inner(1)}, "z", None, 7)
+    assert decode(RIGHT + "maybe: {count: 3}\n")[0].maybe == Inner(3)
 
 
 RIGHT = "word: a\ninner: {count: 2}\n"
@@ -57,6 +59,8 @@ RIGHT = "word: a\ninner: {count: 2}\n"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        (RIGHT + "maybe: {count: 4}\n", "maybe.count: found 4; allowed: 1 to 3"),
+        (RIGHT + "maybe: {}\n", "maybe.count: missing; allowed: 1 to 3"),
         (RIGHT + "plain: x\n", 'plain: found "x"; allowed: a whole number'),
         (RIGHT + "plain: true\n", "plain: found true; allowed: a whole number"),
         (RIGHT + "plain: 1.5\n", "plain: found 1.5; allowed: a whole number"),
@@ -71,8 +75,8 @@ RIGHT = "word: a\ninner: {count: 2}\n"
         (RIGHT + "named: {n: {count: 3, kind: z}}\n", 'named.n.kind: found "z"; allowed: x | y'),
         (RIGHT + "named: {n: }\n", "named.n.count: missing; allowed: 1 to 3"),
         (RIGHT + "plian: 1\n",
-         'plian: unknown key (did you mean "plain"?); allowed: word, inner, items, named, either, plain'),
-        (RIGHT + "zzz: 1\n", "zzz: unknown key; allowed: word, inner, items, named, either, plain"),
+         'plian: unknown key (did you mean "plain"?); allowed: word, inner, items, named, either, maybe, plain'),
+        (RIGHT + "zzz: 1\n", "zzz: unknown key; allowed: word, inner, items, named, either, maybe, plain"),
     ],
 )  # fmt: skip
 def test_problems(text: str, expected: str) -> None:

@@ -11,7 +11,8 @@ import trio
 
 from proxy.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
-from proxy.links.carry import Shaken, answer, listen_to, refuse
+from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, wire_of
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, check_names
 from proxy.links.slots import Slots
 from proxy.pump.bucket import Bucket
@@ -57,6 +58,7 @@ async def serve(
     find: Callable[[str], Home | None],
     hello: Callable[[str, str], Hello],
     attend: Callable[[Home, Shaken], Awaitable[None]],
+    credentials: Callable[[], Credentials | None] = lambda: None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept links until cancelled; the listeners are closed then.
@@ -67,15 +69,16 @@ async def serve(
         hello: makes this host's answer from (peer, session id).
         attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
             then on.
+        credentials: those that a new handshake uses; None: no TLS (``security: none``).
     """
     slots = Slots(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
-    async def handle(stream: trio.SocketStream) -> None:
+    async def handle(tcp: trio.SocketStream) -> None:
         """Exception barrier of a link: nothing that one dialler does ends the server."""
-        remote = "unknown"
+        remote, stream = "unknown", protected(tcp, credentials(), dialling=False)
         try:
-            remote = str(stream.socket.getpeername()[0])
+            remote = str(tcp.socket.getpeername()[0])
             accepted = None
             with slots.take(remote):
                 with trio.move_on_after(patience):
@@ -97,7 +100,7 @@ async def serve(
 
 
 async def _shake(
-    stream: trio.SocketStream, own: str, find: Callable[[str], Home | None], hello: Callable[[str, str], Hello]
+    stream: Stream, own: str, find: Callable[[str], Home | None], hello: Callable[[str, str], Hello]
 ) -> tuple[Home, Shaken]:
     theirs, leftover = await listen_to(stream)
     check_names(theirs, own=own, peer=None)
@@ -107,4 +110,5 @@ async def _shake(
     # No checkpoint from here to the pool's list of links, or several dials could all find the last place free.
     if (reason := home.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
-    return home, Shaken(answer(stream, hello(theirs.host, theirs.session)), theirs, leftover)
+    sock = answer(stream, hello(theirs.host, theirs.session))
+    return home, Shaken(sock, theirs, leftover, wire_of(stream))

@@ -11,20 +11,26 @@ import trio
 
 from proxy.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello, encode_refusal
 from proxy.links.options import prepare_link
+from proxy.links.tls import TlsStream
+from proxy.pump.link import Wire
 
 _READ = 65536
 
+Stream = trio.SocketStream | TlsStream
+
 
 class Shaken(NamedTuple):
-    """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, and what
-    came behind it.
+    """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, what
+    came behind it, and what to read and write through instead of the socket (TLS).
     """
 
     sock: socket.socket
     hello: Hello
     leftover: bytes
+    wire: Wire | None = None
 
 
 def new_id() -> str:
@@ -32,54 +38,93 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-async def dial(address: TcpAddress, *, source: str | None, hello: Hello) -> Shaken:
+async def dial(
+    address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
+) -> Shaken:
     """Connect to a peer and shake hands.
 
     Args:
         source: local address to connect from, so that the link leaves through the interface meant for it.
+        credentials: None: no TLS (``security: none``).
 
     Raises HandshakeError. Cancelled or failed, nothing is left open.
     """
     try:
-        stream = await trio.open_tcp_stream(address.host, address.port, local_address=source)
+        tcp = await trio.open_tcp_stream(address.host, address.port, local_address=source)
     except OSError as error:
         raise HandshakeError(_why(error), CloseReason.PEER_UNREACHABLE) from None
+    stream = protected(tcp, credentials, dialling=True)
     try:
-        prepare_link(stream.socket)
-        await stream.send_all(encode_hello(hello))
+        prepare_link(tcp.socket)
+        await _meet(stream, hello.to)
+        await _send_first(stream, encode_hello(hello))
         answer, leftover = await _read_hello(stream)
         check_names(answer, own=hello.host, peer=hello.to)
         if answer.session != hello.session:
             raise HandshakeError("the peer answered for another session")
-        return Shaken(_detach(stream), answer, leftover)
+        return Shaken(_detach(stream), answer, leftover, wire_of(stream))
     except (OSError, trio.BrokenResourceError) as error:
         raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
     finally:
         # Without a checkpoint: cancelled there, the detached socket would be lost on its way to the caller.
-        stream.socket.close()
+        tcp.socket.close()
 
 
-async def listen_to(stream: trio.SocketStream) -> tuple[Hello, bytes]:
+def protected(stream: trio.SocketStream, credentials: Credentials | None, *, dialling: bool) -> Stream:
+    """The same connection with TLS on it, if there are credentials. Nothing is sent yet."""
+    return stream if credentials is None else TlsStream(stream, credentials, dialling=dialling)
+
+
+async def _meet(stream: Stream, host: str) -> None:
+    """The dialler's TLS handshake: nothing of ours, not even HELLO, goes to another host than the one meant."""
+    if isinstance(stream, TlsStream):
+        try:
+            await stream.shake_hands()
+            if stream.peer != host:
+                text = f"host {stream.peer!r} answered instead of {host!r}, says its certificate"
+                raise HandshakeError(text, CloseReason.WRONG_HOST)
+        except HandshakeError as error:
+            await stream.send_all(encode_refusal(error.reason))
+            raise
+
+
+async def _send_first(stream: Stream, frame: bytes) -> None:
+    """Send HELLO. An acceptor that has hung up by now may have said why before: that is for the next read to find."""
+    try:
+        await stream.send_all(frame)
+    except trio.BrokenResourceError:
+        if not isinstance(stream, TlsStream):
+            raise
+
+
+async def listen_to(stream: Stream) -> tuple[Hello, bytes]:
     """The accepting side's first half: the dialler's HELLO and what came behind it. Raises HandshakeError; the caller
     keeps the stream.
     """
     try:
         prepare_link(stream.socket)
-        return await _read_hello(stream)
+        if not isinstance(stream, TlsStream):
+            return await _read_hello(stream)
+        await stream.shake_hands()
+        hello, leftover = await _read_hello(stream)
+        if hello.host != stream.peer:
+            text = f"host {stream.peer!r}, says its certificate, calls itself {hello.host!r}"
+            raise HandshakeError(text, CloseReason.WRONG_HOST)
+        return hello, leftover
     except (OSError, trio.BrokenResourceError) as error:
         raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
 
 
-def answer(stream: trio.SocketStream, hello: Hello) -> socket.socket:
+def answer(stream: Stream, hello: Hello) -> socket.socket:
     """The accepting side's second half: agree. Returns the plain socket, which the caller owns. Raises
     HandshakeError.
 
     Never waits, so that whoever decided to take the link can put it to use before anything else happens: HELLO has a
     few hundred bytes, and nothing else is in the new connection's send buffer.
     """
-    sock, frame = _detach(stream), encode_hello(hello)
+    sock, frame = _detach(stream), memoryview(encode_hello(hello))
     try:
-        if sock.send(frame) < len(frame):
+        if (wire_of(stream) or sock).send(frame) < len(frame):
             raise HandshakeError("the connection does not take a HELLO", CloseReason.LINK_LOST)
     except OSError as error:
         sock.close()
@@ -90,7 +135,12 @@ def answer(stream: trio.SocketStream, hello: Hello) -> socket.socket:
     return sock
 
 
-async def refuse(stream: trio.SocketStream, reason: CloseReason) -> None:
+def wire_of(stream: Stream) -> Wire | None:
+    """What a link on this connection reads and writes through, if not through its socket."""
+    return stream.wire if isinstance(stream, TlsStream) else None
+
+
+async def refuse(stream: Stream, reason: CloseReason) -> None:
     """Tell a dialler why not, if it still listens, and close."""
     try:
         await stream.send_all(encode_refusal(reason))
@@ -99,7 +149,7 @@ async def refuse(stream: trio.SocketStream, reason: CloseReason) -> None:
     await stream.aclose()
 
 
-async def _read_hello(stream: trio.SocketStream) -> tuple[Hello, bytes]:
+async def _read_hello(stream: Stream) -> tuple[Hello, bytes]:
     reader = HelloReader()
     while True:
         data = await stream.receive_some(_READ)
@@ -109,9 +159,11 @@ async def _read_hello(stream: trio.SocketStream) -> tuple[Hello, bytes]:
             return hello, reader.leftover
 
 
-def _detach(stream: trio.SocketStream) -> socket.socket:
+def _detach(stream: Stream) -> socket.socket:
     sock = socket.socket(fileno=stream.socket.detach())
     sock.setblocking(False)
+    if isinstance(stream, TlsStream):
+        stream.wire.sock = sock
     return sock
 
 

@@ -17,7 +17,8 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, MAGIC, VERSION, Kind
 from proxy.mux.session import MAX_CREDIT, Settings
 
 _PREFIX = struct.Struct(">4sH")
-_TLS_HANDSHAKE = 0x16
+TLS_HANDSHAKE, TLS_ALERT = 0x16, 0x15
+"""First byte of a TLS record: the first one of who speaks TLS, and the first answer of who was not understood."""
 MIN_STREAM_CREDIT = 16 * 1024
 """Bytes: the largest early data. A peer that grants less could not take what the protocol lets us send at once."""
 
@@ -65,7 +66,7 @@ class HelloReader:
         self._data += data
         if not self._data:
             return None
-        if self._data[0] == _TLS_HANDSHAKE:
+        if self._data[0] in (TLS_HANDSHAKE, TLS_ALERT):
             raise HandshakeError("the peer speaks TLS, this host has links.security: none")
         if self._data[0] not in (Kind.HELLO, Kind.GOAWAY):
             raise HandshakeError("the peer does not speak Hostlane")

@@ -13,6 +13,7 @@ import trio
 from proxy.config import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, dial, new_id
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
@@ -42,6 +43,7 @@ class Pool:
         needed: whether to keep a link although nobody waits (an upstream of this host uses the peer).
         hello: makes this host's HELLO for a dial or an answer, from (peer, session id).
         calls: delivers what the peer opens.
+        credentials: those that a new handshake uses; None: no TLS (``security: none``).
 
     Attributes:
         links: those that are up; one that is going away (GOAWAY) stays until its streams are through.
@@ -60,6 +62,7 @@ class Pool:
         hello: Callable[[str, str], Hello],
         calls: Calls,
         backoff: Backoff,
+        credentials: Callable[[], Credentials | None] = lambda: None,
     ) -> None:
         self.name, self.peer = name, peer
         self.links: list[Link] = []
@@ -74,6 +77,7 @@ class Pool:
         self._hello = hello
         self._calls = calls
         self._backoff = backoff
+        self._credentials = credentials
         self._waiters: dict[Waiter, None] = {}
         self._draining = False
         self._changed = trio.Event()
@@ -151,6 +155,7 @@ class Pool:
                     self.peer.address,
                     source=None if _is_wildcard(listen) else listen,
                     hello=hello,
+                    credentials=self._credentials(),
                 )
             link = self._join(shaken.sock, shaken, True)
         except trio.TooSlowError:
@@ -215,6 +220,7 @@ class Pool:
                 remote=shaken.hello.settings,
                 replay=self._config.links.replay_buffer,
                 calls=self._calls,
+                wire=shaken.wire,
             )
         except OSError as error:
             sock.close()

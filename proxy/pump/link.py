@@ -44,6 +44,16 @@ class Calls(Protocol):
         """
 
 
+class Wire(Protocol):
+    """What a link reads and writes through: its socket, or TLS in front of it. Both raise OSError as a socket does."""
+
+    def recv_into(self, view: memoryview, /) -> int:
+        """Bytes received; 0 at the end. Leaves nothing behind that the socket's readiness would not tell again."""
+
+    def send(self, view: memoryview, /) -> int:
+        """Bytes taken; fewer than all of them: wait until the socket is writable."""
+
+
 class Link:
     """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake, and the session on
     it.
@@ -51,6 +61,7 @@ class Link:
     Args:
         name: for logs and the CLI; peer: the peer's host name.
         dialled: whether this side dialled.
+        wire: what to read and write through instead of `sock`.
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
@@ -72,6 +83,7 @@ class Link:
         remote: Settings,
         replay: int,
         calls: Calls,
+        wire: Wire | None = None,
     ) -> None:
         self.pump, self.name, self.peer, self.dialled = pump, name, peer, dialled
         self.budget = pump.budget.account(peer)
@@ -84,6 +96,7 @@ class Link:
         self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
+        self._wire: Wire = wire or sock
         self._calls = calls
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)
@@ -133,7 +146,7 @@ class Link:
 
     def _receive(self) -> None:
         try:
-            count = self._sock.recv_into(self._mem[self._filled :])
+            count = self._wire.recv_into(self._mem[self._filled :])
         except BlockingIOError:
             return
         except OSError as error:
@@ -177,7 +190,7 @@ class Link:
         while not self.congested and not self._doomed and out.unsent:
             view = out.unsent_view()
             try:
-                sent = self._sock.send(view)
+                sent = self._wire.send(view)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -250,7 +263,7 @@ class Link:
         """GOAWAY with the reason, behind what is unsent, as far as the socket takes it without waiting."""
         try:
             self.session.goaway(self.reason)
-            while (view := self.session.out.unsent_view()) and (sent := self._sock.send(view)):
+            while (view := self.session.out.unsent_view()) and (sent := self._wire.send(view)):
                 self.session.out.sent += sent
         except (OSError, ProtocolError):
             pass

@@ -14,6 +14,7 @@ from proxy.config import Config, Limits, Links, Peer
 from proxy.errors import HandshakeError
 from proxy.links import accept
 from proxy.links.carry import Shaken
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
 from proxy.pool.backoff import Backoff
@@ -137,7 +138,9 @@ class Dialling:
         self.began, self._begun = trio.open_memory_channel[None](1000)
         self._outcomes, self._next = trio.open_memory_channel[socket.socket | HandshakeError](1000)
 
-    async def __call__(self, address: TcpAddress, *, source: str | None, hello: Hello) -> Shaken:
+    async def __call__(
+        self, address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
+    ) -> Shaken:
         self.at.append(trio.current_time())
         self.now += 1
         self.most = max(self.most, self.now)

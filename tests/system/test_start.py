@@ -56,9 +56,9 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
         lambda folder: {"links": {"listen": "10.77.0.300:7600", "security": "none"}},
         ["hostlane.yaml:", "links.listen", "10.77.0.300:7600"],
     ),
-    "mtls is not there yet": (
+    "mtls without certificates": (
         lambda folder: {"links": {"listen": "10.77.0.1:7600"}},
-        ["links.security", "no mtls yet", "security: none"],
+        ["hostlane.yaml:", "links.tls: missing", "certificate, key, ca", "security: none"],
     ),
     "address of another host": (
         lambda folder: {"links": {"listen": "10.77.0.9:7600", "security": "none"}},

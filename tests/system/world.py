@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from proxy.demo import netns
+from proxy.demo.certificates import Authority
 from proxy.demo.lab import Host, Lab
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.process import Proxy
@@ -34,6 +35,7 @@ class World:
         more: further top-level sections of both configurations, such as ``{"limits": {"stream_credit": "64KiB"}}``.
         echo: whether an echo server stands behind each service; without, the test makes its own (`deliver`).
         crossed: the service called through a Unix socket listens on TCP, and the other way round.
+        mtls: links with certificates of `authority`, in each host's folder; without, ``security: none``.
         third: also run host-c, which offers the same services from its own folder; it is on host-b's machine.
 
     Attributes:
@@ -48,6 +50,7 @@ class World:
         more: Mapping[str, Any] | None = None,
         echo: bool = True,
         crossed: bool = False,
+        mtls: bool = False,
         third: bool = False,
     ) -> None:
         self.lab = lab
@@ -55,6 +58,7 @@ class World:
         self._more = more or {}
         self._echo = echo
         self._crossed = crossed
+        self.authority = Authority() if mtls else None
         self.addresses = {"a": lab.a.address, "b": lab.b.address, **({"c": "10.77.0.3"} if third else {})}
         self.echoes: dict[str, Echo] = {}
         services = {kind: {"deliver": self.deliver(kind)} for kind in KINDS}
@@ -129,7 +133,7 @@ class World:
         config: dict[str, Any] = {
             "host": f"host-{side}",
             "run_dir": f"{folder}/run",
-            "links": {"listen": f"{self.addresses[side]}:{PORT}", "security": "none"},
+            "links": {"listen": f"{self.addresses[side]}:{PORT}", **self._security(side)},
             "peers": peers,
             "log": {"level": "debug", "format": "json"},
             **sections,
@@ -137,6 +141,11 @@ class World:
         for name, section in self._more.items():
             config[name] = {**config.get(name, {}), **section}
         return Proxy(config, folder, host=host)
+
+    def _security(self, side: str) -> dict[str, Any]:
+        if self.authority is None:
+            return {"security": "none"}
+        return {"security": "mtls", "tls": self.authority.write(self.folder / side, f"host-{side}")}
 
     def _peer(self, side: str, *, offers: bool) -> dict[str, Any]:
         services = {"b": list(KINDS), "c": ["unix"]}.get(side, []) if offers else []

@@ -1,0 +1,183 @@
+"""A host's certificate, key and CA bundle: read from their files, checked, and made into what a handshake uses.
+
+The files are read once, and exactly what was checked is used: one that changes in between makes no difference.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from proxy.config import TlsFiles
+from proxy.errors import ConfigError
+from proxy.links.identity import UNREADABLE, host_uri, one_uri, uris
+from proxy.links.tlswire import reason_of
+from proxy.units import show
+
+MAX_FILE_BYTES = 1 << 20
+"""Largest file that is read: hundreds of CA certificates fit."""
+
+T = TypeVar("T")
+
+
+class Identity(NamedTuple):
+    """Whose the certificate must be."""
+
+    mesh: str
+    host: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Everything that a handshake needs of this host. Immutable: renewed ones are other ones.
+
+    Attributes:
+        dialling, accepting: OpenSSL's contexts.
+        not_before, not_after: validity of the certificate, seconds since 1970.
+    """
+
+    mesh: str
+    dialling: ssl.SSLContext
+    accepting: ssl.SSLContext
+    not_before: float
+    not_after: float
+
+
+def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
+    """The credentials in those files.
+
+    Args:
+        now: seconds since 1970.
+
+    Raises ConfigError, a line ``links.tls.KEY: FILE: what is wrong`` for each problem.
+    """
+    problems: list[str] = []
+
+    def load(name: str, path: str, parse: Callable[[bytes], T]) -> T | None:
+        try:
+            return parse(_content(path))
+        except ValueError as error:
+            problems.append(f"links.tls.{name}: {path}: {error}")
+            return None
+
+    chain = load("certificate", files.certificate, _certificates)
+    key = load("key", files.key, _private_key)
+    authorities = load("ca", files.ca, _certificates)
+    if chain is not None:
+        said = f"links.tls.certificate: {files.certificate}: "
+        problems += [said + text for text in _complaints(chain[0], identity, datetime.fromtimestamp(now, UTC))]
+        if key is not None and _spki(key.public_key()) != _spki(chain[0].public_key()):
+            problems.append(f"links.tls.key: {files.key}: is not the key of the certificate in {files.certificate}")
+    if problems or chain is None or key is None or authorities is None:
+        raise ConfigError(problems)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem += b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
+    der = b"".join(certificate.public_bytes(Encoding.DER) for certificate in authorities)
+    try:
+        return Credentials(
+            identity.mesh,
+            _context(ssl.PROTOCOL_TLS_CLIENT, pem, der),
+            _context(ssl.PROTOCOL_TLS_SERVER, pem, der),
+            chain[0].not_valid_before_utc.timestamp(),
+            chain[0].not_valid_after_utc.timestamp(),
+        )
+    except ssl.SSLError as error:
+        raise ConfigError([f"links.tls: OpenSSL does not take these files: {reason_of(error)}"]) from None
+
+
+def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:
+    """TLS 1.3 and nothing older, a certificate from both sides, and no way to resume a session: links live for days,
+    and a ticket would outlive the certificate that it was given for.
+    """
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if protocol == ssl.PROTOCOL_TLS_SERVER:
+        context.num_tickets = 0
+    context.check_hostname = False  # the URI is the identity (proxy.links.identity), whatever the address
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authorities)
+    # The ssl module takes a file only. This one has no name, and never comes near a disk.
+    fd = os.memfd_create("hostlane")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(pem)
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    return context
+
+
+def _content(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "not readable").lower()
+        raise ValueError(reason) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError("found more than 1 MiB; allowed: PEM text")
+    return content
+
+
+def _certificates(content: bytes) -> list[x509.Certificate]:
+    try:
+        found = x509.load_pem_x509_certificates(content)
+        [certificate.extensions for certificate in found]
+    except UNREADABLE:
+        raise ValueError("found no readable certificate; allowed: PEM certificates") from None
+    return found
+
+
+def _private_key(content: bytes) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(content, None)
+    except TypeError:
+        raise ValueError("found an encrypted key; allowed: one without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("found no readable private key; allowed: a PEM private key") from None
+
+
+def _complaints(certificate: x509.Certificate, identity: Identity, now: datetime) -> Iterator[str]:
+    """What is wrong with this host's certificate, so that nobody learns it from its peers."""
+    if now > certificate.not_valid_after_utc:
+        yield f"expired on {when(certificate.not_valid_after_utc)}"
+    if now < certificate.not_valid_before_utc:
+        yield f"not valid before {when(certificate.not_valid_before_utc)}"
+    allowed = host_uri(*identity)
+    try:
+        if (found := one_uri(uris(certificate), allowed)) != allowed:
+            yield f"found the name {show(found)}; allowed: {allowed}"
+    except ValueError as error:
+        yield str(error)
+    usages = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+    try:
+        if not usages <= set(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value):
+            yield "found an extendedKeyUsage without both serverAuth and clientAuth; allowed: both, or none at all"
+    except x509.ExtensionNotFound:
+        pass
+
+
+def when(moment: datetime) -> str:
+    """A moment as errors and logs write it: ``2026-01-31 12:00 UTC``."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

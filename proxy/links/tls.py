@@ -1,0 +1,139 @@
+"""The TLS handshake of a link: the stream that HELLO goes through, and the words for what goes wrong in it.
+
+In TLS 1.3 the dialler's handshake has ended before the acceptor has looked at its certificate. A refusal reaches the
+dialler as an alert in place of the acceptor's HELLO.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import trio
+
+from proxy.errors import CloseReason, HandshakeError
+from proxy.links.credentials import Credentials
+from proxy.links.handshake import TLS_ALERT, TLS_HANDSHAKE
+from proxy.links.identity import peer_host_untrusted
+from proxy.links.tlswire import TlsWire, reason_of
+from proxy.mux.frames import Kind
+
+_READ = 65536
+_UNEXPECTED_MESSAGE = bytes.fromhex("15 0303 0002 02 0a")
+"""A fatal alert (RFC 8446, section 6), for who does not speak TLS: OpenSSL would say nothing at all."""
+_NOT_OURS = {7, 18, 19, 20, 21}
+"""OpenSSL's verification errors (x509_vfy.h) for a chain that does not lead to a CA of the bundle; 7: to one that only
+has the same name.
+"""
+_ALERTS = {
+    "unknown ca": "it is not signed by a CA that the peer trusts",
+    "decrypt error": "it is not signed by a CA that the peer trusts",
+    "certificate expired": "it has expired, says the peer's clock",
+    "certificate required": "it got none",
+    "bad certificate": "it is malformed, not valid yet, or wrongly signed",
+    "unsupported certificate": "it is of a kind that the peer does not take",
+    "certificate revoked": "it has been revoked",
+    "certificate unknown": "it gives no reason",
+}
+
+
+class TlsStream:
+    """A connection in its handshake: what `proxy.links.carry` uses of a trio.SocketStream, encrypted.
+
+    Attributes:
+        socket: that of the connection.
+        wire: what the link reads and writes through, once its ``sock`` is set.
+        peer: the host that the peer's certificate is for; empty until the handshake has ended.
+    """
+
+    def __init__(self, stream: trio.SocketStream, credentials: Credentials, *, dialling: bool) -> None:
+        self.socket = stream.socket
+        self.wire = TlsWire(credentials.dialling if dialling else credentials.accepting, server_side=not dialling)
+        self.peer = ""
+        self._stream = stream
+        self._mesh = credentials.mesh
+        self._dialling = dialling
+        self._begun = self._established = False
+
+    async def shake_hands(self) -> None:
+        """The TLS handshake; sets `peer`.
+
+        Raises HandshakeError; and OSError or trio.BrokenResourceError for the connection itself. What TLS finds wrong,
+        the peer has been told when it returns; a certificate that names no host is for the caller to refuse.
+        """
+        while True:
+            try:
+                self.wire.tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._flush()
+            except ssl.SSLError as error:
+                await self._flush()
+                raise _refusal(error) from None
+            if not await self._receive():
+                raise HandshakeError("the peer closed the connection during the handshake", CloseReason.LINK_LOST)
+        await self._flush()
+        self._established = True
+        self.peer = peer_host_untrusted(self.wire.tls.getpeercert(binary_form=True) or b"", self._mesh)
+
+    async def send_all(self, data: bytes) -> None:
+        """As trio.SocketStream. Before the handshake has ended it sends nothing: an alert has said all there is."""
+        if self._established:
+            self.wire.tls.write(data)
+            await self._flush()
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """As trio.SocketStream, but everything that has arrived. Raises HandshakeError if it is the peer's refusal of
+        this host's certificate.
+        """
+        data = b""
+        try:
+            while piece := self.wire.tls.read(max_bytes):
+                data += piece
+        except ssl.SSLWantReadError:
+            if data:
+                return data
+            return await self.receive_some(max_bytes) if await self._receive() else b""
+        except ssl.SSLError as error:
+            raise _refusal(error) from None
+        return data
+
+    async def aclose(self) -> None:
+        """As trio.SocketStream, without TLS's close_notify: GOAWAY or an alert has said why."""
+        await self._stream.aclose()
+
+    async def _receive(self) -> bool:
+        """Encrypted bytes in; False: there will be no more."""
+        data = await self._stream.receive_some(_READ)
+        if data and not self._begun:
+            self._begun = True
+            await self._check_first_byte(data[0])
+        self.wire.incoming.write(data)
+        return bool(data)
+
+    async def _check_first_byte(self, first: int) -> None:
+        if first in (TLS_HANDSHAKE, TLS_ALERT):
+            return
+        if not self._dialling:
+            await self._stream.send_all(_UNEXPECTED_MESSAGE)
+        spoken = "speaks plaintext" if first in (Kind.HELLO, Kind.GOAWAY) else "does not speak TLS"
+        raise HandshakeError(f"the peer {spoken}, this host has links.security: mtls")
+
+    async def _flush(self) -> None:
+        if self.wire.outgoing.pending:
+            await self._stream.send_all(self.wire.outgoing.read())
+
+
+def _refusal(error: ssl.SSLError) -> HandshakeError:
+    """Whose certificate it is about, and why it was refused; whatever else OpenSSL says, in its own words."""
+    reason = reason_of(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = "it is not signed by a CA in links.tls.ca" if error.verify_code in _NOT_OURS else error.verify_message
+        return HandshakeError(f"the peer's certificate is refused: {why}", CloseReason.WRONG_HOST)
+    if reason == "peer did not return a certificate":
+        return HandshakeError("the peer sent no certificate", CloseReason.WRONG_HOST)
+    alert = reason.partition(" alert ")[2]
+    if alert in _ALERTS:
+        return HandshakeError(f"the peer refused this host's certificate: {_ALERTS[alert]}", CloseReason.WRONG_HOST)
+    if reason in ("unsupported protocol", "wrong version number") or alert == "protocol version":
+        return HandshakeError("the peer does not speak TLS 1.3")
+    return HandshakeError(f"TLS: {reason}")

@@ -1,0 +1,117 @@
+"""TLS between the pump and a link's socket: it reads and sends as a plain non-blocking socket does.
+
+OpenSSL works on two memory buffers and never sees the socket. That costs a copy each way and saves system calls: one
+``recv`` takes everything that has arrived, however many records it is (``ssl.SSLSocket`` makes two for each record of
+16 KiB), and one ``send`` gives four records. docs/security.md has the figures of both.
+
+Two rules of a socket that must hold for TLS too:
+
+1. What ``recv_into`` leaves behind, the epoll reports again. It never takes more from the socket than has room in the
+   caller's buffer once it is decrypted, and decrypts all of it; what stays in OpenSSL is at most an incomplete record.
+2. What ``send`` says it took is on its way. A record of which the kernel took only a part counts as not sent, and the
+   rest of it goes out first next time; a peer can only acknowledge bytes of whole records.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+RECORD = 16 * 1024
+"""Most plain bytes of a TLS record (RFC 8446, section 5.1)."""
+RECORD_COST = 256 + 5
+"""Most bytes that a record has on top of its plain ones (section 5.2)."""
+ENCRYPTED_AT_ONCE = 4 * RECORD
+"""Plain bytes between two sends: four records a system call, and little to keep if the kernel takes none of it."""
+LEAST_ROOM = 2 * (RECORD + RECORD_COST)
+"""Bytes that a buffer to receive into must have."""
+
+
+class TlsWire:
+    """One end of a connection. The owner of the socket sets ``sock`` when the handshake has ended, and closes it.
+
+    Attributes:
+        tls, incoming, outgoing: OpenSSL's side, and encrypted bytes on their way to and from it. They belong to whoever
+            makes the handshake (`proxy.links.tls`) until ``sock`` is set.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side)
+        self.sock: socket.socket | None = None
+        self._read = cast(Callable[[int, memoryview], int], self.tls.read)  # with a buffer it returns a count
+        self._left = memoryview(b"")
+        self._owed: list[tuple[int, int]] = []
+
+    def recv_into(self, view: memoryview, /) -> int:
+        """As the socket's. 0: the peer has ended the connection. Raises BlockingIOError, or another OSError when the
+        link is lost, also because of bytes that are not the peer's.
+        """
+        assert self.sock is not None
+        assert len(view) >= LEAST_ROOM
+        data = self.sock.recv(len(view) - RECORD - RECORD_COST)
+        if not data:
+            return 0
+        incoming, read = self.incoming, self._read
+        incoming.write(data)
+        size, filled = len(view), 0
+        try:
+            while incoming.pending:
+                count = read(size - filled, view[filled:])
+                if not count:
+                    break
+                filled += count
+        except ssl.SSLWantReadError:
+            if not filled:
+                raise BlockingIOError(errno.EAGAIN, "an incomplete record") from None
+        except ssl.SSLZeroReturnError:
+            pass
+        except ssl.SSLError as error:
+            raise OSError(errno.EPROTO, f"TLS: {reason_of(error)}") from None
+        return filled
+
+    def send(self, view: memoryview, /) -> int:
+        """As the socket's. Raises BlockingIOError, or another OSError. Afterwards the next call must begin with the
+        same bytes from the first one that was not taken, as for any socket.
+        """
+        done = self._send_left()
+        end = len(view)
+        while done < end and not self._left:
+            stop = min(done + ENCRYPTED_AT_ONCE, end)
+            at = done
+            while at < stop:
+                at += self.tls.write(view[at : min(at + RECORD, stop)])
+                self._owed.append((self.outgoing.pending, at - done))
+            self._left = memoryview(self.outgoing.read())
+            done += self._send_left()
+        if not done:
+            raise BlockingIOError(errno.EAGAIN, "the socket takes no more")
+        return done
+
+    def _send_left(self) -> int:
+        """Send encrypted bytes; how many plain bytes more have gone out whole by that."""
+        if not self._left:
+            return 0
+        assert self.sock is not None
+        try:
+            sent = self.sock.send(self._left)
+        except BlockingIOError:
+            return 0
+        self._left = self._left[sent:]
+        whole = 0
+        waiting: list[tuple[int, int]] = []
+        for encrypted, plain in self._owed:
+            if encrypted <= sent:
+                whole = plain
+            else:
+                waiting.append((encrypted - sent, plain - whole))
+        self._owed = waiting
+        return whole
+
+
+def reason_of(error: ssl.SSLError) -> str:
+    """OpenSSL's name for it as words: ``tlsv1 alert unknown ca``."""
+    return (error.reason or type(error).__name__).lower().replace("_", " ")
