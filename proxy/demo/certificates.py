@@ -1,4 +1,4 @@
-"""A CA of one's own and the files that it makes for hosts, for tests and benchmarks. (docs/security.md has the same with
+"""A CA of one's own and the files that it makes for hosts, for tests and benchmarks. (docs/security.md: the same with
 openssl, for people.)
 """
 

@@ -86,19 +86,26 @@ def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
             problems.append(f"links.tls.key: {files.key}: is not the key of the certificate in {files.certificate}")
     if problems or chain is None or key is None or authorities is None:
         raise ConfigError(problems)
+    try:
+        return assemble(identity.mesh, chain, key, authorities)
+    except ssl.SSLError as error:
+        raise ConfigError([f"links.tls: OpenSSL does not take these files: {reason_of(error)}"]) from None
+
+
+def assemble(
+    mesh: str, chain: list[x509.Certificate], key: PrivateKeyTypes, authorities: list[x509.Certificate]
+) -> Credentials:
+    """Credentials of what has been checked. Raises ssl.SSLError if OpenSSL has its own opinion (such as: too weak)."""
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem += b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     der = b"".join(certificate.public_bytes(Encoding.DER) for certificate in authorities)
-    try:
-        return Credentials(
-            identity.mesh,
-            _context(ssl.PROTOCOL_TLS_CLIENT, pem, der),
-            _context(ssl.PROTOCOL_TLS_SERVER, pem, der),
-            chain[0].not_valid_before_utc.timestamp(),
-            chain[0].not_valid_after_utc.timestamp(),
-        )
-    except ssl.SSLError as error:
-        raise ConfigError([f"links.tls: OpenSSL does not take these files: {reason_of(error)}"]) from None
+    return Credentials(
+        mesh,
+        _context(ssl.PROTOCOL_TLS_CLIENT, pem, der),
+        _context(ssl.PROTOCOL_TLS_SERVER, pem, der),
+        chain[0].not_valid_before_utc.timestamp(),
+        chain[0].not_valid_after_utc.timestamp(),
+    )
 
 
 def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:

@@ -11,7 +11,7 @@ from cryptography import x509
 from proxy.errors import CloseReason, HandshakeError
 from proxy.units import host_name, show
 
-UNREADABLE = (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 """What the library raises for a certificate that it cannot make sense of."""
 
 
@@ -50,5 +50,5 @@ def peer_host_untrusted(der: bytes, mesh: str) -> str:
         if not uri.startswith(start):
             raise ValueError(f"found {show(uri)}; allowed: {allowed}")
         return host_name(uri.removeprefix(start))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise HandshakeError(f"the peer's certificate names no host: {error}", CloseReason.WRONG_HOST) from None
