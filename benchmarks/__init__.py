@@ -6,4 +6,5 @@ loadrun    one run of the load client               paths/     each way from a c
 measures/  what is measured on every path           runner     rounds: every round visits every path
 results    samples, and what they are kept in       stats      medians and paired ratios
 report     RESULTS.md                               contract   the promises, each with what was measured
+tlscost    what TLS costs a link by itself
 """

@@ -14,7 +14,7 @@ from benchmarks.measures.stalled import NAMES as STALLED
 from benchmarks.paths.hostlane import MAX_LINKS
 from benchmarks.results import Results
 
-US = "hostlane"
+US, US_MTLS = "hostlane", "hostlane-mtls"
 PROXY_PEERS = ("haproxy", "envoy-tcp", "envoy-h2")
 STALL_FACTOR = 1.5
 
@@ -71,6 +71,21 @@ def _to_best_proxy(measure: str, cell: str, metric: str) -> Callable[[Results], 
         best = min(known, key=lambda peer: known[peer])
         value = results.ratio(measure, cell, US, metric, to=best)
         return None if value is None else (value, f"{value:.2f} (best: {best}, {known[best]:,.0f} µs)")
+
+    return ratio
+
+
+def _to_better_mtls(measure: str, cell: str, *peers: str) -> Callable[[Results], Measured]:
+    """Rate with mutual TLS, against the peer with the greatest one."""
+
+    def ratio(results: Results) -> Measured:
+        medians = {peer: results.median(measure, cell, peer, "rate") for peer in peers}
+        known = {peer: value for peer, value in medians.items() if value is not None}
+        if not known:
+            return None
+        best = max(known, key=lambda peer: known[peer])
+        value = results.ratio(measure, cell, US_MTLS, "rate", to=best)
+        return None if value is None else (value, f"{value:.2f} ({best}: {known[best]:,.0f}/s)")
 
     return ratio
 
@@ -150,4 +165,22 @@ PROMISES = [
         _bad_trials("after_abort"),
     ),
     Promise("TCP links between the hosts with 128 connections", MAX_LINKS, False, _links),
+    Promise(
+        "mTLS, 64 B persistent, 128 connections: round trips/s, × the better of HAProxy and Envoy with mTLS",
+        1.2,
+        True,
+        _to_better_mtls("persistent", "64 B × 128", "haproxy-mtls", "envoy-h2-mtls"),
+    ),
+    Promise(
+        "mTLS, connect per request, 16 at a time: requests/s, × Envoy over HTTP/2 with mTLS",
+        2.0,
+        True,
+        _to_better_mtls("connect", "64 B × 16", "envoy-h2-mtls"),
+    ),
+    Promise(
+        "mTLS, connect per request, 16 at a time: requests/s, × HAProxy with mTLS",
+        8.0,
+        True,
+        _to_better_mtls("connect", "64 B × 16", "haproxy-mtls"),
+    ),
 ]

@@ -57,7 +57,9 @@ class Runner:
 
     def _visit(self, cell: Cell, number: int) -> None:
         turn = number % max(len(self.paths), 1)
-        order = [path for path in self.paths[turn:] + self.paths[:turn] if path.proxied or not cell.proxies_only]
+        order = [path for path in self.paths[turn:] + self.paths[:turn] if _takes_part(path, cell)]
+        if not order:
+            return
         begun = time.monotonic()
         if cell.shape:
             self.bed.lab.shape(cell.shape, burst=BURST)
@@ -104,6 +106,10 @@ class Runner:
             path.stop()
             return False
         return True
+
+
+def _takes_part(path: BenchPath, cell: Cell) -> bool:
+    return (path.proxied or not cell.proxies_only) and (cell.with_mtls or not path.mtls)
 
 
 _BRIEF = ("rate", "mb_per_s", "links", "bytes_per_stream_9500", "after_abort_ratio")

@@ -25,6 +25,8 @@ class Cell:
     times: int = 1
     """How often in each round."""
     proxies_only: bool = False
+    with_mtls: bool = False
+    """Also on the paths with mutual TLS."""
     fresh: bool = False
     """The path's processes are started anew before."""
     shape: str | None = None

@@ -11,6 +11,9 @@ from benchmarks.paths import BenchPath
 
 WARM = 0.2
 """Seconds of the same traffic before the figures count."""
+WITH_MTLS = {("ping", 64, 128), ("req", 64, 16)}
+"""Kind, size and count where the peers' cost of TLS shows: in each message's records, and in a handshake for each
+connection."""
 
 
 def persistent(options: Options) -> list[Cell]:
@@ -29,7 +32,7 @@ def links(options: Options) -> list[Cell]:
 
 def _cell(measure: str, kind: str, size: int, count: int, options: Options) -> Cell:
     run = partial(_messages, kind=kind, size=size, count=count, seconds=options.seconds)
-    return Cell(measure, name(size, count), run)
+    return Cell(measure, name(size, count), run, with_mtls=(kind, size, count) in WITH_MTLS)
 
 
 def name(size: int, count: int) -> str:

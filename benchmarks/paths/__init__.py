@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from benchmarks.paths.base import BenchPath
 from benchmarks.paths.direct import Bridge, Direct
-from benchmarks.paths.envoy import EnvoyH2, EnvoyTcp
-from benchmarks.paths.haproxy import HAProxy
-from benchmarks.paths.hostlane import Hostlane
+from benchmarks.paths.envoy import EnvoyH2, EnvoyH2Mtls, EnvoyTcp
+from benchmarks.paths.haproxy import HAProxy, HAProxyMtls
+from benchmarks.paths.hostlane import Hostlane, HostlaneMtls
 from benchmarks.testbed import Testbed
 
 __all__ = ["BenchPath", "make"]
@@ -18,6 +18,9 @@ _CLASSES: dict[str, type[BenchPath]] = {
     "envoy-tcp": EnvoyTcp,
     "envoy-h2": EnvoyH2,
     "hostlane": Hostlane,
+    "haproxy-mtls": HAProxyMtls,
+    "envoy-h2-mtls": EnvoyH2Mtls,
+    "hostlane-mtls": HostlaneMtls,
 }
 
 

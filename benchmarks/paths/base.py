@@ -12,6 +12,7 @@ from benchmarks import loadrun
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Phase, Target
 from benchmarks.testbed import Testbed
+from proxy.demo.certificates import Authority
 
 STOP_WITHIN = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -24,6 +25,8 @@ class BenchPath(ABC):
     """TCP port on host B, as host A's side sees it."""
     container = False
     """The client runs in A's container, behind bridge and NAT."""
+    mtls = False
+    """The hosts prove to each other who they are. Measured in the cells that say so."""
 
     def __init__(self, name: str, bed: Testbed) -> None:
         self.name = name
@@ -116,6 +119,13 @@ class ProxyPair(BenchPath):
                 state = f"exit code {ended}" if ended is not None else "running"
                 words += f"; proxy {side} ({state}): {lines[-1][:300] if lines else 'said nothing'}"
         return words
+
+    def certificates(self) -> dict[str, dict[str, str]]:
+        """Files of both hosts (``key``, ``certificate``, ``ca``), by side, of a CA of this path's own."""
+        authority = Authority()
+        for side in "ab":
+            (self.folder / f"tls-{side}").mkdir(exist_ok=True)
+        return {side: authority.write(self.folder / f"tls-{side}", f"host-{side}") for side in "ab"}
 
     def _log(self, side: str) -> Path:
         return self.folder / f"{side}.log"

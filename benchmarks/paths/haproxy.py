@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from benchmarks.errors import BenchError
 from benchmarks.paths.base import ProxyPair
@@ -35,9 +36,29 @@ class HAProxy(ProxyPair):
             raise BenchError("haproxy is not installed (Debian: apt-get install haproxy)")
         connections = (self.bed.descriptors - 100) // 2  # two descriptors each
         between = f"{self.bed.lab.b.address}:{self.port}"
-        ways = {"a": (f"unix@{self.entry}", between), "b": (between, f"unix@{self.bed.server_socket}")}
+        here, there = self._between(between)
+        ways = {"a": (f"unix@{self.entry}", here), "b": (there, f"unix@{self.bed.server_socket}")}
         for side, (listen, to) in ways.items():
             text = _CONFIG.format(listen=listen, to=to, connections=connections)
             (self.folder / f"{side}.cfg").write_text(text)
         argv = [program, "-db", "-f"]
         return [*argv, str(self.folder / "a.cfg")], [*argv, str(self.folder / "b.cfg")]
+
+    def _between(self, address: str) -> tuple[str, str]:
+        """The connection between the hosts, as A's ``server`` line and B's ``bind`` line have it."""
+        return address, address
+
+
+class HAProxyMtls(HAProxy):
+    """The same with mutual TLS 1.3: a handshake for each client's connection, resumed where HAProxy does so itself."""
+
+    port = 7611
+    mtls = True
+
+    def _between(self, address: str) -> tuple[str, str]:
+        lines = []
+        for side, files in self.certificates().items():
+            combined = self.folder / f"{side}.pem"
+            combined.write_text(Path(files["certificate"]).read_text() + Path(files["key"]).read_text())
+            lines.append(f"{address} ssl crt {combined} ca-file {files['ca']} verify required ssl-min-ver TLSv1.3")
+        return lines[0], lines[1]

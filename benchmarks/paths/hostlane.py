@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ MAX_LINKS = 2
 _A = """\
 host: host-a
 run_dir: {run_dir}
-links: {{listen: "{a}:{port}", security: none}}
+links: {{listen: "{a}:{port}", {security}}}
 peers:
   host-b: {{address: "{b}:{port}", services: [bench]}}
 upstreams:
@@ -25,7 +26,7 @@ log: {{level: warning}}
 _B = """\
 host: host-b
 run_dir: {run_dir}
-links: {{listen: "{b}:{port}", security: none}}
+links: {{listen: "{b}:{port}", {security}}}
 peers:
   host-a: {{address: "{a}:{port}"}}
 services:
@@ -41,10 +42,29 @@ class Hostlane(ProxyPair):
         program = Path(sys.executable).parent / "hostlane"
         if not program.exists():
             raise BenchError(f"{program} is not there (make venv)")
-        lab = self.bed.lab
+        lab, security = self.bed.lab, self._security()
         for side, template in (("a", _A), ("b", _B)):
-            names = {"entry": self.entry, "server": self.bed.server_socket, "run_dir": self.folder / side}
+            names: dict[str, object] = {
+                "entry": self.entry,
+                "server": self.bed.server_socket,
+                "run_dir": self.folder / side,
+            }
+            names["security"] = security[side]
             text = template.format(a=lab.a.address, b=lab.b.address, port=self.port, **names)
             (self.folder / f"{side}.yaml").write_text(text)
         argv = [str(program), "proxy", "--config"]
         return [*argv, str(self.folder / "a.yaml")], [*argv, str(self.folder / "b.yaml")]
+
+    def _security(self) -> dict[str, str]:
+        """For each side, what stands in ``links``."""
+        return dict.fromkeys("ab", "security: none")
+
+
+class HostlaneMtls(Hostlane):
+    """The same with the default security."""
+
+    port = 7601
+    mtls = True
+
+    def _security(self) -> dict[str, str]:
+        return {side: f"security: mtls, tls: {json.dumps(files)}" for side, files in self.certificates().items()}

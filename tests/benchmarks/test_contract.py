@@ -56,3 +56,21 @@ def test_every_trial_counts() -> None:
         line = verdict([*good, bad], "beside a stalled stream")
         assert line.met is False
         assert line.measured.startswith("1 of 3 trials")
+
+
+def test_the_better_peer_with_mtls_counts() -> None:
+    start = "mTLS, 64 B persistent"
+    rates = {"hostlane-mtls": 12.0, "haproxy-mtls": 8.0}
+    samples = [Sample("persistent", "64 B × 128", path, 0, {"rate": rate}) for path, rate in rates.items()]
+    assert verdict(samples, start).met is True
+    samples.append(Sample("persistent", "64 B × 128", "envoy-h2-mtls", 0, {"rate": 10.1}))
+    line = verdict(samples, start)
+    assert (line.met, line.measured) == (False, "1.19 (envoy-h2-mtls: 10/s)")
+
+
+def test_connections_with_mtls_are_compared_with_each_peer() -> None:
+    rates = {"hostlane-mtls": 80.0, "haproxy-mtls": 10.0, "envoy-h2-mtls": 41.0}
+    samples = [Sample("connect", "64 B × 16", path, 0, {"rate": rate}) for path, rate in rates.items()]
+    start = "mTLS, connect per request, 16 at a time: requests/s, × "
+    assert verdict(samples, start + "HAProxy").met is True
+    assert verdict(samples, start + "Envoy").met is False

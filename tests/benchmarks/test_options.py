@@ -15,6 +15,7 @@ def test_all_of_it_by_default() -> None:
 def test_quick_is_less_of_everything_unless_said_otherwise() -> None:
     asked = options.parse(["--quick", "--rounds", "7"])
     assert asked.quick
+    assert asked.paths == options.PLAIN_PATHS
     assert asked.rounds == 7
     assert asked.seconds < options.parse([]).seconds
 
