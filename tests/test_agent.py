@@ -28,9 +28,10 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
         yield entries
 
 
+@pytest.mark.parametrize("mtls", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_call_from_host_to_host(kind: Kind) -> None:
-    async with mesh() as hosts:
+async def test_a_call_from_host_to_host(kind: Kind, mtls: bool) -> None:
+    async with mesh(mtls=mtls) as hosts:
         service = await hosts.pair(kind, kind)
         caller = hosts.call(kind=kind)
         await caller.send(b"request")
@@ -51,6 +52,19 @@ async def test_it_is_ready_when_it_says_so(logs: list[MutableMapping[str, Any]])
         assert stat.S_IMODE(admin.stat().st_mode) == 0o660
         [ready] = [entry for entry in logs if entry["event"] == "proxy ready"]
         assert (ready["host"], ready["services"], ready["security"]) == ("host-a", ["echo"], "none")
+
+
+async def test_security_none_is_said_loudly_and_mtls_is_not(logs: list[MutableMapping[str, Any]]) -> None:
+    loud = "links are neither encrypted nor authenticated"
+    async with mesh() as hosts:
+        await hosts.start("host-a")
+        assert [entry["log_level"] for entry in logs if entry["event"] == loud] == ["warning"]
+    logs.clear()
+    async with mesh(mtls=True) as hosts:
+        await hosts.start("host-a")
+        [ready] = [entry for entry in logs if entry["event"] == "proxy ready"]
+        assert ready["security"] == "mtls"
+        assert loud not in [entry["event"] for entry in logs]
 
 
 async def test_a_port_in_use_is_one_line_and_leaves_nothing() -> None:

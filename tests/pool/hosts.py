@@ -11,6 +11,7 @@ import trio
 
 from proxy.addresses import TcpAddress
 from proxy.config import Config, Limits, Links, Peer
+from proxy.demo.certificates import Authority
 from proxy.errors import HandshakeError
 from proxy.links import accept
 from proxy.links.carry import Shaken
@@ -24,6 +25,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from tests.links.wire import tcp_pair
+from tests.tools.tls import of_host
 
 
 class Recording(Pool):
@@ -97,6 +99,7 @@ def pool(
     fraction: float = 1.0,
     calls: Silent | None = None,
     limits: Limits | None = None,
+    credentials: Credentials | None = None,
     **links: int,
 ) -> Recording:
     """A pool of `own` for `name`.
@@ -121,6 +124,7 @@ def pool(
         hello=partial(hello, own, max_streams),
         calls=calls or Silent(),
         backoff=Backoff(lambda: fraction),
+        credentials=lambda: credentials,
     )
 
 
@@ -198,14 +202,17 @@ async def running(*pools: Pool) -> AsyncIterator[trio.Nursery]:
 
 
 @asynccontextmanager
-async def two_hosts(*, needed: tuple[bool, bool] = (True, True), **links: int) -> AsyncIterator[list[Recording]]:
+async def two_hosts(
+    *, needed: tuple[bool, bool] = (True, True), mtls: bool = False, **links: int
+) -> AsyncIterator[list[Recording]]:
     """host-a and host-b, each with a pool for the other, both listening."""
-    names = ("host-a", "host-b")
+    names, authority = ("host-a", "host-b"), Authority()
+    secrets = [of_host(authority, name) if mtls else None for name in names]
     listeners = [await accept.bind(TcpAddress("127.0.0.1", 0)) for _ in names]
     addresses = [TcpAddress("127.0.0.1", each[0].socket.getsockname()[1]) for each in listeners]
     pools = [
-        pool(own=own, name=name, address=address, needed=need, **links)
-        for own, name, address, need in zip(names, names[::-1], addresses[::-1], needed, strict=True)
+        pool(own=own, name=name, address=address, needed=need, credentials=secret, **links)
+        for own, name, address, need, secret in zip(names, names[::-1], addresses[::-1], needed, secrets, strict=True)
     ]
 
     async def attend(home: accept.Home, shaken: Shaken) -> None:
@@ -213,7 +220,7 @@ async def two_hosts(*, needed: tuple[bool, bool] = (True, True), **links: int) -
         await home.attend(shaken.sock, shaken, False)
 
     async with running(*pools) as nursery:
-        for own, each, home in zip(names, listeners, pools, strict=True):
+        for own, each, home, secret in zip(names, listeners, pools, secrets, strict=True):
             nursery.start_soon(
                 partial(
                     accept.serve,
@@ -223,6 +230,7 @@ async def two_hosts(*, needed: tuple[bool, bool] = (True, True), **links: int) -
                     find={home.name: home}.get,
                     hello=partial(hello, own, 65535),
                     attend=attend,
+                    credentials=lambda secret=secret: secret,
                 )
             )
         yield pools

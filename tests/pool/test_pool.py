@@ -326,8 +326,9 @@ async def test_both_dial_at_once_and_the_limit_is_kept(limit: int) -> None:
         assert {link.local_address for link in a.links} == {link.remote_address for link in b.links}
 
 
-async def test_a_link_that_the_peer_dialled_serves_both_directions() -> None:
-    async with two_hosts(needed=(False, True)) as (a, b):
+@pytest.mark.parametrize("mtls", [False, True])
+async def test_a_link_that_the_peer_dialled_serves_both_directions(mtls: bool) -> None:
+    async with two_hosts(needed=(False, True), mtls=mtls) as (a, b):
         waiting = Waiting(a)
         await until(lambda: a.up and b.up)
         assert (a.dials, b.dials) == (0, 1)
@@ -341,8 +342,9 @@ async def test_a_link_that_the_peer_dialled_serves_both_directions() -> None:
 
 
 @pytest.mark.failure(6)
-async def test_after_a_lost_link_there_is_another_one() -> None:
-    async with two_hosts(max_per_peer=1) as (a, b):
+@pytest.mark.parametrize("mtls", [False, True])
+async def test_after_a_lost_link_there_is_another_one(mtls: bool) -> None:
+    async with two_hosts(max_per_peer=1, mtls=mtls) as (a, b):
         await until(lambda: a.up and b.up)
         link = a.links[0]
         link.doom(CloseReason.PROTOCOL_ERROR, "a test")

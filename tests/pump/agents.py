@@ -17,6 +17,7 @@ import trio
 
 from proxy.agent import Agent
 from proxy.config import parse
+from proxy.demo.certificates import Authority
 from tests.pump.rig import End, Kind
 from tests.tools.sockets import PATIENCE, open_fds
 from tests.tools.sockets import parse as parse_address
@@ -51,13 +52,16 @@ class Mesh:
         folder: short, for sockets.
     """
 
-    def __init__(self, folder: Path, nursery: trio.Nursery, agents: dict[str, Agent]) -> None:
+    def __init__(
+        self, folder: Path, nursery: trio.Nursery, agents: dict[str, Agent], authority: Authority | None
+    ) -> None:
         self.folder = folder
         self.agents = agents
         self.sockets: list[socket.socket] = []
         self._ends: list[End] = []
         self._scopes: dict[str, trio.CancelScope] = {}
         self._nursery = nursery
+        self._authority = authority
         self._net = f"127.{randint(1, 254)}.{randint(0, 255)}"
         self.addresses = {f"host-{letter}": f"{self._net}.{number}:{PORT}" for number, letter in enumerate("abcd", 1)}
 
@@ -78,12 +82,19 @@ class Mesh:
         config: dict[str, Any] = {
             "host": host,
             "run_dir": str(self.folder / host),
-            "links": {"listen": self.addresses[host], "security": "none"},
+            "links": {"listen": self.addresses[host], **self._security(host)},
         }
         for name, section in sections.items():
             config[name] = {**config.get(name, {}), **section}
         self.agents[host] = Agent(parse(json.dumps(config), f"{host}.yaml"))
         return self.agents[host]
+
+    def _security(self, host: str) -> dict[str, Any]:
+        if self._authority is None:
+            return {"security": "none"}
+        folder = self.folder / f"{host}-tls"
+        folder.mkdir(exist_ok=True)
+        return {"security": "mtls", "tls": self._authority.write(folder, host)}
 
     def peers(self, **services: list[str]) -> dict[str, Any]:
         """The section of that name: ``peers(b=["echo"])``."""
@@ -143,7 +154,7 @@ class Mesh:
 
 
 @asynccontextmanager
-async def mesh() -> AsyncIterator[Mesh]:
+async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
     """Checks at the end that no descriptor, task or file is left of any proxy, nor a byte of a budget."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
@@ -152,7 +163,7 @@ async def mesh() -> AsyncIterator[Mesh]:
     try:
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
-                running = Mesh(folder, nursery, agents)
+                running = Mesh(folder, nursery, agents, Authority() if mtls else None)
                 try:
                     yield running
                 finally:

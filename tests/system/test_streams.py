@@ -23,10 +23,10 @@ pytestmark = pytest.mark.netns
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def mute(lab: Lab) -> Iterator[World]:
-    """Its services are up to the test."""
-    with World(lab, echo=False) as world:
+@pytest.fixture(scope="module", params=["none", "mtls"])
+def mute(lab: Lab, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Its services are up to the test. TLS changes nothing of what streams promise."""
+    with World(lab, echo=False, mtls=request.param == "mtls") as world:
         yield world
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from random import randint
 from typing import Any, Self
 
+from proxy.demo.certificates import Authority
 from proxy.demo.lab import Lab
 from tests.tools.process import Proxy
 from tests.tools.sockets import connect
@@ -24,6 +25,7 @@ class Mesh:
 
     Args:
         deliver: where host-b finds the service: ``unix:/path`` or ``tcp:host:port``.
+        mtls: links with certificates, in each proxy's folder; without, ``security: none``.
         lab: two hosts of network namespaces; None: both proxies on the loopback interface.
         more: further top-level sections of both configurations, such as ``{"limits": {"stream_credit": "64KiB"}}``.
 
@@ -33,7 +35,10 @@ class Mesh:
         folder: a short path, gone after the block; the proxies' files, and room for sockets of the test's own.
     """
 
-    def __init__(self, deliver: str, *, lab: Lab | None = None, more: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, deliver: str, *, mtls: bool = False, lab: Lab | None = None, more: Mapping[str, Any] | None = None
+    ) -> None:
+        self._authority = Authority() if mtls else None
         self.folder = Path(tempfile.mkdtemp(prefix="hl-"))
         self.upstream = f"unix:{self.folder}/a/{SERVICE}.sock"
         a, b = (f"{host}:{PORT}" for host in ((lab.a.address, lab.b.address) if lab else (_loopback(), _loopback())))
@@ -66,12 +71,17 @@ class Mesh:
         config: dict[str, Any] = {
             "host": f"host-{side}",
             "run_dir": str(folder),
-            "links": {"listen": listen, "security": "none"},
+            "links": {"listen": listen, **self._security(side)},
             "log": {"level": "debug", "format": "json"},
         }
         for name, section in {**sections, **(more or {})}.items():
             config[name] = {**config[name], **section} if isinstance(config.get(name), dict) else section
         return Proxy(config, folder, host=getattr(lab, side, None))
+
+    def _security(self, side: str) -> dict[str, Any]:
+        if self._authority is None:
+            return {"security": "none"}
+        return {"security": "mtls", "tls": self._authority.write(self.folder / side, f"host-{side}")}
 
 
 def _loopback() -> str:

@@ -216,12 +216,17 @@ load(sys.argv[-1])
 """
 
 
-def test_a_mesh_has_configurations_that_are_valid_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mtls", [False, True])
+def test_a_mesh_has_configurations_that_are_valid_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, mtls: bool
+) -> None:
     monkeypatch.setattr("tests.tools.process.HOSTLANE", [sys.executable, "-c", PROXY_OF_STRAW])
-    with Mesh("tcp:127.0.0.1:9", more={"limits": {"memory": "16MiB"}, "links": {"max_per_peer": 1}}) as mesh:
+    more = {"limits": {"memory": "16MiB"}, "links": {"max_per_peer": 1}}
+    with Mesh("tcp:127.0.0.1:9", mtls=mtls, more=more) as mesh:
         a, b = load(mesh.a.file), load(mesh.b.file)
         assert (a.links.max_per_peer, a.limits.memory) == (1, 16 << 20)
         assert a.peers["host-b"].address == b.links.listen
+        assert a.links.security == ("mtls" if mtls else "none")
         assert str(b.services[SERVICE].deliver) == "tcp:127.0.0.1:9"
         assert str(a.upstreams[SERVICE].listen) == mesh.upstream
         mesh.a.kill()
