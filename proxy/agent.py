@@ -48,13 +48,13 @@ class Agent:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.keyring = Keyring.from_config(config)
         self.pump = Pump(_budget(config.limits), config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.tally = Tally(trace=config.log.level == "debug")
         allowed = Allowed.from_services(config.services)
         self.inbound = Inbound(config, allowed, self.connector, self.tally)
-        self.keyring = Keyring.from_config(config)
         table = Table.from_config(config)
         needed = {peer for name in config.upstreams for peer in table.find(name).peers}
         self.pools = {

@@ -81,7 +81,7 @@ class CloseReason(enum.IntEnum):
     NOT_ALLOWED = 14
     """The receiving host's rules do not allow the caller."""
     WRONG_HOST = 15
-    """A link reached another host than the one meant, or came from one that is not a peer or cannot prove that it is."""
+    """A link reached another host than the one meant, or came from one that is no peer or cannot prove that it is."""
 
     @property
     def label(self) -> str:

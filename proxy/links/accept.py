@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 import trio
@@ -76,9 +76,10 @@ async def serve(
 
     async def handle(tcp: trio.SocketStream) -> None:
         """Exception barrier of a link: nothing that one dialler does ends the server."""
-        remote, stream = "unknown", protected(tcp, credentials(), dialling=False)
+        remote, stream = "unknown", cast(Stream, tcp)
         try:
             remote = str(tcp.socket.getpeername()[0])
+            stream = protected(tcp, credentials(), dialling=False)
             accepted = None
             with slots.take(remote):
                 with trio.move_on_after(patience):

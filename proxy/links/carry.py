@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from contextlib import suppress
 from typing import NamedTuple
 
 import trio
@@ -84,7 +85,8 @@ async def _meet(stream: Stream, host: str) -> None:
                 text = f"host {stream.peer!r} answered instead of {host!r}, says its certificate"
                 raise HandshakeError(text, CloseReason.WRONG_HOST)
         except HandshakeError as error:
-            await stream.send_all(encode_refusal(error.reason))
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(encode_refusal(error.reason))
             raise
 
 

@@ -90,12 +90,16 @@ def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
         return assemble(identity.mesh, chain, key, authorities)
     except ssl.SSLError as error:
         raise ConfigError([f"links.tls: OpenSSL does not take these files: {reason_of(error)}"]) from None
+    except OSError as error:
+        raise ConfigError([f"links.tls: {error.strerror}"]) from None
 
 
 def assemble(
     mesh: str, chain: list[x509.Certificate], key: PrivateKeyTypes, authorities: list[x509.Certificate]
 ) -> Credentials:
-    """Credentials of what has been checked. Raises ssl.SSLError if OpenSSL has its own opinion (such as: too weak)."""
+    """Credentials of what has been checked. Raises ssl.SSLError if OpenSSL has its own opinion (such as: too weak), and
+    OSError if the machine lacks something.
+    """
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem += b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     der = b"".join(certificate.public_bytes(Encoding.DER) for certificate in authorities)
@@ -146,8 +150,9 @@ def _content(path: str) -> bytes:
 def _certificates(content: bytes) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(content)
-        [certificate.extensions for certificate in found]
-    except UNREADABLE:
+        for each in found:  # the library reads these when they are asked for
+            _ = each.extensions, each.public_key(), each.not_valid_before_utc, each.not_valid_after_utc
+    except (*UNREADABLE, UnsupportedAlgorithm):
         raise ValueError("found no readable certificate; allowed: PEM certificates") from None
     return found
 

@@ -46,15 +46,17 @@ class Keyring:
 
     def __init__(self, files: TlsFiles, identity: Identity, now: Callable[[], float] = time.time) -> None:
         self._files, self._identity, self._now = files, identity, now
-        self._seen = self._settled = _stamp(files)
+        self._seen = self._used = _stamp(files)
+        self._refused: tuple[Stamp, str] | None = None
         self.current = read(files, identity, now())
         self._warned = ""
 
     @classmethod
     def from_config(cls, config: Config) -> Self | None:
         """The keyring that the configuration asks for; None with ``security: none``. Raises ConfigError."""
-        if config.links.security == "none" or config.links.tls is None:
+        if config.links.security == "none":
             return None
+        assert config.links.tls is not None, "proxy.configcheck"
         return cls(config.links.tls, Identity(config.mesh, config.host))
 
     async def watch(self) -> None:
@@ -62,21 +64,25 @@ class Keyring:
         while True:
             self.check_expiry()
             await trio.sleep(INTERVAL)
-            await trio.to_thread.run_sync(self.look)
+            await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
 
     def look(self) -> None:
-        """Take the files over if they have changed and two looks agree about it."""
+        """Take the files over if they have changed and two looks agree about it. Bad ones are tried again at each
+        look (it may be the machine that is at fault), and complained of once.
+        """
         stamp = _stamp(self._files)
         changed, self._seen = stamp != self._seen, stamp
-        if changed or stamp == self._settled:
+        if changed or stamp == self._used:
             return
-        self._settled = stamp
         try:
             self.current = read(self._files, self._identity, self._now())
         except ConfigError as error:
-            log.warning("new certificate files refused, the old ones stay in use", error="; ".join(error.problems))
+            refused = stamp, "; ".join(error.problems)
+            if refused != self._refused:
+                log.warning("new certificate files refused, the old ones stay in use", error=refused[1])
+            self._refused = refused
         else:
-            self._warned = ""
+            self._used, self._refused, self._warned = stamp, None, ""
             log.info("new certificate files in use", expires=when(datetime.fromtimestamp(self.current.not_after, UTC)))
 
     def check_expiry(self) -> None:

@@ -86,16 +86,16 @@ class TlsStream:
         this host's certificate.
         """
         data = b""
-        try:
-            while piece := self.wire.tls.read(max_bytes):
-                data += piece
-        except ssl.SSLWantReadError:
-            if data:
+        while True:
+            try:
+                while piece := self.wire.tls.read(max_bytes):
+                    data += piece
                 return data
-            return await self.receive_some(max_bytes) if await self._receive() else b""
-        except ssl.SSLError as error:
-            raise _refusal(error) from None
-        return data
+            except ssl.SSLWantReadError:
+                if data or not await self._receive():
+                    return data
+            except ssl.SSLError as error:
+                raise _refusal(error) from None
 
     async def aclose(self) -> None:
         """As trio.SocketStream, without TLS's close_notify: GOAWAY or an alert has said why."""

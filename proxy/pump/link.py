@@ -96,7 +96,7 @@ class Link:
         self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
-        self._wire: Wire = wire or sock
+        self._wire: Wire = sock if wire is None else wire
         self._calls = calls
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)

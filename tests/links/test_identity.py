@@ -79,6 +79,7 @@ def test_any_bytes(data: bytes) -> None:
     refused(data)
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @given(st.integers(0), st.integers(0, 255))
 def test_a_certificate_with_any_byte_changed(where: int, value: int) -> None:
     """Its signature has been verified before, so this is a CA that writes nonsense; still only one error may come."""

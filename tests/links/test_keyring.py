@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -89,6 +91,27 @@ def test_a_bad_file_keeps_the_old_ones_and_says_so_once(
     path.write_bytes(good)
     look(keyring, 10)
     assert events(logs) == [REFUSED, IN_USE]
+
+
+def test_a_machine_that_lacks_something_for_a_moment(
+    keyring: Keyring, tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Good files that could not be taken over, with no descriptor left, are taken over when they can be."""
+    before = keyring.current
+
+    def none_left(name: str) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", none_left)
+        CA.write(tmp_path, "host-a")
+        look(keyring, 5)
+    assert keyring.current is before
+    keyring.look()
+    assert keyring.current is not before
+    assert [(entry["event"], entry.get("error")) for entry in logs] == [
+        (REFUSED, "links.tls: Too many open files"), (IN_USE, None),
+    ]  # fmt: skip
 
 
 def test_each_bad_file_is_news(keyring: Keyring, tmp_path: Path, logs: Logs) -> None:

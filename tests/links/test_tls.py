@@ -310,6 +310,22 @@ async def test_frames_right_behind_the_hello_are_not_lost() -> None:
         assert ours.peer == "host-a"
 
 
+async def test_a_record_that_comes_byte_by_byte() -> None:
+    async with played(dialling=False) as (ours, theirs):
+        async with trio.open_nursery() as nursery:
+
+            async def peer() -> None:
+                wire = TlsStream(theirs, of_host(OURS, "host-a"), dialling=True)
+                await wire.shake_hands()
+                wire.wire.tls.write(encode_hello(hello()) + bytes(5000))
+                for byte in wire.wire.outgoing.read():
+                    await theirs.send_all(bytes([byte]))
+
+            nursery.start_soon(peer)
+            said, _ = await listen_to(ours)
+        assert said == hello()
+
+
 @pytest.mark.failure(1)
 async def test_cancelled_in_the_tls_handshake_it_leaves_nothing_open() -> None:
     before = open_fds()
