@@ -7,7 +7,7 @@ count one by one.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.measures.stalled import NAMES as STALLED
@@ -62,30 +62,31 @@ def _to_haproxy(measure: str, cell: str, metric: str) -> Callable[[Results], Mea
 
 def _to_best_proxy(measure: str, cell: str, metric: str) -> Callable[[Results], Measured]:
     """Against the proxy peer with the smallest median."""
-
-    def ratio(results: Results) -> Measured:
-        medians = {peer: results.median(measure, cell, peer, metric) for peer in PROXY_PEERS}
-        known = {peer: value for peer, value in medians.items() if value is not None}
-        if not known:
-            return None
-        best = min(known, key=lambda peer: known[peer])
-        value = results.ratio(measure, cell, US, metric, to=best)
-        return None if value is None else (value, f"{value:.2f} (best: {best}, {known[best]:,.0f} µs)")
-
-    return ratio
+    return _to_best(min, US, PROXY_PEERS, (measure, cell, metric), " µs")
 
 
 def _to_better_mtls(measure: str, cell: str, *peers: str) -> Callable[[Results], Measured]:
     """Rate with mutual TLS, against the peer with the greatest one."""
+    return _to_best(max, US_MTLS, peers, (measure, cell, "rate"), "/s")
+
+
+def _to_best(
+    choose: Callable[[Iterable[tuple[float, str]]], tuple[float, str]],
+    us: str,
+    peers: Sequence[str],
+    what: tuple[str, str, str],
+    unit: str,
+) -> Callable[[Results], Measured]:
+    measure, cell, metric = what
 
     def ratio(results: Results) -> Measured:
-        medians = {peer: results.median(measure, cell, peer, "rate") for peer in peers}
-        known = {peer: value for peer, value in medians.items() if value is not None}
+        medians = [(results.median(measure, cell, peer, metric), peer) for peer in peers]
+        known = [(value, peer) for value, peer in medians if value is not None]
         if not known:
             return None
-        best = max(known, key=lambda peer: known[peer])
-        value = results.ratio(measure, cell, US_MTLS, "rate", to=best)
-        return None if value is None else (value, f"{value:.2f} ({best}: {known[best]:,.0f}/s)")
+        figure, best = choose(known)
+        value = results.ratio(measure, cell, us, metric, to=best)
+        return None if value is None else (value, f"{value:.2f} (best: {best}, {figure:,.0f}{unit})")
 
     return ratio
 

@@ -65,7 +65,7 @@ def test_the_better_peer_with_mtls_counts() -> None:
     assert verdict(samples, start).met is True
     samples.append(Sample("persistent", "64 B × 128", "envoy-h2-mtls", 0, {"rate": 10.1}))
     line = verdict(samples, start)
-    assert (line.met, line.measured) == (False, "1.19 (envoy-h2-mtls: 10/s)")
+    assert (line.met, line.measured) == (False, "1.19 (best: envoy-h2-mtls, 10/s)")
 
 
 def test_connections_with_mtls_are_compared_with_each_peer() -> None:
