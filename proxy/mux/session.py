@@ -280,6 +280,8 @@ class Session(Generic[S]):
         return stream
 
     def _on_data(self, stream_id: int, data: memoryview) -> None:
+        if not data:  # it would cost a peer no credit, and us a system call
+            raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
         if stream is not None:
             stream.advance_untrusted(Event.RECV_DATA)

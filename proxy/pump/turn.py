@@ -76,9 +76,9 @@ def deliver(flow: dict[int, Lane], grant_below: int, buf: bytearray, mem: memory
     while end - pos >= HEADER_SIZE:
         (word,) = unpack_from(buf, pos)
         lane = get(word >> KEY_SHIFT)
-        if lane is None:
-            break
         length = word & LENGTH_MASK
+        if lane is None or not length:
+            break
         body = pos + HEADER_SIZE
         stop = body + length
         allow = lane.allow - length

@@ -502,7 +502,8 @@ def test_closing_returns_the_streams_and_forgets_everything() -> None:
         (opening(1) + encode(Kind.OPENED, 1), "OPENED on stream 1, which is called"),
         (opening(1) + encode(Kind.REFUSE, 1, b"\2"), "REFUSE on stream 1, which is called"),
         (opening(1) + encode(Kind.DATA_FIN, 1) * 2, "FIN on stream 1, which is called_fin"),
-        (opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1), "DATA on stream 1, which is called_fin"),
+        (opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1, b"x"), "DATA on stream 1, which is called_fin"),
+        (opening(1) + encode(Kind.DATA, 1), "empty DATA on stream 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

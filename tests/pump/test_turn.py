@@ -191,7 +191,7 @@ def test_plain_frames_go_to_their_sockets(desk: Desk) -> None:
     one, two, three = desk.lanes
     frames = b"".join(
         encode(Kind.DATA, stream_id, data)
-        for stream_id, data in ((1, b"a"), (0xFFFFFFFF, b"b" * 500), (1, b"c"), (3, b""))
+        for stream_id, data in ((1, b"a"), (0xFFFFFFFF, b"b" * 500), (1, b"c"))
     )
     assert desk.deliver(frames) == len(frames)
     assert (one.theirs.recv(10), three.theirs.recv(1000)) == (b"ac", b"b" * 500)
@@ -263,6 +263,10 @@ def test_a_socket_that_is_gone_is_told_and_the_next_stream_is_served(desk: Desk)
     assert gone.calls == [("on_send_error", BrokenPipeError, b"x")]
     assert other.theirs.recv(10) == b"other"
     gone.theirs = socket.socket()
+
+
+def test_a_frame_without_bytes_is_handed_back(desk: Desk) -> None:
+    assert desk.deliver(HEADER.pack(1 << 24)) == 0
 
 
 @pytest.mark.parametrize("size", [MAX_DATA, MAX_DATA + 1])
