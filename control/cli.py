@@ -19,6 +19,9 @@ COMMANDS = {
     "status": "control.commands:status",
     "links": "control.commands:links",
     "streams": "control.commands:streams",
+    "check": "proxy.check.commands:check",
+    "explain": "proxy.explain.commands:explain",
+    "net": "proxy.netdev.commands:net",
     "demo": "proxy.commands:demo",
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""

@@ -76,7 +76,8 @@ class Status(Struct, frozen=True, kw_only=True):
 class LinkInfo(Struct, frozen=True, kw_only=True):
     """An item of ``GET /links``.
 
-    ``unacked`` are bytes sent that the peer has not acknowledged; ``congested``: local sockets are not read for now.
+    ``unacked`` are bytes sent that the peer has not acknowledged; ``congested``: local sockets are not read for now;
+    ``open_ms``: from this host's OPEN until the peer had delivered the stream, for the last one.
     """
 
     id: str
@@ -92,6 +93,7 @@ class LinkInfo(Struct, frozen=True, kw_only=True):
     bytes_received: int
     unacked: int
     congested: bool
+    open_ms: float | None = None
 
 
 class StreamInfo(Struct, frozen=True, kw_only=True):

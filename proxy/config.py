@@ -6,17 +6,16 @@ a duration is seconds (float), a size is bytes (int), a mode is the number for c
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from proxy import addresses, units
+from proxy import addresses, netvalues, units
 from proxy.addresses import Address, TcpAddress, UnixAddress
 from proxy.configcheck import check
-from proxy.configdecode import Decoder
+from proxy.configdecode import Decoder, between, read_by
+from proxy.configinterfaces import ContainerInterface, Interface, InterfaceName, Segment
 from proxy.errors import ConfigError
 from proxy.yamlmap import Problem, read
 
@@ -48,30 +47,22 @@ MAX_PROBLEMS = 100
 """Problems reported of one file; who has more has named the wrong file."""
 
 
-def _read_by(reader: Callable[..., Any], description: str, **limits: str) -> Meta:
-    """The leaf is read by ``reader``; ``description`` says what is allowed when the key is missing."""
-    return Meta(description=description, extra={"reader": functools.partial(reader, **limits)})
-
-
-def _between(low: int, high: int) -> Meta:
-    return Meta(ge=low, le=high, description=f"a whole number from {low} to {high}")
-
-
-HostName = Annotated[str, _read_by(units.host_name, units.HOST_NAME)]
-ServiceName = Annotated[str, _read_by(units.service_name, units.SERVICE_NAME)]
-SomeHost = Annotated[str | None, _read_by(units.host_name, units.HOST_NAME)]
-SomeService = Annotated[str | None, _read_by(units.service_name, units.SERVICE_NAME)]
-SomeUid = Annotated[int | None, _read_by(units.uid, units.UID)]
+HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
+ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
+SomeHost = Annotated[str | None, read_by(units.host_name, units.HOST_NAME)]
+SomeService = Annotated[str | None, read_by(units.service_name, units.SERVICE_NAME)]
+SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
 # None when the key is left out, and only then: a key without a value must not mean "anybody".
-Duration = Annotated[float, _read_by(units.duration, units.DURATION)]
-Account = Annotated[str | int | None, _read_by(units.account, units.ACCOUNT)]
-Mode = Annotated[int, _read_by(units.mode, units.MODE)]
-FilePath = Annotated[str, _read_by(units.absolute_path, units.PATH)]
-RunDir = Annotated[str, _read_by(addresses.run_dir, units.PATH)]
-IpPort = Annotated[TcpAddress, _read_by(addresses.ip_port, addresses.IP_PORT)]
-HostPort = Annotated[TcpAddress, _read_by(addresses.host_port, addresses.HOST_PORT)]
-ListenAddress = Annotated[Address, _read_by(addresses.listen_address, addresses.LISTEN)]
-DeliverAddress = Annotated[Address, _read_by(addresses.deliver_address, addresses.DELIVER)]
+ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
+Duration = Annotated[float, read_by(units.duration, units.DURATION)]
+Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
+Mode = Annotated[int, read_by(units.mode, units.MODE)]
+FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
+RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
+IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
+HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
+ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
+DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
 
 
 class TlsFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +84,7 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     security: Literal["mtls", "none"] = "mtls"
     tls: TlsFiles | None = None
     """Needed with mtls."""
-    max_per_peer: Annotated[int, _between(1, 64)] = 2
+    max_per_peer: Annotated[int, between(1, 64)] = 2
     """Most links to one peer, both directions together, whatever the number of containers."""
     dial_timeout: Duration = 5.0
     """From the first SYN of a dial to the end of the handshake."""
@@ -101,7 +92,7 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A link on which nothing arrived for this long is pinged."""
     ping_timeout: Duration = 5.0
     """A peer that answers no ping for this long is dead."""
-    replay_buffer: Annotated[int, _read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
+    replay_buffer: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
     """Sent and not yet acknowledged bytes that a session keeps."""
 
 
@@ -154,19 +145,19 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one proxy may take at most."""
 
-    stream_credit: Annotated[int, _read_by(units.size, units.SIZE, low="4KiB", high="64MiB")] = 256 * KIB
+    stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="4KiB", high="64MiB")] = 256 * KIB
     """Bytes that one stream may have under way in each direction before its receiver has read them."""
-    memory: Annotated[int, _read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
+    memory: Annotated[int, read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
     """Bytes buffered in the whole proxy."""
     memory_per_peer: Annotated[
-        int | None, _read_by(units.optional_size, units.SIZE, low="64KiB", high="1024GiB")
+        int | None, read_by(units.optional_size, units.SIZE, low="64KiB", high="1024GiB")
     ] = None
     """Bytes of these for streams to and from one peer; None: half of them."""
-    opens_per_second: Annotated[int, _between(1, 1_000_000)] = 20_000
+    opens_per_second: Annotated[int, between(1, 1_000_000)] = 20_000
     """Streams that one peer may open a second, and as many at once; the next one is refused. More than an honest proxy
     of this version opens (about 10,000), so that nobody meets it who does not set it."""
-    streams_per_link: Annotated[int, _between(1, 65535)] = 65535
-    waiting_streams: Annotated[int, _between(0, 65535)] = 1024
+    streams_per_link: Annotated[int, between(1, 65535)] = 65535
+    waiting_streams: Annotated[int, between(0, 65535)] = 1024
     """Streams that wait for a link to one peer; the next one is refused."""
     open_timeout: Duration = 5.0
     """Longest wait of such a stream."""
@@ -177,7 +168,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Pump(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
-    busy_poll_us: Annotated[int, _between(0, 10_000)] = 0
+    busy_poll_us: Annotated[int, between(0, 10_000)] = 0
     """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
 
 
@@ -201,6 +192,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     peers: dict[HostName, Peer] = {}
     upstreams: dict[ServiceName, Upstream] = {}
     services: dict[ServiceName, Service] = {}
+    interfaces: dict[InterfaceName, Interface] = {}
+    containers: dict[ContainerName, ContainerInterface] = {}
+    segments: dict[ServiceName, Segment] = {}
     limits: Limits = Limits()
     pump: Pump = Pump()
     log: Log = Log()

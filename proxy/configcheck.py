@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import UNSET
 
 from proxy.addresses import ADMIN_SOCKET, Address, TcpAddress, UnixAddress, overlap
+from proxy.interfacecheck import check_interfaces
 from proxy.units import quote
 from proxy.yamlmap import Document, Path
 
@@ -38,6 +39,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_socket_rights(config, document)
     _check_limits(config, document)
     _check_rules(config, document, unknown)
+    check_interfaces(config, document)
     if offers_known:
         _check_offered(config, document)
 

@@ -10,6 +10,7 @@ import difflib
 import functools
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
@@ -20,6 +21,16 @@ from proxy.yamlmap import Document, Path
 
 MAX_UNKNOWN_KEYS = 20
 """Unknown keys reported per section: a file of another program should not print a page of errors per key."""
+
+
+def read_by(reader: Callable[..., Any], description: str, **limits: str) -> Meta:
+    """The leaf is read by ``reader``; ``description`` says what is allowed when the key is missing."""
+    return Meta(description=description, extra={"reader": functools.partial(reader, **limits)})
+
+
+def between(low: int, high: int) -> Meta:
+    """The leaf is a whole number in this range."""
+    return Meta(ge=low, le=high, description=f"a whole number from {low} to {high}")
 
 
 class Decoder:
@@ -37,6 +48,8 @@ class Decoder:
         """``raw`` as ``annotation`` (a Struct, dict, tuple or leaf). A wrong value adds a problem and never raises."""
         kind, meta = _unwrap(annotation)
         if meta is not None and meta.extra:
+            if raw is None and type(None) in get_args(kind):
+                return None
             return self._read(raw, meta.extra["reader"], path)
         if isinstance(kind, type) and issubclass(kind, Struct):
             return self._section(raw, kind, path)

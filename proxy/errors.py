@@ -28,6 +28,10 @@ class StartError(HostlaneError):
     """The configuration is well-formed, but this machine cannot start it (port in use, no such directory...)."""
 
 
+class NetError(HostlaneError):
+    """The kernel, a device or another program refused something about network interfaces, or they are not as wanted."""
+
+
 class ProtocolError(HostlaneError):
     """The peer broke the wire specification (proxy/mux/SPEC.md). Its link is closed; nobody else notices."""
 

@@ -117,6 +117,7 @@ def _link(link: Link) -> LinkInfo:
         bytes_received=link.session.received,
         unacked=out.unacked,
         congested=link.congested,
+        open_ms=None if link.opened_in is None else link.opened_in * 1000,
     )
 
 

@@ -25,12 +25,16 @@ from proxy.config import (
     UnixAddress,
     Upstream,
 )
+from proxy.configinterfaces import ContainerInterface, Interface, Route, Segment
 from proxy.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
-MAPPING = "allowed: a mapping with host, links, run_dir, mesh, peers, upstreams, services, limits, pump, log"
+KEYS_OF_ALL = (
+    "host, links, run_dir, mesh, peers, upstreams, services, interfaces, containers, segments, limits, pump, log"
+)
+MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
 DESIGN = """\
 # host-a.yaml: a static mesh of two hosts, no control plane
@@ -80,10 +84,16 @@ def test_the_reference_shows_the_defaults() -> None:
         (shown.links, links),
         (shown.upstreams["redis"], Upstream(listen=shown.upstreams["redis"].listen)),
         (shown.services["web"], Service(deliver=shown.services["web"].deliver)),
+        (shown.interfaces["hl0"], Interface(parent="eth0")),
+        (shown.interfaces["hl1"], Interface(kind="vf", parent="eth1")),
+        (shown.interfaces["hl0"].routes[0], Route(to="10.80.0.0/16", via="10.77.0.254")),
+        (shown.containers["web-1"], ContainerInterface(parent="eth0")),
+        (shown.segments["front"], Segment(parent="eth0", mac_limit=4096)),
     ]
+    given = ("peers", "upstreams", "services", "interfaces", "containers", "segments", "addresses", "routes")
     for section, defaults in entries:
         for field in msgspec.structs.fields(section):
-            if field.name not in ("peers", "upstreams", "services"):
+            if field.name not in given:
                 assert getattr(section, field.name) == getattr(defaults, field.name), field.name
 
 
@@ -91,6 +101,7 @@ def test_defaults() -> None:
     found = config.parse(MINIMAL, "f.yaml")
     assert (found.run_dir, found.mesh) == ("/run/hostlane", "hostlane")
     assert (found.peers, found.upstreams, found.services) == ({}, {}, {})
+    assert (found.interfaces, found.containers, found.segments) == ({}, {}, {})
     assert found.links == Links(
         listen=TcpAddress("10.77.0.1", 7600), security="none", max_per_peer=2, dial_timeout=5.0,
         ping_interval=5.0, ping_timeout=5.0, replay_buffer=4 * 2**20,
@@ -183,7 +194,7 @@ log: {level: loud, format: json, level: info}
 """
     assert problems(text) == [
         'f.yaml:1: rundir: unknown key (did you mean "run_dir"?); '
-        "allowed: host, links, run_dir, mesh, peers, upstreams, services, limits, pump, log",
+        f"allowed: {KEYS_OF_ALL}",
         'f.yaml:3: links.listen: found "10.77.0.1", no port; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535',
         "f.yaml:4: links.max_per_peer: found 65; allowed: a whole number from 1 to 64",
         'f.yaml:6: peers.Host_B: found "Host_B"; '

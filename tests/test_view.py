@@ -67,6 +67,9 @@ async def test_streams_and_links_of_both_hosts() -> None:
         assert (dialled.direction, taken.direction) == ("dialled", "accepted")
         assert (dialled.local, dialled.remote) == (taken.remote, taken.local)
         assert (dialled.peer, dialled.streams, dialled.congested) == ("host-b", 1, False)
+        assert dialled.open_ms is not None
+        assert dialled.open_ms > 0
+        assert taken.open_ms is None
         assert dialled.bytes_sent >= 7 + 16
         assert dialled.bytes_received >= 9 + 16
 

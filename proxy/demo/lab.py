@@ -32,6 +32,7 @@ from typing import Any, Self
 from proxy.demo import docker_path, netns
 from proxy.demo.netns import LabError
 from proxy.demo.processes import signals_held, stop
+from proxy.errors import NetError
 
 __all__ = ["Host", "Lab", "LabError", "missing"]
 
@@ -144,12 +145,10 @@ class Lab:
             commands = [
                 f"ip -n {machine} addr add {host.machine_address}/24 dev cable0",
                 f"ip -n {machine} link set cable0 up",
-                f"ip -n {machine} link add mv0 link cable0 netns {host.netns} type macvlan mode bridge",
-                f"ip -n {host.netns} addr add {host.address}/24 dev mv0",
-                f"ip -n {host.netns} link set mv0 up",
             ]
             for command in commands:
                 netns.run(command.split())
+            _give_macvlan(host)
             docker_path.build(machine, host.container_netns)
 
     def close(self) -> None:
@@ -182,6 +181,23 @@ class Lab:
     def _namespaces(self) -> Iterator[str]:
         for host in self.hosts:
             yield from (host.netns, host.container_netns, host.machine_netns)
+
+
+def _give_macvlan(host: Host) -> None:
+    """As `hostlane net attach` gives one to a container. Raises LabError."""
+    from proxy import config
+    from proxy.netdev.containers import give
+
+    wanted = config.parse(
+        f"host: {host.name}\nlinks: {{listen: {host.address}:7600, security: none}}\n"
+        f"containers: {{lab: {{name: mv0, parent: cable0, addresses: [{host.address}/24]}}}}\n",
+        "lab",
+    )
+    try:
+        with netns.entered(host.machine_netns), open(f"/run/netns/{host.netns}", "rb") as namespace:
+            give(wanted, "lab", namespace.fileno(), wanted.containers["lab"])
+    except NetError as error:
+        raise LabError(str(error)) from error
 
 
 def _host(stem: str, name: str, side: str, number: int) -> Host:

@@ -69,6 +69,7 @@ class Link:
         ended: set when the link is gone and all its streams have been told; `reason` and `detail` then say why.
         heard: how often bytes have arrived.
         heard_at: when they last did, seconds (monotonic); rtt: of the last ping, seconds.
+        opened_in: seconds from OPEN to OPENED of the stream that was delivered last; its sender did not wait.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Link:
         self.since = self.heard_at = monotonic()
         self.heard = 0
         self.rtt: float | None = None
+        self.opened_in: float | None = None
         self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
@@ -280,6 +282,7 @@ class Link:
 
     def on_opened(self, stream: Lane) -> None:
         """Sink."""
+        self.opened_in = monotonic() - stream.since
         stream.guard(stream.on_opened)
 
     def on_refused(self, stream: Lane, reason: CloseReason) -> None:

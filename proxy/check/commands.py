@@ -1,0 +1,44 @@
+"""``hostlane check``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from proxy.errors import ConfigError, HostlaneError
+
+
+@click.command()
+@click.option("--config", "file", metavar="FILE", help="The host's configuration; without, only the machine.")
+@click.option(
+    "--certificate", "certificates", metavar="FILE", multiple=True, help="A PEM file to hold against the clock."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def check(file: str | None, certificates: tuple[str, ...], as_json: bool) -> None:
+    """Find out what messages pay on this host, and what is broken.
+
+    Changes nothing. As root it sees more; what it could not see, it says. Exit 1 if something is wrong.
+    """
+    import msgspec
+    from rich.console import Console
+
+    from proxy.check.diagnose import diagnose
+    from proxy.check.show import lines
+    from proxy.config import load
+
+    try:
+        report = diagnose(load(file) if file is not None else None, certificates)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except HostlaneError as error:
+        click.echo(f"hostlane: {error}", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(msgspec.json.encode(report))
+    else:
+        console = Console(highlight=False, soft_wrap=True)
+        for line in lines(report):
+            console.print(line)
+    sys.exit(1 if report.wrong else 0)

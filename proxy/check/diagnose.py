@@ -1,0 +1,54 @@
+"""The subjects of a diagnosis in their order. Each has a reader of facts and rules for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from proxy.check.readers import clock as clock_reader
+from proxy.check.readers import hardware as hardware_reader
+from proxy.check.readers import limits as limits_reader
+from proxy.check.readers import modules as modules_reader
+from proxy.check.readers import mtu as mtu_reader
+from proxy.check.readers import netfilter as netfilter_reader
+from proxy.check.readers import path as path_reader
+from proxy.check.readers import segment as segment_reader
+from proxy.check.readers import sockets as sockets_reader
+from proxy.check.readers import sysctls as sysctls_reader
+from proxy.check.report import Group, Line, Report, group, report
+from proxy.check.rules import clock, hardware, limits, modules, mtu, netfilter, path, segment, sockets, sysctls
+from proxy.check.scene import Scene, look
+from proxy.config import Config
+
+F = TypeVar("F")
+Subject = Callable[[Scene], Group]
+
+
+def _subject(name: str, about: str, read: Callable[[Scene], F], judge: Callable[[F], Iterable[Line]]) -> Subject:
+    return lambda scene: group(name, about, judge(read(scene)))
+
+
+SUBJECTS: tuple[Subject, ...] = (
+    _subject("path", "the way to each peer", path_reader.read, path.judge),
+    _subject("netfilter", "connection tracking, NAT and rules on the way", netfilter_reader.read, netfilter.judge),
+    _subject("modules", "kernel modules without a use", modules_reader.read, modules.judge),
+    _subject("mtu", "the largest packet that gets to each peer", mtu_reader.read, mtu.judge),
+    _subject("segment", "addresses that exist twice", segment_reader.read, segment.judge),
+    _subject("hardware", "offloads, SR-IOV, IOMMU", hardware_reader.read, hardware.judge),
+    _subject("sysctls", "kernel settings that hurt pooled links", sysctls_reader.read, sysctls.judge),
+    _subject("clock", "this machine's clock against certificates", clock_reader.read, clock.judge),
+    _subject("limits", "descriptors against streams", limits_reader.read, limits.judge),
+    _subject("sockets", "directories of Unix sockets", sockets_reader.read, sockets.judge),
+)
+
+
+def diagnose(config: Config | None, certificates: Sequence[str] = ()) -> Report:
+    """Look at this host and at the ways to its peers.
+
+    Takes a few seconds where a peer does not answer. Raises NetError when the kernel shows no interfaces.
+
+    Args:
+        certificates: PEM files to hold against the clock.
+    """
+    scene = look(config, tuple(certificates))
+    return report(subject(scene) for subject in SUBJECTS)

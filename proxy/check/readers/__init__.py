@@ -1,0 +1,1 @@
+"""Where facts come from: /proc, /sys, netlink, sockets. A reader never judges, and says why where it could not read."""

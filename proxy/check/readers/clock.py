@@ -1,0 +1,44 @@
+"""The clock of this machine, and the lives of certificates in PEM files."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+
+from proxy.check.readers import files
+from proxy.check.report import Unseen
+from proxy.check.rules.clock import Certificate, Facts
+from proxy.check.scene import Scene
+
+_TIME_ERROR = 5  # adjtimex(2)
+_TIMEX_BYTES = 208
+
+
+def read(scene: Scene) -> Facts:
+    """Of the first certificate in each file, which is the one that the file is about."""
+    found = tuple(certificate(file) for file in scene.certificates)
+    return Facts(now=time.time(), certificates=found, synchronised=synchronised())
+
+
+def certificate(file: str) -> Certificate | Unseen:
+    """The life of the first certificate in a PEM file."""
+    from cryptography import x509  # A tenth of a second, for those who have certificates.
+
+    try:
+        with open(file, "rb") as stream:
+            found = x509.load_pem_x509_certificate(stream.read())
+    except OSError as error:
+        return files.unseen(file, error)
+    except ValueError:
+        return Unseen(file, "not a certificate in PEM form")
+    return Certificate(
+        file=file,
+        not_before=found.not_valid_before_utc.timestamp(),
+        not_after=found.not_valid_after_utc.timestamp(),
+    )
+
+
+def synchronised() -> bool:
+    """What adjtimex(2) says when it is asked to change nothing."""
+    libc = ctypes.CDLL(None)
+    return int(libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))) != _TIME_ERROR

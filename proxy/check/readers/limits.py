@@ -1,0 +1,79 @@
+"""The running proxy's descriptor limit; without one, this process's, which a proxy started from here would inherit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import socket
+import struct
+
+from proxy.addresses import ADMIN_SOCKET
+from proxy.check.readers import files
+from proxy.check.report import Unseen
+from proxy.check.rules.limits import Facts
+from proxy.check.scene import Scene
+from proxy.config import Config
+
+_LINE = re.compile(r"^Max open files\s+(\S+)\s+(\S+)", re.MULTILINE)
+_UNLIMITED = 1 << 30
+PATIENCE_S = 2.0
+
+
+def read(scene: Scene) -> Facts:
+    """Asks the admin socket's kernel end who listens there, and nothing of the proxy itself."""
+    config = scene.config
+    pid = running(f"{config.run_dir}/{ADMIN_SOCKET}") if config else None
+    if pid is None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return _facts(config, "a process started from here", _bounded(soft), _bounded(hard), None)
+    now = limits(files.text(f"/proc/{pid}/limits"))
+    return _facts(config, f"the running proxy, process {pid},", *now, _open(pid))
+
+
+def running(path: str) -> int | None:
+    """The process that listens on a Unix socket, if one does."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE_S)
+        try:
+            sock.connect(path)
+            pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        except OSError:
+            return None
+    # 0: in a process namespace that this one does not see.
+    return int(pid) or None
+
+
+def limits(text: str | Unseen) -> tuple[int | Unseen, int | Unseen]:
+    """Soft and hard limit out of /proc/PID/limits."""
+    found = _LINE.search(text) if isinstance(text, str) else None
+    if found is None:
+        missing = Unseen(
+            "descriptor limit of the running proxy", text.why if isinstance(text, Unseen) else "not listed"
+        )
+        return missing, missing
+    soft, hard = (int(word) if word.isdecimal() else _UNLIMITED for word in found.groups())
+    return soft, hard
+
+
+def _facts(config: Config | None, owner: str, soft: int | Unseen, hard: int | Unseen, now: int | None) -> Facts:
+    return Facts(
+        owner=owner,
+        soft=soft,
+        hard=hard,
+        open=now,
+        streams_per_link=config.limits.streams_per_link if config else None,
+        links=config.links.max_per_peer * len(config.peers) if config else 0,
+        listeners=len(config.upstreams) if config else 0,
+    )
+
+
+def _bounded(limit: int) -> int:
+    return _UNLIMITED if limit == resource.RLIM_INFINITY else limit
+
+
+def _open(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    return None

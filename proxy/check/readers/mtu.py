@@ -1,0 +1,73 @@
+"""The path MTU to each peer, found by asking."""
+
+from __future__ import annotations
+
+from proxy.check.readers import files
+from proxy.check.readers.echo import Echo, TooBig, open_echo
+from proxy.check.report import Unseen
+from proxy.check.rules.mtu import Facts, Measured
+from proxy.check.scene import Scene, Target
+from proxy.netdev.observe import Interface, route_to
+
+SMALL = 128
+"""Bytes; passes wherever IP does."""
+LARGEST = 65535
+"""Of an IP packet; loopback's MTU is greater by one."""
+
+
+def read(scene: Scene) -> Facts:
+    """Takes some seconds for a peer behind a black hole, or one that does not answer."""
+    found = []
+    for target in scene.targets:
+        route = route_to(target.address) if target.address else None
+        interface = scene.snapshot.at(route.interface) if route else None
+        if interface is not None:
+            found.append(_measure(target, interface))
+    return Facts(measured=tuple(found))
+
+
+def _measure(target: Target, interface: Interface) -> Measured | Unseen:
+    assert target.address is not None
+    what = f"path MTU to {target.address} ({target.peer})"
+    echo = open_echo(target.address)
+    if isinstance(echo, Unseen):
+        return echo
+    with echo:
+        try:
+            if echo.ask(SMALL) is not True:
+                return Unseen(what, "it answers no echo requests; is it up, and does a firewall let them pass?")
+            largest, told = _search(echo, min(interface.mtu, LARGEST))
+        except OSError as error:
+            return files.unseen(what, error)
+    return Measured(
+        peer=target.peer,
+        address=target.address,
+        interface=interface.name,
+        mtu=min(interface.mtu, LARGEST),
+        largest=largest,
+        told=told.mtu if told else None,
+        teller=told.by if told else None,
+    )
+
+
+def _search(echo: Echo, high: int) -> tuple[int, TooBig | None]:
+    """The largest packet that is answered, and what a router said about larger ones. ``SMALL`` is known to pass."""
+    told = None
+    passed, lost = SMALL, high + 1
+    size = high
+    while lost - passed > 1:
+        answer = echo.ask(size)
+        if answer is True:
+            passed = size
+        else:
+            lost = size
+        if isinstance(answer, TooBig) and passed <= answer.mtu < lost:
+            # One more question, for what may be smaller still beyond that router.
+            told, size = answer, answer.mtu
+            lost = answer.mtu + 1
+            continue
+        if answer is False:
+            # Whoever did speak spoke of larger packets than those that vanish now.
+            told = None
+        size = (passed + lost) // 2
+    return passed, told

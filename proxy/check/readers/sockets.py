@@ -1,0 +1,66 @@
+"""The directories and sockets that a configuration names. Nothing is connected to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from proxy.addresses import UnixAddress
+from proxy.check.readers import files
+from proxy.check.report import Unseen
+from proxy.check.rules.sockets import Directory, Facts, Socket
+from proxy.check.scene import Scene
+from proxy.config import Config
+
+
+def read(scene: Scene) -> Facts:
+    """As far as this process may look."""
+    if scene.config is None:
+        return Facts(configured=False)
+    return Facts(directories=tuple(_directories(scene.config)), sockets=tuple(_sockets(scene.config)))
+
+
+def _directories(config: Config) -> Iterator[Directory | Unseen]:
+    """Each once, for the widest of the sockets in it."""
+    wanted = {config.run_dir: ("run_dir", False)}
+    for name, upstream in config.upstreams.items():
+        if isinstance(upstream.listen, UnixAddress):
+            path = os.path.dirname(upstream.listen.path)
+            _, for_others = wanted.get(path, ("", False))
+            wanted[path] = (f"upstreams.{name}.listen", for_others or bool(upstream.mode & stat.S_IWOTH))
+    for path, (used_by, for_others) in wanted.items():
+        yield _directory(path, used_by, for_others)
+
+
+def _directory(path: str, used_by: str, for_others: bool) -> Directory | Unseen:
+    try:
+        found = os.stat(path)
+        return Directory(
+            path=path,
+            used_by=used_by,
+            mode=found.st_mode,
+            is_directory=stat.S_ISDIR(found.st_mode),
+            read_only=bool(os.statvfs(path).f_flag & os.ST_RDONLY),
+            for_others=for_others,
+        )
+    except FileNotFoundError:
+        return Directory(path=path, used_by=used_by, for_others=for_others)
+    except OSError as error:
+        return files.unseen(f"{path} ({used_by})", error)
+
+
+def _sockets(config: Config) -> Iterator[Socket | Unseen]:
+    for name, service in config.services.items():
+        if isinstance(service.deliver, UnixAddress):
+            yield _socket(service.deliver.path, f"services.{name}.deliver")
+
+
+def _socket(path: str, used_by: str) -> Socket | Unseen:
+    try:
+        return Socket(path=path, used_by=used_by, is_socket=stat.S_ISSOCK(os.stat(path).st_mode))
+    except FileNotFoundError:
+        there = os.path.isdir(os.path.dirname(path))
+        return Socket(path=path, used_by=used_by, exists=False, directory_exists=there)
+    except OSError as error:
+        return files.unseen(f"{path} ({used_by})", error)

@@ -1,0 +1,49 @@
+"""Whether connection tracking sees what leaves this namespace: counted before and after a few packets of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from proxy.check.readers import files
+from proxy.check.report import Unseen
+from proxy.check.rules.netfilter import Tracking
+
+COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
+FLOWS = 8
+"""New flows a round, each an empty datagram from a port of its own: few enough to harm nobody, more than the count of a
+quiet machine moves by itself."""
+ROUNDS = 3
+_DISCARD = 9  # RFC 863: whoever listens there throws it away
+
+
+def count() -> int | Unseen:
+    """Connections that this thread's namespace tracks now. A kernel without connection tracking tracks none."""
+    found = files.number(COUNT, "nf_conntrack_count")
+    return 0 if isinstance(found, Unseen) and found.why == files.ABSENT else found
+
+
+def measure(address: str) -> Tracking | Unseen:
+    """Send datagrams to an address and see what becomes of the count."""
+    rounds = []
+    for _ in range(ROUNDS):
+        before = count()
+        with contextlib.ExitStack() as stack:
+            for _ in range(FLOWS):
+                try:
+                    _datagram(address, stack)
+                except OSError as error:
+                    return files.unseen(f"whether connections to {address} are tracked", error)
+            after = count()
+        if isinstance(before, Unseen) or isinstance(after, Unseen):
+            return before if isinstance(before, Unseen) else Unseen("nf_conntrack_count", "it went away")
+        rounds.append((before, after))
+    return Tracking(to=address, flows=FLOWS, counts=tuple(rounds))
+
+
+def _datagram(address: str, stack: contextlib.ExitStack) -> None:
+    """The socket stays open until all are sent, so that each has a port of its own."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sender = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    # Not connected: the ICMP answer to one datagram would be the error of the next call.
+    sender.sendto(b"", (address, _DISCARD))

@@ -1,0 +1,86 @@
+"""This machine's clock against the certificates that it must live with. Times are seconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from proxy.check.report import Finding, Line, Seen, Unseen
+
+RENEWAL = 0.75
+"""Of a certificate's life. They renew at half of it; one that is so old was not renewed although there was time."""
+
+
+class Certificate(Struct, frozen=True, kw_only=True):
+    """A certificate and its life."""
+
+    file: str
+    not_before: float
+    not_after: float
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """``synchronised``: whether the kernel says that something keeps its clock right."""
+
+    now: float
+    certificates: tuple[Certificate | Unseen, ...] = ()
+    synchronised: bool = True
+
+
+def judge(facts: Facts) -> Iterator[Line]:
+    """All lines about the clock."""
+    yield Seen("the clock is kept in time") if facts.synchronised else _adrift()
+    for item in facts.certificates:
+        yield item if isinstance(item, Unseen) else _certificate(item, facts.now)
+    if not facts.certificates:
+        yield Unseen("the clock against certificates", "no certificate is configured; give --certificate FILE")
+
+
+def _adrift() -> Finding:
+    return Finding(
+        name="clock-adrift",
+        level="note",
+        where="clock",
+        read="the kernel says that its clock is not synchronised (adjtimex: TIME_ERROR)",
+        cost="clocks that drift apart end in certificates that are not valid yet, or not any more",
+        mend="timedatectl set-ntp true, or run chrony",
+    )
+
+
+def _certificate(item: Certificate, now: float) -> Line:
+    if now < item.not_before:
+        return Finding(
+            name="clock-behind",
+            level="wrong",
+            where=item.file,
+            read=f"by this machine's clock the certificate begins in {_span(item.not_before - now)}",
+            cost="no peer of which this is the certificate gets a link, until the clock has caught up",
+            mend="timedatectl set-ntp true here, or on the machine that issued it",
+        )
+    if now > item.not_after:
+        return Finding(
+            name="expired-certificate",
+            level="wrong",
+            where=item.file,
+            read=f"by this machine's clock the certificate ended {_span(now - item.not_after)} ago",
+            cost="every handshake with it fails",
+            mend="find out why it was not renewed; if the clock is wrong: timedatectl set-ntp true",
+        )
+    if now > item.not_before + RENEWAL * (item.not_after - item.not_before):
+        return Finding(
+            name="late-renewal",
+            level="note",
+            where=item.file,
+            read=f"the certificate is valid for another {_span(item.not_after - now)}; most of its life is over",
+            cost="certificates are renewed at half of their life: this one was not, and when it ends so do the links",
+            mend="find out why it was not renewed",
+        )
+    return Seen(f"{item.file} is valid, for another {_span(item.not_after - now)}")
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,127 @@
+"""Addresses that two machines on the segment claim: by ARP, and by the neighbour table for what was used before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from proxy.check.report import Finding, Line, Seen, Unseen
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """Somebody on the segment says that ``address`` is at ``mac``."""
+
+    interface: str
+    address: str
+    mac: str
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What this host is, and who said what.
+
+    ``own``: its IPv4 addresses that were asked about; ``own_macs``: MAC of each interface; ``peers``: names of peers by
+    address; ``asked``: the interfaces on which there were ARP probes.
+    """
+
+    own: tuple[str, ...] = ()
+    own_macs: dict[str, str] = {}
+    peers: dict[str, str] = {}
+    asked: tuple[str, ...] | Unseen = ()
+    answers: tuple[Answer, ...] = ()
+
+
+def judge(facts: Facts) -> Iterator[Line]:
+    """All lines about addresses that exist twice."""
+    if isinstance(facts.asked, Unseen):
+        yield facts.asked
+    ours = {mac: name for name, mac in facts.own_macs.items() if mac}
+    strangers = [answer for answer in facts.answers if answer.mac not in ours]
+    findings = [
+        *_own_address(facts, strangers),
+        *_own_mac(facts, ours),
+        *_peers_address(facts, strangers),
+        *_peers_mac(facts, strangers),
+    ]
+    yield from findings
+    if not findings and isinstance(facts.asked, tuple):
+        for interface in facts.asked:
+            yield Seen(f"nobody else on {interface} has an address of this host or of another peer")
+
+
+def _own_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+    for answer in _first(answer for answer in strangers if answer.address in facts.own):
+        yield Finding(
+            name="duplicate-ip",
+            level="wrong",
+            where=f"{answer.address} on {answer.interface}",
+            read=f"another machine, at {answer.mac}, answers for {answer.address}, which is this host's",
+            cost="frames for this host go to whichever answered last: links stall, break, or reach a stranger",
+            mend=f"find {answer.mac} in the switch's MAC table; give one of the two another address: "
+            f"ip address del {answer.address}/PREFIX dev {answer.interface}",
+        )
+
+
+def _own_mac(facts: Facts, ours: dict[str, str]) -> Iterator[Finding]:
+    for answer in _first(answer for answer in facts.answers if answer.mac in ours and answer.address not in facts.own):
+        name = ours[answer.mac]
+        yield Finding(
+            name="duplicate-mac",
+            level="wrong",
+            where=f"{answer.mac} on {answer.interface}",
+            read=f"{_who(facts, answer.address)} is at {answer.mac}, the MAC of this host's {name}",
+            cost="the switch moves the MAC from port to port, and each of the two gets a part of the other's frames",
+            mend=f"ip link set {name} down; ip link set {name} address OTHER-MAC; ip link set {name} up",
+        )
+
+
+def _peers_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+    macs: dict[str, list[str]] = {}
+    for answer in strangers:
+        known = macs.setdefault(answer.address, [])
+        if answer.mac not in known:
+            known.append(answer.mac)
+    for address, found in macs.items():
+        if address in facts.peers and len(found) > 1:
+            yield Finding(
+                name="duplicate-peer-ip",
+                level="wrong",
+                where=f"peer {facts.peers[address]}",
+                read=f"{' and '.join(found)} both answer for {address}",
+                cost="chance decides which of them a link reaches; two interfaces of one machine are as bad as two "
+                "machines when only one of them is meant",
+                mend="give one of the two another address; or, on a machine with two interfaces in the segment: "
+                "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+            )
+
+
+def _peers_mac(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+    addresses: dict[str, list[str]] = {}
+    for answer in strangers:
+        known = addresses.setdefault(answer.mac, [])
+        if answer.address in facts.peers and answer.address not in known:
+            known.append(answer.address)
+    for mac, found in addresses.items():
+        if len(found) > 1:
+            yield Finding(
+                name="duplicate-peer-mac",
+                level="wrong",
+                where=", ".join(f"peer {facts.peers[address]}" for address in found),
+                read=f"{' and '.join(found)} are all at {mac}",
+                cost="if these are two machines, each gets a part of the other's frames; if it is one, two peers are "
+                "one host",
+                mend="on one of them: ip link set INTERFACE address OTHER-MAC",
+            )
+
+
+def _first(answers: Iterator[Answer]) -> Iterator[Answer]:
+    """One for each address and MAC, however often it was said."""
+    said: set[tuple[str, str]] = set()
+    for answer in answers:
+        if (answer.address, answer.mac) not in said:
+            said.add((answer.address, answer.mac))
+            yield answer
+
+
+def _who(facts: Facts, address: str) -> str:
+    return f"peer {facts.peers[address]}, {address}," if address in facts.peers else address

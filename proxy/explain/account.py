@@ -1,0 +1,200 @@
+"""What was measured, what the proxy told and what the walk found, put together as two ways of one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from control.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
+from proxy.check.report import Unseen
+
+
+class Layer(Struct, frozen=True, kw_only=True):
+    """Something that every packet passes."""
+
+    name: str
+    read: str
+    """What was read of it."""
+    where: str
+    """The namespace."""
+    costs: str | None = None
+    """What a packet pays there that it need not; None: nothing."""
+    seen: bool = True
+    """False: here the way could not be followed any further, and ``read`` says why."""
+
+
+class UnixHop(Struct, frozen=True, kw_only=True):
+    """Two processes of this machine, joined by a Unix socket whose file is in ``directory``."""
+
+    directory: str
+    connect_ms: float
+    round_trip_ms: float
+    """Of a small message."""
+
+
+class Part(Struct, frozen=True, kw_only=True):
+    """A step of a way. ``round_trip_ms`` is None where it cannot be measured from here."""
+
+    name: str
+    read: str
+    where: str = ""
+    costs: str | None = None
+    round_trip_ms: float | None = None
+    seen: bool = True
+
+
+class Way(Struct, frozen=True, kw_only=True):
+    """``round_trip_ms``: the sum of what was measured; None: nothing was."""
+
+    title: str
+    parts: tuple[Part, ...]
+    round_trip_ms: float | None
+    first_byte: str
+    """What a new connection waits for before its first byte may go."""
+
+
+class Explanation(Struct, frozen=True, kw_only=True):
+    """As JSON, what ``hostlane explain --json`` prints."""
+
+    service: str
+    host: str
+    peer: str | None
+    """The host that the service is called on; None: this one."""
+    direct: Way | None
+    through: Way
+    saved: tuple[str, ...]
+    """What Hostlane has saved on this host since its proxy started."""
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """Everything that was read. ``peer`` and the rest below are empty for a service of this host."""
+
+    status: Status
+    upstream: UpstreamStatus
+    unix: UnixHop | Unseen
+    peer: PeerStatus | None = None
+    links: tuple[LinkInfo, ...] = ()
+    """Those with the peer."""
+    direct_to: str = ""
+    direct_from: str = "here"
+    direct: tuple[Layer, ...] = ()
+    direct_ms: float | Unseen | None = None
+    carried: tuple[Layer, ...] = ()
+    """The layers under the link."""
+
+
+def chosen(status: Status, upstream: UpstreamStatus) -> PeerStatus | None:
+    """The peer to explain: one that is up, before others. None where this host serves the upstream itself."""
+    if status.host in upstream.offered_by:
+        return None
+    peers = {peer.name: peer for peer in status.peers}
+    offering = [peers[name] for name in upstream.offered_by if name in peers]
+    return next((peer for peer in offering if peer.state == "up"), offering[0] if offering else None)
+
+
+def explain(facts: Facts) -> Explanation:
+    """Both ways, and what was saved."""
+    return Explanation(
+        service=facts.upstream.service,
+        host=facts.status.host,
+        peer=facts.peer.name if facts.peer else None,
+        direct=_direct(facts) if facts.peer else None,
+        through=_through(facts),
+        saved=tuple(_saved(facts)),
+    )
+
+
+def _direct(facts: Facts) -> Way:
+    assert facts.peer is not None
+    measured = facts.direct_ms if isinstance(facts.direct_ms, float) else None
+    why = f"; {facts.direct_ms.why}" if isinstance(facts.direct_ms, Unseen) else ""
+    parts = [
+        Part(name="caller", read="a TCP connection of its own, with state in the kernel at both ends"),
+        *(_layer(layer) for layer in facts.direct),
+        Part(
+            name=facts.peer.name,
+            read=f"{facts.direct_to}, its kernel answers, nobody is woken{why}",
+            round_trip_ms=measured,
+        ),
+    ]
+    return Way(
+        title=f"directly from {facts.direct_from} to {facts.peer.name}, {facts.direct_to}",
+        parts=tuple(parts),
+        round_trip_ms=measured,
+        first_byte="a handshake of 1 round trip, with TLS 1.3 of 2, and the same layers for every packet of it",
+    )
+
+
+def _through(facts: Facts) -> Way:
+    unix = _unix(facts)
+    proxy = f"process {facts.status.pid}"
+    if facts.peer is None:
+        parts = [
+            unix,
+            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: socket to socket, no frames, no link"),
+        ]
+        first_byte = "connect() to the Unix socket: no handshake"
+    else:
+        best = min(facts.links, key=lambda link: link.rtt_ms or 1e9, default=None)
+        parts = [
+            unix,
+            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: an 8-byte header in front, a link that is open"),
+            *(_layer(layer) for layer in facts.carried),
+            _link(best, facts.peer),
+            Part(name=f"proxy of {facts.peer.name}", read="takes the header off, finds the service"),
+            _delivered(facts.upstream.service, facts.links),
+        ]
+        first_byte = (
+            "connect() to the Unix socket; the opening travels with the first bytes, nobody waits for an answer"
+        )
+    return Way(
+        title=f"through Hostlane, {facts.upstream.listen}",
+        parts=tuple(parts),
+        round_trip_ms=_sum(parts),
+        first_byte=first_byte,
+    )
+
+
+def _unix(facts: Facts) -> Part:
+    if isinstance(facts.unix, Unseen):
+        return Part(name="caller", read=f"{facts.upstream.listen}: {facts.unix.why}", seen=False)
+    read = f"{facts.upstream.listen}, connect() in {facts.unix.connect_ms:.3f} ms; measured in {facts.unix.directory}"
+    return Part(name="caller", read=read, round_trip_ms=facts.unix.round_trip_ms)
+
+
+def _layer(layer: Layer) -> Part:
+    return Part(name=layer.name, read=layer.read, where=layer.where, costs=layer.costs, seen=layer.seen)
+
+
+def _link(link: LinkInfo | None, peer: PeerStatus) -> Part:
+    if link is None:
+        error = f": {peer.last_error}" if peer.last_error else ""
+        return Part(name="link", read=f"there is none now, {peer.name} is {peer.state}{error}", seen=False)
+    pinged = "; not pinged yet" if link.rtt_ms is None else "; a ping, which wakes both proxies"
+    read = f"{link.local} to {link.remote}, {link.streams} streams on it, up for {link.age_s:.0f} s{pinged}"
+    return Part(name=f"link {link.id}", read=read, round_trip_ms=link.rtt_ms)
+
+
+def _delivered(service: str, links: Sequence[LinkInfo]) -> Part:
+    """The time from OPEN to OPENED holds one round trip of the link, a connect at the far side, and both proxies."""
+    opened = [link for link in links if link.open_ms is not None]
+    if not opened:
+        return Part(name=service, read="no stream was opened on these links yet; open one and ask again", seen=False)
+    link = min(opened, key=lambda link: link.open_ms or 0)
+    return Part(name=service, read=f"delivered {link.open_ms:.2f} ms after the opening left; the caller did not wait")
+
+
+def _saved(facts: Facts) -> Iterator[str]:
+    status = facts.status
+    avoided, streams = status.handshakes_avoided, status.streams_opened
+    yield f"{avoided} handshakes avoided by {streams} streams; links open now: {status.sessions}"
+    rtts = [link.rtt_ms for link in facts.links if link.rtt_ms is not None]
+    if rtts and status.handshakes_avoided:
+        seconds = status.handshakes_avoided * min(rtts) / 1000
+        yield f"that is {seconds:.3f} s of waiting, at {min(rtts):.3f} ms for a round trip of the link"
+
+
+def _sum(parts: Sequence[Part]) -> float | None:
+    measured = [part.round_trip_ms for part in parts if part.round_trip_ms is not None]
+    return sum(measured) if measured else None

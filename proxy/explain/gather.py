@@ -1,0 +1,81 @@
+"""Everything that an explanation needs, read and measured from here. Blocks for about a second."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from control.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
+from proxy.check.readers.limits import running
+from proxy.check.readers.namespaces import elsewhere, enter, label
+from proxy.check.report import Unseen
+from proxy.errors import NetError
+from proxy.explain.account import Facts, Layer, UnixHop, chosen
+from proxy.explain.measure import echo_ms, unix_hop
+from proxy.explain.walk import walk
+
+
+def gather(
+    admin_socket: str, status: Status, links: list[LinkInfo], upstream: UpstreamStatus, to: str | None, pid: int | None
+) -> Facts:
+    """What the walks and measurements say.
+
+    Raises NetError when a namespace cannot be entered, or ``to`` or the peer's name does not resolve.
+
+    Args:
+        to: where the service would be called directly; None: where the peer's proxy is.
+        pid: whose direct way it is; None: this process's.
+    """
+    hop = _unix_hop(admin_socket, upstream)
+    peer = chosen(status, upstream)
+    if peer is None:
+        return Facts(status=status, upstream=upstream, unix=hop)
+    target = _resolved(to if to is not None else _host(peer))
+    with_peer = tuple(link for link in links if link.peer == peer.name)
+    layers, round_trip = _look(target, pid)
+    return Facts(
+        status=status,
+        upstream=upstream,
+        unix=hop,
+        peer=peer,
+        links=with_peer,
+        direct_to=target,
+        direct_from="here" if pid is None else label(pid),
+        direct=layers,
+        direct_ms=round_trip,
+        carried=_carried(admin_socket, _resolved(_host(peer))),
+    )
+
+
+def _unix_hop(admin_socket: str, upstream: UpstreamStatus) -> UnixHop | Unseen:
+    """In the directory of the upstream's own socket, or the admin socket's where that is TCP."""
+    path = upstream.listen.removeprefix("unix:")
+    return unix_hop(os.path.dirname(path if path.startswith("/") else os.path.abspath(admin_socket)))
+
+
+def _look(target: str, pid: int | None) -> tuple[tuple[Layer, ...], float | Unseen]:
+    if pid is None:
+        return walk(target), echo_ms(target)
+    return enter(pid, lambda: (walk(target), echo_ms(target)))
+
+
+def _carried(admin_socket: str, address: str) -> tuple[Layer, ...]:
+    """The layers under the link, from the namespace that the proxy is in."""
+    pid = running(admin_socket)
+    if not pid or not elsewhere(pid):
+        return walk(address)
+    try:
+        return enter(pid, lambda: walk(address))
+    except NetError as error:
+        return (Layer(name="interface", read=str(error), where=label(pid), seen=False),)
+
+
+def _host(peer: PeerStatus) -> str:
+    return peer.address.rpartition(":")[0].strip("[]")
+
+
+def _resolved(name: str) -> str:
+    try:
+        return str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise NetError(f"{name} does not resolve: {(error.strerror or str(error)).lower()}") from None

@@ -1,0 +1,112 @@
+"""Round trips of the parts of a way that can be measured from here. Times are milliseconds, each a median."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from time import perf_counter
+
+from proxy.addresses import UNIX_PATH_BYTES
+from proxy.check.readers import files
+from proxy.check.readers.echo import open_echo
+from proxy.check.report import Unseen
+from proxy.explain.account import UnixHop
+from proxy.explain.echo import BYTES
+
+MESSAGES, CONNECTIONS, ECHOES = 2000, 200, 20
+"""Enough for a median that the scheduler does not move; together a tenth of a second."""
+_SMALL = 128
+_PATIENCE_S = 10.0
+
+
+def unix_hop(directory: str) -> UnixHop | Unseen:
+    """Measured with a listener of our own, in a process of its own.
+
+    In a temporary directory where that one is closed to us, or its path too long for one more name.
+    """
+    what = f"a Unix socket in {directory}"
+    try:
+        with _listening(directory) as path:
+            connects = [_connect(path) for _ in range(CONNECTIONS)]
+            trips = _round_trips(path)
+            return UnixHop(
+                directory=os.path.dirname(path),
+                connect_ms=statistics.median(connects) * 1000,
+                round_trip_ms=statistics.median(trips) * 1000,
+            )
+    except OSError as error:
+        return files.unseen(what, error)
+
+
+def echo_ms(address: str) -> float | Unseen:
+    """There and back to a machine: its kernel answers, nobody else."""
+    what = f"the round trip to {address}"
+    echo = open_echo(address)
+    if isinstance(echo, Unseen):
+        return Unseen(what, echo.why)
+    trips = []
+    with echo:
+        try:
+            for _ in range(ECHOES):
+                began = perf_counter()
+                if echo.ask(_SMALL) is not True:
+                    return Unseen(what, "it answers no echo requests")
+                trips.append(perf_counter() - began)
+        except OSError as error:
+            return files.unseen(what, error)
+    return statistics.median(trips) * 1000
+
+
+@contextlib.contextmanager
+def _listening(directory: str) -> Iterator[str]:
+    """The path of a socket behind which a process sends back whatever comes. Raises OSError."""
+    with contextlib.ExitStack() as stack:
+        path = f"{directory}/.explain-{secrets.token_hex(4)}"
+        if not os.access(directory, os.W_OK | os.X_OK) or len(os.fsencode(path)) > UNIX_PATH_BYTES:
+            path = stack.enter_context(tempfile.TemporaryDirectory(prefix="hostlane-")) + "/explain"
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        stack.callback(os.unlink, path)
+        listener.listen()
+        descriptor = listener.fileno()
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "proxy.explain.echo", str(descriptor)],
+            stdin=subprocess.PIPE,
+            pass_fds=[descriptor],
+        )
+        # The end of its standard input is what ends it.
+        stack.callback(process.communicate)
+        yield path
+
+
+def _connect(path: str) -> float:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_PATIENCE_S)
+        began = perf_counter()
+        client.connect(path)
+        seconds = perf_counter() - began
+        # Taken before the next one comes: a full queue would be the listener's time, not the socket's.
+        client.sendall(b"x")
+        client.recv(1)
+        return seconds
+
+
+def _round_trips(path: str) -> Iterator[float]:
+    message = bytes(BYTES)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_PATIENCE_S)
+        client.connect(path)
+        client.sendall(message)
+        client.recv(BYTES, socket.MSG_WAITALL)
+        for _ in range(MESSAGES):
+            began = perf_counter()
+            client.sendall(message)
+            client.recv(BYTES, socket.MSG_WAITALL)
+            yield perf_counter() - began

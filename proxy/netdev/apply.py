@@ -1,0 +1,49 @@
+"""Carries a plan out, and back again if a step of it fails. Blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from proxy.errors import NetError
+from proxy.netdev.steps import Operation, Plan, Step
+
+
+class Runner(Protocol):
+    """What `proxy.netdev.kernel.Kernel` is."""
+
+    def run(self, operation: Operation) -> None: ...
+
+
+def apply(plan: Plan, kernel: Runner) -> None:
+    """Do the steps in order. After a failure the system is as before.
+
+    Raises NetError: the plan has problems (nothing was done), or a step failed (those before it were taken back; if
+    that failed too, the text says what is left). Also after Ctrl-C the steps are taken back.
+    """
+    if plan.problems:
+        raise NetError("; ".join(plan.problems))
+    done: list[Step] = []
+    try:
+        for step in plan.steps:
+            kernel.run(step.do)
+            done.append(step)
+    except BaseException as error:
+        left = take_back(done, kernel)
+        if isinstance(error, NetError):
+            undone = "what had been done was taken back" if done else "nothing was changed"
+            ending = "could not be taken back: " + "; ".join(left) if left else undone
+            raise NetError(f"{error}; {ending}") from error
+        raise
+
+
+def take_back(done: Sequence[Step], kernel: Runner) -> list[str]:
+    """Undo the steps, the last one first. Returns what could not be undone; the others were, all the same."""
+    left = []
+    for step in reversed(done):
+        for operation in step.undo:
+            try:
+                kernel.run(operation)
+            except NetError as error:
+                left.append(str(error))
+    return left

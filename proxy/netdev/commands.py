@@ -1,0 +1,214 @@
+"""``hostlane net``: the network interfaces of this host. Whatever is slow to import is imported by what needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy.errors import ConfigError, NetError
+from proxy.netdev import attachcommands
+
+if TYPE_CHECKING:
+    from proxy.config import Config
+    from proxy.netdev.steps import Plan
+
+
+@click.group()
+def net() -> None:
+    """Make and remove this host's network interfaces.
+
+    macvlan children, SR-IOV virtual functions, addresses and routes, as the configuration has them. `plan` shows what
+    `apply` would do. What Hostlane made bears its mark, an alias that `ip link` shows; `remove` takes away only that.
+    """
+
+
+def with_config(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that all of them have."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+    return click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")(command)
+
+
+@net.command()
+@with_config
+def plan(file: str, as_json: bool) -> None:
+    """Show what would change, and change nothing.
+
+    Exit 1 if it could not be applied; the reasons are on stderr.
+    """
+    with reported():
+        from proxy.netdev import manage
+
+        _show(manage.planned(load(file), manage.look()), as_json)
+
+
+@net.command()
+@with_config
+def apply(file: str, as_json: bool) -> None:
+    """Make the interfaces as configured.
+
+    A second run changes nothing. If a step fails, those before it are taken back. Exit 1 then.
+    """
+    with reported():
+        from proxy.netdev import manage
+
+        _show(manage.bring_up(load(file)), as_json)
+
+
+@net.command()
+@with_config
+def remove(file: str, as_json: bool) -> None:
+    """Take away everything that this host's Hostlane made.
+
+    Whatever bears the mark of the configuration's host; containers keep what they got (`detach`). Exit 1 if a step
+    fails; those before it are taken back.
+    """
+    with reported():
+        from proxy.netdev import manage
+
+        _show(manage.take_away(load(file)), as_json)
+
+
+@net.command()
+@with_config
+def status(file: str, as_json: bool) -> None:
+    """Show how the interfaces are. Exit 1 if one is not as configured or carries nothing."""
+    with reported():
+        from proxy.netdev import manage
+
+        found = manage.state(load(file))
+    rows = [
+        (i.name, i.kind, i.parent or "-", i.mac or "-", str(i.mtu or "-"), " ".join(i.addresses) or "-") for i in found
+    ]
+    _print(found, as_json, columns(("interface", "kind", "parent", "mac", "mtu", "addresses"), rows))
+    problems = [item.problem for item in found if item.problem]
+    _complain(problems)
+    sys.exit(1 if problems else 0)
+
+
+@net.command()
+@click.option("--hosts", type=click.IntRange(1, 1_000_000), help="Hosts to divide over segments.")
+@click.option("--containers", type=click.IntRange(0, 100_000), help="Containers with a MAC of their own on each host.")
+@click.option("--mac-limit", type=click.IntRange(1, 10_000_000), help="MACs that a segment's switches can keep.")
+@with_config
+def budget(hosts: int | None, containers: int | None, mac_limit: int | None, file: str, as_json: bool) -> None:
+    """Show how many MACs this host uses of each segment's limit, or propose how to divide hosts over segments.
+
+    With --hosts, --containers and --mac-limit: a proposal. Exit 1 if a segment is over its limit.
+    """
+    wanted = (hosts, containers, mac_limit)
+    if any(value is not None for value in wanted) and None in wanted:
+        raise click.UsageError("--hosts, --containers and --mac-limit go together")
+    with reported():
+        from proxy.netdev import manage
+        from proxy.netdev.budget import divide, usages
+
+        config = load(file)
+        if hosts is not None and containers is not None and mac_limit is not None:
+            try:
+                division = divide(hosts, containers, mac_limit)
+            except ValueError as error:
+                raise click.UsageError(str(error)) from None
+            without = f"with containers on Hostlane's Unix sockets instead: {divide(hosts, 0, mac_limit)}"
+            _print(division, as_json, [str(division), without])
+            return
+        found = usages(config, manage.look())
+    rows = [
+        (u.segment, u.parent, str(u.vlan or "-"), str(len(u.macs)), str(u.share), str(u.mac_limit), str(u.hosts))
+        for u in found
+    ]
+    _print(found, as_json, columns(("segment", "parent", "vlan", "used here", "share", "limit", "hosts"), rows))
+    over = [usage.over for usage in found if usage.over]
+    _complain(over)
+    sys.exit(1 if over else 0)
+
+
+@net.command()
+@attachcommands.names_a_container
+@click.option("--kind", help="macvlan (default) or vf.")
+@click.option("--parent", help="The interface of this host that it is made on.")
+@click.option("--mode", help="Of a macvlan child: bridge (default), private, vepa, passthru.")
+@click.option("--vlan", type=int, help="VLAN id.")
+@click.option("--mac", help="stable (default) or a MAC.")
+@click.option("--mtu", type=int, help="Default: the parent's.")
+@click.option("--address", "addresses", multiple=True, help="ADDRESS/PREFIX; may be repeated.")
+@click.option("--name", help="Its name in the container; default: eth1.")
+@with_config
+def attach(container: str | None, pid: int | None, file: str, as_json: bool, **options: Any) -> None:
+    """Give a running container an interface of its own.
+
+    CONTAINER is a name that the Docker Engine knows (DOCKER_HOST). What it gets says `containers` in the configuration,
+    or the options if there are any. It lasts as long as the container's network namespace.
+    """
+    with reported():
+        from proxy.netdev import containers
+
+        config = load(file)
+        target = attachcommands.find(container, pid)
+        _show(containers.attach(config, target, attachcommands.wanted(config, target.name, options)), as_json)
+
+
+@net.command()
+@attachcommands.names_a_container
+@with_config
+def detach(container: str | None, pid: int | None, file: str, as_json: bool) -> None:
+    """Take away what a container got, also after it has ended."""
+    with reported():
+        from proxy.netdev import containers
+
+        config = load(file)
+        _show(containers.detach(config, attachcommands.find(container, pid)), as_json)
+
+
+def load(file: str) -> Config:
+    """The configuration. Raises ConfigError."""
+    from proxy.config import load
+
+    return load(file)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Whatever goes wrong is a line on stderr and an exit code."""
+    try:
+        yield
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+    except NetError as error:
+        click.echo(f"hostlane: {error}", err=True)
+        sys.exit(1)
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows under their heads, each column as wide as its widest cell."""
+    table = [head, *rows]
+    widths = [max(len(row[position]) for row in table) for position in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def _show(found: Plan, as_json: bool) -> None:
+    # Of what cannot be done as a whole, no part is shown as if it could.
+    steps = [] if found.problems else [str(step.do) for step in found.steps]
+    lines = [*(steps or ["nothing to change"] * (not found.problems)), *(f"note: {note}" for note in found.notes)]
+    _print({"steps": steps, "problems": found.problems, "notes": found.notes}, as_json, lines)
+    _complain(found.problems)
+    if found.problems:
+        sys.exit(1)
+
+
+def _print(answer: Any, as_json: bool, lines: Sequence[str]) -> None:
+    import msgspec
+
+    if as_json:
+        click.echo(msgspec.json.encode(answer))
+    for line in () if as_json else lines:
+        click.echo(line)
+
+
+def _complain(problems: Sequence[str]) -> None:
+    for problem in problems:
+        click.echo(f"hostlane: {problem}", err=True)

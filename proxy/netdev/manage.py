@@ -1,0 +1,57 @@
+"""What the commands, the proxy's start and the demo do with a configuration's interfaces. Blocks."""
+
+from __future__ import annotations
+
+import msgspec
+
+from proxy.config import Config
+from proxy.netdev import sysfs
+from proxy.netdev.apply import apply
+from proxy.netdev.budget import usages
+from proxy.netdev.kernel import Kernel
+from proxy.netdev.observe import snapshot
+from proxy.netdev.plan import plan, removal
+from proxy.netdev.status import InterfaceState, states
+from proxy.netdev.steps import Plan
+from proxy.netdev.world import World
+
+
+def look(*, sysfs_root: str = sysfs.ROOT) -> World:
+    """The world as it is. Raises NetError."""
+    found = snapshot()
+    return World(snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root))
+
+
+def planned(config: Config, world: World) -> Plan:
+    """The plan for the configuration; a segment over its budget is a problem or a note of it, as configured.
+
+    Where nothing is to change it is a note: what is there is there, and the proxy can start.
+    """
+    found = plan(config.host, config.interfaces, world)
+    over = [usage for usage in usages(config, world) if usage.over]
+    refused = [usage for usage in over if usage.refuse and found.steps]
+    return msgspec.structs.replace(
+        found,
+        problems=(*found.problems, *(str(usage.over) for usage in refused)),
+        notes=(*found.notes, *(str(usage.over) for usage in over if usage not in refused)),
+    )
+
+
+def bring_up(config: Config) -> Plan:
+    """Make the interfaces as configured; returns what was done. Raises NetError, nothing is changed then."""
+    found = planned(config, look())
+    apply(found, Kernel())
+    return found
+
+
+def take_away(config: Config) -> Plan:
+    """Remove everything that this host's Hostlane made; returns what was done. Raises NetError as `bring_up`."""
+    found = removal(config.host, look())
+    apply(found, Kernel())
+    return found
+
+
+def state(config: Config) -> list[InterfaceState]:
+    """How the configured interfaces are now. Raises NetError."""
+    world = look()
+    return states(config.host, config.interfaces, world.snapshot, planned(config, world))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.check.readers.echo import Echo, TooBig, open_echo
+from proxy.check.report import Unseen
+from proxy.demo import netns
+from tests.check.ground import Ground, check, unseen
+
+pytestmark = pytest.mark.netns
+
+
+def opened(ground: Ground, address: str) -> Echo:
+    with netns.entered(ground.here):
+        echo = open_echo(address)
+    assert not isinstance(echo, Unseen)
+    return echo
+
+
+@pytest.mark.parametrize("ping_sockets", [True, False], ids=["ping socket", "raw socket"])
+@pytest.mark.parametrize("address", ["10.77.0.2", "fd00::2"])
+def test_sizes(ground: Ground, address: str, ping_sockets: bool) -> None:
+    for name, number in ((ground.here, 1), (ground.there, 2)):
+        ground.ip(name, f"address add fd00::{number}/64 dev eth0 nodad")
+    if ping_sockets:
+        ground.run(ground.here, "echo 0 2147483647 > /proc/sys/net/ipv4/ping_group_range")
+    with opened(ground, address) as echo:
+        assert echo.ask(echo.header_bytes) is True
+        assert echo.ask(1499) is True
+        assert echo.ask(1500) is True
+        assert isinstance(echo.ask(1501), TooBig)
+        assert echo.ask(100) is True
+
+
+def test_nobody_answers(ground: Ground) -> None:
+    ground.run(ground.there, "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all")
+    with opened(ground, "10.77.0.2") as echo:
+        assert echo.ask(100) is False
+
+
+def test_a_router_speaks(ground: Ground) -> None:
+    peer = ground.add("peer")
+    ground.cable(ground.there, "eth1", peer, "eth0")
+    ground.ip(ground.there, "address add 10.66.0.1/24 dev eth1", "link set eth1 mtu 1400")
+    ground.ip(peer, "address add 10.66.0.2/24 dev eth0", "link set eth0 mtu 1400", "route add default via 10.66.0.1")
+    ground.run(ground.there, "echo 1 > /proc/sys/net/ipv4/ip_forward")
+    ground.ip(ground.here, "route add 10.66.0.0/24 via 10.77.0.2")
+    with opened(ground, "10.66.0.2") as echo:
+        assert echo.ask(1400) is True
+        assert echo.ask(1401) == TooBig(1400, "10.77.0.2")
+        assert echo.ask(1400) is True
+
+
+def test_no_right_to_send_any(ground: Ground) -> None:
+    config = ground.readable(ground.config())
+    report = check(netns.inside(ground.here, ground.UNPRIVILEGED), config)
+    assert "path MTU to 10.77.0.2: no right to send echo requests; ask as root" in unseen(report)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxy.check.readers.limits import limits, running
+from proxy.check.report import Unseen
+from proxy.demo import netns
+from tests.check.ground import Ground, check, findings, names, seen
+from tests.tools.process import Proxy
+
+TEXT = """\
+Limit                     Soft Limit           Hard Limit           Units
+Max cpu time              unlimited            unlimited            seconds
+Max open files            1024                 524288               files
+"""
+
+
+def limited(ground: Ground, soft: int) -> list[str]:
+    return netns.inside(ground.here, ["prlimit", f"--nofile={soft}:20000", "--"])
+
+
+@pytest.mark.netns
+def test_what_a_proxy_would_inherit(ground: Ground) -> None:
+    config = ground.config(limits={"streams_per_link": 5000})
+    found = findings(check(limited(ground, 1024), config))["few-descriptors"]
+    assert found.level == "wrong"
+    assert "a process started from here may open 1024 files" in found.read
+    assert "limits.streams_per_link = 5000, takes 5066" in found.read
+    assert found.mend.startswith("LimitNOFILE=5066 ")
+    assert findings(check(limited(ground, 5065), config))["few-descriptors"].level == "note"
+    assert "few-descriptors" not in findings(check(limited(ground, 5066), config))
+
+
+@pytest.mark.netns
+def test_without_a_configuration(ground: Ground) -> None:
+    assert "few-descriptors" in names(check(limited(ground, 1024)))
+    assert "may open 4096 files" in seen(check(limited(ground, 4096)))
+
+
+@pytest.mark.netns
+def test_a_running_proxy_counts_more_than_this_process(ground: Ground) -> None:
+    folder = ground.folder / "proxy"
+    folder.mkdir()
+    config = ground.config(listen="127.0.0.1", limits={"streams_per_link": 5000}, log={"format": "json"})
+    with Proxy(config.read_text(), folder) as proxy:
+        netns.run(["prlimit", f"--pid={proxy.pid}", "--nofile=900:900"])
+        found = findings(check(limited(ground, 20000), config))["few-descriptors"]
+    assert f"the running proxy, process {proxy.pid}, may open 900 files (soft limit; hard limit 900, " in found.read
+
+
+def test_the_file() -> None:
+    assert limits(TEXT) == (1024, 524288)
+    assert limits(TEXT.replace("1024  ", "unlimited"))[0] == 1 << 30
+    assert limits(Unseen("/proc/1/limits", "no")) == (Unseen("descriptor limit of the running proxy", "no"),) * 2
+
+
+def test_nobody_runs(tmp_path: Path) -> None:
+    assert running(str(tmp_path / "admin.sock")) is None

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from proxy.check.report import Unseen
+from proxy.check.rules.limits import Facts, judge
+from tests.check.rules.lines import findings, only, seen, unseen
+
+
+@pytest.mark.parametrize(
+    ("soft", "streams", "expected"),
+    [
+        (1024, None, [("few-descriptors", "wrong")]),
+        (4096, None, []),
+        (1024, 100, []),
+        (163, 100, [("few-descriptors", "wrong")]),
+        (4095, 65535, [("few-descriptors", "wrong")]),
+        (4096, 65535, [("few-descriptors", "note")]),
+        (65599, 65535, []),
+    ],
+)
+def test_descriptors(soft: int, streams: int | None, expected: list[tuple[str, str]]) -> None:
+    assert findings(judge(Facts(owner="it", soft=soft, hard=soft, streams_per_link=streams))) == expected
+
+
+def test_what_is_needed() -> None:
+    facts = Facts(owner="it", soft=10, hard=20, open=7, streams_per_link=100, links=3, listeners=5)
+    found = only(judge(facts))
+    assert found.read == (
+        "it may open 10 files (soft limit; hard limit 20, 7 open now); one link full of streams, "
+        "limits.streams_per_link = 100, takes 177"
+    )
+    assert found.mend.startswith("LimitNOFILE=177 ")
+
+
+def test_what_is_enough() -> None:
+    assert seen(judge(Facts(owner="it", soft=9000, hard=9999))) == [
+        "it may open 9000 files (soft limit; hard limit 9999)"
+    ]
+
+
+def test_what_cannot_be_seen() -> None:
+    assert unseen(judge(Facts(soft=Unseen("descriptor limit", "no")))) == ["descriptor limit"]

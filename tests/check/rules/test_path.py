@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from proxy.check.report import Unseen
+from proxy.check.rules.path import Child, Facts, Offloaded, Way, judge
+from tests.check.rules.lines import findings, only, seen, unseen
+
+MACVLAN = Offloaded(interface="mv0", kind="macvlan", addresses=("10.0.0.1/24",))
+
+
+def way(**more: Any) -> Way:
+    return Way(**{"peer": "b", "name": "b.example", "address": "10.0.0.2", "interface": "mv0", **more})
+
+
+@pytest.mark.parametrize(
+    ("found", "offloaded", "expected"),
+    [
+        (way(kind="macvlan", offloaded=True), (MACVLAN,), []),
+        (way(kind="vf", offloaded=True, via="10.0.0.9"), (), []),
+        (way(kind=""), (MACVLAN,), []),
+        (way(kind="veth"), (MACVLAN,), []),
+        (way(kind="veth", via="172.17.0.1"), (MACVLAN,), [("bridged-route", "wrong")]),
+        (way(kind="veth", via="172.17.0.1"), (), [("bridge-on-the-way", "note")]),
+        (way(kind="bridge"), (MACVLAN,), [("bridged-route", "wrong")]),
+        (way(kind="bridge"), (), [("bridge-on-the-way", "note")]),
+        (way(kind="macvlan", offloaded=True, up=False), (MACVLAN,), [("interface-down", "wrong")]),
+        (way(kind="", local=True), (), [("peer-is-here", "note")]),
+        (way(interface=None), (), [("no-route", "wrong")]),
+        (way(address=None, problem="name or service not known"), (), [("unresolved-peer", "wrong")]),
+    ],
+)
+def test_ways(found: Way, offloaded: tuple[Offloaded, ...], expected: list[tuple[str, str]]) -> None:
+    assert findings(judge(Facts(ways=(found,), offloaded=offloaded))) == expected
+
+
+def test_a_bridge_is_passed_over_for_the_macvlan() -> None:
+    found = only(judge(Facts(ways=(way(interface="eth0", kind="veth", via="172.17.0.1"),), offloaded=(MACVLAN,))))
+    assert "mv0 (macvlan, 10.0.0.1/24)" in found.read
+    assert found.mend == "ip route replace 10.0.0.2 dev mv0"
+
+
+def child(**more: Any) -> Facts:
+    item = Child(**{"label": "container x", "address": "10.0.0.7", "parent": "eth0", "interface": "eth0", **more})
+    return Facts(ways=(way(),), children=(item,))
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (child(), [("unreachable-child", "note")]),
+        (child(wanted_by=("services.web.deliver",)), [("unreachable-child", "wrong")]),
+        (child(interface=None), [("unreachable-child", "note")]),
+        (child(interface="mv0", mode="bridge"), []),
+        (child(interface="mv0", mode="private"), [("unreachable-child", "note")]),
+        (child(interface="eth1"), []),
+    ],
+    ids=["parent", "wanted", "no route", "beside it", "private", "another cable"],
+)
+def test_children(facts: Facts, expected: list[tuple[str, str]]) -> None:
+    assert findings(judge(facts)) == expected
+
+
+def test_children_that_cannot_be_seen() -> None:
+    assert unseen(judge(Facts(ways=(way(),), children=Unseen("2 interfaces", "root")))) == ["2 interfaces"]
+
+
+def test_where_links_arrive() -> None:
+    assert findings(judge(Facts(ways=(way(),), listen="10.0.0.1"))) == [("no-link-address", "wrong")]
+    facts = Facts(ways=(way(kind="macvlan"),), listen="10.0.0.1", listening="mv0")
+    assert seen(judge(facts)) == ["links.listen 10.0.0.1 is an address of mv0", "10.0.0.2 (b) through mv0 (macvlan)"]
+
+
+def test_no_peers() -> None:
+    assert unseen(judge(Facts())) == ["ways to peers"]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from proxy.demo import netns
+from proxy.demo.mesh import HOSTLANE
+from tests.check.ground import Ground
+
+pytestmark = pytest.mark.netns
+
+
+def run(ground: Ground, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    argv = netns.inside(ground.here, [*HOSTLANE, "check", *map(str, words)])
+    return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+
+
+def test_nothing_wrong(ground: Ground) -> None:
+    done = run(ground, "--config", ground.config())
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "path: the way to each peer"
+    assert lines[-1].startswith("nothing wrong, ")
+
+
+def test_something_wrong(ground: Ground) -> None:
+    config = ground.config(listen="10.77.0.9")
+    done = run(ground, "--config", config)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "  wrong     no-link-address: links.listen\n" in done.stdout
+    done = run(ground, "--config", config, "--json")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert report["wrong"] == 1
+    assert report["groups"][0]["findings"][0]["name"] == "no-link-address"
+
+
+def test_a_wrong_configuration(ground: Ground) -> None:
+    bad = ground.folder / "bad.yaml"
+    bad.write_text("host: A\n")
+    done = run(ground, "--config", bad)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"{bad}:")
+    assert "Traceback" not in done.stderr
+    done = run(ground, "--config", ground.folder / "missing.yaml")
+    assert done.returncode == 2
+    assert done.stderr == f"{ground.folder}/missing.yaml: no such file\n"
+
+
+def test_wrong_usage(ground: Ground) -> None:
+    assert run(ground, "--jsom").returncode == 2

@@ -1,0 +1,54 @@
+"""A clean host: two real proxies with a link, on macvlan interfaces, and nothing wrong with either."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.check.diagnose import diagnose
+from proxy.demo import netns
+from proxy.demo.lab import Lab
+from tests.check.ground import check, names, seen
+from tests.tools.mesh import Mesh
+from tests.tools.servers import Echo
+from tests.tools.sockets import exchange
+
+GROUPS = [
+    "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "sockets",
+]  # fmt: skip
+DELIVER = "tcp:127.0.0.1:7800"
+
+
+@pytest.mark.netns
+def test_a_clean_host(lab: Lab) -> None:
+    with Echo(DELIVER, lab.b.socket()), Mesh(DELIVER, lab=lab) as mesh:
+        with mesh.call() as caller:
+            exchange(caller, b"hello")
+            for host, proxy in ((lab.a, mesh.a), (lab.b, mesh.b)):
+                report = check(host.command([]), proxy.file)
+                assert names(report) == set()
+                # Nothing but what a kernel as it comes, and a machine without NTP, would show too.
+                assert names(report, "note") <= {
+                    "slow-start-after-idle", "late-keepalive", "few-descriptors", "clock-adrift",
+                }  # fmt: skip
+                assert "through mv0 (macvlan)" in seen(report)
+                assert "not tracked: nf_conntrack_count went 0 → 0" in seen(report)
+                assert "1500 bytes pass, as mv0 allows" in seen(report)
+            exchange(caller, b"still there")
+        assert not mesh.b.events("link refused"), "it leaves the peers' proxies alone"
+
+
+@pytest.mark.netns
+def test_every_subject_has_its_group(lab: Lab) -> None:
+    with netns.entered(lab.a.netns):
+        assert [group.name for group in diagnose(None).groups] == GROUPS
+
+
+@pytest.mark.netns
+def test_a_host_without_any_network(lab: Lab) -> None:
+    name = f"{lab.a.netns}-none"
+    netns.add(name)
+    try:
+        with netns.entered(name):
+            assert names(diagnose(None)) == set()
+    finally:
+        netns.delete(name)

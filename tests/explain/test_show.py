@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from proxy.explain.account import Explanation, Part, Way
+from proxy.explain.show import lines
+
+DIRECT = Way(
+    title="directly from here to host-b, 10.0.0.2",
+    parts=(
+        Part(name="caller", read="a connection"),
+        Part(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up"),
+        Part(name="other end", read="only root may follow it", where="process 7 (x)", seen=False),
+        Part(name="host-b", read="its kernel", round_trip_ms=0.04),
+    ),
+    round_trip_ms=0.04,
+    first_byte="a handshake",
+)
+THROUGH = Way(title="through Hostlane", parts=(Part(name="\x1b[2J", read="x"),), round_trip_ms=None, first_byte="y")
+
+
+def shown(direct: Way | None) -> str:
+    found = Explanation(
+        service="redis", host="host-a", peer="host-b" if direct else None, direct=direct, through=THROUGH, saved=("z",)
+    )
+    return "\n".join(line.plain for line in lines(found))
+
+
+def test_a_picture() -> None:
+    assert (
+        shown(DIRECT)
+        == """\
+redis, called on host-a, served by host-b
+
+ there+back   directly from here to host-b, 10.0.0.2
+              ● caller  a connection
+              │
+              ┄ in this namespace
+              ● bridge docker0  MTU 1500
+              │   costs a look-up
+              │
+              ┄ process 7 (x)
+              ? other end  only root may follow it
+              │
+   0.040 ms   ● host-b  its kernel
+   0.040 ms   = what was measured of it
+              a new connection waits for: a handshake
+
+ there+back   through Hostlane
+              ● \\x1b[2J  x
+ unmeasured   = what was measured of it
+              a new connection waits for: y
+
+saved since the proxy started
+  z"""
+    )
+
+
+def test_a_service_of_this_host() -> None:
+    assert shown(None).splitlines()[0] == "redis, called on host-a, served by this host itself"
+    assert "directly" not in shown(None)
