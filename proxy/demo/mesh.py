@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,16 @@ def start(near: End, text: str) -> Service:
     file.write_text(text)
     argv = [*HOSTLANE, "proxy", "--config", str(file)]
     return Service(f"the proxy of {near.place.name}", near.place, argv, near.run_dir.with_suffix(".log"))
+
+
+def explain(end: End, service: str, options: Sequence[str]) -> str:
+    """What ``hostlane explain`` of a service prints on that host. Raises DemoError if it has nothing to say."""
+    argv = [*HOSTLANE, "explain", service, "--socket", str(end.admin_socket), *options]
+    done = subprocess.run(end.place.command(argv), capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        said = " ".join(done.stderr.split())[:200]
+        raise DemoError(f"hostlane explain {service} on {end.place.name} failed: {said}")
+    return done.stdout
 
 
 def status(end: End) -> dict[str, Any]:

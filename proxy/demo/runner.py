@@ -91,6 +91,9 @@ def _show(stack: ExitStack, kinds: Sequence[Kind], rounds: int) -> None:
     console.print()
     console.print(table.build(rows, "Redis on host B, called from host A"))
     console.print(CAPTION.format(rounds=len(rows[0].runs), clients=kinds[0].clients))
+    console.print()
+    console.print("$ hostlane explain redis")
+    console.print(stage.explain(), soft_wrap=True, markup=False, end="")
 
 
 def _build(console: Console, stack: ExitStack) -> Stage:

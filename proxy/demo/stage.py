@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxy.demo import mesh, redis
+from proxy.demo import mesh, netns, redis
 from proxy.demo.docker_path import CONTAINER
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
@@ -20,6 +21,7 @@ from proxy.demo.ways import Way
 
 REDIS_PORT, LINK_PORT = 6379, 7600
 PROOF_BYTES = 1 << 20
+SLEEP = ["sleep", "60"]
 
 
 @dataclass
@@ -33,6 +35,8 @@ class Stage:
     """Called with the path of the Unix socket that the far proxy delivers to."""
     direct: list[Way]
     """The ways without Hostlane."""
+    container: Callable[[], Sequence[str]] = tuple
+    """Options of ``hostlane explain`` that show the direct way as a container has it."""
     services: list[Service] = field(default_factory=list)
 
     @property
@@ -71,6 +75,10 @@ class Stage:
     def handshakes_avoided(self) -> int:
         return int(mesh.status(self.near)["handshakes_avoided"])
 
+    def explain(self) -> str:
+        """The layers of a message, directly and through Hostlane. Raises DemoError."""
+        return mesh.explain(self.near, "redis", self.container())
+
     def prove(self) -> str:
         """Send a random value through the mesh, read it back, and read it from the server itself.
 
@@ -107,8 +115,14 @@ def on_two_hosts(lab: Lab, folder: Path) -> Stage:
         direct("direct, bridge + NAT", lab.b.machine_address, container=True),
         direct("direct, macvlan", lab.b.address, container=False),
     ]
+    def container() -> list[str]:
+        # explain looks into a namespace through a process that lives there; on a real host there always is one.
+        lab.a.processes.append(subprocess.Popen(netns.inside(lab.a.machine_netns, SLEEP), start_new_session=True))
+        process = lab.a.popen(SLEEP, container=True)
+        return ["--from", str(process.pid), "--to", lab.b.machine_address]
+
     near, far = End(lab.a, LINK_PORT, folder / "a"), End(lab.b, LINK_PORT, folder / "b")
-    return Stage(near, far, folder, servers, ways)
+    return Stage(near, far, folder, servers, ways, container)
 
 
 def on_loopback(machine: Loopback, folder: Path) -> Stage:

@@ -49,6 +49,14 @@ def test_status(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
     assert found == {"handshakes_avoided": 7}, "a peer that is down (exit code 1) is no reason to say nothing"
 
 
+def test_explain(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
+    fake(monkeypatch, "import sys; print(' '.join(sys.argv[1:3] + sys.argv[5:]))")
+    assert mesh.explain(ends[0], "redis", ["--to", "10.0.0.1"]) == "explain redis --to 10.0.0.1\n"
+    fake(monkeypatch, "import sys; sys.exit('no proxy\\nanswers')")
+    with pytest.raises(DemoError, match="hostlane explain redis on host-a failed: no proxy answers"):
+        mesh.explain(ends[0], "redis", [])
+
+
 @pytest.mark.parametrize("script", ["import sys; sys.exit('no proxy\\nanswers')", "print('[]')", "print('{')"])
 def test_status_that_says_nothing_useful(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End], script: str) -> None:
     fake(monkeypatch, script)

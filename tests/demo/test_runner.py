@@ -45,6 +45,9 @@ def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.main(SMALL, rounds=1) == 0
     shown = capsys.readouterr().out
     assert "Byte-exact: 1 MiB" in shown
+    explained = shown[shown.index("$ hostlane explain redis") :]
+    for layer in ("bridge docker0", "connections tracked", "macvlan mv0", "handshakes avoided"):
+        assert layer in explained
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
     assert [row[0] for row in rows] == ["Hostlane, Unix socket", "direct, bridge + NAT", "direct, macvlan"] * 2
     new_per_request = rows[3]
