@@ -29,7 +29,7 @@ from proxy.pump.lane import Lane
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
 
-MAX_EVENTS = 32
+MAX_EVENTS = 48
 """Events per turn. Few enough that the peer gets to work on one turn's messages while this host gathers the next (with
 128 connections and 512 events both hosts take turns idling: a third fewer messages, docs/performance.md), many enough
 that a send serves a batch."""
