@@ -145,7 +145,7 @@ class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one proxy may take at most."""
 
-    stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="4KiB", high="64MiB")] = 256 * KIB
+    stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="16KiB", high="64MiB")] = 256 * KIB
     """Bytes that one stream may have under way in each direction before its receiver has read them."""
     memory: Annotated[int, read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
     """Bytes buffered in the whole proxy."""

@@ -135,7 +135,7 @@ services:
   s: {deliver: "tcp:db:4", connect_timeout: 1ms, proxy_protocol: v2}
   t: {deliver: "unix:/t", allow: [{host: b, service: shop, uid: 0}, {uid: 4294967294}]}
   u: {deliver: "unix:/u", allow: []}
-limits: {stream_credit: 4KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
+limits: {stream_credit: 16KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
          stop_timeout: 1.5s, memory_per_peer: 64KiB, opens_per_second: 1}
 pump: {busy_poll_us: 50}
 log: {level: debug, format: json}
@@ -162,7 +162,7 @@ log: {level: debug, format: json}
             "u": Service(deliver=UnixAddress("/u"), allow=()),
         },
         limits=Limits(
-            stream_credit=4096, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
+            stream_credit=16384, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
             stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
         ),
         pump=Pump(busy_poll_us=50),
