@@ -22,6 +22,7 @@ COMMANDS = {
     "check": "proxy.check.commands:check",
     "explain": "proxy.explain.commands:explain",
     "net": "proxy.netdev.commands:net",
+    "pool": "proxy.poolcommands:pool",
     "demo": "proxy.commands:demo",
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""

@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"check"},
     {"explain"},
     {"demo"},
-    {"commands"},
+    {"commands", "poolcommands"},
 ]
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
@@ -41,6 +41,9 @@ SANS_IO = [
     "proxy/links/slots.py",
     "proxy/pool/policy.py",
     "proxy/pool/history.py",
+    "proxy/pool/ttl.py",
+    "proxy/pool/recorded.py",
+    "proxy/pool/replay.py",
     "proxy/pool/backoff.py",
     "proxy/pump/bucket.py",
     "proxy/pump/proxyheader.py",
