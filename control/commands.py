@@ -69,7 +69,7 @@ def unserved(status: Status) -> list[str]:
 
 
 def _may_serve(peer: PeerStatus) -> bool:
-    return peer.state == "up" or (peer.state == "dialling" and peer.last_error is None)
+    return peer.state == "up" or peer.idle or (peer.state == "dialling" and peer.last_error is None)
 
 
 def _describe(peer: PeerStatus) -> str:

@@ -31,6 +31,16 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None = None
     retry_in_s: float | None = None
     memory_used: int = 0
+    idle: bool = False
+    """Down, because nothing used its last link; the next stream makes a new one."""
+    warm: int = 0
+    """Streams of this host that found a link, ``ahead`` of them one that had been opened for them."""
+    ahead: int = 0
+    handshakes: int = 0
+    """Made or tried by this host."""
+    ttl_s: float | None = None
+    """How long a link to it is kept without a stream, and why, in words."""
+    ttl_reason: str = ""
 
 
 class UpstreamStatus(Struct, frozen=True, kw_only=True):
@@ -94,6 +104,14 @@ class LinkInfo(Struct, frozen=True, kw_only=True):
     unacked: int
     congested: bool
     open_ms: float | None = None
+    leaving: bool = False
+    """Takes no more streams."""
+    bulk: bool = False
+    queueing: float = 0.0
+    """Part of the last second or so in which bytes waited for it."""
+    ttl_s: float | None = None
+    """How long it is kept without a stream, and why; None: the peer, which dialled it, decides."""
+    ttl_reason: str = ""
 
 
 class StreamInfo(Struct, frozen=True, kw_only=True):

@@ -31,13 +31,15 @@ def links_table(links: Sequence[LinkInfo]) -> Table:
     """One row a link."""
     columns = [
         "link", "peer", "direction", "local", "remote", "streams>", "age>", "idle>", "rtt>", "sent>", "received>",
-        "unacked>", "congested",
+        "unacked>", "congested", "ttl>", "why",
     ]  # fmt: skip
     return _table(columns, [
         (
             link.id, link.peer, link.direction, link.local, link.remote, str(link.streams), span(link.age_s),
             span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
             amount(link.bytes_received), amount(link.unacked), "yes" if link.congested else "no",
+            "-" if link.ttl_s is None else span(link.ttl_s),
+            "leaving" if link.leaving else link.ttl_reason or "the peer decides",
         )
         for link in links
     ])  # fmt: skip
@@ -109,11 +111,11 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
     rows = []
     for peer in peers:
         retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
-        counts = (str(peer.links), str(peer.streams), str(peer.waiting))
-        held = amount(peer.memory_used)
-        rows.append((peer.name, peer.address, peer.state, *counts, held, retry, peer.last_error or "-"))
-    columns = ["peer", "address", "state", "links>", "streams>", "waiting>", "memory>", "retry in>", "last error"]
-    return _table(columns, rows)
+        counts = (str(peer.links), str(peer.streams), str(peer.waiting), str(peer.warm), str(peer.ahead))
+        held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
+        rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
+    counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]
+    return _table(["peer", "address", "state", *counted, "retry in>", "last error"], rows)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

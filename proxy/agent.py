@@ -28,7 +28,11 @@ from proxy.links.keyring import Keyring
 from proxy.outbound.unixsock import bind_unix
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
+from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.pool import Pool
+from proxy.pool.record import Recorder
+from proxy.pool.ttl import Terms
+from proxy.pool.usage import HANDSHAKE, Usage
 from proxy.pump.budget import Budget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
@@ -58,6 +62,11 @@ class Agent:
         self.inbound = Inbound(config, allowed, self.connector, self.tally)
         table = Table.from_config(config)
         needed = {peer for name in config.upstreams for peer in table.find(name).peers}
+        settings, shared = config.pool, Gaps(SHARED_MEMORY)
+        terms = Terms(
+            HANDSHAKE, settings.idle_price / 3600, settings.idle_min, settings.idle_max, settings.open_ahead
+        )
+        self.recorder = Recorder(settings.record, settings.record_limit) if settings.record else None
         self.pools = {
             name: Pool(
                 config,
@@ -69,6 +78,8 @@ class Agent:
                 calls=self.inbound,
                 backoff=Backoff(random.random),
                 credentials=self.credentials,
+                usage=Usage(shared, terms),
+                recorder=self.recorder,
             )
             for name, peer in config.peers.items()
         }
@@ -113,6 +124,9 @@ class Agent:
             # First, because a signal that nobody has asked for yet would kill the process.
             signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
             files.callback(self.pump.shut_down)
+            if self.recorder is not None:
+                self.recorder.open()
+                files.callback(self.recorder.close)
             admin = bind_unix(f"{config.run_dir}/{ADMIN_SOCKET}", mode=ADMIN_MODE)
             files.callback(admin.close)
             listeners = await accept.bind(config.links.listen)
@@ -124,6 +138,8 @@ class Agent:
                 await nursery.start(self.pump.run)
                 for part in (self.deadlines, self.connector):
                     await nursery.start(part.run)
+                if self.recorder is not None:
+                    await nursery.start(self.recorder.run)
                 await nursery.start(
                     serve_admin, trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket)), self.view
                 )

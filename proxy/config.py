@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from proxy import addresses, netvalues, units
 from proxy.addresses import Address, TcpAddress, UnixAddress
@@ -26,6 +26,7 @@ __all__ = [
     "Links",
     "Log",
     "Peer",
+    "Pool",
     "Pump",
     "Rule",
     "Service",
@@ -57,6 +58,7 @@ ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTA
 Duration = Annotated[float, read_by(units.duration, units.DURATION)]
 Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, read_by(units.mode, units.MODE)]
+RecordFile = Annotated[str | None, read_by(units.optional_path, f"{units.PATH}, or null")]
 FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
 RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
@@ -172,6 +174,23 @@ class Pump(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
 
 
+class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long links are kept without a stream (docs/pool.md)."""
+
+    idle_min: Duration = 1.0
+    """A link is kept for at least so long."""
+    idle_max: Duration = 3600.0
+    """And for at most so long."""
+    idle_price: Duration = 0.01
+    """The waiting for a handshake that an hour of an idle link is worth."""
+    open_ahead: Annotated[bool, Meta(description="true or false")] = True
+    """Whether links are opened ahead of uses that come by the clock."""
+    record: RecordFile = None
+    """Each stream is noted there when it has ended, for ``hostlane pool replay``."""
+    record_limit: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1024GiB")] = 64 * MIB
+    """Size of that file beyond which nothing is recorded."""
+
+
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logs go to stderr."""
 
@@ -197,6 +216,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     segments: dict[ServiceName, Segment] = {}
     limits: Limits = Limits()
     pump: Pump = Pump()
+    pool: Pool = Pool()
     log: Log = Log()
 
 

@@ -40,6 +40,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_limits(config, document)
     _check_rules(config, document, unknown)
     check_interfaces(config, document)
+    _check_pool(config, document)
     if offers_known:
         _check_offered(config, document)
 
@@ -138,6 +139,14 @@ def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> Non
                 hint = f' (did you mean "{near[0]}"?)' if near else ""
                 found = f"found {quote(rule.host)}, which is neither this host nor one of its peers{hint}"
                 document.problem((*path, "host"), f"{found}; allowed: {', '.join(sorted(hosts)[:20])}")
+
+
+def _check_pool(config: Partial, document: Document) -> None:
+    if config.pool is not UNSET and UNSET not in (config.pool.idle_min, config.pool.idle_max):
+        low, high = config.pool.idle_min, config.pool.idle_max
+        if low > high:
+            path = ("pool", "idle_max" if ("pool", "idle_max") in document.lines else "idle_min")
+            document.problem(path, f"found idle_min {low:g} s above idle_max {high:g} s; allowed: not above it")
 
 
 def _check_offered(config: Partial, document: Document) -> None:

@@ -86,6 +86,8 @@ class CloseReason(enum.IntEnum):
     """The receiving host's rules do not allow the caller."""
     WRONG_HOST = 15
     """A link reached another host than the one meant, or came from one that is no peer or cannot prove that it is."""
+    IDLE = 16
+    """Nothing had used the link for its TTL; the next stream makes a new one."""
 
     @property
     def label(self) -> str:

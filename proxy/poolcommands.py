@@ -94,7 +94,7 @@ def compare(trace: Trace, terms: Terms) -> list[Row]:
 def _row(setting: str, price: float | None, outcome: Outcome, trace: Trace) -> Row:
     return Row(
         setting=setting,
-        price_ms=None if price is None else price * 3.6e6,
+        price_ms=None if price is None else round(price * 3.6e6, 9),
         warm=outcome.warm,
         ahead=outcome.ahead,
         waited=outcome.uses - outcome.warm,

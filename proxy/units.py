@@ -134,6 +134,11 @@ def mode(raw: object) -> int:
     return int(raw, 8)
 
 
+def optional_path(raw: object) -> str | None:
+    """An absolute path as `absolute_path` has it, or None."""
+    return None if raw is None else absolute_path(raw)
+
+
 def absolute_path(raw: object) -> str:
     """An absolute path without a trailing slash and without ``.`` or ``..``, as it was written otherwise."""
     if not isinstance(raw, str) or not raw.startswith("/"):

@@ -34,7 +34,6 @@ class ProxyView:
     def status(self) -> Status:
         """``GET /status``."""
         config, links = self._config, [link for pool in self._pools.values() for link in pool.links]
-        through_links = self._outbound.through_links
         return Status(
             host=config.host,
             pid=os.getpid(),
@@ -48,7 +47,7 @@ class ProxyView:
             streams_opened=self._tally.opened,
             streams_refused=self._tally.failed,
             refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
-            handshakes_avoided=max(0, through_links - sum(pool.dials for pool in self._pools.values())),
+            handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.values()),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[
@@ -69,7 +68,7 @@ class ProxyView:
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
-        return [_link(link) for pool in self._pools.values() for link in pool.links]
+        return [_link(link, pool) for pool in self._pools.values() for link in pool.links]
 
     def streams(self) -> list[StreamInfo]:
         """``GET /streams``."""
@@ -88,6 +87,7 @@ class ProxyView:
 
 def _peer(pool: Pool, budget: Budget) -> PeerStatus:
     state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
+    ttl, reason = pool.usage.told(trio.current_time())
     return PeerStatus(
         name=pool.name,
         address=pool.peer.address.hostport,
@@ -98,11 +98,18 @@ def _peer(pool: Pool, budget: Budget) -> PeerStatus:
         memory_used=budget.account(pool.name).used,
         last_error=pool.last_error,
         retry_in_s=None if pool.retry_at is None else max(0.0, pool.retry_at - trio.current_time()),
+        idle=state == "down" and pool.idle,
+        warm=pool.usage.warm,
+        ahead=pool.usage.ahead,
+        handshakes=pool.dials,
+        ttl_s=ttl,
+        ttl_reason=reason,
     )
 
 
-def _link(link: Link) -> LinkInfo:
+def _link(link: Link, pool: Pool) -> LinkInfo:
     out = link.session.out
+    ttl, reason = pool.usage.told(trio.current_time()) if link.dialled else (None, "")
     return LinkInfo(
         id=link.name,
         peer=link.peer,
@@ -118,6 +125,11 @@ def _link(link: Link) -> LinkInfo:
         unacked=out.unacked,
         congested=link.congested,
         open_ms=None if link.opened_in is None else link.opened_in * 1000,
+        leaving=link.leaving,
+        bulk=link.bulk,
+        queueing=link.queueing,
+        ttl_s=ttl,
+        ttl_reason=reason,
     )
 
 

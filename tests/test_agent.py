@@ -18,6 +18,7 @@ from proxy import agent as agents
 from proxy.addresses import ADMIN_SOCKET
 from proxy.errors import CloseReason, StartError
 from proxy.mux.stream import State
+from proxy.pool.recorded import read
 from tests.pump.agents import mesh
 from tests.pump.rig import KINDS, Kind, until
 
@@ -197,6 +198,43 @@ async def test_cancelled_from_outside_it_leaves_without_an_error() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(agent.run)
             nursery.cancel_scope.cancel()
+
+
+async def test_uses_are_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "uses.jsonl"
+    async with mesh() as hosts:
+        service = await hosts.pair(pool={"record": str(file)})
+        caller = hosts.call()
+        await caller.send(b"request")
+        accepted = await service.accept()
+        await accepted.read(7)
+        accepted.close()
+        await caller.rest()
+        caller.close()
+        await until(lambda: all(agent.tally.open == 0 for agent in hosts.agents.values()), "the end")
+    uses = list(read(file.read_bytes().splitlines(), "f"))
+    assert sorted((use.peer, use.bytes) for use in uses) == [("host-a", 7), ("host-b", 7)]
+
+
+async def test_a_record_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path) -> None:
+    async with mesh() as hosts:
+        agent = hosts.agent("host-a", {"pool": {"record": str(tmp_path)}})
+        with pytest.raises(StartError, match=r"^pool\.record: .*: Is a directory$"):
+            await agent.run()
+
+
+async def test_an_idle_link_is_closed_and_the_next_call_makes_another() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair(pool={"idle_min": "1ms", "idle_max": "1ms"})
+        pool = hosts.agents["host-a"].pools["host-b"]
+        await until(lambda: pool.idle and not pool.links, "the link's end")
+        view = hosts.agents["host-a"].view.status().peers[0]
+        assert (view.state, view.idle) == ("down", True)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        assert await (await service.accept()).read(5) == b"hello"
+        assert pool.dials == 2
+        assert hosts.agents["host-a"].view.status().handshakes_avoided == 0, "it had to wait"
 
 
 async def test_run(tmp_path: Path) -> None:

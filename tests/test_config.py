@@ -17,6 +17,7 @@ from proxy.config import (
     Links,
     Log,
     Peer,
+    Pool,
     Pump,
     Rule,
     Service,
@@ -32,7 +33,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, mesh, peers, upstreams, services, interfaces, containers, segments, limits, pump, log"
+    "host, links, run_dir, mesh, peers, upstreams, services, interfaces, containers, segments, limits, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -111,6 +112,9 @@ def test_defaults() -> None:
         open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
     assert found.pump == Pump(busy_poll_us=0)
+    assert found.pool == Pool(
+        idle_min=1.0, idle_max=3600.0, idle_price=0.01, open_ahead=True, record=None, record_limit=64 * 2**20
+    )
     assert found.log == Log(level="info", format="auto")
     assert Upstream(listen=UnixAddress("/x")).mode == 0o666
     assert Service(deliver=UnixAddress("/x")) == Service(
@@ -138,6 +142,7 @@ services:
 limits: {stream_credit: 16KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
          stop_timeout: 1.5s, memory_per_peer: 64KiB, opens_per_second: 1}
 pump: {busy_poll_us: 50}
+pool: {idle_min: 2s, idle_max: 1m, idle_price: 1s, open_ahead: false, record: /tmp/r, record_limit: 64KiB}
 log: {level: debug, format: json}
 """
     assert config.parse(text, "f.yaml") == Config(
@@ -166,6 +171,9 @@ log: {level: debug, format: json}
             stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
         ),
         pump=Pump(busy_poll_us=50),
+        pool=Pool(
+            idle_min=2.0, idle_max=60.0, idle_price=1.0, open_ahead=False, record="/tmp/r", record_limit=64 * 2**10
+        ),
         log=Log(level="debug", format="json"),
     )  # fmt: skip
 

@@ -194,3 +194,17 @@ def test_one_mistake_gives_one_line(text: str, count: int) -> None:
 def test_without_links_the_other_checks_go_on() -> None:
     found = problems("host: a\nlinks: 5\npeers: {a: {address: 10.0.0.2:1}}\n")
     assert [problem.split(": ")[1] for problem in found] == ["links", "peers.a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pool: {idle_min: 5s, idle_max: 5s}\n", []),
+        ("pool:\n  idle_min: 2s\n  idle_max: 1s\n",
+         ["f:5: pool.idle_max: found idle_min 2 s above idle_max 1 s; allowed: not above it"]),
+        ("pool:\n  idle_max: 500ms\n",
+         ["f:4: pool.idle_max: found idle_min 1 s above idle_max 0.5 s; allowed: not above it"]),
+    ],
+)  # fmt: skip
+def test_how_long_links_are_kept(text: str, expected: list[str]) -> None:
+    assert problems(HEAD + text) == expected

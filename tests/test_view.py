@@ -28,18 +28,19 @@ async def test_an_idle_proxy() -> None:
         assert (status.sessions, status.streams, status.streams_opened, status.streams_refused) == (0, 0, 0, 0)
         assert (status.memory_used, status.memory_limit) == (0, 512 << 20)
         assert status.handshakes_avoided == 0
-        assert status.peers == [
-            PeerStatus(
-                name="host-b",
-                address=hosts.addresses["host-b"],
-                state="down",
-                links=0,
-                streams=0,
-                waiting=0,
-                last_error=None,
-                retry_in_s=None,
-            )
-        ]
+        [peer] = status.peers
+        assert peer == PeerStatus(
+            name="host-b",
+            address=hosts.addresses["host-b"],
+            state="down",
+            links=0,
+            streams=0,
+            waiting=0,
+            last_error=None,
+            retry_in_s=None,
+            ttl_s=peer.ttl_s,
+            ttl_reason="no gap between uses seen yet",
+        )
         assert agent.view.links() == agent.view.streams() == []
 
 
@@ -47,6 +48,7 @@ async def test_streams_and_links_of_both_hosts() -> None:
     async with mesh() as hosts:
         service = await hosts.pair()
         near, far = hosts.agents["host-a"].view, hosts.agents["host-b"].view
+        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
         caller = hosts.call()
         await caller.send(b"request")
         accepted = await service.accept()
@@ -72,9 +74,12 @@ async def test_streams_and_links_of_both_hosts() -> None:
         assert taken.open_ms is None
         assert dialled.bytes_sent >= 7 + 16
         assert dialled.bytes_received >= 9 + 16
+        assert dialled.ttl_s is not None
+        assert dialled.ttl_reason == "no gap between uses seen yet"
+        assert (taken.ttl_s, taken.ttl_reason) == (None, "")
 
         status = near.status()
-        assert (status.sessions, status.streams, status.streams_opened, status.handshakes_avoided) == (1, 1, 1, 0)
+        assert (status.sessions, status.streams, status.streams_opened, status.handshakes_avoided) == (1, 1, 1, 1)
         assert [peer.state for peer in status.peers] == ["up"]
         assert status.upstreams == [
             UpstreamStatus(service="echo", listen=hosts.upstream("host-a", "echo"), offered_by=["host-b"])
@@ -85,6 +90,7 @@ async def test_streams_and_links_of_both_hosts() -> None:
 async def test_handshakes_avoided() -> None:
     async with mesh() as hosts:
         service = await hosts.pair()
+        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
         for _ in range(5):
             caller = hosts.call()
             (await service.accept()).close()
@@ -92,7 +98,9 @@ async def test_handshakes_avoided() -> None:
             caller.close()
         agent = hosts.agents["host-a"]
         await until(lambda: agent.tally.open == 0, "all over")
-        assert agent.view.status().handshakes_avoided == 4
+        status = agent.view.status()
+        assert status.handshakes_avoided == status.peers[0].warm == 5
+        assert (status.peers[0].handshakes, status.peers[0].ahead) == (1, 0)
         assert agent.view.streams() == []
 
 

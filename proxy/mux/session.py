@@ -75,6 +75,9 @@ class Sink(Protocol[S_in]):
     def on_goaway(self, reason: CloseReason) -> None:
         """The peer accepts no new streams on this session."""
 
+    def on_closed(self, stream: S_in) -> None:
+        """The stream is closed on both sides, whoever did it; before any other call that says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -382,3 +385,4 @@ class Session(Generic[S]):
         if late_frames and end > self.out.acked:
             self.lingering[stream_id] = end
             self._linger_order.append(stream_id)
+        self._sink.on_closed(stream)

@@ -126,7 +126,7 @@ class Call:
     def _try_peers(self) -> None:
         """Open a stream on the first link that is up; wait for one if there is none but may be."""
         for pool in self._untried:
-            if (link := pool.pick()) is not None:
+            if (link := pool.pick(self.service)) is not None:
                 self._untried.remove(pool)
                 return self._open(link)
         if not self._untried:
@@ -144,7 +144,6 @@ class Call:
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
-        self._outbound.through_links += 1
         self.lane = lane = link.session.open(self._request)
         lane.owner = self
         lane.attach(sock, tcp=self._tcp, watched=again)

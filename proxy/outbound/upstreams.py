@@ -33,7 +33,6 @@ class Outbound:
 
     Attributes:
         calls: those that have not ended; splices: those of them that stay on this host.
-        through_links: how many streams were opened on links.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Outbound:
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[Call, None] = {}
         self.splices: dict[Splice, Call] = {}
-        self.through_links = 0
         self.tally = tally
         self.table = table
         self.allowed = allowed
@@ -110,7 +108,14 @@ class Outbound:
     def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
         """Who offers a service: this host, if it does, and the peers, best first."""
         local, pools = self._endpoints[service]
-        return local, order(pools) if len(pools) > 1 else pools[:]
+        if len(pools) == 1:
+            return local, pools[:]
+        ordered = order(pools)
+        for pool in ordered[1:]:
+            # One that is up gets the call; but that others are idle must not heap all calls upon it.
+            if pool.idle and ordered[0].streams:
+                pool.invite()
+        return local, ordered
 
     def stop_listening(self) -> None:
         """Accept no more calls; what is open goes on. Idempotent."""

@@ -1,10 +1,11 @@
 """The pool: all sessions to one peer, whoever dialled them. It dials one link at a time, and streams wait for it,
-within bounds."""
+within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Protocol
 
 import structlog
@@ -17,7 +18,10 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
-from proxy.pool.policy import Standing, admits, choose, crowded, should_dial
+from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
+from proxy.pool.record import Recorder
+from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
+from proxy.pump.lane import Lane
 from proxy.pump.link import Calls, Link
 from proxy.pump.loop import Pump
 
@@ -26,6 +30,11 @@ log = structlog.get_logger()
 STABLE = 5.0
 """Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
 afresh)."""
+SPARE = 60.0
+"""Seconds that a link without streams is kept beside another one: a crowd that comes back does so within a minute."""
+LOOK = 5.0
+"""Seconds between looks at a pool that has links: whether they are wanted, whether streams have proved heavy. A use
+that comes and goes in between wakes nobody, since waking costs as much as the use; so a TTL is kept to within this."""
 
 
 class Waiter(Protocol):
@@ -40,13 +49,14 @@ class Pool:
 
     Args:
         name, peer: the peer's host name and configuration.
-        needed: whether to keep a link although nobody waits (an upstream of this host uses the peer).
+        needed: whether an upstream of this host uses the peer (`policy.Standing`).
         hello: makes this host's HELLO for a dial or an answer, from (peer, session id).
         calls: delivers what the peer opens.
         credentials: those that a new handshake uses; None: no TLS (``security: none``).
 
     Attributes:
-        links: those that are up; one that is going away (GOAWAY) stays until its streams are through.
+        links: those that are up; one that is leaving (GOAWAY) stays until its streams are through.
+        usage: what the pool has learnt.
         dials: handshakes made or tried by this side; last_error: of the last dial that failed, None after one that did
             not; retry_at: time by trio's clock before which there is no next dial, None: no dial has failed since.
     """
@@ -63,6 +73,8 @@ class Pool:
         calls: Calls,
         backoff: Backoff,
         credentials: Callable[[], Credentials | None] = lambda: None,
+        usage: Usage,
+        recorder: Recorder | None = None,
     ) -> None:
         self.name, self.peer = name, peer
         self.links: list[Link] = []
@@ -78,23 +90,78 @@ class Pool:
         self._calls = calls
         self._backoff = backoff
         self._credentials = credentials
+        self._recorder = recorder
+        self.usage = usage
+        self._unused = self._invited = self._bulk_asked = self._serving = False
+        self._moved_at_look = 0
+        self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
         self._draining = False
         self._changed = trio.Event()
 
     # Streams
 
-    def pick(self) -> Link | None:
-        """The link for a new stream, if any is up; asks for another one where the best is crowded."""
-        link = choose(self.links)
-        if (link is None or crowded(link)) and self._should_dial(link):
+    def pick(self, service: str = "") -> Link | None:
+        """The link for a new stream, which the caller opens at once, if any is up; asks for another one where that
+        would be better.
+        """
+        bulk = self.usage.any_bulk and self.usage.bulk(service, trio.current_time())
+        link = choose(self.links, bulk)
+        if (link is None or wants_more(link, bulk)) and self._should_dial(link, bulk):
+            self._bulk_asked = bulk
             self._changed.set()
+        if link is None:
+            return None
+        if bulk and not link.bulk:
+            link = self._set_apart(link)
+        self.usage.avoided += 1
+        if not self._serving:
+            self.usage.warm += 1
+            self.usage.ahead += link is self._opened_ahead
+        if link is self._opened_ahead:
+            self._opened_ahead = None
         return link
+
+    def _set_apart(self, link: Link) -> Link:
+        """A link for bulk, if there are several: the one with the fewest streams."""
+        usable = [each for each in self.links if each.usable]
+        if len(usable) > 1:
+            link = min(usable, key=lambda each: each.streams)
+            link.bulk = True
+        return link
+
+    def invite(self) -> None:
+        """Have a link soon: this idle peer would be a better place for the next stream than one that is up."""
+        self._invited = True
+        self._changed.set()
+
+    def stream_began(self) -> None:
+        """See `pump.link.Usage`."""
+        self.usage.began(trio.current_time())
+
+    def stream_ended(self, lane: Lane) -> None:
+        """See `pump.link.Usage`."""
+        now = trio.current_time()
+        self.usage.ended(now)
+        moved, age = lane.bytes_sent + lane.bytes_received, lane.age
+        if is_bulk(moved, age) or self.usage.any_bulk:
+            self._note_moved(lane, now)
+        if self._recorder is not None:
+            self._recorder.note(self.name, age, moved)
+
+    def _note_moved(self, lane: Lane, now: float) -> None:
+        if lane.owner.direction == "outbound":
+            self.usage.moved(lane.owner.service, lane.bytes_sent + lane.bytes_received, lane.age, now)
 
     @property
     def limit(self) -> int:
         """Links that this pool may have."""
         return self._config.links.max_per_peer
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no link because nothing used the last one, which has ended or is about to."""
+        return self._unused or (self._taking == 0 and any(link.retiring for link in self.links))
 
     @property
     def up(self) -> bool:
@@ -131,22 +198,60 @@ class Pool:
             task_status.started()
             while True:
                 self._changed = trio.Event()
-                if not self._should_dial(choose(self.links)):
-                    await self._changed.wait()
+                until = self._look(trio.current_time())
+                if not (self._should_dial(choose(self.links)) or self._should_dial_for_bulk()):
+                    with trio.CancelScope(deadline=until):
+                        await self._changed.wait()
                 elif self.retry_at is not None and trio.current_time() < self.retry_at:
                     await trio.sleep_until(self.retry_at)
                 else:
                     await self._dial(nursery)
 
-    def _should_dial(self, best: Link | None) -> bool:
-        standing = Standing(len(self.links), self.limit, self._needed, len(self._waiters), best)
+    def _should_dial(self, best: Link | None, bulk: bool = False) -> bool:
+        needed = self._invited or (self._needed and (not self.idle or self.usage.wanted(trio.current_time()).ahead))
+        standing = Standing(self._taking, self.limit, needed, len(self._waiters), best, bulk)
         return should_dial(standing) and not self._draining
+
+    def _should_dial_for_bulk(self) -> bool:
+        return self._bulk_asked and self._should_dial(choose(self.links, True), True)
+
+    @property
+    def _taking(self) -> int:
+        return sum(not link.leaving for link in self.links)
+
+    def _look(self, now: float) -> float:
+        """Close a link that is not wanted any more; returns when to look again."""
+        wanted = self.usage.wanted(now)
+        self._look_for_bulk(now)
+        # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
+        if not self._draining and not any(link.leaving for link in self.links):
+            mine = [link for link in self.links if link.dialled and not link.streams]
+            spare = [link for link in mine if self._taking > 1 and monotonic() - link.idle_since >= SPARE]
+            if unwanted := spare or (mine if not wanted.link else []):
+                unwanted[-1].retire()
+        return min(wanted.until, now + LOOK if self.links else float("inf"))
+
+    def _look_for_bulk(self, now: float) -> None:
+        """See which of the open streams have proved heavy; not worth it unless the links have moved that much."""
+        moved = 0
+        for link in self.links:
+            link.bulk = link.bulk and link.streams > 0
+            moved += link.session.out.end + link.session.received
+        if 0 <= moved - self._moved_at_look < BULK_BYTES:
+            return
+        self._moved_at_look = moved
+        for link in self.links:
+            for lane in link.session.streams.values():
+                if is_bulk(lane.bytes_sent + lane.bytes_received, lane.age):
+                    self._note_moved(lane, now)
 
     async def _dial(self, nursery: trio.Nursery) -> None:
         """Dial once. `nursery` is the caller's own (it looks after the link)."""
         hello = self._hello(self.name, new_id())
         listen = self._config.links.listen.host
-        self.dialling, self.retry_at = True, None
+        self.dialling, self.retry_at, self._invited, self._bulk_asked = True, None, False, False
+        ahead = self.usage.wanted(trio.current_time()).ahead and not self._waiters
+        began = trio.current_time()
         self.dials += 1
         seconds = self._config.links.dial_timeout
         try:
@@ -157,7 +262,8 @@ class Pool:
                     hello=hello,
                     credentials=self._credentials(),
                 )
-            link = self._join(shaken.sock, shaken, True)
+            self.usage.dialled(trio.current_time() - began)
+            link = self._join(shaken.sock, shaken, True, ahead and not self._waiters)
         except trio.TooSlowError:
             self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
@@ -183,7 +289,7 @@ class Pool:
         if self._draining:
             return CloseReason.DRAINING
         welcome = admits(
-            links=len(self.links), dialling=self.dialling, limit=self.limit, own=self._config.host, peer=self.name
+            links=self._taking, dialling=self.dialling, limit=self.limit, own=self._config.host, peer=self.name
         )
         return None if welcome else CloseReason.DUPLICATE
 
@@ -204,9 +310,9 @@ class Pool:
         else:
             await self._look_after(link)
 
-    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> Link:
-        """Add a link; `_look_after` must follow. Raises HandshakeError, and closes `sock`, if the peer has reset it
-        meanwhile.
+    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool = False) -> Link:
+        """Add a link, opened `ahead` of an expected use or not; `_look_after` must follow. Raises HandshakeError, and
+        closes `sock`, if the peer has reset it meanwhile.
         """
         own = self._hello(self.name, shaken.hello.session)
         try:
@@ -221,6 +327,7 @@ class Pool:
                 replay=self._config.links.replay_buffer,
                 calls=self._calls,
                 wire=shaken.wire,
+                usage=self,
             )
         except OSError as error:
             sock.close()
@@ -228,16 +335,21 @@ class Pool:
         self._links_made += 1
         self.retry_at = None
         self.links.append(link)
+        self._unused = False
+        self.usage.link_up(trio.current_time())
+        self._opened_ahead = link if ahead else None
+        self._changed.set()
         log.info(
             "link up",
             link=link.name,
             peer=self.name,
             dialled=dialled,
+            ahead=ahead,
             local=link.local_address,
             remote=link.remote_address,
         )
         link.start(shaken.leftover)
-        self._serve_waiters()
+        self._serve_waiters(dialled)
         return link
 
     async def _look_after(self, link: Link) -> None:
@@ -250,11 +362,15 @@ class Pool:
 
     def _lost(self, link: Link) -> None:
         self.links.remove(link)
+        if link is self._opened_ahead:
+            self._opened_ahead = None
+        expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
+        self._unused = link.reason is CloseReason.IDLE and not self._taking
         if link.age > STABLE:
             self._backoff.reset()
-        elif link.dialled:
+        elif link.dialled and not expected:
             self._postpone()
-        level = log.info if link.reason is CloseReason.STOPPED else log.warning
+        level = log.info if expected else log.warning
         level(
             "link down",
             link=link.name,
@@ -266,10 +382,15 @@ class Pool:
         )
         self._changed.set()
 
-    def _serve_waiters(self) -> None:
+    def _serve_waiters(self, dialled: bool) -> None:
         waiters, self._waiters = self._waiters, {}
+        avoided = self.usage.avoided
+        self._serving = True
         for waiter in waiters:
             waiter.link_up()
+        self._serving = False
+        if dialled and self.usage.avoided > avoided:
+            self.usage.avoided -= 1  # the handshake that the first of them asked for
         self._pump.settle()
 
 

@@ -14,14 +14,14 @@ from typing import NamedTuple
 
 from proxy.pool.history import SHARED_MEMORY, Gaps, History
 from proxy.pool.recorded import Use
-from proxy.pool.ttl import Plan, Terms, plan
+from proxy.pool.ttl import Gauge, Plan, Terms, gauge, plan
 
 REPLAN = 0.1
 """Part by which a peer's history must have grown before its TTL is worked out anew, at most `REPLAN_GAPS` gaps. A
 replay has a hundred thousand idle moments, and one gap more in a thousand tells nothing new."""
 REPLAN_GAPS = 20
 
-LOWEST_PRICE, HIGHEST_PRICE = 1e-7, 1e3
+LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 1e1
 """Handshakes that a link-second is worth, between which `Search` looks: from links that stay to links that never do."""
 CLOSE_ENOUGH = 0.002
 """Part of the link-seconds asked for that may be missing; there are never more."""
@@ -82,13 +82,13 @@ class Trace:
 
 
 class _Peer:
-    __slots__ = ("gaps_at_plan", "history", "idle_since", "plan", "shares")
+    __slots__ = ("gaps_at_plan", "gauge", "history", "idle_since", "plan")
 
     def __init__(self, shared: Gaps) -> None:
         self.history = History(shared)
         self.idle_since: float | None = None
         self.gaps_at_plan = -1
-        self.shares: list[float] = []
+        self.gauge: Gauge
         self.plan = Plan(0.0, 0.0)
 
 
@@ -109,9 +109,9 @@ def learnt(terms: Terms) -> Planner:
         gaps = peer.history.gaps
         grown = gaps - peer.gaps_at_plan >= max(1, min(REPLAN_GAPS, int(gaps * REPLAN)))
         if grown:
-            peer.gaps_at_plan, peer.shares = gaps, peer.history.shares()
+            peer.gaps_at_plan, peer.gauge = gaps, gauge(peer.history, terms)
         if grown or peer.plan.ahead is not None:
-            return plan(peer.history, peer.shares, now, terms)
+            return plan(peer.history, peer.gauge, now, terms)
         return peer.plan
 
     return planner

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import NamedTuple
 
-from proxy.pool.history import BURST, EDGES, PERIODS, WIDTHS, History
+from proxy.pool.history import BURST, EDGES, WIDTHS, History
 
 _BURST = bisect_left(EDGES, BURST)
 LEAD = 1.0
@@ -110,9 +110,26 @@ def foresee(history: History, since: float, over: float, terms: Terms) -> tuple[
     return best
 
 
-def plan(history: History, shares: list[float], since: float, terms: Terms) -> Plan:
-    """What to do when the last stream has ended at `since`; `shares` are the history's, now or a little earlier."""
-    ttl, shorter, gain = keep(shares, terms, terms.high)
+class Gauge(NamedTuple):
+    """What the lengths of the gaps alone tell; it does not change while none is added."""
+
+    shares: list[float]
+    """For each bin, the likelihood that the next gap falls into it."""
+    ttl: float
+    shorter: float
+    gain: float
+    """The best TTL, and what `keep` says of it."""
+
+
+def gauge(history: History, terms: Terms) -> Gauge:
+    """See `Gauge`."""
+    shares = history.shares()
+    return Gauge(shares, *keep(shares, terms, terms.high))
+
+
+def plan(history: History, gauge: Gauge, since: float, terms: Terms) -> Plan:
+    """What to do when the last stream has ended at `since`; `gauge` is the history's, of now or a little earlier."""
+    shares, ttl, shorter, gain = gauge
     ahead = foresee(history, since, sum(shares[_BURST:]), terms) if terms.ahead else None
     if ahead is not None and ahead[0] < ttl:
         # Either through to the next use, or closed in between: whatever gains more.
@@ -134,5 +151,5 @@ def reason(history: History, plan: Plan, terms: Terms) -> str:
         f"{terms.price * 3.6e6:g} ms for an hour idle",
     ]
     if plan.ahead is not None:
-        words.append(f"opened ahead after {plan.ahead[0]:.0f} s, as the last {PERIODS} bursts tell")
+        words.append(f"opened ahead after {plan.ahead[0]:.0f} s, as the last {len(history.periods)} bursts tell")
     return "; ".join(words)

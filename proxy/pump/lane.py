@@ -148,6 +148,11 @@ class Lane(Stream):
         self._flush()
 
     @property
+    def age(self) -> float:
+        """Seconds since it was opened."""
+        return monotonic() - self.since
+
+    @property
     def buffered(self) -> int:
         """Bytes held for the local socket."""
         return len(self.pending) if self.pending else 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic, monotonic_ns
 from typing import Protocol
@@ -21,9 +20,11 @@ from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import MAX_DATA, Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, Settings
+from proxy.mux.stream import State
 from proxy.pump import turn
 from proxy.pump.lane import BULK_MARK, Lane
 from proxy.pump.loop import Pump
+from proxy.pump.share import Share
 
 log = structlog.get_logger()
 
@@ -33,6 +34,11 @@ IN_BUFFER = 2 * MAX_DATA
 SLOW_FRAMES = 16
 """Frames other than plain DATA per turn. Opening a stream costs as much as 20 messages; after so many the turn ends, so
 that what they caused is sent while the rest is handled (docs/performance.md)."""
+
+
+QUEUEING_MEMORY = 1.0
+"""Seconds after which an earlier wait counts for a third. A queue that lasts less than a tenth of this is a burst that
+the kernel's buffer did not take, and another link would come too late."""
 
 
 class Calls(Protocol):
@@ -54,6 +60,16 @@ class Wire(Protocol):
         """Bytes taken; fewer than all of them: wait until the socket is writable."""
 
 
+class Usage(Protocol):
+    """Whoever counts the streams (the pool). Called inside turns: must not take long."""
+
+    def stream_began(self) -> None:
+        """One more stream is open on the link."""
+
+    def stream_ended(self, lane: Lane) -> None:
+        """One is not any more; its owner has not been told yet."""
+
+
 class Link:
     """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake, and the session on
     it.
@@ -70,6 +86,9 @@ class Link:
         heard: how often bytes have arrived.
         heard_at: when they last did, seconds (monotonic); rtt: of the last ping, seconds.
         opened_in: seconds from OPEN to OPENED of the stream that was delivered last; its sender did not wait.
+        idle_since: when its last stream ended, or it came up, seconds (monotonic).
+        bulk: whether its pool gives it bulk streams.
+        retiring: whether it is leaving because nothing used it.
     """
 
     def __init__(
@@ -84,6 +103,7 @@ class Link:
         remote: Settings,
         replay: int,
         calls: Calls,
+        usage: Usage,
         wire: Wire | None = None,
     ) -> None:
         self.pump, self.name, self.peer, self.dialled = pump, name, peer, dialled
@@ -100,15 +120,21 @@ class Link:
         self._sock = sock
         self._wire: Wire = sock if wire is None else wire
         self._calls = calls
+        self._usage = usage
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)
         self._filled = 0
         self._waiting: dict[Lane, None] = {}
         self._doomed = self._behind = False
+        self.retiring = False
+        self._retired_at = self._known_at = 0
+        self.bulk = False
+        self.idle_since = self.since
+        self._queueing = Share(QUEUEING_MEMORY, self.since)
         self.lost_streams = 0
         out = ReplayBuffer(pump.slabs, pump.touched, replay)
         self.session: Session[Lane] = Session(
-            dialler=dialled, out=out, sink=self, stream_type=partial(Lane, self), local=local, remote=remote
+            dialler=dialled, out=out, sink=self, stream_type=self._lane, local=local, remote=remote
         )
         pump.on_touched(out, self)
 
@@ -126,6 +152,7 @@ class Link:
         """The epoll says so (Watcher)."""
         if mask & EPOLLOUT and self.congested:
             self.congested = False
+            self._queueing.set(False, monotonic())
             self.pump.interest(self._sock.fileno(), EPOLLIN)
             self.flush()
         if self._doomed:
@@ -200,6 +227,7 @@ class Link:
             out.sent += sent
             if sent < len(view):
                 self.congested = True
+                self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
         self._resume_waiting()
 
@@ -217,6 +245,16 @@ class Link:
     def usable(self) -> bool:
         """Whether a new stream may be opened on it."""
         return self.session.can_open and not self._doomed
+
+    @property
+    def queueing(self) -> float:
+        """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
+        return self._queueing.value(monotonic())
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes no more streams, of either side, and ends when it has none."""
+        return self.session.going_away
 
     @property
     def streams(self) -> int:
@@ -241,6 +279,20 @@ class Link:
         self.session.goaway(CloseReason.DRAINING)
         self.pump.settle()
 
+    def retire(self) -> None:
+        """End the link as IDLE without losing a stream: open none any more, and close when the peer knows so and none
+        is open (SPEC.md, section 7).
+        """
+        self.retiring = self.session.going_away = True
+        self._retired_at = monotonic_ns()
+        self.session.goaway(CloseReason.IDLE)
+        self.ping()
+
+    def _end_if_retired(self) -> None:
+        """The peer's answer to a ping behind the GOAWAY came behind every OPEN that crossed it."""
+        if 0 < self._retired_at <= self._known_at and not self.session.streams:
+            self.doom(CloseReason.IDLE)
+
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
         if not self._doomed:
@@ -257,6 +309,7 @@ class Link:
         lanes = self.session.close()
         self.lost_streams = len(lanes)
         for lane in lanes:
+            self._usage.stream_ended(lane)
             lane.guard(lane.drop, self.reason)
         self.pump.close(self._sock)
         self.ended.set()
@@ -271,6 +324,17 @@ class Link:
             pass
 
     # The session's sink
+
+    def _lane(self, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int) -> Lane:
+        self._usage.stream_began()
+        return Lane(self, session, stream_id, state, credit, allow)
+
+    def on_closed(self, stream: Lane) -> None:
+        """Sink."""
+        self._usage.stream_ended(stream)
+        if not self.session.streams:
+            self.idle_since = monotonic()
+            self._end_if_retired()
 
     def on_call(self, stream: Lane, call: Open) -> None:
         """Exception barrier of a stream: a bug in delivering one refuses that one."""
@@ -308,10 +372,14 @@ class Link:
     def on_pong(self, token: int) -> None:
         """Sink."""
         self.rtt = max(0, monotonic_ns() - token) / 1e9
+        self._known_at = token
+        self._end_if_retired()
 
     def on_goaway(self, reason: CloseReason) -> None:
-        """Sink. DRAINING lets the streams that are open finish; any other reason ends the link."""
-        if reason is not CloseReason.DRAINING:
+        """Sink. DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link."""
+        if reason is CloseReason.IDLE and not self.retiring:
+            self.retiring = True
+        elif reason is not CloseReason.DRAINING:
             self.doom(reason, "ended by the peer")
 
 

@@ -57,6 +57,7 @@ def test_status_of_a_host_that_lacks_a_peer(answering: Callable[..., str]) -> No
         ([peer("b", "dialling")], ["b"], []),
         ([peer("b", "dialling", "refused")], ["b"], ["b is dialling (refused)"]),
         ([peer("b", "down")], ["b"], ["b is down"]),
+        ([msgspec.structs.replace(peer("b", "down"), idle=True)], ["b"], []),
         ([peer("b", "down"), peer("c", "up")], ["b", "c"], []),
         ([peer("b", "down"), peer("c", "down", "x")], ["b", "c"], ["b is down; c is down (x)"]),
         ([peer("b", "down")], ["a", "b"], []),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from control import tables
@@ -25,6 +26,7 @@ STATUS = Status(
 LINK = LinkInfo(
     id="b/1", peer="host-b", direction="dialled", local="10.77.0.1:5", remote="10.77.0.2:7600", streams=2, age_s=61.0,
     idle_s=0.04, rtt_ms=None, bytes_sent=10**7, bytes_received=0, unacked=12, congested=True,
+    ttl_s=42.0, ttl_reason="90 % of its gaps are shorter",
 )  # fmt: skip
 STREAM = StreamInfo(
     id="b/1/3", link=None, service="redis", direction="outbound", peer=None, state="waiting", age_s=1.0, bytes_sent=1,
@@ -50,8 +52,11 @@ def test_status() -> None:
         ["handshakes avoided", "9"],
     ]
     assert peers == [
-        ["peer", "address", "state", "links", "streams", "waiting", "memory", "retry in", "last error"],
-        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "2.0 KiB", "1m15s", "[red]no\\x1b[31m route"],
+        [
+            *("peer", "address", "state", "links", "streams", "waiting", "warm", "ahead", "memory"),
+            *("retry in", "last error"),
+        ],
+        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "0", "0", "2.0 KiB", "1m15s", "[red]no\\x1b[31m route"],
     ]
     assert upstreams == [
         ["upstream", "listen", "offered by"],
@@ -64,10 +69,23 @@ def test_status() -> None:
 def test_links() -> None:
     assert rows(tables.links_table([LINK])) == [
         ["link", "peer", "direction", "local", "remote", "streams", "age", "idle", "rtt", "sent",
-         "received", "unacked", "congested"],
+         "received", "unacked", "congested", "ttl", "why"],
         ["b/1", "host-b", "dialled", "10.77.0.1:5", "10.77.0.2:7600", "2", "1m1s", "0.0s", "-", "9.5 MiB",
-         "0 B", "12 B", "yes"],
+         "0 B", "12 B", "yes", "42s", "90 % of its gaps are shorter"],
     ]  # fmt: skip
+
+
+def test_who_decides_about_a_link() -> None:
+    accepted, leaving = replace(LINK, ttl_s=None, ttl_reason=""), replace(LINK, leaving=True)
+    assert [row[-2:] for row in rows(tables.links_table([accepted, leaving]))[1:]] == [
+        ["-", "the peer decides"],
+        ["42s", "leaving"],
+    ]
+
+
+def test_an_idle_peer_is_not_called_down() -> None:
+    peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, idle=True)]))[1])
+    assert peers[1][2] == "idle"
 
 
 def test_streams() -> None:

@@ -17,6 +17,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from tests.links.wire import tcp_pair
+from tests.pump.rig import Counting
 
 pytestmark = pytest.mark.failure(7)
 
@@ -135,6 +136,7 @@ async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
         remote=Settings(),
         replay=1 << 20,
         calls=Nobody(),
+        usage=Counting(),
     )
     with theirs:
         async with trio.open_nursery() as nursery:

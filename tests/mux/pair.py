@@ -57,6 +57,7 @@ class Side:
         self.calls: list[tuple[Talk, Open]] = []
         self.pongs: list[int] = []
         self.goaways: list[CloseReason] = []
+        self.closed: list[int] = []
         self._part = bytearray()
 
     # The link
@@ -132,6 +133,9 @@ class Side:
 
     def on_goaway(self, reason: CloseReason) -> None:
         self.goaways.append(reason)
+
+    def on_closed(self, stream: Talk) -> None:
+        self.closed.append(stream.id)
 
 
 def check(side: Side) -> None:

@@ -58,7 +58,7 @@ async def test_a_service_of_this_host_comes_first(kind: Kind) -> None:
         accepted = await near.accept()
         assert await accepted.read(5) == b"hello"
         assert len(agent.outbound.splices) == 1
-        assert agent.outbound.through_links == 0
+        assert agent.pools["host-b"].streams == 0
         caller.finish()
         assert await accepted.rest() == (b"", False)
         accepted.close()

@@ -75,7 +75,7 @@ async def test_each_upstream_calls_its_service() -> None:
         for name, service in services.items():
             await hosts.call(name=name).send(name.encode())
             assert await (await service.accept()).read(len(name)) == name.encode()
-        assert agent.outbound.through_links == len(agent.outbound.calls) == agent.tally.opened == 2
+        assert agent.pools["host-b"].streams == len(agent.outbound.calls) == agent.tally.opened == 2
 
 
 @pytest.mark.failure(9)
@@ -90,3 +90,29 @@ async def test_many_callers_share_one_link() -> None:
         await until(lambda: len(agent.outbound.calls) == 100, "all")
         assert len(agent.pools["host-b"].links) == 1
         assert agent.pools["host-b"].dials == 1
+
+
+async def test_an_idle_peer_that_has_less_to_do_is_dialled_for_the_next_call() -> None:
+    """Peers whose links were closed come back when the others are busy, and no call waits for that."""
+    async with mesh() as hosts:
+        service = hosts.service()
+        for letter in "bc":
+            await hosts.start(f"host-{letter}", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+        busy, idle = agent.pools.values()
+        await until(lambda: busy.up and idle.up, "both links")
+        hosts.call()
+        await service.accept()
+        if idle.streams:
+            busy, idle = idle, busy
+        idle.links[0].retire()
+        await until(lambda: not idle.links, "no link")
+        assert idle.idle
+        hosts.call()
+        await service.accept()
+        assert (busy.streams, idle.streams) == (2, 0), "the call did not wait"
+        await until(lambda: idle.up, "a link again")
+        hosts.call()
+        await service.accept()
+        assert (busy.streams, idle.streams) == (2, 1)

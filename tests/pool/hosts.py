@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -19,7 +19,10 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
 from proxy.pool.backoff import Backoff
+from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.pool import Pool
+from proxy.pool.ttl import Terms
+from proxy.pool.usage import Usage
 from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
@@ -27,14 +30,18 @@ from proxy.pump.loop import Pump
 from tests.links.wire import tcp_pair
 from tests.tools.tls import of_host
 
+KEEPING = Terms(handshake=0.001, price=1e-9, low=3600.0, high=3600.0, ahead=False)
+CLOSING = Terms(handshake=0.001, price=1.0, low=0.05, high=0.05, ahead=False)
+"""Links are kept for an hour, or for an instant."""
+
 
 class Recording(Pool):
     """A pool that remembers how many links it ever had at a time."""
 
     most = 0
 
-    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> Link:
-        link = super()._join(sock, shaken, dialled)
+    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool = False) -> Link:
+        link = super()._join(sock, shaken, dialled, ahead)
         self.most = max(self.most, len(self.links))
         return link
 
@@ -100,11 +107,13 @@ def pool(
     calls: Silent | None = None,
     limits: Limits | None = None,
     credentials: Credentials | None = None,
+    terms: Terms = KEEPING,
     **links: int,
 ) -> Recording:
     """A pool of `own` for `name`.
 
     Args:
+        terms: those by which links are kept: unless the test is about that, long enough not to meddle.
         fraction: of the window that each delay takes: 1.0 gives 0.1, 0.2, 0.4 ... seconds.
         links: keys of the section `links`.
     """
@@ -125,6 +134,7 @@ def pool(
         calls=calls or Silent(),
         backoff=Backoff(lambda: fraction),
         credentials=lambda: credentials,
+        usage=Usage(Gaps(SHARED_MEMORY), terms),
     )
 
 
@@ -185,6 +195,12 @@ class Dialling:
             sock.close()
 
 
+async def until(check: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not check():
+            await trio.sleep(0.001)
+
+
 @asynccontextmanager
 async def running(*pools: Pool) -> AsyncIterator[trio.Nursery]:
     """The pools and their pumps run; afterwards everything is closed."""
@@ -203,7 +219,11 @@ async def running(*pools: Pool) -> AsyncIterator[trio.Nursery]:
 
 @asynccontextmanager
 async def two_hosts(
-    *, needed: tuple[bool, bool] = (True, True), mtls: bool = False, **links: int
+    *,
+    needed: tuple[bool, bool] = (True, True),
+    mtls: bool = False,
+    terms: tuple[Terms, Terms] = (KEEPING, KEEPING),
+    **links: int,
 ) -> AsyncIterator[list[Recording]]:
     """host-a and host-b, each with a pool for the other, both listening."""
     names, authority = ("host-a", "host-b"), Authority()
@@ -211,8 +231,10 @@ async def two_hosts(
     listeners = [await accept.bind(TcpAddress("127.0.0.1", 0)) for _ in names]
     addresses = [TcpAddress("127.0.0.1", each[0].socket.getsockname()[1]) for each in listeners]
     pools = [
-        pool(own=own, name=name, address=address, needed=need, credentials=secret, **links)
-        for own, name, address, need, secret in zip(names, names[::-1], addresses[::-1], needed, secrets, strict=True)
+        pool(own=own, name=name, address=address, needed=need, credentials=secret, terms=keeping, **links)
+        for own, name, address, need, secret, keeping in zip(
+            names, names[::-1], addresses[::-1], needed, secrets, terms, strict=True
+        )
     ]
 
     async def attend(home: accept.Home, shaken: Shaken) -> None:

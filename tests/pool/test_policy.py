@@ -6,27 +6,46 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.policy import CROWDED, Standing, admits, choose, crowded, should_dial
+from proxy.pool.policy import CROWDED, QUEUEING, Standing, admits, choose, should_dial, wants_more
 
 
 class Link(NamedTuple):
     usable: bool = True
     congested: bool = False
     streams: int = 0
+    queueing: float = 0.0
+    bulk: bool = False
 
 
-links = st.builds(Link, st.booleans(), st.booleans(), st.integers(0, 2 * CROWDED))
+links = st.builds(Link, st.booleans(), st.booleans(), st.integers(0, 2 * CROWDED), st.floats(0, 1), st.booleans())
 
 
-@given(st.lists(links, max_size=6))
-def test_the_least_loaded_usable_link_is_chosen(all_links: list[Link]) -> None:
+@given(st.lists(links, max_size=6), st.booleans())
+def test_a_usable_link_of_the_right_kind_that_is_not_congested_comes_first(all_links: list[Link], bulk: bool) -> None:
     usable = [link for link in all_links if link.usable]
-    best = choose(all_links)
+    best = choose(all_links, bulk)
     if not usable:
         assert best is None
     else:
         assert best in usable
-        assert (best.congested, best.streams) == min((link.congested, link.streams) for link in usable)
+        loads = {link: (link.bulk is not bulk, link.congested) for link in usable}
+        assert loads[best] == min(loads.values())
+
+
+def test_streams_keep_together_until_a_link_is_full() -> None:
+    first, second = Link(streams=CROWDED - 1), Link(streams=3)
+    assert choose([first, second]) is first
+    full = Link(streams=CROWDED)
+    assert choose([full, second]) is second
+    assert choose([Link(streams=CROWDED + 9), Link(streams=CROWDED + 2)]) == Link(streams=CROWDED + 2)
+
+
+def test_bulk_and_the_others_keep_apart_if_they_can() -> None:
+    small, big = Link(streams=100), Link(streams=1, bulk=True)
+    assert choose([big, small]) is small
+    assert choose([small, big], bulk=True) is big
+    assert choose([big]) is big
+    assert choose([small], bulk=True) is small
 
 
 def test_a_congested_link_is_better_than_none() -> None:
@@ -40,10 +59,13 @@ def test_among_equals_the_first_stays_in_use() -> None:
     assert choose([first, second]) is first
 
 
-def test_what_is_crowded() -> None:
-    assert not crowded(Link(streams=CROWDED - 1))
-    assert crowded(Link(streams=CROWDED))
-    assert crowded(Link(congested=True))
+def test_when_another_link_is_worth_its_handshake() -> None:
+    assert not wants_more(Link(streams=CROWDED - 1, congested=True, queueing=QUEUEING / 2))
+    assert wants_more(Link(streams=CROWDED))
+    assert wants_more(Link(queueing=QUEUEING))
+    assert wants_more(Link(), bulk=True)
+    assert wants_more(Link(bulk=True))
+    assert not wants_more(Link(bulk=True), bulk=True)
 
 
 def standing(
@@ -61,8 +83,9 @@ def standing(
         (standing(best=Link()), False),
         (standing(best=Link(), needed=True), False),
         (standing(best=Link(streams=CROWDED)), True),
-        (standing(best=Link(congested=True)), True),
-        (standing(links=2, best=Link(congested=True)), False),
+        (standing(best=Link(queueing=1.0)), True),
+        (standing(best=Link())._replace(bulk=True), True),
+        (standing(links=2, best=Link(queueing=1.0)), False),
         (standing(links=1, best=None), False),
         (standing(links=1, best=None, waiting=1), True),
         (standing(links=2, best=None, waiting=1), False),
@@ -74,7 +97,8 @@ def standing(
         "one is enough",
         "one is enough, needed or not",
         "crowded",
-        "congested",
+        "queueing",
+        "bulk comes and the link is not for it",
         "at the limit",
         "the peer drains and nobody asks",
         "the peer drains and a stream waits",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -12,26 +12,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from proxy.config import Limits
 from proxy.errors import CloseReason, HandshakeError
 from proxy.mux.frames import Kind, Open, encode, encode_reason
-from proxy.pool import pool as pools
 from proxy.pool.policy import CROWDED
-from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts
+from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts, until
 from tests.tools.sockets import open_fds
 
 NO_ANSWER = HandshakeError("Connection refused", CloseReason.PEER_UNREACHABLE)
-
-
-@pytest.fixture
-def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
-    fake = Dialling()
-    monkeypatch.setattr(pools, "dial", fake)
-    yield fake
-    fake.close()
-
-
-async def until(check: Callable[[], bool]) -> None:
-    with trio.fail_after(20):
-        while not check():
-            await trio.sleep(0.001)
 
 
 def reset(sock: socket.socket) -> None:

@@ -13,8 +13,10 @@ from tests.pool.test_history import told
 
 TERMS = Terms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
 
-shares = st.lists(st.floats(0, 1), min_size=BINS, max_size=BINS).filter(sum).map(
-    lambda drawn: [each / sum(drawn) for each in drawn]
+shares = (
+    st.lists(st.floats(0, 1), min_size=BINS, max_size=BINS)
+    .filter(sum)
+    .map(lambda drawn: [each / sum(drawn) for each in drawn])
 )
 prices = st.floats(1e-9, 1.0)
 terms = st.builds(
@@ -25,7 +27,7 @@ histories = st.lists(st.floats(0, 1e5), max_size=40)
 
 
 def plan(history: History, since: float, terms: Terms) -> Plan:
-    return ttl.plan(history, history.shares(), since, terms)
+    return ttl.plan(history, ttl.gauge(history, terms), since, terms)
 
 
 def known(every: list[float], shared: Gaps | None = None) -> tuple[History, float]:
@@ -147,7 +149,7 @@ def test_reasons() -> None:
     found = plan(history, now, TERMS)
     assert reason(history, found, TERMS) == (
         f"{found.shorter:.0%}".replace("%", " %") + " of its gaps are shorter; a handshake takes 1.0 ms; 10 ms for an "
-        "hour idle; opened ahead after 599 s, as the last 16 bursts tell"
+        "hour idle; opened ahead after 599 s, as the last 12 bursts tell"
     )
     newcomer, _ = known([], shared)
     assert "of all peers' gaps are shorter" in reason(newcomer, plan(newcomer, 0.0, TERMS), TERMS)

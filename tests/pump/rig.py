@@ -197,6 +197,18 @@ class Handover:
         record.lane.start_called()
 
 
+class Counting:
+    """Counts a link's streams, as the pool does."""
+
+    began = ended = 0
+
+    def stream_began(self) -> None:
+        self.began += 1
+
+    def stream_ended(self, lane: Lane) -> None:
+        self.ended += 1
+
+
 class Host:
     """A pump and what belongs to it."""
 
@@ -204,6 +216,7 @@ class Host:
         self.pump = Pump(Budget(memory), busy_poll)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
+        self.counting = Counting()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -226,6 +239,7 @@ class Host:
             remote=remote,
             replay=replay,
             calls=calls,
+            usage=self.counting,
         )
         link.start(b"")
         return link
@@ -233,6 +247,7 @@ class Host:
     def check_empty(self) -> None:
         """Nothing of any stream or link is left."""
         pump = self.pump
+        assert self.counting.began == self.counting.ended
         assert not pump.lanes
         assert not pump._watchers
         assert not pump._flushers

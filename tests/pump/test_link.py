@@ -16,7 +16,7 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, 
 from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import Settings
 from proxy.pump.link import Link
-from tests.pump.rig import End, Handover, Host, Record, proxied, rig, running, sockets, until
+from tests.pump.rig import Counting, End, Handover, Host, Record, proxied, rig, running, sockets, until
 from tests.tools.sockets import open_fds
 
 OPEN = encode_open(Open("test"))
@@ -127,6 +127,7 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
             remote=settings,
             replay=1 << 20,
             calls=calls,
+            usage=Counting(),
         )
         frame = encode(Kind.OPEN, 1, OPEN) + encode(Kind.DATA, 1, b"early")
         link.start(frame[:-2])

@@ -1,0 +1,98 @@
+"""Recording the uses of all peers to a file, for ``hostlane pool replay``: noted in the pump, written outside of it."""
+
+from __future__ import annotations
+
+import os
+from time import time
+
+import structlog
+import trio
+
+from proxy.errors import StartError
+from proxy.pool.recorded import Use, encode
+
+log = structlog.get_logger()
+
+INTERVAL = 1.0
+"""Seconds between writes: what a proxy that is killed has not written yet."""
+MOST_NOTED = 100_000
+"""Uses kept between two writes, some 20 MB at most: more than a proxy opens in a second, so that only a disk that
+stands still costs any."""
+
+
+class Recorder:
+    """Owns the file from `open` to `close`.
+
+    Args:
+        path: appended to; made, readable by its owner only, when it is missing (who calls whom is nobody else's
+            business).
+        limit: bytes; nothing is written beyond.
+
+    Attributes:
+        dropped: uses that were not written.
+    """
+
+    def __init__(self, path: str, limit: int) -> None:
+        self.dropped = 0
+        self._path, self._limit = path, limit
+        self._noted: list[Use] = []
+        self._fd, self._size = -1, 0
+
+    def open(self) -> None:
+        """Open the file. Raises StartError."""
+        try:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"pool.record: {self._path}: {error.strerror}") from None
+        self._size = os.fstat(self._fd).st_size
+
+    def note(self, peer: str, duration: float, count: int) -> None:
+        """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Costs a microsecond."""
+        if len(self._noted) < MOST_NOTED and not self._full:
+            self._noted.append(Use(time=time() - duration, peer=peer, duration=duration, bytes=count))
+        else:
+            self.dropped += 1
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write once in INTERVAL, in a worker thread, until cancelled or the file is full; `close` writes the rest. A
+        write that fails ends the recording, with a line in the log, and nothing else.
+        """
+        task_status.started()
+        while not self._full:
+            await trio.sleep(INTERVAL)
+            await trio.to_thread.run_sync(self._write, self._take())
+        log.warning("recording ends", file=self._path, bytes=self._size, dropped=self.dropped)
+
+    @property
+    def _full(self) -> bool:
+        return self._size >= self._limit
+
+    def _take(self) -> list[Use]:
+        noted, self._noted = self._noted, []
+        return noted
+
+    def _write(self, noted: list[Use]) -> None:
+        lines: list[bytes] = []
+        size = self._size
+        for use in noted:
+            line = encode(use)
+            if size + len(line) > self._limit:
+                self._size = self._limit
+                self.dropped += 1
+                continue
+            size += len(line)
+            lines.append(line)
+        try:
+            if lines:
+                os.write(self._fd, b"".join(lines))
+            self._size = max(self._size, size)
+        except OSError as error:
+            log.error("cannot record uses", file=self._path, error=error.strerror)
+            self._size = self._limit
+
+    def close(self) -> None:
+        """Write what is noted and close the file. Idempotent."""
+        if self._fd >= 0:
+            self._write(self._take())
+            os.close(self._fd)
+            self._fd = -1

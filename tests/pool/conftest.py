@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from proxy.pool import pool as pools
+from tests.pool.hosts import Dialling
+
+
+@pytest.fixture
+def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
+    fake = Dialling()
+    monkeypatch.setattr(pools, "dial", fake)
+    yield fake
+    fake.close()

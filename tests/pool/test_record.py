@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from proxy.errors import StartError
+from proxy.pool import record
+from proxy.pool.record import Recorder
+from proxy.pool.recorded import Use, encode, read
+from tests.tools.sockets import open_fds
+
+
+def written(path: Path) -> list[Use]:
+    return list(read(path.read_bytes().splitlines(), "f"))
+
+
+def test_what_was_noted_is_there_when_it_is_closed(tmp_path: Path) -> None:
+    before, path = open_fds(), tmp_path / "uses"
+    recorder = Recorder(str(path), 1 << 20)
+    recorder.open()
+    recorder.note("b", 1.5, 10)
+    recorder.note("c", 0.0, 0)
+    recorder.close()
+    recorder.close()
+    assert [(use.peer, use.duration, use.bytes) for use in written(path)] == [("b", 1.5, 10), ("c", 0.0, 0)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert open_fds() == before
+
+
+def test_it_is_added_to_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "uses"
+    for peer in ("b", "c"):
+        recorder = Recorder(str(path), 1 << 20)
+        recorder.open()
+        recorder.note(peer, 1.0, 1)
+        recorder.close()
+    assert [use.peer for use in written(path)] == ["b", "c"]
+
+
+async def test_it_is_written_while_the_proxy_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = tmp_path / "uses"
+    recorder = Recorder(str(path), 1 << 20)
+    recorder.open()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(recorder.run)
+        recorder.note("b", 1.0, 1)
+        with trio.fail_after(20):
+            while not path.stat().st_size:
+                await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    recorder.close()
+    assert len(written(path)) == 1
+
+
+@pytest.mark.failure(19, 20)
+async def test_the_file_is_bounded(tmp_path: Path, autojump_clock: MockClock) -> None:
+    path = tmp_path / "uses"
+    limit = 3 * len(encode(Use(time=1e9 + 0.123456, peer="b", duration=1.0, bytes=1))) + 20
+    recorder = Recorder(str(path), limit)
+    recorder.open()
+    for _ in range(10):
+        recorder.note("b", 1.0, 1)
+    with capture_logs() as logs:
+        await recorder.run()
+    recorder.note("b", 1.0, 1)
+    recorder.close()
+    assert path.stat().st_size <= limit
+    assert 2 <= len(written(path)) <= 3
+    assert recorder.dropped == 11 - len(written(path))
+    assert [entry["event"] for entry in logs] == ["recording ends"]
+
+
+@pytest.mark.failure(19, 20)
+def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "MOST_NOTED", 5)
+    path = tmp_path / "uses"
+    recorder = Recorder(str(path), 1 << 20)
+    recorder.open()
+    for _ in range(9):
+        recorder.note("b", 1.0, 1)
+    recorder.close()
+    assert (len(written(path)), recorder.dropped) == (5, 4)
+
+
+def test_a_full_disk_costs_the_recording_only() -> None:
+    recorder = Recorder("/dev/full", 1 << 20)
+    recorder.open()
+    recorder.note("b", 1.0, 1)
+    with capture_logs() as logs:
+        recorder.close()
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("cannot record uses", os.strerror(28))]
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=rf"^pool\.record: {tmp_path}: Is a directory$"):
+        Recorder(str(tmp_path), 1).open()
