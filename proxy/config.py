@@ -58,7 +58,7 @@ ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTA
 Duration = Annotated[float, read_by(units.duration, units.DURATION)]
 Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, read_by(units.mode, units.MODE)]
-RecordFile = Annotated[str | None, read_by(units.optional_path, f"{units.PATH}, or null")]
+RecordFile = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
 FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
 RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
@@ -152,7 +152,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory: Annotated[int, read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
     """Bytes buffered in the whole proxy."""
     memory_per_peer: Annotated[
-        int | None, read_by(units.optional_size, units.SIZE, low="64KiB", high="1024GiB")
+        int | None, read_by(units.or_null(units.size), units.SIZE, low="64KiB", high="1024GiB")
     ] = None
     """Bytes of these for streams to and from one peer; None: half of them."""
     opens_per_second: Annotated[int, between(1, 1_000_000)] = 20_000

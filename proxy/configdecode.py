@@ -48,8 +48,6 @@ class Decoder:
         """``raw`` as ``annotation`` (a Struct, dict, tuple or leaf). A wrong value adds a problem and never raises."""
         kind, meta = _unwrap(annotation)
         if meta is not None and meta.extra:
-            if raw is None and type(None) in get_args(kind):
-                return None
             return self._read(raw, meta.extra["reader"], path)
         if isinstance(kind, type) and issubclass(kind, Struct):
             return self._section(raw, kind, path)

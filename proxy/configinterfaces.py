@@ -42,7 +42,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A route through the interface."""
 
     to: Network
-    via: Annotated[str | None, read_by(netvalues.ip, netvalues.IP)] = None
+    via: Annotated[str | None, read_by(units.or_null(netvalues.ip), netvalues.IP)] = None
     """None: the network is on the segment itself."""
     metric: Annotated[int, between(0, 2**32 - 1)] = 0
 
@@ -51,7 +51,7 @@ class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A network interface, of this host or of a container."""
 
     kind: Kind = "macvlan"
-    parent: Annotated[str | None, read_by(netvalues.interface_name, netvalues.INTERFACE_NAME)] = None
+    parent: Annotated[str | None, read_by(units.or_null(netvalues.interface_name), netvalues.INTERFACE_NAME)] = None
     mode: Mode = "bridge"
     vlan: VlanId = None
     """macvlan: the child of a VLAN interface on the parent; vf: tagged by the parent, unseen by the function."""
@@ -62,7 +62,7 @@ class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Virtual functions that the parent shall have at least; None: as many as it has, one if it has none."""
     spoof_check: bool = True
     trust: bool = False
-    max_rate: Annotated[int | None, read_by(netvalues.rate, netvalues.RATE)] = None
+    max_rate: Annotated[int | None, read_by(units.or_null(netvalues.rate), netvalues.RATE)] = None
     """Mbit/s; None: unlimited."""
     addresses: tuple[PrefixedAddress, ...] = ()
     routes: tuple[Route, ...] = ()

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -60,6 +62,11 @@ def wrong(raw: object, allowed: str, why: str = "") -> ValueError:
     return ValueError(f"found {show(raw)}{f', {why}' if why else ''}; allowed: {allowed}")
 
 
+def or_null(reader: Callable[..., Any]) -> Callable[..., Any]:
+    """The reader for a key whose default, null, may be written out. Not for keys where nothing would mean anything."""
+    return lambda raw, **limits: None if raw is None else reader(raw, **limits)
+
+
 def duration(raw: object) -> float:
     """``"500ms"`` to 0.5 (seconds); from 1 ms to an hour, beyond which a timeout is a slip of the pen."""
     if isinstance(raw, (int, float)) and not isinstance(raw, bool):
@@ -85,11 +92,6 @@ def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
     if not _in_bytes(_SIZE.fullmatch(low)) <= found <= _in_bytes(_SIZE.fullmatch(high)):
         raise wrong(raw, f"{low} to {high}")
     return found
-
-
-def optional_size(raw: object, low: str, high: str) -> int | None:
-    """As `size`; nothing at all stands for the default."""
-    return None if raw is None else size(raw, low, high)
 
 
 def _in_bytes(match: re.Match[str] | None) -> int:
@@ -132,11 +134,6 @@ def mode(raw: object) -> int:
     if not isinstance(raw, str) or _MODE.fullmatch(raw) is None:
         raise wrong(raw, MODE)
     return int(raw, 8)
-
-
-def optional_path(raw: object) -> str | None:
-    """An absolute path as `absolute_path` has it, or None."""
-    return None if raw is None else absolute_path(raw)
 
 
 def absolute_path(raw: object) -> str:

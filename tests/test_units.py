@@ -100,10 +100,10 @@ def test_bad_account(raw: object) -> None:
 
 
 def test_optional_size() -> None:
-    assert units.optional_size(None, "1B", "1KiB") is None
-    assert units.optional_size("1KiB", "1B", "1KiB") == 1024
+    assert units.or_null(units.size)(None, low="1B", high="1KiB") is None
+    assert units.or_null(units.size)("1KiB", low="1B", high="1KiB") == 1024
     with pytest.raises(ValueError, match=r"allowed: 1B to 1KiB"):
-        units.optional_size("2KiB", "1B", "1KiB")
+        units.or_null(units.size)("2KiB", low="1B", high="1KiB")
 
 
 @pytest.mark.parametrize("raw", [0, 1000, 2**32 - 2])
