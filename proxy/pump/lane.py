@@ -12,16 +12,16 @@ import socket
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVarTuple
 
 import structlog
 
-from control.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.stream import MAY_SEND, State, Stream
 from proxy.pump.options import disarm_reset
+from proxy.pump.owner import NOBODY, Owner
 
 if TYPE_CHECKING:
     from proxy.mux.session import Session
@@ -39,27 +39,6 @@ EARLY_LIMIT = CHUNK
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
-
-
-class Owner(Protocol):
-    """Whoever opened the lane or has to deliver it (outbound or inbound)."""
-
-    @property
-    def service(self) -> str:
-        """The service called."""
-
-    @property
-    def direction(self) -> StreamDirection:
-        """For the CLI: outbound or inbound."""
-
-    def lane_opened(self, lane: Lane) -> None:
-        """The far side delivered the stream."""
-
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """The far side did not; the lane is closed, its socket is not: take it with `Lane.surrender`."""
-
-    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """The lane is closed, and so is its socket if it had one. Called exactly once, unless it was refused."""
 
 
 class Lane(Stream):
@@ -94,7 +73,7 @@ class Lane(Stream):
         super().__init__(session, stream_id, state, credit, allow)
         self.link = link
         self.out = session.out
-        self.owner: Owner = _NOBODY
+        self.owner: Owner = NOBODY
         self.sock: socket.socket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
@@ -386,21 +365,5 @@ class Lane(Stream):
                 disarm_reset(sock)
             self.link.pump.close(sock)
         owner = self.owner
-        self.owner = _NOBODY
+        self.owner = NOBODY
         owner.lane_ended(self, reason)
-
-
-class _Nobody:
-    """Owner of a lane that has ended, so that an end is told once only."""
-
-    service = ""
-    direction: StreamDirection = "outbound"
-
-    def lane_opened(self, lane: Lane) -> None: ...
-
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None: ...
-
-    def lane_ended(self, lane: Lane, reason: CloseReason) -> None: ...
-
-
-_NOBODY = _Nobody()

@@ -112,7 +112,7 @@ async def until(check: Callable[[], object], what: str) -> None:
 
 
 class Record:
-    """An owner (``pump.lane.Owner``) that writes down what it is told."""
+    """An owner (``pump.owner.Owner``) that writes down what it is told."""
 
     service = "test"
 
