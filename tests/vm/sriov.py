@@ -1,0 +1,137 @@
+"""Virtual functions of the emulated igb (Intel 82576), on the drivers igb and igbvf."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxy.demo import netns
+from proxy.netdev.apply import apply
+from proxy.netdev.kernel import Kernel
+from proxy.netdev.manage import look
+from proxy.netdev.plan import plan, removal
+from proxy.netdev.steps import Plan
+from tests.netdev.machine import dump, fails_at_every_step, interfaces
+from tests.vm.inside import HERE, NOTHING, Group, box, configure, group, hostlane, life, reaches_peer, wait_for
+
+SECTION = (
+    '{hl1: {kind: vf, parent: eth0, vlan: 100, mac: "02:00:00:00:00:11", mtu: 1400, spoof_check: false, trust: true, '
+    "max_rate: 500Mbit, addresses: [10.77.0.1/24], routes: [{to: 10.80.0.0/16, via: 10.77.0.254}]}}"
+)
+ON_PARENT = [
+    "eth0 vf 0: set mac 02:00:00:00:00:11",
+    "eth0 vf 0: set vlan 100",
+    "eth0 vf 0: set spoof check off",
+    "eth0 vf 0: set trust on",
+    "eth0 vf 0: set max rate 500 Mbit/s",
+    "hl1: set up",
+    "hl1: add address 10.77.0.1/24",
+    "hl1: add route 10.80.0.0/16 via 10.77.0.254",
+]
+FRESH = [
+    "eth0: set the number of virtual functions to 1",
+    "eth0 vf 0: mark as hostlane:vm:hl1:::0",
+    "eth0 vf 0: rename to hl1",
+    "hl1: set mac 02:00:00:00:00:11",
+    "hl1: set mtu 1400",
+    *ON_PARENT,
+]
+NUMBER = Path("/sys/class/net/eth0/device/sriov_numvfs")
+
+
+def run() -> None:
+    total = NUMBER.with_name("sriov_totalvfs")
+    with group("vf") as checks:
+        checks.check("the device offers functions", total.exists(), total.read_text().strip() if total.exists() else None)
+        configure(f"interfaces: {SECTION}\n")
+        life(checks, FRESH, ["-d", "link", "show", "dev", "eth0"])
+        checks.check("the number of functions is 0 again", NUMBER.read_text() == "0\n")
+    with group("vf, given back") as checks:
+        _given_back(checks)
+    with group("vf, container") as checks:
+        _container(checks)
+    with group("vf, undone") as checks:
+        _failures(checks)
+    with group("vf, limits") as checks:
+        configure("interfaces: {hl1: {kind: vf, parent: eth0, vfs: 200}}\n")
+        checks.check("more than the device has is refused", (said := hostlane("net", "plan"))[0] == 1, said)
+
+
+def function(vf: int) -> str:
+    """The name of its interface."""
+    return next(iter(NUMBER.with_name(f"virtfn{vf}").glob("net/*"))).name
+
+
+def _set_number(number: int) -> None:
+    NUMBER.write_text(str(number))
+    wait_for(lambda: len(list(NUMBER.parent.glob("virtfn*/net/*"))) == number)
+
+
+def _given_back(checks: Group) -> None:
+    """Two functions that were there before; Hostlane takes one."""
+    _set_number(2)
+    name = function(0)
+    before = dump(HERE)
+    code, said = hostlane("net", "apply")
+    checks.check("apply takes a free one", code == 0 and f"mark as hostlane:vm:hl1:{name}" in said[0], said)
+    shown = netns.run(["ip", "link", "show", "dev", "eth0"]).splitlines()
+    checks.check("the parent shows its settings", "02:00:00:00:00:11" in str(shown) and "vlan 100" in str(shown), shown)
+    checks.check("apply again finds nothing to change", (said2 := hostlane("net", "apply")) == (0, NOTHING), said2)
+    code, said = hostlane("net", "remove")
+    checks.check("remove gives it back", code == 0, said)
+    _same_but_mtu(checks, "name, MAC and the parent's settings are as before", before)
+    _set_number(0)
+
+
+def _same_but_mtu(checks: Group, what: str, before: list[str]) -> None:
+    """docs/sriov.md: an MTU is not given back."""
+    netns.run(["ip", "link", "set", function(0), "mtu", "1500"])
+    checks.same(what, before)
+
+
+def _container(checks: Group) -> None:
+    before = dump(HERE)
+    words = ("--kind", "vf", "--parent", "eth0", "--vlan", "100", "--address", "10.77.0.3/24")
+    with box() as pid:
+        code, said = hostlane("net", "attach", "--pid", str(pid), *words)
+        checks.check("attach moves a function inside", code == 0, said)
+        checks.check("ip inside shows it", True, netns.run(["ip", "-n", "box", "address", "show", "eth1"]).splitlines())
+        checks.check("datagrams go from the container to the peer", reaches_peer("box"))
+        again = hostlane("net", "attach", "--pid", str(pid), *words)
+        checks.check("attach again finds nothing to change", again[0] == 0 and again[1][0] == NOTHING[0], again)
+        code, said = hostlane("net", "detach", "--pid", str(pid))
+        checks.check("detach gives it back", code == 0, said)
+    checks.same("nothing is left", before)
+    with box() as pid:
+        code, said = hostlane("net", "attach", "--pid", str(pid), *words)
+        checks.check("attach to a container that ends", code == 0, said)
+    back = wait_for(lambda: any(NUMBER.parent.glob("virtfn0/net/*")))
+    checks.check("the function comes back by itself", back, sorted(p.name for p in Path("/sys/class/net").iterdir()))
+    configure("")
+    code, said = hostlane("net", "apply")
+    checks.check("the next apply gives it back to its parent", code == 0 and said != NOTHING, said)
+    checks.same("nothing is left after the container ended", before)
+
+
+def _failures(checks: Group) -> None:
+    start = time.monotonic()
+    _set_number(1)
+    before = dump(HERE)
+    wanted = interfaces(SECTION)
+
+    def fail(found: Plan) -> Sequence[object]:
+        return fails_at_every_step(HERE, found.steps, lambda kernel: apply(found, kernel), dump(HERE)) or found.steps
+
+    steps = fail(plan("a", wanted, look()))
+    checks.check("a failure at every step of apply leaves all as before", bool(steps), len(steps))
+    checks.same("and after all of them", before)
+    apply(plan("a", wanted, look()), Kernel())
+    steps = fail(removal("a", look()))
+    checks.check("a failure at every step of remove leaves all as before", bool(steps), len(steps))
+    apply(removal("a", look()), Kernel())
+    _same_but_mtu(checks, "remove leaves nothing", before)
+    _set_number(0)
+    steps = plan("a", wanted, look()).steps[:3]
+    fails_at_every_step(HERE, steps, lambda kernel: apply(plan("a", wanted, look()), kernel), dump(HERE))
+    checks.check("a failure after the number was raised puts it back", NUMBER.read_text() == "0\n", f"{time.monotonic() - start:.0f}s")
