@@ -38,6 +38,9 @@ HINTS = {
 }
 """Where strerror() alone does not say what to do."""
 
+RATE_HINT = "refused by the driver: the parent has no carrier, or the rate is over its speed"
+"""What EINVAL for a function's rate means (igb, ixgbe)."""
+
 VF_KEYS = {"mac": "mac", "vlan": "vlan", "spoof_check": "spoofchk", "trust": "trust", "max_rate": "rate"}
 
 
@@ -70,7 +73,7 @@ class Kernel:
             raise NetError(f"{operation}: {error}") from error
         except (NetlinkError, OSError) as error:
             code = error.code if isinstance(error, NetlinkError) else error.errno or 0
-            raise NetError(f"{operation}: {HINTS.get(code) or os.strerror(code).lower()}") from error
+            raise NetError(f"{operation}: {_reason(operation, code)}") from error
 
     def _send(self, operation: Operation) -> None:
         if isinstance(operation, SetVfCount):
@@ -150,3 +153,9 @@ class Kernel:
             for found in socket.link("get", ifname=name):
                 return int(found["index"])
         raise NetError(f"there is no interface {name}")
+
+
+def _reason(operation: Operation, code: int) -> str:
+    if code == errno.EINVAL and isinstance(operation, SetVf) and operation.key == "max_rate" and operation.value:
+        return RATE_HINT
+    return HINTS.get(code) or os.strerror(code).lower()

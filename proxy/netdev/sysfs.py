@@ -21,6 +21,10 @@ APPEAR_SECONDS = 10.0
 takes under one second, an mlx5 with 100 functions several)."""
 LOOK_SECONDS = 0.05
 
+CARRIER_SECONDS = 10.0
+"""Longest wait for the parent's own carrier: a driver such as igb resets the device when the number changes, and until
+the link has been negotiated again (2 to 4 seconds on copper at 1 Gbit/s) refuses a rate for a function."""
+
 
 def read(names: Iterable[str], *, root: str = ROOT) -> dict[str, VfParent]:
     """Those of the interfaces whose device has virtual functions. Raises NetError for what cannot be read."""
@@ -37,19 +41,22 @@ def vf_interface(parent: str, vf: int, *, root: str = ROOT) -> str:
 
 
 def set_vf_count(parent: str, count: int, *, root: str = ROOT) -> None:
-    """Change how many functions the device has, and wait until each has its interface.
+    """Change how many functions the device has; wait until each has its interface, and the device its carrier again.
 
-    The kernel wants 0 between two other numbers: all functions go and come again. Raises NetError; OSError if the
-    write is refused.
+    The kernel wants 0 between two other numbers: all functions go and come again. A carrier that does not come back is
+    no error, a cable can be pulled at any moment. Raises NetError; OSError if the write is refused.
     """
     path = _device(parent, root) / "sriov_numvfs"
-    before = _number(path)
+    before, carried = _number(path), _has_carrier(parent, root)
     try:
         _write_count(path, count)
         _wait_for_interfaces(path.parent, count)
     except (OSError, NetError):
         _write_count(path, before)
         raise
+    finally:
+        if carried:
+            _wait_for_carrier(parent, root)
 
 
 def _write_count(path: Path, count: int) -> None:
@@ -66,6 +73,20 @@ def _wait_for_interfaces(device: Path, count: int) -> None:
         if time.monotonic() > deadline:
             raise NetError(f"vf {missing[0]} has no interface after {APPEAR_SECONDS:.0f}s; is its driver loaded?")
         time.sleep(LOOK_SECONDS)
+
+
+def _wait_for_carrier(parent: str, root: str) -> None:
+    deadline = time.monotonic() + CARRIER_SECONDS
+    while not _has_carrier(parent, root) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+
+
+def _has_carrier(name: str, root: str) -> bool:
+    """False also for an interface that is down, of which the kernel does not say."""
+    try:
+        return _number(Path(root, "class", "net", name, "carrier")) == 1
+    except NetError:
+        return False
 
 
 def write(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ Linux does it, refusals included:
 - an interface that is up keeps its name (EBUSY);
 - a function whose MAC the parent has fixed takes no other one, and on this device (as igb) not even the same
   (EADDRNOTAVAIL);
+- a rate over the speed of the link is refused (EINVAL);
 - an interface that comes back from another namespace has kept name, MAC and alias and lost its addresses.
 """
 
@@ -28,6 +29,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 UP = 0x1
+SPEED = 10_000
+"""Mbit/s of the parent."""
 NO_MAC = "00:00:00:00:00:00"
 
 
@@ -186,6 +189,8 @@ class Machine:
             assert len(info["attrs"]) == 1, "one setting a message: the kernel stops half-way through several"
             for name, setting in info["attrs"]:
                 function = self.functions[setting["vf"]]
+                if name == "IFLA_VF_RATE" and setting["max_tx_rate"] > SPEED:
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
                 key = {"IFLA_VF_RATE": "max_tx_rate"}.get(name, name.removeprefix("IFLA_VF_").lower())
                 function["rate" if name == "IFLA_VF_RATE" else key] = setting[key]
                 self.log.append(f"vf {setting['vf']}: {name} = {setting[key]}")

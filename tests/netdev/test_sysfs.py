@@ -60,6 +60,42 @@ def test_interfaces_that_appear_late_are_waited_for(
     assert (device / "sriov_numvfs").read_text() == "3"
 
 
+def test_a_carrier_that_the_change_takes_away_is_waited_for(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An igb resets itself; until its link is back it refuses a function's rate."""
+    carrier = device.parent / "carrier"
+    carrier.write_text("1\n")
+    looks = []
+
+    def reset(path: Path, text: str) -> None:
+        path.write_text(text)
+        carrier.write_text("0\n")
+
+    def look(seconds: float) -> None:
+        looks.append(seconds)
+        carrier.write_text(f"{len(looks) // 3}\n")
+
+    monkeypatch.setattr(sysfs, "write", reset)
+    monkeypatch.setattr("time.sleep", look)
+    sysfs.set_vf_count("eth1", 1, root=str(tmp_path))
+    assert looks == [sysfs.LOOK_SECONDS] * 3
+
+
+@pytest.mark.parametrize("before", ["0\n", "1\n", None])
+def test_without_a_carrier_the_number_is_changed_all_the_same(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    """It had none before, or does not get it back, or is down: then the kernel does not let the file be read."""
+    monkeypatch.setattr(sysfs, "CARRIER_SECONDS", 0.0)
+    carrier = device.parent / "carrier"
+    if before is not None:
+        carrier.write_text(before)
+        monkeypatch.setattr(sysfs, "write", lambda path, text: (path.write_text(text), carrier.write_text("0\n")))
+    sysfs.set_vf_count("eth1", 1, root=str(tmp_path))
+    assert (device / "sriov_numvfs").read_text() == "1"
+
+
 def test_interfaces_that_never_appear(device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number is as before then."""
     monkeypatch.setattr(sysfs, "APPEAR_SECONDS", 0.0)

@@ -148,6 +148,17 @@ def fails_at_every_step(machine: Machine, found: Plan, before: dict[str, Any]) -
         assert machine.dump() == before, f"after a failure at step {number}, {step.do}"
 
 
+def test_a_rate_that_the_driver_refuses(machine: Machine) -> None:
+    before = machine.dump()
+    with pytest.raises(NetError) as caught:
+        carried_out(machine, planned(machine, wanted("vf0: {kind: vf, parent: eth1, max_rate: 25Gbit}")))
+    assert str(caught.value) == (
+        "eth1 vf 0: set max rate 25000 Mbit/s: refused by the driver: the parent has no carrier, or the rate is over "
+        "its speed; what had been done was taken back"
+    )
+    assert machine.dump() == before
+
+
 def test_a_new_mac_is_unfixed_first(machine: Machine) -> None:
     carried_out(machine, planned(machine, wanted(PLAIN)))
     assert carried_out(machine, planned(machine, wanted(PLAIN.replace("00:01", "00:02")))) == [

@@ -9,16 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from proxy.demo import netns
-from tests.netdev.machine import dump
+from proxy.errors import NetError
+from proxy.netdev.apply import apply
+from proxy.netdev.kernel import Kernel
+from proxy.netdev.steps import Plan
+from tests.netdev.machine import Failing, dump, ip
 from tests.vm.emulator import PREFIX
 
 HERE, PEER, BOX = "here", "peer", "box"
@@ -29,7 +35,7 @@ HEAD = "host: vm\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 PEER_ADDRESS = "10.77.0.2"
 NOTHING = ["nothing to change"]
 
-PATIENCE = 30.0
+PATIENCE = 15.0
 """Seconds for what an emulated machine does by itself: a carrier, a function that comes back."""
 
 
@@ -47,11 +53,35 @@ class Group:
     def check(self, what: str, ok: bool, seen: Any = None) -> None:
         tell(check=f"{self.name}: {what}", ok=bool(ok), **({} if seen is None else {"seen": seen}))
 
-    def same(self, what: str, before: list[str], now: list[str] | None = None) -> None:
+    def same(self, what: str, before: list[str]) -> None:
         """Nothing differs from ``before``."""
-        now = dump(HERE) if now is None else now
-        lost = [f"- {line}" for line in before if line not in now]
-        self.check(what, now == before, [*lost, *(f"+ {line}" for line in now if line not in before)] or None)
+        self.check(what, not (found := differences(before)), found or None)
+
+    def undone(self, what: str, plan: Plan, numbers: Iterable[int] | None = None) -> None:
+        """A failure at each step, or those with these numbers, leaves everything as it is now."""
+        before, wrong = steady(), []
+        chosen = list(range(len(plan.steps)) if numbers is None else numbers)
+        for number in chosen:
+            try:
+                apply(plan, Failing(Kernel(), number))
+                wrong.append(f"step {number} did not fail")
+            except NetError as error:
+                if "could not" in str(error) or (found := differences(before)):
+                    wrong += [f"step {number}, {plan.steps[number].do}: {error}", *found]
+        self.check(f"a failure at {'every step' if numbers is None else 'some steps'} of {what} is undone",
+                   not wrong and len(chosen) > 0, wrong or chosen)  # fmt: skip
+
+
+def steady() -> list[str]:
+    """The dump without what stays behind in a device that was up: its queueing discipline (noop before), and what igbvf
+    calls its permanent MAC, which is the last one that it was reset with."""
+    return [re.sub(r"'(qdisc|permaddr)': '[^']*', ", "", line) for line in dump(HERE)]
+
+
+def differences(before: list[str]) -> list[str]:
+    now = steady()
+    lost = [f"- {line}" for line in before if line not in now]
+    return [*lost, *(f"+ {line}" for line in now if line not in before)]
 
 
 @contextlib.contextmanager
@@ -61,7 +91,6 @@ def group(name: str) -> Iterator[Group]:
         yield Group(name)
     except Exception as error:
         tell(check=f"{name}: runs to its end", ok=False, seen=repr(error), trace=traceback.format_exc().splitlines())
-    finally:
         hostlane("net", "remove")
 
 
@@ -87,34 +116,32 @@ def wait_for(what: Any) -> bool:
 
 def reaches_peer(space: str = HERE) -> bool:
     """Whether a datagram goes to the peer's VLAN 100 and an answer comes back."""
-    import socket
-
-    with netns.make_socket(PEER, kind=socket.SOCK_DGRAM) as peer, netns.make_socket(space, kind=socket.SOCK_DGRAM) as me:
+    kind = socket.SOCK_DGRAM
+    with netns.make_socket(PEER, kind=kind) as peer, netns.make_socket(space, kind=kind) as me:
         peer.bind((PEER_ADDRESS, 7))
         peer.settimeout(PATIENCE)
         me.settimeout(PATIENCE)
-        me.sendto(b"there", (PEER_ADDRESS, 7))
         try:
+            me.sendto(b"there", (PEER_ADDRESS, 7))
             data, sender = peer.recvfrom(64)
             peer.sendto(data + b" and back", sender)
             return me.recv(64) == b"there and back"
-        except TimeoutError:
+        except OSError:
             return False
 
 
 def life(checks: Group, planned: list[str], link: list[str]) -> None:
     """Plan, apply twice, traffic, remove twice. ``link``: the words of `ip` that show what was made."""
-    before = dump(HERE)
+    before = steady()
     checks.check("plan says what it would do", (said := hostlane("net", "plan")) == (0, planned), said)
     checks.same("plan changes nothing", before)
     checks.check("apply does it", (said := hostlane("net", "apply")) == (0, planned), said)
-    after = dump(HERE)
+    after = steady()
     checks.check("ip shows it", True, [line.strip() for line in netns.run(["ip", *link]).splitlines()])
     checks.check("apply again finds nothing to change", (said := hostlane("net", "apply")) == (0, NOTHING), said)
     checks.same("apply again changes nothing", after)
-    wait_for(lambda: hostlane("net", "status")[0] == 0)
-    checks.check("status is fine", (said := hostlane("net", "status"))[0] == 0, said)
     checks.check("datagrams reach the peer's VLAN 100 and come back", reaches_peer())
+    checks.check("status is fine", (said := hostlane("net", "status"))[0] == 0, said)
     code, said = hostlane("net", "remove")
     checks.check("remove takes it away", code == 0 and said != NOTHING, said)
     checks.same("remove leaves nothing", before)
@@ -140,16 +167,11 @@ def prepare() -> str:
     Path("/run/netns").mkdir()
     netns.run(["ip", "netns", "attach", HERE, str(os.getpid())])
     netns.add(PEER)
-    netns.run(["ip", "link", "set", "lo", "up"])
-    for command in (
-        "ip link set eth0 up",
-        f"ip link set eth1 netns {PEER}",
-        f"ip -n {PEER} link set eth1 up",
-        f"ip -n {PEER} link add eth1.100 link eth1 type vlan id 100",
-        f"ip -n {PEER} link set eth1.100 up",
-        f"ip -n {PEER} address add {PEER_ADDRESS}/24 dev eth1.100",
-    ):
-        netns.run(command.split())
+    ip(HERE, "link set lo up", "link set eth0 up", f"link set eth1 netns {PEER}")
+    ip(
+        PEER, "link set eth1 up", "link add eth1.100 link eth1 type vlan id 100", "link set eth1.100 up",
+        f"address add {PEER_ADDRESS}/24 dev eth1.100",
+    )  # fmt: skip
     wait_for(lambda: Path("/sys/class/net/eth0/carrier").read_text().strip() == "1")
     wait_for(lambda: any("fe80" in line for line in dump(HERE)))
     driver = Path("/sys/class/net/eth0/device/driver").resolve().name
@@ -169,4 +191,3 @@ def main() -> None:
         traceback.print_exc()
         return
     tell(end=f"{time.monotonic() - start:.0f}s")
-
