@@ -1,4 +1,4 @@
-"""Virtual functions, planned and carried out on a faked device (see sriov.py); nothing here has met real hardware."""
+"""Virtual functions, planned and carried out on a faked device (see sriov.py); `make vm` does it on a driver."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ KERNEL_OPTIONS = "console=ttyS0 loglevel=5 panic=-1 mitigations=off"
 def boot(root: Path, kernel: str, said: Callable[[str], None]) -> list[dict[str, Any]]:
     """Boot /boot/initramfs of ``root`` and return the verdicts when the machine has gone down.
 
-    ``said`` gets every other line of the console as it comes. After BOOT_SECONDS the machine is killed; the verdicts so far are
-    returned.
+    ``said`` gets every other line of the console as it comes. After BOOT_SECONDS the machine is killed; the
+    verdicts so far are returned.
     """
     files = ["-kernel", f"/boot/vmlinuz-{kernel}", "-initrd", "/boot/initramfs", "-append", KERNEL_OPTIONS]
     command = ["chroot", str(root), "qemu-system-x86_64", *MACHINE.split(), *files]
