@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class Group:
 
     def check(self, what: str, ok: bool, seen: Any = None) -> None:
         tell(check=f"{self.name}: {what}", ok=bool(ok), **({} if seen is None else {"seen": seen}))
+
+    def shows(self, space: str, command: str, *words: str) -> None:
+        """`ip` in this namespace says all of the words."""
+        said = netns.run(["ip", "-n", space, *command.split()])
+        lines = [line.strip() for line in said.splitlines()]
+        self.check(f"ip {command} shows it", all(word in said for word in words), lines)
 
     def same(self, what: str, before: list[str]) -> None:
         """Nothing differs from ``before``."""
@@ -130,14 +136,15 @@ def reaches_peer(space: str = HERE) -> bool:
             return False
 
 
-def life(checks: Group, planned: list[str], link: list[str]) -> None:
-    """Plan, apply twice, traffic, remove twice. ``link``: the words of `ip` that show what was made."""
+def life(checks: Group, planned: list[str], shown: Mapping[str, Sequence[str]]) -> None:
+    """Plan, apply twice, traffic, remove twice. ``shown``: commands of `ip`, and what they have to say then."""
     before = steady()
     checks.check("plan says what it would do", (said := hostlane("net", "plan")) == (0, planned), said)
     checks.same("plan changes nothing", before)
     checks.check("apply does it", (said := hostlane("net", "apply")) == (0, planned), said)
     after = steady()
-    checks.check("ip shows it", True, [line.strip() for line in netns.run(["ip", *link]).splitlines()])
+    for command, words in shown.items():
+        checks.shows(HERE, command, *words)
     checks.check("apply again finds nothing to change", (said := hostlane("net", "apply")) == (0, NOTHING), said)
     checks.same("apply again changes nothing", after)
     checks.check("datagrams reach the peer's VLAN 100 and come back", reaches_peer())

@@ -25,11 +25,17 @@ PLANNED = [
     "hl0: add route 10.80.0.0/16 via 10.77.0.254",
 ]
 
+SHOWN = {
+    "-d link show dev eth0.100": ["vlan protocol 802.1Q id 100", "alias hostlane:vm:eth0.100"],
+    "-d address show dev hl0": ["hl0@eth0.100", "macvlan mode bridge", "hostlane:vm:hl0", "10.77.0.1/24", "mtu 1400"],
+    "route show dev hl0": ["10.80.0.0/16 via 10.77.0.254 proto 72"],
+}
+
 
 def run() -> None:
     with group("vlan") as checks:
         configure(f"interfaces: {SECTION}\n")
-        life(checks, PLANNED, ["-d", "address", "show", "dev", "hl0"])
+        life(checks, PLANNED, SHOWN)
     with group("vlan, undone") as checks:
         _failures(checks)
     with group("vlan, not Hostlane's") as checks:
