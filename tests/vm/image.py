@@ -32,7 +32,7 @@ UNUSED = (
 )  # fmt: skip
 
 BUILD_SECONDS = 600
-"""For one archive of packages; the downloads are about 200 MB together."""
+"""For each step; fetching and unpacking takes one minute where the network is good."""
 
 
 class MissingError(Exception):
