@@ -22,6 +22,17 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+CALM_WITHIN = 3.0
+"""Seconds to wait at most for the machine to be idle before a sample that wants it so."""
+
+
+def calm_down() -> None:
+    """Wait until what the last path left behind has gone: a proxy that lets go of stuck streams is busy for a while."""
+    deadline = time.monotonic() + CALM_WITHIN
+    while facts.machine_busy(0.2) > facts.LOADED and time.monotonic() < deadline:
+        pass
+
+
 class Runner:
     """Fills ``results`` as it goes, so that what was measured before an interruption is not lost."""
 
@@ -75,6 +86,8 @@ class Runner:
         if path not in self.paths:  # failed for good a moment ago
             return Sample(cell.measure, cell.name, path.name, number, error=self.results.failures[path.name])
         try:
+            if cell.calm:
+                calm_down()
             if cell.fresh:
                 self._restart(path)
             sample = Sample(cell.measure, cell.name, path.name, number, cell.run(path))

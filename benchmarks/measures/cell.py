@@ -29,6 +29,8 @@ class Cell:
     """Also on the paths with mutual TLS."""
     fresh: bool = False
     """The path's processes are started anew before."""
+    calm: bool = False
+    """Each sample waits for an idle machine."""
     shape: str | None = None
     """Rate that the cable is shaped to."""
 

@@ -23,7 +23,14 @@ def cells(options: Options) -> list[Cell]:
     seconds = 0.3 if options.quick else 0.4
     times = max(1, round(options.trials / len(NAMES) / options.rounds))
     return [
-        Cell("stalled", name, partial(_trial, stall=stall, bulk=bulk, seconds=seconds), times=times, proxies_only=True)
+        Cell(
+            "stalled",
+            name,
+            partial(_trial, stall=stall, bulk=bulk, seconds=seconds),
+            times=times,
+            proxies_only=True,
+            calm=True,
+        )
         for name, (stall, bulk) in NAMES.items()
     ]
 
