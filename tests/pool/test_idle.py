@@ -47,9 +47,11 @@ async def test_an_idle_link_ends_and_nobody_dials_another() -> None:
             assert a.wait(waiting)
             await until(lambda: waiting.link is not None)
             assert a.dials == 2
-    down = [entry for entry in logs if entry["event"] == "link down"][:2]
+            # Not what is logged when both end at once: who closes first with a ping unread resets the other.
+            meanwhile = list(logs)
+    down = [entry for entry in meanwhile if entry["event"] == "link down"]
     assert [(entry["reason"], entry["streams"], entry["log_level"]) for entry in down] == [("idle", 0, "info")] * 2
-    assert not [entry for entry in logs if entry["log_level"] not in ("info", "debug")]
+    assert not [entry for entry in meanwhile if entry["log_level"] not in ("info", "debug")]
 
 
 async def test_both_hosts_need_each_other_and_nothing_happens() -> None:
