@@ -31,12 +31,12 @@ Ts = TypeVarTuple("Ts")
 
 MAX_EVENTS = 48
 """Events per turn. Few enough that the peer gets to work on one turn's messages while this host gathers the next (with
-128 connections and 512 events both hosts take turns idling: a third fewer messages, docs/performance.md), many enough
+128 events for 128 connections both hosts take turns idling: a quarter fewer messages, docs/performance.md), many enough
 that a send serves a batch."""
 SEND_FIRST = 4
-"""Pieces of slow work in a turn (a call taken, a stream opened or closed: as much as 20 messages each) after which what
-they wrote is sent, so that the peer begins while this host goes on; then after twice as many, and so on, because a
-send that serves many is cheaper (docs/performance.md)."""
+"""Pieces of slow work in a turn (a call taken, a stream opened or closed: as much as 10 to 20 messages each) after
+which what they wrote is sent, so that the peer begins while this host goes on; then after twice as many, and so on,
+because a send that serves many is cheaper (docs/performance.md)."""
 LINGER = 0.001
 """Seconds, the epoll's resolution."""
 MAX_BUSY = 0.002
