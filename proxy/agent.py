@@ -17,7 +17,7 @@ from functools import partial
 import structlog
 import trio
 
-from proxy.addresses import ADMIN_SOCKET
+from control.reading.addresses import ADMIN_SOCKET
 from proxy.config import Config, Limits
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept

@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from proxy import addresses, netvalues, units
-from proxy.addresses import Address, TcpAddress, UnixAddress
+from control.reading import addresses, files, units
+from control.reading.addresses import Address, TcpAddress, UnixAddress
+from control.reading.decode import between, read_by
+from proxy import netvalues
 from proxy.configcheck import check
-from proxy.configdecode import Decoder, between, read_by
 from proxy.configinterfaces import ContainerInterface, Interface, InterfaceName, Segment
-from proxy.errors import ConfigError
-from proxy.yamlmap import Problem, read
 
 __all__ = [
     "Address",
@@ -39,14 +38,6 @@ __all__ = [
 ]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-MAX_FILE_BYTES = 1 * MIB
-"""Largest configuration file that is read: 10,000 services fit; an image or a device named by mistake does not."""
-
-
-MAX_PROBLEMS = 100
-"""Problems reported of one file; who has more has named the wrong file."""
-
 
 HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
 ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
@@ -220,25 +211,15 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: Log = Log()
 
 
+NEEDS = "host and links"
+
+
 def load(path: str | os.PathLike[str]) -> Config:
     """Read the configuration at ``path``.
 
     Raises ConfigError when the file cannot be read or is wrong, and nothing else.
     """
-    file = os.fspath(path)
-    try:
-        with open(file, "rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "not readable").lower()
-        raise ConfigError([f"{file}: {reason}"]) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([f"{file}: found more than {MAX_FILE_BYTES // MIB} MiB; allowed: a YAML file"])
-    try:
-        return parse(content.decode("utf-8-sig"), file)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError([f"{file}:{line}: found byte 0x{content[error.start]:02x}; allowed: UTF-8 text"]) from None
+    return files.load(path, Config, check, NEEDS)
 
 
 def parse(text: str, file: str) -> Config:
@@ -246,23 +227,4 @@ def parse(text: str, file: str) -> Config:
 
     Raises ConfigError with every problem, in the order of the file, and nothing else.
     """
-    document = read(text)
-    if document.problems and document.data is None:
-        raise ConfigError(_rendered(document.problems, file))
-    if document.data is None:
-        raise ConfigError([f"{file}:1: found an empty file; allowed: a mapping with at least host and links"])
-    decoder = Decoder(document)
-    config = decoder.decode(document.data, Config)
-    if isinstance(config, Config):
-        check(config, document, decoder.unknown)
-    if document.problems:
-        raise ConfigError(_rendered(document.problems, file))
-    assert isinstance(config, Config)
-    return config
-
-
-def _rendered(problems: list[Problem], file: str) -> list[str]:
-    lines = [problem.render(file) for problem in sorted(problems, key=lambda problem: problem.line)]
-    if len(lines) > MAX_PROBLEMS:
-        lines[MAX_PROBLEMS:] = [f"{file}: {len(lines) - MAX_PROBLEMS} more problems"]
-    return lines
+    return files.parse(text, file, Config, check, NEEDS)

@@ -1,6 +1,6 @@
 """What no single value of a configuration can tell: values that do not go together.
 
-A value that is wrong by itself is UNSET here (see :mod:`proxy.configdecode`). The checks pass over it, so that one
+A value that is wrong by itself is UNSET here (see :mod:`control.reading.decode`). The checks pass over it, so that one
 mistake gives one line and not a trail of them.
 """
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from msgspec import UNSET
 
-from proxy.addresses import ADMIN_SOCKET, Address, TcpAddress, UnixAddress, overlap
+from control.reading.addresses import ADMIN_SOCKET, Address, TcpAddress, UnixAddress, overlap
+from control.reading.units import quote
+from control.reading.yamlmap import Document, Path
 from proxy.interfacecheck import check_interfaces
-from proxy.units import quote
-from proxy.yamlmap import Document, Path
 
 Partial = Any
 """A `proxy.config.Config` in which every value may be UNSET, which its type does not say."""

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from msgspec import Struct
 
-from proxy import netvalues, units
-from proxy.configdecode import between, read_by
+from control.reading import units
+from control.reading.decode import between, read_by
+from proxy import netvalues
 
 InterfaceName = Annotated[str, read_by(netvalues.interface_name, netvalues.INTERFACE_NAME)]
 Mac = Annotated[str, read_by(netvalues.mac, netvalues.MAC)]

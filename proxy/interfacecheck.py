@@ -8,10 +8,10 @@ from typing import Any
 
 from msgspec import UNSET
 
+from control.reading.units import quote
+from control.reading.yamlmap import Document, Path, render_path
 from proxy.configinterfaces import ONLY_WITH
 from proxy.netvalues import DEFAULT, STABLE
-from proxy.units import quote
-from proxy.yamlmap import Document, Path, render_path
 
 Partial = Any
 """A value of the configuration in which every part may be UNSET."""

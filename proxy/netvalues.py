@@ -1,7 +1,7 @@
 """What a person writes about network interfaces, turned into values: names, MACs, addresses, networks, rates.
 
-Readers as those of :mod:`proxy.units`: they raise ``ValueError`` and nothing else, worded "what was found; what is
-allowed". Addresses come out in one spelling, so that equal ones compare equal.
+Readers as those of :mod:`control.reading.units`: they raise ``ValueError`` and nothing else, worded "what was found;
+what is allowed". Addresses come out in one spelling, so that equal ones compare equal.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from proxy.units import wrong
+from control.reading.units import wrong
 
 STABLE = "stable"
 """Instead of a MAC: derived from the names of host and interface."""

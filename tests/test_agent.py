@@ -14,8 +14,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.reading.addresses import ADMIN_SOCKET
 from proxy import agent as agents
-from proxy.addresses import ADMIN_SOCKET
 from proxy.errors import CloseReason, StartError
 from proxy.mux.stream import State
 from proxy.pool.recorded import read

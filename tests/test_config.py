@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from control.reading import files
 from proxy import config
 from proxy.config import (
     EVERYBODY,
@@ -217,7 +218,7 @@ log: {level: loud, format: json, level: info}
 
 def test_a_wrong_file_does_not_fill_the_screen() -> None:
     found = problems("host: a\n" * 1000)
-    assert len(found) == config.MAX_PROBLEMS + 1
+    assert len(found) == files.MAX_PROBLEMS + 1
     assert found[-1] == "f.yaml: 901 more problems"
 
 
@@ -267,7 +268,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert load_problem(path / "x") == ": not a directory"
     path.write_bytes(b"host: a\nlinks: \xff\xfe\n")
     assert load_problem(path) == ":2: found byte 0xff; allowed: UTF-8 text"
-    path.write_bytes(b"#" * (config.MAX_FILE_BYTES + 1))
+    path.write_bytes(b"#" * (files.MAX_FILE_BYTES + 1))
     assert load_problem(path) == ": found more than 1 MiB; allowed: a YAML file"
     assert load_problem(Path("/dev/zero")) == ": found more than 1 MiB; allowed: a YAML file"
 

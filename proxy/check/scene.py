@@ -7,7 +7,7 @@ import socket
 
 from msgspec import Struct
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.check.readers.namespaces import Child, children
 from proxy.check.report import Unseen
 from proxy.config import Config

@@ -6,7 +6,7 @@ import socket
 from collections import defaultdict
 
 from control.messages import StreamDirection
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.config import Config, Service
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open

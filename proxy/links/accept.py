@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import structlog
 import trio
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, wire_of
 from proxy.links.credentials import Credentials

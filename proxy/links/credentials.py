@@ -24,11 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from control.reading.units import show
 from proxy.config import TlsFiles
 from proxy.errors import ConfigError
 from proxy.links.identity import UNREADABLE, host_uri, one_uri, uris
 from proxy.links.tlswire import reason_of
-from proxy.units import show
 
 MAX_FILE_BYTES = 1 << 20
 """Largest file that is read: hundreds of CA certificates fit."""

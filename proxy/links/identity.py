@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from cryptography import x509
 
+from control.reading.units import host_name, show
 from proxy.errors import CloseReason, HandshakeError
-from proxy.units import host_name, show
 
 UNREADABLE = (ValueError, x509.DuplicateExtension, x509.InvalidVersion, x509.UnsupportedGeneralNameType)
 """What the library raises for a certificate that it cannot make sense of."""
@@ -32,7 +32,7 @@ def uris(certificate: x509.Certificate) -> list[str]:
 
 
 def one_uri(found: list[str], allowed: str) -> str:
-    """The only URI. Raises ValueError, worded as those of :mod:`proxy.units`, if there is none or another one."""
+    """The only URI. Raises ValueError, worded as :mod:`control.reading.units` does, if there is none or another one."""
     if len(found) != 1:
         raise ValueError(f"found {len(found)} URI names; allowed: exactly one, {allowed}")
     return found[0]

@@ -43,10 +43,10 @@ def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInter
 
 def read_options(name: str, given: dict[str, Any]) -> ContainerInterface:
     """The options as the section of a configuration file would be read. Raises UsageError with all that is wrong."""
-    from proxy.configdecode import Decoder
+    from control.reading.decode import Decoder
+    from control.reading.yamlmap import Document, Path
     from proxy.configinterfaces import ContainerInterface
     from proxy.interfacecheck import check_interfaces
-    from proxy.yamlmap import Document, Path
 
     data = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     path: Path = ("containers", name)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from control.messages import StreamDirection
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.pump.lane import Lane

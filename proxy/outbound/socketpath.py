@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from proxy.addresses import UNIX_PATH_BYTES
+from control.reading.addresses import UNIX_PATH_BYTES
 
 __all__ = ["Obstacle", "Place", "explained", "split"]
 

@@ -7,7 +7,7 @@ import socket
 from contextlib import ExitStack
 from functools import partial
 
-from proxy.addresses import TcpAddress, UnixAddress
+from control.reading.addresses import TcpAddress, UnixAddress
 from proxy.config import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason, StartError
 from proxy.outbound.call import Call

@@ -10,7 +10,8 @@ import pytest
 
 from control import admin
 from control.messages import UpstreamStatus
-from proxy import addresses, config
+from control.reading import addresses
+from proxy import config
 
 UPSTREAM = UpstreamStatus(service="redis", listen="unix:/r", offered_by=["b"])
 BODY = msgspec.json.encode(UPSTREAM)

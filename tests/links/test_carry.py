@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, answer, dial, listen_to, new_id, refuse
 from proxy.links.handshake import encode_hello, encode_refusal

@@ -15,7 +15,7 @@ import trio.testing
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links import accept

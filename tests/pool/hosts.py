@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.config import Config, Limits, Links, Peer
 from proxy.demo.certificates import Authority
 from proxy.errors import HandshakeError

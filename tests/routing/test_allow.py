@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.addresses import UnixAddress
+from control.reading.addresses import UnixAddress
 from proxy.config import EVERYBODY, Rule, Service
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.routing.allow import Allowed, describe

@@ -9,7 +9,7 @@ import resource
 import socket
 import struct
 
-from proxy.addresses import ADMIN_SOCKET
+from control.reading.addresses import ADMIN_SOCKET
 from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.limits import Facts

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.check.readers import files, ruleset, tracking
 from proxy.check.readers.namespaces import elsewhere, enter
 from proxy.check.report import Unseen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from proxy.addresses import TcpAddress
+from control.reading.addresses import TcpAddress
 from proxy.check.report import Unseen
 from proxy.check.rules.path import Child, Facts, Offloaded, Way
 from proxy.check.scene import Scene, Target

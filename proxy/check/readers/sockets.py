@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from proxy.addresses import UnixAddress
+from control.reading.addresses import UnixAddress
 from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.sockets import Directory, Facts, Socket

@@ -1,6 +1,6 @@
 """Where a socket is: ``unix:/path`` or ``tcp:host:port``.
 
-Readers raise ``ValueError`` and nothing else, worded as those of :mod:`proxy.units`.
+Readers raise ``ValueError`` and nothing else, worded as those of :mod:`control.reading.units`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from msgspec import Struct
 
-from proxy.units import absolute_path, quote, wrong
+from control.reading.units import absolute_path, quote, wrong
 
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket: sun_path holds 108 bytes and the kernel wants room for the final zero."""

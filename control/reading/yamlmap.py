@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn
 
 import yaml
 
-from proxy.units import quote, show
+from control.reading.units import quote, show
 
 Path = tuple[str | int, ...]
 """The way to a value from the top: keys, and positions in lists."""

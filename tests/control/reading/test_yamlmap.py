@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import yamlmap
-from proxy.yamlmap import read, render_path
+from control.reading import yamlmap
+from control.reading.yamlmap import read, render_path
 
 
 def problems(text: str) -> list[str]:

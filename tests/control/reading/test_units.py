@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import units
+from control.reading import units
 
 RAW = (
     st.none()

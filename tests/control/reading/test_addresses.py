@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy import addresses
-from proxy.addresses import TcpAddress, UnixAddress
+from control.reading import addresses
+from control.reading.addresses import TcpAddress, UnixAddress
 
 READERS = [
     addresses.ip_port, addresses.host_port, addresses.listen_address, addresses.deliver_address, addresses.run_dir,

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from msgspec import UNSET, Meta, Struct
 
-from proxy.configdecode import MAX_UNKNOWN_KEYS, Decoder
-from proxy.yamlmap import Document, read
+from control.reading.decode import MAX_UNKNOWN_KEYS, Decoder
+from control.reading.yamlmap import Document, read
 
 
 def shout(raw: object) -> str:

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import UNSET, Meta, Struct
 
-from proxy.units import show
-from proxy.yamlmap import Document, Path
+from control.reading.units import show
+from control.reading.yamlmap import Document, Path
 
 MAX_UNKNOWN_KEYS = 20
 """Unknown keys reported per section: a file of another program should not print a page of errors per key."""

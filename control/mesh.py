@@ -1,0 +1,165 @@
+"""What hosts and the control plane say to each other: bodies of requests and answers, and the messages of the watch.
+
+All of it is JSON. Decoding ignores unknown fields, so that versions understand each other: fields may be added, with a
+default, and never change their meaning. Durations are seconds, times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """A service that a host offers."""
+
+    name: str
+
+
+class HostRecord(Struct, frozen=True, kw_only=True):
+    """A host that is there, as everybody sees it.
+
+    Attributes:
+        address: where its peers dial it, ``IP:PORT``.
+        instance: the process that registered it; another one after a restart.
+        segment, mac: the address pool that its address was leased from, and the MAC of the interface, where known.
+        capacity: streams that it is willing to carry; 0: it does not say.
+    """
+
+    name: str
+    address: str
+    instance: str
+    version: str = ""
+    services: tuple[Offer, ...] = ()
+    segment: str | None = None
+    mac: str | None = None
+    capacity: int = 0
+
+
+class Registration(Struct, frozen=True, kw_only=True):
+    """``PUT /v1/hosts/NAME`` (mutual TLS; NAME must be the certificate's): the host is there, and offers this.
+
+    Idempotent; the whole record each time. The answer is a `Registered`. 409: the address is another host's.
+    """
+
+    record: HostRecord
+
+
+class Registered(Struct, frozen=True, kw_only=True):
+    """The record is in force, from this revision on, until ``lease`` has passed without ``POST /v1/hosts/NAME/alive``
+    (204; 404: register again). ``DELETE /v1/hosts/NAME`` takes it away at once."""
+
+    epoch: str
+    revision: int
+    lease: float
+
+
+class Trust(Struct, frozen=True, kw_only=True):
+    """Whom hosts may believe.
+
+    Attributes:
+        bundle: PEM of the CA certificates in force, two during a rotation.
+        revoked: serial numbers (lower-case hex) of certificates that no longer count.
+        renew_before: certificates issued before this time are to be renewed now (a new CA issues).
+    """
+
+    bundle: str
+    revoked: tuple[str, ...] = ()
+    renew_before: float = 0.0
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
+    """The whole map. Always the first message of a watch that could not go on from where the host was.
+
+    ``epoch`` names the store: a revision means nothing in another one, and a host that is missing from the snapshot of
+    another store than before may only have not registered there yet.
+    """
+
+    epoch: str
+    revision: int
+    hosts: tuple[HostRecord, ...]
+    trust: Trust | None = None
+
+
+class Changes(Struct, frozen=True, kw_only=True, tag="changes"):
+    """What has changed since the message before. Slow watchers get several changes as one; the last state of each host
+    is what counts."""
+
+    revision: int
+    put: tuple[HostRecord, ...] = ()
+    gone: tuple[str, ...] = ()
+    trust: Trust | None = None
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Nothing has changed, and the server is alive. Comes at least every ``HEARTBEAT`` seconds of silence."""
+
+    revision: int
+
+
+WatchMessage = Snapshot | Changes | Heartbeat
+"""A line of ``GET /v1/watch?epoch=E&after=REVISION`` (mutual TLS, or the local socket): newline-delimited JSON without
+end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
+`Snapshot`; otherwise with the `Changes` since then."""
+
+HEARTBEAT = 5.0
+SILENCE = 3 * HEARTBEAT
+"""Seconds without a message after which a watcher takes the server for dead, and tries the next one."""
+
+
+class JoinRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/join`` (TLS without a client certificate): a host's token and its certificate request (PEM)."""
+
+    host: str
+    token: str
+    csr: str
+
+
+class RenewRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/renew`` (mutual TLS): a request for a new certificate of the same host."""
+
+    csr: str
+
+
+class Issued(Struct, frozen=True, kw_only=True):
+    """A certificate (PEM, the host's own first) and the CA certificates in force (PEM)."""
+
+    mesh: str
+    certificate: str
+    bundle: str
+
+
+class TokenRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/tokens`` (local socket): a token for one host, good once within ``ttl`` seconds."""
+
+    host: str
+    ttl: float
+
+
+class TokenCreated(Struct, frozen=True, kw_only=True):
+    """The token, which is not kept anywhere and cannot be shown again, and when it expires."""
+
+    token: str
+    expires: float
+
+
+class AddressRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/addresses`` (mutual TLS): an address on a segment for this host; the same one each time it asks."""
+
+    segment: str
+
+
+class AddressLease(Struct, frozen=True, kw_only=True):
+    """``address`` with its prefix length (``10.77.0.5/24``), and the MAC that goes with it; held for ``lease`` seconds
+    after the host was last there."""
+
+    segment: str
+    address: str
+    mac: str
+    lease: float
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not 2xx: one line that a user can act on; ``code``: a word for programs."""
+
+    error: str
+    code: str = ""

@@ -1,0 +1,46 @@
+"""Any kind of configuration is read in the same way; tests/test_config.py goes through the errors with the proxy's."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+
+import pytest
+from msgspec import Struct
+
+from control.errors import ConfigError
+from control.reading import files
+from control.reading.yamlmap import Document, Path
+
+
+class Cup(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    volume: int
+    handle: bool = True
+
+
+def check(cup: Cup, document: Document, unknown: set[Path]) -> None:
+    if cup.volume == 13:
+        document.problem(("volume",), "found 13; allowed: another number")
+
+
+def test_a_file_becomes_an_object(tmp_path: FilePath) -> None:
+    (tmp_path / "cup.yaml").write_text("volume: 3\n")
+    assert files.load(tmp_path / "cup.yaml", Cup, check, "volume") == Cup(volume=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cup:1: found an empty file; allowed: a mapping with at least volume"),
+        ("volume: 13\n", "cup:1: volume: found 13; allowed: another number"),
+        ("volume: 3\ncolour: red\n", "cup:2: colour: unknown key"),
+    ],
+)
+def test_problems_are_said_with_their_place(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        files.parse(text, "cup", Cup, check, "volume")
+    assert [problem[: len(said)] for problem in caught.value.problems] == [said]
+
+
+def test_a_missing_file(tmp_path: FilePath) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        files.load(tmp_path / "none", Cup, check, "volume")
