@@ -18,7 +18,9 @@ import structlog
 import trio
 
 from control.reading.addresses import ADMIN_SOCKET
-from proxy.config import Config, Limits
+from proxy.config import Config, Limits, Peer
+from proxy.difference import Difference, between
+from proxy.errors import NotApplied, StartError
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
@@ -30,6 +32,7 @@ from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
 from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.pool import Pool
+from proxy.pool.pools import Pools
 from proxy.pool.record import Recorder
 from proxy.pool.ttl import Terms
 from proxy.pool.usage import HANDSHAKE, Usage
@@ -40,6 +43,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
 from proxy.routing.allow import Allowed
 from proxy.routing.table import Table
+from proxy.telemetry import logs
 from proxy.telemetry.admin import serve_admin
 from proxy.view import ProxyView
 
@@ -54,35 +58,17 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.keyring = Keyring.from_config(config)
-        self.pump = Pump(_budget(config.limits), config.pump.busy_poll_us / 1e6)
+        self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.tally = Tally(trace=config.log.level == "debug")
         allowed = Allowed.from_services(config.services)
         self.inbound = Inbound(config, allowed, self.connector, self.tally)
         table = Table.from_config(config)
-        needed = {peer for name in config.upstreams for peer in table.find(name).peers}
-        settings, shared = config.pool, Gaps(SHARED_MEMORY)
-        terms = Terms(
-            HANDSHAKE, settings.idle_price / 3600, settings.idle_min, settings.idle_max, settings.open_ahead
-        )
-        self.recorder = Recorder(settings.record, settings.record_limit) if settings.record else None
-        self.pools = {
-            name: Pool(
-                config,
-                name,
-                peer,
-                pump=self.pump,
-                needed=name in needed,
-                hello=self.hello,
-                calls=self.inbound,
-                backoff=Backoff(random.random),
-                credentials=self.credentials,
-                usage=Usage(shared, terms),
-                recorder=self.recorder,
-            )
-            for name, peer in config.peers.items()
-        }
+        self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
+        self._gaps = Gaps(SHARED_MEMORY)
+        self.pools = Pools(self._pool, self._forget, self.pump.settle)
+        self.pools.adopt(config, config.peers, _needed(config, table), False)
         self.outbound = Outbound(
             config,
             pump=self.pump,
@@ -95,6 +81,67 @@ class Agent:
         )
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
         self._instance = new_id()
+
+    def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
+        return Pool(
+            self.config,
+            name,
+            peer,
+            pump=self.pump,
+            needed=needed,
+            hello=self.hello,
+            calls=self.inbound,
+            backoff=Backoff(random.random),
+            credentials=self.credentials,
+            usage=Usage(self._gaps, _terms(self.config)),
+            recorder=self.recorder,
+        )
+
+    def _forget(self, peer: str) -> None:
+        self.inbound.forget(peer)
+        self.pump.budget.forget(peer)
+
+    def apply(self, config: Config) -> Difference:
+        """Make the running proxy equal to this configuration, whole or not at all. Returns what that changed.
+
+        It happens at once, within this call: nobody sees half of it, and two calls cannot meet. Streams that are open
+        go on, whatever has become of their service, upstream or peer; the links of a removed peer end with their last
+        stream, at the latest after ``limits.stop_timeout``. What holds for links (settings of `links` and `limits`)
+        holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
+
+        Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
+        (`difference.FIXED`), or if a new socket cannot be had.
+        """
+        difference = between(self.config, config)
+        if problems := difference.fixed:
+            raise NotApplied(problems)
+        if not difference:
+            self.config = self.view.config = config
+            return difference
+        with ExitStack() as undo:
+            try:
+                sockets = self.outbound.prepare(config, undo)
+            except StartError as error:
+                raise NotApplied([str(error)]) from error
+            undo.pop_all()
+        # Nothing from here on can fail.
+        self.config = self.view.config = config
+        if difference.settings:
+            self._adopt_settings(config)
+        table = Table.from_config(config)
+        allowed = Allowed.from_services(config.services) if difference.services else self.outbound.allowed
+        self.inbound.adopt(config, allowed)
+        self.pools.adopt(config, difference.peers, _needed(config, table), difference.settings)
+        self.outbound.adopt(config, table, allowed, sockets)
+        return difference
+
+    def _adopt_settings(self, config: Config) -> None:
+        logs.set_level(config.log.level)
+        self.tally.trace = config.log.level == "debug"
+        self.pump.busy_poll = config.pump.busy_poll_us / 1e6
+        self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
+        for pool in self.pools.everywhere:
+            pool.usage.adopt(_terms(config))
 
     def hello(self, peer: str, session: str) -> Hello:
         """This host's HELLO to a peer."""
@@ -148,14 +195,13 @@ class Agent:
                 else:
                     nursery.start_soon(self.keyring.watch)
                 async with trio.open_nursery() as links:
-                    for pool in self.pools.values():
-                        await links.start(pool.run)
+                    await links.start(self.pools.run)
                     await links.start(
                         partial(
                             accept.serve,
                             listeners,
                             own=config.host,
-                            patience=config.links.dial_timeout,
+                            patience=lambda: self.config.links.dial_timeout,
                             find=self.pools.get,
                             hello=self.hello,
                             attend=_attend,
@@ -179,7 +225,7 @@ class Agent:
     async def _until_told_to_stop(self, signals: AsyncIterator[int]) -> None:
         await anext(signals)
         self.outbound.stop_listening()
-        for pool in self.pools.values():
+        for pool in self.pools.everywhere:
             pool.drain()
         log.info(
             "proxy stopping",
@@ -193,8 +239,19 @@ class Agent:
                 waiting.cancel()
 
 
-def _budget(limits: Limits) -> Budget:
-    return Budget(limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer)
+def _memory(limits: Limits) -> tuple[int, int]:
+    """Bytes in all, and for each peer."""
+    return limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer
+
+
+def _terms(config: Config) -> Terms:
+    pool = config.pool
+    return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
+
+
+def _needed(config: Config, table: Table) -> set[str]:
+    """The peers that upstreams of this host use."""
+    return {peer for name in config.upstreams for peer in table.find(name).peers}
 
 
 async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -20,6 +20,18 @@ __all__ = [
 ]
 
 
+class NotApplied(HostlaneError):
+    """A running proxy cannot take a configuration over; it goes on with the one that it has.
+
+    Attributes:
+        problems: one line each.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
 class NetError(HostlaneError):
     """The kernel, a device or another program refused something about network interfaces, or they are not as wanted."""
 

@@ -14,6 +14,7 @@ from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.pool import Pool
+from proxy.pool.pools import Pools
 from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
@@ -22,18 +23,22 @@ from proxy.pump.tally import Tally
 
 
 class ProxyView:
-    """See the module's text. Reads only; holds nothing of its own but the time of its making."""
+    """See the module's text. Reads only; holds nothing of its own but the time of its making.
+
+    Attributes:
+        config: the one that the proxy runs with, which its owner keeps up to date.
+    """
 
     def __init__(
-        self, config: Config, pump: Pump, pools: dict[str, Pool], inbound: Inbound, outbound: Outbound, tally: Tally
+        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, outbound: Outbound, tally: Tally
     ) -> None:
-        self._config, self._pump, self._pools = config, pump, pools
+        self.config, self._pump, self._pools = config, pump, pools
         self._inbound, self._outbound, self._tally = inbound, outbound, tally
         self._since = monotonic()
 
     def status(self) -> Status:
         """``GET /status``."""
-        config, links = self._config, [link for pool in self._pools.values() for link in pool.links]
+        config, links = self.config, self._links
         return Status(
             host=config.host,
             pid=os.getpid(),
@@ -47,7 +52,7 @@ class ProxyView:
             streams_opened=self._tally.opened,
             streams_refused=self._tally.failed,
             refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
-            handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.values()),
+            handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[
@@ -63,21 +68,20 @@ class ProxyView:
 
     def _upstream(self, name: str) -> UpstreamStatus:
         route = self._outbound.table.find(name)
-        offered_by = [self._config.host] * route.local + list(route.peers)
-        return UpstreamStatus(service=name, listen=str(self._config.upstreams[name].listen), offered_by=offered_by)
+        offered_by = [self.config.host] * route.local + list(route.peers)
+        return UpstreamStatus(service=name, listen=str(self.config.upstreams[name].listen), offered_by=offered_by)
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
-        return [_link(link, pool) for pool in self._pools.values() for link in pool.links]
+        return [_link(link, pool) for pool in self._pools.everywhere for link in pool.links]
+
+    @property
+    def _links(self) -> list[Link]:
+        return [link for pool in self._pools.everywhere for link in pool.links]
 
     def streams(self) -> list[StreamInfo]:
         """``GET /streams``."""
-        carried = [
-            _lane(lane)
-            for pool in self._pools.values()
-            for link in pool.links
-            for lane in link.session.streams.values()
-        ]
+        carried = [_lane(lane) for link in self._links for lane in link.session.streams.values()]
         return (
             carried
             + [_spliced(call) for call in self._outbound.splices.values()]

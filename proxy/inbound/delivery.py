@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from control.messages import StreamDirection
 from control.reading.addresses import TcpAddress
@@ -32,10 +32,21 @@ class Inbound:
         self.services = config.services
         self.allowed = allowed
         self.connector = connector
-        self.open = dict.fromkeys(config.services, 0)
+        self.open = Counter[str]()
         self.tally = tally
-        rate = self._rate = config.limits.opens_per_second
-        self._opens = defaultdict[str, Bucket](lambda: Bucket(rate, rate))
+        self._rate = config.limits.opens_per_second
+        self._opens = defaultdict[str, Bucket](lambda: Bucket(self._rate, self._rate))
+
+    def adopt(self, config: Config, allowed: Allowed) -> None:
+        """Take another configuration over, for calls to come. Raises nothing."""
+        self.services, self.allowed = config.services, allowed
+        if self._rate != config.limits.opens_per_second:
+            self._rate = config.limits.opens_per_second
+            self._opens.clear()
+
+    def forget(self, peer: str) -> None:
+        """The peer is none any more."""
+        self._opens.pop(peer, None)
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
@@ -101,6 +112,8 @@ class Delivery:
         inbound = self._inbound
         if self._offered is not None:
             inbound.open[self.service] -= 1
+            if not inbound.open[self.service]:
+                del inbound.open[self.service]
         if self._attempt is not None:
             self._attempt.cancel()
         if inbound.tally.end(reason):

@@ -54,7 +54,7 @@ async def serve(
     listeners: list[trio.SocketListener],
     *,
     own: str,
-    patience: float,
+    patience: Callable[[], float],
     find: Callable[[str], Home | None],
     hello: Callable[[str, str], Hello],
     attend: Callable[[Home, Shaken], Awaitable[None]],
@@ -64,7 +64,7 @@ async def serve(
     """Accept links until cancelled; the listeners are closed then.
 
     Args:
-        patience: seconds for a handshake.
+        patience: seconds for a handshake, asked for each.
         find: the pool of a peer by name, None for a stranger.
         hello: makes this host's answer from (peer, session id).
         attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
@@ -82,14 +82,14 @@ async def serve(
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
             with slots.take(remote):
-                with trio.move_on_after(patience):
+                with trio.move_on_after(patience()):
                     accepted = await _shake(stream, own, find, hello)
             if accepted is not None:
                 await attend(*accepted)
         except HandshakeError as error:
             if lines.take(trio.current_time()):
                 log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))
-            with trio.move_on_after(patience):
+            with trio.move_on_after(patience()):
                 await refuse(stream, error.reason)
         except OSError as error:
             if lines.take(trio.current_time()):

@@ -155,6 +155,19 @@ class Call:
         self._stop_waiting()
         self._try_peers()
 
+    def rerouted(self) -> None:
+        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have."""
+        if self._deadline is None:
+            return
+        for pool in self._untried:
+            pool.leave(self)
+        self._untried = self._outbound.endpoints(self.service)[1]
+        if not self._untried or any(pool.up for pool in self._untried):
+            self.link_up()
+        elif not self._wait_for_link():
+            self._stop_waiting()
+            self._fail(CloseReason.OVERLOADED)
+
     def ready(self, mask: int) -> None:
         """The caller of a refused call hung up while the call waits: what it said may still find a reader (Watcher)."""
 

@@ -54,10 +54,32 @@ class BoundUnixSocket:
         socket: non-blocking, close-on-exec, listening. Whoever accepts on it stops before `close`.
     """
 
-    def __init__(self, path: str, listener: socket.socket, cleanup: ExitStack) -> None:
+    def __init__(
+        self, path: str, listener: socket.socket, place: Place, born: os.stat_result, cleanup: ExitStack
+    ) -> None:
         self.path = path
         self.socket = listener
+        self._place, self._born = place, born
         self._cleanup = cleanup
+
+    def give(self, *, mode: int, owner: int | str | None, group: int | str | None) -> None:
+        """Change who may connect; arguments as those of `bind_unix`. Raises StartError; some of it may be done then."""
+        place = self._place
+        try:
+            uid, gid = _ids(owner, group)
+            with explained(f"opening {self.path}"):
+                file = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
+            try:
+                if not os.path.samestat(os.fstat(file), self._born):
+                    raise Obstacle("another file has taken the path; remove it and restart the proxy")
+                # None: as the socket was made, which need not be as it is by now.
+                uid = self._born.st_uid if uid == _UNCHANGED else uid
+                gid = self._born.st_gid if gid == _UNCHANGED else gid
+                _give(file, mode, uid, gid)
+            finally:
+                os.close(file)
+        except Obstacle as obstacle:
+            raise StartError(f"cannot change unix:{self.path}: {obstacle}") from obstacle.__cause__
 
     def close(self) -> None:
         """Remove the file unless it is no longer ours, close the socket, let go of the path. May be called again.
@@ -93,14 +115,18 @@ def bind_unix(
     """
     try:
         directory, name = split(path)
-        uid = _number("user", owner, lambda name: pwd.getpwnam(name).pw_uid)
-        gid = _number("group", group, lambda name: grp.getgrnam(name).gr_gid)
+        uid, gid = _ids(owner, group)
         with ExitStack() as cleanup:
             place = _open(directory, name, cleanup)
-            listener = _listen(place, mode, uid, gid, backlog, cleanup)
-            return BoundUnixSocket(path, listener, cleanup.pop_all())
+            listener, born = _listen(place, mode, uid, gid, backlog, cleanup)
+            return BoundUnixSocket(path, listener, place, born, cleanup.pop_all())
     except Obstacle as obstacle:
         raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
+
+
+def _ids(owner: int | str | None, group: int | str | None) -> tuple[int, int]:
+    uid = _number("user", owner, lambda name: pwd.getpwnam(name).pw_uid)
+    return uid, _number("group", group, lambda name: grp.getgrnam(name).gr_gid)
 
 
 def _number(kind: str, value: int | str | None, look_up: Callable[[str], int]) -> int:
@@ -152,22 +178,26 @@ def _make_directory(path: str) -> None:
             os.close(fd)
 
 
-def _listen(place: Place, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack) -> socket.socket:
+def _listen(
+    place: Place, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack
+) -> tuple[socket.socket, os.stat_result]:
+    """The listening socket, and its file as it was made."""
     with explained("opening a socket"):
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     cleanup.callback(listener.close)
     listener.setblocking(False)
     file = _bind(place, listener)
     try:
+        born = os.fstat(file)
         for name in (place.temporary, place.name):
-            cleanup.callback(remove, place.fd, name, os.fstat(file))
+            cleanup.callback(remove, place.fd, name, born)
         _give(file, mode, uid, gid)
     finally:
         os.close(file)
     with explained("putting the socket in place"):
         listener.listen(backlog)
         _publish(place)
-    return listener
+    return listener, born
 
 
 def _bind(place: Place, listener: socket.socket) -> int:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 
-from control.reading.addresses import TcpAddress, UnixAddress
+from control.reading.addresses import Address, TcpAddress
 from proxy.config import Config, Limits, Service, Upstream
-from proxy.errors import CloseReason, StartError
+from proxy.errors import CloseReason
 from proxy.outbound.call import Call
-from proxy.outbound.unixsock import bind_unix
+from proxy.outbound.sockets import Opened, Sockets
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
-from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
-from proxy.pump.options import prepare_local
 from proxy.pump.splice import Splice
 from proxy.pump.tally import Tally
 from proxy.routing.allow import Allowed
 from proxy.routing.balance import order
 from proxy.routing.table import Route, Table
 
-BACKLOG = 4096
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Outbound:
     """Owns the upstreams' listening sockets, from `listen` to `close`.
+
+    Args:
+        pools: those of the peers, by name; as they are at each moment.
 
     Attributes:
         calls: those that have not ended; splices: those of them that stay on this host.
@@ -42,7 +42,7 @@ class Outbound:
         pump: Pump,
         deadlines: Deadlines,
         connector: Connector,
-        pools: dict[str, Pool],
+        pools: Mapping[str, Pool],
         table: Table,
         allowed: Allowed,
         tally: Tally,
@@ -54,9 +54,9 @@ class Outbound:
         self.table = table
         self.allowed = allowed
         self._config = config
+        self._pools = pools
         self._endpoints = {name: _endpoints(config, table.find(name), pools) for name in config.upstreams}
-        self._sockets = ExitStack()
-        self._listeners: list[Listener] = []
+        self._sockets = Sockets()
 
     @property
     def host(self) -> str:
@@ -81,23 +81,34 @@ class Outbound:
 
     def listen(self) -> None:
         """Listen for every upstream. Raises StartError; what was opened before is closed then."""
-        with ExitStack() as sockets:
-            bound = [(name, self._bind(name, sockets)) for name in self._config.upstreams]
-            self._sockets = sockets.pop_all()
-        for name, sock in bound:
-            listen = self._config.upstreams[name].listen
-            tcp = isinstance(listen, TcpAddress)
-            self._listeners.append(
-                Listener(self.pump, self.deadlines, sock, str(listen), partial(self._accepted, name, tcp))
-            )
+        with ExitStack() as undo:
+            wanted = self.prepare(self._config, undo)
+            undo.pop_all()
+        self._listen(wanted)
 
-    def _bind(self, name: str, sockets: ExitStack) -> socket.socket:
-        upstream = self._config.upstreams[name]
-        if isinstance(upstream.listen, UnixAddress):
-            bound = bind_unix(upstream.listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
-            sockets.callback(bound.close)
-            return bound.socket
-        return sockets.enter_context(_bind_tcp(name, upstream.listen))
+    def prepare(self, config: Config, undo: ExitStack) -> dict[Address, Opened]:
+        """See `Sockets.prepare`; `adopt` follows, or `undo`."""
+        return self._sockets.prepare(config.upstreams, undo)
+
+    def adopt(self, config: Config, table: Table, allowed: Allowed, sockets: dict[Address, Opened]) -> None:
+        """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
+        that are carried go on; those that wait for a link look where they may go now. Raises nothing.
+        """
+        before = self._endpoints
+        self._config, self.table, self.allowed = config, table, allowed
+        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
+        self._listen(sockets)
+        moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints)[1] != endpoints[1]}
+        if moved:
+            for call in [call for call in self.calls if call.service in moved]:
+                call.rerouted()
+        self.pump.settle()
+
+    def _listen(self, sockets: dict[Address, Opened]) -> None:
+        self._sockets.replace(sockets)
+        for name, upstream in self._config.upstreams.items():
+            accepted = partial(self._accepted, name, isinstance(upstream.listen, TcpAddress))
+            sockets[upstream.listen].listen(self.pump, self.deadlines, accepted)
 
     def _accepted(self, service: str, tcp: bool, sock: socket.socket) -> None:
         call = Call(self, service, sock, tcp)
@@ -119,10 +130,7 @@ class Outbound:
 
     def stop_listening(self) -> None:
         """Accept no more calls; what is open goes on. Idempotent."""
-        for listener in self._listeners:
-            listener.stop()
-        self._listeners.clear()
-        self._sockets.close()
+        self._sockets.replace({})
 
     def close(self) -> None:
         """End every call that no link carries (those end with their links). Idempotent."""
@@ -134,22 +142,6 @@ class Outbound:
         self.pump.settle()
 
 
-def _endpoints(config: Config, route: Route, pools: dict[str, Pool]) -> tuple[Service | None, list[Pool]]:
+def _endpoints(config: Config, route: Route, pools: Mapping[str, Pool]) -> tuple[Service | None, list[Pool]]:
     local = config.services.get(route.service) if route.local else None
     return local, [pools[peer] for peer in route.peers]
-
-
-def _bind_tcp(name: str, address: TcpAddress) -> socket.socket:
-    sock = socket.socket(
-        socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
-    )
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        prepare_local(sock)  # Linux hands these options to the accepted sockets
-        sock.bind((address.host, address.port))
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise StartError(f"upstreams.{name}.listen: {address}: {why}") from None
-    return sock

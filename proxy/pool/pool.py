@@ -97,7 +97,20 @@ class Pool:
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
         self._draining = False
+        self._dial_scope = trio.CancelScope()
         self._changed = trio.Event()
+
+    def adopt(self, config: Config, peer: Peer, needed: bool) -> None:
+        """Take another configuration over. Links that are up stay as they are; the next dial goes to the new address,
+        at once if one to the old address is under way or was to follow. Raises nothing.
+        """
+        moved = peer.address != self.peer.address
+        self._config, self.peer, self._needed = config, peer, needed
+        if moved:
+            self.retry_at = self.last_error = None
+            self._backoff.reset()
+            self._dial_scope.cancel()
+        self._changed.set()
 
     # Streams
 
@@ -203,7 +216,8 @@ class Pool:
                     with trio.CancelScope(deadline=until):
                         await self._changed.wait()
                 elif self.retry_at is not None and trio.current_time() < self.retry_at:
-                    await trio.sleep_until(self.retry_at)
+                    with trio.CancelScope(deadline=self.retry_at):
+                        await self._changed.wait()
                 else:
                     await self._dial(nursery)
 
@@ -253,11 +267,11 @@ class Pool:
         ahead = self.usage.wanted(trio.current_time()).ahead and not self._waiters
         began = trio.current_time()
         self.dials += 1
-        seconds = self._config.links.dial_timeout
+        seconds, peer = self._config.links.dial_timeout, self.peer
         try:
-            with trio.fail_after(seconds):
+            with trio.fail_after(seconds) as self._dial_scope:
                 shaken = await dial(
-                    self.peer.address,
+                    peer.address,
                     source=None if _is_wildcard(listen) else listen,
                     hello=hello,
                     credentials=self._credentials(),
@@ -265,7 +279,8 @@ class Pool:
             self.usage.dialled(trio.current_time() - began)
             link = self._join(shaken.sock, shaken, True, ahead and not self._waiters)
         except trio.TooSlowError:
-            self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
+            if peer.address == self.peer.address and not self._draining:
+                self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
             self._failed(error)
         else:
@@ -294,10 +309,16 @@ class Pool:
         return None if welcome else CloseReason.DUPLICATE
 
     def drain(self) -> None:
-        """Take no new streams and no new links; streams that are open go on."""
+        """Take no new streams and no new links; streams that are open go on, and each link ends with its last one."""
         self._draining = True
+        self._dial_scope.cancel()
         for link in self.links:
             link.drain()
+
+    def revive(self) -> None:
+        """Take new streams and new links again after `drain`; links that are leaving still leave."""
+        self._draining = False
+        self._changed.set()
 
     async def attend(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> None:
         """Put a link to use and look after it until it ends. Takes `sock` over. Cancelled, it ends the link as
@@ -349,6 +370,8 @@ class Pool:
             remote=link.remote_address,
         )
         link.start(shaken.leftover)
+        if self._draining:  # a dial that was under way when it began
+            link.drain()
         self._serve_waiters(dialled)
         return link
 

@@ -63,6 +63,11 @@ class Usage:
         """What plans rest on: the configuration's, with the handshake as it was measured."""
         return self._terms
 
+    def adopt(self, terms: Terms) -> None:
+        """Go by other terms of a configuration from now on."""
+        self._terms = terms._replace(handshake=self._terms.handshake)
+        self.plan = None
+
     def dialled(self, seconds: float) -> None:
         """A handshake that succeeded took so long."""
         known = self._terms.handshake

@@ -39,6 +39,11 @@ class Budget:
             account = self.accounts[peer] = Account(self)
         return account
 
+    def forget(self, peer: str) -> None:
+        """The peer is none any more; bytes that are still to be given back stay accounted for."""
+        if peer in self.accounts and not self.accounts[peer].used:
+            del self.accounts[peer]
+
 
 class Account:
     """A peer's part of the budget: what is taken here is taken there as well."""

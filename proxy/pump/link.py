@@ -274,9 +274,10 @@ class Link:
         self.pump.settle()
 
     def drain(self) -> None:
-        """Tell the peer to open no more streams here; open none either."""
+        """Tell the peer to open no more streams here; open none either, and end when the last one has, as STOPPED."""
         self.session.going_away = True
         self.session.goaway(CloseReason.DRAINING)
+        self._ask_whether_it_knows()
         self.pump.settle()
 
     def retire(self) -> None:
@@ -284,14 +285,20 @@ class Link:
         is open (SPEC.md, section 7).
         """
         self.retiring = self.session.going_away = True
-        self._retired_at = monotonic_ns()
         self.session.goaway(CloseReason.IDLE)
-        self.ping()
+        self._ask_whether_it_knows()
+        self.pump.settle()
+
+    def _ask_whether_it_knows(self) -> None:
+        self._retired_at = monotonic_ns()
+        self._guarded(lambda: self.session.ping(self._retired_at))
 
     def _end_if_retired(self) -> None:
-        """The peer's answer to a ping behind the GOAWAY came behind every OPEN that crossed it."""
+        """The peer's answer to a ping behind the GOAWAY came behind every OPEN that crossed it; its answer to one
+        behind the last stream's end, behind everything that was to be said of that.
+        """
         if 0 < self._retired_at <= self._known_at and not self.session.streams:
-            self.doom(CloseReason.IDLE)
+            self.doom(CloseReason.IDLE if self.retiring else CloseReason.STOPPED)
 
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
@@ -334,7 +341,8 @@ class Link:
         self._usage.stream_ended(stream)
         if not self.session.streams:
             self.idle_since = monotonic()
-            self._end_if_retired()
+            if self._retired_at:
+                self._ask_whether_it_knows()
 
     def on_call(self, stream: Lane, call: Open) -> None:
         """Exception barrier of a stream: a bug in delivering one refuses that one."""

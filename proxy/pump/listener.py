@@ -28,6 +28,8 @@ class Listener:
 
     Args:
         listen: the configured address, for logs.
+
+    Attributes:
         accepted: gets each new connection, non-blocking, and owns it.
     """
 
@@ -42,7 +44,7 @@ class Listener:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
         self._listen = listen
-        self._accepted = accepted
+        self.accepted = accepted
         self._watching = True
         pump.watch(sock, self, EPOLLIN)
 
@@ -58,7 +60,7 @@ class Listener:
                     return self._pause(error)
                 continue  # the caller has gone already (ECONNABORTED)
             sock.setblocking(False)
-            self._accepted(sock)
+            self.accepted(sock)
             self._pump.worked()
 
     def crashed(self) -> None:

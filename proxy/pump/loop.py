@@ -84,7 +84,7 @@ class Pump:
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
         self._closing: list[socket.socket] = []
-        self._busy_poll = busy_poll
+        self.busy_poll = busy_poll
         self._work, self._send_after = 0, SEND_FIRST
         self._epoll = select.epoll()
 
@@ -113,7 +113,7 @@ class Pump:
         while True:
             if self._again:
                 events = poll(0, MAX_EVENTS)
-            elif not (events := (self._spin() if self._busy_poll else None) or poll(LINGER, MAX_EVENTS)):
+            elif not (events := (self._spin() if self.busy_poll else None) or poll(LINGER, MAX_EVENTS)):
                 return
             again, self._again = self._again, []
             rest: list[tuple[int, int]] = []
@@ -135,7 +135,7 @@ class Pump:
                 return
 
     def _spin(self) -> list[tuple[int, int]]:
-        poll, stop = self._epoll.poll, perf_counter() + self._busy_poll
+        poll, stop = self._epoll.poll, perf_counter() + self.busy_poll
         while not (events := poll(0, MAX_EVENTS)):
             if perf_counter() > stop:
                 break

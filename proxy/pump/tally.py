@@ -25,7 +25,7 @@ class Tally:
 
     Args:
         trace: whether streams that did not fail are logged (at debug level). Asked here and not in the logger, because
-            a line costs as much as a message.
+            a line costs as much as a message. May be set later, too.
 
     Attributes:
         open: streams now; opened: streams ever.
@@ -35,7 +35,7 @@ class Tally:
     def __init__(self, trace: bool = False) -> None:
         self.open = self.opened = 0
         self.failures: dict[CloseReason, int] = {}
-        self._trace = trace
+        self.trace = trace
         self._lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._unsaid = 0
         self._idle = trio.Event()
@@ -56,7 +56,7 @@ class Tally:
         if not self.open:
             self._idle.set()
         if reason in _EXPECTED:
-            return self._trace
+            return self.trace
         self.failures[reason] = self.failures.get(reason, 0) + 1
         if self._lines.take(monotonic()):
             return True

@@ -27,14 +27,14 @@ class Table:
     @classmethod
     def from_config(cls, config: Config) -> Table:
         """The table of a static mesh: what `peers` and `services` say."""
-        names = set(config.upstreams) | set(config.services)
-        return cls({name: _route(config, name) for name in sorted(names)})
+        offers: dict[str, list[str]] = {name: [] for name in sorted({*config.upstreams, *config.services})}
+        for peer, offered in config.peers.items():
+            # Its services may be many, and few of them called from here.
+            for service in offered.services:
+                if service in offers and offers[service][-1:] != [peer]:
+                    offers[service].append(peer)
+        return cls({name: Route(name, name in config.services, tuple(peers)) for name, peers in offers.items()})
 
     def find(self, service: str) -> Route:
         """The route to a service; one without hosts if nobody offers it."""
         return self.routes.get(service) or Route(service, False, ())
-
-
-def _route(config: Config, service: str) -> Route:
-    peers = tuple(name for name, peer in config.peers.items() if service in peer.services)
-    return Route(service, service in config.services, peers)

@@ -36,11 +36,29 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
     renderers = _renderers("console" if style == "auto" and sink.terminal else style, colours=sink.terminal)
     structlog.configure(
         processors=[*shared, *renderers],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=_Logger,
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=True,
     )
-    _take_over_stdlib(sink, LEVELS[level], shared, renderers)
+    _take_over_stdlib(sink, shared, renderers)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Drop what is below this level from now on, also in loggers that are in use."""
+    # A filter is a class whose methods below the level do nothing; those of the class in use are exchanged.
+    wanted = structlog.make_filtering_bound_logger(LEVELS[level])
+    for name, method in vars(wanted).items():
+        if not name.startswith("__"):
+            setattr(_Logger, name, method)
+    root = logging.getLogger()
+    if any(isinstance(handler, _Handler) for handler in root.handlers):
+        # Libraries tell at info level what only their authors want to know.
+        root.setLevel(max(LEVELS[level], logging.WARNING))
+
+
+class _Logger(structlog.BoundLoggerBase):
+    """What loggers are; `set_level` gives it its methods."""
 
 
 class LineSink:
@@ -108,10 +126,9 @@ def _event_first(logger: Any, method: str, event: EventDict) -> EventDict:
     return {**first, **event}
 
 
-def _take_over_stdlib(sink: LineSink, level: int, shared: Sequence[Processor], renderers: Sequence[Processor]) -> None:
+def _take_over_stdlib(sink: LineSink, shared: Sequence[Processor], renderers: Sequence[Processor]) -> None:
     handler = _Handler(sink)
     processors = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers]
     before = [structlog.stdlib.add_logger_name, *shared]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=processors, foreign_pre_chain=before))
-    # Libraries tell at info level what only their authors want to know.
-    logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], force=True)

@@ -58,7 +58,7 @@ async def serving(peer: Peer, patience: float = 30) -> AsyncIterator[TcpAddress]
             await accept.serve(
                 listeners,
                 own="host-b",
-                patience=patience,
+                patience=lambda: patience,
                 find={"host-a": peer}.get,
                 hello=lambda name, session: hello("host-b", name, session),
                 attend=attend,

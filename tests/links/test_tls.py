@@ -68,7 +68,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
             accept.serve,
             listeners,
             own="host-b",
-            patience=30,
+            patience=lambda: 30,
             find={"host-a": Home()}.get,
             hello=lambda name, session: hello("host-b", name, session),
             attend=attend,

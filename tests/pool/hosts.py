@@ -248,7 +248,7 @@ async def two_hosts(
                     accept.serve,
                     each,
                     own=own,
-                    patience=30,
+                    patience=lambda: 30,
                     find={home.name: home}.get,
                     hello=partial(hello, own, 65535),
                     attend=attend,

@@ -133,3 +133,13 @@ def test_a_service_that_is_seldom_heavy_is_not_bulk() -> None:
     for _ in range(10):
         found.moved("mixed", 100, 0.1, 1.0)
     assert not found.bulk("mixed", 1.0)
+
+
+def test_other_terms_keep_the_measured_handshake_and_make_another_plan() -> None:
+    found = usage()
+    found.dialled(0.5)
+    used(found, 1.0)
+    before = found.told(2.0)[0]
+    found.adopt(TERMS._replace(low=77.0, high=77.0))
+    assert found.terms.handshake == 0.5
+    assert found.told(2.0)[0] == 77.0 != before

@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from proxy.agent import Agent
-from proxy.config import parse
+from proxy.config import Config, parse
 from proxy.demo.certificates import Authority
 from tests.pump.rig import End, Kind
 from tests.tools.sockets import PATIENCE, open_fds
@@ -79,6 +79,11 @@ class Mesh:
 
     def agent(self, host: str, sections: Mapping[str, Any]) -> Agent:
         """A proxy, not running yet."""
+        self.agents[host] = Agent(self.config(host, sections))
+        return self.agents[host]
+
+    def config(self, host: str, sections: Mapping[str, Any]) -> Config:
+        """The configuration of a host, with these sections."""
         config: dict[str, Any] = {
             "host": host,
             "run_dir": str(self.folder / host),
@@ -86,8 +91,7 @@ class Mesh:
         }
         for name, section in sections.items():
             config[name] = {**config.get(name, {}), **section}
-        self.agents[host] = Agent(parse(json.dumps(config), f"{host}.yaml"))
-        return self.agents[host]
+        return parse(json.dumps(config), f"{host}.yaml")
 
     def _security(self, host: str) -> dict[str, Any]:
         if self._authority is None:
@@ -188,7 +192,7 @@ async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
 
 def close_leftovers(agent: Agent) -> None:
     """So that a test that finds some does not spoil the next."""
-    agent.outbound._sockets.close()
+    agent.outbound._sockets.replace({})
     agent.pump._epoll.close()  # of one that never ran
     for watcher in agent.pump._watchers.values():
         if isinstance(sock := getattr(watcher, "sock", None), socket.socket):

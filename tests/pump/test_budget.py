@@ -50,3 +50,15 @@ def test_all_links_of_a_peer_share_one_account() -> None:
     budget = Budget(100)
     assert budget.account("host-b") is budget.account("host-b")
     assert budget.account("host-b").take(100), "without a share of its own: all of it"
+
+
+def test_the_account_of_a_peer_that_is_none_any_more() -> None:
+    budget = Budget(100)
+    account = budget.account("b")
+    account.take(10)
+    budget.forget("b")
+    assert budget.accounts == {"b": account}, "its bytes are still to be given back"
+    account.give(10)
+    budget.forget("b")
+    budget.forget("b")
+    assert (budget.accounts, budget.used) == ({}, 0)

@@ -6,9 +6,11 @@ import dataclasses
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from proxy.config import Config, parse
+from control.reading.addresses import TcpAddress
+from proxy.config import Config, Peer, parse
 from proxy.routing.table import Route, Table
 
 
@@ -48,3 +50,10 @@ def test_is_immutable() -> None:
         Table().routes = {}  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         Route("a", True, ()).local = False  # type: ignore[misc]
+
+
+def test_a_peer_that_names_a_service_twice_offers_it_once() -> None:
+    """No file says so; a map that somebody else made might."""
+    twice = Peer(address=TcpAddress("127.0.0.2", 1), services=("web", "web"))
+    found = msgspec.structs.replace(config(services={"web": {"deliver": "unix:/x"}}), peers={"host-b": twice})
+    assert Table.from_config(found).find("web").peers == ("host-b",)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAYERS: list[set[str]] = [
     # The lowest: the modules in proxy/ itself that hold no state and know nothing of the rest.
     {
-        "errors", "config", "configcheck", "configinterfaces", "interfacecheck", "netvalues",
+        "errors", "config", "configcheck", "configinterfaces", "difference", "interfacecheck", "netvalues",
     },
     {"netdev"},
     {"mux"},
@@ -43,6 +43,7 @@ SHARED = (
 plane say to each other, and the client for that; the root of the errors; how configuration files are read."""
 
 SANS_IO = [
+    "proxy/difference.py",
     "proxy/mux/*.py",
     "proxy/links/handshake.py",
     "proxy/links/slots.py",

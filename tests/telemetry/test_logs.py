@@ -165,3 +165,20 @@ def test_without_stderr() -> None:
         f'{sys.executable} -c "{code}" 2>&-', shell=True, stdout=subprocess.PIPE, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"alive\n")
+
+
+def test_another_level_for_loggers_in_use() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    log = structlog.get_logger()
+    bound = log.bind(peer="b")
+    for level in ("info", "debug", "error", "info"):
+        logs.set_level(level)
+        for each in (log, bound):
+            each.debug("debug", when=level)
+            each.info("info", when=level)
+            each.error("error", when=level)
+    found = [(event["when"], event["event"]) for event in logged(stream)]
+    assert [event for when, event in found if when == "debug"] == ["debug", "info", "error"] * 2
+    assert [event for when, event in found if when == "error"] == ["error"] * 2
+    assert [event for when, event in found if when == "info"] == ["info", "error"] * 4

@@ -1,0 +1,128 @@
+"""The pools of all peers, while peers come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Protocol
+
+import trio
+
+from proxy.config import Config, Peer
+from proxy.errors import CloseReason
+from proxy.pool.pool import Pool
+
+
+class Job(Protocol):
+    """Something that runs beside the others, in the nursery of `Pools.run`."""
+
+    async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
+
+
+class Pools(Mapping[str, Pool]):
+    """By the name of the peer, in the order of the configuration. A peer that was removed keeps its links until their
+    streams are through, out of sight of new calls; if it comes back before that, so does its pool, with all that it has
+    learnt.
+
+    Args:
+        make: a pool, from the peer's name and configuration, and whether an upstream needs it.
+        forget: called with the name when the pool of a removed peer has ended.
+        settle: see `Pump.settle`.
+    """
+
+    def __init__(
+        self, make: Callable[[str, Peer, bool], Pool], forget: Callable[[str], None], settle: Callable[[], None]
+    ) -> None:
+        self._make, self._forget, self._settle = make, forget, settle
+        self._pools: dict[str, Pool] = {}
+        self._leaving: dict[str, tuple[Pool, trio.CancelScope]] = {}
+        self._lives: dict[Pool, trio.CancelScope] = {}
+        self._needed: set[str] = set()
+        self._send, self._receive = trio.open_memory_channel[Job](float("inf"))
+
+    def __getitem__(self, name: str) -> Pool:
+        return self._pools[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    @property
+    def everywhere(self) -> list[Pool]:
+        """All pools, also those of peers that were removed."""
+        return [*self._pools.values(), *(pool for pool, _ in self._leaving.values())]
+
+    def adopt(self, config: Config, names: Collection[str], needed: set[str], settings: bool) -> None:
+        """Take another configuration over. Raises nothing.
+
+        Args:
+            names: the peers that are new, gone or different in it.
+            needed: those that an upstream uses.
+            settings: whether more is different than peers, upstreams and services, so that all pools must know.
+        """
+        changed = {*names, *(needed ^ self._needed), *(self.keys() if settings else ())}
+        self._needed = needed
+        for name in changed:
+            peer = config.peers.get(name)
+            if peer is None:
+                self._remove(name, config.limits.stop_timeout)
+            elif (pool := self._pools.get(name)) is not None:
+                pool.adopt(config, peer, name in needed)
+            else:
+                self._pools[name] = self._returned(config, name, peer) or self._new(name, peer)
+        if names:
+            self._pools = {name: self._pools[name] for name in config.peers}
+
+    def _returned(self, config: Config, name: str, peer: Peer) -> Pool | None:
+        """The pool of a peer that was removed not long ago."""
+        pool, retirement = self._leaving.pop(name, (None, None))
+        if pool is not None and retirement is not None:
+            retirement.cancel()
+            pool.adopt(config, peer, name in self._needed)
+            pool.revive()
+        return pool
+
+    def _new(self, name: str, peer: Peer) -> Pool:
+        pool = self._make(name, peer, name in self._needed)
+        self._send.send_nowait(partial(self._live, pool))
+        return pool
+
+    def _remove(self, name: str, seconds: float) -> None:
+        pool = self._pools.pop(name, None)
+        if pool is not None:
+            pool.drain()
+            scope = trio.CancelScope()
+            self._leaving[name] = pool, scope
+            self._send.send_nowait(partial(self._retire, name, pool, scope, seconds))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the pools, those that come later too, until cancelled; links that they dialled end then."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(self._receive.statistics().current_buffer_used):
+                await nursery.start(self._receive.receive_nowait())
+            task_status.started()
+            async for job in self._receive:
+                await nursery.start(job)
+
+    async def _live(self, pool: Pool, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.CancelScope() as self._lives[pool]:
+            await pool.run(task_status=task_status)
+
+    async def _retire(
+        self, name: str, pool: Pool, scope: trio.CancelScope, seconds: float, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Let the streams of a removed peer finish, for so long; then end the rest. `scope`: the peer came back."""
+        task_status.started()
+        with scope, trio.move_on_after(seconds):
+            for link in tuple(pool.links):
+                await link.ended.wait()
+        if scope.cancel_called:
+            return
+        del self._leaving[name]
+        for link in pool.links:
+            link.doom(CloseReason.STOPPED)
+        self._settle()
+        self._lives.pop(pool).cancel()
+        self._forget(name)

@@ -1,0 +1,174 @@
+"""Peers come and go; their pools with them, some time later."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+
+from control.reading.addresses import TcpAddress
+from proxy.config import Config, Limits, Links, Peer
+from proxy.errors import HandshakeError
+from proxy.mux.frames import Open
+from proxy.pool import pool as pools_module
+from proxy.pool.pool import Pool
+from proxy.pool.pools import Pools
+from proxy.pump.budget import Budget
+from proxy.pump.loop import Pump
+from tests.pool.hosts import Dialling, Record, pool, until
+
+BASE = Config(host="host-a", links=Links(listen=TcpAddress("127.0.0.1", 0), security="none"))
+
+
+@pytest.fixture
+def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
+    found = Dialling()
+    monkeypatch.setattr(pools_module, "dial", found)
+    yield found
+    found.close()
+
+
+class Rig:
+    """Pools that run; `forgotten` has the names of peers whose pools are gone."""
+
+    def __init__(self) -> None:
+        self.pump = Pump(Budget(1 << 20))
+        self.forgotten: list[str] = []
+        self.pools = Pools(self._make, self.forgotten.append, self.pump.settle)
+
+    def _make(self, name: str, peer: Peer, needed: bool) -> Pool:
+        return pool(name=name, needed=needed, pump=self.pump, address=peer.address)
+
+    def adopt(self, *names: str, needed: str = "", seconds: float = 20.0) -> None:
+        """These are the peers now."""
+        peers = {name: Peer(address=TcpAddress("127.0.0.1", 1)) for name in names}
+        config = msgspec.structs.replace(BASE, peers=peers, limits=Limits(stop_timeout=seconds))
+        touched = {*self.pools} ^ {*names}
+        self.pools.adopt(config, touched, {needed} - {""}, False)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Rig]:
+    rig = Rig()
+    async with trio.open_nursery() as pumps:
+        await pumps.start(rig.pump.run)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(rig.pools.run)
+            yield rig
+            nursery.cancel_scope.cancel()
+        pumps.cancel_scope.cancel()
+    rig.pump.shut_down()
+
+
+async def up(rig: Rig, name: str, dialling: Dialling) -> Pool:
+    """The pool, with a link that carries a stream."""
+    found = rig.pools[name]
+    await dialling.begins()
+    dialling.succeeds()
+    await until(lambda: found.up)
+    lane = found.links[0].session.open(Open("web", 1, ""))
+    lane.owner = Record()
+    return found
+
+
+async def test_they_are_a_mapping_in_the_order_of_the_configuration() -> None:
+    async with running() as rig:
+        rig.adopt("host-c", "host-b")
+        assert list(rig.pools) == ["host-c", "host-b"]
+        rig.adopt("host-b", "host-d", "host-c")
+        assert [found.name for found in rig.pools.values()] == ["host-b", "host-d", "host-c"]
+        assert rig.pools.get("host-x") is None
+
+
+async def test_pools_that_were_there_before_the_start_run_when_it_is_done(dialling: Dialling) -> None:
+    rig = Rig()
+    rig.adopt("host-b", needed="host-b")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.pools.run)
+        await dialling.begins()
+        nursery.cancel_scope.cancel()
+    rig.pump.shut_down()
+
+
+async def test_a_peer_without_links_is_gone_at_once() -> None:
+    async with running() as rig:
+        rig.adopt("host-b")
+        rig.adopt()
+        assert len(rig.pools.everywhere) == 1
+        await until(lambda: rig.forgotten == ["host-b"])
+        assert rig.pools.everywhere == []
+
+
+async def test_streams_are_waited_for_and_then_cut(dialling: Dialling) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        found = await up(rig, "host-b", dialling)
+        [link] = found.links
+        rig.adopt(seconds=0.05)
+        assert (len(rig.pools), rig.pools.everywhere) == (0, [found])
+        assert link.leaving
+        await until(lambda: rig.forgotten == ["host-b"])
+        assert link.reason.label == "stopped"
+        await until(lambda: not found.links)
+
+
+async def test_a_peer_that_comes_back_finds_its_pool(dialling: Dialling) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        found = await up(rig, "host-b", dialling)
+        rig.adopt()
+        rig.adopt("host-b", needed="host-b")
+        assert rig.pools["host-b"] is found
+        assert [link.leaving for link in found.links] == [True]
+        await dialling.begins()
+        dialling.succeeds()
+        await until(lambda: found.up)
+        assert rig.forgotten == []
+
+
+async def test_a_dial_under_way_is_given_up_when_the_peer_goes(dialling: Dialling) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        await dialling.begins()
+        rig.adopt()
+        await until(lambda: rig.forgotten == ["host-b"])
+        assert dialling.now == 0
+
+
+@pytest.mark.parametrize("come_back", [True, False])
+async def test_a_dial_that_fails_while_the_peer_goes(dialling: Dialling, come_back: bool) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        await dialling.begins()
+        dialling.fails(HandshakeError("no"))
+        found = rig.pools["host-b"]
+        await until(lambda: found.last_error is not None)
+        rig.adopt()
+        if come_back:
+            rig.adopt("host-b", needed="host-b")
+            await dialling.begins()
+        else:
+            await until(lambda: rig.forgotten == ["host-b"])
+
+
+async def test_what_is_needed_changes(dialling: Dialling) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", "host-c")
+        rig.adopt("host-b", "host-c", needed="host-c")
+        await dialling.begins()
+        assert rig.pools["host-c"].dialling
+        assert not rig.pools["host-b"].dialling
+
+
+async def test_settings_are_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as rig:
+        rig.adopt("host-b", "host-c")
+        told: list[str] = []
+        adopt: Callable[..., None] = Pool.adopt
+        monkeypatch.setattr(Pool, "adopt", lambda self, *rest: (told.append(self.name), adopt(self, *rest)))
+        peers = {name: found.peer for name, found in rig.pools.items()}
+        rig.pools.adopt(msgspec.structs.replace(BASE, peers=peers), (), set(), True)
+        assert sorted(told) == ["host-b", "host-c"]
