@@ -46,11 +46,18 @@ class Registration(Struct, frozen=True, kw_only=True):
 
 class Registered(Struct, frozen=True, kw_only=True):
     """The record is in force, from this revision on, until ``lease`` has passed without ``POST /v1/hosts/NAME/alive``
-    (204; 404: register again). ``DELETE /v1/hosts/NAME`` takes it away at once."""
+    (204; 404: register again; 409: another instance has registered since). ``DELETE /v1/hosts/NAME?instance=I`` takes
+    it away at once, unless it is another instance's by now."""
 
     epoch: str
     revision: int
     lease: float
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there."""
+
+    instance: str
 
 
 class Trust(Struct, frozen=True, kw_only=True):
@@ -101,6 +108,15 @@ WatchMessage = Snapshot | Changes | Heartbeat
 end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
 `Snapshot`; otherwise with the `Changes` since then."""
 
+def control_name(mesh: str) -> str:
+    """The DNS name that every control server's certificate bears, and no host's: clients ask for it (TLS server name),
+    whatever the address that they dial."""
+    return f"control.{mesh}.internal"
+
+
+CONTROL_SOCKET = "control.sock"
+"""Name, in its run_dir, of the socket where a control server takes its administrator's requests."""
+
 HEARTBEAT = 5.0
 SILENCE = 3 * HEARTBEAT
 """Seconds without a message after which a watcher takes the server for dead, and tries the next one."""
@@ -128,6 +144,14 @@ class Issued(Struct, frozen=True, kw_only=True):
     bundle: str
 
 
+class Authorities(Struct, frozen=True, kw_only=True):
+    """``GET /v1/ca`` (anybody): the CA certificates in force, PEM. Whoever does not know them yet compares them with
+    the fingerprint that its token holds."""
+
+    mesh: str
+    bundle: str
+
+
 class TokenRequest(Struct, frozen=True, kw_only=True):
     """``POST /v1/tokens`` (local socket): a token for one host, good once within ``ttl`` seconds."""
 
@@ -142,10 +166,37 @@ class TokenCreated(Struct, frozen=True, kw_only=True):
     expires: float
 
 
+class TokenInfo(Struct, frozen=True, kw_only=True):
+    """``GET /v1/tokens`` (local socket) is a list of these: tokens that nobody has used yet."""
+
+    id: str
+    host: str
+    expires: float
+
+
+class RevokeRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/revoke`` (local socket): all certificates of a host, or one by its serial number (lower-case hex)."""
+
+    host: str | None = None
+    serial: str | None = None
+
+
+class RevokeDone(Struct, frozen=True, kw_only=True):
+    """The serial numbers that no longer count from now on."""
+
+    serials: tuple[str, ...]
+
+
 class AddressRequest(Struct, frozen=True, kw_only=True):
-    """``POST /v1/addresses`` (mutual TLS): an address on a segment for this host; the same one each time it asks."""
+    """``POST /v1/addresses`` (mutual TLS): an address on a segment for this host; the same one each time it asks.
+
+    With ``address`` the host says which one it has (an IP, without prefix length): it is entered in the address book,
+    or refused (409) with the name of its holder.
+    """
 
     segment: str
+    address: str | None = None
+    mac: str | None = None
 
 
 class AddressLease(Struct, frozen=True, kw_only=True):
@@ -156,6 +207,36 @@ class AddressLease(Struct, frozen=True, kw_only=True):
     address: str
     mac: str
     lease: float
+
+
+class SegmentUse(Struct, frozen=True, kw_only=True):
+    """An address pool: addresses that it has, those that hosts hold, and the MACs that these put on the segment."""
+
+    name: str
+    pool: str
+    size: int
+    held: int
+    macs: int
+
+
+class ControlStatus(Struct, frozen=True, kw_only=True):
+    """``GET /v1/status``: what this control server does. ``watching``: its own watch of the store is up, and with it
+    those that it serves."""
+
+    name: str
+    mesh: str
+    version: str
+    uptime_s: float
+    epoch: str
+    revision: int
+    watching: bool
+    hosts: int
+    services: int
+    watchers: int
+    clients: int
+    requests: int
+    refused: int
+    segments: tuple[SegmentUse, ...] = ()
 
 
 class Refused(Struct, frozen=True, kw_only=True):

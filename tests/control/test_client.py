@@ -1,0 +1,29 @@
+"""The client by itself; tests/control/server has what it and the server say to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control import mesh
+from control.client import ControlClient, Unreachable
+
+
+async def test_nobody_there_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    async with ControlClient([f"unix:{path}"]) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.hosts()
+    assert str(caught.value) == f"no control server answers: unix:{path}: no such file or directory"
+
+
+def test_what_makes_no_client() -> None:
+    with pytest.raises(ValueError, match="no control server"):
+        ControlClient([])
+    with pytest.raises(ValueError, match="need TLS"):
+        ControlClient(["10.0.0.5:7601"])
+
+
+def test_control_servers_bear_one_name() -> None:
+    assert mesh.control_name("prod") == "control.prod.internal"
