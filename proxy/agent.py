@@ -18,6 +18,8 @@ import structlog
 import trio
 
 from control.reading.addresses import ADMIN_SOCKET
+from control.system import logs
+from control.system.unixsock import bind_unix
 from proxy.config import Config, Limits, Peer
 from proxy.difference import Difference, between
 from proxy.errors import NotApplied, StartError
@@ -27,7 +29,6 @@ from proxy.links.carry import Shaken, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
-from proxy.outbound.unixsock import bind_unix
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
 from proxy.pool.history import SHARED_MEMORY, Gaps
@@ -43,7 +44,6 @@ from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
 from proxy.routing.allow import Allowed
 from proxy.routing.table import Table
-from proxy.telemetry import logs
 from proxy.telemetry.admin import serve_admin
 from proxy.view import ProxyView
 

@@ -75,8 +75,8 @@ def serve(config: Config) -> int:
     """Run the proxy until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
     import trio
 
+    from control.system import logs
     from proxy import agent
-    from proxy.telemetry import logs
 
     logs.configure(config.log.level, config.log.format)
     try:

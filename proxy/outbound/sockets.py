@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
 from control.reading.addresses import Address, TcpAddress, UnixAddress
+from control.system.unixsock import BoundUnixSocket, bind_unix
 from proxy.config import Upstream
 from proxy.errors import StartError
-from proxy.outbound.unixsock import BoundUnixSocket, bind_unix
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump

@@ -1,1 +1,1 @@
-"""What a proxy tells about itself: logs on stderr, and the admin socket that ``hostlane status`` asks."""
+"""What a proxy tells about itself: the admin socket that ``hostlane status`` asks. (Logs: ``control.system.logs``.)"""

@@ -38,9 +38,11 @@ SHARED = (
     "control.client",
     "control.errors",
     "control.reading",
+    "control.system",
 )
 """What proxy may import of control: what an admin socket says, and the client that asks one; what hosts and the control
-plane say to each other, and the client for that; the root of the errors; how configuration files are read."""
+plane say to each other, and the client for that; the root of the errors; how configuration files are read; logs and
+listening Unix sockets."""
 
 SANS_IO = [
     "proxy/difference.py",
@@ -148,7 +150,7 @@ def test_sans_io(path: Path) -> None:
         ("proxy.mux.session", "from proxy.pump import loop", True),
         ("proxy.mux.session", "def late():\n    import proxy.pump.loop", True),
         ("proxy.mux.session", "from proxy.mux.frames import Frame\nimport proxy.errors", False),
-        ("proxy.outbound.unixsock", "from proxy.inbound import deliver", True),
+        ("proxy.outbound.upstreams", "from proxy.inbound import deliver", True),
         ("proxy.agent", "from proxy.inbound import deliver", False),
         ("proxy.telemetry.admin", "from control import messages", False),
         ("proxy.telemetry.admin", "from control.messages import Status", False),

@@ -1,4 +1,4 @@
-"""The rules of proxy/outbound/unixsock.py between real processes: races, kill -9, restart."""
+"""The rules of control/system/unixsock.py between real processes: races, kill -9, restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Self
 
 import pytest
 
-from proxy.outbound.unixsock import bind_unix
+from control.system.unixsock import bind_unix
 from tests.tools.sockets import dead_socket, names, owner_of
 
 pytestmark = pytest.mark.failure(15)
@@ -23,7 +23,7 @@ BINDER = Path(__file__).with_name("binder.py")
 
 KILLED_AFTER = """
 import fcntl, os, signal, socket, sys
-from proxy.outbound.unixsock import bind_unix
+from control.system.unixsock import bind_unix
 
 def dying(step):
     def die(*arguments, **options):

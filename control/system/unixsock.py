@@ -27,9 +27,9 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
-from proxy.errors import StartError
-from proxy.outbound.ownfiles import release_lock, remove, take_lock
-from proxy.outbound.socketpath import Obstacle, Place, explained, split
+from control.errors import StartError
+from control.system.ownfiles import release_lock, remove, take_lock
+from control.system.socketpath import Obstacle, Place, explained, split
 
 __all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "bind_unix"]
 

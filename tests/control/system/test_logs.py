@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from proxy.telemetry import logs
+from control.system import logs
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(stream: io.StringIO | None) -
 
 def test_a_log_whose_reader_is_gone_ends_nothing() -> None:
     code = (
-        "import structlog; from proxy.telemetry import logs; logs.configure();"
+        "import structlog; from control.system import logs; logs.configure();"
         "[structlog.get_logger().info('event', n=n) for n in range(3)]; print('alive')"
     )
     reading, writing = os.pipe()
@@ -160,7 +160,7 @@ def test_a_log_whose_reader_is_gone_ends_nothing() -> None:
 
 
 def test_without_stderr() -> None:
-    code = "from proxy.telemetry import logs; logs.configure(); logs.structlog.get_logger().info('x'); print('alive')"
+    code = "from control.system import logs; logs.configure(); logs.structlog.get_logger().info('x'); print('alive')"
     done = subprocess.run(
         f'{sys.executable} -c "{code}" 2>&-', shell=True, stdout=subprocess.PIPE, timeout=60, check=False
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.outbound.socketpath import Obstacle, Place, explained, split
+from control.system.socketpath import Obstacle, Place, explained, split
 
 pytestmark = pytest.mark.failure(15)
 

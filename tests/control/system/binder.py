@@ -9,8 +9,8 @@ from __future__ import annotations
 import sys
 import time
 
+from control.system.unixsock import BoundUnixSocket, bind_unix
 from proxy.errors import StartError
-from proxy.outbound.unixsock import BoundUnixSocket, bind_unix
 
 
 def main(path: str) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from control.system.unixsock import BACKLOG, bind_unix
 from proxy.errors import StartError
-from proxy.outbound.unixsock import BACKLOG, bind_unix
 from tests.tools.sockets import dead_socket, names, open_fds, owner_of
 
 pytestmark = pytest.mark.failure(15)

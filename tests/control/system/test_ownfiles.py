@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.outbound.ownfiles import release_lock, remove, take_lock
+from control.system.ownfiles import release_lock, remove, take_lock
 from tests.tools.sockets import open_fds
 
 pytestmark = pytest.mark.failure(15)

@@ -1,0 +1,2 @@
+"""What the control plane and the proxy both need of the machine: logs on stderr (`logs`), and the life of a listening
+Unix socket (`unixsock`, with `socketpath` and `ownfiles`)."""
