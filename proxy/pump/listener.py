@@ -23,6 +23,27 @@ helps, and a level-triggered epoll would report the waiting connection all the t
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+class _Quick(socket.socket):
+    """A second handle on a listening socket's descriptor. What `accept` asks it about itself are plain attributes here:
+    the library works them out anew for each connection, which costs as much as the system call of a small message.
+    """
+
+    family = socket.AF_UNIX
+    type = socket.SOCK_STREAM
+    proto = 0
+
+
+class _QuickTcp(_Quick):
+    family = socket.AF_INET
+
+
+class _QuickTcp6(_Quick):
+    family = socket.AF_INET6
+
+
+_QUICK = {each.family: each for each in (_Quick, _QuickTcp, _QuickTcp6)}
+
+
 class Listener:
     """Watches a listening, non-blocking socket, which stays its giver's to close (after `stop`).
 
@@ -43,6 +64,7 @@ class Listener:
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
+        self._quick = _QUICK[sock.family](fileno=sock.fileno())
         self._listen = listen
         self.accepted = accepted
         self._watching = True
@@ -50,9 +72,10 @@ class Listener:
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
+        accept, accepted, worked = self._quick.accept, self.accepted, self._pump.worked
         for _ in range(BURST):
             try:
-                sock, _address = self._sock.accept()
+                sock, _address = accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -60,8 +83,8 @@ class Listener:
                     return self._pause(error)
                 continue  # the caller has gone already (ECONNABORTED)
             sock.setblocking(False)
-            self.accepted(sock)
-            self._pump.worked()
+            accepted(sock)
+            worked()
 
     def crashed(self) -> None:
         """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
@@ -80,3 +103,4 @@ class Listener:
         if self._watching:
             self._watching = False
             self._pump.release(self._sock)
+            self._quick.detach()
