@@ -2,7 +2,8 @@
 
     ┌ A: netns ────────────┐                                   ┌ B: netns ────────────┐
     │ mv0  10.77.0.1/24    │  ← proxies and their services →   │ mv0  10.77.0.2/24    │
-    └──┬───────────────────┘                                   └──┬───────────────────┘
+    │ cable0 ══════════════╪═══════════ veth cable ════════════╪══════════════ cable0 │
+    └──────────────────────┘                                   └──────────────────────┘
     ┌ A: machine_netns ────┐                                   ┌ B: machine_netns ────┐
     │ cable0 10.78.0.1/24 ═╪═══════════ veth cable ════════════╪═ cable0 10.78.0.2/24 │
     │ docker0, nft, NAT    │                                   │ docker0, nft, NAT    │
@@ -11,9 +12,10 @@
     │ eth0 172.17.0.2/16   │  ← the way Docker would go →      │ eth0 172.17.0.2/16   │
     └──────────────────────┘                                   └──────────────────────┘
 
-mv0 is a macvlan interface (bridge mode) on cable0 in a namespace without a firewall, as a macvlan container has it:
-its frames leave the machine's namespace before any of the machine's hooks, so connection tracking sees the Docker path
-alone. The cable is not shaped until asked.
+mv0 is what ``hostlane net apply`` makes of the section ``interfaces`` in `Host.section`: a macvlan interface (bridge
+mode) on cable0, in a namespace without a firewall. Docker has a namespace and a cable of its own, so that its rules and
+its connection tracking are paid on the Docker path alone. Both ways are one cable long. The cables are not shaped until
+asked.
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from proxy import config
 from proxy.demo import docker_path, netns
 from proxy.demo.netns import LabError
 from proxy.demo.processes import signals_held, stop
 from proxy.errors import NetError
+from proxy.netdev import manage
 
 __all__ = ["Host", "Lab", "LabError", "missing"]
+
+CABLE = "cable0"
 
 _serials = itertools.count()
 
@@ -71,6 +77,16 @@ class Host:
     container_netns: str
     processes: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def cabled(self) -> tuple[str, str]:
+        """The namespaces that have an end of a cable."""
+        return self.netns, self.machine_netns
+
+    @property
+    def section(self) -> str:
+        """YAML: ``interfaces`` of this host's configuration."""
+        return f"interfaces:\n  mv0: {{parent: {CABLE}, addresses: [{self.address}/24]}}\n"
+
     def command(self, argv: Sequence[str], *, container: bool = False) -> list[str]:
         """The command line that runs ``argv`` in this host's namespace, or in its container's behind bridge and NAT."""
         return netns.inside(self.container_netns if container else self.netns, argv)
@@ -87,7 +103,7 @@ class Host:
         return netns.make_socket(self.netns, family, kind)
 
     def cable_down(self) -> None:
-        """Pull the cable at this end: packets are lost in both directions, connections stay."""
+        """Pull both cables at this end: packets are lost in both directions, connections stay."""
         self._link_set("down")
 
     def cable_up(self) -> None:
@@ -99,7 +115,8 @@ class Host:
         return int(netns.run(netns.inside(self.machine_netns, ["cat", path])))
 
     def _link_set(self, state: str) -> None:
-        netns.run(["ip", "-n", self.machine_netns, "link", "set", "cable0", state])
+        for name in self.cabled:
+            netns.run(["ip", "-n", name, "link", "set", CABLE, state])
 
 
 class Lab:
@@ -109,9 +126,13 @@ class Lab:
     the namespaces a few seconds later gets SIGKILL, and the namespaces go. SIGINT and SIGTERM wait until that is
     done.
     Several labs can exist side by side. Raises LabError from ``__enter__`` (nothing is left then either).
+
+    Args:
+        interfaces: whether mv0 is there from the beginning; without, somebody has ``hostlane net apply`` make it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, interfaces: bool = True) -> None:
+        self._interfaces = interfaces
         stem = f"{netns.PREFIX}-{os.getpid()}-{next(_serials)}"
         self.a = _host(stem, "host-a", "a", 1)
         self.b = _host(stem, "host-b", "b", 2)
@@ -138,18 +159,16 @@ class Lab:
     def _build(self) -> None:
         for name in self._namespaces():
             netns.add(name)
-        here, there = self.a.machine_netns, self.b.machine_netns
-        netns.run(f"ip link add cable0 netns {here} type veth peer name cable0 netns {there}".split())
+        for here, there in zip(self.a.cabled, self.b.cabled, strict=True):
+            netns.run(f"ip link add {CABLE} netns {here} type veth peer name {CABLE} netns {there}".split())
         for host in self.hosts:
-            machine = host.machine_netns
-            commands = [
-                f"ip -n {machine} addr add {host.machine_address}/24 dev cable0",
-                f"ip -n {machine} link set cable0 up",
-            ]
-            for command in commands:
-                netns.run(command.split())
-            _give_macvlan(host)
-            docker_path.build(machine, host.container_netns)
+            netns.run(f"ip -n {host.machine_netns} addr add {host.machine_address}/24 dev {CABLE}".split())
+            # Or cable0 would answer ARP for mv0's address, and frames would come in past the macvlan.
+            netns.run(host.command(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore"]))
+            host.cable_up()
+            docker_path.build(host.machine_netns, host.container_netns)
+            if self._interfaces:
+                _make_interfaces(host)
 
     def close(self) -> None:
         """End the processes and remove the namespaces; may be called again."""
@@ -163,39 +182,32 @@ class Lab:
         docker_path.publish((host or self.b).machine_netns, port, container_port)
 
     def shape(self, rate: str, *, burst: str = "128kb", latency: str = "50ms") -> None:
-        """Shape the cable in both directions with a token bucket (tc-tbf).
+        """Shape each cable in both directions with a token bucket (tc-tbf).
 
         ``burst`` must hold a whole 64 KiB segment-offload packet; ``latency`` bounds the queue (50 ms: the example of
         the manual page).
         """
-        for host in self.hosts:
-            qdisc = f"tc -n {host.machine_netns} qdisc replace dev cable0 root tbf"
+        for name in (*self.a.cabled, *self.b.cabled):
+            qdisc = f"tc -n {name} qdisc replace dev {CABLE} root tbf"
             netns.run([*qdisc.split(), "rate", rate, "burst", burst, "latency", latency])
 
     def unshape(self) -> None:
         """Take the shaping away; harmless if there is none."""
-        for host in self.hosts:
+        for name in (*self.a.cabled, *self.b.cabled):
             with contextlib.suppress(LabError):
-                netns.run(f"tc -n {host.machine_netns} qdisc delete dev cable0 root".split())
+                netns.run(f"tc -n {name} qdisc delete dev {CABLE} root".split())
 
     def _namespaces(self) -> Iterator[str]:
         for host in self.hosts:
             yield from (host.netns, host.container_netns, host.machine_netns)
 
 
-def _give_macvlan(host: Host) -> None:
-    """As `hostlane net attach` gives one to a container. Raises LabError."""
-    from proxy import config
-    from proxy.netdev.containers import give
-
-    wanted = config.parse(
-        f"host: {host.name}\nlinks: {{listen: {host.address}:7600, security: none}}\n"
-        f"containers: {{lab: {{name: mv0, parent: cable0, addresses: [{host.address}/24]}}}}\n",
-        "lab",
-    )
+def _make_interfaces(host: Host) -> None:
+    """What `hostlane net apply` does, without the time that a new Python takes. Raises LabError."""
+    text = f"host: {host.name}\nlinks: {{listen: {host.address}:7600, security: none}}\n{host.section}"
     try:
-        with netns.entered(host.machine_netns), open(f"/run/netns/{host.netns}", "rb") as namespace:
-            give(wanted, "lab", namespace.fileno(), wanted.containers["lab"])
+        with netns.entered(host.netns):
+            manage.bring_up(config.parse(text, "lab"))
     except NetError as error:
         raise LabError(str(error)) from error
 

@@ -17,6 +17,7 @@ class LoopbackHost:
 
     name: str
     address: str = "127.0.0.1"
+    section: str = ""
     processes: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False, compare=False)
 
     def command(self, argv: Sequence[str], *, container: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""Two real proxies, started as a user starts them: one YAML file each and ``hostlane proxy --config FILE``."""
+"""Two real proxies, as a user has them: one YAML file each, ``hostlane net apply`` and ``hostlane proxy`` with it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from proxy.demo.processes import DemoError, Place, Service
 
 HOSTLANE = [sys.executable, "-P", "-c", "from control.cli import main; main()"]
 """The command ``hostlane`` of the very installation that runs now, whatever PATH says."""
+PATIENCE_S = 30
+"""For a command that takes a second."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class End:
     @property
     def link_address(self) -> str:
         return f"{self.place.address}:{self.port}"
+
+    @property
+    def file(self) -> Path:
+        """Its configuration."""
+        return self.run_dir.with_name(f"{self.place.name}.yaml")
 
     @property
     def admin_socket(self) -> Path:
@@ -49,24 +56,36 @@ def configuration(near: End, far: End, *, calls: Path | None = None, offers: Pat
         lines += ["upstreams:", f'  redis: {{listen: "unix:{calls}"}}']
     if offers:
         lines += ["services:", f'  redis: {{deliver: "unix:{offers}"}}']
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + near.place.section
 
 
-def start(near: End, text: str) -> Service:
-    """Write the configuration beside the run_dir and start the proxy in the foreground, as a service manager would."""
-    file = near.run_dir.with_suffix(".yaml")
-    file.write_text(text)
-    argv = [*HOSTLANE, "proxy", "--config", str(file)]
-    return Service(f"the proxy of {near.place.name}", near.place, argv, near.run_dir.with_suffix(".log"))
+def make_interfaces(end: End) -> str:
+    """What ``hostlane net apply`` prints on that host, with its configuration. Raises DemoError if it fails."""
+    return _said(end, "net", "apply", "--config", str(end.file))
+
+
+def start(end: End) -> Service:
+    """The proxy with its configuration in the foreground, as a service manager starts it."""
+    argv = [*HOSTLANE, "proxy", "--config", str(end.file)]
+    return Service(f"the proxy of {end.place.name}", end.place, argv, end.run_dir.with_suffix(".log"))
 
 
 def explain(end: End, service: str, options: Sequence[str]) -> str:
     """What ``hostlane explain`` of a service prints on that host. Raises DemoError if it has nothing to say."""
-    argv = [*HOSTLANE, "explain", service, "--socket", str(end.admin_socket), *options]
-    done = subprocess.run(end.place.command(argv), capture_output=True, text=True, timeout=30, check=False)
+    return _said(end, "explain", service, "--socket", str(end.admin_socket), *options)
+
+
+def _said(end: End, *words: str) -> str:
+    argv, what = end.place.command([*HOSTLANE, *words]), f"hostlane {' '.join(words[:2])} on {end.place.name}"
+    try:
+        # In a session of its own: Ctrl-C is for the demo, which ends the command with all the rest.
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, start_new_session=True
+        )
+    except subprocess.TimeoutExpired:
+        raise DemoError(f"{what} did not end within {PATIENCE_S} s") from None
     if done.returncode:
-        said = " ".join(done.stderr.split())[:200]
-        raise DemoError(f"hostlane explain {service} on {end.place.name} failed: {said}")
+        raise DemoError(f"{what} failed: {' '.join(done.stderr.split())[:200]}")
     return done.stdout
 
 

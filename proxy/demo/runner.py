@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -83,8 +84,13 @@ def _show(stack: ExitStack, kinds: Sequence[Kind], rounds: int) -> None:
     if (why_not := redis.missing()) is not None:
         raise DemoError(why_not)
     stage = _build(console, stack)
+    stage.configure()
+    console.print(f"One proxy per host, which reads one YAML file: {stage.near.file.name} has\n")
+    _quote(console, stage.near.file.read_text())
+    for said in stage.make_interfaces():
+        _quote(console, said)
     stage.start()
-    console.print("A Redis server on host B, one proxy and one YAML file per host. A client on host A calls Redis so:")
+    console.print("Both proxies run, and a Redis server on host B. A client on host A calls it so:")
     console.print(f"    redis-cli -s {stage.socket}")
     console.print(stage.prove())
     rows = run_rounds(stage, kinds, rounds, deadline=time.monotonic() + BUDGET_S)
@@ -96,12 +102,17 @@ def _show(stack: ExitStack, kinds: Sequence[Kind], rounds: int) -> None:
     console.print(stage.explain(), soft_wrap=True, markup=False, end="")
 
 
+def _quote(console: Console, text: str) -> None:
+    """Indented, with an empty line behind; nothing in it is taken for markup."""
+    console.print(textwrap.indent(text, "    "), soft_wrap=True, markup=False)
+
+
 def _build(console: Console, stack: ExitStack) -> Stage:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hostlane-demo-")))
     why_not = Lab.missing()
     if why_not is None:
-        console.print("Two hosts in network namespaces, joined by a veth cable with a macvlan interface at each end.")
-        return on_two_hosts(stack.enter_context(Lab()), folder)
+        console.print("Two hosts in network namespaces, joined by veth cables; nothing else of them is there yet.")
+        return on_two_hosts(stack.enter_context(Lab(interfaces=False)), folder)
     console.print(f"Two proxies on this machine's loopback. Why not two hosts: {why_not}.")
     console.print("Left out: the macvlan link, and the ways over macvlan and Docker's bridge + NAT to compare with.")
     return on_loopback(stack.enter_context(Loopback()), folder)

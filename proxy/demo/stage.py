@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,14 +57,26 @@ class Stage:
         name = "Hostlane, Unix socket"
         return [Way(name, self.near.place, ("-s", str(self.socket)), links, through_mesh=True), *self.direct]
 
+    def configure(self) -> None:
+        """Write a configuration for each host."""
+        self.near.file.write_text(mesh.configuration(self.near, self.far, calls=self.socket))
+        self.far.file.write_text(mesh.configuration(self.far, self.near, offers=self.server_socket))
+
+    def make_interfaces(self) -> Iterator[str]:
+        """Have ``hostlane net apply`` make them on each host that wants some; yields what to show of it. DemoError."""
+        for end in (self.near, self.far):
+            if end.place.section:
+                said = mesh.make_interfaces(end)
+                yield f"{end.place.name}$ hostlane net apply --config {end.file.name}\n{said}"
+
     def start(self) -> None:
-        """Start all, and return when Redis answers through the mesh. Raises DemoError when something does not start."""
+        """Start all, and return when Redis answers through the mesh. Raises DemoError when something does not start.
+
+        Configurations and interfaces are there.
+        """
         self.services += self.start_servers(self.server_socket)
         redis.wait_until_it_answers(self.server_socket, self.services)
-        self.services += [
-            mesh.start(self.far, mesh.configuration(self.far, self.near, offers=self.server_socket)),
-            mesh.start(self.near, mesh.configuration(self.near, self.far, calls=self.socket)),
-        ]
+        self.services += [mesh.start(self.far), mesh.start(self.near)]
         redis.wait_until_it_answers(self.socket, self.services)
 
     def check(self) -> None:

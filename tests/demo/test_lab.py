@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from proxy.demo import lab as labs
 from proxy.demo import netns, processes
 from proxy.demo.docker_path import CONTAINER
 from proxy.demo.lab import Host, Lab
+from proxy.demo.mesh import HOSTLANE
 
 pytestmark = pytest.mark.netns
 
@@ -36,9 +38,9 @@ def exchange(client: socket.socket, listener: socket.socket, payload: bytes = b"
 
 
 def tracked(host: Host, text: str) -> list[str]:
-    """Entries of the machine's connection tracking that hold ``text``."""
-    entries = netns.run(netns.inside(host.machine_netns, ["conntrack", "-L"])).splitlines()
-    return [entry for entry in entries if text in entry]
+    """Entries of a host's connection tracking, in either namespace, that hold ``text``."""
+    lists = [netns.run(netns.inside(name, ["conntrack", "-L"])) for name in host.cabled]
+    return [entry for entries in lists for entry in entries.splitlines() if text in entry]
 
 
 def names(lab: Lab) -> set[str]:
@@ -53,8 +55,24 @@ def test_macvlan_joins_the_hosts_both_ways_and_is_not_tracked(lab: Lab) -> None:
     for near, far in ((lab.a, lab.b), (lab.b, lab.a)):
         listener = serve(far, far.address)
         exchange(near.socket(), listener)
+        macvlan = netns.run(["ip", "-n", far.netns, "-br", "link", "show", "mv0"]).split()[2]
+        assert macvlan in netns.run(["ip", "-n", near.netns, "neighbour", "show", far.address]), "not past the macvlan"
     assert "macvlan mode bridge" in netns.run(["ip", "-d", "-n", lab.a.netns, "link", "show", "mv0"])
     assert [tracked(host, "10.77.0.") for host in lab.hosts] == [[], []]
+
+
+def test_mv0_is_what_net_apply_makes_of_the_section(lab: Lab, tmp_path: Path) -> None:
+    links = f"links: {{listen: {lab.a.address}:7600, security: none}}\n"
+    (tmp_path / "host-a.yaml").write_text(f"host: {lab.a.name}\n{links}{lab.a.section}")
+    apply = lab.a.command([*HOSTLANE, "net", "apply", "--config", str(tmp_path / "host-a.yaml")])
+    assert netns.run(apply) == "nothing to change\n"
+    with Lab(interfaces=False) as bare:
+        with pytest.raises(netns.LabError):
+            netns.run(["ip", "-n", bare.a.netns, "link", "show", "mv0"])
+        netns.run([word.replace(lab.a.netns, bare.a.netns) for word in apply])
+        kept = [netns.run(["ip", "-n", host.netns, "-br", "link", "show", "mv0"]) for host in (lab.a, bare.a)]
+        assert kept[0] == kept[1]
+        assert bare.b.address not in netns.run(["ip", "-n", bare.b.netns, "address"])
 
 
 def test_docker_path_is_masqueraded_forwarded_and_tracked(lab: Lab) -> None:
@@ -82,20 +100,22 @@ def test_unpublished_port_of_a_container_is_not_reached(lab: Lab) -> None:
 
 
 def test_shape_and_unshape(lab: Lab) -> None:
-    def qdisc(host: Host) -> str:
-        return netns.run(["tc", "-n", host.machine_netns, "qdisc", "show", "dev", "cable0"])
+    ends = (*lab.a.cabled, *lab.b.cabled)
 
-    assert "tbf" not in qdisc(lab.a)
+    def qdisc(end: str) -> str:
+        return netns.run(["tc", "-n", end, "qdisc", "show", "dev", "cable0"])
+
+    assert not any("tbf" in qdisc(end) for end in ends)
     lab.shape("1gbit")
     lab.shape("500mbit")
     try:
-        assert all("tbf" in qdisc(host) and "rate 500Mbit" in qdisc(host) for host in lab.hosts)
+        assert all("tbf" in qdisc(end) and "rate 500Mbit" in qdisc(end) for end in ends)
         listener = serve(lab.b, lab.b.address)
         exchange(lab.a.socket(), listener, b"x" * 40_000)
     finally:
         lab.unshape()
     lab.unshape()
-    assert not any("tbf" in qdisc(host) for host in lab.hosts)
+    assert not any("tbf" in qdisc(end) for end in ends)
 
 
 def test_cable_down_and_up(lab: Lab) -> None:

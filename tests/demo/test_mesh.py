@@ -11,6 +11,7 @@ import pytest
 
 from proxy import config
 from proxy.demo import mesh
+from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
 from proxy.demo.mesh import End
 from proxy.demo.processes import DemoError
@@ -34,6 +35,14 @@ def test_configurations_are_valid_and_fit_each_other(ends: tuple[End, End], tmp_
     assert list(calls.peers["host-b"].services) == ["redis"]
 
 
+def test_a_host_that_makes_its_interfaces(tmp_path: Path) -> None:
+    lab = Lab()
+    near, far = End(lab.a, 7600, tmp_path / "a"), End(lab.b, 7600, tmp_path / "b")
+    found = config.parse(mesh.configuration(near, far, calls=tmp_path / "c.sock"), "host-a.yaml").interfaces["mv0"]
+    assert (found.parent, [str(item) for item in found.addresses]) == ("cable0", ["10.77.0.1/24"])
+    assert near.file == tmp_path / "host-a.yaml"
+
+
 def test_hostlane_runs_from_this_installation() -> None:
     shown = subprocess.run([*mesh.HOSTLANE, "--help"], capture_output=True, text=True, check=True).stdout
     assert "proxy" in shown
@@ -55,6 +64,21 @@ def test_explain(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None
     fake(monkeypatch, "import sys; sys.exit('no proxy\\nanswers')")
     with pytest.raises(DemoError, match="hostlane explain redis on host-a failed: no proxy answers"):
         mesh.explain(ends[0], "redis", [])
+
+
+def test_make_interfaces(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
+    fake(monkeypatch, "import sys; print(*sys.argv[1:])")
+    assert mesh.make_interfaces(ends[0]) == f"net apply --config {ends[0].file}\n"
+    fake(monkeypatch, "import sys; sys.exit('hostlane: cable0 is not here')")
+    with pytest.raises(DemoError, match="hostlane net apply on host-a failed: hostlane: cable0 is not here"):
+        mesh.make_interfaces(ends[0])
+
+
+def test_a_command_that_hangs(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
+    fake(monkeypatch, "import signal; signal.pause()")
+    monkeypatch.setattr(mesh, "PATIENCE_S", 0.1)
+    with pytest.raises(DemoError, match=r"hostlane net apply on host-a did not end within 0.1 s"):
+        mesh.make_interfaces(ends[0])
 
 
 @pytest.mark.parametrize("script", ["import sys; sys.exit('no proxy\\nanswers')", "print('[]')", "print('{')"])

@@ -45,6 +45,14 @@ def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.main(SMALL, rounds=1) == 0
     shown = capsys.readouterr().out
     assert "Byte-exact: 1 MiB" in shown
+    for number in (1, 2):
+        host = f"host-{'ab'[number - 1]}"
+        made = shown[shown.index(f"    {host}$ hostlane net apply --config {host}.yaml\n") :].splitlines()[1:5]
+        assert made[0].startswith("    mv0: create macvlan on cable0, mode bridge, mac ")
+        assert made[1:] == [
+            f"    mv0: mark as hostlane:{host}:mv0", "    mv0: set up", f"    mv0: add address 10.77.0.{number}/24",
+        ]  # fmt: skip
+    assert "      mv0: {parent: cable0, addresses: [10.77.0.1/24]}" in shown, "a reader sees what it is made from"
     explained = shown[shown.index("$ hostlane explain redis") :]
     for layer in ("bridge docker0", "connections tracked", "macvlan mv0", "handshakes avoided"):
         assert layer in explained
@@ -62,6 +70,7 @@ def test_loopback_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch, capsys:
     shown = capsys.readouterr().out
     assert "Why not two hosts: not root" in shown
     assert "Left out: the macvlan link" in shown
+    assert "net apply" not in shown
     assert "Byte-exact" in shown
     assert "direct, loopback TCP" in shown
     assert "bridge + NAT" not in shown.partition("Redis on host B, called")[2]
@@ -89,17 +98,25 @@ def test_a_failure_is_one_line(
 
 @pytest.mark.redis
 @pytest.mark.netns
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing(number: signal.Signals, code: int, folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "when"),
+    [
+        (signal.SIGINT, 130, "One proxy per host"),
+        (signal.SIGINT, 130, "    host-b$ hostlane net apply"),
+        (signal.SIGINT, 130, "Byte-exact"),
+        (signal.SIGTERM, 143, "Byte-exact"),
+    ],
+)
+def test_a_signal_leaves_nothing(number: signal.Signals, code: int, when: str, folder: Path) -> None:
     script = f"import sys, tempfile; tempfile.tempdir = {str(folder)!r}; from proxy.demo import runner; "
     long = "kinds = [runner.Kind('persistent', True, 1_000_000_000)]; sys.exit(runner.main(kinds))"
     argv = [sys.executable, "-u", "-c", script + long]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stdout is not None
-        until_measuring = any(line.startswith("Byte-exact") for line in demo.stdout)
+        until_then = any(line.startswith(when) for line in demo.stdout)
         demo.send_signal(number)
         _, complaint = demo.communicate(timeout=60)
-    assert until_measuring, complaint
+    assert until_then, complaint
     assert (demo.returncode, complaint.count("\n")) == (code, 1)
     assert "all it had started is gone" in complaint
     assert f"-{demo.pid}-" not in netns.run(["ip", "netns", "list"])

@@ -51,12 +51,16 @@ def test_a_macvlan(machine: Host, lab: Lab) -> None:
     assert names(found) == ["netfilter", "macvlan mv0", "parent cable0"]
     assert [layer.costs for layer in found] == [None, None, None]
     assert found[0].read == "no rules at output, postrouting"
+    assert found[2].where == "here"
+
+
+def test_a_macvlan_of_a_container(ground: Ground) -> None:
+    """Its parent is in the namespace of the host, where a process shows the way."""
+    ground.live(ground.there)
+    ground.macvlan(ground.there, "mv0", ground.here, "10.77.9.1/24")
+    found = walked(ground.here, "10.77.9.2")
+    assert names(found) == ["netfilter", "macvlan mv0", "parent eth0"]
     assert found[2].where.endswith("(cat)")
-
-
-def test_a_macvlan_beside_its_parent(ground: Ground) -> None:
-    ground.macvlan(ground.here, "mv0", ground.here, "10.77.9.1/24")
-    assert names(walked(ground.here, "10.77.9.2")) == ["netfilter", "macvlan mv0", "parent eth0"]
 
 
 def test_a_bridge_of_this_namespace(machine: Host) -> None:
