@@ -15,12 +15,14 @@ from control.reading import addresses, files, units
 from control.reading.addresses import Address, TcpAddress, UnixAddress
 from control.reading.decode import between, read_by
 from proxy import netvalues
-from proxy.configcheck import check
+from proxy.configcheck import check, expand
 from proxy.configinterfaces import ContainerInterface, Interface, InterfaceName, Segment
 
 __all__ = [
     "Address",
+    "AllUpstreams",
     "Config",
+    "Control",
     "Limits",
     "Links",
     "Log",
@@ -49,7 +51,8 @@ ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTA
 Duration = Annotated[float, read_by(units.duration, units.DURATION)]
 Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, read_by(units.mode, units.MODE)]
-RecordFile = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
+SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
+SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), f"{units.PATH}, or null")]
 FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
 RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
@@ -76,7 +79,7 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where peers' links arrive: an address of this host on the macvlan or VF."""
     security: Literal["mtls", "none"] = "mtls"
     tls: TlsFiles | None = None
-    """Needed with mtls."""
+    """Needed with mtls, unless the control plane gives this host its certificate."""
     max_per_peer: Annotated[int, between(1, 64)] = 2
     """Most links to one peer, both directions together, whatever the number of containers."""
     dial_timeout: Duration = 5.0
@@ -87,6 +90,17 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A peer that answers no ping for this long is dead."""
     replay_buffer: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
     """Sent and not yet acknowledged bytes that a session keeps."""
+
+
+class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where this host learns who else is in its mesh, and is made known itself (docs/discovery.md)."""
+
+    servers: tuple[HostPort, ...]
+    """The control plane's; any of them will do, and the next one is asked when one does not answer."""
+    token_file: SomePath = None
+    """Holds the token that this host joins with, once; not read when it has a certificate."""
+    state_dir: FilePath = "/var/lib/hostlane"
+    """Keeps this host's key and certificate and the last map of the mesh over restarts."""
 
 
 class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +122,20 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: Account = None
     caller: SomeService = None
     """The service that whoever has this socket belongs to; None: not known."""
+
+
+class AllUpstreams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upstream for every service of the mesh that has none of its own: ``DIRECTORY/SERVICE.sock``.
+
+    The other keys are those of `Upstream`.
+    """
+
+    directory: SomeDirectory = None
+    """None: run_dir."""
+    mode: Mode = 0o666
+    owner: Account = None
+    group: Account = None
+    caller: SomeService = None
 
 
 class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,7 +204,7 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The waiting for a handshake that an hour of an idle link is worth."""
     open_ahead: Annotated[bool, Meta(description="true or false")] = True
     """Whether links are opened ahead of uses that come by the clock."""
-    record: RecordFile = None
+    record: SomePath = None
     """Each stream is noted there when it has ended, for ``hostlane pool replay``."""
     record_limit: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1024GiB")] = 64 * MIB
     """Size of that file beyond which nothing is recorded."""
@@ -199,8 +227,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Holds the admin socket; created when missing."""
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""
+    control: Control | None = None
+    """None: the mesh is what `peers` says."""
     peers: dict[HostName, Peer] = {}
+    """With `control`: hosts that are as they are written here, whatever the control plane says of them."""
     upstreams: dict[ServiceName, Upstream] = {}
+    """The word ``all`` in the file is short for an empty `all_upstreams`."""
+    all_upstreams: AllUpstreams | None = None
+    """None: nothing but `upstreams`."""
     services: dict[ServiceName, Service] = {}
     interfaces: dict[InterfaceName, Interface] = {}
     containers: dict[ContainerName, ContainerInterface] = {}
@@ -219,7 +253,7 @@ def load(path: str | os.PathLike[str]) -> Config:
 
     Raises ConfigError when the file cannot be read or is wrong, and nothing else.
     """
-    return files.load(path, Config, check, NEEDS)
+    return files.load(path, Config, check, NEEDS, expand)
 
 
 def parse(text: str, file: str) -> Config:
@@ -227,4 +261,4 @@ def parse(text: str, file: str) -> Config:
 
     Raises ConfigError with every problem, in the order of the file, and nothing else.
     """
-    return files.parse(text, file, Config, check, NEEDS)
+    return files.parse(text, file, Config, check, NEEDS, expand)

@@ -12,7 +12,15 @@ from typing import Any
 
 from msgspec import UNSET
 
-from control.reading.addresses import ADMIN_SOCKET, Address, TcpAddress, UnixAddress, overlap
+from control.reading.addresses import (
+    ADMIN_SOCKET,
+    HOST_PORT,
+    Address,
+    TcpAddress,
+    UnixAddress,
+    is_wildcard,
+    overlap,
+)
 from control.reading.units import quote
 from control.reading.yamlmap import Document, Path
 from proxy.interfacecheck import check_interfaces
@@ -27,12 +35,26 @@ MTLS_NEEDS = (
 
 Place = tuple[Path, Address]
 
+ALL = "all"
+"""Instead of a mapping under ``upstreams``: one for every service of the mesh."""
+
+
+def expand(document: Document) -> None:
+    """``upstreams: all`` becomes an ``all_upstreams`` with every default, unless the file has one."""
+    data = document.data
+    if isinstance(data, dict) and data.get("upstreams") == ALL:
+        data["upstreams"] = {}
+        if data.get("all_upstreams") is None:
+            data["all_upstreams"] = {}
+            document.lines[("all_upstreams",)] = document.line(("upstreams",))
+
 
 def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     """Add a problem to ``document`` for whatever does not go together; ``unknown``: sections that have unknown keys."""
     offers_known = () not in unknown and not any(_shapes_offers(problem.path) for problem in document.problems)
     if not {(), ("links",)} & unknown:
         _check_security(config, document)
+    _check_control(config, document)
     _check_peers(config, document)
     _check_listeners(config, document)
     _check_loops(config, document)
@@ -41,15 +63,32 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_rules(config, document, unknown)
     check_interfaces(config, document)
     _check_pool(config, document)
-    if offers_known:
+    if offers_known and config.control is None:
         _check_offered(config, document)
 
 
 def _check_security(config: Partial, document: Document) -> None:
     links = config.links
-    if links is not UNSET and links.security == "mtls" and links.tls is None:
+    if links is not UNSET and links.security == "mtls" and links.tls is None and config.control is None:
         path = ("links", "tls")
         document.problem(path, f"missing; allowed: {MTLS_NEEDS}")
+
+
+def _check_control(config: Partial, document: Document) -> None:
+    """Whoever registers says where its peers reach it."""
+    if config.control in (None, UNSET):
+        return
+    path = ("control", "servers")
+    servers = config.control.servers
+    if servers == ():
+        document.problem(path, f"found no server; allowed: a list of {HOST_PORT}")
+    for position, server in enumerate(servers if isinstance(servers, tuple) else ()):
+        if server is not UNSET and server in servers[:position]:
+            document.problem((*path, position), f"found {quote(server.hostport)} a second time; allowed: each once")
+    listen = UNSET if config.links is UNSET else config.links.listen
+    if isinstance(listen, TcpAddress) and is_wildcard(listen.host):
+        found = f"found {quote(listen.hostport)}, which stands for every address of this machine, beside control"
+        document.problem(("links", "listen"), f"{found}; allowed: the one address that peers shall dial")
 
 
 def _check_peers(config: Partial, document: Document) -> None:
@@ -93,7 +132,8 @@ def _check_listeners(config: Partial, document: Document) -> None:
 
 def _check_loops(config: Partial, document: Document) -> None:
     """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
-    places = {address: path for path, address in [*_own_places(config), *_listening(config)]}
+    listening = [*_own_places(config), *_listening(config), *_all_listening(config)]
+    places = {address: path for path, address in listening}
     for name, service in _entries(config.services):
         if service is not UNSET and service.deliver in places:
             found = f"found {quote(str(service.deliver))}, where {_name(places[service.deliver])} listens"
@@ -123,7 +163,7 @@ def _check_limits(config: Partial, document: Document) -> None:
 
 def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> None:
     """A rule that could let in everybody, or nobody, was meant otherwise."""
-    known = () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
+    known = config.control is None and () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
     hosts = [config.host, *config.peers] if known else None
     for name, service in _entries(config.services):
         rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
@@ -180,6 +220,17 @@ def _listening(config: Partial) -> Iterator[Place]:
     for name, upstream in _entries(config.upstreams):
         if upstream is not UNSET and upstream.listen is not UNSET:
             yield ("upstreams", name, "listen"), upstream.listen
+
+
+def _all_listening(config: Partial) -> Iterator[Place]:
+    """Where this host's own services get an upstream because all do."""
+    every = config.all_upstreams
+    directory = UNSET if every in (None, UNSET) else every.directory or config.run_dir
+    named = dict(_entries(config.upstreams))
+    if isinstance(directory, str):
+        for name, _ in _entries(config.services):
+            if name not in named:
+                yield ("all_upstreams", name), UnixAddress(f"{directory}/{name}.sock")
 
 
 def _name(path: Path) -> str:

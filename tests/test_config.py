@@ -13,7 +13,9 @@ from control.reading import files
 from proxy import config
 from proxy.config import (
     EVERYBODY,
+    AllUpstreams,
     Config,
+    Control,
     Limits,
     Links,
     Log,
@@ -34,7 +36,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, mesh, peers, upstreams, services, interfaces, containers, segments, limits, pump, pool, log"
+    "host, links, run_dir, mesh, control, peers, upstreams, all_upstreams, services, interfaces, containers, segments, "
+    "limits, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -81,7 +84,11 @@ def test_the_two_hosts_fit_together() -> None:
 def test_the_reference_shows_the_defaults() -> None:
     shown = config.load(CONFIGS / "reference.yaml")
     links = Links(listen=shown.links.listen, tls=shown.links.tls)
+    assert shown.control is not None
+    assert shown.all_upstreams is not None
     entries = [
+        (shown.control, Control(servers=shown.control.servers, token_file=shown.control.token_file)),
+        (shown.all_upstreams, AllUpstreams(directory="/run/hostlane/mesh", caller="shop")),
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
         (shown.upstreams["redis"], Upstream(listen=shown.upstreams["redis"].listen)),
@@ -92,7 +99,10 @@ def test_the_reference_shows_the_defaults() -> None:
         (shown.containers["web-1"], ContainerInterface(parent="eth0")),
         (shown.segments["front"], Segment(parent="eth0", mac_limit=4096)),
     ]
-    given = ("peers", "upstreams", "services", "interfaces", "containers", "segments", "addresses", "routes")
+    given = (
+        "control", "peers", "upstreams", "all_upstreams", "services", "interfaces", "containers", "segments",
+        "addresses", "routes",
+    )  # fmt: skip
     for section, defaults in entries:
         for field in msgspec.structs.fields(section):
             if field.name not in given:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from control.reading.addresses import HOST_PORT
 from proxy import config
 from proxy.errors import ConfigError
 
@@ -208,3 +209,85 @@ def test_without_links_the_other_checks_go_on() -> None:
 )  # fmt: skip
 def test_how_long_links_are_kept(text: str, expected: list[str]) -> None:
     assert problems(HEAD + text) == expected
+
+
+CONTROL = "host: a\nlinks: {listen: 10.0.0.1:7600}\ncontrol: {servers: [10.0.0.9:7601]}\n"
+
+WITH_CONTROL = {
+    "no certificate files": ("", []),
+    "services that nobody offers yet": ("upstreams: {x: {listen: 'unix:/x'}}", []),
+    "rules for hosts that are not known yet": ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}", []),
+    "static peers beside it": ("peers: {b: {address: 10.0.0.2:1}}", []),
+    "all": ("upstreams: all\nservices: {x: {deliver: 'unix:/s'}}", []),
+    "own service at the socket that it would be called through": (
+        "upstreams: all\nrun_dir: /run\nservices: {x: {deliver: 'unix:/run/x.sock'}}",
+        ['services.x.deliver: found "unix:/run/x.sock", where all_upstreams.x listens; '
+         "allowed: the socket of the service itself"],
+    ),
+    "the same with an upstream of its own": (
+        "upstreams: {x: {listen: 'unix:/x'}}\nall_upstreams: {directory: /run}\n"
+        "services: {x: {deliver: 'unix:/run/x.sock'}}", [],
+    ),
+    "broken upstreams beside all": (
+        "upstreams: 5\nall_upstreams:\nservices: {x: {deliver: 'unix:/s'}}",
+        ["upstreams: found 5; allowed: a mapping, one entry a name"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), WITH_CONTROL.values(), ids=WITH_CONTROL)
+def test_with_a_control_plane(text: str, expected: list[str]) -> None:
+    assert [problem.split(" ", 1)[1] for problem in problems(CONTROL + text + "\n")] == expected
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ("{}", ["f:3: control.servers: missing; allowed: a value of another type"]),
+        ("{servers: []}", ["f:3: control.servers: found no server; allowed: a list of " + HOST_PORT]),
+        ("{servers: [10.0.0.9:1, 10.0.0.9:1]}",
+         ['f:3: control.servers[1]: found "10.0.0.9:1" a second time; allowed: each once']),
+        ("{servers: [10.0.0.9]}", [f'f:3: control.servers[0]: found "10.0.0.9", no port; allowed: {HOST_PORT}']),
+        ("5", ["f:3: control: found 5; allowed: a mapping with servers, token_file, state_dir"]),
+        ("{servers: [c:1], token: /t}",
+         ['f:3: control.token: unknown key (did you mean "token_file"?); allowed: servers, token_file, state_dir']),
+        ("{servers: [c:1], state_dir: x}", ['f:3: control.state_dir: found "x"; allowed: an absolute path']),
+    ],
+)  # fmt: skip
+def test_a_control_section_that_is_wrong(control: str, expected: list[str]) -> None:
+    assert problems(f"host: a\nlinks: {{listen: 10.0.0.1:7600}}\ncontrol: {control}\n") == expected
+
+
+def test_peers_must_be_able_to_dial_whoever_registers() -> None:
+    found = problems("host: a\nlinks: {listen: 0.0.0.0:7600}\ncontrol: {servers: [c:1]}\n")
+    assert found == [
+        'f:2: links.listen: found "0.0.0.0:7600", which stands for every address of this machine, beside control; '
+        "allowed: the one address that peers shall dial"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "directory"),
+    [
+        ("upstreams: all", None),
+        ("upstreams: all\nall_upstreams: {directory: /x}", "/x"),
+        ("all_upstreams: {directory: /x}\nupstreams: {y: {listen: 'unix:/y'}}", "/x"),
+        ("all_upstreams:", None),
+    ],
+)
+def test_all_upstreams(text: str, directory: str | None) -> None:
+    found = config.parse(CONTROL + text + "\n", "f")
+    assert found.all_upstreams is not None
+    assert found.all_upstreams.directory == directory
+    assert set(found.upstreams) == ({"y"} if "y: " in text.replace("directory: ", "") else set())
+
+
+def test_own_certificate_files_beside_a_control_plane() -> None:
+    text = "host: a\nlinks: {listen: 10.0.0.1:1, tls: {certificate: /c, key: /k, ca: /a}}\ncontrol: {servers: [c:1]}\n"
+    assert problems(text) == []
+
+
+def test_all_has_a_line() -> None:
+    assert problems("host: a\nlinks: 5\nupstreams: al\n")[1] == (
+        'f:3: upstreams: found "al"; allowed: a mapping, one entry a name'
+    )

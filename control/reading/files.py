@@ -22,9 +22,17 @@ T = TypeVar("T")
 Check = Callable[[Any, Document, set[Path]], None]
 """Adds a problem to the document for whatever does not go together, from (what was decoded, where a value that is wrong
 by itself is UNSET; document; sections that have unknown keys)."""
+Expand = Callable[[Document], None]
+"""Writes out, in the plain data of a document, what stands there in short."""
 
 
-def load(path: str | os.PathLike[str], kind: type[T], check: Check, needs: str) -> T:
+def as_written(document: Document) -> None:
+    """Nothing has a short form."""
+
+
+def load(
+    path: str | os.PathLike[str], kind: type[T], check: Check, needs: str, expand: Expand = as_written
+) -> T:
     """Read the configuration at ``path``, an object of `kind`; `needs` says what it must hold at least.
 
     Raises ConfigError when the file cannot be read or is wrong, and nothing else.
@@ -39,13 +47,13 @@ def load(path: str | os.PathLike[str], kind: type[T], check: Check, needs: str) 
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError([f"{file}: found more than {MAX_FILE_BYTES // MIB} MiB; allowed: a YAML file"])
     try:
-        return parse(content.decode("utf-8-sig"), file, kind, check, needs)
+        return parse(content.decode("utf-8-sig"), file, kind, check, needs, expand)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{file}:{line}: found byte 0x{content[error.start]:02x}; allowed: UTF-8 text"]) from None
 
 
-def parse(text: str, file: str, kind: type[T], check: Check, needs: str) -> T:
+def parse(text: str, file: str, kind: type[T], check: Check, needs: str, expand: Expand = as_written) -> T:
     """The configuration in ``text``; ``file`` is the name that errors give it.
 
     Raises ConfigError with every problem, in the order of the file, and nothing else.
@@ -55,6 +63,7 @@ def parse(text: str, file: str, kind: type[T], check: Check, needs: str) -> T:
         raise ConfigError(_rendered(document.problems, file))
     if document.data is None:
         raise ConfigError([f"{file}:1: found an empty file; allowed: a mapping with at least {needs}"])
+    expand(document)
     decoder = Decoder(document)
     config = decoder.decode(document.data, kind)
     if isinstance(config, kind):

@@ -44,3 +44,11 @@ def test_problems_are_said_with_their_place(text: str, said: str) -> None:
 def test_a_missing_file(tmp_path: FilePath) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         files.load(tmp_path / "none", Cup, check, "volume")
+
+
+def test_a_short_form_is_written_out_before_anything_is_checked() -> None:
+    def expand(document: Document) -> None:
+        if document.data == "cup":
+            document.data = {"volume": 2}
+
+    assert files.parse("cup", "f", Cup, check, "volume", expand) == files.parse("volume: 2", "f", Cup, check, "volume")
