@@ -163,8 +163,9 @@ def _check_limits(config: Partial, document: Document) -> None:
 
 def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> None:
     """A rule that could let in everybody, or nobody, was meant otherwise."""
-    known = config.control is None and () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
-    hosts = [config.host, *config.peers] if known else None
+    known = () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
+    # With a control plane, hosts come and go.
+    hosts = [config.host, *config.peers] if known and config.control is None else None
     for name, service in _entries(config.services):
         rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
         for position, rule in enumerate(rules):
