@@ -78,6 +78,7 @@ class Agent:
             table=table,
             allowed=allowed,
             tally=self.tally,
+            random=random.random,
         )
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
         self._instance = new_id()
@@ -99,6 +100,7 @@ class Agent:
 
     def _forget(self, peer: str) -> None:
         self.inbound.forget(peer)
+        self.outbound.ejections.forget(peer)
         self.pump.budget.forget(peer)
 
     def apply(self, config: Config) -> Difference:
@@ -131,6 +133,8 @@ class Agent:
         table = Table.from_config(config)
         allowed = Allowed.from_services(config.services) if difference.services else self.outbound.allowed
         self.inbound.adopt(config, allowed)
+        for peer in difference.peers:
+            self.outbound.ejections.forget(peer)
         self.pools.adopt(config, difference.peers, _needed(config, table), difference.settings)
         self.outbound.adopt(config, table, allowed, sockets)
         return difference

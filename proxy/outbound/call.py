@@ -1,8 +1,8 @@
 """One call by a local container, from accept to the end.
 
-The hosts that offer the service are tried in order. A host is given up for the next one only while no byte can have
-reached an application: the peer refused, or there was no link yet. What the caller has said so far is kept by the lane
-and said again.
+This host comes first if it offers the service, then peers, as `routing.balance` chooses. A host is given up for the
+next one only while no byte can have reached an application: the peer refused, or there was no link yet. What the caller
+has said so far is kept by the lane and said again, to at most `balance.TRIES` peers.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from proxy.pump.options import peer_uid
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
 from proxy.routing.allow import describe
+from proxy.routing.balance import TRIES
 
 if TYPE_CHECKING:
     from proxy.outbound.upstreams import Outbound
@@ -48,6 +49,7 @@ class Call:
         "_request",
         "_sock",
         "_tcp",
+        "_tries",
         "_untried",
         "lane",
         "service",
@@ -65,6 +67,7 @@ class Call:
         self._refusal = CloseReason.PEER_UNREACHABLE
         self._detail = ""
         self._early, self._eof = b"", False
+        self._tries = 0
         self.service = service
         self._request = Open(
             service, UNKNOWN_UID if tcp else peer_uid(sock), outbound.upstreams[service].caller or ""
@@ -75,7 +78,7 @@ class Call:
         self.splice: Splice | None = None
 
     def start(self) -> None:
-        """Take the nearest host that offers the service: this one, else the peers in the order of `routing`."""
+        """Take the nearest host that offers the service: this one, else a peer."""
         local, self._untried = self._outbound.endpoints(self.service)
         if local is not None and not self._outbound.allowed.allows(self._request, self._outbound.host):
             self._refusal, self._detail = CloseReason.NOT_ALLOWED, describe(self._request)
@@ -92,6 +95,8 @@ class Call:
     def _local_connected(self, tell: bool, service: socket.socket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
         if service is not None and self._sock is not None:
+            if self._outbound.ejections:
+                self._outbound.ejections.succeeded(self.service, self._outbound.host)
             caller, self._sock = self._sock, None
             self.splice = Splice(self._outbound.pump, caller, service, self._splice_ended)
             self._outbound.splices[self.splice] = self
@@ -99,6 +104,8 @@ class Call:
             if tell:
                 self._introduce(self.splice)
         else:
+            if service is None:
+                self._outbound.failed(self.service, self._outbound.host, reason)
             self._refusal, self._detail = reason, detail
             self._try_peers()
 
@@ -124,21 +131,22 @@ class Call:
     # Peers
 
     def _try_peers(self) -> None:
-        """Open a stream on the first link that is up; wait for one if there is none but may be."""
-        for pool in self._untried:
-            if (link := pool.pick(self.service)) is not None:
-                self._untried.remove(pool)
-                return self._open(link)
-        if not self._untried:
+        """Open a stream at a peer that has a link; wait for one if none has but may have."""
+        untried = self._untried
+        if not untried:
             return self._fail(self._refusal)
+        pool = untried[0] if len(untried) == 1 else self._outbound.choose(self.service, untried)
+        if pool is not None and (link := pool.pick(self.service)) is not None:
+            untried.remove(pool)
+            return self._open(link)
         if not self._wait_for_link():
             return self._fail(CloseReason.OVERLOADED)
         if self._deadline is None:
             self._deadline = self._outbound.deadlines.add(self._outbound.limits.open_timeout, self._expire)
 
     def _wait_for_link(self) -> bool:
-        """Wait at every peer that could take the call; the first that can gets it. False: all their lists are full."""
-        return sum(pool.wait(self) for pool in self._untried) > 0
+        """Wait at peers that could take the call; the first that can gets it. False: all their lists are full."""
+        return sum(pool.wait(self) for pool in self._outbound.waits(self.service, self._untried)) > 0
 
     def _open(self, link: Link) -> None:
         sock, self._sock = self._sock, None
@@ -162,7 +170,7 @@ class Call:
         for pool in self._untried:
             pool.leave(self)
         self._untried = self._outbound.endpoints(self.service)[1]
-        if not self._untried or any(pool.up for pool in self._untried):
+        if not self._untried or self._outbound.choose(self.service, self._untried) is not None:
             self.link_up()
         elif not self._wait_for_link():
             self._stop_waiting()
@@ -176,7 +184,9 @@ class Call:
 
     def _expire(self) -> None:
         self._deadline = None
-        self._stop_waiting()
+        for pool in self._untried:
+            if pool.leave(self):
+                self._outbound.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
         self._detail = f"no link within {self._outbound.limits.open_timeout:g} s"
         self._fail(CloseReason.PEER_UNREACHABLE)
 
@@ -192,16 +202,24 @@ class Call:
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
         self._untried = []
+        if self._outbound.ejections:
+            self._outbound.ejections.succeeded(self.service, lane.link.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """This host could not deliver; perhaps the next one can (Owner)."""
         self._refusal, self._detail = reason, f"by {lane.link.peer}"
+        self._outbound.failed(self.service, lane.link.peer, reason)
+        self._tries += 1
+        if self._tries >= TRIES:
+            self._untried = []
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
+        if lane.early is not None:  # nobody has answered
+            self._outbound.failed(self.service, lane.link.peer, reason)
         self._ended(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
 
     def give_up(self, reason: CloseReason) -> None:

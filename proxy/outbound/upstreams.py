@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
+from time import monotonic
+
+import structlog
 
 from control.reading.addresses import Address, TcpAddress
 from proxy.config import Config, Limits, Service, Upstream
@@ -19,8 +23,11 @@ from proxy.pump.loop import Pump
 from proxy.pump.splice import Splice
 from proxy.pump.tally import Tally
 from proxy.routing.allow import Allowed
-from proxy.routing.balance import order
+from proxy.routing.balance import NOBODY, choose, waits
+from proxy.routing.ejection import Ejections
 from proxy.routing.table import Route, Table
+
+log = structlog.get_logger()
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -30,9 +37,11 @@ class Outbound:
 
     Args:
         pools: those of the peers, by name; as they are at each moment.
+        random: returns numbers evenly spread over [0, 1).
 
     Attributes:
         calls: those that have not ended; splices: those of them that stay on this host.
+        ejections: hosts that are left alone because opens failed there.
     """
 
     def __init__(
@@ -46,11 +55,14 @@ class Outbound:
         table: Table,
         allowed: Allowed,
         tally: Tally,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[Call, None] = {}
         self.splices: dict[Splice, Call] = {}
         self.tally = tally
+        self.ejections = Ejections()
+        self._random = random
         self.table = table
         self.allowed = allowed
         self._config = config
@@ -117,16 +129,30 @@ class Outbound:
         call.start()
 
     def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
-        """Who offers a service: this host, if it does, and the peers, best first."""
+        """Who offers a service: this host, if it does and is not ejected while a peer could do it, and the peers."""
         local, pools = self._endpoints[service]
-        if len(pools) == 1:
-            return local, pools[:]
-        ordered = order(pools)
-        for pool in ordered[1:]:
-            # One that is up gets the call; but that others are idle must not heap all calls upon it.
-            if pool.idle and ordered[0].streams:
-                pool.invite()
-        return local, ordered
+        ejected = self.ejected(service)
+        if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
+            local = None
+        return local, pools[:]
+
+    def choose(self, service: str, pools: list[Pool]) -> Pool | None:
+        """See `routing.balance`."""
+        return choose(pools, self._random, self.ejected(service))
+
+    def waits(self, service: str, pools: list[Pool]) -> list[Pool]:
+        """See `routing.balance`."""
+        return waits(pools, self._random, self.ejected(service))
+
+    def ejected(self, service: str) -> frozenset[str]:
+        """The hosts that are left alone."""
+        return self.ejections.ejected(service, monotonic()) if self.ejections else NOBODY
+
+    def failed(self, service: str, host: str, reason: CloseReason) -> None:
+        """A host did not deliver a stream."""
+        seconds = self.ejections.failed(service, host, reason, monotonic())
+        if seconds is not None:
+            log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)
 
     def stop_listening(self) -> None:
         """Accept no more calls; what is open goes on. Idempotent."""

@@ -199,9 +199,11 @@ class Pool:
         self._changed.set()
         return True
 
-    def leave(self, waiter: Waiter) -> None:
-        """Take a stream off the waiting list. Idempotent."""
+    def leave(self, waiter: Waiter) -> bool:
+        """Take a stream off the waiting list; False: it is not there."""
+        present = waiter in self._waiters
         self._waiters.pop(waiter, None)
+        return present
 
     # Links
 

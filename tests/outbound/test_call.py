@@ -15,6 +15,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.mux.replay import CHUNK
 from proxy.outbound import call
+from proxy.outbound import upstreams as upstreams_module
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, mesh
@@ -318,3 +319,130 @@ async def test_a_caller_that_is_gone_before_its_service_is_told(monkeypatch: pyt
         assert await hosts.call(kind="tcp").rest() == (b"", True)
         assert (await (await service.accept()).rest()).received == b""
         await until(lambda: agent.tally.open == 0, "the end")
+
+
+REFUSALS: dict[str, dict[str, Any]] = {
+    "no such service": {},
+    "not allowed": {"services": {"echo": {"deliver": "unix:/nowhere", "allow": []}}},
+    "connect failed": {"services": {"echo": {"deliver": "unix:/nowhere"}}},
+    "overloaded": {"services": {"echo": {"deliver": "unix:/nowhere"}}, "limits": {"opens_per_second": 1}},
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+async def test_every_refusal_is_taken_to_the_next_host(refusal: dict[str, Any]) -> None:
+    """With what the caller has said so far, and nothing of it twice."""
+    async with mesh() as hosts:
+        service = hosts.service()
+        await hosts.start("host-b", **hosts.peers(a=[]), **refusal)
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+        await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
+        for _ in range(8):
+            caller = hosts.call(kind="tcp")
+            await caller.send(b"said once")
+            caller.finish()
+            accepted = await service.accept()
+            assert await accepted.rest() == (b"said once", False)
+            accepted.close()
+            assert await caller.rest() == (b"", False)
+
+
+async def test_a_service_that_does_not_accept_in_time_is_left_for_the_next_host() -> None:
+    async with mesh() as hosts:
+        stuck, service = hosts.service("stuck", backlog=0), hosts.service()
+        hosts.hold(connect(stuck.address))
+        slow = {"echo": {"deliver": stuck.address, "connect_timeout": "10ms"}}
+        await hosts.start("host-b", **hosts.peers(a=[]), services=slow)
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+        await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
+        for _ in range(4):
+            await hosts.call().send(b"hello")
+            assert await (await service.accept()).read(5) == b"hello"
+
+
+async def test_a_host_that_fails_is_ejected_and_comes_back_when_it_delivers(
+    logs: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(upstreams_module, "monotonic", lambda: now)
+    async with mesh() as hosts:
+        service = hosts.service("good")
+        await two_peers(
+            hosts, {"echo": {"deliver": f"unix:{hosts.folder}/bad.service"}}, {"echo": {"deliver": service.address}}
+        )
+        outbound = hosts.agents["host-a"].outbound
+
+        async def one_call() -> None:
+            await hosts.call(kind="tcp").send(b"x")
+            assert await (await service.accept()).read(1) == b"x"
+
+        for _ in range(200):
+            await one_call()
+            if outbound.ejected("echo"):
+                break
+        assert outbound.ejected("echo") == {"host-b"}
+        [entry] = [entry for entry in logs if entry["event"] == "host ejected"]
+        assert (entry["offered_by"], entry["reason"], entry["for_s"]) == ("host-b", "connect_failed", 30)
+        refused = hosts.agents["host-b"].tally.failed
+        for _ in range(20):
+            await one_call()
+        assert hosts.agents["host-b"].tally.failed == refused, "left alone"
+        now = 31.0
+        late = hosts.service("bad")
+        caller = hosts.call(kind="tcp")
+        for _ in range(200):
+            await caller.send(b"x")
+            with trio.move_on_after(0.01):
+                await (await late.accept()).read(1)
+                break
+            caller = hosts.call(kind="tcp")
+        await until(lambda: outbound.ejections.record("echo", "host-b") is None, "nothing held against it")
+
+
+async def test_the_service_of_this_host_is_passed_over_when_it_fails_and_a_peer_does_not() -> None:
+    async with mesh() as hosts:
+        far = hosts.service("far")
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": far.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        services = {"echo": {"deliver": f"unix:{hosts.folder}/missing"}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, services=services)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        for _ in range(5):
+            await hosts.call().send(b"hello")
+            assert await (await far.accept()).read(5) == b"hello"
+        assert agent.outbound.ejected("echo") == {"host-a"}
+        assert agent.outbound.endpoints("echo")[0] is None
+        hosts.kill("host-b")
+        await until(lambda: not agent.pools["host-b"].up, "the loss")
+        assert agent.outbound.endpoints("echo")[0] is not None, "nobody else is there"
+
+
+async def test_only_so_many_hosts_are_asked(
+    monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    monkeypatch.setattr(call, "TRIES", 2)
+    async with mesh() as hosts:
+        for host in ("host-b", "host-c", "host-d"):
+            await hosts.start(host, **hosts.peers(a=[]))
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        peers = hosts.peers(b=["echo"], c=["echo"], d=["echo"])
+        agent = await hosts.start("host-a", **peers, upstreams=upstreams)
+        await until(lambda: all(pool.up for pool in agent.pools.values()), "all links")
+        assert await hosts.call(kind="tcp").rest() == (b"", True)
+        assert sum(agent.tally.failed for host, agent in hosts.agents.items() if host != "host-a") == 2
+        assert reasons(logs)[0][0] == "no_such_service"
+
+
+@pytest.mark.failure(11)
+async def test_a_host_that_cannot_be_reached_counts_as_failed() -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        limits = {"open_timeout": "20ms"}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits=limits)
+        for _ in range(5):
+            assert await hosts.call(kind="tcp").rest() == (b"", True)
+        assert agent.outbound.ejected("echo") == {"host-b"}

@@ -59,6 +59,8 @@ SANS_IO = [
     "proxy/pump/proxyheader.py",
     "proxy/routing/table.py",
     "proxy/routing/allow.py",
+    "proxy/routing/balance.py",
+    "proxy/routing/ejection.py",
     "proxy/routing/map.py",
     "proxy/routing/effective.py",
     *(
