@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
 
 import httpx
 import msgspec
@@ -31,6 +33,9 @@ _REASONS = {
 }
 
 
+_OTHER_VERSION = "the answer is not one of a Hostlane proxy of this version"
+
+
 class NoAnswer(Exception):
     """There is no answer to show; ``str()`` is the line that says why."""
 
@@ -44,13 +49,46 @@ def ask(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:
 
     Raises NoAnswer when nobody answers, or not with a ``kind``.
     """
-    response = _get(socket_path, path)
+    return _answer(socket_path, "GET", path, kind)
+
+
+def order(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:
+    """The same for ``POST path``, which has the proxy do something first."""
+    return _answer(socket_path, "POST", path, kind)
+
+
+def follow(socket_path: str, path: str, kind: type[T]) -> Iterator[T]:
+    """What the proxy tells, one ``kind`` after the other, while it carries out ``POST path``.
+
+    Raises NoAnswer when it refuses, or when it is gone before it has said everything.
+    """
+    with _talking(socket_path) as client, client.stream("POST", f"http://hostlane{path}") as response:
+        if response.status_code != 200:
+            response.read()
+            _refused(socket_path, response)
+        try:
+            for line in response.iter_lines():
+                yield msgspec.json.decode(line, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
+
+
+def _answer(socket_path: str, method: str, path: str, kind: type[T]) -> tuple[T, bytes]:
+    with _talking(socket_path) as client:
+        response = client.request(method, f"http://hostlane{path}")
+    if response.status_code != 200:
+        _refused(socket_path, response)
     try:
-        if response.status_code == 200:
-            return msgspec.json.decode(response.content, type=kind), response.content
+        return msgspec.json.decode(response.content, type=kind), response.content
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
+
+
+def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
+    try:
         error = msgspec.json.decode(response.content, type=Refusal).error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise NoAnswer(f"{socket_path}: the answer is not one of a Hostlane proxy of this version") from None
+        raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
     raise NoAnswer(f"{socket_path}: the proxy refused: {error}")
 
 
@@ -72,12 +110,14 @@ def socket_from_config(file: str) -> str:
     return os.path.join(run_dir, SOCKET_NAME)
 
 
-def _get(socket_path: str, path: str) -> httpx.Response:
+@contextmanager
+def _talking(socket_path: str) -> Iterator[httpx.Client]:
+    """A client for the socket, inside of which whatever goes wrong is NoAnswer."""
     _probe(socket_path)
     try:
         # The environment's proxy settings are about other servers than this one.
         with httpx.Client(transport=httpx.HTTPTransport(uds=socket_path), timeout=TIMEOUT, trust_env=False) as client:
-            return client.get(f"http://hostlane{path}")
+            yield client
     except httpx.TimeoutException:
         raise NoAnswer(f"{socket_path}: no answer for {TIMEOUT:.0f} s; the proxy is stopped or overloaded") from None
     except httpx.HTTPError:

@@ -19,6 +19,8 @@ COMMANDS = {
     "status": "control.commands:status",
     "links": "control.commands:links",
     "streams": "control.commands:streams",
+    "reload": "control.orders:reload",
+    "drain": "control.orders:drain",
     "check": "proxy.check.commands:check",
     "explain": "proxy.explain.commands:explain",
     "net": "proxy.netdev.commands:net",

@@ -33,7 +33,7 @@ def status(config: str | None, socket: str | None, as_json: bool) -> None:
 
     Exit 1 if no proxy answers, or if no host can serve one of the upstreams.
     """
-    found = _show(_socket(config, socket), "/status", Status, as_json, tables.status_tables)
+    found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
     missing = unserved(found)
     for line in missing:
         click.echo(f"hostlane: {tables.printable(line)}", err=True)
@@ -45,14 +45,14 @@ def status(config: str | None, socket: str | None, as_json: bool) -> None:
 @asks_a_proxy
 def links(config: str | None, socket: str | None, as_json: bool) -> None:
     """Show the links to other hosts."""
-    _show(_socket(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+    _show(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
 
 
 @click.command()
 @asks_a_proxy
 def streams(config: str | None, socket: str | None, as_json: bool) -> None:
     """Show the open streams."""
-    _show(_socket(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
+    _show(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
 
 
 def unserved(status: Status) -> list[str]:
@@ -76,7 +76,8 @@ def _describe(peer: PeerStatus) -> str:
     return f"{peer.name} is {peer.state}" + (f" ({peer.last_error})" if peer.last_error else "")
 
 
-def _socket(config: str | None, socket: str | None) -> str:
+def socket_of(config: str | None, socket: str | None) -> str:
+    """The admin socket that the options name, or the default one. Exits with 2 where they do not say."""
     if config is not None and socket is not None:
         raise click.UsageError("--config and --socket both say which proxy to ask; use one of them")
     if config is None:
@@ -84,7 +85,7 @@ def _socket(config: str | None, socket: str | None) -> str:
     try:
         return admin.socket_from_config(config)
     except admin.BadConfig as error:
-        _fail(error, 2)
+        fail(error, 2)
 
 
 def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> Any:
@@ -92,13 +93,17 @@ def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[An
     try:
         found, raw = admin.ask(socket, path, kind)
     except admin.NoAnswer as error:
-        _fail(error, 1)
+        fail(error, 1)
     if as_json:
         click.echo(raw)
     else:
-        console = Console(markup=False, highlight=False, width=WIDTH)
-        console.print(*_with_blank_lines(render(found)))
+        show(render(found))
     return found
+
+
+def show(found: list[Table]) -> None:
+    """Print tables, with a blank line between them."""
+    Console(markup=False, highlight=False, width=WIDTH).print(*_with_blank_lines(found))
 
 
 def _with_blank_lines(found: list[Table]) -> Iterator[Table | str]:
@@ -108,6 +113,7 @@ def _with_blank_lines(found: list[Table]) -> Iterator[Table | str]:
         yield table
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
+def fail(error: Exception, code: int) -> NoReturn:
+    """Say why, in one line, and exit."""
     click.echo(f"hostlane: {tables.printable(str(error))}", err=True)
     sys.exit(code)

@@ -81,6 +81,9 @@ class Status(Struct, frozen=True, kw_only=True):
     upstreams: list[UpstreamStatus]
     services: list[ServiceStatus]
     refused_by_reason: dict[str, int] = {}
+    draining: bool = False
+    """Told to stop: it takes no more calls and waits for its streams, for ``drain_left_s`` more."""
+    drain_left_s: float | None = None
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):
@@ -131,6 +134,45 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     bytes_received: int
     credit: int
     buffered: int
+    uid: int | None = None
+    """User and process of the local caller, where that came through a Unix socket of this host."""
+    pid: int | None = None
+
+
+class Applied(Struct, frozen=True, kw_only=True):
+    """The answer to ``POST /reload``: what became of the configuration file.
+
+    ``wrong``: the file is; ``refused``: the running proxy cannot follow it. Nothing has changed in either case, and
+    ``problems`` has a line for each reason. ``changes`` has a line for each key that is different now.
+    """
+
+    outcome: Literal["applied", "wrong", "refused"]
+    changes: list[str] = []
+    problems: list[str] = []
+
+
+class Holder(Struct, frozen=True, kw_only=True):
+    """Who keeps streams open, in a proxy that drains. ``uid`` and ``pid`` as in `StreamInfo`."""
+
+    service: str
+    direction: StreamDirection
+    peer: str | None
+    uid: int | None
+    pid: int | None
+    streams: int
+
+
+class Draining(Struct, frozen=True, kw_only=True):
+    """A line of the answer to ``POST /drain``, which goes on until the proxy ends.
+
+    ``cut`` counts the streams that did not finish in time; ``over``: nothing is open any more, this is the last line.
+    """
+
+    left_s: float
+    streams: int
+    cut: int
+    over: bool
+    holders: list[Holder]
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

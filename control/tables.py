@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from control.messages import LinkInfo, PeerStatus, Status, StreamInfo
+from control.messages import Holder, LinkInfo, PeerStatus, Status, StreamInfo
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
@@ -60,6 +60,17 @@ def streams_table(streams: Sequence[StreamInfo]) -> Table:
     ])  # fmt: skip
 
 
+def holders_table(holders: Sequence[Holder]) -> Table:
+    """One row for whoever keeps streams open."""
+    return _table(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
+        (
+            holder.service, holder.direction, holder.peer or "-", "-" if holder.uid is None else str(holder.uid),
+            "-" if holder.pid is None else str(holder.pid), str(holder.streams),
+        )
+        for holder in holders
+    ])  # fmt: skip
+
+
 def amount(count: int) -> str:
     """1536 as ``1.5 KiB``."""
     value = float(count)
@@ -101,6 +112,8 @@ def _host(status: Status) -> Table:
         ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
         ("handshakes avoided", str(status.handshakes_avoided)),
     ]
+    if status.draining:
+        rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for key, value in rows:
         table.add_row(Text(key, style="bold"), Text(printable(value)))

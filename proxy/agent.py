@@ -1,27 +1,29 @@
 """The composition root: builds every part once, owns the top nursery, and knows the order of starting and stopping.
 
 Starting: the network interfaces, which stay when the proxy ends; then everything else that can fail on this machine
-(sockets, ports), so that a failure is one line and leaves nothing behind; then the tasks. Stopping (SIGTERM, SIGINT):
-no new calls, tell the peers, let streams finish for ``limits.stop_timeout``, end the rest. A second signal ends the
-rest at once.
+(sockets, ports), so that a failure is one line and leaves nothing behind; then the tasks. While it runs, `Agent.apply`
+makes it another configuration's. Stopping (SIGTERM, SIGINT, ``hostlane drain``): proxy/drain.py. A second signal ends
+the rest at once.
 """
 
 from __future__ import annotations
 
 import random
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from functools import partial
 
 import structlog
 import trio
 
+from control.messages import Draining
 from control.reading.addresses import ADMIN_SOCKET
 from control.system import logs
 from control.system.unixsock import bind_unix
 from proxy.config import Config, Limits, Peer
 from proxy.difference import Difference, between
+from proxy.drain import Drain
 from proxy.errors import NotApplied, StartError
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
@@ -42,9 +44,11 @@ from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
+from proxy.reload import Reload
 from proxy.routing.allow import Allowed
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
+from proxy.telemetry.notify import notify, stopping
 from proxy.view import ProxyView
 
 log = structlog.get_logger()
@@ -55,8 +59,9 @@ ADMIN_MODE = 0o660
 class Agent:
     """All parts of one proxy, built and not yet running."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, file: str | None = None) -> None:
         self.config = config
+        self.reload = Reload(file, self.apply)
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
@@ -81,6 +86,8 @@ class Agent:
             random=random.random,
         )
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
+        self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
+        self.view.drain_left = self.draining.left
         self._instance = new_id()
 
     def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
@@ -112,8 +119,10 @@ class Agent:
         holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
 
         Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
-        (`difference.FIXED`), or if a new socket cannot be had.
+        (`difference.FIXED`), if a new socket cannot be had, or if the proxy is about to stop.
         """
+        if self.draining.began:
+            raise NotApplied(["the proxy is about to stop: it takes no configuration any more"])
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
@@ -173,7 +182,7 @@ class Agent:
             await prepare(config)
         with ExitStack() as files:
             # First, because a signal that nobody has asked for yet would kill the process.
-            signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+            signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
             files.callback(self.pump.shut_down)
             if self.recorder is not None:
                 self.recorder.open()
@@ -191,9 +200,8 @@ class Agent:
                     await nursery.start(part.run)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
-                await nursery.start(
-                    serve_admin, trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket)), self.view
-                )
+                admin_listener = trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket))
+                await nursery.start(serve_admin, admin_listener, self.view, self)
                 if self.keyring is None:
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 else:
@@ -220,27 +228,37 @@ class Agent:
                         services=list(config.services),
                         security=config.links.security,
                     )
+                    notify("READY=1")
                     task_status.started()
-                    await self._until_told_to_stop(signals)
+                    links.start_soon(self._heed, signals)
+                    await self.draining.run()
                     links.cancel_scope.cancel()
+                await self.draining.heard()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
-    async def _until_told_to_stop(self, signals: AsyncIterator[int]) -> None:
-        await anext(signals)
-        self.outbound.stop_listening()
-        for pool in self.pools.everywhere:
-            pool.drain()
-        log.info(
-            "proxy stopping",
-            streams=self.tally.open,
-            wait_s=self.config.limits.stop_timeout if self.tally.open else 0,
-        )
-        with trio.move_on_after(self.config.limits.stop_timeout) as waiting:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_at_signal, signals, waiting)
-                await self.tally.idle()
-                waiting.cancel()
+    def drain(self, seconds: float | None = None) -> AsyncGenerator[Draining, None]:
+        """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
+
+        Args:
+            seconds: None: ``limits.stop_timeout``.
+        """
+        self._stop(self.config.limits.stop_timeout if seconds is None else seconds)
+        return self.draining.follow()
+
+    def _stop(self, seconds: float) -> None:
+        self.draining.begin(seconds)
+        notify(stopping(seconds))
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        """SIGHUP: reload; SIGTERM and SIGINT: drain, and at the second one end at once."""
+        told = False
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self.reload()
+            else:
+                self._stop(0.0 if told else self.config.limits.stop_timeout)
+                told = True
 
 
 def _memory(limits: Limits) -> tuple[int, int]:
@@ -258,20 +276,20 @@ def _needed(config: Config, table: Table) -> set[str]:
     return {peer for name in config.upstreams for peer in table.find(name).peers}
 
 
-async def _cancel_at_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    await anext(signals)
-    scope.cancel()
-
-
 async def _attend(pool: accept.Home, shaken: Shaken) -> None:
     assert isinstance(pool, Pool)
     await pool.attend(shaken.sock, shaken, False)
 
 
-async def run(config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def run(
+    config: Config, file: str | None = None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Run one proxy until SIGTERM or SIGINT.
+
+    Args:
+        file: where the configuration came from, to be read again; None: nowhere.
 
     Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
     ends all streams at once; nothing stays behind but directories.
     """
-    await Agent(config).run(task_status=task_status)
+    await Agent(config, file).run(task_status=task_status)

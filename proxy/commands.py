@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ def proxy(file: str) -> None:
     """Run this host's proxy in the foreground.
 
     SIGTERM or Ctrl-C ends it: new calls are refused, open streams may finish, a second signal does not wait for them.
+    SIGHUP: the configuration file is read and applied again (hostlane reload does the same, and shows what changed).
     """
     from proxy.config import load
 
@@ -28,7 +30,7 @@ def proxy(file: str) -> None:
         config = load(file)
     except ConfigError as error:
         sys.exit(_report([error]))
-    sys.exit(serve(config))
+    sys.exit(serve(config, os.path.abspath(file)))
 
 
 @click.command()
@@ -71,8 +73,12 @@ def demo() -> None:
     sys.exit(runner.main())
 
 
-def serve(config: Config) -> int:
-    """Run the proxy until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
+def serve(config: Config, file: str) -> int:
+    """Run the proxy until it is told to stop. Returns the exit code; what went wrong is on stderr by then.
+
+    Args:
+        file: the configuration's, to be read again on SIGHUP.
+    """
     import trio
 
     from control.system import logs
@@ -80,7 +86,7 @@ def serve(config: Config) -> int:
 
     logs.configure(config.log.level, config.log.format)
     try:
-        trio.run(agent.run, config)
+        trio.run(agent.run, config, file)
     except BaseException as error:
         return _end(error)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from time import monotonic
 
@@ -27,6 +28,7 @@ class ProxyView:
 
     Attributes:
         config: the one that the proxy runs with, which its owner keeps up to date.
+        drain_left: seconds that a drain has left; None: there is none.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class ProxyView:
         self.config, self._pump, self._pools = config, pump, pools
         self._inbound, self._outbound, self._tally = inbound, outbound, tally
         self._since = monotonic()
+        self.drain_left: Callable[[], float | None] = lambda: None
 
     def status(self) -> Status:
         """``GET /status``."""
@@ -51,6 +54,8 @@ class ProxyView:
             memory_limit=config.limits.memory,
             streams_opened=self._tally.opened,
             streams_refused=self._tally.failed,
+            draining=self.drain_left() is not None,
+            drain_left_s=self.drain_left(),
             refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
@@ -85,7 +90,7 @@ class ProxyView:
         return (
             carried
             + [_spliced(call) for call in self._outbound.splices.values()]
-            + [_waiting(call) for call in self._outbound.calls if call.lane is None and call.splice is None]
+            + [_waiting(call) for call in self._outbound.waiting()]
         )
 
 
@@ -138,6 +143,7 @@ def _link(link: Link, pool: Pool) -> LinkInfo:
 
 
 def _lane(lane: Lane) -> StreamInfo:
+    uid, pid = _caller(lane.owner)
     return StreamInfo(
         id=f"{lane.link.name}/{lane.id}",
         link=lane.link.name,
@@ -150,12 +156,20 @@ def _lane(lane: Lane) -> StreamInfo:
         bytes_received=lane.bytes_received,
         credit=lane.credit,
         buffered=lane.buffered,
+        uid=uid,
+        pid=pid,
     )
+
+
+def _caller(owner: object) -> tuple[int | None, int | None]:
+    found = owner.caller if isinstance(owner, Call) else None
+    return (None, None) if found is None else (found[0], found[1] or None)
 
 
 def _spliced(call: Call) -> StreamInfo:
     splice = call.splice
     assert splice is not None
+    uid, pid = _caller(call)
     return StreamInfo(
         id=f"local/{id(splice):x}",
         link=None,
@@ -168,10 +182,13 @@ def _spliced(call: Call) -> StreamInfo:
         bytes_received=splice.service.received,
         credit=0,
         buffered=len(splice.caller.pending) + len(splice.service.pending),
+        uid=uid,
+        pid=pid,
     )
 
 
 def _waiting(call: Call) -> StreamInfo:
+    uid, pid = _caller(call)
     return StreamInfo(
         id=f"waiting/{id(call):x}",
         link=None,
@@ -184,4 +201,6 @@ def _waiting(call: Call) -> StreamInfo:
         bytes_received=0,
         credit=0,
         buffered=0,
+        uid=uid,
+        pid=pid,
     )

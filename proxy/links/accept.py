@@ -13,6 +13,7 @@ from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, wire_of
 from proxy.links.credentials import Credentials
+from proxy.links.door import Door, duplicate
 from proxy.links.handshake import Hello, check_names
 from proxy.links.slots import Slots
 from proxy.pump.bucket import Bucket
@@ -59,6 +60,7 @@ async def serve(
     hello: Callable[[str, str], Hello],
     attend: Callable[[Home, Shaken], Awaitable[None]],
     credentials: Callable[[], Credentials | None] = lambda: None,
+    door: Door | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept links until cancelled; the listeners are closed then.
@@ -70,6 +72,7 @@ async def serve(
         attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
             then on.
         credentials: those that a new handshake uses; None: no TLS (``security: none``).
+        door: whoever may shut out dials for a while.
     """
     slots = Slots(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
@@ -97,7 +100,17 @@ async def serve(
         except Exception:
             log.exception("unexpected error on a link", remote=remote)
 
-    await trio.serve_listeners(handle, listeners, task_status=task_status)
+    try:
+        async with trio.open_nursery() as links:
+
+            async def take() -> None:
+                await trio.serve_listeners(handle, [duplicate(each) for each in listeners], handler_nursery=links)
+
+            task_status.started(listeners)
+            await (door or Door()).guard(take)
+    finally:
+        for each in listeners:
+            each.socket.close()
 
 
 async def _shake(

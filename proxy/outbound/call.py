@@ -17,7 +17,7 @@ from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.pump.lane import Lane
-from proxy.pump.options import peer_uid
+from proxy.pump.options import peer_process, peer_uid
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
 from proxy.routing.allow import describe
@@ -89,6 +89,12 @@ class Call:
         attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, connected)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
+
+    @property
+    def caller(self) -> tuple[int, int] | None:
+        """User and process id of whoever made it, as long as its socket is open; None: not known."""
+        carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else self._sock
+        return None if carrier is None or carrier.fileno() < 0 else peer_process(carrier)
 
     # This host
 

@@ -59,6 +59,11 @@ class Opened:
         else:
             self._listener.accepted = accepted
 
+    def finish(self) -> None:
+        """Take in the connections that wait to be accepted; `close` follows."""
+        if self._listener is not None:
+            self._listener.finish()
+
     def close(self) -> None:
         """Accept no more. Idempotent."""
         if self._listener is not None:
@@ -88,6 +93,12 @@ class Sockets:
                 undo.callback(_restore, opened, before)
             wanted[upstream.listen] = opened
         return wanted
+
+    def finish(self, wanted: dict[Address, Opened]) -> None:
+        """Take in what waits at those that `replace` is going to close, whose upstreams are still known."""
+        for address, opened in self.opened.items():
+            if address not in wanted:
+                opened.finish()
 
     def replace(self, wanted: dict[Address, Opened]) -> None:
         """Keep those, close all others. Raises nothing."""

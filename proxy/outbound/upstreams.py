@@ -106,6 +106,7 @@ class Outbound:
         """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
         that are carried go on; those that wait for a link look where they may go now. Raises nothing.
         """
+        self._sockets.finish(sockets)
         before = self._endpoints
         self._config, self.table, self.allowed = config, table, allowed
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
@@ -155,8 +156,14 @@ class Outbound:
             log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)
 
     def stop_listening(self) -> None:
-        """Accept no more calls; what is open goes on. Idempotent."""
+        """Accept no more calls than those whose callers wait already; what is open goes on. Idempotent."""
+        self._sockets.finish({})
         self._sockets.replace({})
+        self.pump.settle()
+
+    def waiting(self) -> list[Call]:
+        """The calls that nothing carries yet."""
+        return [call for call in self.calls if call.lane is None and call.splice is None]
 
     def close(self) -> None:
         """End every call that no link carries (those end with their links). Idempotent."""

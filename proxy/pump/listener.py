@@ -17,6 +17,8 @@ log = structlog.get_logger()
 BURST = 16
 """Connections accepted per turn and listener, so that opening many does not delay the messages of those that are
 open."""
+MOST_WAITING = 4096
+"""Connections that a listener's queue can hold (net.core.somaxconn)."""
 PAUSE = 0.1
 """Seconds to leave a listener alone after the system refused a descriptor: nothing but an end of other connections
 helps, and a level-triggered epoll would report the waiting connection all the time."""
@@ -88,6 +90,17 @@ class Listener:
 
     def crashed(self) -> None:
         """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
+
+    def finish(self) -> None:
+        """Take in what is waiting already: those callers were told that they are connected. `stop` follows."""
+        if self._watching:
+            for _ in range(MOST_WAITING):
+                try:
+                    sock, _address = self._sock.accept()
+                except OSError:  # nobody any more, or no descriptor: what is left is refused by the close
+                    return
+                sock.setblocking(False)
+                self.accepted(sock)
 
     def _pause(self, error: OSError) -> None:
         log.error("cannot accept a connection", listen=self._listen, error=error.strerror, retry_in_s=PAUSE)

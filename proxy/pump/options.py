@@ -29,6 +29,16 @@ def disarm_reset(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NORMAL_CLOSE)
 
 
+def peer_process(sock: socket.socket) -> tuple[int, int] | None:
+    """User and process id at the other end of a connected Unix socket; None: not one. (Process 0: in a pid namespace
+    that this one cannot see into.)
+    """
+    if sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return uid, pid
+
+
 def peer_uid(sock: socket.socket) -> int:
     """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7))."""
     uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]

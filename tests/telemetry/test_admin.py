@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -38,6 +38,22 @@ class View:
         return []
 
 
+class Orders:
+    """Does nothing, and says so."""
+
+    async def reload(self) -> messages.Applied:
+        return messages.Applied(outcome="applied", changes=["x: 1 → 2"])
+
+    async def drain(self, seconds: float | None) -> AsyncGenerator[messages.Draining, None]:
+        for over in (False, True):
+            left = -1.0 if seconds is None else seconds
+            yield messages.Draining(left_s=left, streams=0, cut=0, over=over, holders=[])
+
+
+ORDERS = Orders()
+PATHS = "/status, /links, /streams, /reload, /drain"
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "admin.sock"
@@ -49,7 +65,7 @@ async def serving(path: Path) -> AsyncIterator[None]:
     await listening.bind(str(path))
     listening.listen()
     async with trio.open_nursery() as nursery:
-        await nursery.start(admin.serve_admin, trio.SocketListener(listening), View())
+        await nursery.start(admin.serve_admin, trio.SocketListener(listening), View(), ORDERS)
         yield
         nursery.cancel_scope.cancel()
     assert listening.fileno() == -1, "serve_admin closes its listener"
@@ -88,6 +104,41 @@ async def test_get(path: Path) -> None:
         assert (await ask(path, get("/streams")))[2] == b"[]"
 
 
+async def test_orders(path: Path) -> None:
+    async with serving(path):
+        status, _, body = await ask(path, get("/reload", "POST", "Content-Length: 0\r\n"))
+        assert (status, msgspec.json.decode(body)["changes"]) == (200, ["x: 1 → 2"])
+        for query, seconds in (("", -1.0), ("?seconds=2.5", 2.5), ("?seconds=0", 0.0)):
+            status, headers, body = await ask(path, get(f"/drain{query}", "POST"))
+            assert (status, headers["content-type"]) == (200, "application/x-ndjson")
+            lines = [msgspec.json.decode(line) for line in body.split(b"\r\n") if line.startswith(b"{")]
+            assert [(line["left_s"], line["over"]) for line in lines] == [(seconds, False), (seconds, True)]
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        ("?seconds=soon", "seconds 'soon' are not allowed; allowed: 0 to 86400"),
+        ("?seconds=-1", "seconds '-1' are not allowed; allowed: 0 to 86400"),
+        ("?seconds=nan", "seconds 'nan' are not allowed; allowed: 0 to 86400"),
+        ("?seconds=", "query 'seconds=' is not allowed; allowed: seconds=NUMBER"),
+        ("?now", "query 'now' is not allowed; allowed: seconds=NUMBER"),
+        ("?seconds=1&x=2", "query 'seconds=1&x=2' is not allowed; allowed: seconds=NUMBER"),
+    ],
+)
+async def test_orders_that_are_none(path: Path, query: str, error: str) -> None:
+    async with serving(path):
+        status, _, body = await ask(path, get(f"/drain{query}", "POST"))
+        assert (status, msgspec.json.decode(body)) == (400, {"error": error})
+
+
+async def test_an_order_is_not_asked_for(path: Path) -> None:
+    async with serving(path):
+        status, headers, body = await ask(path, get("/reload"))
+        assert (status, headers["allow"]) == (405, "post")
+        assert msgspec.json.decode(body) == {"error": "method 'GET' is not allowed for /reload; allowed: POST"}
+
+
 async def test_head(path: Path) -> None:
     async with serving(path):
         status, headers, body = await ask(path, get("/status", "HEAD"))
@@ -99,13 +150,13 @@ async def test_head(path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "error"),
     [
-        (get("/"), 404, "no such path '/'; there are /status, /links, /streams"),
-        (get("/status/"), 404, "no such path '/status/'; there are /status, /links, /streams"),
-        (get("/" + "x" * 100), 404, f"no such path '/{'x' * 59}'; there are /status, /links, /streams"),
+        (get("/"), 404, f"no such path '/'; there are {PATHS}"),
+        (get("/status/"), 404, f"no such path '/status/'; there are {PATHS}"),
+        (get("/" + "x" * 100), 404, f"no such path '/{'x' * 59}'; there are {PATHS}"),
         (
             get("/status", "POST", "Content-Length: 3\r\n") + b"abc",
             405,
-            "method 'POST' is not allowed; allowed: GET, HEAD",
+            "method 'POST' is not allowed for /status; allowed: GET, HEAD",
         ),
         (get("/status", "GET", "X: " + "x" * 20_000 + "\r\n"), 431, "not a valid HTTP/1.1 request"),
         (b"\x16\x03\x01\x02\x00\x01\x00" * 10 + b"\r\n\r\n", 400, "not a valid HTTP/1.1 request"),
@@ -247,7 +298,7 @@ def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], lea
     async def converse() -> bytes:
         client, server = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(admin._Server({"/status": View().status}).serve, server)
+            nursery.start_soon(admin._Server({"/status": View().status}, ORDERS).serve, server)
             for piece in said:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await client.send_all(piece)
@@ -261,4 +312,6 @@ def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], lea
     if answer:
         status, headers, body = parsed(answer)
         assert status in (200, 400, 404, 405, 431, 501)
+        if "transfer-encoding" in headers:
+            return
         assert int(headers["content-length"]) == len(body) or b"HEAD" in b"".join(said)

@@ -1,0 +1,43 @@
+"""Telling systemd where the proxy stands (sd_notify(3)): a datagram to the socket that it names, if it names one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+import structlog
+
+log = structlog.get_logger()
+
+VARIABLE = "NOTIFY_SOCKET"
+
+
+def notify(state: str) -> None:
+    """Send a state, such as ``READY=1``; lines separated by newlines. Never raises: a supervisor that does not listen
+    is no reason to end.
+    """
+    address = os.environ.get(VARIABLE, "")
+    if not address.startswith(("/", "@")):
+        return
+    # @: the abstract name space, where a name begins with a zero byte.
+    target = "\0" + address[1:] if address[0] == "@" else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+            sock.sendto(state.encode(), target)
+    except OSError as error:
+        log.warning("cannot tell systemd", socket=address, error=error.strerror)
+
+
+def reloading() -> str:
+    """The state that says so to a unit of Type=notify-reload, which wants to know when it began (CLOCK_MONOTONIC)."""
+    return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
+
+
+def stopping(seconds: float) -> str:
+    """The state that says so, and that the end may take so long (whatever TimeoutStopSec says)."""
+    return f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((seconds + GRACE) * 1e6)}"
+
+
+GRACE = 5.0
+"""Seconds for what comes behind a drain: closing thousands of sockets takes a fraction of one."""
