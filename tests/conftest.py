@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
+from tests.control.store import etcds
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
 settings.register_profile("hostlane", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -20,7 +21,11 @@ settings.load_profile("hostlane")
 REQUIRED = os.environ.get("HOSTLANE_REQUIRE_NETNS") == "1"
 """Set by .ci/run: nothing that a marker asks for may be missing."""
 
-WHY_NOT = {"netns": functools.cache(labs.missing), "redis": functools.cache(redis.missing)}
+WHY_NOT = {
+    "netns": functools.cache(labs.missing),
+    "redis": functools.cache(redis.missing),
+    "etcd": etcds.missing,
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -61,6 +61,10 @@ class Watch(ReceiveChannel[Commit]):
         self._held += size
         self._lot.unpark()
 
+    def pass_over(self, revision: int) -> None:
+        """There is nothing for it up to this revision but what it has been offered."""
+        self.seen = max(self.seen, revision)
+
     def begin(self, history: Iterable[Commit]) -> None:
         """Put what was before in front of what has been offered so far."""
         early = [commit for commit, _ in self._waiting]
