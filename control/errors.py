@@ -21,3 +21,15 @@ class ConfigError(HostlaneError):
 
 class StartError(HostlaneError):
     """The configuration is well-formed, but this machine cannot start it (port in use, no such directory...)."""
+
+
+class RequestRefused(HostlaneError):
+    """The control plane does not do what a request asks for; ``str()`` is the line that the asker gets.
+
+    Attributes:
+        status: of the HTTP answer; code: a word for programs (`control.mesh.Refused`).
+    """
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status, self.code = status, code

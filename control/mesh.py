@@ -244,3 +244,36 @@ class Refused(Struct, frozen=True, kw_only=True):
 
     error: str
     code: str = ""
+
+
+class CaRoot(Struct, frozen=True, kw_only=True):
+    """A CA of the mesh.
+
+    Attributes:
+        id: short name; issues: whether new certificates come from it; key_here: whether the server that answers has its
+            key.
+        certificates: that it issued and that are valid, the last one until `in_use_until` (0: none).
+        hosts: whose newest certificate is one of these.
+    """
+
+    id: str
+    issues: bool
+    key_here: bool
+    not_after: float
+    certificates: int = 0
+    in_use_until: float = 0.0
+    hosts: tuple[str, ...] = ()
+
+
+class CaStatus(Struct, frozen=True, kw_only=True):
+    """The CAs in force, the one that issues first: ``GET /v1/ca/status``, and the answer to ``POST /v1/ca/add``,
+    ``activate`` and ``drop`` (body: a `CaDrop`), all on the local socket."""
+
+    mesh: str
+    roots: tuple[CaRoot, ...]
+
+
+class CaDrop(Struct, frozen=True, kw_only=True):
+    """``POST /v1/ca/drop``; `force`: also while certificates of that CA are valid, which are refused from then on."""
+
+    force: bool = False

@@ -13,7 +13,7 @@ import trio
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import TLS_ALERT, TLS_HANDSHAKE
-from proxy.links.identity import peer_host_untrusted
+from proxy.links.identity import peer_untrusted
 from proxy.links.tlswire import TlsWire, reason_of
 from proxy.mux.frames import Kind
 
@@ -42,20 +42,21 @@ class TlsStream:
     Attributes:
         socket: that of the connection.
         wire: what the link reads and writes through, once its ``sock`` is set.
-        peer: the host that the peer's certificate is for; empty until the handshake has ended.
+        peer: the host that the peer's certificate is for; serial: its serial number in hex. Empty until the handshake
+            has ended.
     """
 
     def __init__(self, stream: trio.SocketStream, credentials: Credentials, *, dialling: bool) -> None:
         self.socket = stream.socket
         self.wire = TlsWire(credentials.dialling if dialling else credentials.accepting, server_side=not dialling)
-        self.peer = ""
+        self.peer = self.serial = ""
         self._stream = stream
         self._mesh = credentials.mesh
         self._dialling = dialling
         self._begun = self._established = False
 
     async def shake_hands(self) -> None:
-        """The TLS handshake; sets `peer`.
+        """The TLS handshake; sets `peer` and `serial`.
 
         Raises HandshakeError; and OSError or trio.BrokenResourceError for the connection itself. What TLS finds wrong,
         the peer has been told when it returns; a certificate that names no host is for the caller to refuse.
@@ -73,7 +74,7 @@ class TlsStream:
                 raise HandshakeError("the peer closed the connection during the handshake", CloseReason.LINK_LOST)
         await self._flush()
         self._established = True
-        self.peer = peer_host_untrusted(self.wire.tls.getpeercert(binary_form=True) or b"", self._mesh)
+        self.peer, self.serial = peer_untrusted(self.wire.tls.getpeercert(binary_form=True) or b"", self._mesh)
 
     async def send_all(self, data: bytes) -> None:
         """As trio.SocketStream. Before the handshake has ended it sends nothing: an alert has said all there is."""

@@ -1,13 +1,26 @@
-"""The admin socket of a proxy that answers what a test wants: a small server in a thread."""
+"""The admin socket of a proxy that answers what a test wants (a small server in a thread), and control servers without
+HTTP: a store, a CA, and what decides who belongs to the mesh.
+"""
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from control import ca
+from control.issuing import Issuer
+from control.joining import Joining
+from control.keyfiles import KeyFiles
+from control.mesh import Issued, JoinRequest, TokenRequest, Trust
+from control.rotation import Rotation
+from control.store.base import Store
+from control.store.sqlite import open_sqlite
+from control.trust import PREFIXES, TrustView
 
 Answering = Callable[..., str]
 
@@ -45,3 +58,69 @@ def _serve(server: socket.socket, answer: bytes) -> None:
             # Nothing to read: somebody only looked whether anybody is here.
             if client.recv(4096):
                 client.sendall(answer)
+
+
+class Clock:
+    """Seconds since 1970, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Server:
+    """One control server's share of a mesh's identity, without HTTP."""
+
+    def __init__(self, store: Store, directory: str, clock: Clock, mesh: str = "hostlane") -> None:
+        self.store, self.clock, self.mesh = store, clock, mesh
+        self.keys = KeyFiles(directory)
+        self.issuer = Issuer(store, self.keys, mesh=mesh, now=clock)
+        self.joining = Joining(store, self.issuer, now=clock)
+        self.rotation = Rotation(store, self.keys, mesh=mesh, now=clock)
+
+    async def join(self, host: str, key: ca.Key | None = None) -> Issued:
+        """A host by that name, with a token of its own."""
+        token = (await self.joining.create_token(TokenRequest(host=host, ttl=600))).token
+        csr = ca.request(key or ca.new_key())
+        return await self.joining.join(JoinRequest(host=host, token=token, csr=csr), "10.0.0.9")
+
+    async def trust(self) -> Trust:
+        """What watchers are told."""
+        view = TrustView()
+        for prefix in PREFIXES:
+            for item in (await self.store.read(prefix)).items:
+                view.put(item.key, item.value)
+        assert view.trust is not None
+        return view.trust
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def real_store(tmp_path: Path) -> AsyncIterator[Store]:
+    """A store that began empty."""
+    async with open_sqlite(str(tmp_path / "store.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def server(real_store: Store, tmp_path: Path, clock: Clock) -> Server:
+    """A control server of a mesh that has one CA and no host yet."""
+    made = Server(real_store, str(tmp_path / "ca"), clock)
+    made.keys.create(made.mesh, clock())
+    await made.issuer.open()
+    return made
+
+
+@pytest.fixture
+async def second(server: Server, tmp_path: Path, clock: Clock) -> Server:
+    """Another control server on the same store, with a copy of the key."""
+    shutil.copytree(tmp_path / "ca", tmp_path / "ca-second")
+    made = Server(server.store, str(tmp_path / "ca-second"), clock)
+    await made.issuer.open()
+    return made

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from control.identity import host_uri
 from proxy.config import TlsFiles
 from proxy.demo.certificates import Authority, write
 from proxy.errors import ConfigError
 from proxy.links.credentials import MAX_FILE_BYTES, Identity, read
-from proxy.links.identity import host_uri
 
 CA = Authority()
 ME = Identity("m", "host-a")

@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control.identity import host_uri, uris
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.identity import host_uri, peer_host_untrusted, uris
+from proxy.links.identity import peer_untrusted
 
 CA = Authority()
 
@@ -21,7 +22,7 @@ def der(*names: str) -> bytes:
 
 def refused(certificate: bytes, mesh: str = "m") -> str:
     with pytest.raises(HandshakeError) as caught:
-        peer_host_untrusted(certificate, mesh)
+        peer_untrusted(certificate, mesh)
     assert caught.value.reason is CloseReason.WRONG_HOST
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -29,7 +30,7 @@ def refused(certificate: bytes, mesh: str = "m") -> str:
 
 @pytest.mark.parametrize(("mesh", "host"), [("m", "a"), ("hostlane", "host-a"), ("mesh.example", "h.1-x")])
 def test_a_host_is_named_by_its_uri(mesh: str, host: str) -> None:
-    assert peer_host_untrusted(der(host_uri(mesh, host)), mesh) == host
+    assert peer_untrusted(der(host_uri(mesh, host)), mesh).host == host
 
 
 @pytest.mark.failure(11)
@@ -86,7 +87,7 @@ def test_a_certificate_with_any_byte_changed(where: int, value: int) -> None:
     certificate = bytearray(CERTIFICATE)
     certificate[where % len(certificate)] = value
     try:
-        assert peer_host_untrusted(bytes(certificate), "m").isprintable()
+        assert peer_untrusted(bytes(certificate), "m").host.isprintable()
     except HandshakeError as error:
         assert "\n" not in str(error)
 

@@ -15,6 +15,7 @@ import trio.testing
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 
+from control.identity import host_uri
 from control.reading.addresses import TcpAddress
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
@@ -22,7 +23,6 @@ from proxy.links import accept
 from proxy.links.carry import Shaken, dial, listen_to
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import encode_hello, encode_refusal
-from proxy.links.identity import host_uri
 from proxy.links.tls import TlsStream
 from proxy.links.tlswire import TlsWire
 from tests.links.wire import hello, listening, streams

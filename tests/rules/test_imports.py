@@ -38,6 +38,7 @@ SHARED = (
     "control.mesh",
     "control.client",
     "control.errors",
+    "control.identity",
     "control.reading",
     "control.system",
 )

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from control.identity import host_uri
 from proxy.demo.certificates import Authority, write
 from proxy.demo.lab import Lab
-from proxy.links.identity import host_uri
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World, hostlane
 from tests.tools.process import Proxy

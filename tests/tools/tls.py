@@ -9,9 +9,9 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from control.identity import host_uri
 from proxy.demo.certificates import Authority
 from proxy.links.credentials import Credentials, assemble
-from proxy.links.identity import host_uri
 
 MESH = "hostlane"
 

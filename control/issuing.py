@@ -1,0 +1,230 @@
+"""Certificates of the mesh, by the CA that is in force according to the store and whose key is on this server.
+
+What is issued is written to the store (``certificates/<serial>``, for as long as it is valid) before it is handed out,
+in a commit that fails if the CA has changed meanwhile: so nothing is valid that a rotation or revocation does not see.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import time
+from typing import NamedTuple
+
+import msgspec
+import structlog
+import trio
+from msgspec import Struct
+
+from control import ca, castate
+from control.castate import CaState, KnownRoot
+from control.errors import HostlaneError, RequestRefused, StartError
+from control.keyfiles import KeyFiles
+from control.mesh import Authorities
+from control.reading.times import when
+from control.store.base import Compacted, Conflict, LeaseGone, Put, Store, StoreError, When
+
+log = structlog.get_logger()
+
+DAY = 86400.0
+CERTIFICATES = "certificates/"
+ATTEMPTS = 8
+"""Commits that are tried when others come in between; two steps of a rotation never take so many."""
+RETRY = 5.0
+"""Seconds until this server's own certificate is tried again after a failure."""
+LONGEST_WAIT = 3600.0
+"""Seconds until it is looked at in any case: the wall clock may be set meanwhile."""
+
+
+class Certificate(Struct, frozen=True, kw_only=True):
+    """What the store has under ``certificates/<serial>``.
+
+    Attributes:
+        host: ``control/<name>`` for a control server's own.
+        issuer: id of the CA.
+    """
+
+    host: str
+    issued: float
+    expires: float
+    issuer: str
+
+
+class ServerCertificate(NamedTuple):
+    """A control server's own: PEM texts (certificate; private key; the CAs in force, for its clients' certificates)
+    and its validity, seconds since 1970."""
+
+    certificate: str
+    key: str
+    bundle: str
+    not_after: float
+
+
+class Issuer:
+    """See the module's text.
+
+    Args:
+        lifetime: of certificates, seconds.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self, store: Store, keys: KeyFiles, *, mesh: str, lifetime: float = DAY, now: Callable[[], float] = time
+    ) -> None:
+        self.mesh, self.lifetime = mesh, lifetime
+        self._store, self._keys, self._now = store, keys, now
+
+    async def open(self) -> None:
+        """Once, before anything else: a store that knows no CA yet takes over those of `keys`.
+
+        Raises StartError if there is none in either, or for another mesh, and for key files that are not as they should
+        be.
+        """
+        self._keys.check()
+        state, _ = await self.state()
+        if state.mesh != self.mesh:
+            raise StartError(f"the store is that of mesh {state.mesh}, this control server is for mesh {self.mesh}")
+        if self._keys.key(state.issuing) is None:
+            log.warning("this control server issues no certificates: it lacks the CA's key", ca=state.issuing)
+
+    async def state(self) -> tuple[CaState, int]:
+        """Which CAs are in force, and the revision of the item that says so. Raises StartError (see `open`)."""
+        for _ in range(ATTEMPTS):
+            items = (await self._store.read(castate.KEY)).items
+            if items:
+                try:
+                    return castate.decode(items[0].value), items[0].revision
+                except ValueError:
+                    raise StoreError(f"the store's {castate.KEY} is not one of this version") from None
+            with suppress(Conflict):  # another server was faster
+                state = self._adopted()
+                await self._store.commit(when=[When(castate.KEY, 0)], put=[Put(castate.KEY, castate.encode(state))])
+                log.info("the store knew no CA; it has this server's now", ca=state.issuing)
+        raise StoreError(f"the store's {castate.KEY} comes and goes")
+
+    async def authorities(self) -> Authorities:
+        """The CA certificates in force (``GET /v1/ca``)."""
+        state, _ = await self.state()
+        return Authorities(mesh=state.mesh, bundle=state.bundle)
+
+    async def issue(
+        self,
+        public_key: ca.PublicKey,
+        names: ca.Names,
+        holder: str,
+        *,
+        when: Sequence[When] = (),
+        put: Sequence[Put] = (),
+        any_root: bool = False,
+    ) -> tuple[ca.Leaf, CaState]:
+        """A certificate, which is in force from now on, and the CAs that were when it was issued.
+
+        Args:
+            holder: for the store (`Certificate.host`).
+            when, put: committed with it.
+            any_root: if the CA that issues has no key here, another one in force will do (for this server itself).
+
+        Raises Conflict if one of `when` does not hold, RequestRefused (503 ``no_key``), and StoreError.
+        """
+        for _ in range(ATTEMPTS):
+            state, revision = await self.state()
+            root = self._root(state, any_root)
+            now = self._now()
+            leaf = ca.issue(root, public_key, names, now, self.lifetime)
+            record = Certificate(host=holder, issued=math.floor(now), expires=leaf.not_after, issuer=root.id)
+            lease = await self._store.grant(max(1.0, leaf.not_after - now))
+            try:
+                await self._store.commit(
+                    when=[When(castate.KEY, revision), *when],
+                    put=[Put(f"{CERTIFICATES}{leaf.serial}", msgspec.json.encode(record), lease), *put],
+                )
+                return leaf, state
+            except Conflict as error:
+                await self._give_back(lease)
+                if error.key != castate.KEY:
+                    raise
+        raise StoreError("the CAs in force change all the time")
+
+    async def keep_certificate(
+        self,
+        name: str,
+        use: Callable[[ServerCertificate], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Have the certificate of the control server `name` in use until cancelled: `use` is called before `started`,
+        and again with each new one (at half-life, and when the CAs have changed).
+
+        Raises StartError, before it has started, if this server has the key of no CA in force; and StoreError then.
+        """
+        try:
+            current, revision = await self._own(name)
+        except RequestRefused as error:
+            raise StartError(str(error)) from None
+        use(current)
+        task_status.started()
+        complained = ""
+        while True:
+            try:
+                await self._until_due(current, revision)
+                current, revision = await self._own(name)
+                use(current)
+                complained = ""
+            except HostlaneError as error:
+                if str(error) != complained:
+                    complained = str(error)
+                    good = when(current.not_after)
+                    log.error(
+                        "no new certificate for this control server, the old one stays", error=complained, until=good
+                    )
+                await trio.sleep(RETRY)
+
+    async def _own(self, name: str) -> tuple[ServerCertificate, int]:
+        key = ca.new_key()
+        revision = (await self._store.read(castate.KEY)).revision
+        leaf, state = await self.issue(
+            key.public_key(), ca.Names.control(self.mesh, name), f"control/{name}", any_root=True
+        )
+        for gone in state.dropped:
+            self._keys.retire(gone)
+        return ServerCertificate(leaf.certificate, ca.key_pem(key), state.bundle, leaf.not_after), revision
+
+    async def _until_due(self, current: ServerCertificate, revision: int) -> None:
+        """Until half-life, or until the CAs have changed since `revision`."""
+        due = current.not_after - self.lifetime / 2
+        with suppress(Compacted):  # then it has changed, perhaps
+            async with self._store.watch(castate.KEY, revision) as commits:
+                while (left := due - self._now()) > 0:
+                    with trio.move_on_after(min(left, LONGEST_WAIT)):
+                        await commits.receive()
+                        return
+
+    def _adopted(self) -> CaState:
+        """For a store that began empty: the CAs that this server has files of.
+
+        If there are several, the store was lost in the middle of a rotation; the oldest is the one that every host
+        trusts.
+        """
+        roots = [root for root in self._keys.roots() if root.not_valid_after_utc.timestamp() > self._now()]
+        if not roots:
+            raise StartError(f"there is no CA in {self._keys.directory}; hostlane control init makes one")
+        for root in roots:
+            if (mesh := ca.mesh_of(root)) not in (None, self.mesh):
+                raise StartError(f"{self._keys.directory}: a CA of mesh {mesh}; this control server is for {self.mesh}")
+        known = tuple(KnownRoot(id=ca.root_id(root), certificate=ca.pem(root)) for root in roots)
+        return CaState(mesh=self.mesh, roots=known, issuing=known[0].id)
+
+    def _root(self, state: CaState, any_root: bool) -> ca.Root:
+        for known in sorted(state.roots, key=lambda root: root.id != state.issuing):
+            if (key := self._keys.key(known.id)) is not None:
+                return ca.Root(ca.read_roots(known.certificate)[0], key)
+            if not any_root:
+                break
+        log.error("no certificate issued: this control server lacks the CA's key", ca=state.issuing)
+        text = f"this control server lacks the key of CA {state.issuing}; ask another one, or copy the key to it"
+        raise RequestRefused(503, "no_key", text)
+
+    async def _give_back(self, lease: int) -> None:
+        with suppress(StoreError, LeaseGone):
+            await self._store.revoke(lease)

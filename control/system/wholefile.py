@@ -1,0 +1,40 @@
+"""Files that are there whole or not at all, whatever happens while they are written, a power cut included."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+
+
+def write_file(path: str, content: bytes, mode: int, *, replace: bool = True) -> None:
+    """Write the file beside its place, flush it to the disk, and give it its name.
+
+    Raises OSError, and leaves what was there; FileExistsError if `replace` is False and something is there. Blocks on
+    the disk.
+    """
+    temporary = f"{path}.{secrets.token_hex(4)}.new"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        with open(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
+        if replace:
+            os.rename(temporary, path)
+        else:
+            os.link(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+    sync_directory(os.path.dirname(path) or ".")
+
+
+def sync_directory(path: str) -> None:
+    """So that names in it survive a power cut, too. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
