@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
@@ -186,6 +186,25 @@ def read_roots(text: str) -> list[x509.Certificate]:
     except (*_UNREADABLE, x509.ExtensionNotFound):
         raise ValueError(f"found no CA certificate (PEM) with {KEYS}") from None
     return found
+
+
+def read_certificate(text: str) -> x509.Certificate:
+    """The first certificate in a PEM text. Raises ValueError."""
+    try:
+        found = x509.load_pem_x509_certificates(text.encode())[0]
+        _ = found.public_key(), found.extensions
+    except _UNREADABLE:
+        raise ValueError("found no readable certificate (PEM)") from None
+    return found
+
+
+def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    """Whether the root has signed it."""
+    try:
+        certificate.verify_directly_issued_by(root)
+    except (*_UNREADABLE, InvalidSignature):
+        return False
+    return True
 
 
 def mesh_of(root: x509.Certificate) -> str | None:

@@ -170,7 +170,7 @@ class Agent:
 
     def credentials(self) -> Credentials | None:
         """What a new handshake uses; None: no TLS (``security: none``)."""
-        return None if self.keyring is None else self.keyring.current
+        return None if self.keyring is None or self.config.links.security == "none" else self.keyring.current
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `run` of this module."""
@@ -202,9 +202,9 @@ class Agent:
                     await nursery.start(self.recorder.run)
                 admin_listener = trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket))
                 await nursery.start(serve_admin, admin_listener, self.view, self)
-                if self.keyring is None:
+                if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
-                else:
+                if self.keyring is not None:
                     nursery.start_soon(self.keyring.watch)
                 async with trio.open_nursery() as links:
                     await links.start(self.pools.run)

@@ -92,6 +92,8 @@ class CloseReason(enum.IntEnum):
     """A link reached another host than the one meant, or came from one that is no peer or cannot prove that it is."""
     IDLE = 16
     """Nothing had used the link for its TTL; the next stream makes a new one."""
+    REVOKED = 19
+    """The control plane has revoked the certificate that the peer showed."""
 
     @property
     def label(self) -> str:

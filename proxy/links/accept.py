@@ -11,7 +11,7 @@ import trio
 
 from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
-from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, wire_of
+from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
 from proxy.links.credentials import Credentials
 from proxy.links.door import Door, duplicate
 from proxy.links.handshake import Hello, check_names
@@ -125,4 +125,4 @@ async def _shake(
     if (reason := home.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
     sock = answer(stream, hello(theirs.host, theirs.session))
-    return home, Shaken(sock, theirs, leftover, wire_of(stream))
+    return home, Shaken(sock, theirs, leftover, wire_of(stream), serial_of(stream))

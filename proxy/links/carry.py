@@ -25,13 +25,15 @@ Stream = trio.SocketStream | TlsStream
 
 class Shaken(NamedTuple):
     """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, what
-    came behind it, and what to read and write through instead of the socket (TLS).
+    came behind it, what to read and write through instead of the socket (TLS), and the serial number of the
+    certificate that the peer showed.
     """
 
     sock: socket.socket
     hello: Hello
     leftover: bytes
     wire: Wire | None = None
+    serial: str = ""
 
 
 def new_id() -> str:
@@ -63,7 +65,7 @@ async def dial(
         check_names(answer, own=hello.host, peer=hello.to)
         if answer.session != hello.session:
             raise HandshakeError("the peer answered for another session")
-        return Shaken(_detach(stream), answer, leftover, wire_of(stream))
+        return Shaken(_detach(stream), answer, leftover, wire_of(stream), serial_of(stream))
     except (OSError, trio.BrokenResourceError) as error:
         raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
     finally:
@@ -140,6 +142,11 @@ def answer(stream: Stream, hello: Hello) -> socket.socket:
 def wire_of(stream: Stream) -> Wire | None:
     """What a link on this connection reads and writes through, if not through its socket."""
     return stream.wire if isinstance(stream, TlsStream) else None
+
+
+def serial_of(stream: Stream) -> str:
+    """That of the certificate which the peer showed, in hex; empty without TLS."""
+    return stream.serial if isinstance(stream, TlsStream) else ""
 
 
 async def refuse(stream: Stream, reason: CloseReason) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
@@ -24,10 +24,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.identity import UNREADABLE, host_uri, one_uri, uris
+from control.identity import UNREADABLE, host_uri, one_uri, serial_of, uris
 from control.reading.units import show
 from proxy.config import TlsFiles
 from proxy.errors import ConfigError
+from proxy.links.revoked import Revoked
 from proxy.links.tlswire import reason_of
 
 MAX_FILE_BYTES = 1 << 20
@@ -48,15 +49,21 @@ class Credentials:
     """Everything that a handshake needs of this host. Immutable: renewed ones are other ones.
 
     Attributes:
-        dialling, accepting: OpenSSL's contexts.
+        dialling, accepting: OpenSSL's contexts, for links.
+        control: the one for requests to a control server, which must bear its DNS name.
         not_before, not_after: validity of the certificate, seconds since 1970.
+        serial: its serial number in hex.
+        revoked: peers' certificates that do not count.
     """
 
     mesh: str
     dialling: ssl.SSLContext
     accepting: ssl.SSLContext
+    control: ssl.SSLContext
     not_before: float
     not_after: float
+    serial: str
+    revoked: Revoked = field(default_factory=Revoked)
 
 
 def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
@@ -103,12 +110,17 @@ def assemble(
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem += b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
     der = b"".join(certificate.public_bytes(Encoding.DER) for certificate in authorities)
+    control = _context(ssl.PROTOCOL_TLS_CLIENT, pem, der)
+    control.hostname_checks_common_name = False
+    control.check_hostname = True
     return Credentials(
         mesh,
         _context(ssl.PROTOCOL_TLS_CLIENT, pem, der),
         _context(ssl.PROTOCOL_TLS_SERVER, pem, der),
+        control,
         chain[0].not_valid_before_utc.timestamp(),
         chain[0].not_valid_after_utc.timestamp(),
+        serial_of(chain[0]),
     )
 
 

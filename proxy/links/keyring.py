@@ -8,8 +8,10 @@ renewal failed).
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -18,7 +20,8 @@ import trio
 
 from proxy.config import Config, TlsFiles
 from proxy.errors import ConfigError
-from proxy.links.credentials import Identity, read, when
+from proxy.links.credentials import Credentials, Identity, read, when
+from proxy.links.revoked import Revoked
 
 log = structlog.get_logger()
 
@@ -27,6 +30,10 @@ INTERVAL = 1.0
 not read before its key is written: within two seconds of the last write."""
 EXPIRES_SOON = 1 / 3
 """Share of its validity left, from which on a certificate is due: renewal at half-life has failed by then."""
+
+IDENTITY = "identity"
+"""In ``control.state_dir``: the set of three files that the control plane issued (`proxy.joining.statedir`)."""
+KEY, CERTIFICATE, CA = "key.pem", "certificate.pem", "ca.pem"
 
 Stamp = tuple[tuple[int, ...], ...]
 """What changes when a file does: device, inode, size, and time of the last write, for each of them."""
@@ -40,6 +47,7 @@ class Keyring:
 
     Attributes:
         current: what new handshakes use.
+        revoked: peers' certificates that they refuse.
 
     Raises ConfigError when the files are not good to begin with.
     """
@@ -48,16 +56,23 @@ class Keyring:
         self._files, self._identity, self._now = files, identity, now
         self._seen = self._used = _stamp(files)
         self._refused: tuple[Stamp, str] | None = None
-        self.current = read(files, identity, now())
+        self.revoked = Revoked()
+        self._lock = threading.Lock()
+        self.current = self._read()
         self._warned = ""
 
     @classmethod
     def from_config(cls, config: Config) -> Self | None:
-        """The keyring that the configuration asks for; None with ``security: none``. Raises ConfigError."""
-        if config.links.security == "none":
+        """The keyring that the configuration asks for; None if this host needs no certificate: ``security: none``, and
+        no control plane. Raises ConfigError.
+        """
+        files = config.links.tls
+        if config.control is not None:
+            files = files or held_files(config.control.state_dir)
+        elif config.links.security == "none":
             return None
-        assert config.links.tls is not None, "proxy.configcheck"
-        return cls(config.links.tls, Identity(config.mesh, config.host))
+        assert files is not None, "proxy.configcheck"
+        return cls(files, Identity(config.mesh, config.host))
 
     async def watch(self) -> None:
         """Look until cancelled. (Files may be on a file system that is slow: never in the trio thread.)"""
@@ -66,16 +81,28 @@ class Keyring:
             await trio.sleep(INTERVAL)
             await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
 
+    def reload(self) -> None:
+        """Take over files that have just been replaced as a whole. Raises ConfigError, and the old ones stay in use."""
+        with self._lock:
+            stamp = _stamp(self._files)
+            self.current = self._read()
+            self._seen = self._used = stamp
+            self._refused, self._warned = None, ""
+
     def look(self) -> None:
         """Take the files over if they have changed and two looks agree about it. Bad ones are tried again at each
         look (it may be the machine that is at fault), and complained of once.
         """
+        with self._lock:
+            self._look()
+
+    def _look(self) -> None:
         stamp = _stamp(self._files)
         changed, self._seen = stamp != self._seen, stamp
         if changed or stamp == self._used:
             return
         try:
-            self.current = read(self._files, self._identity, self._now())
+            self.current = self._read()
         except ConfigError as error:
             refused = stamp, "; ".join(error.problems)
             if refused != self._refused:
@@ -84,6 +111,9 @@ class Keyring:
         else:
             self._used, self._refused, self._warned = stamp, None, ""
             log.info("new certificate files in use", expires=when(datetime.fromtimestamp(self.current.not_after, UTC)))
+
+    def _read(self) -> Credentials:
+        return replace(read(self._files, self._identity, self._now()), revoked=self.revoked)
 
     def check_expiry(self) -> None:
         """Say that the certificate is due, or has expired: once each. (Links that are up stay.)"""
@@ -95,6 +125,13 @@ class Keyring:
             expires = when(datetime.fromtimestamp(end, UTC))
             level(f"this host's certificate {state}", expires=expires, file=self._files.certificate)
         self._warned = state
+
+
+def held_files(state_dir: str) -> TlsFiles:
+    """Where the files are that the control plane has issued for this host."""
+    folder = os.path.join(state_dir, IDENTITY)
+    key, certificate, ca = (os.path.join(folder, name) for name in (KEY, CERTIFICATE, CA))
+    return TlsFiles(key=key, certificate=certificate, ca=ca)
 
 
 def _stamp(files: TlsFiles) -> Stamp:

@@ -51,7 +51,7 @@ class TlsStream:
         self.wire = TlsWire(credentials.dialling if dialling else credentials.accepting, server_side=not dialling)
         self.peer = self.serial = ""
         self._stream = stream
-        self._mesh = credentials.mesh
+        self._mesh, self._revoked = credentials.mesh, credentials.revoked
         self._dialling = dialling
         self._begun = self._established = False
 
@@ -75,6 +75,8 @@ class TlsStream:
         await self._flush()
         self._established = True
         self.peer, self.serial = peer_untrusted(self.wire.tls.getpeercert(binary_form=True) or b"", self._mesh)
+        if self.serial in self._revoked:
+            raise HandshakeError(f"the certificate of host {self.peer!r} has been revoked", CloseReason.REVOKED)
 
     async def send_all(self, data: bytes) -> None:
         """As trio.SocketStream. Before the handshake has ended it sends nothing: an alert has said all there is."""

@@ -4,7 +4,7 @@ within bounds. Those that it dialled and that nothing uses are closed again when
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from time import monotonic
 from typing import Protocol
 
@@ -322,6 +322,12 @@ class Pool:
         self._draining = False
         self._changed.set()
 
+    def cut(self, revoked: Container[str]) -> None:
+        """End the links whose peer showed one of these certificates."""
+        for link in self.links:
+            if link.serial in revoked:
+                link.doom(CloseReason.REVOKED, f"certificate {link.serial}")
+
     async def attend(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> None:
         """Put a link to use and look after it until it ends. Takes `sock` over. Cancelled, it ends the link as
         STOPPED.
@@ -335,9 +341,13 @@ class Pool:
 
     def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool = False) -> Link:
         """Add a link, opened `ahead` of an expected use or not; `_look_after` must follow. Raises HandshakeError, and
-        closes `sock`, if the peer has reset it meanwhile.
+        closes `sock`, if the peer has reset it, or its certificate has been revoked, meanwhile.
         """
         own = self._hello(self.name, shaken.hello.session)
+        credentials = self._credentials()
+        if credentials is not None and shaken.serial in credentials.revoked:  # since its TLS handshake
+            sock.close()
+            raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
         try:
             link = Link(
                 self._pump,
@@ -355,6 +365,7 @@ class Pool:
         except OSError as error:
             sock.close()
             raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
+        link.serial = shaken.serial
         self._links_made += 1
         self.retry_at = None
         self.links.append(link)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -53,6 +53,12 @@ class Pools(Mapping[str, Pool]):
     def everywhere(self) -> list[Pool]:
         """All pools, also those of peers that were removed."""
         return [*self._pools.values(), *(pool for pool, _ in self._leaving.values())]
+
+    def cut(self, revoked: Container[str]) -> None:
+        """End the links, of whatever peer, that were made with one of these certificates (serial numbers)."""
+        for pool in self.everywhere:
+            pool.cut(revoked)
+        self._settle()
 
     def adopt(self, config: Config, names: Collection[str], needed: set[str], settings: bool) -> None:
         """Take another configuration over. Raises nothing.

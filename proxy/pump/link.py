@@ -89,6 +89,7 @@ class Link:
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
         bulk: whether its pool gives it bulk streams.
         retiring: whether it is leaving because nothing used it.
+        serial: of the certificate that the peer showed, in hex; empty without TLS.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Link:
         self.idle_since = self.since
         self._queueing = Share(QUEUEING_MEMORY, self.since)
         self.lost_streams = 0
+        self.serial = ""
         out = ReplayBuffer(pump.slabs, pump.touched, replay)
         self.session: Session[Lane] = Session(
             dialler=dialled, out=out, sink=self, stream_type=self._lane, local=local, remote=remote

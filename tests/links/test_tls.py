@@ -226,6 +226,32 @@ async def test_who_belongs_together_meets() -> None:
     assert open_fds() == before
 
 
+async def test_a_revoked_certificate_is_refused_by_the_acceptor() -> None:
+    dialler, acceptor = of_host(OURS, "host-a"), of_host(OURS, "host-b")
+    acceptor.revoked.adopt([dialler.serial])
+    met = await meet(dialler, acceptor)
+    assert (met.told, met.reason, met.attended) == ("the peer refused: revoked", CloseReason.REVOKED, [])
+    assert met.logged == "the certificate of host 'host-a' has been revoked"
+
+
+async def test_a_revoked_certificate_is_refused_by_the_dialler() -> None:
+    dialler, acceptor = of_host(OURS, "host-a"), of_host(OURS, "host-b")
+    dialler.revoked.adopt([acceptor.serial, "ab"])
+    met = await meet(dialler, acceptor)
+    assert (met.told, met.reason) == ("the certificate of host 'host-b' has been revoked", CloseReason.REVOKED)
+    assert (met.logged, met.attended) == ("the peer refused: revoked", [])
+
+
+async def test_the_serial_of_the_peers_certificate_is_known() -> None:
+    dialler, acceptor = of_host(OURS, "host-a"), of_host(OURS, "host-b")
+    acceptor.revoked.adopt(["ab"])
+    met = await meet(dialler, acceptor)
+    assert met.shaken is not None
+    [there] = met.attended
+    with met.shaken.sock, there.sock:
+        assert (met.shaken.serial, there.serial) == (acceptor.serial, dialler.serial)
+
+
 @pytest.mark.failure(1)
 @pytest.mark.parametrize(
     "case", ["dialler without a certificate", "acceptor is another host", "plaintext to a TLS port"]

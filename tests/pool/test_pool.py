@@ -10,11 +10,16 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from proxy.config import Limits
+from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
+from proxy.links.carry import Shaken
+from proxy.links.handshake import Hello
 from proxy.mux.frames import Kind, Open, encode, encode_reason
 from proxy.pool.policy import CROWDED
+from tests.links.wire import tcp_pair
 from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts, until
 from tests.tools.sockets import open_fds
+from tests.tools.tls import of_host
 
 NO_ANSWER = HandshakeError("Connection refused", CloseReason.PEER_UNREACHABLE)
 
@@ -336,3 +341,21 @@ async def test_after_a_lost_link_there_is_another_one(mtls: bool) -> None:
         a._pump.settle()
         await until(lambda: a.up and b.up and a.links[0] is not link)
         assert max(a.most, b.most) == 1
+
+
+@pytest.mark.failure(11)
+async def test_a_certificate_that_is_revoked_between_its_handshake_and_the_link() -> None:
+    """The cut has passed the pool by then; the link must not come up behind it."""
+    ca = Authority()
+    ours, theirs = of_host(ca, "host-a"), of_host(ca, "host-b")
+    home = pool(credentials=ours)
+    async with running(home):
+        mine, other = tcp_pair()
+        with other:
+            ours.revoked.adopt([theirs.serial])
+            hello = Hello(host="host-b", to="host-a", instance="2", session="1", stream_credit=65536, max_streams=10)
+            with capture_logs() as logs:
+                await home.attend(mine, Shaken(mine, hello, b"", None, theirs.serial), False)
+            assert [entry["event"] for entry in logs] == ["link lost at once"]
+            assert home.links == []
+            assert mine.fileno() == -1

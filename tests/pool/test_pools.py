@@ -115,6 +115,24 @@ async def test_streams_are_waited_for_and_then_cut(dialling: Dialling) -> None:
         await until(lambda: not found.links)
 
 
+async def test_links_that_were_made_with_a_revoked_certificate_end_at_once(dialling: Dialling) -> None:
+    """Also those of a peer that leaves. Others go on."""
+    async with running() as rig:
+        rig.adopt("host-b", "host-c", needed="host-b")
+        found = await up(rig, "host-b", dialling)
+        rig.adopt("host-b", "host-c", needed="host-c")
+        other = await up(rig, "host-c", dialling)
+        (mine,), (theirs,) = found.links, other.links
+        mine.serial, theirs.serial = "ab", "cd"
+        rig.adopt("host-c", needed="host-c")
+        rig.pools.cut(frozenset(["ef"]))
+        assert not mine.ended.is_set()
+        rig.pools.cut(frozenset(["ab", "ef"]))
+        assert mine.ended.is_set()
+        assert (mine.reason.label, mine.detail) == ("revoked", "certificate ab")
+        assert not theirs.ended.is_set()
+
+
 async def test_a_peer_that_comes_back_finds_its_pool(dialling: Dialling) -> None:
     async with running() as rig:
         rig.adopt("host-b", needed="host-b")
