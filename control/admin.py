@@ -93,7 +93,12 @@ def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
 
 
 def socket_from_config(file: str) -> str:
-    """The admin socket of the proxy that runs with this configuration; nothing but its run_dir is looked at.
+    """The admin socket of the proxy that runs with this configuration. Raises as `run_dir_from_config` does."""
+    return os.path.join(run_dir_from_config(file), SOCKET_NAME)
+
+
+def run_dir_from_config(file: str) -> str:
+    """Where a proxy or control server that runs with this configuration has its sockets; nothing else is looked at.
 
     Raises BadConfig when the file does not give one. ``hostlane validate`` says the rest.
     """
@@ -107,7 +112,7 @@ def socket_from_config(file: str) -> str:
     run_dir = data.get("run_dir", DEFAULT_RUN_DIR) if isinstance(data, dict) else None
     if not isinstance(run_dir, str) or not os.path.isabs(run_dir):
         raise BadConfig(f"{file}: run_dir: not an absolute path; see hostlane validate {file}")
-    return os.path.join(run_dir, SOCKET_NAME)
+    return run_dir
 
 
 @contextmanager

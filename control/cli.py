@@ -15,8 +15,11 @@ import click
 
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
+    "control": "control.controlcommands:control",
     "validate": "proxy.commands:validate",
     "status": "control.commands:status",
+    "hosts": "control.meshcommands:hosts",
+    "services": "control.meshcommands:services",
     "links": "control.commands:links",
     "streams": "control.commands:streams",
     "reload": "control.orders:reload",
@@ -25,6 +28,10 @@ COMMANDS = {
     "explain": "proxy.explain.commands:explain",
     "net": "proxy.netdev.commands:net",
     "pool": "proxy.poolcommands:pool",
+    "token": "control.meshcommands:token",
+    "revoke": "control.meshcommands:revoke",
+    "ca": "control.meshcommands:ca",
+    "completion": "control.meshcommands:completion",
     "demo": "proxy.commands:demo",
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""

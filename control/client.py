@@ -14,7 +14,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -170,9 +170,14 @@ class ControlClient:
         """Local socket: certificates count no longer."""
         return await self._ask("POST", "/v1/revoke", mesh.RevokeDone, request)
 
-    async def rotate(self, step: str) -> mesh.Authorities:
-        """Local socket: ``add``, ``activate`` or ``drop`` a CA; what is in force afterwards."""
-        return await self._ask("POST", f"/v1/ca/{quote(step, safe='')}", mesh.Authorities, once=True)
+    async def ca_status(self) -> mesh.CaStatus:
+        """Local socket: the CAs in force, and what hangs on each."""
+        return await self._ask("GET", "/v1/ca/status", mesh.CaStatus)
+
+    async def rotate(self, step: Literal["add", "activate", "drop"], *, force: bool = False) -> mesh.CaStatus:
+        """Local socket: a step of the rotation of CAs; how they stand afterwards. `force`: see `mesh.CaDrop`."""
+        body = mesh.CaDrop(force=force) if step == "drop" else None
+        return await self._ask("POST", f"/v1/ca/{step}", mesh.CaStatus, body, once=True)
 
     @asynccontextmanager
     async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[Watch]:
@@ -189,7 +194,11 @@ class ControlClient:
             try:
                 if response.status_code != 200:
                     raise _denied(response.status_code, await _body(response, MAX_BODY))
-                yield Watch(server, response)
+                watch = Watch(server, response)
+                try:
+                    yield watch
+                finally:
+                    await _finish(watch.chunks)
             finally:
                 # Whoever watches again does so because this watch is no good any more.
                 self._best = None
@@ -301,7 +310,7 @@ class Watch:
 
     def __init__(self, server: str, response: httpx.Response) -> None:
         self.server = server
-        self._chunks = response.aiter_raw()
+        self.chunks = response.aiter_raw()
         self._pending = bytearray()
         self._seen = 0
 
@@ -318,7 +327,7 @@ class Watch:
                 if self._seen > MAX_LINE:
                     raise Unreachable(f"{self.server}: a message of more than {MAX_LINE >> 20} MiB")
                 try:
-                    self._pending += await anext(self._chunks)
+                    self._pending += await anext(self.chunks)
                 except (httpx.TransportError, httpx.StreamError) as error:
                     raise Unreachable(f"{self.server}: {_reason(error)}") from None
         raise Unreachable(f"{self.server}: nothing came for {mesh.SILENCE:.0f} s")
@@ -339,12 +348,25 @@ class _Busy(Exception):
 
 async def _body(response: httpx.Response, most: int) -> bytes:
     body = bytearray()
-    async with aclosing(response.aiter_raw()) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > most:
-                raise httpx.ReadError(f"an answer of more than {most >> 20} MiB")
+    chunks = response.aiter_raw()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            await _finish(chunks)
+            raise httpx.ReadError(f"an answer of more than {most >> 20} MiB")
     return bytes(body)
+
+
+async def _finish(chunks: AsyncIterator[bytes]) -> None:
+    """End a body that was not read to its end. httpx reads it by generators within generators, of which closing the
+    outermost leaves the others to the garbage collector; an exception out of the innermost ends them all."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            while True:
+                await anext(chunks)
+        except (StopAsyncIteration, httpx.TransportError, httpx.StreamError):
+            pass
 
 
 def _denied(status: int, raw: bytes) -> Denied:

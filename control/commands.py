@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from control import admin, tables
+from control import admin, live, tables
 from control.messages import LinkInfo, PeerStatus, Status, StreamInfo
 
 T = TypeVar("T")
-
-WIDTH = 1000
-"""Columns that a table may take. A terminal that is narrower wraps it: half an address helps nobody."""
 
 
 def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
@@ -26,13 +22,20 @@ def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")(command)
 
 
+watched = click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+
+
 @click.command()
 @asks_a_proxy
-def status(config: str | None, socket: str | None, as_json: bool) -> None:
+@watched
+def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show what this host's proxy does.
 
     Exit 1 if no proxy answers, or if no host can serve one of the upstreams.
     """
+    if watch:
+        _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
+        return
     found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
     missing = unserved(found)
     for line in missing:
@@ -43,16 +46,20 @@ def status(config: str | None, socket: str | None, as_json: bool) -> None:
 
 @click.command()
 @asks_a_proxy
-def links(config: str | None, socket: str | None, as_json: bool) -> None:
+@watched
+def links(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show the links to other hosts."""
-    _show(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+    show = _watch if watch else _show
+    show(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
 
 
 @click.command()
 @asks_a_proxy
-def streams(config: str | None, socket: str | None, as_json: bool) -> None:
+@watched
+def streams(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show the open streams."""
-    _show(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
+    show = _watch if watch else _show
+    show(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
 
 
 def unserved(status: Status) -> list[str]:
@@ -97,20 +104,16 @@ def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[An
     if as_json:
         click.echo(raw)
     else:
-        show(render(found))
+        live.show(render(found))
     return found
 
 
-def show(found: list[Table]) -> None:
-    """Print tables, with a blank line between them."""
-    Console(markup=False, highlight=False, width=WIDTH).print(*_with_blank_lines(found))
-
-
-def _with_blank_lines(found: list[Table]) -> Iterator[Table | str]:
-    for position, table in enumerate(found):
-        if position:
-            yield ""
-        yield table
+def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> None:
+    """Ask and show, again and again, until Ctrl-C; exit 1 with one line when there is no answer."""
+    try:
+        live.watch(lambda: admin.ask(socket, path, kind), as_json, render)
+    except* admin.NoAnswer as group:
+        fail(group.exceptions[0], 1)
 
 
 def fail(error: Exception, code: int) -> NoReturn:

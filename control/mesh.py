@@ -108,6 +108,7 @@ WatchMessage = Snapshot | Changes | Heartbeat
 end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
 `Snapshot`; otherwise with the `Changes` since then."""
 
+
 def control_name(mesh: str) -> str:
     """The DNS name that every control server's certificate bears, and no host's: clients ask for it (TLS server name),
     whatever the address that they dial."""
@@ -237,6 +238,12 @@ class ControlStatus(Struct, frozen=True, kw_only=True):
     requests: int
     refused: int
     segments: tuple[SegmentUse, ...] = ()
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """``GET /v1/health`` (anybody): the control server of this name sees its store (503: it does not)."""
+
+    name: str
 
 
 class Refused(Struct, frozen=True, kw_only=True):

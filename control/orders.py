@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from control import admin
-from control.commands import asks_a_proxy, fail, show, socket_of
+from control.commands import asks_a_proxy, fail, socket_of
+from control.live import show
 from control.messages import Applied, Draining
 from control.tables import holders_table, printable
 

@@ -20,10 +20,10 @@ def status_tables(status: Status) -> list[Table]:
         tables.append(_peers(status.peers))
     if status.upstreams:
         rows = [(item.service, item.listen, ", ".join(item.offered_by) or "nobody") for item in status.upstreams]
-        tables.append(_table(["upstream", "listen", "offered by"], rows))
+        tables.append(table_of(["upstream", "listen", "offered by"], rows))
     if status.services:
         services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
-        tables.append(_table(["service", "deliver", "streams>"], services))
+        tables.append(table_of(["service", "deliver", "streams>"], services))
     return tables
 
 
@@ -33,7 +33,7 @@ def links_table(links: Sequence[LinkInfo]) -> Table:
         "link", "peer", "direction", "local", "remote", "streams>", "age>", "idle>", "rtt>", "sent>", "received>",
         "unacked>", "congested", "ttl>", "why",
     ]  # fmt: skip
-    return _table(columns, [
+    return table_of(columns, [
         (
             link.id, link.peer, link.direction, link.local, link.remote, str(link.streams), span(link.age_s),
             span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
@@ -50,7 +50,7 @@ def streams_table(streams: Sequence[StreamInfo]) -> Table:
     columns = [
         "stream", "service", "direction", "peer", "link", "state", "age>", "sent>", "received>", "credit>", "buffered>",
     ]  # fmt: skip
-    return _table(columns, [
+    return table_of(columns, [
         (
             stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-", stream.state,
             span(stream.age_s), amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit),
@@ -128,10 +128,10 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
         held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
         rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
     counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]
-    return _table(["peer", "address", "state", *counted, "retry in>", "last error"], rows)
+    return table_of(["peer", "address", "state", *counted, "retry in>", "last error"], rows)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table of plain cells; a column whose name ends in ``>`` stands to the right, as numbers do."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:

@@ -15,6 +15,7 @@ from typing import Any
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LIFETIME = re.compile(r"([0-9]{1,6})(s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
@@ -24,6 +25,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 DURATION = "a duration with its unit, such as 500ms, 5s or 2m"
+LIFETIME = "a duration with its unit, such as 10m, 24h or 30d"
 SIZE = "a size with its unit, such as 64KiB, 4MiB or 1GiB"
 HOST_NAME = "1 to 63 of a-z 0-9 . -, with a letter or digit first and last"
 SERVICE_NAME = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
@@ -78,6 +80,19 @@ def duration(raw: object) -> float:
     seconds = round(float(match[1]) * _SECONDS[match[2]], 9)
     if not 0.001 <= seconds <= 3600.0:
         raise wrong(raw, "1ms to 1h")
+    return seconds
+
+
+def lifetime(raw: object) -> float:
+    """``"24h"`` to 86400.0 (seconds); from a minute to ten years: for what outlives the process."""
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raise wrong(raw, LIFETIME, "which has no unit")
+    match = _LIFETIME.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise wrong(raw, LIFETIME)
+    seconds = int(match[1]) * {**_SECONDS, "d": 86400.0}[match[2]]
+    if not 60.0 <= seconds <= 3650 * 86400.0:
+        raise wrong(raw, "1m to 3650d")
     return seconds
 
 

@@ -1,0 +1,194 @@
+"""What each request does, and the table of all requests (`ROUTES`)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+from control import mesh
+from control.addressbook import AddressBook
+from control.errors import RequestRefused
+from control.issuing import Issuer
+from control.joining import Joining
+from control.reading import units
+from control.rotation import Rotation
+from control.server.connection import Lines
+from control.server.hosts import Hosts
+from control.server.limits import Admission
+from control.server.routes import Call, Route
+from control.server.watching import Watching
+
+__all__ = ["ROUTES", "Api"]
+
+
+class Api:
+    """The parts of a control server, as requests use them. Methods raise RequestRefused, and StoreError."""
+
+    def __init__(
+        self,
+        name: str,
+        mesh_name: str,
+        *,
+        hosts: Hosts,
+        book: AddressBook,
+        joining: Joining,
+        issuer: Issuer,
+        rotation: Rotation,
+        watching: Watching,
+        admission: Admission,
+    ) -> None:
+        self._name, self._mesh = name, mesh_name
+        self._hosts, self._book, self._joining = hosts, book, joining
+        self._issuer, self._rotation, self._watching = issuer, rotation, watching
+        self._admission = admission
+        self._began = time.monotonic()
+        self.requests = 0
+        self.refused = 0
+        self.document: dict[str, Any] = {}
+
+    async def put_host(self, call: Call) -> mesh.Registered:
+        record = call.body.record
+        if record.name != call.names["name"]:
+            text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
+            raise RequestRefused(400, "record", text)
+        return await self._hosts.register(record)
+
+    async def alive(self, call: Call) -> None:
+        await self._hosts.alive(call.names["name"], call.body.instance)
+
+    async def delete_host(self, call: Call) -> None:
+        name = call.names["name"]
+        if call.caller.admin:
+            await self._hosts.remove(name)
+        elif not call.query.get("instance"):
+            raise RequestRefused(400, "query", "found no instance; allowed: ?instance=... of the process that leaves")
+        else:
+            await self._hosts.leave(name, call.query["instance"])
+
+    async def hosts(self, call: Call) -> mesh.Snapshot:
+        return self._watching.checked().snapshot()
+
+    async def watch(self, call: Call) -> Lines:
+        self._watching.admit()
+        epoch = call.query.get("epoch", "")
+        try:
+            after = int(call.query.get("after", "0"))
+        except ValueError:
+            text = f"found after={units.show(call.query['after'])}; allowed: a revision, a whole number"
+            raise RequestRefused(400, "query", text) from None
+
+        async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
+            await self._watching.watch(call.caller, epoch, after, send)
+
+        return lines
+
+    async def addresses(self, call: Call) -> mesh.AddressLease:
+        assert call.caller.host is not None
+        return await self._book.lease(call.caller.host, call.body)
+
+    async def status(self, call: Call) -> mesh.ControlStatus:
+        feed = self._watching.feed
+        return mesh.ControlStatus(
+            name=self._name,
+            mesh=self._mesh,
+            version=version("hostlane"),
+            uptime_s=round(time.monotonic() - self._began, 3),
+            epoch=feed.epoch if feed else "",
+            revision=feed.revision if feed else 0,
+            watching=feed is not None,
+            hosts=len(feed.hosts) if feed else 0,
+            services=feed.services if feed else 0,
+            watchers=self._watching.watchers,
+            clients=self._admission.total,
+            requests=self.requests,
+            refused=self.refused + self._admission.turned_away,
+            segments=await self._book.use(),
+        )
+
+    async def health(self, call: Call) -> mesh.Health:
+        self._watching.checked()
+        return mesh.Health(name=self._name)
+
+    async def openapi(self, call: Call) -> dict[str, Any]:
+        return self.document
+
+    async def ca(self, call: Call) -> mesh.Authorities:
+        return await self._issuer.authorities()
+
+    async def join(self, call: Call) -> mesh.Issued:
+        return await self._joining.join(call.body, call.caller.address)
+
+    async def renew(self, call: Call) -> mesh.Issued:
+        assert call.caller.host is not None
+        assert call.caller.serial is not None
+        return await self._joining.renew(call.body, call.caller.host, call.caller.serial)
+
+    async def create_token(self, call: Call) -> mesh.TokenCreated:
+        return await self._joining.create_token(call.body)
+
+    async def tokens(self, call: Call) -> list[mesh.TokenInfo]:
+        return await self._joining.tokens()
+
+    async def delete_token(self, call: Call) -> None:
+        await self._joining.delete_token(call.names["id"])
+
+    async def revoke(self, call: Call) -> mesh.RevokeDone:
+        return await self._joining.revoke(call.body)
+
+    async def ca_status(self, call: Call) -> mesh.CaStatus:
+        return await self._rotation.status()
+
+    async def ca_add(self, call: Call) -> mesh.CaStatus:
+        return await self._rotation.add()
+
+    async def ca_activate(self, call: Call) -> mesh.CaStatus:
+        return await self._rotation.activate()
+
+    async def ca_drop(self, call: Call) -> mesh.CaStatus:
+        return await self._rotation.drop(call.body.force)
+
+
+AFTER = {"epoch": "the store's epoch that `after` is of", "after": "the revision that the watcher has"}
+NO_HOST = {404: "unknown_host: it is not registered (any more)"}
+
+ROUTES = (
+    Route("GET", "/openapi.json", ("anybody", "admin"), Api.openapi, "this document", answer=dict[str, Any]),
+    Route("GET", "/v1/health", ("anybody", "admin"), Api.health, "whether this server can do its work",
+          answer=mesh.Health),
+    Route("GET", "/v1/ca", ("anybody", "admin"), Api.ca, "the CA certificates in force", answer=mesh.Authorities),
+    Route("POST", "/v1/join", ("anybody",), Api.join, "a host's first certificate, for a token",
+          body=mesh.JoinRequest, answer=mesh.Issued, refuses={403: "token: none, used, expired, of another host"}),
+    Route("POST", "/v1/renew", ("host",), Api.renew, "a host's next certificate",
+          body=mesh.RenewRequest, answer=mesh.Issued),
+    Route("GET", "/v1/hosts", ("host", "admin"), Api.hosts, "the map, as it is now", answer=mesh.Snapshot),
+    Route("PUT", "/v1/hosts/{name}", ("own",), Api.put_host, "register a host, the whole record each time",
+          body=mesh.Registration, answer=mesh.Registered, refuses={409: "taken: the address is another host's"}),
+    Route("DELETE", "/v1/hosts/{name}", ("own", "admin"), Api.delete_host,
+          "a process of a host leaves; by the administrator: take a host off the map and free its addresses",
+          status=204, query={"instance": "the process that leaves; needed from a host"}, refuses=NO_HOST),
+    Route("POST", "/v1/hosts/{name}/alive", ("own",), Api.alive, "a process of a host is still there",
+          body=mesh.Instance, status=204, refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
+    Route("GET", "/v1/watch", ("host", "admin"), Api.watch, "the map and its changes, a line of JSON each, without end",
+          answer=mesh.WatchMessage, query=AFTER, stream=True),
+    Route("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
+          body=mesh.AddressRequest, answer=mesh.AddressLease,
+          refuses={404: "no_segment", 409: "taken, by a host that is named, or pool_empty"}),
+    Route("GET", "/v1/status", ("host", "admin"), Api.status, "what this server does", answer=mesh.ControlStatus),
+    Route("POST", "/v1/tokens", ("admin",), Api.create_token, "a token for a host to join with",
+          body=mesh.TokenRequest, answer=mesh.TokenCreated),
+    Route("GET", "/v1/tokens", ("admin",), Api.tokens, "tokens that can still be used", answer=list[mesh.TokenInfo]),
+    Route("DELETE", "/v1/tokens/{id}", ("admin",), Api.delete_token, "a token is worth nothing any more",
+          status=204, refuses={404: "unknown_token"}),
+    Route("POST", "/v1/revoke", ("admin",), Api.revoke, "certificates of a host, or one, count no longer",
+          body=mesh.RevokeRequest, answer=mesh.RevokeDone, refuses={404: "unknown_host"}),
+    Route("GET", "/v1/ca/status", ("admin",), Api.ca_status, "the CAs in force and what hangs on them",
+          answer=mesh.CaStatus),
+    Route("POST", "/v1/ca/add", ("admin",), Api.ca_add, "a new CA joins the bundle; the old one goes on issuing",
+          answer=mesh.CaStatus, refuses={409: "in_rotation"}),
+    Route("POST", "/v1/ca/activate", ("admin",), Api.ca_activate, "the new CA issues; hosts renew now",
+          answer=mesh.CaStatus, refuses={409: "nothing_to_activate"}),
+    Route("POST", "/v1/ca/drop", ("admin",), Api.ca_drop, "the CA that does not issue leaves the bundle",
+          body=mesh.CaDrop, answer=mesh.CaStatus, refuses={409: "nothing_to_drop, in_use"}),
+)  # fmt: skip

@@ -1,0 +1,163 @@
+"""Clients from accept to close: admission, TLS, then one request after another answered by the routes.
+
+Two barriers keep whatever goes wrong with one client from all others: `Clients.serve` (the connection barrier) and
+`Clients._respond` (a step earlier, where an answer can still say so). Both log; the second one's log has the traceback.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+import structlog
+import trio
+from trio.abc import Stream
+
+from control.config import Limits
+from control.errors import RequestRefused
+from control.mesh import Refused
+from control.server.api import Api
+from control.server.connection import Answer, Asked, Connection, Lines
+from control.server.credentials import caller_of
+from control.server.limits import Admission, Rate
+from control.server.routes import Call, Caller, Table
+from control.server.watching import Watching
+from control.store.base import StoreError
+
+__all__ = ["Clients"]
+
+log = structlog.get_logger()
+
+LOCAL_CLIENTS = 64
+"""Connections to the local socket, apart from those of the network, so that the administrator always gets in."""
+_GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError)
+_encode = msgspec.json.Encoder().encode
+
+
+class Clients:
+    """See the module's text.
+
+    Attributes:
+        context: TLS for the next client; set by whoever keeps this server's certificate.
+    """
+
+    def __init__(
+        self, table: Table, api: Api, watching: Watching, limits: Limits, mesh: str, admission: Admission
+    ) -> None:
+        self._table, self._api, self._watching = table, api, watching
+        self._limits, self._mesh = limits, mesh
+        self._admission = admission
+        self._local = Admission(LOCAL_CLIENTS, LOCAL_CLIENTS)
+        self._rate = Rate(limits.requests_per_second)
+        self._connections: set[Connection] = set()
+        self._stopping = False
+        self.context: ssl.SSLContext | None = None
+
+    def stop(self) -> None:
+        """End connections that have no request under way; the others end after their answer."""
+        self._stopping = True
+        for connection in list(self._connections):
+            connection.end_if_idle()
+
+    async def serve(self, client: trio.SocketStream) -> None:
+        """One client of the network, from accept to close. Raises nothing but trio.Cancelled."""
+        try:
+            address = str(client.socket.getpeername()[0])
+        except OSError:
+            address = ""
+        if not address or self._stopping or not self._admission.enter(address):
+            await trio.aclose_forcefully(client)
+            return
+        try:
+            await self._guarded(client, partial(self._secured, client, address))
+        finally:
+            self._admission.leave(address)
+
+    async def serve_local(self, client: trio.SocketStream) -> None:
+        """One client of the local socket, as `serve`."""
+        if self._stopping or not self._local.enter(""):
+            await trio.aclose_forcefully(client)
+            return
+        try:
+            await self._guarded(client, partial(self._converse, client, Caller("local", admin=True)))
+        finally:
+            self._local.leave("")
+
+    async def _guarded(self, client: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except _GONE:
+            pass  # The client went away, or is too slow to be told anything.
+        except Exception:
+            log.exception("client failed")
+        finally:
+            await trio.aclose_forcefully(client)
+
+    async def _secured(self, client: trio.SocketStream, address: str) -> None:
+        assert self.context is not None
+        stream = trio.SSLStream(client, self.context, server_side=True, https_compatible=True)
+        try:
+            with trio.fail_after(self._limits.request_timeout):
+                await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            log.debug("no TLS with a client", client=address, error=str(error.__cause__ or error))
+            return
+        caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
+        await self._converse(stream, caller)
+        with trio.move_on_after(1):
+            await stream.aclose()
+
+    async def _converse(self, stream: Stream, caller: Caller) -> None:
+        connection = Connection(
+            stream,
+            self._limits,
+            partial(self._respond, caller),
+            lambda: caller.admin or self._rate.take(caller.address, trio.current_time()),
+            lambda: self._stopping,
+        )
+        self._connections.add(connection)
+        try:
+            await connection.converse()
+        finally:
+            self._connections.discard(connection)
+
+    async def _respond(self, caller: Caller, asked: Asked) -> Answer | Lines:
+        self._api.requests += 1
+        try:
+            method = "GET" if asked.method == "HEAD" else asked.method
+            route, names, query = self._table.find(method, asked.target, caller)
+            if "anybody" not in route.who and not self._watching.counts(caller):
+                raise RequestRefused(403, "revoked", f"this certificate of host {caller.host} counts no longer")
+            if route.stream and asked.method == "HEAD":
+                raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
+            body = self._table.decode(route, asked.body)
+            with trio.fail_after(self._limits.request_timeout):
+                found = await route.handle(self._api, Call(caller, names, query, body))
+        except RequestRefused as refused:
+            return self._refusal(caller, asked, refused.status, refused.code, str(refused))
+        except (StoreError, trio.TooSlowError) as error:
+            text = str(error) if isinstance(error, StoreError) else "the store does not answer in time"
+            log.warning("request failed", method=asked.method, path=_path(asked), error=text)
+            return self._refusal(caller, asked, 503, "store", text)
+        except Exception:
+            log.exception("request failed", method=asked.method, path=_path(asked))
+            return self._refusal(
+                caller, asked, 500, "internal", "this control server could not answer; its log says why"
+            )
+        if route.stream:
+            lines: Lines = found
+            return lines
+        return Answer(route.status, b"" if found is None else _encode(found))
+
+    def _refusal(self, caller: Caller, asked: Asked, status: int, code: str, text: str) -> Answer:
+        self._api.refused += 1
+        log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
+        allow = text.rpartition("allowed: ")[2] if status == 405 else None
+        return Answer(status, _encode(Refused(error=text, code=code)), allow=allow)
+
+
+def _path(asked: Asked) -> str:
+    """For logs: short, printable, and without the query."""
+    return ascii(asked.target.partition("?")[0][:80])

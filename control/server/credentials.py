@@ -1,0 +1,47 @@
+"""TLS of a control server: its context, from PEM texts, and who a client's certificate says it is."""
+
+from __future__ import annotations
+
+import os
+import ssl
+
+from cryptography import x509
+
+from control import identity
+from control.issuing import ServerCertificate
+from control.server.routes import Caller
+
+__all__ = ["caller_of", "server_context"]
+
+
+def server_context(own: ServerCertificate) -> ssl.SSLContext:
+    """TLS 1.3 with a certificate asked of clients and verified if there is one: who needs to show one is up to the
+    route, because a host that joins has none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.load_verify_locations(cadata=own.bundle)
+    # A resumed session would carry an identity past a change of the CAs; long connections need none.
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    # The ssl module takes a file only. This one has no name, and never comes near a disk.
+    fd = os.memfd_create("hostlane")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(f"{own.certificate}\n{own.key}".encode())
+        context.load_cert_chain(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+    return context
+
+
+def caller_of(certificate: bytes | None, address: str, mesh: str) -> Caller:
+    """Who a verified certificate (DER) is for. One that is for no host of this mesh counts as none."""
+    if not certificate:
+        return Caller(address)
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        host = identity.host_of(parsed, mesh)
+    except identity.UNREADABLE:
+        return Caller(address)
+    return Caller(address, host, identity.serial_of(parsed), parsed.not_valid_after_utc.timestamp())

@@ -1,0 +1,130 @@
+"""Registering, staying and leaving, carried out on the store (`control.registry` says what they mean)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from control import registry
+from control.addressbook import AddressBook
+from control.errors import RequestRefused
+from control.mesh import HostRecord, Registered
+from control.registry import HOSTS, LINKS, Change
+from control.store.base import Conflict, Item, LeaseGone, Store
+
+__all__ = ["Hosts"]
+
+log = structlog.get_logger()
+
+ATTEMPTS = 8
+"""Conflicts that one request takes. Only another request about the same host, or its old lease's end, makes one."""
+
+
+class Hosts:
+    """See the module's text. Methods raise RequestRefused (what the asker is told), and StoreError.
+
+    Args:
+        lease: seconds that a host stays on the map without being heard of.
+    """
+
+    def __init__(self, store: Store, book: AddressBook, lease: float) -> None:
+        self._store = store
+        self._book = book
+        self._ttl = lease
+        # Whose lease is whose, so that staying alive costs no read. A lease that is gone is noticed when it is kept.
+        self._leases: dict[str, tuple[str, int]] = {}
+
+    async def register(self, record: HostRecord) -> Registered:
+        """Put a record in force (400 ``record``; 409 ``taken``)."""
+        record = registry.check_record(record)
+        for _ in range(ATTEMPTS):
+            host, link = await self._find(HOSTS + record.name), await self._find(LINKS + record.address)
+            lease = await self._lease_for(record, host)
+            kept = host is not None and host.lease == lease
+            try:
+                revision = await self._commit(registry.register(record, lease, host, link))
+            except (Conflict, LeaseGone):
+                if not kept:
+                    await self._store.revoke(lease)
+                continue
+            except RequestRefused:
+                if not kept:
+                    await self._store.revoke(lease)
+                raise
+            self._leases[record.name] = (record.instance, lease)
+            if host is not None and not kept:
+                # Nothing hangs on it any more, and the old process learns from its end that it has been replaced.
+                await self._store.revoke(host.lease)
+            if not kept:
+                log.info("host registered", host=record.name, address=record.address, services=len(record.services))
+            return Registered(epoch=self._store.epoch, revision=revision, lease=self._ttl)
+        raise RequestRefused(503, "busy", f"host {record.name} is registered from several places at once; try again")
+
+    async def alive(self, name: str, instance: str) -> None:
+        """An instance of a host is still there (404 ``unknown_host``; 409 ``superseded``)."""
+        known = self._leases.get(name)
+        if known is not None and known[0] == instance:
+            try:
+                await self._store.keep_alive(known[1])
+                return
+            except LeaseGone:
+                self._leases.pop(name, None)
+        lease = registry.holding(name, instance, await self._find(HOSTS + name))
+        try:
+            await self._store.keep_alive(lease)
+        except LeaseGone:
+            registry.holding(name, instance, None)
+        self._leases[name] = (instance, lease)
+
+    async def leave(self, name: str, instance: str) -> None:
+        """An instance of a host goes, at once. Fine if it is gone, or another one's by now."""
+        host = await self._retried(lambda: self._remove(name, lambda item: registry.leave(instance, item)))
+        if host is not None:
+            log.info("host left", host=name)
+
+    async def remove(self, name: str) -> None:
+        """Take a host off the map and free its addresses, at once (404 ``unknown_host``)."""
+        held = await self._book.keys_of(name)
+        host = await self._retried(
+            lambda: self._remove(name, lambda item: None if item is None else registry.remove(item, held))
+        )
+        if host is None:
+            if not held:
+                raise RequestRefused(404, "unknown_host", f"no host {name} on the map, and no address that it holds")
+            await self._store.commit(delete=held)
+        log.info("host removed", host=name, freed=len(held))
+
+    async def _remove(self, name: str, decide: Callable[[Item | None], Change | None]) -> Item | None:
+        host = await self._find(HOSTS + name)
+        change = decide(host)
+        if host is None or change is None:
+            return None
+        await self._commit(change)
+        self._leases.pop(name, None)
+        await self._store.revoke(host.lease)
+        return host
+
+    async def _retried(self, attempt: Callable[[], Awaitable[Item | None]]) -> Item | None:
+        for _ in range(ATTEMPTS):
+            try:
+                return await attempt()
+            except Conflict:
+                continue
+        raise RequestRefused(503, "busy", "the host is registered from several places at once; try again")
+
+    async def _lease_for(self, record: HostRecord, host: Item | None) -> int:
+        """The lease that this instance has, or a new one."""
+        if host is not None and registry.decode_record(host).instance == record.instance:
+            try:
+                await self._store.keep_alive(host.lease)
+                return host.lease
+            except LeaseGone:
+                pass
+        return await self._store.grant(self._ttl)
+
+    async def _commit(self, change: Change) -> int:
+        return await self._store.commit(when=change.when, put=change.put, delete=change.delete)
+
+    async def _find(self, key: str) -> Item | None:
+        return next((item for item in (await self._store.read(key)).items if item.key == key), None)

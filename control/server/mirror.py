@@ -1,0 +1,104 @@
+"""The store's hosts and trust as a feed: read once, then followed by one watch of the store, whatever watches here.
+
+While the store cannot be watched there is no feed, and the watches that hang on it end. When only the thread was lost
+(Compacted), everything is read again and the differences become changes, which no watcher notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import structlog
+import trio
+
+from control import trust
+from control.feed import Feed
+from control.mesh import HostRecord, Trust
+from control.registry import HOSTS
+from control.server.watching import Watching
+from control.store.base import Change, Compacted, Store, StoreError
+from control.trust import TrustView
+
+__all__ = ["RETRY", "Mirror"]
+
+log = structlog.get_logger()
+
+RETRY = 1.0
+"""Seconds between attempts to reach a store that is away."""
+
+
+class Mirror:
+    """See the module's text."""
+
+    def __init__(self, store: Store, watching: Watching) -> None:
+        self._store = store
+        self._watching = watching
+        self._trust = TrustView()
+        self._feed: Feed | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the store until cancelled. Started when the feed is there, or the first attempt has failed."""
+        started = False
+        while True:
+            try:
+                revision = await self._load()
+                async with self._store.watch("", revision) as commits:
+                    if not started:
+                        started = True
+                        task_status.started()
+                    async for commit in commits:
+                        self._apply(commit.revision, commit.changes)
+            except Compacted:
+                log.info("the store's history was lost; reading it again")
+                continue
+            except StoreError as error:
+                self._watching.feed = None
+                self._watching.publish()
+                log.warning("the store cannot be watched", error=str(error), retry_s=RETRY)
+            if not started:
+                started = True
+                task_status.started()
+            await trio.sleep(RETRY)
+
+    async def _load(self) -> int:
+        """Read everything, at one revision, which is returned."""
+        view = await self._store.read("")
+        fresh = TrustView()
+        hosts = {}
+        for item in view.items:
+            if item.key.startswith(HOSTS):
+                hosts[item.key.removeprefix(HOSTS)] = _record(item.value)
+            elif item.key.startswith(trust.PREFIXES):
+                fresh.put(item.key, item.value)
+        if self._feed is None:
+            self._feed = Feed(self._store.epoch, view.revision, hosts, fresh.trust)
+        else:
+            changed = fresh.trust if fresh.trust != self._trust.trust else None
+            self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
+        self._trust = fresh
+        self._watching.feed, self._watching.revoked = self._feed, fresh.revoked
+        self._watching.publish()
+        return view.revision
+
+    def _apply(self, revision: int, changes: Iterable[Change]) -> None:
+        feed = self._feed
+        assert feed is not None
+        put: list[HostRecord] = []
+        gone: list[str] = []
+        changed: Trust | None = None
+        for change in changes:
+            if change.key.startswith(HOSTS):
+                if change.value is None:
+                    gone.append(change.key.removeprefix(HOSTS))
+                else:
+                    put.append(_record(change.value))
+            elif self._trust.put(change.key, change.value):
+                changed = self._trust.trust
+                self._watching.revoked = self._trust.revoked
+        if feed.change(revision, put, gone, changed):
+            self._watching.publish()
+
+
+def _record(value: bytes) -> HostRecord:
+    return msgspec.json.decode(value, type=HostRecord)

@@ -1,0 +1,153 @@
+"""Which request means what, and who may make it (sans-IO)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+
+from control.errors import RequestRefused
+from control.reading.units import SHOWN_CHARACTERS, show
+
+__all__ = ["Call", "Caller", "Route", "Table", "Who"]
+
+Who = Literal["anybody", "host", "own", "admin"]
+"""anybody: also without a certificate; host: any host; own: the host whose name is in the path; admin: whoever may
+connect to the local socket."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request. `host`, `serial` and `expires` (seconds since 1970): of its certificate, None without one.
+    `admin`: by the local socket."""
+
+    address: str
+    host: str | None = None
+    serial: str | None = None
+    expires: float | None = None
+    admin: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request that a route has matched: who, the names in its path, its query, its decoded body."""
+
+    caller: Caller
+    names: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """One method on one path.
+
+    Attributes:
+        path: with names in braces, such as ``/v1/hosts/{name}``.
+        who: any of these may.
+        handle: does it, and returns what `answer` says, or raises RequestRefused with a status that is in `refuses`.
+        body, answer: types of the JSON, None: there is none.
+        status: when all is well.
+        refuses: statuses of its own, beside those that any request may get (`Table.find`, and `openapi.COMMON`).
+        query: names and meanings of parameters, none of which is needed.
+        stream: the answer is lines of `answer` without end.
+    """
+
+    method: str
+    path: str
+    who: tuple[Who, ...]
+    handle: Callable[[Any, Call], Awaitable[Any]]
+    summary: str
+    body: Any = None
+    answer: Any = None
+    status: int = 200
+    refuses: Mapping[int, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    stream: bool = False
+
+    @property
+    def parts(self) -> list[str]:
+        return self.path.split("/")
+
+
+class Table:
+    """All routes, found by method and path."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self.routes = tuple(routes)
+        self._decoders = {route: msgspec.json.Decoder(route.body) for route in routes if route.body is not None}
+
+    def find(self, method: str, target: str, caller: Caller) -> tuple[Route, dict[str, str], dict[str, str]]:
+        """The route of a request that `caller` may make, the names in its path, its query.
+
+        Raises RequestRefused: 404 ``no_such_path``; 405 ``method``; 401 ``no_certificate``; 403 ``forbidden``; 400
+        ``query``.
+        """
+        path, _, query = target.partition("?")
+        here = [(route, names) for route in self.routes if (names := _match(route.parts, path.split("/"))) is not None]
+        if not here:
+            raise RequestRefused(404, "no_such_path", f"no such path {show(path)}; /openapi.json says which there are")
+        found = next(((route, names) for route, names in here if route.method == method), None)
+        if found is None:
+            allowed = ", ".join(route.method for route, _ in here)
+            raise RequestRefused(405, "method", f"method {show(method)} on {show(path)}; allowed: {allowed}")
+        route, names = found
+        _admit(route, names, caller)
+        return route, names, _query(route, query)
+
+    def decode(self, route: Route, body: bytes) -> Any:
+        """The body as the route has it. Raises RequestRefused (400 ``body``)."""
+        decoder = self._decoders.get(route)
+        if decoder is None:
+            if body:
+                raise RequestRefused(400, "body", f"found a body; allowed: none for {route.method} {route.path}")
+            return None
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            what = " ".join(str(error).split())[: 4 * SHOWN_CHARACTERS]
+            raise RequestRefused(400, "body", f"not a body for {route.method} {route.path}: {what}") from None
+
+
+def _match(parts: list[str], found: list[str]) -> dict[str, str] | None:
+    """The names in a path; None if it is not of this route."""
+    if len(parts) != len(found):
+        return None
+    names = {}
+    for part, text in zip(parts, found, strict=True):
+        if part.startswith("{") and text:
+            names[part[1:-1]] = unquote(text)
+        elif part != text:
+            return None
+    return names
+
+
+def _admit(route: Route, names: Mapping[str, str], caller: Caller) -> None:
+    if "anybody" in route.who or (caller.admin and "admin" in route.who):
+        return
+    if caller.admin:
+        raise RequestRefused(403, "forbidden", f"{route.method} {route.path} is for hosts; it comes over the network")
+    if not {"host", "own"} & {*route.who}:
+        text = f"{route.method} {route.path} is for the administrator; it comes through the server's control.sock"
+        raise RequestRefused(403, "forbidden", text)
+    if caller.host is None:
+        raise RequestRefused(401, "no_certificate", "this needs a host's certificate of this mesh")
+    if "host" not in route.who and names.get("name") != caller.host:
+        text = f"host {caller.host} asks for host {show(names.get('name'))}; allowed: itself"
+        raise RequestRefused(403, "forbidden", text)
+
+
+def _query(route: Route, text: str) -> dict[str, str]:
+    try:
+        # A bound on the number, as each costs; an unknown one is a slip of the pen that would change what is meant.
+        query = dict(parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=16))
+    except ValueError:
+        raise RequestRefused(400, "query", f"found query {show(text)}; allowed: name=value&name=value") from None
+    for name in query:
+        if name not in route.query:
+            allowed = ", ".join(route.query) or "none here"
+            raise RequestRefused(400, "query", f"found parameter {show(name)}; allowed: {allowed}")
+    return query

@@ -1,0 +1,163 @@
+"""A control server: builds every part once, owns the top nursery, and knows the order of starting and stopping.
+
+Starting: the store and this server's certificate, then the sockets, so that a failure is one line and leaves nothing
+behind. Stopping (SIGTERM, SIGINT): no new clients, watches end, requests under way are answered for `STOP_TIMEOUT` at
+most. Hosts stay on the map: they find another control server, or this one when it is back.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+import structlog
+import trio
+
+from control.addressbook import AddressBook
+from control.config import Config
+from control.errors import StartError
+from control.issuing import Issuer, ServerCertificate
+from control.joining import Joining
+from control.keyfiles import KeyFiles
+from control.mesh import CONTROL_SOCKET
+from control.rotation import Rotation
+from control.server.api import ROUTES, Api
+from control.server.clients import Clients
+from control.server.credentials import server_context
+from control.server.hosts import Hosts
+from control.server.limits import Admission
+from control.server.mirror import Mirror
+from control.server.openapi import document
+from control.server.routes import Table
+from control.server.watching import Watching
+from control.store.base import Store
+from control.system.unixsock import bind_unix
+
+__all__ = ["CA_FOLDER", "STOP_TIMEOUT", "open_store", "run"]
+
+log = structlog.get_logger()
+
+CA_FOLDER = "ca"
+"""In state_dir: the CA's files."""
+STOP_TIMEOUT = 5.0
+"""Seconds that requests under way have after SIGTERM; they take milliseconds."""
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a thousand hosts come back together after a restart."""
+
+
+async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+    """Run one control server until SIGTERM or SIGINT; started with the port that it listens on.
+
+    Raises StartError if this machine cannot start it. Cancelled, it ends all clients at once; nothing stays behind but
+    directories and the store.
+    """
+    with ExitStack() as files:
+        # First, because a signal that nobody has asked for yet would kill the process.
+        signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
+        async with open_store(config) as store:
+            keys = KeyFiles(os.path.join(config.state_dir, CA_FOLDER))
+            issuer = Issuer(store, keys, mesh=config.mesh, lifetime=config.certificate_lifetime)
+            await issuer.open()
+            book = AddressBook(store, config.segments)
+            watching = Watching(config.limits.watchers)
+            admission = Admission(config.limits.connections, config.limits.connections_per_client)
+            api = Api(
+                config.name,
+                config.mesh,
+                hosts=Hosts(store, book, config.lease),
+                book=book,
+                joining=Joining(store, issuer),
+                issuer=issuer,
+                rotation=Rotation(store, keys, mesh=config.mesh),
+                watching=watching,
+                admission=admission,
+            )
+            api.document = document(ROUTES, version("hostlane"))
+            clients = Clients(Table(ROUTES), api, watching, config.limits, config.mesh, admission)
+
+            def use(own: ServerCertificate) -> None:
+                clients.context = server_context(own)
+
+            local = bind_unix(
+                f"{config.run_dir}/{CONTROL_SOCKET}",
+                mode=config.socket.mode,
+                owner=config.socket.owner,
+                group=config.socket.group,
+            )
+            files.callback(local.close)
+            listener = await _listen(config)
+            files.callback(listener.socket.close)
+            async with trio.open_nursery() as parts:
+                await parts.start(issuer.keep_certificate, config.name, use)
+                await parts.start(Mirror(store, watching).run)
+                await parts.start(watching.run)
+                await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
+                async with trio.open_nursery() as connections:
+                    async with trio.open_nursery() as accepting:
+                        for handler, place in (
+                            (clients.serve, listener),
+                            (clients.serve_local, trio.SocketListener(trio.socket.from_stdlib_socket(local.socket))),
+                        ):
+                            accepting.start_soon(
+                                partial(trio.serve_listeners, handler, [place], handler_nursery=connections)
+                            )
+                        port = listener.socket.getsockname()[1]
+                        log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
+                        task_status.started(port)
+                        await anext(signals)
+                        accepting.cancel_scope.cancel()
+                    log.info("control server stopping", name=config.name)
+                    connections.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
+                    watching.end()
+                    clients.stop()
+                parts.cancel_scope.cancel()
+    log.info("control server stopped", name=config.name)
+
+
+@asynccontextmanager
+async def open_store(config: Config) -> AsyncIterator[Store]:
+    """The store that the configuration names; leaving the block closes it. Raises StartError."""
+    if config.store.etcd is not None:
+        from control.store.etcd import open_etcd
+        from control.store.gateway import EtcdAccess
+
+        etcd = config.store.etcd
+        access = EtcdAccess(
+            endpoints=tuple(f"http{'s' if etcd.ca else ''}://{each.hostport}" for each in etcd.endpoints),
+            prefix=f"{etcd.prefix}/",
+            ca=etcd.ca,
+            certificate=etcd.certificate,
+            key=etcd.key,
+            user=etcd.user,
+            password="" if etcd.password_file is None else _secret(etcd.password_file),
+        )
+        async with open_etcd(access) as cluster:
+            yield cluster
+    else:
+        from control.store.sqlite import open_sqlite
+
+        assert config.store.sqlite is not None
+        async with open_sqlite(config.store.sqlite.path) as file:
+            yield file
+
+
+def _secret(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"{path}: {getattr(error, 'strerror', None) or 'not text'}".lower()) from None
+
+
+async def _listen(config: Config) -> trio.SocketListener:
+    try:
+        (listener,) = await trio.open_tcp_listeners(config.listen.port, host=config.listen.host, backlog=BACKLOG)
+    except OSError as error:
+        reason = "another process listens there" if error.errno == errno.EADDRINUSE else (error.strerror or "").lower()
+        raise StartError(f"cannot listen on {config.listen.hostport}: {reason}") from None
+    return listener

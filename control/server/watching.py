@@ -1,0 +1,103 @@
+"""All watchers of the map: who gets which line when.
+
+A change is told at once, and then not again for `PACE`: what happens meanwhile is told together. A watcher that does
+not take what it is sent is dropped by its connection's deadline; it holds up nobody, as no other waits for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from control import mesh
+from control.errors import RequestRefused
+from control.feed import Feed
+from control.server.routes import Caller
+
+__all__ = ["PACE", "Watching"]
+
+PACE = 0.1
+"""Seconds. A thousand watchers cost some 0.1 s of CPU a change: when a thousand hosts register at once, the server
+spends half of its time on telling and not all of it, and the bound for new streams, 2 s, is far."""
+
+
+class Watching:
+    """See the module's text. `now`: seconds since 1970.
+
+    Attributes:
+        feed: None while the store cannot be watched: a map of which nobody knows whether it is still true is not told.
+        revoked: serial numbers of certificates that do not count any more.
+        watchers: how many there are.
+    """
+
+    def __init__(self, most: int, now: Callable[[], float] = time.time) -> None:
+        self._most = most
+        self._now = now
+        self.feed: Feed | None = None
+        self.revoked: frozenset[str] = frozenset()
+        self.watchers = 0
+        self._changed = trio.Event()
+        self._told = trio.Event()
+        self._ended = False
+
+    def publish(self) -> None:
+        """The feed, or whether there is one, has changed."""
+        self._changed.set()
+
+    def end(self) -> None:
+        """End all watches: their clients go to another server, or come back when this one does."""
+        self._ended = True
+        self._wake()
+
+    def checked(self) -> Feed:
+        """The feed. Raises RequestRefused (503 ``store``) if there is none that is known to be true."""
+        if self.feed is None or self._ended:
+            raise RequestRefused(503, "store", "this control server has no view of its store now; try another one")
+        return self.feed
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Tell watchers what is published, until cancelled."""
+        task_status.started()
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            self._wake()
+            await trio.sleep(PACE)
+
+    def admit(self) -> Feed:
+        """Whether there may be one more watcher. Raises RequestRefused (503 ``store`` or ``busy``)."""
+        if self.watchers >= self._most:
+            raise RequestRefused(503, "busy", f"more than {self._most} watchers; try another control server")
+        return self.checked()
+
+    async def watch(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Tell one watcher everything, until its feed ends, its certificate is revoked, or `send` raises."""
+        feed = self.checked()
+        have = feed.begin(epoch, after)
+        self.watchers += 1
+        try:
+            while self.feed is feed and not self._ended and self.counts(caller):
+                # Taken before looking: what comes in between wakes it at once.
+                told = self._told
+                news = feed.next(have)
+                if news is not None:
+                    have = news.revision
+                    await send(news.line)
+                    continue
+                assert have is not None
+                with trio.move_on_after(mesh.HEARTBEAT) as quiet:
+                    await told.wait()
+                if quiet.cancelled_caught:
+                    await send(feed.heartbeat(have))
+        finally:
+            self.watchers -= 1
+
+    def counts(self, caller: Caller) -> bool:
+        """Whether the caller's certificate still counts: those of long watches expire, or are revoked, under way."""
+        return caller.serial not in self.revoked and (caller.expires is None or self._now() < caller.expires)
+
+    def _wake(self) -> None:
+        told, self._told = self._told, trio.Event()
+        told.set()

@@ -1,0 +1,105 @@
+"""A whole control server on loopback: its own CA, its own store, TLS, and clients with certificates of hosts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from control import ca
+from control.client import ControlClient
+from control.config import Config, Limits, SqliteStore, Store
+from control.keyfiles import KeyFiles
+from control.mesh import HostRecord, Offer
+from control.reading.addresses import TcpAddress
+from control.server import serve
+
+MESH = "hostlane"
+LIMITS = Limits(requests_per_second=1000, connections_per_client=200)
+PATIENCE = 20.0
+
+
+class World:
+    """A mesh in a directory; `serving` runs a control server in it.
+
+    Attributes:
+        port: where the running one listens.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = 0
+        self.keys = KeyFiles(str(directory / "ca"))
+        self.root = self.keys.create(MESH, time.time())
+        self.config = Config(
+            name="control-1",
+            listen=TcpAddress("127.0.0.1", 0),
+            run_dir=str(directory / "run"),
+            state_dir=str(directory),
+            store=Store(sqlite=SqliteStore(path=str(directory / "store.db"))),
+            limits=LIMITS,
+        )
+
+    @asynccontextmanager
+    async def serving(self, **changes: object) -> AsyncIterator[World]:
+        self.config = msgspec.structs.replace(self.config, **changes)
+        with trio.fail_after(6 * PATIENCE):
+            async with trio.open_nursery() as nursery:
+                self.port = await nursery.start(serve.run, self.config)
+                yield self
+                nursery.cancel_scope.cancel()
+
+    @property
+    def socket(self) -> str:
+        return f"{self.config.run_dir}/control.sock"
+
+    def context(self, host: str | None = None, *, root: ca.Root | None = None) -> ssl.SSLContext:
+        """TLS of a client; with a host's certificate if one is named, by another CA if that is given."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=ca.pem(self.root.certificate))
+        if host is not None:
+            key = ca.new_key()
+            leaf = ca.issue(root or self.root, key.public_key(), ca.Names.host(MESH, host), time.time(), 3600.0)
+            file = self.directory / f"{host}-{os.urandom(4).hex()}.pem"
+            file.write_text(f"{leaf.certificate}{ca.key_pem(key)}")
+            context.load_cert_chain(file)
+        return context
+
+    def client(self, host: str | None = None, context: ssl.SSLContext | None = None) -> ControlClient:
+        found = context or self.context(host)
+        return ControlClient([f"127.0.0.1:{self.port}"], lambda: found, name=MESH)
+
+    def admin(self) -> ControlClient:
+        return ControlClient([f"unix:{self.socket}"])
+
+    async def raw(self, host: str | None = None) -> trio.SSLStream[trio.SocketStream]:
+        """A connection on which a test says what it likes."""
+        tcp = await trio.open_tcp_stream("127.0.0.1", self.port)
+        stream = trio.SSLStream(tcp, self.context(host), server_hostname=f"control.{MESH}.internal", https_compatible=True)
+        await stream.do_handshake()
+        return stream
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    # Short, because a Unix socket's path must be; pytest's tmp_path is not.
+    directory = Path(tempfile.mkdtemp(prefix="hl-"))
+    yield World(directory)
+    shutil.rmtree(directory)
+
+
+def record(name: str, *services: str, address: str = "", instance: str = "1") -> HostRecord:
+    place = address or f"10.77.0.{sum(name.encode()) % 250 + 1}:7600"
+    return HostRecord(name=name, address=place, instance=instance, services=tuple(Offer(name=each) for each in services))
+
+
+Serving = Callable[..., AbstractAsyncContextManager[World]]

@@ -1,0 +1,48 @@
+"""Requests whose answer is more than what the parts behind them say; test_openapi has all the others."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from control import mesh
+from control.client import Denied
+from control.server.api import ROUTES, Api
+from tests.control.server.conftest import PATIENCE, World, record
+
+
+async def test_status_counts(world: World) -> None:
+    async with world.serving(), world.client("host-a") as client, world.admin() as admin:
+        await client.register(record("host-a", "web", "redis"))
+        with pytest.raises(Denied):
+            await client.register(record("host-b"))
+        with trio.fail_after(PATIENCE):
+            while (found := await admin.status()).hosts != 1:
+                await trio.sleep(0.01)
+        async with client.watch() as messages:
+            await anext(messages)
+            assert (await admin.status()).watchers == 1
+        assert (found.name, found.mesh, found.services, found.watching) == ("control-1", "hostlane", 2, True)
+        assert found.refused == 1
+        assert found.requests >= 3
+
+
+async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
+    async with world.serving(), world.client("host-a") as client:
+        with trio.fail_after(PATIENCE):
+            async with client.watch() as messages:
+                first = await anext(messages)
+            assert isinstance(first, mesh.Snapshot)
+            registered = await client.register(record("host-a"))
+            async with client.watch(first.epoch, first.revision) as messages:
+                second = await anext(messages)
+            assert isinstance(second, mesh.Changes)
+            assert second.revision == registered.revision
+            async with client.watch("another", first.revision) as messages:
+                assert isinstance(await anext(messages), mesh.Snapshot)
+
+
+def test_every_handler_has_a_route_of_its_own() -> None:
+    handlers = [route.handle.__name__ for route in ROUTES]
+    assert len(handlers) == len(set(handlers))
+    assert {name for name in vars(Api) if not name.startswith("_")} == set(handlers)

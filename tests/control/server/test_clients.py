@@ -1,0 +1,261 @@
+"""Clients over real TLS: hostile ones end alone, and certificates decide who may what."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control import ca, mesh
+from control.client import ControlClient, Denied, Unreachable
+from control.server.clients import LOCAL_CLIENTS
+from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, record
+
+SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
+GET = b"GET /v1/health HTTP/1.1\r\nHost: c\r\n\r\n"
+
+
+async def ends(stream: trio.abc.ReceiveStream) -> bytes:
+    found = b""
+    with trio.fail_after(PATIENCE):
+        try:
+            async for chunk in stream:
+                found += bytes(chunk)
+        except trio.BrokenResourceError:
+            pass
+    return found
+
+
+async def well(world: World) -> None:
+    """The server does its work for everybody else."""
+    async with world.client("host-w") as client:
+        await client.register(record("host-w", address="10.77.1.1:7600"))
+        await client.alive("host-w", "1")
+
+
+async def test_who_shows_nothing_may_join_and_no_more(world: World) -> None:
+    async with world.serving(), world.client() as client:
+        assert (await client.ca()).mesh == MESH
+        for request in (client.hosts, client.status, lambda: client.register(record("host-a"))):
+            with pytest.raises(Denied) as caught:
+                await request()
+            assert (caught.value.status, caught.value.code) == (401, "no_certificate")
+        with pytest.raises(Denied) as caught:
+            async with client.watch():
+                pass
+        assert caught.value.code == "no_certificate"
+
+
+async def test_a_host_speaks_for_itself_only(world: World) -> None:
+    async with world.serving(), world.client("host-a") as client:
+        with pytest.raises(Denied) as caught:
+            await client.register(record("host-b"))
+        assert (caught.value.status, caught.value.code) == (403, "forbidden")
+        with pytest.raises(Denied) as caught:
+            await client.create_token(mesh.TokenRequest(host="host-b", ttl=60.0))
+        assert caught.value.code == "forbidden"
+
+
+async def test_a_certificate_of_another_ca_is_none(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.client.DEADLINE", 0.5)
+    stranger = ca.new_root(MESH, time.time())
+    async with world.serving():
+        async with world.client(context=world.context("host-a", root=stranger)) as client:
+            with pytest.raises(Unreachable):
+                await client.hosts()
+        await well(world)
+
+
+async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.client.DEADLINE", 0.5)
+    context = world.context()
+    server = world.context("host-a")
+    posing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (file,) = world.directory.glob("host-a-*.pem")
+    posing.load_cert_chain(file)
+    assert server is not posing
+    listener = (await trio.open_ssl_over_tcp_listeners(0, posing, host="127.0.0.1"))[0]
+    port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]
+
+    async def handshake(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError:
+            pass
+        await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handshake, [listener])
+        client = ControlClient([f"127.0.0.1:{port}"], lambda: context, name=MESH)
+        with pytest.raises(Unreachable, match="its certificate is not accepted"):
+            with trio.fail_after(PATIENCE):
+                await client.join(mesh.JoinRequest(host="host-a", token="x", csr="x"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_revoked_is_cut_off_at_once(world: World) -> None:
+    async with world.serving(), world.admin() as admin:
+        created = await admin.create_token(mesh.TokenRequest(host="host-a", ttl=600.0))
+        key = ca.new_key()
+        async with world.client() as nobody:
+            request = mesh.JoinRequest(host="host-a", token=created.token, csr=ca.request(key))
+            issued = await nobody.join(request)
+            with pytest.raises(Denied) as caught:
+                await nobody.join(request)
+            assert caught.value.status == 403
+        file = world.directory / "joined.pem"
+        file.write_text(issued.certificate + ca.key_pem(key))
+        context = world.context()
+        context.load_cert_chain(file)
+        async with world.client(context=context) as client:
+            await client.register(record("host-a"))
+            with trio.fail_after(PATIENCE):
+                async with client.watch() as messages:
+                    assert isinstance(await anext(messages), mesh.Snapshot)
+                    assert (await admin.revoke(mesh.RevokeRequest(host="host-a"))).serials
+                    # The watch ends, with or without a last word.
+                    async for _ in messages:
+                        pass
+            with pytest.raises(Denied) as caught:
+                await client.hosts()
+            assert (caught.value.status, caught.value.code) == (403, "revoked")
+
+
+@pytest.mark.failure(18)
+@pytest.mark.parametrize(
+    "junk",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x16\x03\x01\x7f\xff" + b"\x00" * 300, b"\x00" * 5000],
+    ids=["nothing", "http", "half-a-hello", "bad-hello", "zeros"],
+)
+async def test_what_is_not_tls_is_closed(world: World, junk: bytes) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world.serving(limits=SMALL):
+            async with await trio.open_tcp_stream("127.0.0.1", world.port) as client:
+                if junk:
+                    await client.send_all(junk)
+                await ends(client)
+            await well(world)
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+@pytest.mark.failure(5, 18)
+async def test_hostile_requests_disturb_nobody(world: World) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world.serving(limits=SMALL):
+            for sent in (
+                b"GET /v1/watch HTTP/1.1\r\nHost: c\r\n",
+                b"PUT /v1/hosts/host-a HTTP/1.1\r\nHost: c\r\nContent-Length: 100\r\n\r\n{",
+                b"PUT /v1/hosts/host-a HTTP/1.1\r\nHost: c\r\nContent-Length: 9999999999\r\n\r\n",
+                b"BREW /v1/hosts HTTP/1.1\r\nHost: c\r\n\r\n",
+                b"\x00\xff" * 3000,
+                GET * 500,
+            ):
+                stream = await world.raw("host-a")
+                try:
+                    await stream.send_all(sent)
+                except trio.BrokenResourceError:
+                    pass
+                await ends(stream)
+                await trio.aclose_forcefully(stream)
+                await well(world)
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def test_a_client_that_takes_no_answers_is_dropped(world: World) -> None:
+    async with world.serving(limits=SMALL), world.admin() as admin:
+        stream = await world.raw("host-a")
+        with trio.move_on_after(PATIENCE):
+            try:
+                while True:
+                    await stream.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: c\r\n\r\n" * 50)
+            except trio.BrokenResourceError:
+                pass
+        await trio.aclose_forcefully(stream)
+        with trio.fail_after(PATIENCE):
+            while (await admin.status()).clients:
+                await trio.sleep(0.01)
+        await well(world)
+
+
+async def test_one_address_gets_so_many_connections(world: World) -> None:
+    async with world.serving(limits=SMALL), world.admin() as admin:
+        streams = [await world.raw() for _ in range(4)]
+        async with await trio.open_tcp_stream("127.0.0.1", world.port) as one_more:
+            assert await ends(one_more) == b""
+        assert (await admin.status()).refused >= 1
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+        with trio.fail_after(PATIENCE):
+            while (await admin.status()).clients:
+                await trio.sleep(0.01)
+        await well(world)
+
+
+async def test_one_address_gets_so_many_requests(world: World) -> None:
+    limits = msgspec.structs.replace(LIMITS, requests_per_second=1)
+    async with world.serving(limits=limits), world.client("host-a") as client:
+        await client.hosts()
+        await client.hosts()
+        with pytest.raises(Denied) as caught:
+            await client.hosts()
+        assert (caught.value.status, caught.value.code) == (429, "too_many")
+
+
+async def test_the_local_socket_has_its_own_clients(world: World) -> None:
+    async with world.serving():
+        waiting = []
+        for _ in range(LOCAL_CLIENTS):
+            waiting.append(await trio.open_unix_socket(world.socket))
+        await well(world)
+        one_more = await trio.open_unix_socket(world.socket)
+        assert await ends(one_more) == b""
+        for stream in (*waiting, one_more):
+            await stream.aclose()
+
+
+async def test_the_local_socket_is_its_owners(world: World) -> None:
+    async with world.serving():
+        assert os.stat(world.socket).st_mode & 0o777 == 0o600
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(world.socket)
+            client.sendall(b"POST /v1/tokens HTTP/1.1\r\nHost: c\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+            client.settimeout(PATIENCE)
+            answer = await trio.to_thread.run_sync(client.recv, 65536)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "body"
+
+
+@settings(max_examples=15)
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_junk_within_tls(pieces: list[bytes]) -> None:
+    directory = Path(tempfile.mkdtemp(prefix="hl-"))
+    world = World(directory)
+
+    async def junk() -> None:
+        async with world.serving(limits=SMALL):
+            stream = await world.raw()
+            try:
+                for piece in pieces:
+                    await stream.send_all(piece)
+            except trio.BrokenResourceError:
+                pass
+            await trio.aclose_forcefully(stream)
+            async with world.client() as client:
+                assert (await client.ca()).mesh == MESH
+
+    with structlog.testing.capture_logs() as logs:
+        trio.run(junk)
+    shutil.rmtree(directory)
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import ssl
+import time
+
+from control import ca
+from control.issuing import ServerCertificate
+from control.server.credentials import caller_of, server_context
+from control.server.routes import Caller
+
+
+def der(names: ca.Names, root: ca.Root) -> tuple[bytes, ca.Leaf]:
+    leaf = ca.issue(root, ca.new_key().public_key(), names, time.time(), 3600.0)
+    return ssl.PEM_cert_to_DER_cert(leaf.certificate), leaf
+
+
+def test_who_a_certificate_is_for() -> None:
+    root = ca.new_root("hostlane", time.time())
+    raw, leaf = der(ca.Names.host("hostlane", "host-a"), root)
+    assert caller_of(raw, "10.0.0.1", "hostlane") == Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after)
+
+
+def test_what_is_for_no_host_of_this_mesh_is_nobodys() -> None:
+    root = ca.new_root("hostlane", time.time())
+    for names in (ca.Names.host("other", "host-a"), ca.Names.control("hostlane", "control-1")):
+        assert caller_of(der(names, root)[0], "10.0.0.1", "hostlane") == Caller("10.0.0.1")
+    assert caller_of(None, "10.0.0.1", "hostlane") == Caller("10.0.0.1")
+    assert caller_of(b"junk", "10.0.0.1", "hostlane") == Caller("10.0.0.1")
+
+
+def test_the_context_asks_for_a_certificate_and_does_not_insist() -> None:
+    root, key = ca.new_root("hostlane", time.time()), ca.new_key()
+    leaf = ca.issue(root, key.public_key(), ca.Names.control("hostlane", "control-1"), time.time(), 3600.0)
+    own = ServerCertificate(leaf.certificate, ca.key_pem(key), ca.pem(root.certificate), leaf.not_after)
+    context = server_context(own)
+    assert context.verify_mode is ssl.CERT_OPTIONAL
+    assert context.minimum_version is ssl.TLSVersion.TLSv1_3

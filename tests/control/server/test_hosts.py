@@ -1,0 +1,99 @@
+"""Registering on a real store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from control.addressbook import AddressBook
+from control.errors import RequestRefused
+from control.server.hosts import Hosts
+from control.store.base import Store
+from control.store.sqlite import open_sqlite
+from tests.control.server.conftest import record
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_sqlite(str(tmp_path / "store.db")) as opened:
+        yield opened
+
+
+def hosts_on(store: Store, lease: float = 15.0) -> Hosts:
+    return Hosts(store, AddressBook(store, {}), lease)
+
+
+async def names(store: Store) -> list[str]:
+    return [item.key for item in (await store.read("")).items if item.key.startswith(("hosts/", "links/"))]
+
+
+async def test_a_record_is_replaced_and_keeps_its_lease(store: Store) -> None:
+    hosts = hosts_on(store)
+    first = await hosts.register(record("host-a", "web"))
+    (before,) = (await store.read("hosts/")).items
+    second = await hosts.register(record("host-a", "web", "redis"))
+    (after,) = (await store.read("hosts/")).items
+    assert second.revision > first.revision
+    assert before.lease == after.lease
+
+
+async def test_a_restarted_host_takes_over_from_itself(store: Store) -> None:
+    old, new = hosts_on(store), hosts_on(store)
+    await old.register(record("host-a", instance="1"))
+    await new.register(record("host-a", instance="2"))
+    with pytest.raises(RequestRefused) as caught:
+        await old.alive("host-a", "1")
+    assert caught.value.code == "superseded"
+    await old.leave("host-a", "1")
+    await new.alive("host-a", "2")
+    await old.alive("host-a", "2")
+    await new.leave("host-a", "2")
+    assert await names(store) == []
+
+
+@pytest.mark.failure(13)
+async def test_of_many_hosts_with_one_address_one_gets_it(store: Store) -> None:
+    servers = [hosts_on(store) for _ in range(3)]
+    refused: list[str] = []
+
+    async def register(number: int) -> None:
+        try:
+            await servers[number % 3].register(record(f"host-{number}", address="10.77.0.9:7600"))
+        except RequestRefused as error:
+            refused.append(error.code)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(9):
+            nursery.start_soon(register, number)
+    assert refused == ["taken"] * 8
+    assert len(await names(store)) == 2
+
+
+async def test_a_host_that_is_silent_is_gone_after_its_lease(store: Store) -> None:
+    hosts = hosts_on(store, lease=0.2)
+    async with store.watch("hosts/", 0) as commits:
+        await hosts.register(record("host-a"))
+        with trio.fail_after(20):
+            while True:
+                commit = await commits.receive()
+                if commit.changes[0].value is None:
+                    break
+    with pytest.raises(RequestRefused) as caught:
+        await hosts.alive("host-a", "1")
+    assert caught.value.code == "unknown_host"
+    # Its address is free again.
+    await hosts.register(record("host-b", address=record("host-a").address))
+
+
+async def test_a_refused_registration_leaves_no_lease_behind(store: Store) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(record("host-a", address="10.77.0.9:7600"))
+    with pytest.raises(RequestRefused):
+        await hosts.register(record("host-b", address="10.77.0.9:7600"))
+    await hosts.remove("host-a")
+    with pytest.raises(RequestRefused, match="no host host-a"):
+        await hosts.remove("host-a")
+    assert await names(store) == []

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from control.addressbook import AddressBook
+from control.server.hosts import Hosts
+from control.server.mirror import Mirror
+from control.server.watching import Watching
+from control.store.base import Compacted, Store, StoreError
+from control.store.sqlite import open_sqlite
+from tests.control.server.conftest import record
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with open_sqlite(str(tmp_path / "store.db")) as opened:
+        yield opened
+
+
+async def until(condition: object) -> None:
+    with trio.fail_after(20):
+        while not condition():  # type: ignore[operator]
+            await trio.sleep(0.005)
+
+
+async def test_the_feed_follows_the_store(store: Store, nursery: trio.Nursery) -> None:
+    hosts = Hosts(store, AddressBook(store, {}), 15.0)
+    await hosts.register(record("host-a", "web"))
+    watching = Watching(10)
+    await nursery.start(Mirror(store, watching).run)
+    feed = watching.feed
+    assert feed is not None
+    assert feed.hosts == {"host-a": record("host-a", "web")}
+    registered = await hosts.register(record("host-b"))
+    await until(lambda: feed.revision == registered.revision)
+    assert set(feed.hosts) == {"host-a", "host-b"}
+    await hosts.leave("host-a", "1")
+    await until(lambda: set(feed.hosts) == {"host-b"})
+    nursery.cancel_scope.cancel()
+
+
+class Failing:
+    """A real store whose watches end as a test says."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.epoch = store.epoch
+        self.end = trio.Event()
+        self.error: Exception | None = None
+        self.watches = 0
+        self.read = store.read
+
+    def watch(self, prefix: str, after: int) -> object:
+        outer = self
+        inner = self._store.watch(prefix, after)
+
+        class Watch:
+            async def __aenter__(self) -> Watch:
+                self.channel = await inner.__aenter__()
+                outer.watches += 1
+                return self
+
+            async def __aexit__(self, *details: object) -> None:
+                await inner.__aexit__(None, None, None)
+
+            def __aiter__(self) -> Watch:
+                return self
+
+            async def __anext__(self) -> object:
+                await outer.end.wait()
+                outer.end = trio.Event()
+                assert outer.error is not None
+                raise outer.error
+
+        return Watch()
+
+
+@pytest.mark.failure(11)
+async def test_a_lost_thread_is_taken_up_again_unnoticed(store: Store, nursery: trio.Nursery) -> None:
+    failing, watching = Failing(store), Watching(10)
+    await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
+    feed = watching.feed
+    assert feed is not None
+    await Hosts(store, AddressBook(store, {}), 15.0).register(record("host-a"))
+    failing.error = Compacted()
+    failing.end.set()
+    await until(lambda: failing.watches == 2)
+    assert watching.feed is feed
+    news = feed.next(feed.revision - 1)
+    assert news is not None
+    assert set(feed.hosts) == {"host-a"}
+    nursery.cancel_scope.cancel()
+
+
+async def test_without_a_store_nothing_is_told(
+    store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.server.mirror.RETRY", 0.05)
+    failing, watching = Failing(store), Watching(10)
+    await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
+    failing.error = StoreError("no leader")
+    failing.end.set()
+    await until(lambda: watching.feed is None)
+    await until(lambda: watching.feed is not None)
+    assert failing.watches == 2
+    nursery.cancel_scope.cancel()
+
+
+def test_records_are_json() -> None:
+    assert msgspec.json.decode(msgspec.json.encode(record("a", "b")))["services"] == [{"name": "b"}]

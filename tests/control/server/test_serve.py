@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import msgspec
+import pytest
+import trio
+
+from control import mesh
+from control.client import Denied
+from control.config import SqliteStore, Store
+from control.errors import StartError
+from control.reading.addresses import TcpAddress
+from control.server import serve
+from tests.control.server.conftest import PATIENCE, World, record
+
+
+async def test_hosts_register_and_watch(world: World) -> None:
+    async with world.serving(), world.client("host-a") as a, world.client("host-b") as b:
+        registered = await a.register(record("host-a", "redis"))
+        assert registered.lease == 15.0
+        with trio.fail_after(PATIENCE):
+            async with b.watch() as messages:
+                first = await anext(messages)
+                assert isinstance(first, mesh.Snapshot)
+                assert [host.name for host in first.hosts] == ["host-a"]
+                await b.register(record("host-b", "web", "redis"))
+                second = await anext(messages)
+                assert isinstance(second, mesh.Changes)
+                assert [offer.name for offer in second.put[0].services] == ["redis", "web"]
+                await a.leave("host-a", "1")
+                third = await anext(messages)
+                assert isinstance(third, mesh.Changes)
+                assert third.gone == ("host-a",)
+
+
+async def test_the_administrator_sees_the_map(world: World) -> None:
+    async with world.serving(), world.client("host-a") as a, world.admin() as admin:
+        await a.register(record("host-a"))
+        with trio.fail_after(PATIENCE):
+            async with admin.watch() as messages:
+                while not (await anext(messages)).hosts:  # type: ignore[union-attr]
+                    pass
+        assert [host.name for host in (await admin.hosts()).hosts] == ["host-a"]
+        status = await admin.status()
+        assert (status.hosts, status.watching, status.name) == (1, True, "control-1")
+        await admin.remove("host-a")
+        with pytest.raises(Denied) as caught:
+            await a.alive("host-a", "1")
+        assert caught.value.code == "unknown_host"
+
+
+async def test_a_stop_ends_watches_and_leaves_nothing_behind(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        world.port = await nursery.start(serve.run, world.config)
+        async with world.client("host-a") as a:
+            await a.register(record("host-a"))
+            with trio.fail_after(PATIENCE):
+                async with a.watch() as messages:
+                    await anext(messages)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    # The end, and no error: its client goes to another server.
+                    assert [message async for message in messages if isinstance(message, mesh.Snapshot)] == []
+    assert os.listdir(world.config.run_dir) == []
+
+
+async def test_a_restart_forgets_nothing(world: World) -> None:
+    async with world.serving(), world.client("host-a") as a:
+        first = await a.register(record("host-a", "web"))
+    async with world.serving(), world.client("host-a") as a:
+        await a.alive("host-a", "1")
+        found = await a.hosts()
+        assert found.epoch == first.epoch
+        assert [host.name for host in found.hosts] == ["host-a"]
+
+
+async def test_what_this_machine_cannot_do_is_one_line(world: World) -> None:
+    async with world.serving():
+        taken = msgspec.structs.replace(
+            world.config, listen=TcpAddress("127.0.0.1", world.port), run_dir=str(world.directory / "other"),
+            store=Store(sqlite=SqliteStore(path=str(world.directory / "other.db"))),
+        )  # fmt: skip
+        with pytest.raises(StartError, match="another process listens there"):
+            await serve.run(taken)
+        with pytest.raises(StartError):
+            await serve.run(msgspec.structs.replace(taken, store=world.config.store))

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from control import mesh
+from control.errors import RequestRefused
+from control.feed import Feed
+from control.mesh import Changes, Heartbeat, HostRecord, Snapshot
+from control.server.routes import Caller
+from control.server.watching import PACE, Watching
+
+CALLER = Caller("10.0.0.1", "host-a", "1f", 1000.0)
+
+
+def host(name: str) -> HostRecord:
+    return HostRecord(name=name, address="10.77.0.1:7600", instance="1")
+
+
+class Heard:
+    """What one watcher was sent."""
+
+    def __init__(self) -> None:
+        self.messages: list[mesh.WatchMessage] = []
+        self.times: list[float] = []
+
+    async def send(self, line: bytes) -> None:
+        assert line.endswith(b"\n")
+        self.messages.append(msgspec.json.decode(line, type=mesh.WatchMessage))
+        self.times.append(trio.current_time())
+
+
+@pytest.fixture
+def watching() -> Watching:
+    made = Watching(2, now=lambda: 500.0)
+    made.feed = Feed("e", 1, {}, None)
+    return made
+
+
+def change(watching: Watching, revision: int) -> None:
+    assert watching.feed is not None
+    watching.feed.change(revision, [host(f"h{revision}")])
+    watching.publish()
+
+
+async def test_snapshot_then_changes_then_heartbeats(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+) -> None:
+    heard = Heard()
+    await nursery.start(watching.run)
+    nursery.start_soon(watching.watch, CALLER, "", 0, heard.send)
+    await trio.testing.wait_all_tasks_blocked()
+    change(watching, 2)
+    await trio.sleep(2.5 * mesh.HEARTBEAT)
+    kinds = [type(message) for message in heard.messages]
+    assert kinds == [Snapshot, Changes, Heartbeat, Heartbeat]
+    assert heard.times[1] < PACE
+    gaps = [later - before for before, later in zip(heard.times, heard.times[1:], strict=False)]
+    assert max(gaps) <= mesh.HEARTBEAT + 0.01
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_storm_is_told_in_few_messages(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+) -> None:
+    heard = Heard()
+    await nursery.start(watching.run)
+    nursery.start_soon(watching.watch, CALLER, "e", 1, heard.send)
+    for revision in range(2, 102):
+        change(watching, revision)
+        await trio.sleep(0.01)
+    await trio.sleep(PACE)
+    changes = [message for message in heard.messages if isinstance(message, Changes)]
+    assert len(changes) <= 1 / PACE + 2
+    assert {record.name for message in changes for record in message.put} == {f"h{number}" for number in range(2, 102)}
+    nursery.cancel_scope.cancel()
+
+
+async def test_watches_end_when_the_store_is_lost_and_when_the_server_stops(
+    autojump_clock: trio.testing.MockClock, watching: Watching
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watching.run)
+        async with trio.open_nursery() as watchers:
+            watchers.start_soon(watching.watch, CALLER, "", 0, Heard().send)
+            await trio.testing.wait_all_tasks_blocked()
+            feed, watching.feed = watching.feed, None
+            watching.publish()
+        with pytest.raises(RequestRefused, match="no view of its store"):
+            watching.admit()
+        watching.feed = feed
+        async with trio.open_nursery() as watchers:
+            watchers.start_soon(watching.watch, CALLER, "", 0, Heard().send)
+            await trio.testing.wait_all_tasks_blocked()
+            watching.end()
+        assert watching.watchers == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_watch_ends_with_its_certificate(
+    autojump_clock: trio.testing.MockClock, watching: Watching
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watching.run)
+        async with trio.open_nursery() as watchers:
+            watchers.start_soon(watching.watch, CALLER, "", 0, Heard().send)
+            await trio.testing.wait_all_tasks_blocked()
+            watching.revoked = frozenset({"1f"})
+            watching.publish()
+        nursery.cancel_scope.cancel()
+    assert not watching.counts(CALLER)
+    assert not watching.counts(Caller("10.0.0.1", "host-a", "2", expires=499.0))
+    assert watching.counts(Caller("local", admin=True))
+
+
+async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockClock, watching: Watching) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            watching.admit()
+            nursery.start_soon(watching.watch, CALLER, "", 0, Heard().send)
+            await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RequestRefused, match="more than 2 watchers"):
+            watching.admit()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure(4)
+async def test_a_watcher_that_takes_nothing_holds_up_nobody(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+) -> None:
+    async def stalled(line: bytes) -> None:
+        await trio.sleep_forever()
+
+    heard = Heard()
+    await nursery.start(watching.run)
+    nursery.start_soon(watching.watch, CALLER, "", 0, stalled)
+    nursery.start_soon(watching.watch, CALLER, "", 0, heard.send)
+    await trio.testing.wait_all_tasks_blocked()
+    change(watching, 2)
+    await trio.sleep(PACE)
+    assert isinstance(heard.messages[-1], Changes)
+    nursery.cancel_scope.cancel()
