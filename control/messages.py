@@ -59,6 +59,29 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     streams: int
 
 
+class Discovery(Struct, frozen=True, kw_only=True):
+    """How a proxy follows the control plane.
+
+    ``server`` is the one that it listens to; None: none, because of ``last_error``. ``age_s``: since the control plane
+    was last heard; None: never. ``from_disk``: what is followed is the last map of an earlier process. ``unconfirmed``
+    are hosts that the control plane does not know, and that are kept for now. ``left_out``: what of the map cannot be
+    used, and why, by host or service.
+    """
+
+    servers: list[str]
+    server: str | None
+    last_error: str | None
+    epoch: str
+    revision: int
+    age_s: float | None
+    from_disk: bool
+    hosts: int
+    unconfirmed: list[str]
+    registered: bool
+    registration_error: str | None
+    left_out: dict[str, str]
+
+
 class Status(Struct, frozen=True, kw_only=True):
     """``GET /status``. Memory is bytes; opened, refused and avoided are counted since the start.
 
@@ -84,6 +107,8 @@ class Status(Struct, frozen=True, kw_only=True):
     draining: bool = False
     """Told to stop: it takes no more calls and waits for its streams, for ``drain_left_s`` more."""
     drain_left_s: float | None = None
+    control: Discovery | None = None
+    """None: the mesh is what the configuration says."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):
@@ -173,6 +198,51 @@ class Draining(Struct, frozen=True, kw_only=True):
     cut: int
     over: bool
     holders: list[Holder]
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A host that offers a service, as the choice for a new stream sees it.
+
+    ``state``: ``here`` is this host; ``idle``: no link, because nothing used the last one. ``ejected_for_s``: so long
+    it is left alone for opens that failed; ``failures``: counted since, or towards, the last time. ``static``: from the
+    configuration. ``unconfirmed``: see `Discovery`.
+    """
+
+    host: str
+    address: str
+    state: Literal["here", "up", "idle", "dialling", "down"]
+    streams: int
+    ejected_for_s: float | None = None
+    failures: float = 0.0
+    last_error: str | None = None
+    static: bool = False
+    unconfirmed: bool = False
+
+
+class ServiceRoute(Struct, frozen=True, kw_only=True):
+    """An item of ``GET /services``: a service of the mesh, and where a new stream would go.
+
+    ``listen``: where containers of this host call it; None: nowhere. ``takes``: the hosts of which one would get the
+    stream; ``why``: in words.
+    """
+
+    service: str
+    listen: str | None
+    takes: list[str]
+    why: str
+    candidates: list[Candidate]
+
+
+class MeshHost(Struct, frozen=True, kw_only=True):
+    """An item of ``GET /hosts``: a host of the mesh, as this proxy knows it. ``state`` as in `Candidate`."""
+
+    name: str
+    address: str
+    state: Literal["here", "up", "idle", "dialling", "down"]
+    services: list[str]
+    version: str = ""
+    static: bool = False
+    unconfirmed: bool = False
 
 
 class Refusal(Struct, frozen=True, kw_only=True):

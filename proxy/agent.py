@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import random
 import signal
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from functools import partial
+from importlib.metadata import version
 
 import structlog
 import trio
 
+from control.client import ControlClient
+from control.mesh import Trust
 from control.messages import Draining
 from control.reading.addresses import ADMIN_SOCKET
 from control.system import logs
@@ -46,6 +50,8 @@ from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
 from proxy.reload import Reload
 from proxy.routing.allow import Allowed
+from proxy.routing.effective import Effective, automatic
+from proxy.routing.follower import ControlPlane, Follower
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
 from proxy.telemetry.notify import notify, stopping
@@ -59,9 +65,10 @@ ADMIN_MODE = 0o660
 class Agent:
     """All parts of one proxy, built and not yet running."""
 
-    def __init__(self, config: Config, file: str | None = None) -> None:
+    def __init__(self, config: Config, file: str | None = None, control: ControlPlane | None = None) -> None:
+        static, config = config, Effective(config).config({})
         self.config = config
-        self.reload = Reload(file, self.apply)
+        self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
@@ -88,7 +95,31 @@ class Agent:
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
         self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
         self.view.drain_left = self.draining.left
-        self._instance = new_id()
+        self._instance, self._left = new_id(), trio.Event()
+        self.follower = self._follower(static, control)
+        self.view.follower = self.follower
+
+    def _follower(self, static: Config, control: ControlPlane | None) -> Follower | None:
+        if static.control is None:
+            return None
+        servers = [server.hostport for server in static.control.servers]
+        return Follower(
+            static,
+            control or ControlClient(servers, self._controlling, name=static.mesh),
+            instance=self._instance,
+            version=version("hostlane"),
+            apply=self.apply,
+            renewed=self.outbound.ejections.forget,
+            trusted=self._trusted,
+            random=random.random,
+        )
+
+    def _controlling(self) -> ssl.SSLContext:
+        assert self.keyring is not None
+        return self.keyring.current.control
+
+    def _trusted(self, trust: Trust) -> None:
+        """The control plane says whom to believe."""
 
     def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
         return Pool(
@@ -148,6 +179,12 @@ class Agent:
         self.outbound.adopt(config, table, allowed, sockets)
         return difference
 
+    def rebase(self, static: Config) -> Difference:
+        """As `apply`, for what the file says now: what the map adds stays."""
+        if self.follower is None:
+            return self.apply(Effective(static).config({}))
+        return self.follower.rebase(static)
+
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)
         self.tally.trace = config.log.level == "debug"
@@ -170,7 +207,10 @@ class Agent:
 
     def credentials(self) -> Credentials | None:
         """What a new handshake uses; None: no TLS (``security: none``)."""
-        return None if self.keyring is None or self.config.links.security == "none" else self.keyring.current
+        if self.config.links.security == "none":
+            return None
+        assert self.keyring is not None
+        return self.keyring.current
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See `run` of this module."""
@@ -194,6 +234,8 @@ class Agent:
                 files.callback(listener.socket.close)
             self.outbound.listen()
             files.callback(self.outbound.close)
+            if self.follower is not None:
+                await self.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 for part in (self.deadlines, self.connector):
@@ -220,11 +262,14 @@ class Agent:
                             credentials=self.credentials,
                         )
                     )
+                    if self.follower is not None:
+                        await links.start(self.follower.run)
+                        nursery.start_soon(self._leave, self.follower)
                     log.info(
                         "proxy ready",
                         host=config.host,
                         listen=config.links.listen.hostport,
-                        upstreams=list(config.upstreams),
+                        upstreams=list(self.config.upstreams),
                         services=list(config.services),
                         security=config.links.security,
                     )
@@ -234,6 +279,8 @@ class Agent:
                     await self.draining.run()
                     links.cancel_scope.cancel()
                 await self.draining.heard()
+                if self.follower is not None:
+                    await self._left.wait()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
@@ -249,6 +296,12 @@ class Agent:
     def _stop(self, seconds: float) -> None:
         self.draining.begin(seconds)
         notify(stopping(seconds))
+
+    async def _leave(self, follower: Follower) -> None:
+        """When the end begins, the mesh learns it first, so that nobody calls any more."""
+        await self.draining.told()
+        await follower.leave()
+        self._left.set()
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         """SIGHUP: reload; SIGTERM and SIGINT: drain, and at the second one end at once."""
@@ -272,8 +325,11 @@ def _terms(config: Config) -> Terms:
 
 
 def _needed(config: Config, table: Table) -> set[str]:
-    """The peers that upstreams of this host use."""
-    return {peer for name in config.upstreams for peer in table.find(name).peers}
+    """The peers that upstreams of this host use. What has an upstream only because every service has one is not
+    needed before somebody calls it: in a large mesh that would be a link from every host to every other.
+    """
+    all_have = automatic(config) if config.all_upstreams is not None else ()
+    return {peer for name in config.upstreams if name not in all_have for peer in table.find(name).peers}
 
 
 async def _attend(pool: accept.Home, shaken: Shaken) -> None:

@@ -63,6 +63,10 @@ class Drain:
         """Whether it has been told to."""
         return self._began.is_set()
 
+    async def told(self) -> None:
+        """Wait until it begins."""
+        await self._began.wait()
+
     def left(self) -> float | None:
         """Seconds until the deadline; None: there is no drain."""
         return max(0.0, self._deadline - trio.current_time()) if self.began else None

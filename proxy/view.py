@@ -9,7 +9,18 @@ from time import monotonic
 
 import trio
 
-from control.messages import LinkInfo, PeerState, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
+from control.messages import (
+    LinkInfo,
+    MeshHost,
+    PeerState,
+    PeerStatus,
+    ServiceRoute,
+    ServiceStatus,
+    Status,
+    StreamInfo,
+    UpstreamStatus,
+)
+from proxy import meshview
 from proxy.config import Config
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
@@ -21,6 +32,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
+from proxy.routing.follower import Follower
 
 
 class ProxyView:
@@ -29,6 +41,7 @@ class ProxyView:
     Attributes:
         config: the one that the proxy runs with, which its owner keeps up to date.
         drain_left: seconds that a drain has left; None: there is none.
+        follower: None without a control plane.
     """
 
     def __init__(
@@ -36,6 +49,7 @@ class ProxyView:
     ) -> None:
         self.config, self._pump, self._pools = config, pump, pools
         self._inbound, self._outbound, self._tally = inbound, outbound, tally
+        self.follower: Follower | None = None
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
 
@@ -58,6 +72,7 @@ class ProxyView:
             drain_left_s=self.drain_left(),
             refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
+            control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[
@@ -75,6 +90,14 @@ class ProxyView:
         route = self._outbound.table.find(name)
         offered_by = [self.config.host] * route.local + list(route.peers)
         return UpstreamStatus(service=name, listen=str(self.config.upstreams[name].listen), offered_by=offered_by)
+
+    def hosts(self) -> list[MeshHost]:
+        """``GET /hosts``."""
+        return meshview.hosts(self.config, self._pools, self.follower)
+
+    def services(self) -> list[ServiceRoute]:
+        """``GET /services``."""
+        return meshview.services(self.config, self._pools, self._outbound.ejections, self.follower)
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""

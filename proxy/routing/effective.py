@@ -23,6 +23,19 @@ CONTROL_SOCKET = "control.sock"
 """A control server's own, which may share this proxy's run_dir."""
 
 
+def automatic(config: Config) -> set[str]:
+    """The services that have an upstream only because all have."""
+    return {
+        name for name, upstream in config.upstreams.items() if upstream.listen == UnixAddress(_socket(config, name))
+    }
+
+
+def _socket(config: Config, service: str) -> str:
+    """Where a service is called through that has no upstream of its own; nowhere if not all have one."""
+    every = config.all_upstreams
+    return "" if every is None else f"{every.directory or config.run_dir}/{service}.sock"
+
+
 class Effective:
     """Makes one configuration after the other. Peers and upstreams that have not changed are the same objects in each,
     so that comparing two of them is cheap.
@@ -94,7 +107,7 @@ class Effective:
     def _upstream(self, name: str) -> Upstream:
         every = self.static.all_upstreams
         assert every is not None
-        path = f"{every.directory or self.static.run_dir}/{name}.sock"
+        path = _socket(self.static, name)
         return Upstream(
             listen=UnixAddress(path), mode=every.mode, owner=every.owner, group=every.group, caller=every.caller
         )

@@ -19,6 +19,7 @@ import trio
 from control.client import Denied, Unreachable, Watch
 from control.mesh import Changes, HostRecord, Offer, Snapshot, Trust, WatchMessage
 from proxy.config import Config
+from proxy.difference import Difference
 from proxy.errors import NotApplied
 from proxy.pool.backoff import Backoff
 from proxy.routing import mapfile
@@ -80,6 +81,7 @@ class Follower:
         random: returns numbers evenly spread over [0, 1).
 
     Attributes:
+        static: what the file says, by now.
         map: of the mesh.
         standing: see there.
         registration: of this host.
@@ -92,16 +94,17 @@ class Follower:
         *,
         instance: str,
         version: str,
-        apply: Callable[[Config], object],
+        apply: Callable[[Config], Difference],
         renewed: Callable[[str], None],
         trusted: Callable[[Trust], None],
         random: Callable[[], float],
     ) -> None:
         assert static.control is not None
+        self.static = static
         self.map = Map(static.host)
         self.standing = Standing()
         self.registration = Registration(client, self._record, self.map.doubt, random)
-        self._static, self._client = static, client
+        self._client = client
         self._instance, self._version = instance, version
         self._apply_config, self._renewed, self._trusted = apply, renewed, trusted
         self._effective = Effective(static)
@@ -112,11 +115,12 @@ class Follower:
         self._path = mapfile.path_of(static.control.state_dir)
         self._dirty, self._unsaved = trio.Event(), trio.Event()
         self._save_error: str | None = None
+        self._following = trio.CancelScope()
 
     async def begin(self) -> None:
         """Take the last map from the disk over. Raises nothing: what is wrong with it is said."""
         try:
-            stored = await trio.to_thread.run_sync(mapfile.read, self._path, self._static.mesh, self._static.host)
+            stored = await trio.to_thread.run_sync(mapfile.read, self._path, self.static.mesh, self.static.host)
         except mapfile.Unreadable as error:
             log.warning("the last map is of no use, starting without it", error=str(error))
             stored = None
@@ -129,19 +133,25 @@ class Follower:
             log.info("starting with the last map", hosts=len(self.map.hosts), revision=stored.revision, age_s=age)
         self._follow()
 
-    def rebase(self, static: Config) -> object:
+    def rebase(self, static: Config) -> Difference:
         """The file says something else. Returns what `apply` returned. Raises NotApplied, and nothing has changed."""
         effective = Effective(static)
         found = self._apply_config(config := effective.config(self.map.hosts, self._held_back))
-        self._static, self._effective, self._applied = static, effective, config
+        self.static, self._effective, self._applied = static, effective, config
         self.standing.left_out = {**effective.left_out, **self._held_back}
         self.registration.renew()
         return found
+
+    async def leave(self) -> None:
+        """Follow no longer, and say that this host goes. Takes at most `registration.LEAVE_TIMEOUT`; raises nothing."""
+        self._following.cancel()
+        await self.registration.leave()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow until cancelled; the map is on disk then."""
         try:
             async with trio.open_nursery() as nursery:
+                self._following = nursery.cancel_scope
                 for part in (self._watch, self._apply, self._save, self.registration.run):
                     nursery.start_soon(part)
                 task_status.started()
@@ -187,7 +197,7 @@ class Follower:
         if isinstance(message, Snapshot | Changes):
             if message.trust is not None:
                 self._trusted(message.trust)
-            self.registration.seen(self.map.epoch, self._static.host in self.map.hosts or not self._known(message))
+            self.registration.seen(self.map.epoch, self.static.host in self.map.hosts or not self._known(message))
             self._unsaved.set()
         if self.standing.from_disk or changed:
             self.standing.from_disk = False
@@ -260,8 +270,8 @@ class Follower:
         if self.standing.heard_at is None or self.standing.from_disk:
             return
         stored = mapfile.Stored(
-            mesh=self._static.mesh,
-            host=self._static.host,
+            mesh=self.static.mesh,
+            host=self.static.host,
             epoch=self.map.epoch,
             revision=self.map.revision,
             confirmed_at=self.standing.heard_at,
@@ -280,11 +290,11 @@ class Follower:
 
     @property
     def _servers(self) -> tuple[object, ...]:
-        assert self._static.control is not None
-        return self._static.control.servers
+        assert self.static.control is not None
+        return self.static.control.servers
 
     def _record(self) -> HostRecord:
-        static = self._static
+        static = self.static
         return HostRecord(
             name=static.host,
             address=static.links.listen.hostport,

@@ -50,6 +50,10 @@ class View(Protocol):
 
     def streams(self) -> list[messages.StreamInfo]: ...
 
+    def hosts(self) -> list[messages.MeshHost]: ...
+
+    def services(self) -> list[messages.ServiceRoute]: ...
+
 
 class Orders(Protocol):
     """What a client may have the proxy do."""
@@ -73,7 +77,8 @@ async def serve_admin(
     Closes ``listener`` and all clients on the way out; the socket's file is its maker's to remove. Raises nothing of
     its own: whatever a client or ``view`` does wrong ends with that client.
     """
-    server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams}, orders)
+    mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
+    server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}, orders)
     await trio.serve_listeners(server.serve, [listener], task_status=task_status)
 
 

@@ -18,6 +18,7 @@ import trio
 from proxy.agent import Agent
 from proxy.config import Config, parse
 from proxy.demo.certificates import Authority
+from proxy.routing.follower import ControlPlane
 from tests.pump.rig import End, Kind
 from tests.tools.sockets import PATIENCE, open_fds
 from tests.tools.sockets import parse as parse_address
@@ -77,9 +78,9 @@ class Mesh:
             else f"tcp:{self._net}.{10 + sorted(self.addresses).index(host)}:{PORT}"
         )
 
-    def agent(self, host: str, sections: Mapping[str, Any]) -> Agent:
-        """A proxy, not running yet."""
-        self.agents[host] = Agent(self.config(host, sections))
+    def agent(self, host: str, sections: Mapping[str, Any], control: ControlPlane | None = None) -> Agent:
+        """A proxy, not running yet; `control` is asked instead of the servers of its configuration."""
+        self.agents[host] = Agent(self.config(host, sections), control=control)
         return self.agents[host]
 
     def config(self, host: str, sections: Mapping[str, Any]) -> Config:
@@ -109,9 +110,9 @@ class Mesh:
             }
         }
 
-    async def start(self, host: str, **sections: Any) -> Agent:
+    async def start(self, host: str, plane: ControlPlane | None = None, /, **sections: Any) -> Agent:
         """A proxy that runs."""
-        agent = self.agent(host, sections)
+        agent = self.agent(host, sections, plane)
         await self.run(host)
         return agent
 

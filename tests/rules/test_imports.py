@@ -22,7 +22,8 @@ LAYERS: list[set[str]] = [
     {"pool"},
     {"routing"},
     {"outbound", "inbound", "telemetry", "joining"},
-    {"view", "reload"},
+    {"meshview", "reload"},
+    {"view"},
     {"drain"},
     {"agent"},
     {"check"},
@@ -67,6 +68,7 @@ SANS_IO = [
     "proxy/routing/allow.py",
     "proxy/routing/balance.py",
     "proxy/routing/ejection.py",
+    "proxy/routing/explain.py",
     "proxy/routing/map.py",
     "proxy/routing/effective.py",
     *(

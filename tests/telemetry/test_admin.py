@@ -25,6 +25,9 @@ STATUS = messages.Status(
 )  # fmt: skip
 
 
+PATHS = "/status, /links, /streams, /hosts, /services"
+
+
 class View:
     """A proxy with nothing to tell; ``links`` fails as a bug would."""
 
@@ -35,6 +38,12 @@ class View:
         raise LookupError("a bug")
 
     def streams(self) -> list[messages.StreamInfo]:
+        return []
+
+    def hosts(self) -> list[messages.MeshHost]:
+        return []
+
+    def services(self) -> list[messages.ServiceRoute]:
         return []
 
 
