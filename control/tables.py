@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from control.messages import Holder, LinkInfo, PeerStatus, Status, StreamInfo
+from control.messages import Candidate, Discovery, Holder, LinkInfo, PeerStatus, ServiceRoute, Status, StreamInfo
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
@@ -43,6 +43,31 @@ def links_table(links: Sequence[LinkInfo]) -> Table:
         )
         for link in links
     ])  # fmt: skip
+
+
+def route_tables(route: ServiceRoute) -> list[Table]:
+    """Where a new stream for a service would go, then one row a host that offers it."""
+    takes = " or ".join(route.takes) or "nobody"
+    summary = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for key, value in (
+        ("service", route.service),
+        ("called through", route.listen or "no socket on this host"),
+        ("a new stream goes to", takes),
+        ("because", route.why),
+    ):
+        summary.add_row(Text(key, style="bold"), Text(printable(value)))
+    if not route.candidates:
+        return [summary]
+    rows = [
+        (
+            each.host, each.address, "this host" if each.state == "here" else each.state, str(each.streams),
+            "-" if each.ejected_for_s is None else f"for {span(each.ejected_for_s)}", f"{each.failures:g}",
+            "configuration" if each.static else _source(each), each.last_error or "-",
+        )
+        for each in route.candidates
+    ]  # fmt: skip
+    columns = ["host", "address", "state", "streams>", "ejected", "failures>", "known from", "last error"]
+    return [summary, _table(columns, rows)]
 
 
 def streams_table(streams: Sequence[StreamInfo]) -> Table:
@@ -114,10 +139,37 @@ def _host(status: Status) -> Table:
     ]
     if status.draining:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
+    if status.control is not None:
+        rows += _discovery(status.control)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for key, value in rows:
         table.add_row(Text(key, style="bold"), Text(printable(value)))
     return table
+
+
+def _source(candidate: Candidate) -> str:
+    if candidate.state == "here":
+        return "-"
+    return "control plane, unconfirmed" if candidate.unconfirmed else "control plane"
+
+
+def _discovery(found: Discovery) -> list[tuple[str, str]]:
+    """How the proxy follows the control plane, a row for each thing worth knowing."""
+    heard = "never heard" if found.age_s is None else f"heard {span(found.age_s)} ago"
+    names = ", ".join(found.unconfirmed)
+    kept = f", {len(found.unconfirmed)} of them unconfirmed: {names}" if names else ""
+    if found.server is not None:
+        follows = f"following {found.server}, {heard}"
+    else:
+        follows = f"not reached, {heard}: {found.last_error or 'no answer yet'}"
+    source = " (from disk)" if found.from_disk else ""
+    registered = "yes" if found.registered else f"no: {found.registration_error or 'no answer yet'}"
+    return [
+        ("control plane", follows),
+        ("map", f"revision {found.revision}, {found.hosts} hosts{kept}{source}"),
+        ("registered", registered),
+        *(("left out", f"{name}: {why}") for name, why in sorted(found.left_out.items())),
+    ]
 
 
 def _peers(peers: Iterable[PeerStatus]) -> Table:

@@ -59,7 +59,7 @@ def socket_of(agent: Agent, service: str) -> Path:
 
 async def test_a_service_appears_is_called_and_disappears() -> None:
     plane = Registry()
-    async with mesh() as hosts:
+    async with mesh(mtls=True) as hosts:
         service = hosts.service()
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
         a = await start(hosts, "host-a", plane, upstreams=upstreams, all_upstreams={})
@@ -97,7 +97,7 @@ async def test_a_service_appears_is_called_and_disappears() -> None:
 
 async def test_one_that_leaves_says_so() -> None:
     plane = Registry()
-    async with mesh() as hosts:
+    async with mesh(mtls=True) as hosts:
         a = await start(hosts, "host-a", plane)
         await plane.asked("register")
         assert a.follower is not None
@@ -108,7 +108,7 @@ async def test_one_that_leaves_says_so() -> None:
 async def test_a_start_without_the_control_plane(logs: list[MutableMapping[str, Any]]) -> None:
     plane = Plane()
     plane.down = True
-    async with mesh() as hosts:
+    async with mesh(mtls=True) as hosts:
         a = await start(hosts, "host-a", plane, **hosts.peers(b=["echo"]), all_upstreams={})
         assert socket_of(a, "echo").is_socket(), "what is static is there"
         [route] = a.view.services()
@@ -122,7 +122,7 @@ async def test_a_start_without_the_control_plane(logs: list[MutableMapping[str, 
 
 async def test_all_upstreams_dial_nobody_before_they_are_called() -> None:
     plane = Registry()
-    async with mesh() as hosts:
+    async with mesh(mtls=True) as hosts:
         service = hosts.service()
         await start(hosts, "host-b", plane, services={"echo": {"deliver": service.address}})
         a = await start(hosts, "host-a", plane, all_upstreams={})
@@ -131,7 +131,7 @@ async def test_all_upstreams_dial_nobody_before_they_are_called() -> None:
 
 
 async def test_without_a_control_plane() -> None:
-    async with mesh() as hosts:
+    async with mesh(mtls=True) as hosts:
         await hosts.pair()
         view = hosts.agents["host-a"].view
         assert view.status().control is None

@@ -7,7 +7,17 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from control import tables
-from control.messages import LinkInfo, PeerStatus, ServiceStatus, Status, StreamInfo, UpstreamStatus
+from control.messages import (
+    Candidate,
+    Discovery,
+    LinkInfo,
+    PeerStatus,
+    ServiceRoute,
+    ServiceStatus,
+    Status,
+    StreamInfo,
+    UpstreamStatus,
+)
 
 PEER = PeerStatus(
     name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0,
@@ -123,3 +133,66 @@ def test_span(seconds: float, text: str) -> None:
 )
 def test_printable(text: str, shown: str) -> None:
     assert tables.printable(text) == shown
+
+
+DISCOVERY = Discovery(
+    servers=["10.0.0.5:7601"], server="10.0.0.5:7601", last_error=None, epoch="one", revision=7, age_s=0.4,
+    from_disk=False, hosts=3, unconfirmed=[], registered=True, registration_error=None, left_out={},
+)  # fmt: skip
+
+
+def discovery_rows(found: Discovery) -> list[list[str]]:
+    return rows(tables.status_tables(replace(STATUS, control=found))[0])[6:]
+
+
+def test_how_the_control_plane_is_followed() -> None:
+    assert discovery_rows(DISCOVERY) == [
+        ["control plane", "following 10.0.0.5:7601, heard 0.4s ago"],
+        ["map", "revision 7, 3 hosts"],
+        ["registered", "yes"],
+    ]
+
+
+def test_how_it_is_not() -> None:
+    found = replace(
+        DISCOVERY,
+        server=None,
+        last_error="no control server answers\x1b",
+        age_s=3700.0,
+        from_disk=True,
+        unconfirmed=["host-b", "host-c"],
+        registered=False,
+        registration_error="taken",
+        left_out={"web": "service without a socket: why"},
+    )
+    assert discovery_rows(found) == [
+        ["control plane", "not reached, heard 1h1m ago: no control server answers\\x1b"],
+        ["map", "revision 7, 3 hosts, 2 of them unconfirmed: host-b, host-c (from disk)"],
+        ["registered", "no: taken"],
+        ["left out", "web: service without a socket: why"],
+    ]
+    never = discovery_rows(replace(found, age_s=None, last_error=None))
+    assert never[0] == ["control plane", "not reached, never heard: no answer yet"]
+
+
+def test_where_a_stream_would_go() -> None:
+    candidates = [
+        Candidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),
+        Candidate(host="host-b", address="b:1", state="up", streams=4, unconfirmed=True),
+        Candidate(host="host-c", address="c:1", state="down", streams=0, static=True, last_error="refused"),
+    ]
+    route = ServiceRoute(service="web", listen="unix:/w", takes=["host-b"], why="because", candidates=candidates)
+    summary, hosts = map(rows, tables.route_tables(route))
+    assert summary == [
+        ["service", "web"],
+        ["called through", "unix:/w"],
+        ["a new stream goes to", "host-b"],
+        ["because", "because"],
+    ]
+    assert hosts[1:] == [
+        ["host-a", "a:1", "this host", "0", "for 12s", "0.5", "-", "-"],
+        ["host-b", "b:1", "up", "4", "-", "0", "control plane, unconfirmed", "-"],
+        ["host-c", "c:1", "down", "0", "-", "0", "configuration", "refused"],
+    ]
+    [nobody] = tables.route_tables(ServiceRoute(service="web", listen=None, takes=[], why="so", candidates=[]))
+    assert rows(nobody)[1:3] == [["called through", "no socket on this host"], ["a new stream goes to", "nobody"]]
