@@ -25,7 +25,7 @@ STATUS = messages.Status(
 )  # fmt: skip
 
 
-PATHS = "/status, /links, /streams, /hosts, /services"
+PATHS = "/status, /links, /streams, /hosts, /services, /reload, /drain"
 
 
 class View:
@@ -60,7 +60,6 @@ class Orders:
 
 
 ORDERS = Orders()
-PATHS = "/status, /links, /streams, /reload, /drain"
 
 
 @pytest.fixture
