@@ -10,6 +10,7 @@ import trio
 from control.errors import StartError
 from control.store.base import Compacted, Put, When
 from control.store.etcd import open_etcd
+from control.store.etcdwire import encoded
 from control.store.gateway import EtcdAccess
 from tests.control.store.etcds import Etcd, self_signed
 
@@ -91,8 +92,14 @@ async def test_a_user_and_a_token_that_is_forgotten(tmp_path: Path) -> None:
         etcd.call("/v3/auth/user/add", {"name": "root", "password": "secret"})
         etcd.call("/v3/auth/role/add", {"name": "root"})
         etcd.call("/v3/auth/user/grant", {"user": "root", "role": "root"})
+        # As docs/operations.md has it: what a mesh may touch.
+        mesh = {"permType": "READWRITE", "key": encoded("hostlane/"), "range_end": encoded("hostlane0")}
+        etcd.call("/v3/auth/user/add", {"name": "mesh", "password": "also secret"})
+        etcd.call("/v3/auth/role/add", {"name": "mesh"})
+        etcd.call("/v3/auth/role/grant", {"name": "mesh", "perm": mesh})
+        etcd.call("/v3/auth/user/grant", {"user": "mesh", "role": "mesh"})
         etcd.call("/v3/auth/enable", {})
-        access = EtcdAccess(etcd.endpoints, user="root", password="secret")
+        access = EtcdAccess(etcd.endpoints, user="mesh", password="also secret")
         for wrong in (access._replace(password="guess"), access._replace(user=None)):
             with pytest.raises(StartError, match=r"authentication failed|user name is empty"):
                 async with open_etcd(wrong):
@@ -111,6 +118,9 @@ async def test_a_user_and_a_token_that_is_forgotten(tmp_path: Path) -> None:
                 nursery.start_soon(store.read, "")
                 later = await store.commit(put=[Put("b", b"")])
                 assert (await watch.receive()).revision == later
+        with pytest.raises(StartError, match="permission denied"):
+            async with open_etcd(access._replace(prefix="theirs/")):
+                raise AssertionError
 
 
 async def test_tls_with_certificates_on_both_sides(tmp_path: Path) -> None:

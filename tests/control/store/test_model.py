@@ -142,7 +142,7 @@ def test_sqlite(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any,
 
 
 @pytest.mark.etcd
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(steps)
 def test_etcd(etcd: Etcd, steps: list[tuple[Any, ...]]) -> None:
     access = EtcdAccess(etcd.endpoints, prefix=f"model-{next(NUMBERS)}/")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from control.store.base import Change, Compacted, LeaseGone, Put, StoreError, Wh
 from control.store.database import Database
 from control.store.sqlite import open_sqlite
 
+DOCS = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
 WRITER = str(Path(__file__).with_name("writer.py"))
 
 
@@ -261,6 +264,52 @@ async def test_a_backup_while_writes_go_on(path: str, tmp_path: Path) -> None:
         with pytest.raises(Compacted):
             async with copy.watch("", view.revision + 1):
                 raise AssertionError
+
+
+async def test_the_restore_of_the_docs(path: str) -> None:
+    """A copy of the file that is put in place, and the statement that docs/operations.md gives."""
+    (statement,) = re.findall(r'sqlite3 \S+ "(.*)"', DOCS.read_text())
+    async with open_sqlite(path) as store:
+        revision = await store.commit(put=[Put("a", b"")])
+    with closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute(statement)
+    async with open_sqlite(path) as restored:
+        assert restored.epoch != store.epoch
+        assert (await restored.read("")).revision == revision
+
+
+FULL = """
+import os, sys, trio
+from control.store.base import Put, StoreError
+from control.store.sqlite import open_sqlite
+
+async def main():
+    async with open_sqlite(sys.argv[1] + "/store.db") as store:
+        with open(sys.argv[1] + "/other", "wb") as other:
+            other.write(bytes(1 << 20))
+        kept = 0
+        try:
+            while kept < 100:
+                await store.commit(put=[Put(f"k/{kept}", bytes(50_000))])
+                kept += 1
+        except StoreError as error:
+            print(error)
+        print(len((await store.read("k/")).items) == kept)
+        os.unlink(sys.argv[1] + "/other")
+        await store.commit(put=[Put("k", bytes(50_000))])
+    async with open_sqlite(sys.argv[1] + "/store.db") as store:
+        print(len((await store.read("k")).items) == kept + 1)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.netns
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    command = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" -c "$3" "$1"'
+    argv = ["unshare", "-m", "sh", "-c", command, "sh", str(tmp_path), sys.executable, FULL]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [f"{tmp_path}/store.db: the disk is full", "True", "True"], done.stderr
 
 
 def test_killed_fifty_times_it_loses_nothing(path: str) -> None:
