@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.sysctls import NAMES, PER_INTERFACE, Facts, InterfaceAddress, per_interface
 from proxy.check.scene import Scene
+from proxy.netdev.observe import Snapshot
 
 
 def read(scene: Scene) -> Facts:
@@ -16,8 +19,16 @@ def read(scene: Scene) -> Facts:
         interface = scene.snapshot.at(item.interface)
         if interface is not None and ":" not in item.address:
             addresses.append(InterfaceAddress(interface.name, str(item)))
-    for interface_name in sorted({"all", *(item.interface for item in addresses)}):
+    parents = dict(_parents(scene.snapshot))
+    for interface_name in sorted({"all", *(item.interface for item in addresses), *parents, *parents.values()}):
         for key in PER_INTERFACE:
             name = per_interface(key, interface_name)
             values[name] = files.number(f"/proc/sys/net/ipv4/conf/{interface_name}/{key}", name)
-    return Facts(values=values, addresses=tuple(addresses))
+    return Facts(values=values, addresses=tuple(addresses), parents=parents)
+
+
+def _parents(here: Snapshot) -> Iterator[tuple[str, str]]:
+    for interface in here.interfaces:
+        parent = here.at(interface.parent) if interface.parent_netns is None else None
+        if interface.kind == "macvlan" and parent is not None:
+            yield interface.name, parent.name

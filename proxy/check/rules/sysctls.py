@@ -35,6 +35,8 @@ class Facts(Struct, frozen=True, kw_only=True):
 
     values: dict[str, int | Unseen]
     addresses: tuple[InterfaceAddress, ...]
+    parents: dict[str, str] = {}
+    """Of macvlan interfaces whose parent is in this namespace too."""
 
 
 def per_interface(key: str, interface: str) -> str:
@@ -51,9 +53,11 @@ def judge(facts: Facts) -> Iterator[Line]:
         yield _somaxconn(value) if value < BACKLOG else Seen(f"{SOMAXCONN} = {value}")
     if (value := _known(facts, KEEPALIVE)) is not None:
         yield _keepalive(value) if value > IPVS_TIMEOUT_S else Seen(f"{KEEPALIVE} = {value}")
-    for subnet, interfaces in shared_subnets(facts.addresses).items():
+    shared = shared_subnets(facts.addresses)
+    for subnet, interfaces in shared.items():
         yield from _rp_filter(facts, subnet, interfaces)
-        yield from _arp_ignore(facts, subnet, interfaces)
+    for why, interfaces in one_segment(shared, facts.parents).items():
+        yield from _arp_ignore(facts, why, interfaces)
 
 
 def shared_subnets(addresses: tuple[InterfaceAddress, ...]) -> dict[str, list[str]]:
@@ -65,6 +69,19 @@ def shared_subnets(addresses: tuple[InterfaceAddress, ...]) -> dict[str, list[st
         if network.num_addresses > 1 and not network.is_loopback and item.interface not in members:
             members.append(item.interface)
     return {subnet: members for subnet, members in subnets.items() if len(members) > 1}
+
+
+def one_segment(shared: dict[str, list[str]], parents: dict[str, str]) -> dict[str, list[str]]:
+    """Interfaces that hear the same ARP requests, by how that is known.
+
+    A macvlan hears every broadcast that its parent hears, whatever their addresses.
+    """
+    found = {f"share {subnet}": members for subnet, members in shared.items()}
+    for parent in dict.fromkeys(parents.values()):
+        members = [parent, *(child for child, its in parents.items() if its == parent)]
+        if not any(set(members) <= set(those) for those in shared.values()):
+            found[f"are one segment ({', '.join(members[1:])} on {parent})"] = members
+    return found
 
 
 def _known(facts: Facts, name: str) -> int | None:
@@ -128,14 +145,17 @@ def _rp_filter(facts: Facts, subnet: str, interfaces: list[str]) -> Iterator[Fin
         )
 
 
-def _arp_ignore(facts: Facts, subnet: str, interfaces: list[str]) -> Iterator[Finding]:
-    lax = [name for name in interfaces if _effective(facts, "arp_ignore", name) == 0]
+def _arp_ignore(facts: Facts, why: str, interfaces: list[str]) -> Iterator[Finding]:
+    addressed = {item.interface for item in facts.addresses}
+    lax = [
+        name for name in interfaces if _effective(facts, "arp_ignore", name) == 0 and addressed & {*interfaces} - {name}
+    ]
     if lax:
         yield Finding(
             name="arp-flux",
             level="wrong",
             where=", ".join(lax),
-            read=f"arp_ignore is 0 on {', '.join(lax)}, and {', '.join(interfaces)} share {subnet}",
+            read=f"arp_ignore is 0 on {', '.join(lax)}, and {', '.join(interfaces)} {why}",
             cost="each of them answers ARP for the addresses of all: chance decides whether a peer's frames come in "
             "through the macvlan or through its parent with everything that is attached there",
             mend="; ".join(

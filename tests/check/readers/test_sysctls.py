@@ -36,3 +36,16 @@ def test_two_interfaces_in_one_subnet(ground: Ground) -> None:
     for name in ("strict-rp-filter", "arp-flux"):
         ground.run(ground.here, found[name].mend.partition(" (")[0])
     assert names(ground.check(ground.here)) == set()
+
+
+def test_a_macvlan_beside_its_parent(ground: Ground) -> None:
+    """The parent has no address, and answers for the macvlan's: the peer sees two MACs."""
+    ground.ip(ground.here, "address flush dev eth0")
+    ground.macvlan(ground.here, "mv0", ground.here, "10.77.0.1/24")
+    found = findings(ground.check(ground.here))["arp-flux"]
+    assert (found.where, found.level) == ("eth0", "wrong")
+    peers = ground.config(listen="10.77.0.2", peer="10.77.0.1")
+    assert names(ground.check(ground.there, peers)) == {"duplicate-peer-ip"}
+    ground.run(ground.here, found.mend)
+    assert names(ground.check(ground.here)) == set()
+    assert names(ground.check(ground.there, peers)) == set()

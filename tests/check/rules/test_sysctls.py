@@ -67,6 +67,25 @@ def test_shared_subnets(addresses: tuple[InterfaceAddress, ...], shared: dict[st
     assert shared_subnets(addresses) == shared
 
 
+@pytest.mark.parametrize(
+    ("addresses", "lax"),
+    [
+        ((InterfaceAddress("mv0", "10.1.0.1/24"),), "eth0"),
+        ((InterfaceAddress("eth0", "10.0.0.1/24"), InterfaceAddress("mv0", "10.1.0.1/24")), "eth0, mv0"),
+        ((InterfaceAddress("eth0", "10.0.0.1/24"),), "mv0"),
+        ((), None),
+        (TWINS, "eth0, mv0"),
+    ],
+)
+def test_a_macvlan_and_its_parent_are_one_segment(addresses: tuple[InterfaceAddress, ...], lax: str | None) -> None:
+    """Who has no address of his own answers for the other's all the same."""
+    facts = Facts(values=GOOD, addresses=addresses, parents={"mv0": "eth0"})
+    if lax is None:
+        assert findings(judge(facts)) == []
+    else:
+        assert only(judge(facts)).where == lax
+
+
 def test_what_cannot_be_read() -> None:
     values: dict[str, int | Unseen] = {sysctls.SOMAXCONN: Unseen(sysctls.SOMAXCONN, "no")}
     lines = list(judge(Facts(values=values, addresses=())))
