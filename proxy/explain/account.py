@@ -108,14 +108,15 @@ def explain(facts: Facts) -> Explanation:
 def _direct(facts: Facts) -> Way:
     assert facts.peer is not None
     measured = facts.direct_ms if isinstance(facts.direct_ms, float) else None
-    why = f"; {facts.direct_ms.why}" if isinstance(facts.direct_ms, Unseen) else ""
+    answers = facts.direct_ms.why if isinstance(facts.direct_ms, Unseen) else "its kernel answers, nobody is woken"
     parts = [
         Part(name="caller", read="a TCP connection of its own, with state in the kernel at both ends"),
         *(_layer(layer) for layer in facts.direct),
         Part(
             name=facts.peer.name,
-            read=f"{facts.direct_to}, its kernel answers, nobody is woken{why}",
+            read=f"{facts.direct_to}, {answers}",
             round_trip_ms=measured,
+            seen=measured is not None,
         ),
     ]
     return Way(
@@ -137,9 +138,10 @@ def _through(facts: Facts) -> Way:
         first_byte = "connect() to the Unix socket: no handshake"
     else:
         best = min(facts.links, key=lambda link: link.rtt_ms or 1e9, default=None)
+        link = "a link that is open" if best else "and a link, once there is one"
         parts = [
             unix,
-            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: an 8-byte header in front, a link that is open"),
+            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: an 8-byte header in front, {link}"),
             *(_layer(layer) for layer in facts.carried),
             _link(best, facts.peer),
             Part(name=f"proxy of {facts.peer.name}", read="takes the header off, finds the service"),
@@ -147,6 +149,8 @@ def _through(facts: Facts) -> Way:
         ]
         first_byte = (
             "connect() to the Unix socket; the opening travels with the first bytes, nobody waits for an answer"
+            if best
+            else "connect() to the Unix socket, and for a link: the proxy has to dial one, with its handshake"
         )
     return Way(
         title=f"through Hostlane, {facts.upstream.listen}",

@@ -19,7 +19,9 @@ from proxy.errors import HostlaneError
 @click.option(
     "--to", metavar="ADDRESS", help="Where the service would be called directly; default: its host's address."
 )
-@click.option("--from", "pid", metavar="PID", type=int, help="Look at the direct way of this process (root).")
+@click.option(
+    "--from", "pid", metavar="PID", type=click.IntRange(1), help="Look at the direct way of this process (root)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     service: str, config: str | None, socket: str | None, to: str | None, pid: int | None, as_json: bool

@@ -46,6 +46,8 @@ def _leave(address: str, where: str, hooks: tuple[str, ...], depth: int) -> Iter
 def _through(here: Snapshot, interface: Interface, route: RouteAnswer, where: str) -> Iterator[Layer]:
     addresses = " ".join(str(item) for item in here.addresses_of(interface.index) if item.scope == 0)
     read = f"{addresses or 'no address'}{f', router {route.via}' if route.via else ''}"
+    if not (interface.up and interface.carrier):
+        read = f"{'no carrier' if interface.up else 'down'}: nothing passes; {read}"
     if interface.kind == "bridge":
         yield _bridge(interface, where)
     elif interface.kind == "macvlan":

@@ -99,8 +99,11 @@ def test_no_link() -> None:
     found = explain(facts(peer=down, links=(), direct_ms=Unseen("the round trip", "it answers no echo requests")))
     part = found.through.parts[2]
     assert (part.seen, part.read) == (False, "there is none now, host-b is down: connection refused")
-    assert texts(found.direct)[-1].endswith("; it answers no echo requests")
+    assert texts(found.through)[1].endswith("and a link, once there is one")
+    assert "the proxy has to dial one" in found.through.first_byte
     assert found.direct is not None
+    last = found.direct.parts[-1]
+    assert (last.seen, last.read) == (False, "10.0.0.2, it answers no echo requests")
     assert found.direct.round_trip_ms is None
 
 

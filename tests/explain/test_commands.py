@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_a_picture(lab: Lab, mesh: Mesh) -> None:
     assert lines[0] == "echo, called on host-a, served by host-b"
     assert f"directly from here to host-b, {lab.b.address}" in lines[2]
     assert "● macvlan mv0  10.77.0.1/24" in done.stdout
-    assert "4 handshakes avoided by 5 streams; links open now: 1" in done.stdout
+    # The first of them may have come before the link.
+    assert re.search("[45] handshakes avoided by 5 streams; links open now: 1", done.stdout)
 
 
 @pytest.mark.netns

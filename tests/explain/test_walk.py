@@ -63,6 +63,11 @@ def test_a_macvlan_of_a_container(ground: Ground) -> None:
     assert found[2].where.endswith("(cat)")
 
 
+def test_a_pulled_cable(ground: Ground) -> None:
+    ground.ip(ground.there, "link set eth0 down")
+    assert walked(ground.here, "10.77.0.2")[1].read == "no carrier: nothing passes; 10.77.0.1/24"
+
+
 def test_a_bridge_of_this_namespace(machine: Host) -> None:
     found = walked(machine.machine_netns, "172.17.0.2")
     assert names(found) == ["netfilter", "bridge docker0"]
