@@ -12,7 +12,12 @@ from proxy.errors import ConfigError, HostlaneError
 @click.command()
 @click.option("--config", "file", metavar="FILE", help="The host's configuration; without, only the machine.")
 @click.option(
-    "--certificate", "certificates", metavar="FILE", multiple=True, help="A PEM file to hold against the clock."
+    "--certificate",
+    "certificates",
+    type=click.Path(exists=True, dir_okay=False, readable=False),
+    metavar="FILE",
+    multiple=True,
+    help="A PEM file to hold against the clock.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(file: str | None, certificates: tuple[str, ...], as_json: bool) -> None:

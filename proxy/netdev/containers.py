@@ -47,7 +47,7 @@ def of_process(pid: int) -> Target:
 def attach(config: Config, target: Target, wanted: ContainerInterface) -> Plan:
     """Give the container its interface. Returns what was done. Raises NetError; nothing is changed then."""
     if target.pid is None:
-        raise NetError(f"{target.name} does not run; only what runs has a network namespace")
+        raise NetError(f"{target.name} does not run or is not there; only what runs has a network namespace")
     with _namespace(target.pid) as container:
         return give(config, target.name, container, wanted)
 

@@ -51,4 +51,4 @@ def open_namespace(pid: int | None = None) -> int:
     except FileNotFoundError:
         raise NetError(f"there is no process {pid}") from None
     except OSError as error:
-        raise NetError(f"cannot open {path}: {error.strerror} (root can)") from error
+        raise NetError(f"cannot open {path}: {error.strerror} (it takes root with CAP_SYS_PTRACE)") from error

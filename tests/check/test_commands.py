@@ -52,3 +52,7 @@ def test_a_wrong_configuration(ground: Ground) -> None:
 
 def test_wrong_usage(ground: Ground) -> None:
     assert run(ground, "--jsom").returncode == 2
+    for wrong in ("/no-such-file", "/tmp"):
+        done = run(ground, "--certificate", wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"Invalid value for '--certificate': File '{wrong}'" in done.stderr

@@ -154,7 +154,7 @@ def test_a_container_that_has_it_already(space: str, container: tuple[str, int],
 def test_who_has_no_namespace_of_its_own(space: str) -> None:
     with pytest.raises(NetError, match=f"pid-{os.getpid()} is in this host's network namespace"):
         containers.attach(CONFIG, containers.of_process(os.getpid()), WANTED)
-    with pytest.raises(NetError, match="pid-4194304 does not run; only what runs has a network namespace"):
+    with pytest.raises(NetError, match="pid-4194304 does not run or is not there; only what runs"):
         containers.attach(CONFIG, containers.of_process(4194304), WANTED)
 
 

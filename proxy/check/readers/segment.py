@@ -10,6 +10,8 @@ from proxy.check.rules.segment import Answer, Facts
 from proxy.check.scene import Scene
 from proxy.netdev.observe import Interface, route_to
 
+_PROBE = "0.0.0.0"
+"""The sender of an ARP probe (RFC 5227)."""
 _NO_ARP_KINDS = frozenset({"ipvlan", "wireguard", "tun"})
 _USED = frozenset({"reachable", "stale", "delay", "probe"})
 
@@ -26,6 +28,7 @@ def read(scene: Scene) -> Facts:
         own_macs={found.name: found.mac for found in scene.snapshot.interfaces if not _is_loopback(found)},
         peers={target.address: target.peer for target in scene.targets if target.address is not None},
         asked=asked,
+        sought={question.target: question.interface for question in questions if question.sender != _PROBE},
         answers=tuple(answers),
     )
 
@@ -42,7 +45,7 @@ def _questions(scene: Scene) -> Iterator[arp.Question]:
     for item in scene.snapshot.addresses:
         interface = scene.snapshot.at(item.interface)
         if interface is not None and ":" not in item.address and _has_arp(interface):
-            yield arp.Question(interface.name, interface.mac, "0.0.0.0", item.address)
+            yield arp.Question(interface.name, interface.mac, _PROBE, item.address)
     for target in scene.targets:
         if target.address is None or ":" in target.address:
             continue
@@ -57,7 +60,7 @@ def _through_parent(scene: Scene, interface: Interface, address: str) -> Iterato
     """A peer with the MAC of our macvlan does not hear what comes from that MAC; its parent has another."""
     parent = scene.snapshot.at(interface.parent) if interface.parent_netns is None else None
     if interface.kind == "macvlan" and parent is not None and _has_arp(parent):
-        yield arp.Question(parent.name, parent.mac, "0.0.0.0", address)
+        yield arp.Question(parent.name, parent.mac, _PROBE, address)
 
 
 def _has_arp(interface: Interface) -> bool:

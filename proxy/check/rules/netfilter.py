@@ -145,10 +145,12 @@ def _docker_dns(namespace: Namespace, on: list[Tracking]) -> Finding:
 
 
 def _tracked(namespace: Namespace, on: list[Tracking]) -> Finding:
+    sides = (("output", "daddr"), ("prerouting", "saddr"))
+    hooks = [f"add chain inet hostlane {hook} {{ type filter hook {hook} priority raw; }}" for hook, _ in sides]
     notrack = [
-        f"nft add rule inet raw {chain} {'ip6' if ':' in item.to else 'ip'} {side} {item.to} notrack"
+        f"add rule inet hostlane {hook} {'ip6' if ':' in item.to else 'ip'} {side} {item.to} notrack"
         for item in on
-        for chain, side in (("output", "daddr"), ("prerouting", "saddr"))
+        for hook, side in sides
     ]
     return Finding(
         name="tracked-links",
@@ -157,7 +159,8 @@ def _tracked(namespace: Namespace, on: list[Tracking]) -> Finding:
         read="something in this namespace has switched connection tracking on",
         cost="every packet of a link looks up and updates an entry, and an idle link dies with its entry",
         measured="; ".join(str(item) for item in on),
-        mend="; ".join(notrack) + " (in base chains of priority raw); or remove the rules that need connections",
+        mend=f"nft '{'; '.join(('add table inet hostlane', *hooks, *notrack))}', or remove the rules that need "
+        "connections",
     )
 
 

@@ -21,13 +21,15 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What this host is, and who said what.
 
     ``own``: its IPv4 addresses that were asked about; ``own_macs``: MAC of each interface; ``peers``: names of peers by
-    address; ``asked``: the interfaces on which there were ARP probes.
+    address; ``asked``: the interfaces on which there were ARP probes; ``sought``: addresses of peers that were asked for
+    on the segment of an interface, with that interface.
     """
 
     own: tuple[str, ...] = ()
     own_macs: dict[str, str] = {}
     peers: dict[str, str] = {}
     asked: tuple[str, ...] | Unseen = ()
+    sought: dict[str, str] = {}
     answers: tuple[Answer, ...] = ()
 
 
@@ -43,6 +45,7 @@ def judge(facts: Facts) -> Iterator[Line]:
         *_peers_address(facts, strangers),
         *_peers_mac(facts, strangers),
     ]
+    yield from _silent(facts)
     yield from findings
     if not findings and isinstance(facts.asked, tuple):
         for interface in facts.asked:
@@ -111,6 +114,22 @@ def _peers_mac(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
                 cost="if these are two machines, each gets a part of the other's frames; if it is one, two peers are "
                 "one host",
                 mend="on one of them: ip link set INTERFACE address OTHER-MAC",
+            )
+
+
+def _silent(facts: Facts) -> Iterator[Finding]:
+    """A machine that is up answers ARP whatever its firewall says about IP."""
+    heard = {answer.address for answer in facts.answers}
+    for address, interface in facts.sought.items() if isinstance(facts.asked, tuple) else ():
+        if address not in heard:
+            yield Finding(
+                name="silent-peer",
+                level="wrong",
+                where=f"peer {facts.peers[address]}",
+                read=f"nobody on the segment of {interface} answers ARP for {address}",
+                cost="no link to this peer can be made",
+                mend="on the peer: hostlane net status --config FILE (is the machine on, its interface up, its cable "
+                "in, this address its own?); between the two: one segment, with the same VLAN",
             )
 
 

@@ -75,6 +75,18 @@ def test_two_peers_have_one_mac(ground: Ground) -> None:
     assert finding.where == "peer host-2, peer host-3"
 
 
+def test_nobody_has_a_peers_address(ground: Ground) -> None:
+    ground.ip(ground.there, "address del 10.77.0.2/24 dev eth0")
+    finding = findings(ground.check(ground.here, ground.config()))["silent-peer"]
+    assert (finding.level, finding.where) == ("wrong", "peer host-b")
+    assert "the segment of eth0 answers ARP for 10.77.0.2" in finding.read
+
+
+def test_a_peer_behind_a_router_is_not_asked_for(ground: Ground) -> None:
+    ground.ip(ground.here, "route add 10.66.0.0/24 via 10.77.0.2")
+    assert "silent-peer" not in findings(ground.check(ground.here, ground.config(peer="10.66.0.9")))
+
+
 def test_without_privilege(ground: Ground) -> None:
     report = check(netns.inside(ground.here, ground.UNPRIVILEGED), ground.readable(ground.config()))
     assert "addresses that exist twice, by ARP probes: no permission; ask as root" in unseen(report)

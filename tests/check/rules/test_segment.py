@@ -47,6 +47,14 @@ def test_nothing_twice() -> None:
     assert seen(judge(facts())) == ["nobody else on mv0 has an address of this host or of another peer"]
 
 
+def test_a_peer_that_nobody_is() -> None:
+    sought = {"10.0.0.2": "mv0", "10.0.0.3": "mv0"}
+    answers = (Answer(interface="mv0", address="10.0.0.2", mac="02::2"),)
+    found = only(judge(Facts(peers=PEERS, asked=("mv0",), sought=sought, answers=answers)))
+    assert (found.name, found.where) == ("silent-peer", "peer c")
+    assert findings(judge(Facts(peers=PEERS, asked=Unseen("ARP probes", "root"), sought=sought))) == []
+
+
 def test_without_privilege() -> None:
     lines = list(judge(Facts(asked=Unseen("ARP probes", "root"), peers=PEERS)))
     assert (unseen(lines), seen(lines)) == (["ARP probes"], [])
