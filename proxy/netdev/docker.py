@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from urllib.parse import quote
 
 import httpx
 
@@ -27,7 +28,7 @@ def container_pid(name: str) -> int | None:
         _probe(path)
         # The environment's proxy settings are about other servers than this one.
         with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=SECONDS, trust_env=False) as client:
-            answer = client.get(f"http://docker/containers/{name}/json")
+            answer = client.get(f"http://docker/containers/{quote(name, safe='')}/json")
         if answer.status_code == 404:
             return None
         if answer.status_code != 200:

@@ -51,7 +51,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize(("name", "pid"), [("web-1", 4711), ("ended", None), ("nobody", None)])
+@pytest.mark.parametrize(("name", "pid"), [("web-1", 4711), ("ended", None), ("nobody", None), ("a/b ?", None)])
 def test_pids(engine: str, name: str, pid: int | None) -> None:
     assert container_pid(name) == pid
 

@@ -21,8 +21,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     """What this host is, and who said what.
 
     ``own``: its IPv4 addresses that were asked about; ``own_macs``: MAC of each interface; ``peers``: names of peers by
-    address; ``asked``: the interfaces on which there were ARP probes; ``sought``: addresses of peers that were asked for
-    on the segment of an interface, with that interface.
+    address; ``asked``: the interfaces on which there were ARP probes; ``sought``: addresses of peers that were asked
+    for on the segment of an interface, with that interface.
     """
 
     own: tuple[str, ...] = ()
