@@ -67,7 +67,7 @@ def route_tables(route: ServiceRoute) -> list[Table]:
         for each in route.candidates
     ]  # fmt: skip
     columns = ["host", "address", "state", "streams>", "ejected", "failures>", "known from", "last error"]
-    return [summary, _table(columns, rows)]
+    return [summary, table_of(columns, rows)]
 
 
 def streams_table(streams: Sequence[StreamInfo]) -> Table:
@@ -87,7 +87,7 @@ def streams_table(streams: Sequence[StreamInfo]) -> Table:
 
 def holders_table(holders: Sequence[Holder]) -> Table:
     """One row for whoever keeps streams open."""
-    return _table(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
+    return table_of(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
         (
             holder.service, holder.direction, holder.peer or "-", "-" if holder.uid is None else str(holder.uid),
             "-" if holder.pid is None else str(holder.pid), str(holder.streams),
