@@ -64,14 +64,18 @@ def ca_table(found: CaStatus) -> Table:
     """One row a CA."""
     now = time.time()
     rows = [
-        (root.id, "yes" if root.issues else "no", "yes" if root.key_here else "no",
-         span(max(0.0, root.not_after - now)), str(root.certificates), span(max(0.0, root.in_use_until - now)) if root.in_use_until else "-",
+        (root.id, _yes(root.issues), _yes(root.key_here), span(max(0.0, root.not_after - now)), str(root.certificates),
+         span(max(0.0, root.in_use_until - now)) if root.in_use_until else "-",
          listed(root.hosts))
         for root in found.roots
     ]  # fmt: skip
     return table_of(
         ["CA", "issues", "key here", "valid for>", "certificates>", "in use for>", "newest certificate of"], rows
     )
+
+
+def _yes(truth: bool) -> str:
+    return "yes" if truth else "no"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ def test_what_it_is_without_a_word() -> None:
         ("segments: {lan: {pool: 10.0.0.0/8}}", "allowed: a network such as 10.77.0.0/24"),
         (
             "segments: {lan: {pool: 10.77.0.0/24, reserved: [10.78.0.1]}}",
-            'f.yaml:3: segments.lan.reserved[0]: found "10.78.0.1/32"; allowed: an address or a network of 10.77.0.0/24',
+            'segments.lan.reserved[0]: found "10.78.0.1/32"; allowed: an address or a network of 10.77.0.0/24',
         ),
         ("segments: {lan: {pool: 10.77.0.0/24, reserved: [x]}}", "allowed: an address or a network of the pool"),
         ("limits: {watcher: 3}", 'unknown key (did you mean "watchers"?)'),

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 import yaml
 
+from control import config as control_config
 from proxy import config
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = sorted((ROOT / "configs").glob("*.y*ml"))
+CONTROL = sorted((ROOT / "configs").glob("control*.yaml"))
+EXAMPLES = [path for path in sorted((ROOT / "configs").glob("*.y*ml")) if path not in CONTROL]
 COMPOSE = sorted((ROOT / "compose").glob("hostlane-*.yaml"))
 
 
@@ -35,6 +37,10 @@ def declared(annotation: Any, prefix: str = "") -> Iterator[str]:
     elif get_origin(annotation) in (typing.Union, types.UnionType):
         for choice in get_args(annotation):
             yield from declared(choice, prefix)
+
+
+def known_to_control() -> set[str]:
+    return set(declared(control_config.Config))
 
 
 def is_address(kind: type) -> bool:
@@ -79,3 +85,23 @@ def test_the_readme_shows_the_two_hosts_of_configs() -> None:
     shown = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
     hosts = [config.parse(block.partition("```")[0], "README.md") for block in shown]
     assert hosts == [config.load(ROOT / "configs" / name) for name in ("host-a.yaml", "host-b.yaml")]
+
+
+@pytest.mark.parametrize("path", CONTROL, ids=lambda path: path.name)
+def test_every_control_server_example_validates(path: Path) -> None:
+    assert control_config.load(path).name
+
+
+def test_every_key_of_a_control_server_stands_in_an_example() -> None:
+    known = known_to_control()
+    assert {"store.etcd.endpoints", "store.sqlite.path", "segments.*.hold", "limits.watchers"} <= known
+    examples = [yaml.safe_load(path.read_text()) for path in CONTROL]
+    assert known - {key for example in examples for key in used(example, known)} == set()
+
+
+def test_the_control_reference_shows_defaults() -> None:
+    text = (ROOT / "configs" / "control-reference.yaml").read_text()
+    shown = control_config.parse(text, "reference")
+    least = control_config.parse("name: control-1\nlisten: 10.77.0.100:7601\n", "least")
+    for section in ("limits", "socket", "log", "lease", "certificate_lifetime", "mesh", "run_dir", "state_dir"):
+        assert getattr(shown, section) == getattr(least, section)

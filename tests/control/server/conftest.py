@@ -7,15 +7,15 @@ import shutil
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
 
-from control import ca
+from control import ca, mesh
 from control.client import ControlClient
 from control.config import Config, Limits, SqliteStore, Store
 from control.keyfiles import KeyFiles
@@ -84,7 +84,8 @@ class World:
     async def raw(self, host: str | None = None) -> trio.SSLStream[trio.SocketStream]:
         """A connection on which a test says what it likes."""
         tcp = await trio.open_tcp_stream("127.0.0.1", self.port)
-        stream = trio.SSLStream(tcp, self.context(host), server_hostname=f"control.{MESH}.internal", https_compatible=True)
+        name = mesh.control_name(MESH)
+        stream = trio.SSLStream(tcp, self.context(host), server_hostname=name, https_compatible=True)
         await stream.do_handshake()
         return stream
 
@@ -99,7 +100,5 @@ def world() -> Iterator[World]:
 
 def record(name: str, *services: str, address: str = "", instance: str = "1") -> HostRecord:
     place = address or f"10.77.0.{sum(name.encode()) % 250 + 1}:7600"
-    return HostRecord(name=name, address=place, instance=instance, services=tuple(Offer(name=each) for each in services))
-
-
-Serving = Callable[..., AbstractAsyncContextManager[World]]
+    offers = tuple(Offer(name=each) for each in services)
+    return HostRecord(name=name, address=place, instance=instance, services=offers)
