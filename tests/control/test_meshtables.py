@@ -31,7 +31,8 @@ def test_the_map() -> None:
 
 
 def test_what_a_terminal_could_act_on_is_escaped() -> None:
-    found = Snapshot(epoch="e", revision=1, hosts=(HostRecord(name="a", address="a:1", instance="1", version="\x1b[2J"),))
+    host = HostRecord(name="a", address="a:1", instance="1", version="\x1b[2J")
+    found = Snapshot(epoch="e", revision=1, hosts=(host,))
     assert "\x1b" not in "".join(shown(meshtables.hosts_table(found)))
 
 
