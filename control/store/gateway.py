@@ -93,6 +93,8 @@ class Gateway:
     """
 
     def __init__(self, access: EtcdAccess) -> None:
+        if not access.endpoints:
+            raise StartError("etcd endpoints: found none; allowed: at least one http[s]://HOST:PORT")
         for endpoint in access.endpoints:
             _check(endpoint)
         self.cluster = 0

@@ -145,6 +145,11 @@ def test_endpoints_that_are_none(endpoint: str) -> None:
     assert str(caught.value) == f"etcd endpoint: found '{endpoint}'; allowed: http[s]://HOST:PORT"
 
 
+def test_no_endpoint_at_all() -> None:
+    with pytest.raises(StartError, match="found none"):
+        Gateway(EtcdAccess(()))
+
+
 def test_tls_files_that_are_none(tmp_path: Path) -> None:
     text = tmp_path / "text.pem"
     text.write_text("no certificate")
