@@ -31,6 +31,10 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     last_error: str | None = None
     retry_in_s: float | None = None
     memory_used: int = 0
+    suspended: int = 0
+    """Sessions that have lost their link and wait for another one."""
+    resumed: int = 0
+    """How often one has gone on over another link, since the start."""
     idle: bool = False
     """Down, because nothing used its last link; the next stream makes a new one."""
     warm: int = 0
@@ -112,7 +116,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):
-    """An item of ``GET /links``.
+    """An item of ``GET /links``: a link that is up, or the last one of a session that waits for another.
 
     ``unacked`` are bytes sent that the peer has not acknowledged; ``congested``: local sockets are not read for now;
     ``open_ms``: from this host's OPEN until the peer had delivered the stream, for the last one.
@@ -140,6 +144,11 @@ class LinkInfo(Struct, frozen=True, kw_only=True):
     ttl_s: float | None = None
     """How long it is kept without a stream, and why; None: the peer, which dialled it, decides."""
     ttl_reason: str = ""
+    resumed: int = 0
+    """How often its session has gone on over another link."""
+    suspended_s: float | None = None
+    """How long its session has been waiting for another link, since this one was lost; None: it is up."""
+    suspended_why: str = ""
 
 
 class StreamInfo(Struct, frozen=True, kw_only=True):
@@ -162,6 +171,8 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     uid: int | None = None
     """User and process of the local caller, where that came through a Unix socket of this host."""
     pid: int | None = None
+    suspended: bool = False
+    """Its session waits for another link."""
 
 
 class Applied(Struct, frozen=True, kw_only=True):

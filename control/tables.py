@@ -39,7 +39,7 @@ def links_table(links: Sequence[LinkInfo]) -> Table:
             span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
             amount(link.bytes_received), amount(link.unacked), "yes" if link.congested else "no",
             "-" if link.ttl_s is None else span(link.ttl_s),
-            "leaving" if link.leaving else link.ttl_reason or "the peer decides",
+            _why(link),
         )
         for link in links
     ])  # fmt: skip
@@ -70,6 +70,13 @@ def route_tables(route: ServiceRoute) -> list[Table]:
     return [summary, table_of(columns, rows)]
 
 
+def _why(link: LinkInfo) -> str:
+    if link.suspended_s is not None:
+        return f"suspended for {span(link.suspended_s)}: {link.suspended_why}"
+    why = "leaving" if link.leaving else link.ttl_reason or "the peer decides"
+    return f"{why} (resumed {link.resumed} times)" if link.resumed else why
+
+
 def streams_table(streams: Sequence[StreamInfo]) -> Table:
     """One row a stream."""
     columns = [
@@ -77,9 +84,9 @@ def streams_table(streams: Sequence[StreamInfo]) -> Table:
     ]  # fmt: skip
     return table_of(columns, [
         (
-            stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-", stream.state,
-            span(stream.age_s), amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit),
-            amount(stream.buffered),
+            stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-",
+            f"{stream.state}, suspended" if stream.suspended else stream.state, span(stream.age_s),
+            amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit), amount(stream.buffered),
         )
         for stream in streams
     ])  # fmt: skip
@@ -176,7 +183,8 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
     rows = []
     for peer in peers:
         retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
-        counts = (str(peer.links), str(peer.streams), str(peer.waiting), str(peer.warm), str(peer.ahead))
+        links = f"{peer.links} + {peer.suspended} suspended" if peer.suspended else str(peer.links)
+        counts = (links, str(peer.streams), str(peer.waiting), str(peer.warm), str(peer.ahead))
         held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
         rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
     counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]

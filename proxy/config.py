@@ -88,6 +88,9 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A link on which nothing arrived for this long is pinged."""
     ping_timeout: Duration = 5.0
     """A peer that answers no ping for this long is dead."""
+    resume_timeout: Duration = 30.0
+    """How long streams wait for another link when theirs is lost. By default as long as a switch's port that has just
+    come up may take to forward (spanning tree, IEEE 802.1D: twice a forward delay of 15 s)."""
     replay_buffer: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
     """Sent and not yet acknowledged bytes that a session keeps."""
 

@@ -161,9 +161,7 @@ class Drain:
     def _open(self) -> list[Callable[[], None]]:
         """What ends each of the streams that are open; it does nothing if the stream has ended by then."""
         reason = CloseReason.STOPPED
-        lanes = [
-            lane for pool in self._pools.everywhere for link in pool.links for lane in link.session.streams.values()
-        ]
+        lanes = [lane for pool in self._pools.everywhere for each in pool.sessions for lane in each.streams.values()]
         return [
             *(partial(lane.guard, lane.abort, reason) for lane in lanes),
             *(partial(splice.end, reason) for splice in self._outbound.splices),

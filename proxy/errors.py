@@ -75,7 +75,7 @@ class CloseReason(enum.IntEnum):
     PEER_UNREACHABLE = 7
     """No link to any host that offers the service within open_timeout."""
     LINK_LOST = 8
-    """The link broke and its session could not go on."""
+    """The link broke and its session could not go on. Of a link alone: it broke, and its session waits for another."""
     PEER_TIMEOUT = 9
     """The peer answered no ping within ping_timeout."""
     PROTOCOL_ERROR = 10
@@ -92,6 +92,10 @@ class CloseReason(enum.IntEnum):
     """A link reached another host than the one meant, or came from one that is no peer or cannot prove that it is."""
     IDLE = 16
     """Nothing had used the link for its TTL; the next stream makes a new one."""
+    RESUME_TIMEOUT = 17
+    """The link was lost, and links.resume_timeout has passed without another one on which the stream could go on."""
+    PEER_RESTARTED = 18
+    """The link was lost, and the peer's proxy has been started afresh: it knows nothing of the stream any more."""
     REVOKED = 19
     """The control plane has revoked the certificate that the peer showed."""
 

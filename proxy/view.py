@@ -31,6 +31,7 @@ from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
+from proxy.pump.session import LaneSession
 from proxy.pump.tally import Tally
 from proxy.routing.follower import Follower
 
@@ -55,14 +56,14 @@ class ProxyView:
 
     def status(self) -> Status:
         """``GET /status``."""
-        config, links = self.config, self._links
+        config, sessions = self.config, self._sessions
         return Status(
             host=config.host,
             pid=os.getpid(),
             version=version("hostlane"),
             uptime_s=monotonic() - self._since,
             security=config.links.security,
-            sessions=len(links),
+            sessions=len(sessions),
             streams=self._tally.open,
             memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
             memory_limit=config.limits.memory,
@@ -101,15 +102,15 @@ class ProxyView:
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
-        return [_link(link, pool) for pool in self._pools.everywhere for link in pool.links]
+        return [_link(session.link, pool) for pool in self._pools.everywhere for session in pool.sessions]
 
     @property
-    def _links(self) -> list[Link]:
-        return [link for pool in self._pools.everywhere for link in pool.links]
+    def _sessions(self) -> list[LaneSession]:
+        return [session for pool in self._pools.everywhere for session in pool.sessions]
 
     def streams(self) -> list[StreamInfo]:
         """``GET /streams``."""
-        carried = [_lane(lane) for link in self._links for lane in link.session.streams.values()]
+        carried = [_lane(lane) for session in self._sessions for lane in session.streams.values()]
         return (
             carried
             + [_spliced(call) for call in self._outbound.splices.values()]
@@ -126,6 +127,8 @@ def _peer(pool: Pool, budget: Budget) -> PeerStatus:
         state=state,
         links=len(pool.links),
         streams=pool.streams,
+        suspended=len(pool.sessions.suspended),
+        resumed=pool.sessions.resumed,
         waiting=pool.waiting,
         memory_used=budget.account(pool.name).used,
         last_error=pool.last_error,
@@ -140,7 +143,8 @@ def _peer(pool: Pool, budget: Budget) -> PeerStatus:
 
 
 def _link(link: Link, pool: Pool) -> LinkInfo:
-    out = link.session.out
+    session = link.session
+    out, opened_in = session.out, session.opened_in
     ttl, reason = pool.usage.told(trio.current_time()) if link.dialled else (None, "")
     return LinkInfo(
         id=link.name,
@@ -153,13 +157,16 @@ def _link(link: Link, pool: Pool) -> LinkInfo:
         idle_s=monotonic() - link.heard_at,
         rtt_ms=None if link.rtt is None else link.rtt * 1000,
         bytes_sent=out.sent,
-        bytes_received=link.session.received,
+        bytes_received=session.received,
         unacked=out.unacked,
         congested=link.congested,
-        open_ms=None if link.opened_in is None else link.opened_in * 1000,
+        open_ms=None if opened_in is None else opened_in * 1000,
         leaving=link.leaving,
         bulk=link.bulk,
         queueing=link.queueing,
+        resumed=session.resumed,
+        suspended_s=monotonic() - session.lost_at if session.suspended else None,
+        suspended_why=f"{link.reason.label}: {link.detail}" if session.suspended else "",
         ttl_s=ttl,
         ttl_reason=reason,
     )
@@ -181,6 +188,7 @@ def _lane(lane: Lane) -> StreamInfo:
         buffered=lane.buffered,
         uid=uid,
         pid=pid,
+        suspended=lane.link.session.suspended,
     )
 
 

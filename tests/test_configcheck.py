@@ -39,7 +39,7 @@ TLS_NEEDED = (
             "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
             [
                 'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, security, tls, '
-                "max_per_peer, dial_timeout, ping_interval, ping_timeout, replay_buffer"
+                "max_per_peer, dial_timeout, ping_interval, ping_timeout, resume_timeout, replay_buffer"
             ],
         ),
     ],

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.messages import PeerStatus, ServiceStatus, UpstreamStatus
+from proxy.errors import CloseReason
 from tests.pump.agents import mesh
 from tests.pump.rig import until
 
@@ -85,6 +86,28 @@ async def test_streams_and_links_of_both_hosts() -> None:
             UpstreamStatus(service="echo", listen=hosts.upstream("host-a", "echo"), offered_by=["host-b"])
         ]
         assert far.status().services == [ServiceStatus(name="echo", deliver=service.address, streams=1)]
+
+
+@pytest.mark.failure(7)
+async def test_a_session_without_a_link() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        caller = hosts.call()
+        await caller.send(b"x")
+        await (await service.accept()).read(1)
+        agent = hosts.agents["host-b"]
+        [link] = agent.pools["host-a"].links
+        link.doom(CloseReason.LINK_LOST, "cut")
+        link.pump.settle()
+        [shown], [stream] = agent.view.links(), agent.view.streams()
+        assert (shown.id, shown.suspended_why) == (link.name, "link_lost: cut")
+        assert shown.suspended_s is not None
+        assert stream.suspended
+        status = agent.view.status()
+        assert (status.sessions, status.streams, status.peers[0].suspended) == (1, 1, 1)
+        await until(lambda: agent.view.links()[0].suspended_s is None, "another link")
+        assert (agent.view.links()[0].resumed, agent.view.status().peers[0].resumed) == (1, 1)
+        assert not agent.view.streams()[0].suspended
 
 
 async def test_handshakes_avoided() -> None:

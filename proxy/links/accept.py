@@ -14,7 +14,7 @@ from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
 from proxy.links.credentials import Credentials
 from proxy.links.door import Door, duplicate
-from proxy.links.handshake import Hello, check_names
+from proxy.links.handshake import Hello, check_names, resuming
 from proxy.links.slots import Slots
 from proxy.pump.bucket import Bucket
 
@@ -33,6 +33,11 @@ BACKLOG = 1024
 
 class Home(Protocol):
     """The pool that a link from a peer belongs to."""
+
+    def resumes(self, hello: Hello) -> int | None:
+        """The peer's HELLO may ask to go on with a session: bytes that have been received in it, which now waits for
+        this link; None: nothing goes on. Raises HandshakeError.
+        """
 
     def refuses(self) -> CloseReason | None:
         """Why one more link is not welcome; None: it is."""
@@ -122,7 +127,10 @@ async def _shake(
     if home is None:
         raise HandshakeError(f"host {theirs.host!r} is not in peers", CloseReason.WRONG_HOST)
     # No checkpoint from here to the pool's list of links, or several dials could all find the last place free.
-    if (reason := home.refuses()) is not None:
+    ours, received = hello(theirs.host, theirs.session), home.resumes(theirs)
+    if received is not None:
+        ours = resuming(ours, received)
+    elif (reason := home.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
-    sock = answer(stream, hello(theirs.host, theirs.session))
+    sock = answer(stream, ours)
     return home, Shaken(sock, theirs, leftover, wire_of(stream), serial_of(stream))

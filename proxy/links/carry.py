@@ -65,6 +65,8 @@ async def dial(
         check_names(answer, own=hello.host, peer=hello.to)
         if answer.session != hello.session:
             raise HandshakeError("the peer answered for another session")
+        if answer.resumes and not hello.resumes:
+            raise HandshakeError("the peer wants to go on with a session that is new")
         return Shaken(_detach(stream), answer, leftover, wire_of(stream), serial_of(stream))
     except (OSError, trio.BrokenResourceError) as error:
         raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
@@ -147,6 +149,14 @@ def wire_of(stream: Stream) -> Wire | None:
 def serial_of(stream: Stream) -> str:
     """That of the certificate which the peer showed, in hex; empty without TLS."""
     return stream.serial if isinstance(stream, TlsStream) else ""
+
+
+def hang_up(shaken: Shaken, reason: CloseReason) -> None:
+    """Close a link that nobody wants any more after its handshake, and tell the peer why as far as the socket takes
+    it. Never waits.
+    """
+    with shaken.sock, suppress(OSError):
+        (shaken.wire or shaken.sock).send(memoryview(encode_refusal(reason)))
 
 
 async def refuse(stream: Stream, reason: CloseReason) -> None:

@@ -1,8 +1,7 @@
 """The handshake of a link, without I/O: HELLO from the dialler, HELLO (or GOAWAY with a reason) from the acceptor.
 SPEC.md, section 4.
 
-``session`` and ``received`` are what resuming a session over a new link needs; a proxy that does not resume sends a
-fresh session id and 0.
+``session``, ``received`` and ``resumes`` are what going on with a session over a new link needs (SPEC.md, section 9).
 """
 
 from __future__ import annotations
@@ -36,6 +35,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Session id, chosen by the dialler and repeated by the acceptor."""
     received: int = 0
     """Session offset up to which the sender has received; more than 0 only when resuming."""
+    resumes: bool = False
+    """Dialler: the session had another link before. Acceptor: it goes on."""
     stream_credit: int
     max_streams: int
 
@@ -53,6 +54,11 @@ def encode_hello(hello: Hello) -> bytes:
 def encode_refusal(reason: CloseReason) -> bytes:
     """The frame that an acceptor sends instead of HELLO."""
     return frames.encode(Kind.GOAWAY, 0, frames.encode_reason(reason))
+
+
+def resuming(hello: Hello, received: int) -> Hello:
+    """The same HELLO, saying that its session goes on, and that its sender has received so many bytes of it."""
+    return msgspec.structs.replace(hello, received=received, resumes=True)
 
 
 class HelloReader:
@@ -106,6 +112,8 @@ def _decode_untrusted(kind: Kind, payload: bytes) -> Hello:
         raise HandshakeError(f"malformed HELLO: {error}") from None
     if not MIN_STREAM_CREDIT <= hello.stream_credit <= MAX_CREDIT or not 0 < hello.max_streams < 1 << 31:
         raise HandshakeError(f"HELLO with stream_credit {hello.stream_credit}, max_streams {hello.max_streams}")
+    if hello.received < 0 or (hello.received and not hello.resumes):
+        raise HandshakeError(f"HELLO with received {hello.received}, resumes {str(hello.resumes).lower()}")
     return hello
 
 

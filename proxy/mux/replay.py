@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, Kind
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind
 
 SLAB_SIZE = 256 * 1024
 """Bytes. Four times the largest frame, so that at most a quarter is left unused at its end."""
@@ -207,6 +207,31 @@ class ReplayBuffer:
             self._pool.give(self._older.popleft())
         if self.limit < 0:  # somebody waits for room, perhaps for this room
             self.touch()
+
+    def rewind_untrusted(self, offset: int) -> None:
+        """A new link's peer has everything below `offset`, and nothing else: what follows counts as not sent.
+
+        Raises only ProtocolError, and changes nothing then: for bytes that are not kept, and for the middle of a frame.
+        """
+        if not self.acked <= offset <= self.sent:
+            raise ProtocolError(f"resuming at offset {offset}, but {self.acked} to {self.sent} are kept")
+        if not self._begins_frame(offset):
+            raise ProtocolError(f"resuming at offset {offset}, in the middle of a frame")
+        self.sent = offset
+        self.acknowledge_untrusted(offset)
+        self.touch()
+
+    def _begins_frame(self, offset: int) -> bool:
+        """Whether `offset`, which is kept, is where a frame begins or the last one ends. Slabs hold whole frames."""
+        slab, start = self._current, self.base
+        for older in self._older:
+            if older.start <= offset < older.end:
+                slab, start = older, older.start
+                break
+        pos, wanted = 0, offset - start
+        while pos < wanted:
+            pos += HEADER_SIZE + (HEADER.unpack_from(slab.buf, pos)[0] & LENGTH_MASK)
+        return pos == wanted
 
     def close(self) -> None:
         """Give all slabs back. Idempotent; the buffer takes nothing afterwards."""

@@ -1,5 +1,5 @@
-"""A session: all streams that one pair of proxies carries over one link at a time. Bytes go in, bytes and calls on a
-sink come out.
+"""A session: all streams that one pair of proxies carries over one link at a time, and goes on with over the next when
+a link is lost (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
 
 The driver calls `receive` with what a link brought and finds what is to be sent in ``out``. The turn
 (proxy/pump/turn.py) takes plain DATA frames away before they get here, in both directions, by the two invariants that
@@ -235,6 +235,14 @@ class Session(Generic[S]):
             self._acked = self.received
             self.out.put(Kind.ACK, 0, frames.encode_u64(self.received))
 
+    def resume(self, received: int) -> None:
+        """Go on over a new link; the HELLOs have said what has arrived, here `received` bytes of ours. Raises only
+        ProtocolError, and changes nothing then.
+        """
+        self.out.rewind_untrusted(received)
+        self._acked = self.received
+        self._release_ids()
+
     def close(self) -> list[S]:
         """The session is over. Returns the streams that were open; the driver ends them. Idempotent."""
         streams = list(self.streams.values())
@@ -354,6 +362,10 @@ class Session(Generic[S]):
 
     def _on_ack(self, stream_id: int, payload: memoryview) -> None:
         self.out.acknowledge_untrusted(frames.decode_u64_untrusted(bytes(payload), "ACK"))
+        self._release_ids()
+
+    def _release_ids(self) -> None:
+        """No late frame can come any more for what the peer has acknowledged."""
         order, lingering, acked = self._linger_order, self.lingering, self.out.acked
         while order and lingering.get(order[0], 0) <= acked:
             lingering.pop(order.popleft(), None)

@@ -1,5 +1,6 @@
 """The pool: all sessions to one peer, whoever dialled them. It dials one link at a time, and streams wait for it,
-within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so."""
+within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so. A session that has
+lost its link waits for another one (`proxy.pool.sessions`)."""
 
 from __future__ import annotations
 
@@ -13,21 +14,24 @@ import trio
 
 from proxy.config import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken, dial, new_id
+from proxy.links.carry import Shaken, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello
+from proxy.links.handshake import Hello, resuming
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
+from proxy.pool.bulk import Bulk
 from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
-from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
+from proxy.pool.sessions import Sessions, tell_down, tell_up
+from proxy.pool.usage import Usage, is_bulk
 from proxy.pump.lane import Lane
-from proxy.pump.link import Calls, Link
+from proxy.pump.link import Link
 from proxy.pump.loop import Pump
+from proxy.pump.session import Calls, LaneSession
 
 log = structlog.get_logger()
 
-STABLE = 5.0
+STABLE = 1.0
 """Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
 afresh)."""
 SPARE = 60.0
@@ -56,6 +60,7 @@ class Pool:
 
     Attributes:
         links: those that are up; one that is leaving (GOAWAY) stays until its streams are through.
+        sessions: those of the links, and those that wait for one.
         usage: what the pool has learnt.
         dials: handshakes made or tried by this side; last_error: of the last dial that failed, None after one that did
             not; retry_at: time by trio's clock before which there is no next dial, None: no dial has failed since.
@@ -80,23 +85,22 @@ class Pool:
         self.links: list[Link] = []
         self.dialling = False
         self.dials = 0
-        self._links_made = 0
         self.last_error: str | None = None
         self.retry_at: float | None = None
         self._config = config
         self._pump = pump
         self._needed = needed
         self._hello = hello
-        self._calls = calls
         self._backoff = backoff
         self._credentials = credentials
         self._recorder = recorder
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
-        self._moved_at_look = 0
+        self._bulk = Bulk(usage)
+        self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=self)
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
-        self._draining = False
+        self._draining = self._dialling_anew = False
         self._dial_scope = trio.CancelScope()
         self._changed = trio.Event()
 
@@ -105,7 +109,7 @@ class Pool:
         at once if one to the old address is under way or was to follow. Raises nothing.
         """
         moved = peer.address != self.peer.address
-        self._config, self.peer, self._needed = config, peer, needed
+        self._config, self.peer, self._needed, self.sessions.settings = config, peer, needed, config.links
         if moved:
             self.retry_at = self.last_error = None
             self._backoff.reset()
@@ -126,21 +130,13 @@ class Pool:
         if link is None:
             return None
         if bulk and not link.bulk:
-            link = self._set_apart(link)
+            link = self._bulk.set_apart(link, self.links)
         self.usage.avoided += 1
         if not self._serving:
             self.usage.warm += 1
             self.usage.ahead += link is self._opened_ahead
         if link is self._opened_ahead:
             self._opened_ahead = None
-        return link
-
-    def _set_apart(self, link: Link) -> Link:
-        """A link for bulk, if there are several: the one with the fewest streams."""
-        usable = [each for each in self.links if each.usable]
-        if len(usable) > 1:
-            link = min(usable, key=lambda each: each.streams)
-            link.bulk = True
         return link
 
     def invite(self) -> None:
@@ -158,13 +154,9 @@ class Pool:
         self.usage.ended(now)
         moved, age = lane.bytes_sent + lane.bytes_received, lane.age
         if is_bulk(moved, age) or self.usage.any_bulk:
-            self._note_moved(lane, now)
+            self._bulk.note(lane, now)
         if self._recorder is not None:
             self._recorder.note(self.name, age, moved)
-
-    def _note_moved(self, lane: Lane, now: float) -> None:
-        if lane.owner.direction == "outbound":
-            self.usage.moved(lane.owner.service, lane.bytes_sent + lane.bytes_received, lane.age, now)
 
     @property
     def limit(self) -> int:
@@ -174,7 +166,7 @@ class Pool:
     @property
     def idle(self) -> bool:
         """Whether there is no link because nothing used the last one, which has ended or is about to."""
-        return self._unused or (self._taking == 0 and any(link.retiring for link in self.links))
+        return self._unused or (self._taking == 0 and any(link.session.retiring for link in self.links))
 
     @property
     def up(self) -> bool:
@@ -183,8 +175,8 @@ class Pool:
 
     @property
     def streams(self) -> int:
-        """Streams on all links."""
-        return sum(link.streams for link in self.links)
+        """Streams of all sessions."""
+        return sum(len(session.streams) for session in self.sessions)
 
     @property
     def waiting(self) -> int:
@@ -214,18 +206,22 @@ class Pool:
             while True:
                 self._changed = trio.Event()
                 until = self._look(trio.current_time())
-                if not (self._should_dial(choose(self.links)) or self._should_dial_for_bulk()):
+                lost = self.sessions.to_dial()
+                if lost is None and not (self._should_dial(choose(self.links)) or self._should_dial_for_bulk()):
                     with trio.CancelScope(deadline=until):
                         await self._changed.wait()
                 elif self.retry_at is not None and trio.current_time() < self.retry_at:
                     with trio.CancelScope(deadline=self.retry_at):
                         await self._changed.wait()
                 else:
-                    await self._dial(nursery)
+                    await self._dial(nursery, lost)
 
     def _should_dial(self, best: Link | None, bulk: bool = False) -> bool:
-        needed = self._invited or (self._needed and (not self.idle or self.usage.wanted(trio.current_time()).ahead))
-        standing = Standing(self._taking, self.limit, needed, len(self._waiters), best, bulk)
+        # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
+        expected = not self.idle or self.usage.wanted(trio.current_time()).ahead
+        needed = self._invited or (self._needed and expected and not self.sessions.count())
+        links = self._taking + self.sessions.count(dialled=True)
+        standing = Standing(links, self.limit, needed, len(self._waiters), best, bulk)
         return should_dial(standing) and not self._draining
 
     def _should_dial_for_bulk(self) -> bool:
@@ -238,32 +234,23 @@ class Pool:
     def _look(self, now: float) -> float:
         """Close a link that is not wanted any more; returns when to look again."""
         wanted = self.usage.wanted(now)
-        self._look_for_bulk(now)
+        self._bulk.look(self.links, now)
         # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
         if not self._draining and not any(link.leaving for link in self.links):
             mine = [link for link in self.links if link.dialled and not link.streams]
-            spare = [link for link in mine if self._taking > 1 and monotonic() - link.idle_since >= SPARE]
+            spare = [link for link in mine if self._taking > 1 and monotonic() - link.session.idle_since >= SPARE]
             if unwanted := spare or (mine if not wanted.link else []):
                 unwanted[-1].retire()
         return min(wanted.until, now + LOOK if self.links else float("inf"))
 
-    def _look_for_bulk(self, now: float) -> None:
-        """See which of the open streams have proved heavy; not worth it unless the links have moved that much."""
-        moved = 0
-        for link in self.links:
-            link.bulk = link.bulk and link.streams > 0
-            moved += link.session.out.end + link.session.received
-        if 0 <= moved - self._moved_at_look < BULK_BYTES:
-            return
-        self._moved_at_look = moved
-        for link in self.links:
-            for lane in link.session.streams.values():
-                if is_bulk(lane.bytes_sent + lane.bytes_received, lane.age):
-                    self._note_moved(lane, now)
-
-    async def _dial(self, nursery: trio.Nursery) -> None:
-        """Dial once. `nursery` is the caller's own (it looks after the link)."""
-        hello = self._hello(self.name, new_id())
+    async def _dial(self, nursery: trio.Nursery, lost: LaneSession | None) -> None:
+        """Dial once, for a session that has lost its link or for a new one. `nursery` is the caller's own (it looks
+        after the link).
+        """
+        hello = self._hello(self.name, lost.key if lost else new_id())
+        if lost:
+            hello = resuming(hello, lost.received)
+        self._dialling_anew = not lost
         listen = self._config.links.listen.host
         self.dialling, self.retry_at, self._invited, self._bulk_asked = True, None, False, False
         ahead = self.usage.wanted(trio.current_time()).ahead and not self._waiters
@@ -279,11 +266,18 @@ class Pool:
                     credentials=self._credentials(),
                 )
             self.usage.dialled(trio.current_time() - began)
-            link = self._join(shaken.sock, shaken, True, ahead and not self._waiters)
+            try:
+                session = self.sessions.answered_untrusted(lost, shaken.hello)
+            except HandshakeError as error:
+                hang_up(shaken, error.reason)
+                raise
+            link = self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
         except trio.TooSlowError:
-            if peer.address == self.peer.address and not self._draining:
+            if peer.address == self.peer.address and not (self._draining and self._dialling_anew):
                 self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
+            if lost:
+                self.sessions.refused(lost, error.reason)
             self._failed(error)
         else:
             self.last_error = None
@@ -301,21 +295,27 @@ class Pool:
     def _postpone(self) -> None:
         self.retry_at = trio.current_time() + self._backoff.next()
 
+    def resumes(self, hello: Hello) -> int | None:
+        """See `links.accept.Home`. Sessions that are known go on while this host drains, too."""
+        session = self.sessions.asked_untrusted(hello)
+        return session.received if session else None
+
     def refuses(self) -> CloseReason | None:
         """Why one more link that the peer dialled is not welcome; None: it is."""
         if self._draining:
             return CloseReason.DRAINING
-        welcome = admits(
-            links=self._taking, dialling=self.dialling, limit=self.limit, own=self._config.host, peer=self.name
-        )
+        links, dialling = self._taking + self.sessions.count(), self.dialling and self._dialling_anew
+        welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
         return None if welcome else CloseReason.DUPLICATE
 
     def drain(self) -> None:
         """Take no new streams and no new links; streams that are open go on, and each link ends with its last one."""
         self._draining = True
-        self._dial_scope.cancel()
-        for link in self.links:
-            link.drain()
+        if self._dialling_anew:
+            self._dial_scope.cancel()
+        for session in self.sessions:
+            session.drain()
+        self._pump.settle()
 
     def revive(self) -> None:
         """Take new streams and new links again after `drain`; links that are leaving still leave."""
@@ -333,55 +333,42 @@ class Pool:
         STOPPED.
         """
         try:
-            link = self._join(sock, shaken, dialled)
+            link = self._join(sock, shaken, dialled, False, self.sessions.waiting(shaken.hello))
         except HandshakeError as error:
             log.warning("link lost at once", peer=self.name, error=str(error))
         else:
             await self._look_after(link)
 
-    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool = False) -> Link:
-        """Add a link, opened `ahead` of an expected use or not; `_look_after` must follow. Raises HandshakeError, and
-        closes `sock`, if the peer has reset it, or its certificate has been revoked, meanwhile.
+    def _join(
+        self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool, session: LaneSession | None
+    ) -> Link:
+        """Add a link, opened `ahead` of an expected use or not, on which `session` goes on or a new one begins;
+        `_look_after` must follow. Raises HandshakeError, and closes `sock`, if the peer has reset it, or its
+        certificate has been revoked, meanwhile.
         """
-        own = self._hello(self.name, shaken.hello.session)
         credentials = self._credentials()
         if credentials is not None and shaken.serial in credentials.revoked:  # since its TLS handshake
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
+        new = session is None
+        if session is None:
+            session = self.sessions.begin(shaken.hello, self._hello(self.name, shaken.hello.session), dialled)
         try:
-            link = Link(
-                self._pump,
-                sock,
-                name=f"{self.name}/{self._links_made + 1}",
-                peer=self.name,
-                dialled=dialled,
-                local=own.settings,
-                remote=shaken.hello.settings,
-                replay=self._config.links.replay_buffer,
-                calls=self._calls,
-                wire=shaken.wire,
-                usage=self,
-            )
+            link = Link(self._pump, sock, session, wire=shaken.wire)
         except OSError as error:
             sock.close()
+            if new:
+                session.end(CloseReason.LINK_LOST)
             raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
         link.serial = shaken.serial
-        self._links_made += 1
+        self.sessions.add(session)
         self.retry_at = None
         self.links.append(link)
         self._unused = False
         self.usage.link_up(trio.current_time())
         self._opened_ahead = link if ahead else None
         self._changed.set()
-        log.info(
-            "link up",
-            link=link.name,
-            peer=self.name,
-            dialled=dialled,
-            ahead=ahead,
-            local=link.local_address,
-            remote=link.remote_address,
-        )
+        tell_up(link, ahead)
         link.start(shaken.leftover)
         if self._draining:  # a dial that was under way when it began
             link.drain()
@@ -395,6 +382,8 @@ class Pool:
             link.doom(CloseReason.STOPPED)
             self._pump.settle()
             self._lost(link)
+            await self.sessions.outlive(link.session)
+            self._changed.set()
 
     def _lost(self, link: Link) -> None:
         self.links.remove(link)
@@ -406,16 +395,7 @@ class Pool:
             self._backoff.reset()
         elif link.dialled and not expected:
             self._postpone()
-        level = log.info if expected else log.warning
-        level(
-            "link down",
-            link=link.name,
-            peer=self.name,
-            reason=link.reason.label,
-            detail=link.detail,
-            streams=link.lost_streams,
-            age_s=round(link.age, 1),
-        )
+        tell_down(link, expected)
         self._changed.set()
 
     def _serve_waiters(self, dialled: bool) -> None:

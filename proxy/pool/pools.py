@@ -122,13 +122,13 @@ class Pools(Mapping[str, Pool]):
         """Let the streams of a removed peer finish, for so long; then end the rest. `scope`: the peer came back."""
         task_status.started()
         with scope, trio.move_on_after(seconds):
-            for link in tuple(pool.links):
-                await link.ended.wait()
+            for session in pool.sessions:
+                await session.ended.wait()
         if scope.cancel_called:
             return
         del self._leaving[name]
-        for link in pool.links:
-            link.doom(CloseReason.STOPPED)
+        for session in pool.sessions:
+            session.stop(CloseReason.STOPPED)
         self._settle()
         self._lives.pop(pool).cancel()
         self._forget(name)

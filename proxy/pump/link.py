@@ -1,32 +1,28 @@
-"""A session on its link: the one writer and the one reader of the link's socket, and the session's sink.
+"""A link: the one writer and the one reader of its socket, with the session that it carries.
 
 The link is always read, also while it cannot be written: credit bounds what may arrive, and a proxy that stops reading
 because it cannot write deadlocks with a peer that does the same. A write that fails, or a frame that breaks the
-specification, dooms the link: it ends, with a reason, when the turn does.
+specification, dooms the link: it ends, with a reason, when the turn does. Its session ends with it, or is suspended.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic, monotonic_ns
 from typing import Protocol
 
-import structlog
 import trio
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux.frames import MAX_DATA, Open
-from proxy.mux.replay import ReplayBuffer
-from proxy.mux.session import Session, Settings
-from proxy.mux.stream import State
+from proxy.mux.frames import MAX_DATA
 from proxy.pump import turn
 from proxy.pump.lane import BULK_MARK, Lane
 from proxy.pump.loop import Pump
+from proxy.pump.session import LaneSession
 from proxy.pump.share import Share
-
-log = structlog.get_logger()
 
 IN_BUFFER = 2 * MAX_DATA
 """Bytes: always room for a whole frame, and at most ~2,000 small messages per turn."""
@@ -35,19 +31,15 @@ SLOW_FRAMES = 16
 """Frames other than plain DATA per turn. Opening a stream costs as much as 20 messages; after so many the turn ends, so
 that what they caused is sent while the rest is handled (docs/performance.md)."""
 
+UNREAD = 64
+"""Times that the in-buffer is filled with what a link that ends has not read: as much as the kernel keeps (6 MiB)."""
+
+LOST = frozenset({CloseReason.LINK_LOST, CloseReason.PEER_TIMEOUT})
+"""Ends that nobody chose: a session survives these."""
 
 QUEUEING_MEMORY = 1.0
 """Seconds after which an earlier wait counts for a third. A queue that lasts less than a tenth of this is a burst that
 the kernel's buffer did not take, and another link would come too late."""
-
-
-class Calls(Protocol):
-    """Whoever delivers what the peer opens (inbound)."""
-
-    def call(self, lane: Lane, call: Open) -> None:
-        """Deliver the stream: later `Lane.attach` and `Lane.start_called`, or `Lane.abort`. Sets ``lane.owner``
-        first.
-        """
 
 
 class Wire(Protocol):
@@ -60,88 +52,46 @@ class Wire(Protocol):
         """Bytes taken; fewer than all of them: wait until the socket is writable."""
 
 
-class Usage(Protocol):
-    """Whoever counts the streams (the pool). Called inside turns: must not take long."""
-
-    def stream_began(self) -> None:
-        """One more stream is open on the link."""
-
-    def stream_ended(self, lane: Lane) -> None:
-        """One is not any more; its owner has not been told yet."""
-
-
 class Link:
-    """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake, and the session on
-    it.
+    """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake; carries `session`
+    from `start` on.
 
     Args:
-        name: for logs and the CLI; peer: the peer's host name.
-        dialled: whether this side dialled.
         wire: what to read and write through instead of `sock`.
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
-        lost_streams: how many were open when the link ended.
-        ended: set when the link is gone and all its streams have been told; `reason` and `detail` then say why.
+        ended: set when the link is gone; `reason` and `detail` then say why. The session is over, and all its streams
+            have been told, or it is suspended.
         heard: how often bytes have arrived.
         heard_at: when they last did, seconds (monotonic); rtt: of the last ping, seconds.
-        opened_in: seconds from OPEN to OPENED of the stream that was delivered last; its sender did not wait.
-        idle_since: when its last stream ended, or it came up, seconds (monotonic).
-        bulk: whether its pool gives it bulk streams.
-        retiring: whether it is leaving because nothing used it.
         serial: of the certificate that the peer showed, in hex; empty without TLS.
     """
 
-    def __init__(
-        self,
-        pump: Pump,
-        sock: socket.socket,
-        *,
-        name: str,
-        peer: str,
-        dialled: bool,
-        local: Settings,
-        remote: Settings,
-        replay: int,
-        calls: Calls,
-        usage: Usage,
-        wire: Wire | None = None,
-    ) -> None:
-        self.pump, self.name, self.peer, self.dialled = pump, name, peer, dialled
-        self.budget = pump.budget.account(peer)
+    def __init__(self, pump: Pump, sock: socket.socket, session: LaneSession, *, wire: Wire | None = None) -> None:
+        self.pump, self.session = pump, session
+        self.name, self.peer, self.dialled, self.budget = session.name, session.peer, session.dialled, session.budget
         self.ended = trio.Event()
         self.reason = CloseReason.FINISHED
         self.detail = ""
         self.since = self.heard_at = monotonic()
         self.heard = 0
         self.rtt: float | None = None
-        self.opened_in: float | None = None
         self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
         self._wire: Wire = sock if wire is None else wire
-        self._calls = calls
-        self._usage = usage
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)
         self._filled = 0
-        self._waiting: dict[Lane, None] = {}
+        self._waiting = session.waiting
         self._doomed = self._behind = False
-        self.retiring = False
-        self._retired_at = self._known_at = 0
-        self.bulk = False
-        self.idle_since = self.since
         self._queueing = Share(QUEUEING_MEMORY, self.since)
-        self.lost_streams = 0
         self.serial = ""
-        out = ReplayBuffer(pump.slabs, pump.touched, replay)
-        self.session: Session[Lane] = Session(
-            dialler=dialled, out=out, sink=self, stream_type=self._lane, local=local, remote=remote
-        )
-        pump.on_touched(out, self)
 
     def start(self, leftover: bytes) -> None:
         """Go into the pump. `leftover` is handled at once, as if it had just arrived."""
+        self.session.carry_on(self)
         self.pump.watch(self._sock, self, EPOLLIN)
         self._mem[: len(leftover)] = leftover
         self._filled = len(leftover)
@@ -225,7 +175,8 @@ class Link:
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                return self.doom(CloseReason.LINK_LOST, error.strerror or str(error))
+                self.congested = True
+                return self.pump.at_end(partial(self._read_last, error.strerror or str(error)))
             out.sent += sent
             if sent < len(view):
                 self.congested = True
@@ -233,13 +184,24 @@ class Link:
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
         self._resume_waiting()
 
+    def _read_last(self, why: str) -> None:
+        """Writing has failed, but what the peer said before may still be there to read: why it ended, most of all."""
+        for _ in range(UNREAD):
+            before, behind = self.heard, self._behind
+            self._behind = False
+            self._guarded(self._handle if behind else self._receive)
+            if self._doomed or (self.heard == before and not behind):
+                break
+        self.doom(CloseReason.LINK_LOST, why)
+
     def wait_for_room(self, lane: Lane) -> None:
         """Call ``lane.resume()`` once the out-buffer has drained, or the peer has acknowledged something."""
         self._waiting[lane] = None
 
     def _resume_waiting(self) -> None:
         if self._waiting and self.session.out.unsent <= BULK_MARK:
-            waiting, self._waiting = self._waiting, {}
+            waiting = list(self._waiting)
+            self._waiting.clear()
             for lane in waiting:
                 lane.guard(lane.resume)
 
@@ -252,6 +214,16 @@ class Link:
     def queueing(self) -> float:
         """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
         return self._queueing.value(monotonic())
+
+    @property
+    def bulk(self) -> bool:
+        """Whether its pool gives it bulk streams."""
+        return self.session.bulk
+
+    @property
+    def answered(self) -> tuple[int, int]:
+        """Changes with whatever shows that this side's bytes arrive: an acknowledgement, the answer to a ping."""
+        return self.session.out.acked, self.session.known_at
 
     @property
     def leaving(self) -> bool:
@@ -276,31 +248,14 @@ class Link:
         self.pump.settle()
 
     def drain(self) -> None:
-        """Tell the peer to open no more streams here; open none either, and end when the last one has, as STOPPED."""
-        self.session.going_away = True
-        self.session.goaway(CloseReason.DRAINING)
-        self._ask_whether_it_knows()
+        """See `LaneSession.drain`."""
+        self.session.drain()
         self.pump.settle()
 
     def retire(self) -> None:
-        """End the link as IDLE without losing a stream: open none any more, and close when the peer knows so and none
-        is open (SPEC.md, section 7).
-        """
-        self.retiring = self.session.going_away = True
-        self.session.goaway(CloseReason.IDLE)
-        self._ask_whether_it_knows()
+        """See `LaneSession.retire`."""
+        self.session.retire()
         self.pump.settle()
-
-    def _ask_whether_it_knows(self) -> None:
-        self._retired_at = monotonic_ns()
-        self._guarded(lambda: self.session.ping(self._retired_at))
-
-    def _end_if_retired(self) -> None:
-        """The peer's answer to a ping behind the GOAWAY came behind every OPEN that crossed it; its answer to one
-        behind the last stream's end, behind everything that was to be said of that.
-        """
-        if 0 < self._retired_at <= self._known_at and not self.session.streams:
-            self.doom(CloseReason.IDLE if self.retiring else CloseReason.STOPPED)
 
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
@@ -310,16 +265,15 @@ class Link:
             self.pump.at_end(self._end)
 
     def _end(self) -> None:
-        """Tell the peer why if it may still listen, end every stream with the reason, close the socket."""
-        if self.reason not in (CloseReason.LINK_LOST, CloseReason.PEER_TIMEOUT):
+        """Close the socket; keep the session for the next link, or tell the peer why not if it may still listen."""
+        session = self.session
+        if self.reason not in LOST:
             self._say_goodbye()
-        self._waiting.clear()
-        self.pump.on_touched(self.session.out, None)
-        lanes = self.session.close()
-        self.lost_streams = len(lanes)
-        for lane in lanes:
-            self._usage.stream_ended(lane)
-            lane.guard(lane.drop, self.reason)
+            session.end(self.reason, self.detail)
+        elif session.survives:
+            session.suspend()
+        else:
+            session.end(self.reason, self.detail)
         self.pump.close(self._sock)
         self.ended.set()
 
@@ -329,68 +283,13 @@ class Link:
             self.session.goaway(self.reason)
             while (view := self.session.out.unsent_view()) and (sent := self._wire.send(view)):
                 self.session.out.sent += sent
+            # With bytes unread, closing would be a reset, and what is under way to the peer might not arrive.
+            self._sock.shutdown(socket.SHUT_WR)
+            for _ in range(UNREAD):
+                if not self._sock.recv_into(self._mem):
+                    break
         except (OSError, ProtocolError):
             pass
-
-    # The session's sink
-
-    def _lane(self, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int) -> Lane:
-        self._usage.stream_began()
-        return Lane(self, session, stream_id, state, credit, allow)
-
-    def on_closed(self, stream: Lane) -> None:
-        """Sink."""
-        self._usage.stream_ended(stream)
-        if not self.session.streams:
-            self.idle_since = monotonic()
-            if self._retired_at:
-                self._ask_whether_it_knows()
-
-    def on_call(self, stream: Lane, call: Open) -> None:
-        """Exception barrier of a stream: a bug in delivering one refuses that one."""
-        try:
-            self._calls.call(stream, call)
-        except Exception:
-            log.exception("unexpected error while delivering a stream", peer=self.peer, service=call.service)
-            stream.abort(CloseReason.CONNECT_FAILED)
-
-    def on_opened(self, stream: Lane) -> None:
-        """Sink."""
-        self.opened_in = monotonic() - stream.since
-        stream.guard(stream.on_opened)
-
-    def on_refused(self, stream: Lane, reason: CloseReason) -> None:
-        """Sink."""
-        stream.guard(stream.owner.lane_refused, stream, reason)
-
-    def on_data(self, stream: Lane, data: memoryview) -> None:
-        """Sink."""
-        stream.guard(stream.on_data, data)
-
-    def on_fin(self, stream: Lane) -> None:
-        """Sink."""
-        stream.guard(stream.on_fin)
-
-    def on_rst(self, stream: Lane, reason: CloseReason) -> None:
-        """Sink."""
-        stream.guard(stream.on_rst, reason)
-
-    def on_credit(self, stream: Lane) -> None:
-        """Sink."""
-        stream.guard(stream.resume)
-
-    def on_pong(self, token: int) -> None:
-        """Sink."""
-        self.rtt = max(0, monotonic_ns() - token) / 1e9
-        self._known_at = token
-        self._end_if_retired()
-
-    def on_goaway(self, reason: CloseReason) -> None:
-        """Sink. DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link."""
-        if reason is CloseReason.IDLE and not self.retiring:
-            self.retiring = True
-        elif reason is not CloseReason.DRAINING:
-            self.doom(reason, "ended by the peer")
 
 
 def _name(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

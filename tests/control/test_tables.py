@@ -93,6 +93,19 @@ def test_who_decides_about_a_link() -> None:
     ]
 
 
+def test_a_link_that_is_lost_and_one_that_was() -> None:
+    lost = replace(LINK, suspended_s=2.5, suspended_why="peer_timeout: nothing heard for 5 s after a ping")
+    again = replace(LINK, resumed=3)
+    assert [row[-1] for row in rows(tables.links_table([lost, again]))[1:]] == [
+        "suspended for 2.5s: peer_timeout: nothing heard for 5 s after a ping",
+        "90 % of its gaps are shorter (resumed 3 times)",
+    ]
+    peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, suspended=1)]))[1])
+    assert peers[1][3] == "0 + 1 suspended"
+    streams = rows(tables.streams_table([replace(STREAM, state="open", suspended=True)]))
+    assert streams[1][5] == "open, suspended"
+
+
 def test_an_idle_peer_is_not_called_down() -> None:
     peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, idle=True)]))[1])
     assert peers[1][2] == "idle"

@@ -13,7 +13,7 @@ from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
 from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE
 from proxy.links.carry import Shaken, dial
-from proxy.links.handshake import encode_hello
+from proxy.links.handshake import Hello, encode_hello
 from proxy.mux.frames import Kind, encode
 from tests.links.wire import hello
 from tests.tools.sockets import open_fds
@@ -28,6 +28,9 @@ class Peer:
     most: int = 0
     crash: Exception | None = None
     seen: list[Shaken] = field(default_factory=list)
+
+    def resumes(self, hello: Hello) -> int | None:
+        return None
 
     def refuses(self) -> CloseReason | None:
         return None if self.links < self.places else CloseReason.DUPLICATE

@@ -15,6 +15,7 @@ from proxy.links.handshake import (
     check_names,
     encode_hello,
     encode_refusal,
+    resuming,
 )
 from proxy.mux import frames
 from proxy.mux.frames import Kind, encode
@@ -54,7 +55,8 @@ def test_byte_by_byte() -> None:
 
 @given(st.text(max_size=30), st.integers(0, 2**63), st.data())
 def test_any_names_and_any_cut(name: str, received: int, data: st.DataObject) -> None:
-    hello = Hello(host=name, to=name, instance="", session=name, received=received, stream_credit=65536, max_streams=1)
+    hello = Hello(host=name, to=name, instance="", session=name, stream_credit=65536, max_streams=1)
+    hello = resuming(hello, received) if received else hello
     whole = encode_hello(hello)
     cut = data.draw(st.integers(0, len(whole)))
     reader = HelloReader()
@@ -74,11 +76,23 @@ def test_any_bytes_are_a_hello_or_a_handshake_error(data: bytes) -> None:
         assert "\n" not in str(error)
 
 
-def test_a_later_version_may_add_fields_and_resume() -> None:
-    """``received`` and ``session`` are what a later version needs; this one starts afresh (SPEC.md, section 9)."""
-    hello = HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(received=12345, colour="blue")))
+def test_a_later_version_may_add_fields() -> None:
+    hello = HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(colour="blue")))
     assert hello is not None
-    assert hello.received == 12345
+    assert (hello.received, hello.resumes) == (0, False)
+
+
+def test_a_session_goes_on() -> None:
+    assert HelloReader().feed_untrusted(encode_hello(resuming(HELLO, 12345))) == resuming(HELLO, 12345)
+    hello = HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(received=12345, resumes=True)))
+    assert hello is not None
+    assert (hello.received, hello.resumes) == (12345, True)
+
+
+@pytest.mark.parametrize("received", [-1, 5])
+def test_what_a_new_session_cannot_have_received(received: int) -> None:
+    with pytest.raises(HandshakeError, match=f"HELLO with received {received}, resumes false"):
+        HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(received=received)))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
+from proxy.pump.session import LaneSession
 from tests.links.wire import tcp_pair
 from tests.pump.rig import Counting
 
@@ -30,7 +31,7 @@ class Fake:
 
     def __init__(self) -> None:
         self.ended = trio.Event()
-        self.heard = self.settled = 0
+        self.heard = self.answered = self.settled = 0
         self.pings: list[float] = []
         self.doomed: list[tuple[float, CloseReason, str]] = []
         self.pump = self
@@ -75,6 +76,7 @@ async def test_a_peer_that_falls_silent_is_found_within_the_documented_time(
         for _ in range(10):
             before = len(link.pings)
             link.heard += 1
+            link.answered += 1
             while len(link.pings) == before:
                 await trio.sleep(0.1)
 
@@ -91,15 +93,41 @@ async def test_any_byte_is_a_sign_of_life(clock: MockClock) -> None:
     link = Fake()
 
     async def busy() -> None:
-        for _ in range(100):
+        for second in range(100):
             await trio.sleep(1)
             link.heard += 1
+            link.answered += second % 10 == 0
         link.ended.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(busy)
         await alive(link, 0, 5, 3)
     assert link.doomed == []
+
+
+@pytest.mark.failure(14)
+@pytest.mark.parametrize(("interval", "silence"), [(5.0, 3.0), (5.0, 5.0), (1.0, 4.0)])
+async def test_a_peer_that_is_heard_but_acknowledges_nothing(
+    clock: MockClock, interval: float, silence: float
+) -> None:
+    """Its own pings get through; nothing large of this side does, and so no ping behind it."""
+    link, start = Fake(), trio.current_time()
+
+    async def pings() -> None:
+        while not link.ended.is_set():
+            await trio.sleep(0.1)
+            link.heard += 1
+            if len(link.pings) <= 2:
+                link.answered += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pings)
+        times = await alive(link, start, interval, silence)
+    period = max(interval, silence)
+    assert times == [0, period, 2 * period, 3 * period]
+    [(at, reason, text)] = link.doomed
+    assert (at - start, reason) == (pytest.approx(times[-1] + silence), CloseReason.PEER_TIMEOUT)
+    assert "hostlane check" in text
 
 
 async def test_it_returns_when_the_link_has_ended(clock: MockClock) -> None:
@@ -126,9 +154,9 @@ async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
     """A link, and the peer's end of its socket."""
     pump = Pump(Budget(1 << 20))
     ours, theirs = tcp_pair()
-    link = Link(
+    session = LaneSession(
         pump,
-        ours,
+        key="1",
         name="link",
         peer="host-b",
         dialled=True,
@@ -138,6 +166,7 @@ async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
         calls=Nobody(),
         usage=Counting(),
     )
+    link = Link(pump, ours, session)
     with theirs:
         async with trio.open_nursery() as nursery:
             await nursery.start(pump.run)

@@ -22,7 +22,7 @@ from proxy.errors import CloseReason, HandshakeError
 from proxy.links import accept
 from proxy.links.carry import Shaken, dial, listen_to
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import encode_hello, encode_refusal
+from proxy.links.handshake import Hello, encode_hello, encode_refusal
 from proxy.links.tls import TlsStream
 from proxy.links.tlswire import TlsWire
 from tests.links.wire import hello, listening, streams
@@ -38,6 +38,9 @@ EXPIRED = {"start": NOW - 2 * DAY, "end": NOW - DAY}
 
 
 class Home:
+    def resumes(self, hello: Hello) -> int | None:
+        return None
+
     def refuses(self) -> CloseReason | None:
         return None
 

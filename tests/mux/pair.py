@@ -82,6 +82,10 @@ class Side:
         self.session.received_bytes(pos)
         self._part = buf[pos:]
 
+    def lose_link(self) -> None:
+        """The rest of a frame that came in part will not come any more."""
+        self._part.clear()
+
     # The application
 
     def open(self, service: str = "web") -> Talk:
@@ -173,6 +177,14 @@ class Pair:
         while (there := self.a.take()) + (back := self.b.take()):
             self.b.feed(there)
             self.a.feed(back)
+
+    def relink(self) -> None:
+        """The link is lost with all that is under way, and there is another one."""
+        for side in (self.a, self.b):
+            side.lose_link()
+        received = self.a.session.received, self.b.session.received
+        self.a.session.resume(received[1])
+        self.b.session.resume(received[0])
 
     def acknowledge(self) -> None:
         """Carry everything over, acknowledgements of all of it too."""

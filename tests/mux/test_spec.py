@@ -65,7 +65,7 @@ def payload(kind: Kind, fields: dict[str, str]) -> bytes:
 def greeting(fields: dict[str, str]) -> Hello:
     numbers = ("received", "stream_credit", "max_streams")
     told: dict[str, Any] = {name: int(value) if name in numbers else value for name, value in fields.items()}
-    return Hello(**told)
+    return Hello(**told | {"resumes": fields["resumes"] == "True"})
 
 
 @pytest.mark.parametrize(("kind", "fields", "data"), list(examples()), ids=lambda value: str(value)[:20])

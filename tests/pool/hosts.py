@@ -27,6 +27,7 @@ from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
+from proxy.pump.session import LaneSession
 from tests.links.wire import tcp_pair
 from tests.tools.tls import of_host
 
@@ -40,8 +41,10 @@ class Recording(Pool):
 
     most = 0
 
-    def _join(self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool = False) -> Link:
-        link = super()._join(sock, shaken, dialled, ahead)
+    def _join(
+        self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool, session: LaneSession | None
+    ) -> Link:
+        link = super()._join(sock, shaken, dialled, ahead, session)
         self.most = max(self.most, len(self.links))
         return link
 
@@ -250,7 +253,7 @@ async def two_hosts(
                     own=own,
                     patience=lambda: 30,
                     find={home.name: home}.get,
-                    hello=partial(hello, own, 65535),
+                    hello=lambda peer, session, home=home: home._hello(peer, session),
                     attend=attend,
                     credentials=lambda secret=secret: secret,
                 )

@@ -94,9 +94,9 @@ async def test_a_call_that_crosses_the_goaway_is_not_lost() -> None:
         link = a.links[0]
         link.retire()
         lane = opened(b)  # in the same moment: the GOAWAY is in the socket
-        await until(lambda: len(a._calls.lanes) == 1)  # type: ignore[attr-defined]
+        await until(lambda: len(a.sessions._calls.lanes) == 1)  # type: ignore[attr-defined]
         await until(lambda: b.links[0].leaving)
-        a._calls.lanes[0].session.accept(a._calls.lanes[0])  # type: ignore[attr-defined]
+        a.sessions._calls.lanes[0].session.accept(a.sessions._calls.lanes[0])  # type: ignore[attr-defined]
         a._pump.settle()
         await until(lambda: "opened" in told(lane))
         assert not link.ended.is_set(), "the stream goes on"
@@ -132,7 +132,7 @@ async def test_a_stream_that_keeps_a_leaving_link_does_not_block_the_pool() -> N
         await until(lambda: a.up and b.up)
         a.links[0].retire()
         opened(b)
-        await until(lambda: len(a._calls.lanes) == 1)  # type: ignore[attr-defined]
+        await until(lambda: len(a.sessions._calls.lanes) == 1)  # type: ignore[attr-defined]
         waiting = Waiting(a)
         assert a.wait(waiting)
         await until(lambda: waiting.link is not None)

@@ -17,9 +17,10 @@ from proxy.pump.budget import Budget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.lane import Lane
-from proxy.pump.link import Calls, Link
+from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
+from proxy.pump.session import Calls, LaneSession
 from tests.tools.sockets import PATIENCE, Ending, abort, open_fds
 
 Kind = Literal["unix", "tcp"]
@@ -225,13 +226,20 @@ class Host:
             task_status.started()
 
     def link(
-        self, sock: socket.socket, *, dialled: bool, calls: Calls, local: Settings, remote: Settings, replay: int
+        self,
+        sock: socket.socket,
+        *,
+        dialled: bool,
+        calls: Calls,
+        local: Settings,
+        remote: Settings,
+        replay: int,
+        survives: bool = False,
     ) -> Link:
-        """Take a connection as a link. The caller dooms it in the end."""
-        sock.setblocking(False)
-        link = Link(
+        """Take a connection as a link, with a session of its own. The caller dooms it in the end."""
+        session = LaneSession(
             self.pump,
-            sock,
+            key="1",
             name="peer/1",
             peer="peer",
             dialled=dialled,
@@ -240,7 +248,14 @@ class Host:
             replay=replay,
             calls=calls,
             usage=self.counting,
+            survives=survives,
         )
+        return self.carry(sock, session)
+
+    def carry(self, sock: socket.socket, session: LaneSession) -> Link:
+        """Take a connection as the link of a session."""
+        sock.setblocking(False)
+        link = Link(self.pump, sock, session)
         link.start(b"")
         return link
 
@@ -264,19 +279,40 @@ class Rig:
         near_sock, far_sock: what the link runs on, for tests that cut it.
     """
 
-    def __init__(self, a: Host, b: Host, settings: Settings, replay: int) -> None:
+    def __init__(self, a: Host, b: Host, settings: Settings, replay: int, survives: bool = False) -> None:
         self.a, self.b = a, b
         self.handover = Handover()
         self.records: list[Record] = []
         self.ends: list[End] = []
         self.sockets: list[socket.socket] = []
         self.near_sock, self.far_sock = sockets("tcp")
-        self.near = a.link(
-            self.near_sock, dialled=True, calls=self.handover, local=settings, remote=settings, replay=replay
+        self.near, self.far = (
+            host.link(
+                sock,
+                dialled=dialled,
+                calls=self.handover,
+                local=settings,
+                remote=settings,
+                replay=replay,
+                survives=survives,
+            )
+            for host, sock, dialled in ((a, self.near_sock, True), (b, self.far_sock, False))
         )
-        self.far = b.link(
-            self.far_sock, dialled=False, calls=self.handover, local=settings, remote=settings, replay=replay
-        )
+
+    async def cut(self) -> None:
+        """Lose the link; both sessions are suspended."""
+        self.near_sock.shutdown(socket.SHUT_RDWR)
+        await self.near.ended.wait()
+        await self.far.ended.wait()
+
+    def relink(self) -> None:
+        """Give the suspended sessions another one, as the pools of the two hosts do."""
+        near, far = self.near.session, self.far.session
+        received = near.received, far.received
+        near.resume(received[1])
+        far.resume(received[0])
+        self.near_sock, self.far_sock = sockets("tcp")
+        self.near, self.far = self.a.carry(self.near_sock, near), self.b.carry(self.far_sock, far)
 
     def call(self, kind: Kind = "unix", *, early: bytes = b"") -> tuple[End, Record]:
         """A caller on host a opens a stream; ``early`` is in its socket already."""
@@ -312,6 +348,8 @@ class Rig:
     async def end(self) -> None:
         """End everything and check that nothing is left."""
         for link in (self.near, self.far):
+            if link.session.suspended:
+                link.session.end(CloseReason.STOPPED)
             link.doom(CloseReason.STOPPED)
             link.pump.settle()
         for end in self.ends:
@@ -362,12 +400,13 @@ async def rig(
     replay: int = REPLAY,
     busy_poll: float = 0.0,
     patience: float = PATIENCE,
+    survives: bool = False,
 ) -> AsyncIterator[Rig]:
     """Two hosts and their link; checks at the end that no descriptor, task, lane or byte of the budget is left."""
     before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
     a, b = Host(memory=memory, busy_poll=busy_poll), Host(memory=memory, busy_poll=busy_poll)
     async with running(a, b, patience=patience):
-        joined = Rig(a, b, Settings(stream_credit=credit), replay)
+        joined = Rig(a, b, Settings(stream_credit=credit), replay, survives)
         try:
             yield joined
             await joined.end()

@@ -16,6 +16,7 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, 
 from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import Settings
 from proxy.pump.link import Link
+from proxy.pump.session import LaneSession
 from tests.pump.rig import Counting, End, Handover, Host, Record, proxied, rig, running, sockets, until
 from tests.tools.sockets import open_fds
 
@@ -117,9 +118,9 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
         ours.setblocking(False)
         peer = End(theirs)
         settings = Settings()
-        link = Link(
+        session = LaneSession(
             host.pump,
-            ours,
+            key="1",
             name="peer/1",
             peer="peer",
             dialled=False,
@@ -129,6 +130,7 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
             calls=calls,
             usage=Counting(),
         )
+        link = Link(host.pump, ours, session)
         frame = encode(Kind.OPEN, 1, OPEN) + encode(Kind.DATA, 1, b"early")
         link.start(frame[:-2])
         service, _ = await calls.next.receive()
@@ -162,7 +164,7 @@ async def test_a_peer_that_breaks_the_specification_is_told_and_loses_its_link_o
         await rig.link.ended.wait()
         assert rig.link.reason is CloseReason.PROTOCOL_ERROR
         assert rig.link.detail
-        assert rig.link.lost_streams == 1
+        assert rig.link.session.lost_streams == 1
         assert await rig.records[0].ended() is CloseReason.PROTOCOL_ERROR
         assert (await service.rest()).reset, "no end that looks clean"
         frame = await rig.read_frame()
@@ -202,7 +204,7 @@ async def test_a_link_cut_in_the_middle_of_a_frame(cut: int) -> None:
         rig.peer.finish()
         await rig.link.ended.wait()
         assert rig.link.reason is CloseReason.LINK_LOST
-        assert rig.link.lost_streams == 1
+        assert rig.link.session.lost_streams == 1
         assert await service.rest() == (b"", True)
 
 

@@ -16,7 +16,7 @@ from tests.tools.sockets import eventually, exchange, read_exactly, read_to_end
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(3)]
 
-PATIENT = {"limits": {"open_timeout": "1m"}}
+PATIENT = {"limits": {"open_timeout": "1m"}, "links": {"resume_timeout": "100ms"}}
 HOW_IT_ENDS = {"unix": {"end", "reset"}, "tcp": {"reset"}}
 
 
@@ -122,7 +122,7 @@ def test_a_process_killed_with_nothing_unread_ends_as_without_a_proxy(lab: Lab) 
 @pytest.mark.failure(3)
 def test_bytes_before_the_kill_arrive(lab: Lab) -> None:
     """What the killed proxy had passed on is delivered before the abort."""
-    with World(lab) as world, world.call("unix") as client:
+    with World(lab, more=PATIENT) as world, world.call("unix") as client:
         client.sendall(b"answered")
         assert read_exactly(client, 8) == b"answered"
         world.b.kill()

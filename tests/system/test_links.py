@@ -14,7 +14,9 @@ from tests.tools.sockets import eventually, exchange, read_to_end
 
 pytestmark = pytest.mark.netns
 
-FAST_PINGS = {"links": {"ping_interval": "500ms", "ping_timeout": "1s", "dial_timeout": "1s"}}
+FAST_PINGS = {"ping_interval": "500ms", "ping_timeout": "1s", "dial_timeout": "1s"}
+SHORT = {"resume_timeout": "100ms"}
+"""Streams end with their link. (That they do not, otherwise: test_resume.py.)"""
 PATIENT = {"limits": {"open_timeout": "1m"}}
 
 
@@ -63,7 +65,8 @@ def test_only_so_many_wait(lab: Lab) -> None:
 @pytest.mark.failure(6)
 def test_a_peer_that_restarts_again_and_again_is_dialled_again(lab: Lab) -> None:
     """By kill -9 and by SIGTERM, with a stream open both times."""
-    with World(lab, more={"limits": {"open_timeout": "1m", "stop_timeout": "100ms"}}) as world:
+    limits = {"open_timeout": "1m", "stop_timeout": "100ms"}
+    with World(lab, more={"limits": limits, "links": SHORT}) as world:
         for number in range(2):
             with world.call("unix") as client:
                 exchange(client, b"before %d" % number)
@@ -78,7 +81,7 @@ def test_a_peer_that_restarts_again_and_again_is_dialled_again(lab: Lab) -> None
 
 @pytest.mark.failure(6, 7)
 def test_a_pulled_cable_is_found_and_a_plugged_one_used(lab: Lab) -> None:
-    with World(lab, more={**FAST_PINGS, **PATIENT}) as world:
+    with World(lab, more={"links": {**FAST_PINGS, **SHORT}, **PATIENT}) as world:
         with Callers(Caller(number, world.call(KINDS[number % 2])) for number in range(8)) as callers:
             callers.all_talk()
             lab.a.cable_down()
@@ -86,7 +89,7 @@ def test_a_pulled_cable_is_found_and_a_plugged_one_used(lab: Lab) -> None:
                 assert callers.endings() == {"end", "reset"}
                 for proxy in (world.a, world.b):
                     assert proxy.wait_for("link down")["reason"] == "peer_timeout"
-                    assert proxy.wait_for("stream ended", reason="peer_timeout")
+                    assert proxy.wait_for("stream ended", reason="resume_timeout")
                 assert {caller.ending for caller in callers if caller.number % 2} == {"reset"}
                 assert world.counts() == {"a": 0, "b": 0}
                 assert world.echoes["tcp"].resets == 4, "the service is told of an abort, not of an end"

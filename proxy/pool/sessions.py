@@ -1,0 +1,230 @@
+"""The sessions of a pool, by id: which of them wait for another link, and how they get it or end.
+
+Only the side that dialled a session dials for it again. The other side knows it by the id, by the peer's name, which
+has been proved by then, and by the peer's process (``instance``): another process of the peer cannot know its streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import monotonic
+
+import structlog
+import trio
+
+from proxy.config import Links
+from proxy.errors import CloseReason, HandshakeError, ProtocolError
+from proxy.links.handshake import Hello
+from proxy.pump.link import Link
+from proxy.pump.loop import Pump
+from proxy.pump.session import Calls, LaneSession, Usage
+
+log = structlog.get_logger()
+
+
+class Sessions:
+    """See the module's text.
+
+    Args:
+        peer: the peer's host name; links: those of the configuration; the others are as in `LaneSession`.
+
+    Attributes:
+        settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
+    """
+
+    def __init__(self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage) -> None:
+        self.resumed = self._made = 0
+        self.settings = links
+        self._peer = peer
+        self._pump, self._calls, self._usage = pump, calls, usage
+        self._all: dict[str, LaneSession] = {}
+
+    def __iter__(self) -> Iterator[LaneSession]:
+        """Those that are not over."""
+        return (session for session in list(self._all.values()) if not session.over)
+
+    def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
+        """A new session; `add` it when it has its link."""
+        self._made += 1
+        return LaneSession(
+            self._pump,
+            key=theirs.session,
+            instance=theirs.instance,
+            name=f"{self._peer}/{self._made}",
+            peer=self._peer,
+            dialled=dialled,
+            survives=True,
+            local=own.settings,
+            remote=theirs.settings,
+            replay=self.settings.replay_buffer,
+            calls=self._calls,
+            usage=self._usage,
+        )
+
+    def add(self, session: LaneSession) -> None:
+        """It has a link, the first or another one; `outlive` must follow the end of each."""
+        self._all[session.key] = session
+        self.resumed += session.suspended
+
+    @property
+    def suspended(self) -> list[LaneSession]:
+        """Those that wait for a link."""
+        return [session for session in self if session.suspended]
+
+    def count(self, *, dialled: bool | None = None) -> int:
+        """How many wait for a link and will take streams again: all, or those that this side dialled."""
+        return sum(
+            session.suspended and not session.going_away and dialled in (None, session.dialled) for session in self
+        )
+
+    # The side that dials
+
+    def to_dial(self) -> LaneSession | None:
+        """The one that has waited longest of those that this side dials for."""
+        return min((each for each in self.suspended if each.dialled), key=lambda each: each.lost_at, default=None)
+
+    def answered_untrusted(self, session: LaneSession | None, hello: Hello) -> LaneSession | None:
+        """The peer has answered a dial, for `session` or a new one: the session that goes on, and now waits for the
+        link; None: a new one begins, and this one has ended, for the peer does not know it any more. Raises
+        HandshakeError if it ended for another reason.
+        """
+        if session and session.over:
+            raise HandshakeError("the session has ended meanwhile", session.reason)
+        if session and not hello.resumes:
+            self._unknown(session, hello.instance)
+        if not session or session.over:
+            self._met(hello.instance)
+            return None
+        if hello.instance != session.instance:
+            self._broken(session, "the peer goes on with a session of another process")
+        self._rewind_untrusted(session, hello.received)
+        return session
+
+    def refused(self, session: LaneSession, reason: CloseReason) -> None:
+        """The peer has refused the dial for `session`: as one link too many, or because it takes no more, only if it
+        does not know the session.
+        """
+        if reason in (CloseReason.DUPLICATE, CloseReason.DRAINING):
+            self._unknown(session)
+
+    def _unknown(self, session: LaneSession, instance: str | None = None) -> None:
+        """The peer, of the process `instance` where that is known, has no such session any more: end it."""
+        if instance == session.instance:
+            session.end(CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+        else:
+            session.end(CloseReason.PEER_RESTARTED, "the peer does not know it")
+        self._pump.settle()
+
+    # The side that was dialled
+
+    def asked_untrusted(self, hello: Hello) -> LaneSession | None:
+        """The session that a dialler wants to go on with, which now waits for the link; None: it wants a new one, or
+        there is no such session any more. Raises HandshakeError for what no honest peer asks.
+        """
+        session = self.waiting(hello)
+        if session is not None:
+            if not session.suspended:
+                # The peer has given up that link before this side has noticed that it is dead.
+                session.link.doom(CloseReason.LINK_LOST, "the peer goes on over another link")
+                self._pump.settle()
+            self._rewind_untrusted(session, hello.received)
+        elif (known := self._all.get(hello.session)) is not None and not known.over:
+            raise HandshakeError("a HELLO with the id of another session")
+        else:
+            self._met(hello.instance)
+        return session
+
+    def waiting(self, hello: Hello) -> LaneSession | None:
+        """The session that a dialler wants to go on with, if it is that dialler's."""
+        session = self._all.get(hello.session) if hello.resumes else None
+        if session is None or session.over or session.dialled or session.instance != hello.instance:
+            return None
+        return session
+
+    # Both
+
+    def _rewind_untrusted(self, session: LaneSession, received: int) -> None:
+        try:
+            session.resume(received)
+        except ProtocolError as error:
+            self._broken(session, str(error))
+
+    def _broken(self, session: LaneSession, why: str) -> None:
+        session.end(CloseReason.PROTOCOL_ERROR, why)
+        self._pump.settle()
+        raise HandshakeError(why, CloseReason.PROTOCOL_ERROR)
+
+    def _met(self, instance: str) -> None:
+        """A new session with a process of the peer begins. Other processes of it are gone, and what waits for them
+        waits in vain, unless they have said that they are leaving: then the two may run side by side for a while.
+        """
+        for session in self.suspended:
+            if session.instance != instance and not session.going_away:
+                self._unknown(session)
+
+    async def outlive(self, session: LaneSession) -> None:
+        """Its link has ended. Return when it has another one, or is over: when the peer has acknowledged nothing for
+        links.resume_timeout, or, cancelled, at once as STOPPED.
+        """
+        if session.suspended:
+            await self._wait(session)
+            if session.over:
+                tell_over(session)
+        if session.over and self._all.get(session.key) is session:
+            del self._all[session.key]
+
+    async def _wait(self, session: LaneSession) -> None:
+        why, detail, awake = CloseReason.STOPPED, "", session.awake
+        patience = self.settings.resume_timeout
+        try:
+            with trio.move_on_after(max(0.0, session.stalled_since + patience - monotonic())):
+                await awake.wait()
+            why, detail = CloseReason.RESUME_TIMEOUT, f"no link for {patience:g} s on which anything was acknowledged"
+            if session.fruitless:
+                detail += f", but {session.fruitless} came up: do large packets get through? (hostlane check)"
+        finally:
+            if not awake.is_set():
+                session.end(why, detail)
+                self._pump.settle()
+
+
+def tell_up(link: Link, ahead: bool) -> None:
+    """Log a link before it starts; `ahead`: it was opened for an expected use."""
+    session = link.session
+    log.info(
+        "link up",
+        link=link.name,
+        peer=link.peer,
+        dialled=link.dialled,
+        ahead=ahead,
+        resumed=session.resumed + session.suspended,
+        local=link.local_address,
+        remote=link.remote_address,
+    )
+
+
+def tell_down(link: Link, expected: bool) -> None:
+    """Log the end of a link; how many streams ended with it, and how many wait for another one."""
+    level = log.info if expected else log.warning
+    level(
+        "link down",
+        link=link.name,
+        peer=link.peer,
+        reason=link.reason.label,
+        detail=link.detail,
+        streams=link.session.lost_streams,
+        suspended=len(link.session.streams),
+        age_s=round(link.age, 1),
+    )
+
+
+def tell_over(session: LaneSession) -> None:
+    """Log the end of a session that had lost its link."""
+    log.warning(
+        "session ended",
+        link=session.name,
+        peer=session.peer,
+        reason=session.reason.label,
+        detail=session.detail,
+        streams=session.lost_streams,
+    )

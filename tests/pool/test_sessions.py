@@ -1,0 +1,389 @@
+"""Sessions that lose their links between two pools, or between a pool and a peer that the test plays."""
+
+from __future__ import annotations
+
+import socket
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
+
+from proxy.errors import CloseReason, HandshakeError
+from proxy.links.carry import Shaken
+from proxy.links.handshake import Hello, resuming
+from proxy.mux.frames import Kind, Open, encode, encode_reason
+from proxy.mux.session import Settings
+from proxy.pool.sessions import Sessions
+from proxy.pump.lane import Lane
+from proxy.pump.session import LaneSession
+from tests.links.wire import tcp_pair
+from tests.pool.hosts import Dialling, Record, Recording, Waiting, hello, pool, running, two_hosts, until
+
+pytestmark = pytest.mark.failure(7)
+
+
+def opened(home: Recording) -> Record:
+    """What a stream is told, on the link that the pool picks; a silent service at the far end takes it."""
+    link = home.pick()
+    assert link is not None
+    owner = link.session.open(Open("web")).owner = Record()
+    home._pump.settle()
+    return owner
+
+
+def calls(home: Recording) -> list[Lane]:
+    return home.sessions._calls.lanes  # type: ignore[attr-defined, no-any-return]
+
+
+def lose(home: Recording) -> None:
+    """The TCP connection under the first link breaks for both sides."""
+    home.links[0]._sock.shutdown(socket.SHUT_RDWR)
+
+
+def lose_here(home: Recording) -> socket.socket:
+    """Only this side notices; the caller closes what it gets."""
+    kept = home.links[0]._sock.dup()
+    home.links[0].doom(CloseReason.LINK_LOST, "cut")
+    home._pump.settle()
+    return kept
+
+
+def answer(lane: Lane) -> None:
+    lane.session.accept(lane)
+    lane.link.pump.settle()
+
+
+# Two hosts
+
+
+@pytest.mark.parametrize("mtls", [False, True])
+async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
+    with capture_logs() as logs:
+        async with two_hosts(needed=(True, False), mtls=mtls) as (a, b):
+            await until(lambda: a.up and b.up)
+            owner = opened(a)
+            await until(lambda: len(calls(b)) == 1)
+            for number in range(3):
+                before = a.links[0], b.links[0]
+                lose(b if number else a)
+                await until(lambda before=before: a.up and b.up and (a.links[0], b.links[0]) != before)  # type: ignore[misc]
+                await until(lambda before=before: a.links[0] is not before[0] and b.links[0] is not before[1])  # type: ignore[misc]
+                assert calls(b)[0].link is b.links[0]
+            answer(calls(b)[0])
+            await until(lambda: owner.told == ["opened"])
+            assert (a.sessions.resumed, b.sessions.resumed, a.streams, b.streams) == (3, 3, 1, 1)
+            assert max(a.most, b.most) == 1
+            assert (a.links[0].name, b.links[0].name) == ("host-b/1", "host-a/1"), "it is the same session"
+    ups = [entry["resumed"] for entry in logs if entry["event"] == "link up" and entry["peer"] == "host-b"]
+    assert ups == [0, 1, 2, 3]
+    down = next(entry for entry in logs if entry["event"] == "link down")
+    assert (down["reason"], down["streams"], down["suspended"]) == ("link_lost", 0, 1)
+
+
+async def test_the_side_that_was_dialled_does_not_dial() -> None:
+    async with two_hosts(needed=(False, True), max_per_peer=1) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        lose(a)
+        await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
+        assert (a.dials, b.dials) == (0, 2)
+        assert owner.told == []
+
+
+@pytest.mark.failure(6)
+@pytest.mark.parametrize("mtls", [False, True])
+async def test_a_link_that_only_one_side_has_lost(mtls: bool) -> None:
+    """The other one takes the dead link down when its session comes back on another."""
+    async with two_hosts(needed=(True, False), max_per_peer=1, mtls=mtls) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        dead = b.links[0]
+        kept = lose_here(a)
+        try:
+            await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
+        finally:
+            kept.close()
+        assert (dead.reason, dead.detail) == (CloseReason.LINK_LOST, "the peer goes on over another link")
+        await until(lambda: len(b.links) == 1)
+        answer(calls(b)[0])
+        await until(lambda: owner.told == ["opened"])
+
+
+async def test_a_link_that_only_the_dialled_side_has_lost_ends_when_the_dialler_notices() -> None:
+    async with two_hosts(needed=(True, False), ping_interval=0.05, ping_timeout=0.05) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        first = a.links[0]
+        kept = lose_here(b)
+        try:
+            await until(lambda: b.sessions.resumed > 0)
+        finally:
+            kept.close()
+        assert first.reason is CloseReason.PEER_TIMEOUT
+        assert owner.told == []
+
+
+def restart(home: Recording) -> None:
+    """As if the process had been started afresh: it knows no session and has another instance."""
+    old = home._hello
+
+    def fresh(peer: str, session: str) -> Hello:
+        return msgspec.structs.replace(old(peer, session), instance="another")
+
+    home._hello = fresh
+    for session in home.sessions:
+        session.end(CloseReason.STOPPED)
+    home._pump.settle()
+
+
+async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
+    """At once, and the same handshake is good for a new session."""
+    async with two_hosts(needed=(True, False)) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        link = a.links[0]
+        kept = lose_here(b)
+        restart(b)
+        kept.close()
+        await until(lambda: owner.told == ["peer_restarted"])
+        await until(lambda: a.up and b.up)
+        assert a.dials == 2
+        assert (link.session.detail, a.sessions.resumed) == ("the peer does not know it", 0)
+        opened(a)
+        await until(lambda: len(calls(b)) == 2)
+
+
+# With a peer that the test plays
+
+
+def made(*, dialled: bool = True, instance: str = "2", key: str = "s") -> tuple[Sessions, LaneSession]:
+    """The sessions of a pool, and one of them with a stream, which waits for a link."""
+    home = pool(resume_timeout=30)
+    theirs = Hello(host="host-b", to="host-a", instance=instance, session=key, stream_credit=65536, max_streams=9)
+    session = home.sessions.begin(theirs, hello("host-a", 9, "host-b", key), dialled)
+    session.suspend()
+    home.sessions.add(session)
+    return home.sessions, session
+
+
+def says(session: LaneSession, received: int = 0, instance: str = "2") -> Hello:
+    theirs = Hello(
+        host="host-b", to="host-a", instance=instance, session=session.key, stream_credit=65536, max_streams=9
+    )
+    return resuming(theirs, received)
+
+
+def test_an_answer_that_goes_on() -> None:
+    sessions, session = made()
+    assert sessions.to_dial() is session
+    assert sessions.answered_untrusted(session, says(session)) is session
+    assert not session.over
+
+
+@pytest.mark.parametrize(("instance", "reason"), [("2", CloseReason.RESUME_TIMEOUT), ("3", CloseReason.PEER_RESTARTED)])
+def test_an_answer_of_a_peer_that_knows_nothing(instance: str, reason: CloseReason) -> None:
+    sessions, session = made()
+    fresh = msgspec.structs.replace(says(session, instance=instance), resumes=False)
+    assert sessions.answered_untrusted(session, fresh) is None
+    assert session.over
+    assert session.reason is reason
+    assert session.awake.is_set()
+    assert list(sessions) == []
+
+
+@pytest.mark.parametrize(
+    ("received", "instance", "complaint"),
+    [
+        (1, "2", "resuming at offset 1, but 0 to 0 are kept"),
+        (0, "3", "the peer goes on with a session of another process"),
+    ],
+)
+def test_an_answer_that_lies_ends_the_session(received: int, instance: str, complaint: str) -> None:
+    sessions, session = made()
+    with pytest.raises(HandshakeError, match=complaint) as caught:
+        sessions.answered_untrusted(session, says(session, received, instance))
+    assert caught.value.reason is CloseReason.PROTOCOL_ERROR
+    assert (session.over, session.reason, session.detail) == (True, CloseReason.PROTOCOL_ERROR, complaint)
+
+
+def test_an_answer_that_comes_too_late() -> None:
+    sessions, session = made()
+    session.end(CloseReason.RESUME_TIMEOUT)
+    with pytest.raises(HandshakeError, match="ended meanwhile") as caught:
+        sessions.answered_untrusted(session, says(session))
+    assert caught.value.reason is CloseReason.RESUME_TIMEOUT
+
+
+def test_a_dialler_that_goes_on() -> None:
+    sessions, session = made(dialled=False)
+    assert sessions.to_dial() is None
+    assert sessions.asked_untrusted(says(session)) is session
+    assert not session.over
+
+
+def test_a_dialler_that_lies_ends_its_session() -> None:
+    sessions, session = made(dialled=False)
+    with pytest.raises(HandshakeError, match="resuming at offset 99, but 0 to 0 are kept"):
+        sessions.asked_untrusted(says(session, 99))
+    assert session.reason is CloseReason.PROTOCOL_ERROR
+
+
+@pytest.mark.failure(11)
+def test_a_session_is_only_for_the_process_that_dialled_it() -> None:
+    for dialled, instance in ((True, "2"), (False, "3")):
+        sessions, session = made(dialled=dialled)
+        with pytest.raises(HandshakeError, match="id of another session"):
+            sessions.asked_untrusted(says(session, instance=instance))
+        assert session.suspended
+    sessions, session = made(dialled=False)
+    with pytest.raises(HandshakeError, match="id of another session"):
+        sessions.asked_untrusted(msgspec.structs.replace(says(session), resumes=False))
+
+
+def test_a_session_that_is_not_known_begins_afresh() -> None:
+    sessions, session = made(dialled=False)
+    unknown = msgspec.structs.replace(says(session, 5), session="x")
+    assert sessions.asked_untrusted(unknown) is None
+    assert session.suspended
+
+
+@pytest.mark.parametrize("dialled", [True, False])
+def test_another_process_of_the_peer_shows_that_the_old_one_is_gone(dialled: bool) -> None:
+    sessions, session = made(dialled=dialled)
+    fresh = msgspec.structs.replace(says(session, instance="3"), session="x", resumes=False)
+    assert sessions.asked_untrusted(fresh) is None
+    assert session.over
+    assert session.reason is CloseReason.PEER_RESTARTED
+
+
+def test_two_processes_side_by_side_while_the_old_one_leaves() -> None:
+    """A session that is up stays, and so does one that is leaving."""
+    for spared in ("leaving", "up"):
+        sessions, session = made(dialled=False)
+        session.going_away = spared == "leaving"
+        session.suspended = spared != "up"
+        fresh = msgspec.structs.replace(says(session, instance="3"), session="x", resumes=False)
+        assert sessions.asked_untrusted(fresh) is None
+        assert not session.over
+
+
+def test_what_counts_as_one_of_the_links() -> None:
+    sessions, session = made(dialled=False)
+    assert (sessions.count(), sessions.count(dialled=True), sessions.count(dialled=False)) == (1, 0, 1)
+    session.going_away = True
+    assert sessions.count() == 0
+
+
+async def test_after_the_time_streams_end_with_that_reason(dialling: Dialling) -> None:
+    home = pool(needed=True, resume_timeout=0.05)
+    with capture_logs() as logs:
+        async with running(home):
+            theirs = dialling.succeeds()
+            await until(lambda: home.up)
+            owner = opened(home)
+            theirs.close()
+            await until(lambda: owner.told == ["resume_timeout"])
+            await until(lambda: not list(home.sessions))
+    [ended] = [entry for entry in logs if entry["event"] == "session ended"]
+    assert (ended["reason"], ended["streams"], ended["log_level"]) == ("resume_timeout", 1, "warning")
+    assert ended["detail"] == "no link for 0.05 s on which anything was acknowledged"
+
+
+async def test_streams_wait_for_the_session_or_take_another_link(dialling: Dialling) -> None:
+    home = pool(needed=True, max_per_peer=2)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        opened(home)
+        theirs.close()
+        await until(lambda: not home.links)
+        assert home.pick() is None
+        waiting = Waiting(home)
+        assert home.wait(waiting)
+        await until(lambda: home.dialling)
+        assert len(dialling.at) == 2, "one dial, for the session"
+        dialling.succeeds()
+        await waiting.up.wait()
+        assert waiting.link is home.links[0]
+        assert dialling.most == 1
+
+
+@pytest.mark.failure(9)
+async def test_a_session_that_waits_takes_a_place() -> None:
+    home = pool(max_per_peer=1)
+    ours, theirs = tcp_pair()
+    said = Hello(host="host-b", to="host-a", instance="2", session="s", stream_credit=65536, max_streams=9)
+    async with running(home) as nursery:
+        nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+        await until(lambda: home.up)
+        opened(home)
+        theirs.close()
+        await until(lambda: not home.links)
+        assert home.refuses() is CloseReason.DUPLICATE
+        assert home.resumes(resuming(said, 0)) == 0
+        home.sessions._all["s"].end(CloseReason.LINK_LOST)
+        assert home.refuses() is None
+
+
+@pytest.mark.failure(10)
+async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
+    async with two_hosts(needed=(True, False)) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        a.drain()
+        b.drain()
+        lose(a)
+        await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
+        answer(calls(b)[0])
+        await until(lambda: owner.told == ["opened"])
+        assert not a.up
+
+
+@pytest.mark.failure(1)
+async def test_cancelled_while_a_session_waits(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        owner = opened(home)
+        theirs.close()
+        await until(lambda: not home.links)
+        await wait_all_tasks_blocked()
+    assert owner.told == ["stopped"]
+    assert list(home.sessions) == []
+    assert home._pump.slabs.in_use == 0
+
+
+@pytest.mark.parametrize("reason", [CloseReason.DUPLICATE, CloseReason.DRAINING])
+async def test_a_peer_that_refuses_knows_no_such_session(dialling: Dialling, reason: CloseReason) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        owner = opened(home)
+        theirs.close()
+        dialling.fails(HandshakeError("the peer refused", reason))
+        await until(lambda: owner.told == ["peer_restarted"])
+
+
+async def test_a_peer_that_says_goodbye_is_gone(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        owner = opened(home)
+        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+        theirs.close()
+        await until(lambda: owner.told == ["stopped"])
+        assert list(home.sessions) == []
+
+
+def test_settings_are_those_of_the_first_hello() -> None:
+    _, session = made()
+    assert (session.remote, session.local) == (Settings(65536, 9), Settings(65536, 9))
