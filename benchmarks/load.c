@@ -11,13 +11,14 @@
  *     stallw   as bulk, and the server stops reading it; for as long as all phases last
  *     stallr   as source, and this client stops reading it
  *   A phase's time begins when all its ping and idle connections have had their first reply (at most --ready-within, 10 s).
- *   Phases marked warm are not reported. "ready N" goes to stderr as phase N begins.
+ *   Phases marked warm are not reported. "ready N" goes to stderr as phase N begins. SIGUSR1 ends the present phase early.
  *
  * One line of JSON on stdout. Exit code: 0 fine, 1 not all phases could be run, 2 usage, 3 a byte was wrong.
  * A message without its reply at a phase's end counts with its age if that is over the phase's p99 (and, as the messages
  * that it kept from being sent would have waited too, once more for every further p50 of that age). */
 #include "wire.h"
 
+#include <signal.h>
 #include <sys/epoll.h>
 
 enum kind { PING, REQ, IDLE, BULK, SOURCE, STALLW, STALLR, KINDS };
@@ -389,12 +390,20 @@ static void count_unanswered(struct phase *p, uint64_t now) {
         }
 }
 
+static volatile sig_atomic_t enough;     /* SIGUSR1: the phase has lasted long enough */
+
+static void on_enough(int number) {
+    (void)number;
+    enough = 1;
+}
+
 static void run_phase(struct phase *p) {
     uint64_t begin = now_ns(), until = begin + (uint64_t)(p->seconds * 1e9), now;
     fprintf(stderr, "ready %d\n", (int)(p - phases));
     machine_cpu(p->cpu_start);
     now_in = p;
-    while ((now = now_ns()) < until && !*wrong) turn(until);
+    while ((now = now_ns()) < until && !*wrong && !enough) turn(until);
+    enough = 0;
     now_in = NULL;
     machine_cpu(p->cpu);
     p->elapsed = now - begin;
@@ -478,6 +487,8 @@ static int run(int *done) {
 int main(int argc, char **argv) {
     int done = 0, printed = 0;
     process_setup();
+    struct sigaction action = {.sa_handler = on_enough};
+    sigaction(SIGUSR1, &action, NULL);
     parse(argc, argv);
     for (int i = 0; i < phase_count; i++) stall_ms += (uint64_t)(1000 * phases[i].seconds) + 20;
     next_id = ((uint64_t)getpid() & 0xFFFF) << 24;

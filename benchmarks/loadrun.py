@@ -105,10 +105,11 @@ def run(
             raise BenchError(f"the load client did not end within {limit:g} s") from None
         finally:
             process.kill()
-    return _figures(out, err)
+    return figures(out, err)
 
 
-def _figures(out: bytes, err: bytes) -> list[Figures]:
+def figures(out: bytes, err: bytes) -> list[Figures]:
+    """What the client has written: the figures of each phase. Raises BenchError as `run` does."""
     try:
         answer = msgspec.json.decode(out, type=_Answer)
     except msgspec.MsgspecError:

@@ -22,13 +22,17 @@ import trio
 from control.client import ControlClient
 from control.mesh import Trust
 from control.messages import Draining
-from control.reading.addresses import ADMIN_SOCKET
+from control.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.system import logs
-from control.system.unixsock import bind_unix
+from control.system.unixsock import BoundUnixSocket
 from proxy.config import Config, Limits, Peer
 from proxy.difference import Difference, between
 from proxy.drain import Drain
 from proxy.errors import NotApplied, StartError
+from proxy.handover import activation, give, successor
+from proxy.handover.estate import Estate
+from proxy.handover.inheritance import ADMIN, HANDOVER, Inheritance
+from proxy.handover.take import Predecessor
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
@@ -60,14 +64,20 @@ from proxy.view import ProxyView
 log = structlog.get_logger()
 
 ADMIN_MODE = 0o660
+HANDOVER_MODE = 0o600
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
 class Agent:
     """All parts of one proxy, built and not yet running."""
 
-    def __init__(self, config: Config, file: str | None = None, control: ControlPlane | None = None) -> None:
+    def __init__(
+        self, config: Config, file: str | None = None, control: ControlPlane | None = None, takeover: bool = False
+    ) -> None:
         static, config = config, Effective(config).config({})
         self.config = config
+        self._takeover = takeover
+        self._estate: Estate | None = None
         self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
@@ -150,10 +160,12 @@ class Agent:
         holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
 
         Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
-        (`difference.FIXED`), if a new socket cannot be had, or if the proxy is about to stop.
+        (`difference.FIXED`), if a new socket cannot be had, or if the proxy is about to stop or to be taken over.
         """
         if self.draining.began:
             raise NotApplied(["the proxy is about to stop: it takes no configuration any more"])
+        if self._estate is not None and self._estate.engaged:
+            raise NotApplied(["another process is about to take over: it has its own configuration"])
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
@@ -222,18 +234,33 @@ class Agent:
             await prepare(config)
         with ExitStack() as files:
             # First, because a signal that nobody has asked for yet would kill the process.
-            signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+            signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
+            inheritance = Inheritance()
+            files.callback(inheritance.close)
+            activation.inherit(config, inheritance)
+            predecessor = await self._predecessor(inheritance, files)
+            admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", ADMIN_MODE)
+            files.callback(admin.close)
+            handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
+            files.callback(handover.close)
+            listeners = await accept.bind(config.links.listen, inheritance.links(config.links.listen))
+            for listener in listeners:
+                files.callback(listener.socket.close)
+            self.outbound.open(inheritance.upstreams(upstream.listen for upstream in config.upstreams.values()))
+            files.callback(self.outbound.close)
             if self.recorder is not None:
                 self.recorder.open()
                 files.callback(self.recorder.close)
-            admin = bind_unix(f"{config.run_dir}/{ADMIN_SOCKET}", mode=ADMIN_MODE)
-            files.callback(admin.close)
-            listeners = await accept.bind(config.links.listen)
-            for listener in listeners:
-                files.callback(listener.socket.close)
-            self.outbound.listen()
-            files.callback(self.outbound.close)
+            self._estate = estate = Estate(
+                config.host,
+                outbound=self.outbound,
+                drain=self.draining,
+                address=config.links.listen,
+                links=listeners,
+                admin=admin,
+                handover=handover,
+            )
             if self.follower is not None:
                 await self.follower.begin()
             async with trio.open_nursery() as nursery:
@@ -242,8 +269,12 @@ class Agent:
                     await nursery.start(part.run)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
-                admin_listener = trio.SocketListener(trio.socket.from_stdlib_socket(admin.socket))
-                await nursery.start(serve_admin, admin_listener, self.view, self)
+                if predecessor is not None:
+                    await self._replace(predecessor, inheritance)
+                self.outbound.listen()
+                await nursery.start(
+                    partial(serve_admin, _listener(admin), self.view, self, door=estate.admin_door)
+                )
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -260,8 +291,10 @@ class Agent:
                             hello=self.hello,
                             attend=_attend,
                             credentials=self.credentials,
+                            door=estate.links_door,
                         )
                     )
+                    nursery.start_soon(give.serve, _listener(handover), estate, estate.handover_door)
                     if self.follower is not None:
                         await links.start(self.follower.run)
                         nursery.start_soon(self._leave, self.follower)
@@ -284,6 +317,24 @@ class Agent:
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
+    async def _predecessor(self, inheritance: Inheritance, files: ExitStack) -> Predecessor | None:
+        """The proxy that is to be taken over; its sockets are in `inheritance`."""
+        if not self._takeover:
+            return None
+        found = await Predecessor.meet(f"{self.config.run_dir}/{HANDOVER_SOCKET}", self.config.host, inheritance)
+        if found is None:
+            log.info("nobody to take over from", run_dir=self.config.run_dir)
+        else:
+            files.callback(found.close)
+        return found
+
+    async def _replace(self, predecessor: Predecessor, inheritance: Inheritance) -> None:
+        await predecessor.replace(self.config.limits.stop_timeout)
+        inheritance.own()
+        for opened in self.outbound.sockets.values():
+            opened.own()
+        log.info("proxy taken over", from_pid=predecessor.pid)
+
     def drain(self, seconds: float | None = None) -> AsyncGenerator[Draining, None]:
         """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
 
@@ -304,14 +355,17 @@ class Agent:
         self._left.set()
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
-        """SIGHUP: reload; SIGTERM and SIGINT: drain, and at the second one end at once."""
+        """SIGHUP: reload; SIGUSR2: start a successor; SIGTERM and SIGINT: drain, and at the second one end at once."""
         told = False
-        async for number in signals:
-            if number == signal.SIGHUP:
-                await self.reload()
-            else:
-                self._stop(0.0 if told else self.config.limits.stop_timeout)
-                told = True
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    nursery.start_soon(self.reload)
+                elif number == signal.SIGUSR2:
+                    nursery.start_soon(successor.start, successor.command())
+                else:
+                    self._stop(0.0 if told else self.config.limits.stop_timeout)
+                    told = True
 
 
 def _memory(limits: Limits) -> tuple[int, int]:
@@ -332,20 +386,29 @@ def _needed(config: Config, table: Table) -> set[str]:
     return {peer for name in config.upstreams if name not in all_have for peer in table.find(name).peers}
 
 
+def _listener(bound: BoundUnixSocket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound.socket))
+
+
 async def _attend(pool: accept.Home, shaken: Shaken) -> None:
     assert isinstance(pool, Pool)
     await pool.attend(shaken.sock, shaken, False)
 
 
 async def run(
-    config: Config, file: str | None = None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    config: Config,
+    file: str | None = None,
+    takeover: bool = False,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run one proxy until SIGTERM or SIGINT.
 
     Args:
         file: where the configuration came from, to be read again; None: nowhere.
+        takeover: take the place of the proxy that runs in the same run_dir, if one does.
 
     Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
     ends all streams at once; nothing stays behind but directories.
     """
-    await Agent(config, file).run(task_status=task_status)
+    await Agent(config, file, takeover=takeover).run(task_status=task_status)

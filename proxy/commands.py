@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
-def proxy(file: str) -> None:
+@click.option(
+    "--takeover", is_flag=True, help="Take the place of the proxy that runs in the same run_dir, if one does."
+)
+def proxy(file: str, takeover: bool) -> None:
     """Run this host's proxy in the foreground.
 
     SIGTERM or Ctrl-C ends it: new calls are refused, open streams may finish, a second signal does not wait for them.
     SIGHUP: the configuration file is read and applied again (hostlane reload does the same, and shows what changed).
+    SIGUSR2: the same command is started again with --takeover, which loses neither a connection nor a stream.
     """
     from proxy.config import load
 
@@ -30,7 +34,7 @@ def proxy(file: str) -> None:
         config = load(file)
     except ConfigError as error:
         sys.exit(_report([error]))
-    sys.exit(serve(config, os.path.abspath(file)))
+    sys.exit(serve(config, os.path.abspath(file), takeover))
 
 
 @click.command()
@@ -75,11 +79,12 @@ def demo() -> None:
     sys.exit(runner.main())
 
 
-def serve(config: Config, file: str) -> int:
+def serve(config: Config, file: str, takeover: bool = False) -> int:
     """Run the proxy until it is told to stop. Returns the exit code; what went wrong is on stderr by then.
 
     Args:
         file: the configuration's, to be read again on SIGHUP.
+        takeover: as `agent.run` takes it.
     """
     import trio
 
@@ -88,7 +93,7 @@ def serve(config: Config, file: str) -> int:
 
     logs.configure(config.log.level, config.log.format)
     try:
-        trio.run(agent.run, config, file)
+        trio.run(agent.run, config, file, takeover)
     except BaseException as error:
         return _end(error)
     return 0

@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from control.reading.addresses import (
     ADMIN_SOCKET,
+    HANDOVER_SOCKET,
     HOST_PORT,
     Address,
     TcpAddress,
@@ -212,7 +213,8 @@ def _entries(section: Any) -> list[tuple[str, Any]]:
 
 def _own_places(config: Partial) -> Iterator[Place]:
     if isinstance(config.run_dir, str):
-        yield ("run_dir",), UnixAddress(f"{config.run_dir}/{ADMIN_SOCKET}")
+        for name in (ADMIN_SOCKET, HANDOVER_SOCKET):
+            yield ("run_dir",), UnixAddress(f"{config.run_dir}/{name}")
     if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
         yield ("links", "listen"), config.links.listen
 

@@ -49,7 +49,7 @@ def run(command: Any, *arguments: object) -> Result:
 def ending_with(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) -> None:
     """Let the agent end with ``error`` instead of running."""
 
-    async def end(config: Config, file: str) -> None:
+    async def end(config: Config, file: str, takeover: bool) -> None:
         if error is not None:
             raise error
 

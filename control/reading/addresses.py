@@ -19,6 +19,9 @@ UNIX_PATH_BYTES = 107
 ADMIN_SOCKET = "admin.sock"
 """Name of the admin socket in run_dir."""
 
+HANDOVER_SOCKET = "next.sock"
+"""Name of the socket in run_dir at which the next process takes this one's place (proxy/handover/)."""
+
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
 _HOSTNAME_CHARACTERS = 253

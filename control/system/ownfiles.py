@@ -9,7 +9,7 @@ import fcntl
 import os
 from contextlib import suppress
 
-__all__ = ["release_lock", "remove", "take_lock"]
+__all__ = ["Deed", "release_lock", "remove", "take_lock"]
 
 _LOCK_MODE = 0o600
 # Reading is enough to flock a file, so nobody else may: whoever holds the lock keeps the proxy from starting.
@@ -42,6 +42,29 @@ def release_lock(directory: int, name: str, lock: int) -> None:
     """Remove the lock file, then let go of it: the other way round, somebody else's could be removed. Never raises."""
     remove(directory, name, os.fstat(lock))
     os.close(lock)
+
+
+class Deed:
+    """Whether files are ours to remove. Two processes can hold the same listening socket while one hands it to the
+    other; only one of them may take the file away.
+    """
+
+    __slots__ = ("ours",)
+
+    def __init__(self, ours: bool = True) -> None:
+        self.ours = ours
+
+    def release_lock(self, directory: int, name: str, lock: int) -> None:
+        """As `release_lock`, if it is ours; otherwise only this descriptor is closed, and the lock stays held."""
+        if self.ours:
+            release_lock(directory, name, lock)
+        else:
+            os.close(lock)
+
+    def remove(self, directory: int, name: str, ours: os.stat_result) -> None:
+        """As `remove`, if it is ours."""
+        if self.ours:
+            remove(directory, name, ours)
 
 
 def remove(directory: int, name: str, ours: os.stat_result) -> None:

@@ -10,9 +10,10 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from control.reading.addresses import UNIX_PATH_BYTES
+from control.system.ownfiles import Deed
 
 __all__ = ["Obstacle", "Place", "explained", "split"]
 
@@ -72,6 +73,8 @@ class Place:
     directory: str
     name: str
     fd: int
+    deed: Deed = field(default_factory=Deed)
+    """Whether what is made there is ours to remove."""
 
     @property
     def lock(self) -> str:

@@ -25,13 +25,13 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from control.errors import StartError
-from control.system.ownfiles import release_lock, remove, take_lock
+from control.system.ownfiles import Deed, take_lock
 from control.system.socketpath import Obstacle, Place, explained, split
 
-__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "bind_unix"]
+__all__ = ["BACKLOG", "DIRECTORY_MODE", "Birth", "BoundUnixSocket", "bind_unix", "inherit_unix"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: what the kernel allows since Linux 5.4 (net.core.somaxconn). A non-blocking
@@ -46,21 +46,44 @@ _MAX_ID = 2**32 - 2
 # The next one would be (uid_t)-1, which chown takes for "unchanged".
 
 
+class Birth(NamedTuple):
+    """A socket's file as it was made."""
+
+    device: int
+    inode: int
+    uid: int
+    gid: int
+
+
 class BoundUnixSocket:
     """A listening socket and the files that belong to it; ``with`` closes it.
 
     Attributes:
         path: where clients connect.
+        lock: descriptor of the lock file.
         socket: non-blocking, close-on-exec, listening. Whoever accepts on it stops before `close`.
     """
 
     def __init__(
-        self, path: str, listener: socket.socket, place: Place, born: os.stat_result, cleanup: ExitStack
+        self, path: str, listener: socket.socket, place: Place, born: os.stat_result, lock: int, cleanup: ExitStack
     ) -> None:
         self.path = path
         self.socket = listener
+        self.lock = lock
         self._place, self._born = place, born
+        self._deed = place.deed
         self._cleanup = cleanup
+
+    @property
+    def birth(self) -> Birth:
+        """What `inherit_unix` needs to know of the file."""
+        return Birth(self._born.st_dev, self._born.st_ino, self._born.st_uid, self._born.st_gid)
+
+    def own(self, ours: bool = True) -> None:
+        """Whether `close` removes the file and lets go of the path: only one of the processes that hold this socket
+        may.
+        """
+        self._deed.ours = ours
 
     def give(self, *, mode: int, owner: int | str | None, group: int | str | None) -> None:
         """Change who may connect; arguments as those of `bind_unix`. Raises StartError; some of it may be done then."""
@@ -117,11 +140,37 @@ def bind_unix(
         directory, name = split(path)
         uid, gid = _ids(owner, group)
         with ExitStack() as cleanup:
-            place = _open(directory, name, cleanup)
+            place, lock = _open(directory, name, cleanup)
             listener, born = _listen(place, mode, uid, gid, backlog, cleanup)
-            return BoundUnixSocket(path, listener, place, born, cleanup.pop_all())
+            return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
     except Obstacle as obstacle:
         raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
+
+
+def inherit_unix(path: str, listener: socket.socket, lock: int, birth: Birth) -> BoundUnixSocket:
+    """The same socket in another process, which got both descriptors from the one that made it. It is not its own
+    (`BoundUnixSocket.own`) until that one has let go. Takes both descriptors over. Raises StartError; they are closed
+    then.
+    """
+    try:
+        with ExitStack() as cleanup:
+            cleanup.callback(listener.close)
+            deed = Deed(ours=False)
+            closing = cleanup.enter_context(ExitStack())
+            closing.callback(os.close, lock)
+            directory, name = split(path)
+            with explained(f"opening directory {directory}"):
+                fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            closing.pop_all()
+            place = Place(directory, name, fd, deed)
+            born = os.stat_result((0, birth.inode, birth.device, 0, birth.uid, birth.gid, 0, 0, 0, 0))
+            cleanup.callback(os.close, fd)
+            cleanup.callback(deed.release_lock, fd, place.lock, lock)
+            cleanup.callback(deed.remove, fd, place.name, born)
+            listener.setblocking(False)
+            return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
+    except Obstacle as obstacle:
+        raise StartError(f"cannot take unix:{path} over: {obstacle}") from obstacle.__cause__
 
 
 def _ids(owner: int | str | None, group: int | str | None) -> tuple[int, int]:
@@ -143,8 +192,8 @@ def _number(kind: str, value: int | str | None, look_up: Callable[[str], int]) -
     return int(value)
 
 
-def _open(directory: str, name: str, cleanup: ExitStack) -> Place:
-    """Open the directory, created if need be, and take the lock."""
+def _open(directory: str, name: str, cleanup: ExitStack) -> tuple[Place, int]:
+    """Open the directory, created if need be, and take the lock: its descriptor."""
     _make_directory(directory)
     with explained(f"opening directory {directory}"):
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -155,8 +204,8 @@ def _open(directory: str, name: str, cleanup: ExitStack) -> Place:
     if lock is None:
         place.refuse_listener(name)
         raise Obstacle(f"a process that is just starting or stopping holds {place.path(place.lock)}; try again")
-    cleanup.callback(release_lock, fd, place.lock, lock)
-    return place
+    cleanup.callback(place.deed.release_lock, fd, place.lock, lock)
+    return place, lock
 
 
 def _make_directory(path: str) -> None:
@@ -190,7 +239,7 @@ def _listen(
     try:
         born = os.fstat(file)
         for name in (place.temporary, place.name):
-            cleanup.callback(remove, place.fd, name, born)
+            cleanup.callback(place.deed.remove, place.fd, name, born)
         _give(file, mode, uid, gid)
     finally:
         os.close(file)

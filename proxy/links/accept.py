@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
 
@@ -13,7 +14,7 @@ from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
 from proxy.links.credentials import Credentials
-from proxy.links.door import Door, duplicate
+from proxy.links.door import Door, serve_behind
 from proxy.links.handshake import Hello, check_names, resuming
 from proxy.links.slots import Slots
 from proxy.pump.bucket import Bucket
@@ -43,8 +44,14 @@ class Home(Protocol):
         """Why one more link is not welcome; None: it is."""
 
 
-async def bind(address: TcpAddress) -> list[trio.SocketListener]:
-    """Listen for links. Raises StartError with one line that says what to do."""
+async def bind(address: TcpAddress, inherited: socket.socket | None = None) -> list[trio.SocketListener]:
+    """Listen for links. Raises StartError with one line that says what to do.
+
+    Args:
+        inherited: the socket, if another process has made it; taken over.
+    """
+    if inherited is not None:
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(inherited))]
     try:
         return list(await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG))
     except OSError as error:
@@ -106,13 +113,7 @@ async def serve(
             log.exception("unexpected error on a link", remote=remote)
 
     try:
-        async with trio.open_nursery() as links:
-
-            async def take() -> None:
-                await trio.serve_listeners(handle, [duplicate(each) for each in listeners], handler_nursery=links)
-
-            task_status.started(listeners)
-            await (door or Door()).guard(take)
+        await serve_behind(door or Door(), handle, listeners, task_status=task_status)
     finally:
         for each in listeners:
             each.socket.close()

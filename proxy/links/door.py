@@ -36,8 +36,22 @@ class Door:
                 await self._opened.wait()
 
 
-def duplicate(listener: trio.SocketListener) -> trio.SocketListener:
-    """Another descriptor of the same listening socket, to be served and closed while this one stays open: no caller
-    notices.
+async def serve_behind(
+    door: Door,
+    handler: Callable[[trio.SocketStream], Awaitable[object]],
+    listeners: list[trio.SocketListener],
+    *,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `trio.serve_listeners`, while the door is open; a door that closes stops no handler, and leaves connections
+    waiting. The listeners stay their giver's to close.
     """
-    return trio.SocketListener(listener.socket.dup())
+    async with trio.open_nursery() as handlers:
+
+        async def serve() -> None:
+            # Duplicates of the descriptors, since they are closed with the serving; no caller notices.
+            copies = [trio.SocketListener(listener.socket.dup()) for listener in listeners]
+            await trio.serve_listeners(handler, copies, handler_nursery=handlers)
+
+        task_status.started(listeners)
+        await door.guard(serve)

@@ -15,7 +15,7 @@ from control.reading.addresses import Address, TcpAddress
 from proxy.config import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason
 from proxy.outbound.call import Call
-from proxy.outbound.sockets import Opened, Sockets
+from proxy.outbound.sockets import NONE, Heirloom, Opened, Sockets
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
@@ -91,12 +91,27 @@ class Outbound:
         """The configured limits."""
         return self._config.limits
 
-    def listen(self) -> None:
-        """Listen for every upstream. Raises StartError; what was opened before is closed then."""
+    def open(self, heirlooms: Mapping[Address, Heirloom] = NONE) -> None:
+        """Open a socket for every upstream, or take one over (`Sockets.prepare`). Callers may connect then; `listen`
+        accepts them. Raises StartError; what was opened before is closed then.
+        """
         with ExitStack() as undo:
-            wanted = self.prepare(self._config, undo)
+            wanted = self._sockets.prepare(self._config.upstreams, undo, heirlooms)
             undo.pop_all()
-        self._listen(wanted)
+        self._sockets.replace(wanted)
+
+    def listen(self) -> None:
+        """Accept calls."""
+        self._listen(self._sockets.opened)
+
+    @property
+    def sockets(self) -> dict[Address, Opened]:
+        """Those that are open."""
+        return self._sockets.opened
+
+    def leave(self) -> None:
+        """Another process has the sockets from now on; calls that are open go on here."""
+        self._sockets.leave()
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, Opened]:
         """See `Sockets.prepare`; `adopt` follows, or `undo`."""

@@ -69,7 +69,7 @@ class Listener:
         self._quick = _QUICK[sock.family](fileno=sock.fileno())
         self._listen = listen
         self.accepted = accepted
-        self._watching = True
+        self._watching, self._held = True, False
         pump.watch(sock, self, EPOLLIN)
 
     def ready(self, mask: int) -> None:
@@ -107,8 +107,14 @@ class Listener:
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 
-    def _continue(self) -> None:
+    def hold(self, hold: bool) -> None:
+        """Leave what comes in the queue for now, or go on."""
+        self._held = hold
         if self._watching:
+            self._pump.interest(self._sock.fileno(), 0 if hold else EPOLLIN)
+
+    def _continue(self) -> None:
+        if self._watching and not self._held:
             self._pump.interest(self._sock.fileno(), EPOLLIN)
 
     def stop(self) -> None:

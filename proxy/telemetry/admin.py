@@ -23,6 +23,7 @@ import trio
 from trio import TaskStatus
 
 from control import messages
+from proxy.links.door import Door, serve_behind
 
 log = structlog.get_logger()
 
@@ -70,16 +71,20 @@ async def serve_admin(
     view: View,
     orders: Orders,
     *,
+    door: Door | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer admin clients until cancelled.
+    """Answer admin clients until cancelled, new ones while the door is open.
 
     Closes ``listener`` and all clients on the way out; the socket's file is its maker's to remove. Raises nothing of
     its own: whatever a client or ``view`` does wrong ends with that client.
     """
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
     server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}, orders)
-    await trio.serve_listeners(server.serve, [listener], task_status=task_status)
+    try:
+        await serve_behind(door or Door(), server.serve, [listener], task_status=task_status)
+    finally:
+        listener.socket.close()
 
 
 class _Server:

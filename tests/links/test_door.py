@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.links.door import Door, duplicate
+from proxy.links.door import Door, serve_behind
 
 
 async def test_it_serves_while_it_is_open() -> None:
@@ -68,13 +67,33 @@ async def test_closed_before_it_begins() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_duplicate_takes_from_the_same_queue() -> None:
+async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    with socket.create_connection(("127.0.0.1", port)), listener.socket:
-        copy = duplicate(listener)
-        accepted = await copy.accept()
-        await accepted.aclose()
-        await copy.aclose()
-        with socket.create_connection(("127.0.0.1", port)):
-            await (await listener.accept()).aclose()
+    door, handled = Door(), 0
+
+    async def echo(stream: trio.SocketStream) -> None:
+        nonlocal handled
+        handled += 1
+        async with stream:
+            async for piece in stream:
+                await stream.send_all(piece)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_behind, door, echo, [listener])
+        first = await trio.testing.open_stream_to_socket_listener(listener)
+        await first.send_all(b"1")
+        assert await first.receive_some(1) == b"1"
+        door.close()
+        second = await trio.testing.open_stream_to_socket_listener(listener)
+        await second.send_all(b"2")
+        await first.send_all(b"3")
+        assert await first.receive_some(1) == b"3"
+        await wait_all_tasks_blocked()
+        assert handled == 1
+        door.open()
+        assert await second.receive_some(1) == b"2"
+        nursery.cancel_scope.cancel()
+    await first.aclose()
+    await second.aclose()
+    assert listener.socket.fileno() >= 0, "its giver's to close"
+    listener.socket.close()

@@ -50,7 +50,7 @@ async def test_one_that_cannot_listen_leaves_none() -> None:
             upstreams = {"echo": {"listen": echo}, "web": {"listen": f"tcp:127.0.0.1:{port}"}}
             agent = hosts.agent("host-a", {**hosts.peers(**PEERS), "upstreams": upstreams})
             with pytest.raises(StartError, match=r"^upstreams\.web\.listen: tcp:127\.0\.0\.1:\d+: the port is in use$"):
-                agent.outbound.listen()
+                agent.outbound.open()
         assert not path_of(echo).exists()
         agent.outbound.close()
 
@@ -59,7 +59,7 @@ async def test_an_address_of_another_machine() -> None:
     async with mesh() as hosts:
         agent = hosts.agent("host-a", {**hosts.peers(**PEERS), "upstreams": {"web": {"listen": "tcp:192.0.2.1:7"}}})
         with pytest.raises(StartError, match=r"^upstreams\.web\.listen: tcp:192\.0\.2\.1:7: Cannot assign requested"):
-            agent.outbound.listen()
+            agent.outbound.open()
 
 
 async def test_each_upstream_calls_its_service() -> None:

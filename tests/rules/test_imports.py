@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"meshview", "reload"},
     {"view"},
     {"drain"},
+    {"handover"},
     {"agent"},
     {"check"},
     {"explain"},

@@ -1,0 +1,97 @@
+"""What a running proxy has to hand over (``give.Estate``): every socket that it listens on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import trio
+
+from control.reading.addresses import TcpAddress, UnixAddress
+from control.system.unixsock import BoundUnixSocket
+from proxy.drain import Drain
+from proxy.handover.give import Offered
+from proxy.handover.inheritance import ADMIN, HANDOVER, LINKS, UPSTREAM
+from proxy.links.door import Door
+from proxy.outbound.sockets import Heirloom
+from proxy.outbound.upstreams import Outbound
+from proxy.telemetry.notify import notify
+
+
+class Estate:
+    """See the module's text.
+
+    Args:
+        links: where links arrive; admin, handover: the proxy's own sockets in run_dir.
+
+    Attributes:
+        engaged: somebody is taking over, so that the sockets must stay as they are.
+        links_door, admin_door, handover_door: whoever accepts there goes by them.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        *,
+        outbound: Outbound,
+        drain: Drain,
+        address: TcpAddress,
+        links: Sequence[trio.SocketListener],
+        admin: BoundUnixSocket,
+        handover: BoundUnixSocket,
+    ) -> None:
+        self.host = host
+        self.engaged = False
+        self.links_door, self.admin_door, self.handover_door = Door(), Door(), Door()
+        self._held = False
+        self._outbound, self._drain = outbound, drain
+        self._address, self._links = address, links
+        self._own = {ADMIN: admin, HANDOVER: handover}
+
+    def engage(self) -> str | None:
+        """See `give.Estate`."""
+        if self._drain.began:
+            return "it is about to stop"
+        if self.engaged:
+            return "another process is about to take over from it"
+        self.engaged = True
+        return None
+
+    def sockets(self) -> Iterator[Offered]:
+        """See `give.Estate`."""
+        for kind, bound in self._own.items():
+            yield Offered(kind, str(UnixAddress(bound.path)), Heirloom(bound.socket, bound.lock, bound.birth))
+        for listener in self._links:
+            yield Offered(LINKS, self._address.hostport, Heirloom(listener.socket))  # type: ignore[arg-type]
+        for address, opened in self._outbound.sockets.items():
+            yield Offered(UPSTREAM, str(address), opened.heirloom())
+
+    def hold(self, pid: int) -> None:
+        """See `give.Estate`. systemd is told first, as the new process may say at once that it is ready."""
+        notify(f"MAINPID={pid}")
+        self._hold(True)
+
+    def keep(self) -> None:
+        """See `give.Estate`."""
+        self.engaged = False
+        if self._held:
+            notify(f"MAINPID={os.getpid()}")
+            self._hold(False)
+
+    def _hold(self, hold: bool) -> None:
+        self._held = hold
+        for opened in self._outbound.sockets.values():
+            opened.hold(hold)
+        for door in (self.links_door, self.admin_door):
+            door.close() if hold else door.open()
+
+    def leave(self, seconds: float) -> None:
+        """See `give.Estate`."""
+        self._outbound.leave()
+        self.handover_door.close()
+        for bound in self._own.values():
+            bound.own(False)
+            bound.close()
+        for listener in self._links:
+            listener.socket.close()
+        self._drain.begin(seconds)

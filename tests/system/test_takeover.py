@@ -1,0 +1,365 @@
+"""A proxy whose place another process takes, under load: no connection attempt fails, no stream is cut."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.demo.lab import Lab
+from tests.system.load import Load, server
+from tests.system.world import World, hostlane
+from tests.tools.process import Process, Proxy
+from tests.tools.sockets import eventually, exchange, owner_of, read_to_end
+
+pytestmark = [pytest.mark.netns, pytest.mark.failure(6, 8, 10)]
+
+LONG = {"limits": {"stop_timeout": "1m", "open_timeout": "20s"}}
+WHAT = "req=8,ping=24"
+
+
+@contextmanager
+def successor(proxy: Proxy, *words: str) -> Iterator[Process]:
+    """A new process of the same command, that takes over."""
+    with Process([*proxy.argv, "--takeover", *words], host=proxy.host) as process:
+        yield process
+
+
+@contextmanager
+def loaded(lab: Lab, **options: Any) -> Iterator[World]:
+    """Proxies with the benchmark's server behind both services."""
+    with World(lab, echo=False, more=LONG, **options) as world:
+        with server(lab.b, world.deliver("unix"), world.deliver("tcp")):
+            yield world
+
+
+def takes_over(world: World, side: str, stack: ExitStack) -> Process:
+    """The proxy of a host is replaced; the new process, when it is ready and the old one has let go."""
+    old: Proxy = getattr(world, side)
+    new = stack.enter_context(successor(old))
+    new.wait_for("proxy ready")
+    assert new.wait_for("proxy taken over")["from_pid"] == old.pid
+    assert old.wait_for("proxy handed over")["pid"] == new.pid
+    return new
+
+
+@pytest.mark.parametrize(("kind", "mtls"), [("unix", True), ("tcp", False)])
+@pytest.mark.parametrize("side", ["a", "b"], ids=["the caller's proxy", "the service's proxy"])
+def test_an_upgrade_under_load(lab: Lab, side: str, kind: str, mtls: bool) -> None:
+    with loaded(lab, mtls=mtls) as world, ExitStack() as stack:
+        old: Proxy = getattr(world, side)
+        with Load(lab.a, world.listen(kind), WHAT) as load:
+            new = takes_over(world, side, stack)
+            before = world.ask(side, "status")
+            assert before["pid"] == new.pid
+            assert old.running, "it has streams"
+            eventually(lambda: world.ask(side, "status")["streams_opened"] > before["streams_opened"] + 100, "calls")
+            assert old.running, "and keeps them"
+        assert load.figures.errors == 0
+        assert load.figures.round_trips > 200
+        assert old.wait() == 0
+        assert not old.events("streams were cut")
+        assert not old.events("stream ended", level="warning")
+        assert not new.events("stream ended", level="warning")
+
+
+def test_again_and_again_under_load(lab: Lab) -> None:
+    """Each process hands over to the next, on both hosts in turn."""
+    with loaded(lab) as world, ExitStack() as stack:
+        with Load(lab.a, world.listen("unix"), WHAT) as load:
+            for number in range(4):
+                side = "ab"[number % 2]
+                new = stack.enter_context(successor(getattr(world, side)))
+                new.wait_for("proxy ready")
+                assert new.events("proxy taken over")
+                assert world.ask(side, "status")["pid"] == new.pid
+        assert load.figures.errors == 0
+        assert world.a.wait() == world.b.wait() == 0
+
+
+def test_one_link_per_peer_is_enough(lab: Lab) -> None:
+    """The links of the process that leaves do not keep those of the new one out."""
+    more = {**LONG, "links": {"max_per_peer": 1}}
+    for side in "ab":
+        with World(lab, more=more) as world, ExitStack() as stack:
+            with world.call("tcp") as client:
+                exchange(client, b"before")
+                takes_over(world, side, stack)
+                with world.call("tcp") as other:
+                    exchange(other, b"through the new one")
+                exchange(client, b"through the old one")
+            assert getattr(world, side).wait() == 0
+            assert world.echoes["tcp"].resets == 0
+
+
+def test_streams_that_stay_are_cut_at_the_deadline_and_not_before(lab: Lab) -> None:
+    with World(lab, more={"limits": {"stop_timeout": "2s"}}) as world, ExitStack() as stack:
+        with world.call("tcp") as client:
+            exchange(client, b"before")
+            takes_over(world, "a", stack)
+            exchange(client, b"still there")
+            assert read_to_end(client).reset
+        assert world.a.wait() == 0
+        assert world.a.wait_for("streams were cut")["streams"] == 1
+
+
+def test_nobody_to_take_over_from(lab: Lab) -> None:
+    with World(lab) as world:
+        assert world.a.stop() == 0
+        with successor(world.a) as new:
+            new.wait_for("proxy ready")
+            assert new.events("nobody to take over from")
+            with world.call("unix") as client:
+                exchange(client, b"hello")
+
+
+def test_without_the_option_there_is_no_second_one(lab: Lab) -> None:
+    with World(lab) as world:
+        done = hostlane("proxy", "--config", str(world.a.file), host=lab.a)
+        assert done.returncode == 2
+        assert f"process {world.a.pid} already listens there" in done.stderr
+        assert world.a.running
+
+
+def test_files_are_those_of_the_new_process(lab: Lab) -> None:
+    """The old one takes nothing away when it ends; the new one does; one that nobody wants any more goes at once."""
+    with World(lab, more=LONG) as world, ExitStack() as stack:
+        gone = world.folder / "a" / "gone.sock"
+        config = json.loads(world.a.file.read_text())
+        more = {**config["upstreams"], "tcp": {"listen": f"unix:{gone}"}}
+        world.a.file.write_text(json.dumps({**config, "upstreams": more}))
+        assert hostlane("reload", "--config", str(world.a.file)).returncode == 0
+        assert gone.is_socket()
+        world.a.file.write_text(json.dumps(config))
+        path = Path(world.listen("unix").removeprefix("unix:"))
+        inode = path.stat().st_ino
+        new = takes_over(world, "a", stack)
+        assert not gone.exists()
+        with world.call("tcp") as client:
+            exchange(client, b"a socket that only the new one has")
+        assert world.a.wait() == 0
+        assert path.stat().st_ino == inode
+        assert owner_of(world.folder / "a" / "run" / "next.sock")
+        assert new.stop() == 0
+        assert not path.exists()
+        assert not list((world.folder / "a").rglob("*.sock"))
+
+
+class Blocked:
+    """A successor that has got all sockets and cannot go on: its record is a pipe that nobody reads."""
+
+    def __init__(self, world: World, side: str) -> None:
+        old: Proxy = getattr(world, side)
+        pipe = world.folder / side / "pipe"
+        os.mkfifo(pipe)
+        text = old.file.read_text().rstrip().removesuffix("}")
+        self.file = world.folder / side / "blocked.yaml"
+        self.file.write_text(f'{text}, "pool": {{"record": "{pipe}"}} }}')
+        words = [str(self.file) if word == str(old.file) else word for word in old.argv]
+        self.process = Process([*words, "--takeover"], host=old.host)
+
+    def has_the_sockets(self, path: Path) -> None:
+        """Wait until it has."""
+        eventually(lambda: str(path) in self._unix(), "the descriptors")
+
+    def _unix(self) -> str:
+        """The listening sockets that the process has."""
+        inodes = set()
+        for fd in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                inodes.add(os.readlink(fd).removeprefix("socket:[").removesuffix("]"))
+            except OSError:
+                continue
+        lines = Path(f"/proc/{self.process.pid}/net/unix").read_text().splitlines()
+        return "\n".join(line.replace("/.", "/").removesuffix(".new") for line in lines if line.split()[6] in inodes)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> None:
+    """kill -9 when it has every socket: the old one goes on as if nothing had happened."""
+    with loaded(lab) as world, ExitStack() as stack:
+        admin = world.folder / side / "run" / "admin.sock"
+        with Load(lab.a, world.listen("unix"), WHAT) as load:
+            for _ in range(2):
+                blocked = Blocked(world, side)
+                blocked.process.start()
+                blocked.has_the_sockets(admin)
+                assert "another process is about to take over" in refused_reload(world, side, lab)
+                blocked.process.kill()
+                os.unlink(world.folder / side / "pipe")
+                getattr(world, side).wait_for("proxy not handed over")
+            assert world.ask(side, "status")["pid"] == getattr(world, side).pid
+            takes_over(world, side, stack)
+        assert load.figures.errors == 0
+
+
+def refused_reload(world: World, side: str, lab: Lab) -> str:
+    proxy: Proxy = getattr(world, side)
+    done = hostlane("reload", "--config", str(proxy.file), host=proxy.host)
+    assert done.returncode == 1
+    return done.stderr
+
+
+HALFWAY = """
+import sys, trio
+from proxy.handover.inheritance import Inheritance
+from proxy.handover.parcel import Word, expect, send
+from proxy.handover.take import Predecessor
+
+async def main():
+    found = await Predecessor.meet(sys.argv[1], sys.argv[2], Inheritance())
+    await send(found._sock, Word(word="ready"))
+    await expect(found._sock, "yours")
+    print('{"event": "held"}', flush=True)
+    await trio.sleep(3600)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_successor_that_is_killed_at_the_last_moment(lab: Lab, side: str) -> None:
+    """The old one has stopped accepting for it, and takes what came meanwhile."""
+    with loaded(lab) as world:
+        old: Proxy = getattr(world, side)
+        argv = [sys.executable, "-c", HALFWAY, f"{world.folder}/{side}/run/next.sock", f"host-{side}"]
+        with Load(lab.a, world.listen("unix"), WHAT) as load:
+            for _ in range(3):
+                halfway = Process(argv, host=old.host)
+                halfway.start()
+                halfway.wait_for("held")
+                halfway.kill()
+                old.wait_for("proxy not handed over", since=len(old.events("proxy not handed over")))
+        assert load.figures.errors == 0
+        assert old.running
+
+
+def test_a_successor_that_cannot_start(lab: Lab) -> None:
+    with World(lab, more=LONG) as world, socket.create_server(("127.0.0.1", 0)):
+        good = world.a.file.read_text()
+        taken = world.folder / "a" / "taken.sock"
+        taken.write_text("a file of somebody's")
+        world.a.file.write_text(good.replace('"calls.sock', '"x').replace("calls.sock", "taken.sock"))
+        done = hostlane(*world.a.argv[len(world.a.argv) - 3 :], "--takeover", host=lab.a)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "is a regular file; remove it or choose another path" in done.stderr
+        world.a.wait_for("proxy not handed over")
+        with world.call("unix") as client:
+            exchange(client, b"as before")
+        assert Path(world.listen("unix").removeprefix("unix:")).is_socket()
+        world.a.file.write_text("host: [")
+        assert hostlane("proxy", "--config", str(world.a.file), "--takeover", host=lab.a).returncode == 2
+        assert world.a.running
+
+
+def test_another_hosts_configuration(lab: Lab) -> None:
+    with World(lab) as world:
+        text = world.a.file.read_text().replace('"host": "host-a"', '"host": "host-x"')
+        world.a.file.write_text(text)
+        done = hostlane("proxy", "--config", str(world.a.file), "--takeover", host=lab.a)
+        assert done.returncode == 2
+        assert "it is the proxy of host 'host-a', this is that of 'host-x'" in done.stderr
+
+
+def test_a_proxy_that_starts_its_own_successor(lab: Lab) -> None:
+    """SIGUSR2. (systemd is told which process counts from then on.)"""
+    with World(lab, more=LONG) as world:
+        told: list[str] = []
+        with notified(world.folder / "notify", told) as address:
+            os.environ["NOTIFY_SOCKET"] = address
+            try:
+                world.a.stop()
+                world.a.restart()
+            finally:
+                del os.environ["NOTIFY_SOCKET"]
+            old = world.a.pid
+            with world.call("unix") as client:
+                exchange(client, b"before")
+                os.kill(old, signal.SIGUSR2)
+                new = world.a.wait_for("successor started")["pid"]
+                world.a.wait_for("proxy handed over", pid=new)
+                eventually(lambda: world.ask("a", "status")["pid"] == new, "the new one answers")
+                exchange(client, b"the old one goes on")
+            eventually(lambda: not Path(f"/proc/{old}").exists() or not world.a.running, "it ends")
+            with world.call("unix") as client:
+                exchange(client, b"after")
+            os.kill(new, signal.SIGTERM)
+            eventually(lambda: len(told) == 4, "the last word")
+            eventually(lambda: not Path(f"/proc/{new}/exe").exists(), "the new one ends")
+        assert told[0] == "READY=1"
+        assert told[1:3] == [f"MAINPID={new}", "READY=1"]
+        assert told[3].startswith("STOPPING=1")
+
+
+@contextmanager
+def notified(path: Path, told: list[str]) -> Iterator[str]:
+    """A stand-in for systemd that writes down what it is told."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        sock.settimeout(0.1)
+        done = threading.Event()
+
+        def listen() -> None:
+            while not done.is_set():
+                try:
+                    told.append(sock.recv(1000).decode())
+                except TimeoutError:
+                    continue
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        try:
+            yield str(path)
+        finally:
+            done.set()
+            thread.join()
+
+
+def test_reload_and_drain_from_the_command_line(lab: Lab) -> None:
+    with World(lab, more=LONG) as world:
+        config = ["--config", str(world.a.file)]
+        text = world.a.file.read_text()
+        world.a.file.write_text(text.replace('"stop_timeout": "1m"', '"stop_timeout": "50s"'))
+        done = hostlane("reload", *config)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "limits.stop_timeout: 60 → 50\n", "")
+        world.a.file.write_text(text.replace('"stop_timeout": "1m"', '"stop_timeout": "soon"'))
+        done = hostlane("reload", *config, "--json")
+        assert done.returncode == 2
+        assert re.fullmatch(rf"{world.a.file}:\d+: limits\.stop_timeout: found \"soon\"; allowed: .*\n", done.stderr)
+        assert json.loads(done.stdout)["outcome"] == "wrong"
+        world.a.file.write_text(text.replace('"host-a"', '"host-z"', 1))
+        done = hostlane("reload", *config)
+        assert (done.returncode, done.stderr.partition(";")[0]) == (1, "host: found host-z, running with host-a")
+        world.a.file.write_text(text)
+        with world.call("unix") as client:
+            exchange(client, b"x")
+            results: list[Any] = []
+            thread = threading.Thread(target=lambda: results.append(hostlane("drain", *config)))
+            thread.start()
+            world.a.wait_for("proxy stopping")
+            assert world.ask("a", "status")["draining"]
+            exchange(client, b"it may finish")
+        thread.join()
+        assert results[0].returncode == 0, results[0].stderr
+        assert f"{os.getuid()}" in results[0].stdout
+        assert results[0].stdout.splitlines()[-1] == "drained; no stream was cut"
+        assert world.a.wait() == 0
+
+
+def test_drain_at_once(lab: Lab) -> None:
+    with World(lab, more=LONG) as world, world.call("tcp") as client:
+        exchange(client, b"x")
+        done = hostlane("drain", "--now", "--config", str(world.b.file))
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "drained; 1 streams were cut")
+        assert read_to_end(client).reset
+        assert world.b.wait() == 0
