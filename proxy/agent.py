@@ -160,15 +160,16 @@ class Agent:
         holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
 
         Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
-        (`difference.FIXED`), if a new socket cannot be had, or if the proxy is about to stop or to be taken over.
+        (`difference.FIXED`), if a new socket cannot be had, if the proxy is about to stop, or if upstreams differ and
+        another process is about to take their sockets over.
         """
         if self.draining.began:
             raise NotApplied(["the proxy is about to stop: it takes no configuration any more"])
-        if self._estate is not None and self._estate.engaged:
-            raise NotApplied(["another process is about to take over: it has its own configuration"])
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
+        if difference.upstreams and self._estate is not None and self._estate.engaged:
+            raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
         if not difference:
             self.config = self.view.config = config
             return difference

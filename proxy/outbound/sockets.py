@@ -76,6 +76,8 @@ class Opened:
         elif heirloom is not None:
             self._sock = heirloom.sock
             self._sock.setblocking(False)
+            prepare_local(self._sock)
+            self._sock.listen(BACKLOG)  # a second time: only the length of its queue may change
         elif isinstance(listen, UnixAddress):
             self._bound = bind_unix(listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
             self._sock = self._bound.socket

@@ -10,6 +10,7 @@ from control import tables
 from control.messages import (
     Candidate,
     Discovery,
+    Holder,
     LinkInfo,
     PeerStatus,
     ServiceRoute,
@@ -209,3 +210,19 @@ def test_where_a_stream_would_go() -> None:
     ]
     [nobody] = tables.route_tables(ServiceRoute(service="web", listen=None, takes=[], why="so", candidates=[]))
     assert rows(nobody)[1:3] == [["called through", "no socket on this host"], ["a new stream goes to", "nobody"]]
+
+
+def test_holders() -> None:
+    known = Holder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=3)
+    unknown = Holder(service="web", direction="inbound", peer=None, uid=None, pid=None, streams=1)
+    assert rows(tables.holders_table([known, unknown]))[1:] == [
+        ["redis", "outbound", "host-b", "1000", "4711", "3"],
+        ["web", "inbound", "-", "-", "-", "1"],
+    ]
+
+
+def test_a_proxy_that_drains_says_so() -> None:
+    draining = replace(STATUS, draining=True, drain_left_s=7.0)
+    [host, *_] = tables.status_tables(draining)
+    assert ["draining", "takes no more calls; ends in 7.0s at the latest"] in rows(host)
+    assert not [row for row in rows(tables.status_tables(STATUS)[0]) if row[0] == "draining"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -78,14 +79,16 @@ async def test_held_callers_wait_and_kept_ones_are_served(monkeypatch: pytest.Mo
             assert estate.engage() is None
 
 
-async def test_while_engaged_there_is_no_other_configuration() -> None:
+async def test_while_engaged_the_sockets_stay_and_the_rest_may_change() -> None:
     async with mesh() as hosts:
         _, agent = await pair(hosts)
         estate_of(agent).engage()
+        without = msgspec.structs.replace(agent.config, upstreams={})
         with pytest.raises(NotApplied, match="another process is about to take over"):
-            agent.apply(agent.config)
+            agent.apply(without)
+        assert agent.apply(msgspec.structs.replace(agent.config, peers={})).peers == {"host-b"}
         estate_of(agent).keep()
-        agent.apply(agent.config)
+        agent.apply(without)
 
 
 async def test_not_while_it_stops() -> None:

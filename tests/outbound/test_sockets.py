@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import tempfile
@@ -10,11 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from control.reading.addresses import TcpAddress, UnixAddress
 from proxy.config import Upstream
 from proxy.errors import StartError
-from proxy.outbound.sockets import Sockets, bind_tcp
+from proxy.outbound.sockets import Heirloom, Opened, Sockets, bind_tcp
 
 
 @pytest.fixture
@@ -106,3 +108,89 @@ def test_tcp() -> None:
             pass
         with pytest.raises(StartError, match=rf"^upstreams\.web\.listen: tcp:127\.0\.0\.1:{port}: the port is in use$"):
             bind_tcp("web", TcpAddress("127.0.0.1", port))
+
+
+def heirloom(opened: Opened) -> Heirloom:
+    """What another process would get."""
+    given = opened.heirloom()
+    return given._replace(sock=given.sock.dup(), lock=None if given.lock is None else os.dup(given.lock))
+
+
+def test_a_socket_of_another_process_changes_hands(folder: Path) -> None:
+    old, new = Sockets(), Sockets()
+    web = Upstream(listen=TcpAddress("127.0.0.1", 0))
+    change(old, a=unix(folder, "a"), web=web)
+    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
+    with ExitStack() as undo:
+        wanted = new.prepare({"a": unix(folder, "a", 0o600), "web": web}, undo, heirlooms)
+        undo.pop_all()
+    new.replace(wanted)
+    assert mode(folder, "a") == 0o666, "the old process may yet go on with it"
+    old.leave()
+    assert (folder / "a.sock").is_socket()
+    for opened in new.opened.values():
+        opened.own()
+    assert mode(folder, "a") == 0o600
+    change(new)
+    assert list(folder.iterdir()) == []
+
+
+def test_one_that_is_not_ours_yet_leaves_the_file(folder: Path) -> None:
+    old, new = Sockets(), Sockets()
+    change(old, a=unix(folder, "a"))
+    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
+    with ExitStack() as undo:
+        new.prepare({"a": unix(folder, "a")}, undo, heirlooms)
+    assert (folder / "a.sock").is_socket()
+    with pytest.raises(StartError):
+        change(Sockets(), a=unix(folder, "a"))
+    change(old)
+
+
+def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None:
+    old, new = Sockets(), Sockets()
+    change(old, a=unix(folder, "a"))
+    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
+    with ExitStack() as undo:
+        new.replace(new.prepare({"a": unix(folder, "a", 0o600)}, undo, heirlooms))
+        undo.pop_all()
+    old.leave()
+    (folder / "a.sock").unlink()
+    with capture_logs() as logs:
+        for opened in new.opened.values():
+            opened.own()
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+        ("a socket keeps the rights that it had", "error")
+    ]
+    change(new)
+
+
+def test_connections_through_a_socket_of_systemd_end_like_all_others(folder: Path) -> None:
+    """As a reset, unless something else is said: the options of a listening socket are those of its connections."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as sock:
+        Opened("web", Upstream(listen=TcpAddress("127.0.0.1", 0)), Heirloom(sock))
+        with socket.create_connection(sock.getsockname()) as client:
+            accepted, _ = sock.accept()
+            accepted.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(f"{folder}/a.sock")
+    sock.listen()
+    sockets = Sockets()
+    with ExitStack() as undo:
+        wanted = sockets.prepare(
+            {"a": unix(folder, "a", 0o600)}, undo, {UnixAddress(f"{folder}/a.sock"): Heirloom(sock)}
+        )
+        undo.pop_all()
+    sockets.replace(wanted)
+    assert not sock.getblocking()
+    [opened] = sockets.opened.values()
+    assert opened.heirloom().lock is None
+    opened.own()
+    change(sockets, a=unix(folder, "a", 0o640))
+    change(sockets)
+    assert (sock.fileno(), [path.name for path in folder.iterdir()]) == (-1, ["a.sock"])

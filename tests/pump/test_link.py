@@ -357,9 +357,21 @@ async def test_draining_lets_open_streams_finish_and_takes_no_more() -> None:
         await stream.caller.send(b"last words")
         stream.caller.finish()
         assert await stream.service.rest() == (b"last words", False)
+        assert not joined.near.ended.is_set()
         stream.service.close()
         assert await stream.caller.rest() == (b"", False)
+        for link in (joined.near, joined.far):
+            await link.ended.wait()
+            assert (link.reason, link.lost_streams) == (CloseReason.STOPPED, 0)
+
+
+async def test_a_drained_link_without_streams_ends_when_the_peer_knows() -> None:
+    async with rig() as joined:
+        joined.near.drain()
         assert not joined.near.ended.is_set()
+        for link in (joined.near, joined.far):
+            await link.ended.wait()
+            assert link.reason is CloseReason.STOPPED
 
 
 @pytest.mark.parametrize("reason", [CloseReason.STOPPED, CloseReason.PROTOCOL_ERROR, CloseReason.DUPLICATE])

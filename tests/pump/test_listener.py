@@ -170,3 +170,22 @@ async def test_a_bug_with_one_caller_does_not_stop_the_others(tmp_path: Path) ->
         door.listener.stop()
         for sock in (door.sock, *accepted, *door.clients):
             sock.close()
+
+
+async def test_held_it_leaves_connections_in_the_queue(door: Door) -> None:
+    door.listener.hold(True)
+    door.call()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert door.accepted == []
+    door.listener.hold(False)
+    await until(lambda: door.accepted, "accepted")
+
+
+async def test_finishing_takes_what_waits(door: Door) -> None:
+    door.listener.hold(True)
+    for _ in range(3 * BURST):
+        door.call()
+    door.listener.finish()
+    assert len(door.accepted) == 3 * BURST
+    door.listener.stop()
+    door.listener.finish()

@@ -1,0 +1,69 @@
+"""The systemd units are examples that somebody will copy: they parse, and their commands exist."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from control import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = sorted((ROOT / "configs" / "systemd").iterdir())
+PROGRAM = "/opt/hostlane/bin/hostlane"
+
+
+def section(path: Path, name: str) -> list[str]:
+    """The lines of a section that say something."""
+    text = path.read_text().partition(f"[{name}]\n")[2].partition("\n[")[0]
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def test_there_are_units() -> None:
+    assert [path.name for path in UNITS] == ["hostlane.service", "hostlane.socket"]
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_it_parses(path: Path) -> None:
+    # Keys may stand there more than once: a socket unit lists sockets so.
+    parser = configparser.RawConfigParser(strict=False, interpolation=None)
+    parser.read(path)
+    assert parser.sections()
+
+
+def test_commands_exist() -> None:
+    commands = [line.partition("=")[2] for line in section(UNITS[0], "Service") if line.startswith("Exec")]
+    assert len(commands) == 2
+    for command in commands:
+        program, *words = command.split()
+        assert program == PROGRAM
+        found = CliRunner().invoke(cli.hostlane, [words[0], "--help"])
+        assert found.exit_code == 0
+        assert all(word in found.output for word in words[1:] if word.startswith("--"))
+
+
+def test_it_is_told_what_the_proxy_tells() -> None:
+    """Type=notify is what READY, RELOADING, STOPPING and MAINPID are for."""
+    assert "Type=notify" in section(UNITS[0], "Service")
+
+
+def test_the_documentation_shows_it() -> None:
+    (shown,) = re.findall(r"```ini\n\[Service\]\n(.*?)```", (ROOT / "docs" / "upgrade.md").read_text(), re.DOTALL)
+    assert section(UNITS[0], "Service")[: len(shown.splitlines())] == shown.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_has_nothing_to_say_against_them(tmp_path: Path) -> None:
+    for path in UNITS:
+        # The program is not installed here; that one is.
+        (tmp_path / path.name).write_text(path.read_text().replace(PROGRAM, sys.executable))
+    argv = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / path.name) for path in UNITS)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    complaints = [line for line in done.stderr.splitlines() if "hostlane" in line]
+    assert complaints == []
