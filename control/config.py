@@ -144,6 +144,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Holds ``control.sock``; created when missing."""
     state_dir: FilePath = "/var/lib/hostlane-control"
     """Holds the CA's key and certificate, in its folder ``ca``, made by ``hostlane control init``."""
+    ca_keys: tuple[FilePath, ...] = ()
+    """Keys of CAs that are kept elsewhere (a mounted secret, say). ``hostlane control init`` takes the first one, or
+    writes it if it does not exist."""
     store: Store = Store(sqlite=SqliteStore())
     socket: Socket = Socket()
     lease: Duration = 15.0

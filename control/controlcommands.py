@@ -59,16 +59,16 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
         else:
             _write_config(file, name, listen, mesh)
         config = _loaded(file)
-        from control.keyfiles import KeyFiles
-        from control.server.serve import CA_FOLDER
+        from control.server.serve import keys_of
 
-        folder = os.path.join(config.state_dir, CA_FOLDER)
-        for directory in {folder, *_store_directory(config)}:
+        keys = keys_of(config)
+        for directory in {keys.directory, *_store_directory(config)}:
             _make_directory(directory)
-        root = KeyFiles(folder).create(config.mesh, time.time())
+        root = keys.create(config.mesh, time.time())
     except StartError as error:
         sys.exit(report([error]))
-    click.echo(f"CA {root.id} of mesh {config.mesh}: its key is in {folder}; keep a copy in a safe place")
+    place = config.ca_keys[0] if config.ca_keys else keys.directory
+    click.echo(f"CA {root.id} of mesh {config.mesh}: its key is in {place}; keep a copy in a safe place")
     click.echo(f"next: hostlane control --config {click.format_filename(file)}")
     click.echo("then, for each host: hostlane token create --host NAME")
 

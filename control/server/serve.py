@@ -38,7 +38,7 @@ from control.server.watching import Watching
 from control.store.base import Store
 from control.system.unixsock import bind_unix
 
-__all__ = ["CA_FOLDER", "STOP_TIMEOUT", "open_store", "run"]
+__all__ = ["CA_FOLDER", "STOP_TIMEOUT", "keys_of", "open_store", "run"]
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
         # First, because a signal that nobody has asked for yet would kill the process.
         signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
         async with open_store(config) as store:
-            keys = KeyFiles(os.path.join(config.state_dir, CA_FOLDER))
+            keys = keys_of(config)
             issuer = Issuer(store, keys, mesh=config.mesh, lifetime=config.certificate_lifetime)
             await issuer.open()
             book = AddressBook(store, config.segments)
@@ -117,6 +117,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                     clients.stop()
                 parts.cancel_scope.cancel()
     log.info("control server stopped", name=config.name)
+
+
+def keys_of(config: Config) -> KeyFiles:
+    """The CA's files of this control server."""
+    return KeyFiles(os.path.join(config.state_dir, CA_FOLDER), config.ca_keys)
 
 
 @asynccontextmanager

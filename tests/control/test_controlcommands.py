@@ -79,6 +79,16 @@ def test_init_writes_what_is_not_there_and_overwrites_nothing(directory: Path) -
     assert run("init", "--config", str(file), "--name", "x", "--listen", "127.0.0.1:1").exit_code == 2
 
 
+def test_a_key_that_is_kept_elsewhere(directory: Path) -> None:
+    place = directory / "secret.key"
+    file = write(directory, f"ca_keys: [{place}]\n")
+    result = run("init", "--config", str(file))
+    assert result.exit_code == 0, result.output
+    assert f"its key is in {place};" in result.output
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert [path.suffix for path in (directory / "state" / "ca").iterdir()] == [".pem"]
+
+
 def test_a_control_server_runs_until_it_is_told_to_stop(directory: Path) -> None:
     file = write(directory)
     assert run("init", "--config", str(file)).exit_code == 0
