@@ -238,6 +238,9 @@ class ControlStatus(Struct, frozen=True, kw_only=True):
     requests: int
     refused: int
     segments: tuple[SegmentUse, ...] = ()
+    joining: dict[str, int] = {}
+    """How often since the start: ``joined``, ``renewed``, ``revoked``, and refusals by their cause, such as
+    ``token_used`` or ``too_many`` (`control.joining.Joining`)."""
 
 
 class Health(Struct, frozen=True, kw_only=True):

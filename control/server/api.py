@@ -105,6 +105,7 @@ class Api:
             requests=self.requests,
             refused=self.refused + self._admission.turned_away,
             segments=await self._book.use(),
+            joining=dict(self._joining.counts),
         )
 
     async def health(self, call: Call) -> mesh.Health:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from control import mesh
+from control import ca, mesh
 from control.client import Denied
 from control.server.api import ROUTES, Api
 from tests.control.server.conftest import PATIENCE, World, record
@@ -25,6 +25,17 @@ async def test_status_counts(world: World) -> None:
         assert (found.name, found.mesh, found.services, found.watching) == ("control-1", "hostlane", 2, True)
         assert found.refused == 1
         assert found.requests >= 3
+
+
+async def test_refused_joins_are_counted_by_their_cause(world: World) -> None:
+    async with world.serving(), world.client() as stranger, world.admin() as admin:
+        made = await admin.create_token(mesh.TokenRequest(host="host-a", ttl=60))
+        request = mesh.JoinRequest(host="host-a", token=made.token, csr=ca.request(ca.new_key()))
+        await stranger.join(request)
+        for wrong in (request, mesh.JoinRequest(host="host-a", token="junk", csr="")):
+            with pytest.raises(Denied, match="the token is not accepted"):
+                await stranger.join(wrong)
+        assert (await admin.status()).joining == {"joined": 1, "token_used": 1, "token_malformed": 1}
 
 
 async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
