@@ -71,6 +71,9 @@ class ControlClient:
         tls: the context for the next connection. Asked for each request, so that a renewed certificate is shown from
             then on; it must return the same object as long as nothing has changed. None: only for the local socket.
         name: of the mesh. The servers' certificates must bear its `mesh.control_name`.
+
+    Attributes:
+        on_denied: told of each refusal before it is raised.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class ControlClient:
         self._best: str | None = None
         self._http: httpx.AsyncClient | None = None
         self._context: ssl.SSLContext | None = None
+        self.on_denied: Callable[[Denied], None] = _ignore
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,7 +197,7 @@ class ControlClient:
             server, response = await self._anybody(lambda server: self._send(http, server, "GET", f"/v1/watch{query}"))
             try:
                 if response.status_code != 200:
-                    raise _denied(response.status_code, await _body(response, MAX_BODY))
+                    raise self._told(_denied(response.status_code, await _body(response, MAX_BODY)))
                 watch = Watch(server, response)
                 try:
                     yield watch
@@ -231,9 +235,13 @@ class ControlClient:
 
         server, (status, raw) = await self._anybody(attempt, once=once)
         if not 200 <= status < 300:
-            raise _denied(status, raw)
+            raise self._told(_denied(status, raw))
         self._best = server
         return server, raw
+
+    def _told(self, denied: Denied) -> Denied:
+        self.on_denied(denied)
+        return denied
 
     async def _anybody(self, attempt: Callable[[str], Awaitable[T]], *, once: bool = False) -> tuple[str, T]:
         """The server that answered, and its answer. Raises Unreachable."""
@@ -367,6 +375,10 @@ async def _finish(chunks: AsyncIterator[bytes]) -> None:
                 await anext(chunks)
         except (StopAsyncIteration, httpx.TransportError, httpx.StreamError):
             pass
+
+
+def _ignore(denied: Denied) -> None:
+    pass
 
 
 def _denied(status: int, raw: bytes) -> Denied:

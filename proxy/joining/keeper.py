@@ -38,6 +38,8 @@ PAUSE, LONGEST_PAUSE = 2.0, 300.0
 class ControlPlane(Protocol):
     """What is needed of the control plane (`control.client.ControlClient`)."""
 
+    on_denied: Callable[[Denied], None]
+
     async def renew(self, request: RenewRequest) -> Issued: ...
 
 
@@ -45,7 +47,8 @@ class Keeper:
     """See the module's text. For a host with `control` and without ``links.tls``.
 
     Args:
-        client: shows the keyring's current certificate.
+        client: shows the keyring's current certificate. Its `on_denied` is the keeper's from now on: a host that was
+            revoked learns it from the first thing that it is refused.
         cut: ends the links that were made with a certificate of these (`Pools.cut`).
         random: returns numbers evenly spread over [0, 1).
         now: seconds since 1970.
@@ -79,6 +82,18 @@ class Keeper:
         self._needs_token = False
         self._tried = self._complained = ""
         self._news = trio.Event()
+        client.on_denied = self._denied
+
+    def _denied(self, denied: Denied) -> None:
+        if denied.code == "revoked":
+            self._counts_no_longer()
+
+    def _counts_no_longer(self) -> None:
+        if not self._needs_token:
+            self._needs_token = True
+            # Renewing is tried now and then all the same: a refusal may have been about the certificate before.
+            self._retry_at = trio.current_time() + LONGEST_PAUSE
+            self._news.set()
 
     def trust(self, trust: Trust) -> None:
         """What the control plane says now. Revoked certificates count no longer, and links made with them end, within
@@ -96,7 +111,7 @@ class Keeper:
         if trust.renew_before > self._trust.renew_before:
             self._asked_at = self._now()
         if self._keyring.current.serial in trust.revoked:
-            self._needs_token = True
+            self._counts_no_longer()
         self._trust = trust
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -108,9 +123,11 @@ class Keeper:
             self._news = trio.Event()
             if self._unsaved:
                 await self._save_trust()
-            if self._needs_token or self._now() >= self._keyring.current.not_after:
+            expired = self._now() >= self._keyring.current.not_after
+            if expired or self._needs_token:
                 await self._join_again()
-            elif self._due <= self._now() and self._retry_at <= trio.current_time():
+            due = self._needs_token or self._due <= self._now()
+            if due and not expired and self._retry_at <= trio.current_time():
                 await self._renew()
             with trio.move_on_after(LOOK):
                 await self._news.wait()
@@ -132,8 +149,9 @@ class Keeper:
             check_issued(issued, key)
             await self._take(ca.key_pem(key), issued.certificate, issued.bundle)
         except Denied as error:
-            self._needs_token = error.status == 403
             self._failed(error.text)
+            if error.status == 403:
+                self._counts_no_longer()
         except (Unreachable, ConfigError, OSError) as error:
             self._failed(str(error))
         else:

@@ -246,6 +246,26 @@ async def test_a_stolen_certificate_after_revocation(mesh: Mesh, logs: Logs) -> 
             await host.client.status()
 
 
+async def test_who_was_revoked_learns_it_from_any_refusal(mesh: Mesh, logs: Logs) -> None:
+    """Its watch ends before it could be told."""
+    async with mesh.serving(listen=listen(mesh)):
+        host = await joined(mesh)
+        before = host.serial
+        async with mesh.admin() as admin:
+            await admin.revoke(RevokeRequest(host="host-a"))
+        async with kept(host):
+            with trio.fail_after(30):
+                while True:
+                    try:
+                        await host.client.status()
+                    except Denied:
+                        break
+            await until_said(logs, "was revoked; only a new token helps")
+            await mesh.give_token(host.config)
+            await host.until_renewed(before)
+            await host.client.status()
+
+
 async def test_who_was_revoked_and_not_told_learns_it_when_it_renews(mesh: Mesh, logs: Logs) -> None:
     async with mesh.serving(listen=listen(mesh)):
         host = await joined(mesh)
