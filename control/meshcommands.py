@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,11 +15,11 @@ import click
 import msgspec
 from rich.table import Table
 
-from control import admin, live, mesh, meshtables
+from control import admin, live, mesh, meshtables, tables
 from control.commands import fail
 from control.errors import HostlaneError
 from control.feed import followed
-from control.messages import Status
+from control.messages import ServiceRoute, Status
 
 if TYPE_CHECKING:
     from control.client import ControlClient
@@ -62,14 +64,19 @@ def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
 
 
 @click.command()
+@click.option("--explain", metavar="NAME", help="Which host a new stream for this service would take, and why.")
 @asks("control server or proxy")
 @as_json
 @watching
-def services(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
+def services(explain: str | None, config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show services and the hosts that offer them.
 
-    Exit 1 if nobody answers.
+    --explain asks this machine's proxy, which is who chooses. Exit 1 if nobody answers, or if nobody offers NAME.
     """
+    if explain is not None:
+        if watch:
+            raise click.UsageError("--explain and --watch do not go together")
+        return _explain(explain, _place(config, socket, only_proxy=True), as_json)
     _show(config, socket, as_json, watch, meshtables.services_table, meshtables.known_services_table)
 
 
@@ -249,6 +256,21 @@ def _show_proxy(place: str, as_json: bool, watch: bool, of_proxy: Callable[[Stat
         live.show([of_proxy(found)])
 
 
+def _explain(service: str, place: str, as_json: bool) -> None:
+    try:
+        routes, _ = admin.ask(place, "/services", list[ServiceRoute])
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    route = next((each for each in routes if each.service == service), None)
+    if route is None:
+        near = difflib.get_close_matches(service, [each.service for each in routes], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        fail(HostlaneError(f"service {service}: nobody offers it, and this host does not call it{hint}"), 1)
+    _print(route, as_json, lambda: tables.route_tables(route))
+    if not route.candidates:
+        sys.exit(1)
+
+
 def _ask(config: str | None, socket: str | None, question: Callable[[ControlClient], Awaitable[T]]) -> T:
     """The answer of the control server; exit 1 with one line when it refuses, or does not answer."""
     import trio
@@ -267,7 +289,9 @@ def _ask(config: str | None, socket: str | None, question: Callable[[ControlClie
         fail(error, 1)
 
 
-def _place(config: str | None, socket: str | None, *, only_control: bool = False) -> str:
+def _place(
+    config: str | None, socket: str | None, *, only_control: bool = False, only_proxy: bool = False
+) -> str:
     """The socket to ask: the control server's, or the proxy's where there is no control server."""
     if config is not None and socket is not None:
         raise click.UsageError("--config and --socket both say whom to ask; use one of them")
@@ -278,6 +302,8 @@ def _place(config: str | None, socket: str | None, *, only_control: bool = False
     except admin.BadConfig as error:
         fail(error, 2)
     control = os.path.join(run_dir, mesh.CONTROL_SOCKET)
+    if only_proxy:
+        return os.path.join(run_dir, admin.SOCKET_NAME)
     if only_control or os.path.lexists(control):
         return control
     return os.path.join(run_dir, admin.SOCKET_NAME)

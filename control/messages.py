@@ -36,7 +36,7 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     resumed: int = 0
     """How often one has gone on over another link, since the start."""
     idle: bool = False
-    """Down, because nothing used its last link; the next stream makes a new one."""
+    """Down, because nothing used its last link, or nothing has called it yet; the next stream makes a new one."""
     warm: int = 0
     """Streams of this host that found a link, ``ahead`` of them one that had been opened for them."""
     ahead: int = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import signal
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from functools import partial
@@ -34,6 +33,8 @@ from proxy.handover.estate import Estate
 from proxy.handover.inheritance import ADMIN, HANDOVER, Inheritance
 from proxy.handover.take import Predecessor
 from proxy.inbound.delivery import Inbound
+from proxy.joining.join import ensure
+from proxy.joining.keeper import Keeper
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
 from proxy.links.credentials import Credentials
@@ -106,16 +107,17 @@ class Agent:
         self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
         self.view.drain_left = self.draining.left
         self._instance, self._left = new_id(), trio.Event()
-        self.follower = self._follower(static, control)
+        self.client = self._client(config)
+        self.keeper = self._keeper(config, self.client)
+        self.follower = self._follower(static, control or self.client)
         self.view.follower = self.follower
 
-    def _follower(self, static: Config, control: ControlPlane | None) -> Follower | None:
-        if static.control is None:
+    def _follower(self, static: Config, client: ControlPlane | None) -> Follower | None:
+        if static.control is None or client is None:
             return None
-        servers = [server.hostport for server in static.control.servers]
         return Follower(
             static,
-            control or ControlClient(servers, self._controlling, name=static.mesh),
+            client,
             instance=self._instance,
             version=version("hostlane"),
             apply=self.apply,
@@ -124,12 +126,24 @@ class Agent:
             random=random.random,
         )
 
-    def _controlling(self) -> ssl.SSLContext:
-        assert self.keyring is not None
-        return self.keyring.current.control
+    def _client(self, config: Config) -> ControlClient | None:
+        if config.control is None or self.keyring is None:
+            return None
+        keyring, servers = self.keyring, [server.hostport for server in config.control.servers]
+        return ControlClient(servers, lambda: keyring.current.control, name=config.mesh)
+
+    def _keeper(self, config: Config, client: ControlClient | None) -> Keeper | None:
+        """Of a certificate that the control plane has issued; the user's own files are the user's."""
+        if client is None or self.keyring is None or config.links.tls is not None:
+            return None
+        return Keeper(config, self.keyring, client, cut=self.pools.cut, random=random.random)
 
     def _trusted(self, trust: Trust) -> None:
         """The control plane says whom to believe."""
+        if self.keeper is not None:
+            self.keeper.trust(trust)
+        elif self.keyring is not None and (revoked := self.keyring.revoked.adopt(trust.revoked)):
+            self.pools.cut(revoked)
 
     def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
         return Pool(
@@ -281,6 +295,8 @@ class Agent:
                 if self.keyring is not None:
                     nursery.start_soon(self.keyring.watch)
                 async with trio.open_nursery() as links:
+                    if self.keeper is not None:
+                        await links.start(self.keeper.run)
                     await links.start(self.pools.run)
                     await links.start(
                         partial(
@@ -315,6 +331,8 @@ class Agent:
                 await self.draining.heard()
                 if self.follower is not None:
                     await self._left.wait()
+                if self.client is not None:
+                    await self.client.aclose()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
@@ -412,4 +430,5 @@ async def run(
     Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
     ends all streams at once; nothing stays behind but directories.
     """
+    await ensure(config, random.random)
     await Agent(config, file, takeover=takeover).run(task_status=task_status)

@@ -39,6 +39,7 @@ async def test_an_idle_proxy() -> None:
             waiting=0,
             last_error=None,
             retry_in_s=None,
+            idle=True,
             ttl_s=peer.ttl_s,
             ttl_reason="no gap between uses seen yet",
         )

@@ -165,7 +165,12 @@ class Pool:
 
     @property
     def idle(self) -> bool:
-        """Whether there is no link because nothing used the last one, which has ended or is about to."""
+        """Whether there is no link because nothing used the last one, which has ended or is about to, or nothing has
+        called the peer yet.
+        """
+        waits = self._needed or self.dialling or self.last_error is not None or self.sessions.suspended
+        if not self.links and not waits:
+            return True
         return self._unused or (self._taking == 0 and any(link.session.retiring for link in self.links))
 
     @property
