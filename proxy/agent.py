@@ -364,6 +364,8 @@ class Agent:
         return self.draining.follow()
 
     def _stop(self, seconds: float) -> None:
+        if self.follower is not None:
+            self.follower.stop()  # a proxy that ends takes no configuration any more
         self.draining.begin(seconds)
         notify(stopping(seconds))
 

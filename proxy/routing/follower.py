@@ -32,6 +32,9 @@ log = structlog.get_logger()
 APPLY_EVERY = 0.1
 """Seconds between two times that the proxy is made equal to the map, while changes keep coming: a mesh that starts, or
 moves, is a burst of them. The first change after a quiet moment waits for nothing."""
+SHARE = 0.1
+"""Part of this thread's time that following may take: it is the data's. (A change costs 2 ms with 1,000 hosts, and
+about 30 ms if there are 5,000 services and an upstream for each.)"""
 SAVE_EVERY = 1.0
 REFRESH = 60.0
 """Seconds between writings of the map when it changes, and when it does not (the time in the file is its age)."""
@@ -142,9 +145,13 @@ class Follower:
         self.registration.renew()
         return found
 
+    def stop(self) -> None:
+        """Follow no longer."""
+        self._following.cancel()
+
     async def leave(self) -> None:
         """Follow no longer, and say that this host goes. Takes at most `registration.LEAVE_TIMEOUT`; raises nothing."""
-        self._following.cancel()
+        self.stop()
         await self.registration.leave()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -215,8 +222,9 @@ class Follower:
             with trio.move_on_after(HELD_BACK if self._held_back else float("inf")):
                 await self._dirty.wait()
             self._dirty = trio.Event()
+            began = time.perf_counter()
             self._follow()
-            await trio.sleep(APPLY_EVERY)
+            await trio.sleep(max(APPLY_EVERY, (time.perf_counter() - began) / SHARE))
 
     def _follow(self) -> None:
         """Make the proxy equal to the map, as far as this machine can."""

@@ -19,7 +19,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from control import meshcommands
-from control.messages import PeerStatus, ServiceStatus, Status, UpstreamStatus
+from control.messages import Candidate, PeerStatus, ServiceRoute, ServiceStatus, Status, UpstreamStatus
 from tests.control.server.conftest import PATIENCE, World, record
 from tests.control.server.conftest import world as world
 
@@ -169,3 +169,34 @@ def test_completion(shell: str) -> None:
     result = run(meshcommands.completion, shell)
     assert result.exit_code == 0
     assert "_HOSTLANE_COMPLETE" in result.stdout
+
+
+def test_where_a_stream_would_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    candidate = Candidate(host="host-b", address="10.0.0.2:7600", state="up", streams=1)
+    routes = [
+        ServiceRoute(service="redis", listen="unix:/r", takes=["host-b"], why="why not", candidates=[candidate]),
+        ServiceRoute(service="web", listen="unix:/w", takes=[], why="nobody offers it", candidates=[]),
+    ]
+    asked = []
+
+    def ask(place: str, path: str, kind: Any) -> tuple[Any, bytes]:
+        asked.append((place, path))
+        return routes, b""
+
+    monkeypatch.setattr(meshcommands.admin, "ask", ask)
+    file = tmp_path / "host.yaml"
+    file.write_text("run_dir: /run/x")
+    at = ("--config", str(file))
+    result = run(meshcommands.services, "--explain", "redis", *at)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert asked == [("/run/x/admin.sock", "/services")], "the proxy's, also where a control server runs"
+    assert "host-b" in result.stdout
+    assert "why not" in result.stdout
+    result = run(meshcommands.services, "--explain", "redis", "--json", *at)
+    assert json.loads(result.stdout)["takes"] == ["host-b"]
+    assert run(meshcommands.services, "--explain", "web", *at).exit_code == 1
+    result = run(meshcommands.services, "--explain", "reddis", *at)
+    assert result.exit_code == 1
+    why = "nobody offers it, and this host does not call it (did you mean redis?)"
+    assert result.stderr == f"hostlane: service reddis: {why}\n"
+    assert run(meshcommands.services, "--explain", "redis", "--watch", *at).exit_code == 2
