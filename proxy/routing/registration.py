@@ -110,7 +110,7 @@ class Registration:
     async def _register(self) -> None:
         record = self._record()
         # Before the answer: whether a request that was cut off has arrived is not known, and leaving must take it back.
-        self._told = record
+        self._told, self.registered = record, None
         self.registered = await self._registry.register(record)
         self._backoff.reset()
         self.last_error = None

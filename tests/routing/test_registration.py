@@ -66,6 +66,20 @@ async def test_another_offer_is_told_at_once(autojump_clock: MockClock) -> None:
         assert plane.count("register") == 2, "nothing had changed"
 
 
+async def test_another_offer_that_nobody_hears_is_told_later(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await eventually(lambda: host.registration.registered, "registered")
+        plane.down = True
+        host.record = HostRecord(name="host-a", address="10.0.0.1:7600", instance="i1")
+        host.registration.renew()
+        await plane.asked("register", 3)
+        plane.down = False
+        count = plane.count("register")
+        assert (await plane.asked("register", count + 1))[1] == host.record
+        await eventually(lambda: host.registration.registered, "registered")
+
+
 @pytest.mark.failure(11)
 async def test_when_nobody_knows_it_any_more(autojump_clock: MockClock) -> None:
     plane = Plane()
