@@ -140,9 +140,7 @@ def test_watch_shows_each_change(server: World) -> None:
         process.stdout.close()
 
 
-def test_a_proxy_is_asked_where_there_is_no_control_server(
-    answering: Callable[..., str], tmp_path: Path
-) -> None:
+def test_a_proxy_is_asked_where_there_is_no_control_server(answering: Callable[..., str], tmp_path: Path) -> None:
     os.rename(answering(msgspec.json.encode(STATUS)), tmp_path / "admin.sock")
     file = tmp_path / "host.yaml"
     file.write_text(f"run_dir: {tmp_path}\n")

@@ -31,8 +31,8 @@ def test_the_map() -> None:
 
 
 def test_what_a_terminal_could_act_on_is_escaped() -> None:
-    host = HostRecord(name="a", address="a:1", instance="1", version="\x1b[2J")
-    found = Snapshot(epoch="e", revision=1, hosts=(host,))
+    record = HostRecord(name="a", address="a:1", instance="1", version="\x1b[2J")
+    found = Snapshot(epoch="e", revision=1, hosts=(record,))
     assert "\x1b" not in "".join(shown(meshtables.hosts_table(found)))
 
 

@@ -193,4 +193,3 @@ def test_schemas_are_those_of_the_messages() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     assert {"HostRecord", "Refused", "Snapshot", "Changes", "Heartbeat"} <= schemas.keys()
     assert set(schemas["HostRecord"]["properties"]) == {field.name for field in msgspec.structs.fields(mesh.HostRecord)}
-

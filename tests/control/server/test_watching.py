@@ -99,9 +99,7 @@ async def test_watches_end_when_the_store_is_lost_and_when_the_server_stops(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_watch_ends_with_its_certificate(
-    autojump_clock: trio.testing.MockClock, watching: Watching
-) -> None:
+async def test_a_watch_ends_with_its_certificate(autojump_clock: trio.testing.MockClock, watching: Watching) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(watching.run)
         async with trio.open_nursery() as watchers:

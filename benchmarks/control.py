@@ -1,0 +1,363 @@
+"""How far one control server goes: ``python -m benchmarks.control``. A thousand hosts (``--hosts``), each with a
+certificate of its own and two TLS connections as a real one has (its watch, its requests), offer five services each
+(``--services``).
+
+joining storm     all of them register and begin to watch at once, as after a power cut
+propagation       one host changes its services; until each watcher has the change
+steady            nothing changes: every host says every five seconds that it is alive
+
+The hosts live in two load processes and speak HTTP/1.1 over TLS 1.3 themselves, with as little work per message as
+Python allows; the control server is the product, started as its users start it. Needs no root and no network namespace,
+but descriptors (``ulimit -n``): two for each host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import signal
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from benchmarks import facts
+from control import ca, mesh
+from control.controlcommands import control as control_command
+
+PORT = 7619
+PROCESSES = 2
+WARM = 3
+APART = 0.3
+"""Seconds between two changes."""
+PATIENCE = 300.0
+STEADY = 20.0
+MIB = 1 << 20
+MESH = "hostlane"
+
+
+def main() -> None:
+    options = _options()
+    if options.load is not None:
+        trio.run(_load, options)
+        return
+    results = run(options)
+    print(table(results))
+    if options.out:
+        Path(options.out).write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.control", description="How far one control server goes."
+    )
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--services", type=int, default=5, help="of each host")
+    parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--out", help="write the results there, as JSON")
+    parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--directory", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole measurement. Everything that it makes is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="hl-") as name:
+        directory = Path(name)
+        with _server(directory, options) as server:
+            _certificates(directory, options.hosts)
+            idle_memory = _memory(server.pid)
+            results: dict[str, Any] = {
+                "hosts": options.hosts, "services": options.hosts * options.services,
+                "memory_empty_mib": idle_memory,
+            }  # fmt: skip
+            loads = [
+                subprocess.Popen(
+                    [sys.executable, "-m", "benchmarks.control", "--load", str(number), "--directory", name,
+                     "--hosts", str(options.hosts), "--services", str(options.services),
+                     "--changes", str(options.changes)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                )
+                for number in range(PROCESSES)
+            ]  # fmt: skip
+            try:
+                results.update(_measure(loads, server.pid, options))
+            finally:
+                for load in loads:
+                    load.kill()
+                    load.wait()
+                    for pipe in (load.stdin, load.stdout):
+                        if pipe is not None:
+                            pipe.close()
+    return {
+        **results,
+        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "busy_before": facts.machine_busy(0.5)},
+    }
+
+
+def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Namespace) -> dict[str, Any]:
+    _ask(loads, "ready")
+    before = _cpu(pid)
+    began = time.perf_counter()
+    storms = _ask(loads, "storm")
+    storm = time.perf_counter() - began
+    after = _cpu(pid)
+    found: dict[str, Any] = {
+        "storm_s": round(storm, 2),
+        "storm_registered_p99_s": round(max(each["registered_p99"] for each in storms), 2),
+        "storm_server_cpu_s": round(after - before, 2),
+        "memory_full_mib": _memory(pid),
+    }
+    latencies: list[float] = []
+    slowest: list[float] = []
+    cpu = _cpu(pid)
+    for number in range(options.changes + WARM):
+        # Apart from each other, or the second is held back until the pace allows it.
+        time.sleep(APART)
+        sent = time.monotonic()
+        revision = _ask(loads[:1], f"change {number}")[0]["revision"]
+        heard = [moment - sent for each in _ask(loads, f"heard {revision}") for moment in each["times"]]
+        if number >= WARM:
+            latencies += heard
+            slowest.append(max(heard))
+        else:
+            cpu = _cpu(pid)
+    found["change_server_cpu_s"] = round((_cpu(pid) - cpu) / options.changes, 4)
+    ordered = sorted(latencies)
+    found["propagation_p50_s"] = round(statistics.median(ordered), 4)
+    found["propagation_p99_s"] = round(ordered[int(len(ordered) * 0.99)], 4)
+    found["propagation_max_s"] = round(ordered[-1], 4)
+    found["last_watcher_p50_s"] = round(statistics.median(slowest), 4)
+    cpu, began = _cpu(pid), time.perf_counter()
+    time.sleep(STEADY)
+    found["steady_cpu_percent"] = round(100 * (_cpu(pid) - cpu) / (time.perf_counter() - began), 1)
+    found["memory_after_mib"] = _memory(pid)
+    return found
+
+
+def _ask(loads: list[subprocess.Popen[str]], order: str) -> list[dict[str, Any]]:
+    """Give all load processes an order, and wait until each has carried it out."""
+    for load in loads:
+        assert load.stdin is not None
+        load.stdin.write(order + "\n")
+        load.stdin.flush()
+    answers = []
+    for load in loads:
+        assert load.stdout is not None
+        line = load.stdout.readline()
+        if not line:
+            raise SystemExit("benchmarks.control: a load process ended before its time")
+        answers.append(json.loads(line))
+    return answers
+
+
+@contextmanager
+def _server(directory: Path, options: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
+    """The control server, as a process of its own."""
+    file = directory / "control.yaml"
+    file.write_text(
+        f"name: control-1\nlisten: 127.0.0.1:{PORT}\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
+        f"store: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
+        # All hosts have one address here, and none of their own.
+        f"limits: {{connections_per_client: {4 * options.hosts + 100}, requests_per_second: 1000000}}\n"
+        "log: {level: warning, format: json}\n"
+    )
+    with redirect_stdout(io.StringIO()):
+        control_command(["init", "--config", str(file)], standalone_mode=False)
+    hostlane = [sys.executable, "-c", "from control.cli import main; main()"]
+    server = subprocess.Popen([*hostlane, "control", "--config", str(file)])
+    try:
+        deadline = time.monotonic() + 30
+        while not (directory / "run" / mesh.CONTROL_SOCKET).exists():
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("benchmarks.control: the control server did not start")
+            time.sleep(0.05)
+        yield server
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _certificates(directory: Path, hosts: int) -> None:
+    """A certificate for each host, by the server's own CA; one key for all, which costs nothing that is measured."""
+    folder = directory / "state" / "ca"
+    (key_file,) = folder.glob("*.key")
+    (root_file,) = folder.glob("*.pem")
+    root = ca.Root(ca.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
+    (directory / "bundle.pem").write_text(ca.pem(root.certificate))
+    key, now = ca.new_key(), time.time()
+    for number in range(hosts):
+        leaf = ca.issue(root, key.public_key(), ca.Names.host(MESH, f"host-{number}"), now, 86400.0)
+        (directory / f"host-{number}.pem").write_text(leaf.certificate + ca.key_pem(key))
+
+
+class Host:
+    """One host: its watch, and its requests."""
+
+    def __init__(self, directory: Path, number: int, services: int) -> None:
+        self.name = f"host-{number}"
+        self._number, self._services = number, services
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._context.load_verify_locations(directory / "bundle.pem")
+        self._context.load_cert_chain(directory / f"host-{number}.pem")
+        self._requests: trio.SSLStream[trio.SocketStream] | None = None
+        self.revision = 0
+        self.moment = 0.0
+
+    async def _connect(self) -> trio.SSLStream[trio.SocketStream]:
+        tcp = await trio.open_tcp_stream("127.0.0.1", PORT)
+        return trio.SSLStream(tcp, self._context, server_hostname=mesh.control_name(MESH), https_compatible=True)
+
+    async def _ask(self, method: str, path: str, body: bytes) -> bytes:
+        if self._requests is None:
+            self._requests = await self._connect()
+        head = f"{method} {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        await self._requests.send_all(head + body)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await self._receive(self._requests)
+        head, _, found = answer.partition(b"\r\n\r\n")
+        if head.split()[1] not in (b"200", b"204"):
+            raise SystemExit(f"benchmarks.control: {answer!r}")
+        length = re.search(rb"content-length: (\d+)", head)
+        while length is not None and len(found) < int(length[1]):
+            found += await self._receive(self._requests)
+        return found
+
+    async def register(self, change: int = 0) -> int:
+        """Register; returns the revision."""
+        names = [{"name": f"service-{self._number * self._services + each}"} for each in range(self._services)]
+        if change:
+            names.append({"name": f"change-{change}"})
+        place = f"10.{64 + (self._number >> 16)}.{self._number >> 8 & 255}.{self._number & 255}:7600"
+        record = {"name": self.name, "address": place, "instance": "1", "version": "0.1.0", "services": names}
+        answer = await self._ask("PUT", f"/v1/hosts/{self.name}", json.dumps({"record": record}).encode())
+        return int(json.loads(answer)["revision"])
+
+    async def stay(self) -> None:
+        """Say every five seconds that it is there."""
+        await trio.sleep(5.0 * (self._number % 97) / 97)
+        while True:
+            await self._ask("POST", f"/v1/hosts/{self.name}/alive", b'{"instance":"1"}')
+            await trio.sleep(5.0)
+
+    async def watch(self, heard: trio.Condition) -> None:
+        """Follow the map; only the revision of each message is looked at."""
+        stream = await self._connect()
+        await stream.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: c\r\n\r\n")
+        pending = b""
+        while True:
+            pending = pending[-64:] + await self._receive(stream)
+            found = re.findall(rb'"revision":(\d+)', pending)
+            if found and int(found[-1]) > self.revision:
+                self.revision, self.moment = int(found[-1]), time.monotonic()
+                async with heard:
+                    heard.notify_all()
+
+    @staticmethod
+    async def _receive(stream: trio.SSLStream[trio.SocketStream]) -> bytes:
+        data = await stream.receive_some(65536)
+        if not data:
+            raise SystemExit("benchmarks.control: the control server has closed a connection")
+        return bytes(data)
+
+
+async def _load(options: argparse.Namespace) -> None:
+    """A load process: orders on stdin, an answer each on stdout."""
+    directory = Path(options.directory)
+    hosts = [Host(directory, number, options.services) for number in range(options.load, options.hosts, PROCESSES)]
+    heard = trio.Condition()
+    async with trio.open_nursery() as nursery:
+        while order := (await trio.to_thread.run_sync(sys.stdin.readline)).split():
+            with trio.fail_after(PATIENCE):
+                if order[0] == "ready":
+                    answer: dict[str, Any] = {}
+                elif order[0] == "storm":
+                    answer = await _storm(hosts, heard, nursery)
+                elif order[0] == "change":
+                    answer = {"revision": await hosts[0].register(int(order[1]) + 1)}
+                else:
+                    wanted = int(order[1])
+                    async with heard:
+                        while any(host.revision < wanted for host in hosts):
+                            await heard.wait()
+                    answer = {"times": [host.moment for host in hosts]}
+            print(json.dumps(answer), flush=True)
+        nursery.cancel_scope.cancel()
+
+
+async def _storm(hosts: list[Host], heard: trio.Condition, nursery: trio.Nursery) -> dict[str, Any]:
+    """All hosts begin to watch and register at once; done when each is registered and has a first map."""
+    times: list[float] = []
+    began = time.perf_counter()
+
+    async def arrive(host: Host) -> None:
+        nursery.start_soon(host.watch, heard)
+        await host.register()
+        times.append(time.perf_counter() - began)
+
+    async with trio.open_nursery() as arriving:
+        for host in hosts:
+            arriving.start_soon(arrive, host)
+    async with heard:
+        while any(host.revision == 0 for host in hosts):
+            await heard.wait()
+    for host in hosts:
+        nursery.start_soon(host.stay)
+    times.sort()
+    return {"registered_p99": times[int(len(times) * 0.99)]}
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _memory(pid: int) -> float:
+    """Its resident memory, in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / MIB, 1)
+
+
+def _cpu_model() -> str:
+    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return found[1] if found else "unknown"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results for people."""
+    rows = [
+        ("hosts, services", f"{results['hosts']}, {results['services']}"),
+        ("all register and watch at once", f"{results['storm_s']} s (p99 of registering "
+         f"{results['storm_registered_p99_s']} s)"),
+        ("a change, until a watcher has it", f"p50 {results['propagation_p50_s'] * 1000:.0f} ms, "
+         f"p99 {results['propagation_p99_s'] * 1000:.0f} ms, max {results['propagation_max_s'] * 1000:.0f} ms"),
+        ("  until the last watcher has it", f"p50 {results['last_watcher_p50_s'] * 1000:.0f} ms"),
+        ("server: CPU of the storm", f"{results['storm_server_cpu_s']} s"),
+        ("server: CPU of one change", f"{results['change_server_cpu_s'] * 1000:.0f} ms"),
+        ("server: CPU with nothing to tell", f"{results['steady_cpu_percent']} % of a core"),
+        ("server: memory empty, full, in the end", f"{results['memory_empty_mib']}, {results['memory_full_mib']}, "
+         f"{results['memory_after_mib']} MiB"),
+    ]  # fmt: skip
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+if __name__ == "__main__":
+    main()
