@@ -9,6 +9,7 @@ may not have been carried out; all but `ControlClient.join` may simply be repeat
 
 from __future__ import annotations
 
+import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -397,8 +398,11 @@ def _reason(error: BaseException) -> str:
         return _reason(error.exceptions[0])
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with it: {error.reason or error}"
+    # The number's own text: trio's has the address, which stands there already.
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno).lower()
     if isinstance(error, (trio.TooSlowError, trio.Cancelled, httpx.TimeoutException)):
         return f"no answer for {ATTEMPT:.0f} s"
     return " ".join(str(error).split()) or "the connection broke"

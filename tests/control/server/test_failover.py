@@ -1,0 +1,197 @@
+"""Several control servers: clients that find another one, and a cluster of which parts die."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+import trio
+
+from control import mesh
+from control.client import ControlClient, Denied, Unreachable, Watch
+from control.config import EtcdStore, Store
+from control.reading.addresses import TcpAddress
+from control.server import serve
+from tests.control.server.conftest import MESH, PATIENCE, World, record
+from tests.control.store.etcds import Etcd, free_ports
+
+WAIT = 4 * PATIENCE
+
+
+async def test_a_dead_server_is_passed_over(world: World) -> None:
+    context = world.context("host-a")
+    async with world.serving():
+        (dead,) = free_ports(1)
+        client = ControlClient([f"127.0.0.1:{dead}", f"127.0.0.1:{world.port}"], lambda: context, name=MESH)
+        async with client:
+            for _ in range(4):
+                assert (await client.status()).name == "control-1"
+            with trio.fail_after(PATIENCE):
+                async with client.watch() as messages:
+                    assert isinstance(await anext(messages), mesh.Snapshot)
+
+
+async def test_nobody_answers_within_the_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.client.DEADLINE", 0.3)
+    ports = free_ports(2)
+    context = world.context("host-a")
+    async with ControlClient([f"127.0.0.1:{port}" for port in ports], lambda: context, name=MESH) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.status()
+    for port in ports:
+        assert f"127.0.0.1:{port}: connection refused" in str(caught.value)
+
+
+@pytest.mark.failure(11)
+async def test_a_silent_server_is_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mesh, "SILENCE", 0.3)
+    monkeypatch.setattr(mesh, "HEARTBEAT", 60.0)
+    async with world.serving(), world.client("host-a") as client:
+        with trio.fail_after(PATIENCE):
+            async with client.watch() as messages:
+                await anext(messages)
+                with pytest.raises(Unreachable, match="nothing came for"):
+                    await anext(messages)
+
+
+@pytest.mark.failure(19)
+async def test_a_message_without_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.client.MAX_LINE", 100)
+    async with world.serving(), world.client("host-a") as client:
+        await client.register(record("host-a", *[f"service-{number}" for number in range(2000)]))
+        with trio.fail_after(PATIENCE):
+            async with client.watch() as messages:
+                with pytest.raises(Unreachable, match="a message of more than"):
+                    async for _ in messages:
+                        pass
+
+
+async def test_a_client_in_a_cancelled_scope_leaves_nothing_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A server learns that a watcher is gone when it tells it something.
+    monkeypatch.setattr(mesh, "HEARTBEAT", 0.1)
+    async with world.serving(), world.client("host-a") as client, world.admin() as admin:
+        with trio.move_on_after(0.5):
+            async with client.watch() as messages:
+                async for _ in messages:
+                    pass
+        with trio.fail_after(PATIENCE):
+            while (await admin.status()).watchers:
+                await trio.sleep(0.01)
+
+
+class Cluster:
+    """Control servers of one mesh in front of one etcd, each of which can be ended."""
+
+    def __init__(self, world: World, etcd: Etcd) -> None:
+        self.world = world
+        endpoints = tuple(TcpAddress("127.0.0.1", int(url.rpartition(":")[2])) for url in etcd.endpoints)
+        self._store = Store(etcd=EtcdStore(endpoints=endpoints))
+        self.scopes: dict[str, trio.CancelScope] = {}
+        self.ports: dict[str, int] = {}
+
+    async def start(self, name: str, nursery: trio.Nursery) -> None:
+        run_dir = str(self.world.directory / name)
+        config = msgspec.structs.replace(self.world.config, name=name, run_dir=run_dir, store=self._store)
+
+        async def run(*, task_status: trio.TaskStatus[int]) -> None:
+            with trio.CancelScope() as self.scopes[name]:
+                await serve.run(config, task_status=task_status)
+
+        self.ports[name] = await nursery.start(run)
+
+    def client(self, host: str, *names: str) -> ControlClient:
+        context = self.world.context(host)
+        ports = [self.ports[name] for name in names or self.ports]
+        return ControlClient([f"127.0.0.1:{port}" for port in ports], lambda: context, name=MESH)
+
+
+@asynccontextmanager
+async def cluster(world: World, place: Path, members: int) -> AsyncIterator[tuple[Cluster, Etcd]]:
+    with Etcd(place, members) as etcd, structlog.testing.capture_logs():
+        async with trio.open_nursery() as nursery:
+            made = Cluster(world, etcd)
+            for name in ("control-1", "control-2", "control-3"):
+                await made.start(name, nursery)
+            yield made, etcd
+            nursery.cancel_scope.cancel()
+
+
+async def until_known(messages: Watch, known: dict[str, mesh.HostRecord], host: str) -> list[mesh.WatchMessage]:
+    """Follow until that host is known; what came."""
+    came: list[mesh.WatchMessage] = []
+    with trio.fail_after(WAIT):
+        while host not in known:
+            message = await anext(messages)
+            came.append(message)
+            if isinstance(message, mesh.Snapshot):
+                known.clear()
+                known.update((each.name, each) for each in message.hosts)
+            elif isinstance(message, mesh.Changes):
+                known.update((each.name, each) for each in message.put)
+                for name in message.gone:
+                    known.pop(name, None)
+    return came
+
+
+@pytest.mark.etcd
+async def test_three_servers_are_one_and_any_may_die(world: World, tmp_path: Path) -> None:
+    async with cluster(world, tmp_path, 1) as (made, _):
+        async with made.client("host-a", "control-1") as a, made.client("host-b", "control-2") as b:
+            await a.register(record("host-a", address="10.77.0.1:7600"))
+            with pytest.raises(Denied, match="is host host-a's"):
+                await b.register(record("host-b", address="10.77.0.1:7600"))
+            await b.register(record("host-b", address="10.77.0.2:7600"))
+            await b.alive("host-b", "1")
+        known: dict[str, mesh.HostRecord] = {}
+        async with made.client("host-w") as w:
+            async with w.watch() as messages:
+                await until_known(messages, known, "host-b")
+                assert set(known) == {"host-a", "host-b"}
+                epoch, revision = "", 0
+                found = await w.hosts()
+                epoch, revision = found.epoch, found.revision
+                port = int(messages.server.rpartition(":")[2])
+                dead = next(name for name, each in made.ports.items() if each == port)
+                made.scopes[dead].cancel()
+                with pytest.raises((Unreachable, StopAsyncIteration)):
+                    with trio.fail_after(WAIT):
+                        while True:
+                            await anext(messages)
+            others = [name for name in made.ports if name != dead]
+            async with made.client("host-c", *others) as c:
+                await c.register(record("host-c", address="10.77.0.3:7600"))
+            async with w.watch(epoch, revision) as messages:
+                came = await until_known(messages, known, "host-c")
+            # Another server goes on where the dead one was.
+            assert not any(isinstance(message, mesh.Snapshot) for message in came)
+            assert set(known) == {"host-a", "host-b", "host-c"}
+
+
+@pytest.mark.etcd
+@pytest.mark.failure(11)
+async def test_the_watch_has_no_gap_when_etcds_leader_dies(world: World, tmp_path: Path) -> None:
+    async with cluster(world, tmp_path, 3) as (made, etcd):
+        known: dict[str, mesh.HostRecord] = {}
+        async with made.client("host-a") as a, made.client("host-w") as w:
+            async with w.watch() as messages:
+                first = await anext(messages)
+                assert isinstance(first, mesh.Snapshot)
+                await a.register(record("host-a", address="10.77.0.1:7600"))
+                leader = await trio.to_thread.run_sync(etcd.leader)
+                await trio.to_thread.run_sync(leader.kill)
+                with trio.fail_after(WAIT):
+                    while True:
+                        try:
+                            await a.register(record("host-a", "late", address="10.77.0.1:7600"))
+                            break
+                        except Unreachable:
+                            continue
+                    # Neither an end nor a new snapshot: the same watch brings the change.
+                    while not (record_ := known.get("host-a")) or not record_.services:
+                        known.pop("host-a", None)
+                        came = await until_known(messages, known, "host-a")
+                        assert not any(isinstance(message, mesh.Snapshot) for message in came)
