@@ -401,7 +401,7 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"no TLS with it: {error.reason or error}"
     # The number's own text: trio's has the address, which stands there already.
-    if isinstance(error, OSError) and (error.errno or 0) > 0:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
         return os.strerror(error.errno).lower()
     if isinstance(error, (trio.TooSlowError, trio.Cancelled, httpx.TimeoutException)):
         return f"no answer for {ATTEMPT:.0f} s"
