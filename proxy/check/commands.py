@@ -19,8 +19,9 @@ from proxy.errors import ConfigError, HostlaneError
     multiple=True,
     help="A PEM file to hold against the clock.",
 )
+@click.option("--only", metavar="GROUP", multiple=True, help="One group of the report; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-def check(file: str | None, certificates: tuple[str, ...], as_json: bool) -> None:
+def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
     """Find out what messages pay on this host, and what is broken.
 
     Changes nothing. As root it sees more; what it could not see, it says. Exit 1 if something is wrong.
@@ -28,12 +29,15 @@ def check(file: str | None, certificates: tuple[str, ...], as_json: bool) -> Non
     import msgspec
     from rich.console import Console
 
-    from proxy.check.diagnose import diagnose
+    from proxy.check.diagnose import SUBJECTS, diagnose
     from proxy.check.show import lines
     from proxy.config import load
 
+    known = [name for name, _ in SUBJECTS]
+    if unknown := [name for name in only if name not in known]:
+        raise click.UsageError(f"--only {unknown[0]}: found no such group; allowed: {', '.join(known)}")
     try:
-        report = diagnose(load(file) if file is not None else None, certificates)
+        report = diagnose(load(file) if file is not None else None, certificates, only)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 from proxy.check.readers import clock as clock_reader
@@ -21,14 +21,16 @@ from proxy.check.scene import Scene, look
 from proxy.config import Config
 
 F = TypeVar("F")
-Subject = Callable[[Scene], Group]
+Look = Callable[[Scene], Group]
 
 
-def _subject(name: str, about: str, read: Callable[[Scene], F], judge: Callable[[F], Iterable[Line]]) -> Subject:
-    return lambda scene: group(name, about, judge(read(scene)))
+def _subject(
+    name: str, about: str, read: Callable[[Scene], F], judge: Callable[[F], Iterable[Line]]
+) -> tuple[str, Look]:
+    return name, lambda scene: group(name, about, judge(read(scene)))
 
 
-SUBJECTS: tuple[Subject, ...] = (
+SUBJECTS: tuple[tuple[str, Look], ...] = (
     _subject("path", "the way to each peer", path_reader.read, path.judge),
     _subject("netfilter", "connection tracking, NAT and rules on the way", netfilter_reader.read, netfilter.judge),
     _subject("modules", "kernel modules without a use", modules_reader.read, modules.judge),
@@ -42,13 +44,14 @@ SUBJECTS: tuple[Subject, ...] = (
 )
 
 
-def diagnose(config: Config | None, certificates: Sequence[str] = ()) -> Report:
+def diagnose(config: Config | None, certificates: Sequence[str] = (), only: Collection[str] = ()) -> Report:
     """Look at this host and at the ways to its peers.
 
     Takes a few seconds where a peer does not answer. Raises NetError when the kernel shows no interfaces.
 
     Args:
         certificates: PEM files to hold against the clock.
+        only: names of `SUBJECTS`; none: all.
     """
     scene = look(config, tuple(certificates))
-    return report(subject(scene) for subject in SUBJECTS)
+    return report(look_into(scene) for name, look_into in SUBJECTS if not only or name in only)

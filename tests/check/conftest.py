@@ -9,9 +9,9 @@ from tests.check.ground import Ground
 
 
 @pytest.fixture
-def ground() -> Iterator[Ground]:
-    """A piece of network for one test (mark it ``netns``)."""
-    with Ground() as made:
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """A piece of network for one test (mark it ``netns``), diagnosed by the groups in ``ONLY`` of its module."""
+    with Ground(getattr(request.module, "ONLY", ())) as made:
         yield made
 
 

@@ -38,6 +38,12 @@ def test_something_wrong(ground: Ground) -> None:
     assert report["groups"][0]["findings"][0]["name"] == "no-link-address"
 
 
+def test_one_group(ground: Ground) -> None:
+    done = run(ground, "--config", ground.config(listen="10.77.0.9"), "--only", "mtu", "--only", "sockets", "--json")
+    assert [group["name"] for group in json.loads(done.stdout)["groups"]] == ["mtu", "sockets"]
+    assert done.returncode == 0, "what is wrong is in another group"
+
+
 def test_a_wrong_configuration(ground: Ground) -> None:
     bad = ground.folder / "bad.yaml"
     bad.write_text("host: A\n")
@@ -52,6 +58,9 @@ def test_a_wrong_configuration(ground: Ground) -> None:
 
 def test_wrong_usage(ground: Ground) -> None:
     assert run(ground, "--jsom").returncode == 2
+    done = run(ground, "--only", "mtu", "--only", "paths")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--only paths: found no such group; allowed: path, netfilter, " in done.stderr
     for wrong in ("/no-such-file", "/tmp"):
         done = run(ground, "--certificate", wrong)
         assert (done.returncode, done.stdout) == (2, "")

@@ -13,6 +13,7 @@ tested empty.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def numbers(source: str) -> Iterator[int]:
             yield from (ast.literal_eval(argument) for argument in node.args)
 
 
+@functools.cache
 def borne() -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for path in TESTS.rglob("test_*.py"):

@@ -9,6 +9,8 @@ from proxy.check.rules.hardware import Device
 from tests.check.ground import Ground, findings, seen
 from tests.check.readers.test_ethtool import switch
 
+ONLY = ("hardware",)
+
 
 @pytest.mark.netns
 def test_tso_is_off(ground: Ground) -> None:

@@ -10,6 +10,8 @@ from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen
 from tests.tools.process import Proxy
 
+ONLY = ("limits",)
+
 TEXT = """\
 Limit                     Soft Limit           Hard Limit           Units
 Max cpu time              unlimited            unlimited            seconds

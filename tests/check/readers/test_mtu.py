@@ -5,6 +5,7 @@ import pytest
 from tests.check.ground import Ground, findings, names, seen, unseen
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(14)]
+ONLY = ("mtu",)
 
 
 def far(ground: Ground) -> None:

@@ -11,6 +11,8 @@ from proxy.config import parse
 from proxy.demo import netns
 from tests.check.ground import DOCKER_DNS, Ground, check, findings, names, seen, unseen
 
+ONLY = ("netfilter",)
+
 CT = "table inet filter { chain input { type filter hook input priority 0; ct state invalid counter drop; }; }"
 
 

@@ -6,6 +6,7 @@ from proxy.demo.lab import Lab
 from tests.check.ground import Ground, findings, names, seen, unseen
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(13)]
+ONLY = ("path",)
 
 
 def test_a_macvlan_is_the_way(ground: Ground) -> None:

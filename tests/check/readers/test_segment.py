@@ -6,6 +6,7 @@ from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen, unseen
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(13)]
+ONLY = ("segment",)
 
 MAC = "02:00:00:00:77:01"
 

@@ -10,6 +10,7 @@ from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen, unseen
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(15)]
+ONLY = ("sockets",)
 
 
 def upstream(path: Path, **more: str) -> dict[str, Any]:

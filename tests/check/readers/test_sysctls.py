@@ -5,6 +5,7 @@ import pytest
 from tests.check.ground import Ground, findings, names
 
 pytestmark = pytest.mark.netns
+ONLY = ("sysctls", "segment")
 
 
 @pytest.mark.parametrize(
