@@ -7,7 +7,6 @@ interrupts the caller and never an ``ip`` half-way through its work.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -17,13 +16,12 @@ import time
 from collections.abc import Iterator, Sequence
 
 from proxy.errors import HostlaneError
+from proxy.netdev.namespaces import switch
 
 PREFIX = "hostlane"
 """Namespaces are named ``hostlane-PID-SERIAL-ROLE``, PID being the process that made them."""
 
 _NAME = re.compile(rf"{PREFIX}-(\d+)-\d+-[\w-]+")
-_CLONE_NEWNET = 0x40000000  # <linux/sched.h>; os.setns came with Python 3.12
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class LabError(HostlaneError):
@@ -91,17 +89,11 @@ def entered(netns: str) -> Iterator[None]:
     Only for blocks that neither await nor start threads. Raises OSError if the namespace does not exist.
     """
     with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{netns}", "rb") as there:
-        _setns(there.fileno())
+        switch(there.fileno())
         try:
             yield
         finally:
-            _setns(home.fileno())
-
-
-def _setns(fd: int) -> None:
-    if _libc.setns(fd, _CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
+            switch(home.fileno())
 
 
 def make_socket(netns: str, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:

@@ -26,8 +26,10 @@ def run_inside(namespace: int, work: Callable[[], T]) -> T:
 
     def enter() -> None:
         try:
-            if _libc.setns(namespace, _CLONE_NEWNET) != 0:
-                raise NetError(f"cannot enter the network namespace: {os.strerror(ctypes.get_errno())}")
+            try:
+                switch(namespace)
+            except OSError as error:
+                raise NetError(f"cannot enter the network namespace: {error.strerror}") from None
             results.append(work())
         except BaseException as error:
             errors.append(error)
@@ -38,6 +40,13 @@ def run_inside(namespace: int, work: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def switch(namespace: int) -> None:
+    """This thread is in that network namespace (a descriptor) from now on. Raises OSError."""
+    if _libc.setns(namespace, _CLONE_NEWNET) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def open_namespace(pid: int | None = None) -> int:
