@@ -24,8 +24,10 @@ MIRROR = "http://deb.debian.org/debian"
 
 # kmod reads compressed modules only with liblzma, and does not depend on it.
 EMULATOR = ("qemu-system-x86", "linux-image-amd64", "kmod", "liblzma5")
-GUEST = ("python3", "iproute2", "kmod", "dash", "coreutils", "mount")
+GUEST = ("python3", "iproute2", "kmod", "dash", "coreutils", "mount", "nftables")
 MODULES = ("igb", "igbvf", "e1000e", "8021q", "macvlan", "veth")
+PLANTED = ("nf_nat", "xt_conntrack", "br_netfilter", "bridge", "nf_tables", "nft_chain_nat", "nft_masq")
+"""Modules that a check loads, or a rule of it."""
 UNUSED = (
     "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/zoneinfo", "usr/include",
     "usr/lib/python3.13/test", "var/lib/dpkg",
@@ -92,7 +94,7 @@ def _copy_modules(root: Path, into: Path) -> None:
     """Those that are needed, with what they need."""
     version = kernel(root)
     _run(["chroot", root, "depmod", version])
-    said = _run(["chroot", root, "modprobe", "--set-version", version, "--all", "--show-depends", *MODULES])
+    said = _run(["chroot", root, "modprobe", "--set-version", version, "--all", "--show-depends", *MODULES, *PLANTED])
     shutil.rmtree(into, ignore_errors=True)
     for line in said.splitlines():
         if line.startswith("insmod "):

@@ -186,14 +186,14 @@ def prepare() -> str:
 
 
 def main() -> None:
-    from tests.vm import sriov, vlan
+    from tests.vm import check, sriov, vlan
 
-    start = time.monotonic()
+    start, name = time.monotonic(), os.environ["machine"]  # noqa: SIM112 (the kernel's option)
     try:
-        tell(machine=prepare())
+        tell(machine=f"{name}: {prepare()}")
         configure("")
-        vlan.run()
-        sriov.run()
+        for run in {"plain": (vlan.run, sriov.run, check.no_iommu, check.faults), "iommu": (check.clean,)}[name]:
+            run()
     except Exception:
         traceback.print_exc()
         return
