@@ -10,6 +10,8 @@ from pathlib import Path
 PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane")
 MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
 PATHS = PLAIN_PATHS + MTLS_PATHS
+EXTRA_PATHS = ("hostlane-unretained",)
+"""Run only if named."""
 MEASURES = ("persistent", "connect", "links", "bulk", "mixed", "shaped", "stalled", "idle")
 HERE = Path(__file__).resolve().parent
 
@@ -33,7 +35,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="the core of it, in less than three minutes")
     parser.add_argument("--only", type=_choice("measure", MEASURES), metavar=",".join(MEASURES), default=MEASURES)
-    parser.add_argument("--paths", type=_choice("path", PATHS), metavar=",".join(PATHS))
+    parser.add_argument("--paths", type=_choice("path", PATHS + EXTRA_PATHS), metavar=",".join(PATHS))
     parser.add_argument("--rounds", type=int, help="default 5, quick 3")
     parser.add_argument("--seconds", type=float, help="per cell, path and round; default 1, quick 0.4")
     parser.add_argument("--trials", type=int, help="of the stalled reader, per path; default 30, quick 6")

@@ -6,7 +6,7 @@ from benchmarks.paths.base import BenchPath
 from benchmarks.paths.direct import Bridge, Direct
 from benchmarks.paths.envoy import EnvoyH2, EnvoyH2Mtls, EnvoyTcp
 from benchmarks.paths.haproxy import HAProxy, HAProxyMtls
-from benchmarks.paths.hostlane import Hostlane, HostlaneMtls
+from benchmarks.paths.hostlane import Hostlane, HostlaneMtls, HostlaneUnretained
 from benchmarks.testbed import Testbed
 
 __all__ = ["BenchPath", "make"]
@@ -21,6 +21,7 @@ _CLASSES: dict[str, type[BenchPath]] = {
     "haproxy-mtls": HAProxyMtls,
     "envoy-h2-mtls": EnvoyH2Mtls,
     "hostlane-mtls": HostlaneMtls,
+    "hostlane-unretained": HostlaneUnretained,
 }
 
 

@@ -39,10 +39,7 @@ class Hostlane(ProxyPair):
     port = 7600
 
     def commands(self) -> tuple[list[str], list[str]]:
-        program = Path(sys.executable).parent / "hostlane"
-        if not program.exists():
-            raise BenchError(f"{program} is not there (make venv)")
-        lab, security = self.bed.lab, self._security()
+        program, lab, security = self._program(), self.bed.lab, self._security()
         for side, template in (("a", _A), ("b", _B)):
             names: dict[str, object] = {
                 "entry": self.entry,
@@ -52,8 +49,14 @@ class Hostlane(ProxyPair):
             names["security"] = security[side]
             text = template.format(a=lab.a.address, b=lab.b.address, port=self.port, **names)
             (self.folder / f"{side}.yaml").write_text(text)
-        argv = [str(program), "proxy", "--config"]
+        argv = [*program, "proxy", "--config"]
         return [*argv, str(self.folder / "a.yaml")], [*argv, str(self.folder / "b.yaml")]
+
+    def _program(self) -> list[str]:
+        program = Path(sys.executable).parent / "hostlane"
+        if not program.exists():
+            raise BenchError(f"{program} is not there (make venv)")
+        return [str(program)]
 
     def _security(self) -> dict[str, str]:
         """For each side, what stands in ``links``."""
@@ -68,3 +71,12 @@ class HostlaneMtls(Hostlane):
 
     def _security(self) -> dict[str, str]:
         return {side: f"security: mtls, tls: {json.dumps(files)}" for side, files in self.certificates().items()}
+
+
+class HostlaneUnretained(Hostlane):
+    """The same, keeping nothing for another link (benchmarks/unretained.py)."""
+
+    port = 7602
+
+    def _program(self) -> list[str]:
+        return [sys.executable, "-m", "benchmarks.unretained"]

@@ -328,10 +328,10 @@ class Pool:
         self._changed.set()
 
     def cut(self, revoked: Container[str]) -> None:
-        """End the links whose peer showed one of these certificates."""
-        for link in self.links:
-            if link.serial in revoked:
-                link.doom(CloseReason.REVOKED, f"certificate {link.serial}")
+        """End the sessions whose peer showed one of these certificates, and their links."""
+        for session in self.sessions:
+            if (serial := session.link.serial) in revoked:
+                session.stop(CloseReason.REVOKED, f"certificate {serial}")
 
     async def attend(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> None:
         """Put a link to use and look after it until it ends. Takes `sock` over. Cancelled, it ends the link as

@@ -167,11 +167,21 @@ class Sessions:
         links.resume_timeout, or, cancelled, at once as STOPPED.
         """
         if session.suspended:
+            self._bound_leaving()
             await self._wait(session)
             if session.over:
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
+
+    def _bound_leaving(self) -> None:
+        """Those that are leaving take no place that a new one might need; a peer that leaves and vanishes all the time
+        must not fill our memory with them.
+        """
+        leaving = sorted((each for each in self.suspended if each.going_away), key=lambda each: each.lost_at)
+        for session in leaving[: -self.settings.max_per_peer]:
+            session.end(CloseReason.LINK_LOST, "more sessions that are leaving wait for a link than links are allowed")
+        self._pump.settle()
 
     async def _wait(self, session: LaneSession) -> None:
         why, detail, awake = CloseReason.STOPPED, "", session.awake

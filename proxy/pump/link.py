@@ -275,6 +275,8 @@ class Link:
         else:
             session.end(self.reason, self.detail)
         self.pump.close(self._sock)
+        self._buf = bytearray()  # lanes and the session may hold on to this object for long
+        self._mem, self._wire = memoryview(self._buf), self._sock
         self.ended.set()
 
     def _say_goodbye(self) -> None:

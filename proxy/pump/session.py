@@ -152,12 +152,12 @@ class LaneSession(Session[Lane]):
             lane.guard(lane.drop, reason)
         self.awake.set()
 
-    def stop(self, reason: CloseReason) -> None:
+    def stop(self, reason: CloseReason, detail: str = "") -> None:
         """End it, with its link if it has one. Outside a turn, `Pump.settle` must follow."""
         if self.suspended:
-            self.end(reason)
+            self.end(reason, detail)
         else:
-            self.link.doom(reason)
+            self.link.doom(reason, detail)
 
     # Nobody's while it is suspended: what is written waits in the out-buffer (Flusher)
 

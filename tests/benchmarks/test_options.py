@@ -12,6 +12,11 @@ def test_all_of_it_by_default() -> None:
     assert (asked.rounds, asked.trials, asked.quick) == (5, 30, False)
 
 
+def test_some_paths_run_only_if_they_are_named() -> None:
+    asked = options.parse(["--paths", "hostlane-unretained,hostlane"])
+    assert asked.paths == ("hostlane", *options.EXTRA_PATHS)
+
+
 def test_quick_is_less_of_everything_unless_said_otherwise() -> None:
     asked = options.parse(["--quick", "--rounds", "7"])
     assert asked.quick

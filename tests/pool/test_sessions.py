@@ -279,6 +279,26 @@ def test_what_counts_as_one_of_the_links() -> None:
     assert sessions.count() == 0
 
 
+@pytest.mark.failure(19)
+async def test_sessions_that_leave_and_wait_are_bounded() -> None:
+    home = pool(max_per_peer=2, resume_timeout=3600)
+    theirs = Hello(host="host-b", to="host-a", instance="2", session="", stream_credit=65536, max_streams=9)
+    made = []
+    async with running(home) as nursery:
+        for number in range(5):
+            ours, peer = tcp_pair()
+            said = msgspec.structs.replace(theirs, session=str(number))
+            nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+            await until(lambda: home.up)
+            made.append(home.links[0].session)
+            peer.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+            peer.close()
+            await until(lambda: not home.links)
+        assert [session.over for session in made] == [True, True, True, False, False]
+        assert {session.reason for session in made[:3]} == {CloseReason.LINK_LOST}
+        assert home.refuses() is None
+
+
 async def test_after_the_time_streams_end_with_that_reason(dialling: Dialling) -> None:
     home = pool(needed=True, resume_timeout=0.05)
     with capture_logs() as logs:
@@ -311,6 +331,29 @@ async def test_streams_wait_for_the_session_or_take_another_link(dialling: Diall
         await waiting.up.wait()
         assert waiting.link is home.links[0]
         assert dialling.most == 1
+
+
+@pytest.mark.failure(6)
+async def test_whoever_waits_for_a_session_that_the_peer_dials_for_gets_a_link_all_the_same(dialling: Dialling) -> None:
+    """The peer may have been restarted and not know of it. Without anybody who waits, nothing is dialled."""
+    home = pool(needed=True, max_per_peer=1)
+    ours, theirs = tcp_pair()
+    said = Hello(host="host-b", to="host-a", instance="old", session="s", stream_credit=65536, max_streams=9)
+    async with running(home) as nursery:
+        await dialling.begins()
+        dialling.fails(HandshakeError("the peer refused: duplicate", CloseReason.DUPLICATE))
+        nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+        await until(lambda: home.up)
+        owner = opened(home)
+        theirs.close()
+        await until(lambda: not home.links)
+        await wait_all_tasks_blocked()
+        assert len(dialling.at) == 1
+        waiting = Waiting(home)
+        assert home.wait(waiting)
+        dialling.succeeds()
+        await waiting.up.wait()
+        assert owner.told == ["peer_restarted"], "the peer's answer came from another process"
 
 
 @pytest.mark.failure(9)

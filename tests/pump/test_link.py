@@ -218,6 +218,19 @@ async def test_a_link_that_is_reset() -> None:
         assert rig.link.ended.is_set()
 
 
+@pytest.mark.failure(3)
+async def test_what_a_peer_said_before_writing_failed_counts() -> None:
+    """It stopped, said so, and its system reset the connection: that is no lost link."""
+    async with far() as rig:
+        _, record = rig.call()
+        rig.peer.raw.send(encode(Kind.GOAWAY, 0, bytes([CloseReason.STOPPED])))
+        rig.peer.abort()
+        rig.link.ping()
+        assert rig.link.ended.is_set()
+        assert (rig.link.reason, rig.link.detail) == (CloseReason.STOPPED, "ended by the peer")
+        assert await record.ended() is CloseReason.STOPPED
+
+
 @pytest.mark.failure(17)
 async def test_a_link_lost_while_half_a_frame_is_written() -> None:
     """The peer stops reading, the socket takes a part of a frame, the link is lost: nothing is left of it."""

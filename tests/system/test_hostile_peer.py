@@ -26,7 +26,7 @@ pytestmark = pytest.mark.netns
 
 MORE = {
     "peers": {"host-c": {"address": "10.77.0.9:7600"}},
-    "links": {"replay_buffer": "64KiB"},
+    "links": {"replay_buffer": "64KiB", "resume_timeout": "100ms"},
     "limits": {"stream_credit": "16KiB"},
 }
 
