@@ -373,6 +373,22 @@ async def test_a_session_that_waits_takes_a_place() -> None:
         assert home.refuses() is None
 
 
+@pytest.mark.failure(11)
+async def test_a_session_that_waits_ends_when_its_peers_certificate_is_revoked(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        home.links[0].serial = "ab"
+        owner = opened(home)
+        theirs.close()
+        await until(lambda: not home.links)
+        home.cut(["cd"])
+        assert owner.told == []
+        home.cut(["ab"])
+        assert owner.told == ["revoked"]
+
+
 @pytest.mark.failure(10)
 async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
     async with two_hosts(needed=(True, False)) as (a, b):

@@ -375,7 +375,7 @@ async def test_draining_lets_open_streams_finish_and_takes_no_more() -> None:
         assert await stream.caller.rest() == (b"", False)
         for link in (joined.near, joined.far):
             await link.ended.wait()
-            assert (link.reason, link.lost_streams) == (CloseReason.STOPPED, 0)
+            assert (link.reason, link.session.lost_streams) == (CloseReason.STOPPED, 0)
 
 
 async def test_a_drained_link_without_streams_ends_when_the_peer_knows() -> None:
