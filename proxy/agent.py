@@ -13,13 +13,10 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from functools import partial
-from importlib.metadata import version
 
 import structlog
 import trio
 
-from control.client import ControlClient
-from control.mesh import Trust
 from control.messages import Draining
 from control.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.system import logs
@@ -34,12 +31,12 @@ from proxy.handover.inheritance import ADMIN, HANDOVER, Inheritance
 from proxy.handover.take import Predecessor
 from proxy.inbound.delivery import Inbound
 from proxy.joining.join import ensure
-from proxy.joining.keeper import Keeper
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
+from proxy.membership import Membership
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
 from proxy.pool.history import SHARED_MEMORY, Gaps
@@ -55,8 +52,8 @@ from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
 from proxy.reload import Reload
 from proxy.routing.allow import Allowed
-from proxy.routing.effective import Effective, automatic
-from proxy.routing.follower import ControlPlane, Follower
+from proxy.routing.effective import Effective, needed
+from proxy.routing.follower import ControlPlane
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
 from proxy.telemetry.notify import notify, stopping
@@ -91,7 +88,7 @@ class Agent:
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
         self._gaps = Gaps(SHARED_MEMORY)
         self.pools = Pools(self._pool, self._forget, self.pump.settle)
-        self.pools.adopt(config, config.peers, _needed(config, table), False)
+        self.pools.adopt(config, config.peers, needed(config, table), False)
         self.outbound = Outbound(
             config,
             pump=self.pump,
@@ -107,43 +104,18 @@ class Agent:
         self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
         self.view.drain_left = self.draining.left
         self._instance, self._left = new_id(), trio.Event()
-        self.client = self._client(config)
-        self.keeper = self._keeper(config, self.client)
-        self.follower = self._follower(static, control or self.client)
-        self.view.follower = self.follower
-
-    def _follower(self, static: Config, client: ControlPlane | None) -> Follower | None:
-        if static.control is None or client is None:
-            return None
-        return Follower(
-            static,
-            client,
-            instance=self._instance,
-            version=version("hostlane"),
-            apply=self.apply,
-            renewed=self.outbound.ejections.forget,
-            trusted=self._trusted,
-            random=random.random,
-        )
-
-    def _client(self, config: Config) -> ControlClient | None:
-        if config.control is None or self.keyring is None:
-            return None
-        keyring, servers = self.keyring, [server.hostport for server in config.control.servers]
-        return ControlClient(servers, lambda: keyring.current.control, name=config.mesh)
-
-    def _keeper(self, config: Config, client: ControlClient | None) -> Keeper | None:
-        """Of a certificate that the control plane has issued; the user's own files are the user's."""
-        if client is None or self.keyring is None or config.links.tls is not None:
-            return None
-        return Keeper(config, self.keyring, client, cut=self.pools.cut, random=random.random)
-
-    def _trusted(self, trust: Trust) -> None:
-        """The control plane says whom to believe."""
-        if self.keeper is not None:
-            self.keeper.trust(trust)
-        elif self.keyring is not None and (revoked := self.keyring.revoked.adopt(trust.revoked)):
-            self.pools.cut(revoked)
+        self.member: Membership | None = None
+        if static.control is not None:
+            self.member = Membership(
+                static,
+                self.keyring,
+                control,
+                instance=self._instance,
+                apply=self.apply,
+                renewed=self.outbound.ejections.forget,
+                cut=self.pools.cut,
+            )
+            self.view.follower = self.member.follower
 
     def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
         return Pool(
@@ -202,15 +174,15 @@ class Agent:
         self.inbound.adopt(config, allowed)
         for peer in difference.peers:
             self.outbound.ejections.forget(peer)
-        self.pools.adopt(config, difference.peers, _needed(config, table), difference.settings)
+        self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
         self.outbound.adopt(config, table, allowed, sockets)
         return difference
 
     def rebase(self, static: Config) -> Difference:
         """As `apply`, for what the file says now: what the map adds stays."""
-        if self.follower is None:
+        if self.member is None:
             return self.apply(Effective(static).config({}))
-        return self.follower.rebase(static)
+        return self.member.follower.rebase(static)
 
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)
@@ -262,8 +234,11 @@ class Agent:
             listeners = await accept.bind(config.links.listen, inheritance.links(config.links.listen))
             for listener in listeners:
                 files.callback(listener.socket.close)
-            self.outbound.open(inheritance.upstreams(upstream.listen for upstream in config.upstreams.values()))
+            expected = config if self.member is None else await self.member.follower.load()
+            self.outbound.open(inheritance.upstreams(upstream.listen for upstream in expected.upstreams.values()))
             files.callback(self.outbound.close)
+            if self.member is not None:
+                self.member.follower.begin()
             if self.recorder is not None:
                 self.recorder.open()
                 files.callback(self.recorder.close)
@@ -276,8 +251,6 @@ class Agent:
                 admin=admin,
                 handover=handover,
             )
-            if self.follower is not None:
-                await self.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 for part in (self.deadlines, self.connector):
@@ -295,8 +268,8 @@ class Agent:
                 if self.keyring is not None:
                     nursery.start_soon(self.keyring.watch)
                 async with trio.open_nursery() as links:
-                    if self.keeper is not None:
-                        await links.start(self.keeper.run)
+                    if self.member is not None:
+                        await links.start(self.member.keep)
                     await links.start(self.pools.run)
                     await links.start(
                         partial(
@@ -312,9 +285,9 @@ class Agent:
                         )
                     )
                     nursery.start_soon(give.serve, _listener(handover), estate, estate.handover_door)
-                    if self.follower is not None:
-                        await links.start(self.follower.run)
-                        nursery.start_soon(self._leave, self.follower)
+                    if self.member is not None:
+                        await links.start(self.member.follower.run)
+                        nursery.start_soon(self._leave, self.member)
                     log.info(
                         "proxy ready",
                         host=config.host,
@@ -329,10 +302,9 @@ class Agent:
                     await self.draining.run()
                     links.cancel_scope.cancel()
                 await self.draining.heard()
-                if self.follower is not None:
+                if self.member is not None:
                     await self._left.wait()
-                if self.client is not None:
-                    await self.client.aclose()
+                    await self.member.close()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
@@ -364,15 +336,15 @@ class Agent:
         return self.draining.follow()
 
     def _stop(self, seconds: float) -> None:
-        if self.follower is not None:
-            self.follower.stop()  # a proxy that ends takes no configuration any more
+        if self.member is not None:
+            self.member.follower.stop()  # a proxy that ends takes no configuration any more
         self.draining.begin(seconds)
         notify(stopping(seconds))
 
-    async def _leave(self, follower: Follower) -> None:
+    async def _leave(self, member: Membership) -> None:
         """When the end begins, the mesh learns it first, so that nobody calls any more."""
         await self.draining.told()
-        await follower.leave()
+        await member.leave(handed_over=self._estate is not None and self._estate.engaged)
         self._left.set()
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
@@ -397,14 +369,6 @@ def _memory(limits: Limits) -> tuple[int, int]:
 def _terms(config: Config) -> Terms:
     pool = config.pool
     return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
-
-
-def _needed(config: Config, table: Table) -> set[str]:
-    """The peers that upstreams of this host use. What has an upstream only because every service has one is not
-    needed before somebody calls it: in a large mesh that would be a link from every host to every other.
-    """
-    all_have = automatic(config) if config.all_upstreams is not None else ()
-    return {peer for name in config.upstreams if name not in all_have for peer in table.find(name).peers}
 
 
 def _listener(bound: BoundUnixSocket) -> trio.SocketListener:

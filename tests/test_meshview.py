@@ -87,8 +87,8 @@ async def test_a_service_appears_is_called_and_disappears() -> None:
         assert status.left_out == {}
         assert status.age_s is not None
 
-        assert b.follower is not None
-        await b.follower.leave()
+        assert b.member is not None
+        await b.member.leave(handed_over=False)
         await until(lambda: not socket_of(a, "web").exists(), "the end of the socket")
         assert a.view.services()[0].takes == []
         await caller.send(b"still")
@@ -100,8 +100,10 @@ async def test_one_that_leaves_says_so() -> None:
     async with mesh(mtls=True) as hosts:
         a = await start(hosts, "host-a", plane)
         await plane.asked("register")
-        assert a.follower is not None
-        await a.follower.leave()
+        assert a.member is not None
+        await a.member.leave(handed_over=True)
+        assert plane.count("leave") == 0, "its successor is there"
+        await a.member.leave(handed_over=False)
         assert plane.calls[-1][:2] == ("leave", "host-a")
 
 

@@ -69,6 +69,8 @@ class Outbound:
         self._pools = pools
         self._endpoints = {name: _endpoints(config, table.find(name), pools) for name in config.upstreams}
         self._sockets = Sockets()
+        self._heirlooms: Mapping[Address, Heirloom] = NONE
+        self._listening = False
 
     @property
     def host(self) -> str:
@@ -95,13 +97,15 @@ class Outbound:
         """Open a socket for every upstream, or take one over (`Sockets.prepare`). Callers may connect then; `listen`
         accepts them. Raises StartError; what was opened before is closed then.
         """
+        self._heirlooms = heirlooms
         with ExitStack() as undo:
-            wanted = self._sockets.prepare(self._config.upstreams, undo, heirlooms)
+            wanted = self.prepare(self._config, undo)
             undo.pop_all()
         self._sockets.replace(wanted)
 
     def listen(self) -> None:
         """Accept calls."""
+        self._listening, self._heirlooms = True, NONE
         self._listen(self._sockets.opened)
 
     @property
@@ -115,7 +119,7 @@ class Outbound:
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, Opened]:
         """See `Sockets.prepare`; `adopt` follows, or `undo`."""
-        return self._sockets.prepare(config.upstreams, undo)
+        return self._sockets.prepare(config.upstreams, undo, self._heirlooms)
 
     def adopt(self, config: Config, table: Table, allowed: Allowed, sockets: dict[Address, Opened]) -> None:
         """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
@@ -125,7 +129,10 @@ class Outbound:
         before = self._endpoints
         self._config, self.table, self.allowed = config, table, allowed
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
-        self._listen(sockets)
+        if self._listening:
+            self._listen(sockets)
+        else:
+            self._sockets.replace(sockets)
         moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints)[1] != endpoints[1]}
         if moved:
             for call in [call for call in self.calls if call.service in moved]:

@@ -18,13 +18,24 @@ from control.mesh import HostRecord
 from control.reading import addresses, units
 from control.reading.addresses import ADMIN_SOCKET, UNIX_PATH_BYTES, UnixAddress
 from proxy.config import Config, Peer, Upstream
+from proxy.routing.table import Table
 
 CONTROL_SOCKET = "control.sock"
 """A control server's own, which may share this proxy's run_dir."""
 
 
-def automatic(config: Config) -> set[str]:
+def needed(config: Config, table: Table) -> set[str]:
+    """The peers that upstreams of this host use. What has an upstream only because every service has one is not needed
+    before somebody calls it: in a large mesh that would be a link from every host to every other.
+    """
+    named = config.upstreams.keys() - _automatic(config)
+    return {peer for name in named for peer in table.find(name).peers}
+
+
+def _automatic(config: Config) -> set[str]:
     """The services that have an upstream only because all have."""
+    if config.all_upstreams is None:
+        return set()
     return {
         name for name, upstream in config.upstreams.items() if upstream.listen == UnixAddress(_socket(config, name))
     }

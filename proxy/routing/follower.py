@@ -40,6 +40,8 @@ REFRESH = 60.0
 """Seconds between writings of the map when it changes, and when it does not (the time in the file is its age)."""
 HELD_BACK = 30.0
 """Seconds until a socket that could not be had is tried again, if nothing else happens before."""
+BEHIND = 1.0
+"""Seconds until the map is tried again when nothing of it could be followed: while another process is taking over."""
 ATTEMPTS = 64
 """Times that one map is applied in part to find the sockets that cannot be had. More are not worth the time."""
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -114,14 +116,17 @@ class Follower:
         self._applied = static
         self._held_back: dict[str, str] = {}
         self._why = ""
+        self._behind = False
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
         self._path = mapfile.path_of(static.control.state_dir)
         self._dirty, self._unsaved = trio.Event(), trio.Event()
         self._save_error: str | None = None
         self._following = trio.CancelScope()
 
-    async def begin(self) -> None:
-        """Take the last map from the disk over. Raises nothing: what is wrong with it is said."""
+    async def load(self) -> Config:
+        """Read the last map from the disk; returns what `begin` will make the proxy equal to, as far as it can. Raises
+        nothing: what is wrong with the map is said.
+        """
         try:
             stored = await trio.to_thread.run_sync(mapfile.read, self._path, self.static.mesh, self.static.host)
         except mapfile.Unreadable as error:
@@ -134,6 +139,10 @@ class Follower:
             self.standing.heard_at, self.standing.from_disk = stored.confirmed_at, True
             age = round(max(0.0, time.time() - stored.confirmed_at))
             log.info("starting with the last map", hosts=len(self.map.hosts), revision=stored.revision, age_s=age)
+        return self._effective.config(self.map.hosts)
+
+    def begin(self) -> None:
+        """Make the proxy equal to the map so far."""
         self._follow()
 
     def rebase(self, static: Config) -> Difference:
@@ -219,7 +228,7 @@ class Follower:
 
     async def _apply(self) -> None:
         while True:
-            with trio.move_on_after(HELD_BACK if self._held_back else float("inf")):
+            with trio.move_on_after(BEHIND if self._behind else HELD_BACK if self._held_back else float("inf")):
                 await self._dirty.wait()
             self._dirty = trio.Event()
             began = time.perf_counter()
@@ -228,7 +237,7 @@ class Follower:
 
     def _follow(self) -> None:
         """Make the proxy equal to the map, as far as this machine can."""
-        before, self._held_back = self._held_back, {}
+        before, self._held_back, self._behind = self._held_back, {}, False
         if not self._try(frozenset()):
             self._follow_in_part()
         if new := [name for name in self._held_back if name not in before]:
@@ -241,7 +250,8 @@ class Follower:
         new = [name for name in config.upstreams if name not in self._applied.upstreams]
         out, left = frozenset(new), ATTEMPTS
         if not self._try(out):
-            log.error("the map cannot be followed", error=self._why)
+            self._behind = True
+            log.warning("the map cannot be followed for now", error=self._why)
             return
         groups = [new]
         while groups:

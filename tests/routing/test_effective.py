@@ -10,7 +10,8 @@ import pytest
 from control.mesh import HostRecord, Offer
 from control.reading.addresses import TcpAddress, UnixAddress
 from proxy.config import Config, Peer, Upstream, parse
-from proxy.routing.effective import Effective
+from proxy.routing.effective import Effective, needed
+from proxy.routing.table import Table
 
 BASE = {"host": "host-a", "links": {"listen": "10.0.0.1:7600"}, "control": {"servers": ["10.0.0.9:7601"]}}
 
@@ -117,3 +118,12 @@ def test_a_path_that_is_too_long() -> None:
     found = effective.config(hosts(record("host-b", "10.0.0.2:7600", "short", "long" * 12)))
     assert set(found.upstreams) == {"short"}
     assert "more than 107 bytes; choose a shorter all_upstreams.directory" in effective.left_out["long" * 12]
+
+
+def test_what_all_have_is_not_needed_before_it_is_called() -> None:
+    d = record("host-d", "10.0.0.4:1", "web")
+    config = Effective(static(upstreams=REDIS, all_upstreams={})).config(hosts(B, d))
+    assert set(config.upstreams) == {"redis", "web"}
+    assert needed(config, Table.from_config(config)) == {"host-b"}
+    config = Effective(static(upstreams=REDIS)).config(hosts(B, C))
+    assert needed(config, Table.from_config(config)) == {"host-b", "host-c"}

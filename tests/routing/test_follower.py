@@ -42,6 +42,7 @@ class Proxy:
         self.times: list[float] = []
         self.broken: set[str] = set()
         self.attempts = 0
+        self.engaged = False
         self.renewed: list[str] = []
         self.trust: list[Trust] = []
         self.follower = Follower(
@@ -63,6 +64,8 @@ class Proxy:
 
     def apply(self, config: Config) -> None:
         self.attempts += 1
+        if self.engaged:
+            raise NotApplied(["another process is taking over"])
         if broken := sorted(self.broken & config.upstreams.keys()):
             raise NotApplied([f"cannot listen on {broken[0]}"])
         self.applied.append(config)
@@ -81,7 +84,8 @@ class Proxy:
 async def following(plane: Plane, state_dir: Path, **sections: Any) -> AsyncIterator[Proxy]:
     proxy = Proxy(plane, state_dir, **sections)
     async with trio.open_nursery() as nursery:
-        await proxy.follower.begin()
+        await proxy.follower.load()
+        proxy.follower.begin()
         await nursery.start(proxy.follower.run)
         if not plane.down:
             await plane.asked("watch")
@@ -263,3 +267,15 @@ async def test_another_file_for_the_same_map(autojump_clock: MockClock, tmp_path
         plane.say(Changes(revision=2, put=(record("c", "redis"),)))
         await eventually(lambda: proxy.peers == "bc", "host-c")
         assert proxy.upstreams == {"redis", "web"}, "as before"
+
+
+async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(autojump_clock: MockClock, tmp_path: Path) -> None:
+    plane = Plane()
+    plane.first = snapshot()
+    async with following(plane, tmp_path) as proxy:
+        proxy.engaged = True
+        plane.say(Changes(revision=2, put=(record("b", "redis"),)))
+        await trio.sleep(10)
+        assert proxy.peers == ""
+        proxy.engaged = False
+        await eventually(lambda: proxy.peers == "b", "host-b")

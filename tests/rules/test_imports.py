@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"outbound", "inbound", "telemetry", "joining"},
     {"meshview", "reload"},
     {"view"},
-    {"drain"},
+    {"drain", "membership"},
     {"handover"},
     {"agent"},
     {"check"},

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.demo.lab import Lab
+from proxy.demo.mesh import HOSTLANE
 from tests.system.fleet import LEASE, Fleet
 from tests.system.talk import Caller
 from tests.system.world import hostlane
+from tests.tools.process import Process
 from tests.tools.sockets import eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(11)]
@@ -156,3 +158,24 @@ def test_who_is_asked_says_why(fleet: Fleet) -> None:
     assert none.returncode == 1
     why = "nobody offers it, and this host does not call it (did you mean echo?)"
     assert none.stderr == f"hostlane: service ecko: {why}\n"
+
+
+def test_a_takeover_is_no_departure(fleet: Fleet) -> None:
+    """Neither where a service is called, through a socket that only the map asks for, nor where it is offered."""
+    for letter in "ab":
+        old = fleet.proxies[letter]
+        argv = [*HOSTLANE, "proxy", "--config", str(old.file), "--takeover"]
+        with Process(argv, host=old.host) as successor:
+            while not successor.events("proxy ready"):
+                talk_once(fleet)
+                assert fleet.offered_by("echo", "c") == "b"
+                assert successor.running, successor.text()
+            assert old.wait() == 0
+            eventually(lambda each=letter: fleet.status(each)["registered"], "registered again")  # type: ignore[misc]
+            for _ in range(5):
+                talk_once(fleet)
+            assert fleet.offered_by("echo", "c") == "b"
+            assert not successor.events("no socket for some services")
+            assert successor.stop() == 0
+        old.restart()
+        fleet.begin(b=["echo"], e=["other"])

@@ -1,0 +1,94 @@
+"""This host as a member of a mesh with a control plane: its certificate, the map that it follows, its registration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Container
+from importlib.metadata import version
+
+import trio
+
+from control.client import ControlClient
+from control.mesh import Trust
+from proxy.config import Config
+from proxy.difference import Difference
+from proxy.joining.keeper import Keeper
+from proxy.links.keyring import Keyring
+from proxy.routing.follower import ControlPlane, Follower
+
+
+class Membership:
+    """See the module's text.
+
+    Args:
+        static: what the file says; it has `control`.
+        keyring: this host's certificate, if it has one.
+        control: asked instead of the configuration's servers; then nobody renews the certificate.
+        instance: names this process in the registration.
+        apply: makes the proxy equal to a configuration (`Follower`).
+        renewed: told the name of a host that is another process by now.
+        cut: ends the links that were made with one of these certificates (serial numbers).
+
+    Attributes:
+        follower: of the map.
+    """
+
+    def __init__(
+        self,
+        static: Config,
+        keyring: Keyring | None,
+        control: ControlPlane | None,
+        *,
+        instance: str,
+        apply: Callable[[Config], Difference],
+        renewed: Callable[[str], None],
+        cut: Callable[[Container[str]], None],
+    ) -> None:
+        self._keyring, self._cut = keyring, cut
+        self._client = self._keeper = None
+        if control is None:
+            control = self._client = self._connect(static)
+            if static.links.tls is None and keyring is not None:  # otherwise it is the user's to renew
+                self._keeper = Keeper(static, keyring, self._client, cut=cut, random=random.random)
+        self.follower = Follower(
+            static,
+            control,
+            instance=instance,
+            version=version("hostlane"),
+            apply=apply,
+            renewed=renewed,
+            trusted=self.trusted,
+            random=random.random,
+        )
+
+    def _connect(self, static: Config) -> ControlClient:
+        keyring, control = self._keyring, static.control
+        assert keyring is not None
+        assert control is not None
+        servers = [server.hostport for server in control.servers]
+        return ControlClient(servers, lambda: keyring.current.control, name=static.mesh)
+
+    def trusted(self, trust: Trust) -> None:
+        """The control plane says whom to believe."""
+        if self._keeper is not None:
+            self._keeper.trust(trust)
+        elif self._keyring is not None and (revoked := self._keyring.revoked.adopt(trust.revoked)):
+            self._cut(revoked)
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the certificate in force, until cancelled. What was revoked before is so when it says `started`."""
+        if self._keeper is None:
+            task_status.started()
+        else:
+            await self._keeper.run(task_status=task_status)
+
+    async def leave(self, handed_over: bool) -> None:
+        """The proxy ends; `handed_over`: another process of this host has taken its place. Raises nothing."""
+        self.follower.stop()
+        if not handed_over:
+            await self.follower.leave()
+
+    async def close(self) -> None:
+        """Close what is open to the control plane."""
+        if self._client is not None:
+            await self._client.aclose()
