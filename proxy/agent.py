@@ -18,17 +18,14 @@ import structlog
 import trio
 
 from control.messages import Draining
-from control.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.system import logs
-from control.system.unixsock import BoundUnixSocket
 from proxy.config import Config, Limits, Peer
 from proxy.difference import Difference, between
 from proxy.drain import Drain
 from proxy.errors import NotApplied, StartError
-from proxy.handover import activation, give, successor
+from proxy.handover import give, successor
+from proxy.handover.arrival import arrive
 from proxy.handover.estate import Estate
-from proxy.handover.inheritance import ADMIN, HANDOVER, Inheritance
-from proxy.handover.take import Predecessor
 from proxy.inbound.delivery import Inbound
 from proxy.joining.join import ensure
 from proxy.links import accept
@@ -61,8 +58,8 @@ from proxy.view import ProxyView
 
 log = structlog.get_logger()
 
-ADMIN_MODE = 0o660
-HANDOVER_MODE = 0o600
+GRACE = 10.0
+"""Seconds after a takeover in which the map must have come: its watch answers at once, or another server is asked."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -223,46 +220,23 @@ class Agent:
             # First, because a signal that nobody has asked for yet would kill the process.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
-            inheritance = Inheritance()
-            files.callback(inheritance.close)
-            activation.inherit(config, inheritance)
-            predecessor = await self._predecessor(inheritance, files)
-            admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", ADMIN_MODE)
-            files.callback(admin.close)
-            handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
-            files.callback(handover.close)
-            listeners = await accept.bind(config.links.listen, inheritance.links(config.links.listen))
-            for listener in listeners:
-                files.callback(listener.socket.close)
-            expected = config if self.member is None else await self.member.follower.load()
-            self.outbound.open(inheritance.upstreams(upstream.listen for upstream in expected.upstreams.values()))
-            files.callback(self.outbound.close)
-            if self.member is not None:
-                self.member.follower.begin()
+            arrival = await arrive(config, self.outbound, self.draining, takeover=self._takeover, files=files)
+            self._estate = estate = arrival.estate
             if self.recorder is not None:
                 self.recorder.open()
                 files.callback(self.recorder.close)
-            self._estate = estate = Estate(
-                config.host,
-                outbound=self.outbound,
-                drain=self.draining,
-                address=config.links.listen,
-                links=listeners,
-                admin=admin,
-                handover=handover,
-            )
+            if self.member is not None:
+                # Before anything is accepted, so that what the last map asks for is open, or found among spare sockets.
+                await self.member.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 for part in (self.deadlines, self.connector):
                     await nursery.start(part.run)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
-                if predecessor is not None:
-                    await self._replace(predecessor, inheritance)
+                await arrival.replace(self.outbound, config.limits.stop_timeout)
                 self.outbound.listen()
-                await nursery.start(
-                    partial(serve_admin, _listener(admin), self.view, self, door=estate.admin_door)
-                )
+                await nursery.start(partial(serve_admin, arrival.admin, self.view, self, door=estate.admin_door))
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -274,7 +248,7 @@ class Agent:
                     await links.start(
                         partial(
                             accept.serve,
-                            listeners,
+                            arrival.links,
                             own=config.host,
                             patience=lambda: self.config.links.dial_timeout,
                             find=self.pools.get,
@@ -284,7 +258,7 @@ class Agent:
                             door=estate.links_door,
                         )
                     )
-                    nursery.start_soon(give.serve, _listener(handover), estate, estate.handover_door)
+                    nursery.start_soon(give.serve, arrival.handover, estate, estate.handover_door)
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)
@@ -296,6 +270,7 @@ class Agent:
                         services=list(config.services),
                         security=config.links.security,
                     )
+                    links.start_soon(self._discard)
                     notify("READY=1")
                     task_status.started()
                     links.start_soon(self._heed, signals)
@@ -307,24 +282,6 @@ class Agent:
                     await self.member.close()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
-
-    async def _predecessor(self, inheritance: Inheritance, files: ExitStack) -> Predecessor | None:
-        """The proxy that is to be taken over; its sockets are in `inheritance`."""
-        if not self._takeover:
-            return None
-        found = await Predecessor.meet(f"{self.config.run_dir}/{HANDOVER_SOCKET}", self.config.host, inheritance)
-        if found is None:
-            log.info("nobody to take over from", run_dir=self.config.run_dir)
-        else:
-            files.callback(found.close)
-        return found
-
-    async def _replace(self, predecessor: Predecessor, inheritance: Inheritance) -> None:
-        await predecessor.replace(self.config.limits.stop_timeout)
-        inheritance.own()
-        for opened in self.outbound.sockets.values():
-            opened.own()
-        log.info("proxy taken over", from_pid=predecessor.pid)
 
     def drain(self, seconds: float | None = None) -> AsyncGenerator[Draining, None]:
         """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
@@ -342,10 +299,18 @@ class Agent:
         notify(stopping(seconds))
 
     async def _leave(self, member: Membership) -> None:
-        """When the end begins, the mesh learns it first, so that nobody calls any more."""
+        """When the end begins, the mesh learns it first, so that nobody calls any more. Not if it is another process of
+        this host that goes on.
+        """
         await self.draining.told()
-        await member.leave(handed_over=self._estate is not None and self._estate.engaged)
+        await member.leave(handed_over=self._estate is not None and self._estate.left)
         self._left.set()
+
+    async def _discard(self) -> None:
+        """Close the inherited sockets that no upstream wants; the map may yet name one, whose callers wait so long."""
+        if self.member is not None:
+            await trio.sleep(GRACE)
+        self.outbound.sockets.discard()
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         """SIGHUP: reload; SIGUSR2: start a successor; SIGTERM and SIGINT: drain, and at the second one end at once."""
@@ -371,8 +336,6 @@ def _terms(config: Config) -> Terms:
     return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
 
 
-def _listener(bound: BoundUnixSocket) -> trio.SocketListener:
-    return trio.SocketListener(trio.socket.from_stdlib_socket(bound.socket))
 
 
 async def _attend(pool: accept.Home, shaken: Shaken) -> None:

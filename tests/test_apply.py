@@ -38,7 +38,7 @@ def upstream(hosts: Mesh, *names: str, **more: Any) -> dict[str, Any]:
 
 def everything(agent: Agent) -> object:
     """What a refused configuration must not have touched."""
-    sockets = {address: opened.upstream for address, opened in agent.outbound._sockets.opened.items()}
+    sockets = {address: opened.upstream for address, opened in agent.outbound.sockets.opened.items()}
     return (
         agent.config, agent.view.config, dict(agent.pools), agent.pools.everywhere, sockets, agent.inbound.services,
         agent.outbound.table, agent.outbound.allowed, agent.pump.budget.limit,

@@ -66,7 +66,7 @@ async def test_a_call_that_crosses_the_goodbye_is_carried() -> None:
         near, far = hosts.agents["host-a"], hosts.agents["host-b"]
         await until(lambda: near.pools["host-b"].up and far.pools["host-a"].up, "the link")
         caller = hosts.call(kind="tcp")
-        near.outbound._sockets.finish({})
+        near.outbound.sockets.finish({})
         near.pump.settle()
         assert near.pools["host-b"].streams == 1, "OPEN is sent"
         for pool in far.pools.values():

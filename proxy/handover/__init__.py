@@ -13,5 +13,6 @@ listening socket (``parcel`` is how). From then on, step by step:
 So at each moment exactly one of the two answers, and a connection attempt waits, at worst, for two of these words.
 
 ``give`` is the old side and ``estate`` what it gives, ``take`` the new one and ``inheritance`` what it has got;
-``activation`` gets sockets from systemd instead; ``successor`` has the old process start the new one.
+``activation`` gets sockets from systemd instead; ``arrival`` puts together what a proxy listens on when it starts;
+``successor`` has the old process start the new one.
 """

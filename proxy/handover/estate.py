@@ -25,7 +25,7 @@ class Estate:
         links: where links arrive; admin, handover: the proxy's own sockets in run_dir.
 
     Attributes:
-        engaged: somebody is taking over, so that the sockets must stay as they are.
+        engaged: somebody is taking over, so that the sockets must stay as they are; left: somebody has.
         links_door, admin_door, handover_door: whoever accepts there goes by them.
     """
 
@@ -41,7 +41,7 @@ class Estate:
         handover: BoundUnixSocket,
     ) -> None:
         self.host = host
-        self.engaged = False
+        self.engaged = self.left = False
         self.links_door, self.admin_door, self.handover_door = Door(), Door(), Door()
         self._held = False
         self._outbound, self._drain = outbound, drain
@@ -63,8 +63,8 @@ class Estate:
             yield Offered(kind, str(UnixAddress(bound.path)), Heirloom(bound.socket, bound.lock, bound.birth))
         for listener in self._links:
             yield Offered(LINKS, self._address.hostport, Heirloom(listener.socket))  # type: ignore[arg-type]
-        for address, opened in self._outbound.sockets.items():
-            yield Offered(UPSTREAM, str(address), opened.heirloom())
+        for opened in self._outbound.sockets.all:
+            yield Offered(UPSTREAM, str(opened.upstream.listen), opened.heirloom())
 
     def hold(self, pid: int) -> None:
         """See `give.Estate`. systemd is told first, as the new process may say at once that it is ready."""
@@ -80,14 +80,15 @@ class Estate:
 
     def _hold(self, hold: bool) -> None:
         self._held = hold
-        for opened in self._outbound.sockets.values():
+        for opened in self._outbound.sockets.all:
             opened.hold(hold)
         for door in (self.links_door, self.admin_door):
             door.close() if hold else door.open()
 
     def leave(self, seconds: float) -> None:
         """See `give.Estate`."""
-        self._outbound.leave()
+        self.left = True
+        self._outbound.sockets.leave()
         self.handover_door.close()
         for bound in self._own.values():
             bound.own(False)

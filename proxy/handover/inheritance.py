@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Iterable
 
-from control.reading.addresses import Address, TcpAddress, UnixAddress
+from control.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
 from control.system.unixsock import BoundUnixSocket, bind_unix, inherit_unix
-from proxy.errors import StartError
 from proxy.outbound.sockets import Heirloom
 
 UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
@@ -29,10 +26,12 @@ class Inheritance:
         if self._left.setdefault((kind, address), heirloom) is not heirloom:
             heirloom.close()
 
-    def upstreams(self, addresses: Iterable[Address]) -> dict[Address, Heirloom]:
-        """Take those of these addresses, where there are any."""
-        found = {address: self._left.pop((UPSTREAM, str(address)), None) for address in addresses}
-        return {address: heirloom for address, heirloom in found.items() if heirloom is not None}
+    def upstreams(self) -> dict[Address, Heirloom]:
+        """Take all that upstreams listened on."""
+        found: dict[Address, Heirloom] = {}
+        for kind, text in [key for key in self._left if key[0] == UPSTREAM]:
+            found[listen_address(text)] = self._left.pop((kind, text))
+        return found
 
     def links(self, address: TcpAddress) -> socket.socket | None:
         """Take the one that links arrive at."""
@@ -51,19 +50,9 @@ class Inheritance:
         return bound
 
     def own(self) -> None:
-        """The other process has let go: files are this one's now, and those that nobody took go."""
+        """The other process has let go: files are this one's now."""
         for bound in self._bound:
             bound.own()
-        for (_, address), heirloom in self._left.items():
-            if heirloom.lock is not None and heirloom.birth is not None:
-                path = address.removeprefix("unix:")
-                try:
-                    unwanted = inherit_unix(path, heirloom.sock, os.dup(heirloom.lock), heirloom.birth)
-                except StartError:  # its directory is gone: then so is the file
-                    continue
-                unwanted.own()
-                unwanted.close()
-        self.close()
 
     def close(self) -> None:
         """Close those that nobody has taken; their files stay. Idempotent."""

@@ -11,10 +11,9 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import structlog
-from msgspec.structs import replace
 
 from control.reading.addresses import Address, TcpAddress, UnixAddress
 from control.system.unixsock import Birth, BoundUnixSocket, bind_unix, inherit_unix
@@ -30,6 +29,8 @@ log = structlog.get_logger()
 BACKLOG = 4096
 
 Accepted = Callable[[socket.socket], None]
+Rights = tuple[int, int | str | None, int | str | None]
+"""Mode, owner and group."""
 
 class Heirloom(NamedTuple):
     """A listening socket of another process: of a proxy that hands over, or of systemd."""
@@ -51,80 +52,77 @@ class Heirloom(NamedTuple):
 
 
 class Opened:
-    """One listening socket; `close` closes it, with its file if it has one that is ours.
+    """One listening socket; `close` closes it, with its file if it has one that is ours. Made by `open` or `inherit`.
 
-    Args:
-        name: the upstream's, for errors.
-        heirloom: the socket, if another process has made it.
-
-    Raises StartError.
+    Attributes:
+        upstream: the one that it is for.
     """
 
-    def __init__(self, name: str, upstream: Upstream, heirloom: Heirloom | None = None) -> None:
+    def __init__(self, upstream: Upstream, sock: socket.socket, bound: BoundUnixSocket | None, ours: bool) -> None:
         self.upstream = upstream
-        self._wanted: Upstream | None = None
+        self._rights = _rights(upstream)
+        self._sock, self._bound, self._ours = sock, bound, ours
         self._listener: Listener | None = None
-        self._bound: BoundUnixSocket | None = None
+
+    @classmethod
+    def open(cls, name: str, upstream: Upstream) -> Self:
+        """A new one for the upstream of this name. Raises StartError."""
         listen = upstream.listen
-        if heirloom is not None and isinstance(listen, UnixAddress) and heirloom.lock is not None:
-            assert heirloom.birth is not None
-            self._bound = inherit_unix(listen.path, heirloom.sock, heirloom.lock, heirloom.birth)
-            # The other process may yet go on with it: rights change when it is ours.
-            self._wanted, (_, _, _, mode, owner, group) = upstream, heirloom
-            self.upstream = replace(upstream, mode=mode, owner=owner, group=group)
-            self._sock = self._bound.socket
-        elif heirloom is not None:
-            self._sock = heirloom.sock
-            self._sock.setblocking(False)
-            prepare_local(self._sock)
-            self._sock.listen(BACKLOG)  # a second time: only the length of its queue may change
-        elif isinstance(listen, UnixAddress):
-            self._bound = bind_unix(listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
-            self._sock = self._bound.socket
-        else:
-            self._sock = bind_tcp(name, listen)
+        if isinstance(listen, TcpAddress):
+            return cls(upstream, bind_tcp(name, listen), None, True)
+        bound = bind_unix(listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
+        return cls(upstream, bound.socket, bound, True)
+
+    @classmethod
+    def inherit(cls, address: Address, heirloom: Heirloom) -> Self:
+        """One that another process has made, and that is not this one's own (`own`) before that has let go. Raises
+        StartError.
+        """
+        upstream = Upstream(listen=address, mode=heirloom.mode, owner=heirloom.owner, group=heirloom.group)
+        if isinstance(address, UnixAddress) and heirloom.lock is not None and heirloom.birth is not None:
+            bound = inherit_unix(address.path, heirloom.sock, heirloom.lock, heirloom.birth)
+            return cls(upstream, bound.socket, bound, False)
+        sock = heirloom.sock
+        sock.setblocking(False)
+        prepare_local(sock)
+        sock.listen(BACKLOG)  # a second time: only the length of its queue may change
+        return cls(upstream, sock, None, True)
+
+    def become(self, upstream: Upstream) -> None:
+        """Be the socket of this upstream, which has the same address. Raises StartError; then as before."""
+        if self._ours:
+            self._give(_rights(upstream))
+        self.upstream = upstream
+
+    def _give(self, rights: Rights) -> None:
+        before = self._rights
+        if self._bound is None or rights == before:
+            return
+        try:
+            _give(self._bound, rights)
+        except StartError:
+            with suppress(StartError):
+                _give(self._bound, before)
+            raise
+        self._rights = rights
 
     def heirloom(self) -> Heirloom:
         """The socket for another process; the descriptors stay this one's."""
         if self._bound is None:
             return Heirloom(self._sock)
-        return Heirloom(self._sock, self._bound.lock, self._bound.birth, *_rights(self.upstream))
+        return Heirloom(self._sock, self._bound.lock, self._bound.birth, *self._rights)
 
     def own(self) -> None:
-        """The process that had it before has let go. Its rights that cannot be changed stay as they are, with a line in
-        the log.
+        """The process that had it before has let go. Rights that cannot be changed stay as they are, with a line in the
+        log.
         """
+        self._ours = True
         if self._bound is not None:
             self._bound.own()
-        if self._wanted is not None:
-            try:
-                self.become(self._wanted)
-            except StartError as error:
-                log.error("a socket keeps the rights that it had", error=str(error))
-            self._wanted = None
-
-    def hold(self, hold: bool) -> None:
-        """Leave connections waiting in its queue, or go on to take them."""
-        if self._listener is not None:
-            self._listener.hold(hold)
-
-    def leave(self) -> None:
-        """It is another process's from now on: close the descriptors, and nothing else."""
-        if self._bound is not None:
-            self._bound.own(False)
-        self.close()
-
-    def become(self, upstream: Upstream) -> None:
-        """Be the socket of this upstream, which has the same address. Raises StartError; then as before."""
-        before, rights = self.upstream, _rights(upstream)
-        if self._bound is not None and rights != _rights(before):
-            try:
-                _give(self._bound, upstream)
-            except StartError:
-                with suppress(StartError):
-                    _give(self._bound, before)
-                raise
-        self.upstream = upstream
+        try:
+            self._give(_rights(self.upstream))
+        except StartError as error:
+            log.error("a socket keeps the rights that it had", error=str(error))
 
     def listen(self, pump: Pump, deadlines: Deadlines, accepted: Accepted) -> None:
         """Hand connections, from now on, to `accepted`."""
@@ -133,10 +131,21 @@ class Opened:
         else:
             self._listener.accepted = accepted
 
+    def hold(self, hold: bool) -> None:
+        """Leave connections waiting in its queue, or go on to take them."""
+        if self._listener is not None:
+            self._listener.hold(hold)
+
     def finish(self) -> None:
         """Take in the connections that wait to be accepted; `close` follows."""
         if self._listener is not None:
             self._listener.finish()
+
+    def leave(self) -> None:
+        """It is another process's from now on: close the descriptors, and nothing else."""
+        if self._bound is not None:
+            self._bound.own(False)
+        self.close()
 
     def close(self) -> None:
         """Accept no more. Idempotent."""
@@ -145,29 +154,37 @@ class Opened:
         (self._bound or self._sock).close()
 
 
-NONE: Mapping[Address, Heirloom] = {}
-
-
 class Sockets:
-    """All that are open."""
+    """All that are open.
+
+    Attributes:
+        opened: those of upstreams; spare: those of another process that no upstream has wanted yet. (With a control
+            plane, the upstream may come with the next message.)
+    """
 
     def __init__(self) -> None:
         self.opened: dict[Address, Opened] = {}
+        self.spare: dict[Address, Opened] = {}
 
-    def prepare(
-        self, upstreams: dict[str, Upstream], undo: ExitStack, heirlooms: Mapping[Address, Heirloom] = NONE
-    ) -> dict[Address, Opened]:
+    @property
+    def all(self) -> list[Opened]:
+        """Both kinds."""
+        return [*self.opened.values(), *self.spare.values()]
+
+    def inherit(self, heirlooms: Mapping[Address, Heirloom]) -> None:
+        """Take over what another process has opened. Raises StartError."""
+        for address, heirloom in heirlooms.items():
+            self.spare[address] = Opened.inherit(address, heirloom)
+
+    def prepare(self, upstreams: dict[str, Upstream], undo: ExitStack) -> dict[Address, Opened]:
         """The sockets of these upstreams: those that are open already, with the rights that they shall have, and new
         ones. Raises StartError. `undo` takes all of it back; nothing is accepted and nothing closed yet.
-
-        Args:
-            heirlooms: sockets of other processes; those that fit an upstream are taken over, the others are left.
         """
         wanted: dict[Address, Opened] = {}
         for name, upstream in upstreams.items():
-            opened = self.opened.get(upstream.listen)
+            opened = self.opened.get(upstream.listen) or self.spare.get(upstream.listen)
             if opened is None:
-                opened = Opened(name, upstream, heirlooms.get(upstream.listen))
+                opened = Opened.open(name, upstream)
                 undo.callback(opened.close)
             elif opened.upstream != upstream:
                 before = opened.upstream
@@ -183,18 +200,31 @@ class Sockets:
                 opened.finish()
 
     def replace(self, wanted: dict[Address, Opened]) -> None:
-        """Keep those, close all others. Raises nothing."""
+        """Keep those, close all others but the spare ones. Raises nothing."""
         before, self.opened = self.opened, wanted
         for address, opened in before.items():
             if address not in wanted:
                 opened.close()
+        for address in wanted:
+            self.spare.pop(address, None)
 
+    def discard(self) -> None:
+        """Close those that no upstream has wanted."""
+        spare, self.spare = self.spare, {}
+        for opened in spare.values():
+            opened.close()
+
+    def own(self) -> None:
+        """See `Opened.own`."""
+        for opened in self.all:
+            opened.own()
 
     def leave(self) -> None:
         """All of them are another process's from now on."""
-        opened, self.opened = self.opened, {}
-        for each in opened.values():
-            each.leave()
+        everything = self.all
+        self.opened, self.spare = {}, {}
+        for opened in everything:
+            opened.leave()
 
 
 def _restore(opened: Opened, before: Upstream) -> None:
@@ -202,12 +232,13 @@ def _restore(opened: Opened, before: Upstream) -> None:
         opened.become(before)
 
 
-def _rights(upstream: Upstream) -> tuple[int, int | str | None, int | str | None]:
+def _rights(upstream: Upstream) -> Rights:
     return upstream.mode, upstream.owner, upstream.group
 
 
-def _give(bound: BoundUnixSocket, upstream: Upstream) -> None:
-    bound.give(mode=upstream.mode, owner=upstream.owner, group=upstream.group)
+def _give(bound: BoundUnixSocket, rights: Rights) -> None:
+    mode, owner, group = rights
+    bound.give(mode=mode, owner=owner, group=group)
 
 
 def bind_tcp(name: str, address: TcpAddress) -> socket.socket:

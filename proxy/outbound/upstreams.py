@@ -15,7 +15,7 @@ from control.reading.addresses import Address, TcpAddress
 from proxy.config import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason
 from proxy.outbound.call import Call
-from proxy.outbound.sockets import NONE, Heirloom, Opened, Sockets
+from proxy.outbound.sockets import Opened, Sockets
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
@@ -33,13 +33,14 @@ LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class Outbound:
-    """Owns the upstreams' listening sockets, from `listen` to `close`.
+    """Owns the upstreams' listening sockets, from `open` to `close`.
 
     Args:
         pools: those of the peers, by name; as they are at each moment.
         random: returns numbers evenly spread over [0, 1).
 
     Attributes:
+        sockets: where they come in.
         calls: those that have not ended; splices: those of them that stay on this host.
         ejections: hosts that are left alone because opens failed there.
     """
@@ -68,8 +69,7 @@ class Outbound:
         self._config = config
         self._pools = pools
         self._endpoints = {name: _endpoints(config, table.find(name), pools) for name in config.upstreams}
-        self._sockets = Sockets()
-        self._heirlooms: Mapping[Address, Heirloom] = NONE
+        self.sockets = Sockets()
         self._listening = False
 
     @property
@@ -93,46 +93,36 @@ class Outbound:
         """The configured limits."""
         return self._config.limits
 
-    def open(self, heirlooms: Mapping[Address, Heirloom] = NONE) -> None:
-        """Open a socket for every upstream, or take one over (`Sockets.prepare`). Callers may connect then; `listen`
-        accepts them. Raises StartError; what was opened before is closed then.
+    def open(self) -> None:
+        """Open a socket for every upstream. Callers may connect then; `listen` accepts them. Raises StartError; what
+        was opened before is closed then.
         """
-        self._heirlooms = heirlooms
         with ExitStack() as undo:
             wanted = self.prepare(self._config, undo)
             undo.pop_all()
-        self._sockets.replace(wanted)
+        self.sockets.replace(wanted)
 
     def listen(self) -> None:
-        """Accept calls."""
-        self._listening, self._heirlooms = True, NONE
-        self._listen(self._sockets.opened)
-
-    @property
-    def sockets(self) -> dict[Address, Opened]:
-        """Those that are open."""
-        return self._sockets.opened
-
-    def leave(self) -> None:
-        """Another process has the sockets from now on; calls that are open go on here."""
-        self._sockets.leave()
+        """Accept calls from now on."""
+        self._listening = True
+        self._listen(self.sockets.opened)
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, Opened]:
         """See `Sockets.prepare`; `adopt` follows, or `undo`."""
-        return self._sockets.prepare(config.upstreams, undo, self._heirlooms)
+        return self.sockets.prepare(config.upstreams, undo)
 
     def adopt(self, config: Config, table: Table, allowed: Allowed, sockets: dict[Address, Opened]) -> None:
         """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
         that are carried go on; those that wait for a link look where they may go now. Raises nothing.
         """
-        self._sockets.finish(sockets)
+        self.sockets.finish(sockets)
         before = self._endpoints
         self._config, self.table, self.allowed = config, table, allowed
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
         if self._listening:
             self._listen(sockets)
         else:
-            self._sockets.replace(sockets)
+            self.sockets.replace(sockets)
         moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints)[1] != endpoints[1]}
         if moved:
             for call in [call for call in self.calls if call.service in moved]:
@@ -140,7 +130,9 @@ class Outbound:
         self.pump.settle()
 
     def _listen(self, sockets: dict[Address, Opened]) -> None:
-        self._sockets.replace(sockets)
+        self.sockets.replace(sockets)
+        if not self._listening:
+            return
         for name, upstream in self._config.upstreams.items():
             accepted = partial(self._accepted, name, isinstance(upstream.listen, TcpAddress))
             sockets[upstream.listen].listen(self.pump, self.deadlines, accepted)
@@ -179,8 +171,9 @@ class Outbound:
 
     def stop_listening(self) -> None:
         """Accept no more calls than those whose callers wait already; what is open goes on. Idempotent."""
-        self._sockets.finish({})
-        self._sockets.replace({})
+        self.sockets.finish({})
+        self.sockets.replace({})
+        self.sockets.discard()
         self.pump.settle()
 
     def waiting(self) -> list[Call]:

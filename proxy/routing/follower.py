@@ -123,9 +123,9 @@ class Follower:
         self._save_error: str | None = None
         self._following = trio.CancelScope()
 
-    async def load(self) -> Config:
-        """Read the last map from the disk; returns what `begin` will make the proxy equal to, as far as it can. Raises
-        nothing: what is wrong with the map is said.
+    async def begin(self) -> None:
+        """Take the last map from the disk over, and make the proxy equal to it as far as it can be. Raises nothing: what
+        is wrong with the map is said.
         """
         try:
             stored = await trio.to_thread.run_sync(mapfile.read, self._path, self.static.mesh, self.static.host)
@@ -139,10 +139,6 @@ class Follower:
             self.standing.heard_at, self.standing.from_disk = stored.confirmed_at, True
             age = round(max(0.0, time.time() - stored.confirmed_at))
             log.info("starting with the last map", hosts=len(self.map.hosts), revision=stored.revision, age_s=age)
-        return self._effective.config(self.map.hosts)
-
-    def begin(self) -> None:
-        """Make the proxy equal to the map so far."""
         self._follow()
 
     def rebase(self, static: Config) -> Difference:

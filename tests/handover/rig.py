@@ -31,7 +31,7 @@ class Estate:
         return self.why
 
     def sockets(self) -> Iterator[Offered]:
-        for number, listener in enumerate(self.listeners):
+        for number, listener in enumerate(self.listeners, 1):
             yield Offered("upstream", f"tcp:127.0.0.1:{number}", Heirloom(listener))
 
     def hold(self, pid: int) -> None:

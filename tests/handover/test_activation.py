@@ -83,8 +83,7 @@ def test_each_where_it_belongs(folder: Path) -> None:
     inherit(found, inheritance, given)
     assert given == {"X": "y"}, "processes that this one starts are not meant"
     assert not os.get_inheritable(FIRST)
-    addresses = [upstream.listen for upstream in found.upstreams.values()]
-    heirlooms = inheritance.upstreams(addresses)
+    heirlooms = inheritance.upstreams()
     assert list(heirlooms) == [UnixAddress(f"{folder}/redis.sock"), TcpAddress("127.0.0.1", web_port)]
     sock = inheritance.links(found.links.listen)
     assert sock is not None

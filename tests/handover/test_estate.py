@@ -14,7 +14,6 @@ import trio
 from structlog.testing import capture_logs
 
 from proxy.agent import Agent
-from proxy.config import Config
 from proxy.errors import NotApplied
 from proxy.handover.estate import Estate
 from proxy.handover.inheritance import ADMIN, HANDOVER, LINKS, UPSTREAM
@@ -108,13 +107,9 @@ async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[Mutable
         caller = hosts.call()
         accepted = await service.accept()
         path = Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
-        inode, done = path.stat().st_ino, trio.Event()
-        new = Agent(changed(hosts, old.config, same), takeover=True)
-        hosts.agents["host-a new"] = new
-        hosts.agents["host-a"], hosts.agents["host-a old"] = new, old
-        hosts._scopes["host-a old"], hosts._scopes["host-a new"] = hosts._scopes.pop("host-a"), trio.CancelScope()
-        hosts._scopes["host-a"] = hosts._scopes["host-a new"]
-        await hosts._nursery.start(run, new, hosts._scopes["host-a new"], done)
+        inode = path.stat().st_ino
+        assert await hosts.takeover("host-a", changed(hosts, same)) is old
+        new = hosts.agents["host-a"]
         await until(lambda: old.draining.began, "it has let go")
         assert [entry["event"] for entry in logs if "over" in entry["event"]] == [
             "proxy handed over",
@@ -135,13 +130,7 @@ async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[Mutable
         hosts.call().close()
 
 
-def changed(hosts: Mesh, config: Config, same: bool) -> Config:
+def changed(hosts: Mesh, same: bool) -> dict[str, Any]:
     mode = "0666" if same else "0600"
     upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "mode": mode}}
-    return hosts.config("host-a", {**hosts.peers(b=["echo"]), "upstreams": upstreams, **PATIENT})
-
-
-async def run(agent: Agent, scope: trio.CancelScope, done: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-    with scope:
-        await agent.run(task_status=task_status)
-    done.set()
+    return {**hosts.peers(b=["echo"]), "upstreams": upstreams, **PATIENT}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control.reading.addresses import TcpAddress, UnixAddress
+from control.reading.addresses import TcpAddress
 from control.system.unixsock import BoundUnixSocket, bind_unix
 from proxy.handover.inheritance import ADMIN, LINKS, UPSTREAM, Inheritance
 from proxy.outbound.sockets import Heirloom
@@ -36,7 +36,8 @@ def test_sockets_by_what_they_are_for(folder: Path) -> None:
         inheritance.put(LINKS, address.hostport, Heirloom(one))
         inheritance.put(UPSTREAM, str(address), Heirloom(other))
         assert inheritance.links(TcpAddress("127.0.0.1", 7601)) is None
-        assert inheritance.upstreams([address, UnixAddress("/x")]) == {address: Heirloom(other)}
+        assert inheritance.upstreams() == {address: Heirloom(other)}
+        assert inheritance.upstreams() == {}
         assert inheritance.links(address) is one
         assert inheritance.links(address) is None, "it was taken"
         inheritance.close()
@@ -87,17 +88,3 @@ def test_without_one_a_new_one_is_made(folder: Path) -> None:
     inheritance.put(ADMIN, f"unix:{folder}/admin.sock", Heirloom(socket.create_server(("127.0.0.1", 0))))
     with inheritance.unix(ADMIN, f"{folder}/admin.sock", 0o660):
         assert names(folder) == [".admin.sock.lock", "admin.sock"]
-
-
-def test_what_nobody_wants_goes_when_it_is_ours_and_not_before(folder: Path) -> None:
-    olds = {name: bind_unix(f"{folder}/{name}.sock") for name in ("a", "b")}
-    for own in (False, True):
-        inheritance = Inheritance()
-        for name, old in olds.items():
-            inheritance.put(UPSTREAM, f"unix:{folder}/{name}.sock", heirloom(old))
-        if own:
-            inheritance.own()
-        inheritance.close()
-        assert sorted(path.name for path in folder.glob("*.sock")) == ([] if own else ["a.sock", "b.sock"])
-    for old in olds.values():
-        old.close()

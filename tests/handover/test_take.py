@@ -52,8 +52,8 @@ async def test_everything_is_handed_over(path: str) -> None:
         found = await Predecessor.meet(path, "host-a", inheritance)
         assert found is not None
         assert found.pid == os.getpid()
-        addresses = [TcpAddress("127.0.0.1", number) for number in range(2)]
-        heirlooms = inheritance.upstreams(addresses)
+        heirlooms = inheritance.upstreams()
+        assert list(heirlooms) == [TcpAddress("127.0.0.1", number) for number in (1, 2)]
         assert [each.sock.getsockname() for each in heirlooms.values()] == [
             listener.getsockname() for listener in estate.listeners
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from control.reading.addresses import TcpAddress, UnixAddress
+from control.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.config import Upstream
 from proxy.errors import StartError
 from proxy.outbound.sockets import Heirloom, Opened, Sockets, bind_tcp
@@ -110,26 +110,25 @@ def test_tcp() -> None:
             bind_tcp("web", TcpAddress("127.0.0.1", port))
 
 
-def heirloom(opened: Opened) -> Heirloom:
+def heirlooms(sockets: Sockets) -> dict[Address, Heirloom]:
     """What another process would get."""
-    given = opened.heirloom()
-    return given._replace(sock=given.sock.dup(), lock=None if given.lock is None else os.dup(given.lock))
+    given = {address: opened.heirloom() for address, opened in sockets.opened.items()}
+    return {
+        address: each._replace(sock=each.sock.dup(), lock=None if each.lock is None else os.dup(each.lock))
+        for address, each in given.items()
+    }
 
 
 def test_a_socket_of_another_process_changes_hands(folder: Path) -> None:
     old, new = Sockets(), Sockets()
     web = Upstream(listen=TcpAddress("127.0.0.1", 0))
     change(old, a=unix(folder, "a"), web=web)
-    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
-    with ExitStack() as undo:
-        wanted = new.prepare({"a": unix(folder, "a", 0o600), "web": web}, undo, heirlooms)
-        undo.pop_all()
-    new.replace(wanted)
+    new.inherit(heirlooms(old))
+    change(new, a=unix(folder, "a", 0o600), web=web)
     assert mode(folder, "a") == 0o666, "the old process may yet go on with it"
     old.leave()
     assert (folder / "a.sock").is_socket()
-    for opened in new.opened.values():
-        opened.own()
+    new.own()
     assert mode(folder, "a") == 0o600
     change(new)
     assert list(folder.iterdir()) == []
@@ -138,37 +137,65 @@ def test_a_socket_of_another_process_changes_hands(folder: Path) -> None:
 def test_one_that_is_not_ours_yet_leaves_the_file(folder: Path) -> None:
     old, new = Sockets(), Sockets()
     change(old, a=unix(folder, "a"))
-    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
+    new.inherit(heirlooms(old))
     with ExitStack() as undo:
-        new.prepare({"a": unix(folder, "a")}, undo, heirlooms)
+        new.prepare({"a": unix(folder, "a", 0o600)}, undo)
+    new.discard()
     assert (folder / "a.sock").is_socket()
     with pytest.raises(StartError):
         change(Sockets(), a=unix(folder, "a"))
     change(old)
 
 
-def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None:
+def test_what_is_taken_back_can_be_had_again(folder: Path) -> None:
+    """An upstream of the map may be tried more than once, since another one cannot be had."""
     old, new = Sockets(), Sockets()
     change(old, a=unix(folder, "a"))
-    heirlooms = {address: heirloom(opened) for address, opened in old.opened.items()}
-    with ExitStack() as undo:
-        new.replace(new.prepare({"a": unix(folder, "a", 0o600)}, undo, heirlooms))
-        undo.pop_all()
+    new.inherit(heirlooms(old))
     old.leave()
-    (folder / "a.sock").unlink()
-    with capture_logs() as logs:
-        for opened in new.opened.values():
-            opened.own()
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-        ("a socket keeps the rights that it had", "error")
-    ]
+    new.own()
+    (folder / "b.sock").write_text("somebody's")
+    with pytest.raises(StartError):
+        change(new, a=unix(folder, "a"), b=unix(folder, "b"))
+    change(new, a=unix(folder, "a"))
+    assert (list(new.opened), new.spare) == ([UnixAddress(f"{folder}/a.sock")], {})
     change(new)
 
 
-def test_connections_through_a_socket_of_systemd_end_like_all_others(folder: Path) -> None:
+def test_what_nobody_wants_waits_and_goes(folder: Path) -> None:
+    old, new = Sockets(), Sockets()
+    change(old, a=unix(folder, "a"), b=unix(folder, "b"))
+    new.inherit(heirlooms(old))
+    change(new, a=unix(folder, "a"))
+    old.leave()
+    new.own()
+    assert (folder / "b.sock").is_socket()
+    assert len(new.all) == 2
+    change(new, a=unix(folder, "a"))
+    assert (folder / "b.sock").is_socket()
+    new.discard()
+    assert [path.name for path in folder.glob("*.sock")] == ["a.sock"]
+    change(new)
+
+
+def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None:
+    old, new = Sockets(), Sockets()
+    change(old, a=unix(folder, "a"))
+    new.inherit(heirlooms(old))
+    change(new, a=unix(folder, "a", 0o600))
+    old.leave()
+    (folder / "a.sock").unlink()
+    with capture_logs() as logs:
+        new.own()
+    assert [(each["event"], each["log_level"]) for each in logs] == [("a socket keeps the rights that it had", "error")]
+    change(new)
+
+
+def test_connections_through_a_socket_of_systemd_end_like_all_others() -> None:
     """As a reset, unless something else is said: the options of a listening socket are those of its connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as sock:
-        Opened("web", Upstream(listen=TcpAddress("127.0.0.1", 0)), Heirloom(sock))
+        Opened.inherit(TcpAddress("127.0.0.1", 0), Heirloom(sock))
+        sock.setblocking(True)
         with socket.create_connection(sock.getsockname()) as client:
             accepted, _ = sock.accept()
             accepted.close()
@@ -181,16 +208,12 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     sock.bind(f"{folder}/a.sock")
     sock.listen()
     sockets = Sockets()
-    with ExitStack() as undo:
-        wanted = sockets.prepare(
-            {"a": unix(folder, "a", 0o600)}, undo, {UnixAddress(f"{folder}/a.sock"): Heirloom(sock)}
-        )
-        undo.pop_all()
-    sockets.replace(wanted)
+    sockets.inherit({UnixAddress(f"{folder}/a.sock"): Heirloom(sock)})
+    change(sockets, a=unix(folder, "a", 0o600))
     assert not sock.getblocking()
     [opened] = sockets.opened.values()
     assert opened.heirloom().lock is None
-    opened.own()
+    sockets.own()
     change(sockets, a=unix(folder, "a", 0o640))
     change(sockets)
     assert (sock.fileno(), [path.name for path in folder.iterdir()]) == (-1, ["a.sock"])

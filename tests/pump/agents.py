@@ -116,6 +116,14 @@ class Mesh:
         await self.run(host)
         return agent
 
+    async def takeover(self, host: str, sections: Mapping[str, Any], control: ControlPlane | None = None) -> Agent:
+        """Another proxy takes the place of the one that runs: that one, which is ``HOST old`` from now on."""
+        old, name = self.agents.pop(host), f"{host} old"
+        self.agents[name], self._scopes[name] = old, self._scopes.pop(host)
+        self.agents[host] = Agent(self.config(host, sections), control=control, takeover=True)
+        await self.run(host)
+        return old
+
     async def run(self, host: str) -> None:
         await self._nursery.start(self._run, host)
 
@@ -193,7 +201,8 @@ async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
 
 def close_leftovers(agent: Agent) -> None:
     """So that a test that finds some does not spoil the next."""
-    agent.outbound._sockets.replace({})
+    agent.outbound.sockets.replace({})
+    agent.outbound.sockets.discard()
     agent.pump._epoll.close()  # of one that never ran
     for watcher in agent.pump._watchers.values():
         if isinstance(sock := getattr(watcher, "sock", None), socket.socket):

@@ -84,8 +84,7 @@ class Proxy:
 async def following(plane: Plane, state_dir: Path, **sections: Any) -> AsyncIterator[Proxy]:
     proxy = Proxy(plane, state_dir, **sections)
     async with trio.open_nursery() as nursery:
-        await proxy.follower.load()
-        proxy.follower.begin()
+        await proxy.follower.begin()
         await nursery.start(proxy.follower.run)
         if not plane.down:
             await plane.asked("watch")
