@@ -53,6 +53,17 @@ def takes_over(world: World, side: str, stack: ExitStack) -> Process:
     return new
 
 
+def carried(world: World, side: str) -> None:
+    """Wait until calls are carried by the process that answers now."""
+    before = world.ask(side, "status")["streams_opened"]
+    eventually(lambda: world.ask(side, "status")["streams_opened"] > before + 100, "calls")
+
+
+def over(world: World) -> None:
+    """Wait until no stream is left: what ends the test ends nothing else."""
+    eventually(lambda: not any(world.ask(side, "status")["streams"] for side in "ab"), "the end of all streams")
+
+
 @pytest.mark.parametrize(("kind", "mtls"), [("unix", True), ("tcp", False)])
 @pytest.mark.parametrize("side", ["a", "b"], ids=["the caller's proxy", "the service's proxy"])
 def test_an_upgrade_under_load(lab: Lab, side: str, kind: str, mtls: bool) -> None:
@@ -60,13 +71,12 @@ def test_an_upgrade_under_load(lab: Lab, side: str, kind: str, mtls: bool) -> No
         old: Proxy = getattr(world, side)
         with Load(lab.a, world.listen(kind), WHAT) as load:
             new = takes_over(world, side, stack)
-            before = world.ask(side, "status")
-            assert before["pid"] == new.pid
-            assert old.running, "it has streams"
-            eventually(lambda: world.ask(side, "status")["streams_opened"] > before["streams_opened"] + 100, "calls")
-            assert old.running, "and keeps them"
+            assert world.ask(side, "status")["pid"] == new.pid
+            carried(world, side)
+            assert old.running, "it keeps its streams"
         assert load.figures.errors == 0
         assert load.figures.round_trips > 200
+        over(world)
         assert old.wait() == 0
         assert not old.events("streams were cut")
         assert not old.events("stream ended", level="warning")
@@ -83,7 +93,9 @@ def test_again_and_again_under_load(lab: Lab) -> None:
                 new.wait_for("proxy ready")
                 assert new.events("proxy taken over")
                 assert world.ask(side, "status")["pid"] == new.pid
+                carried(world, side)
         assert load.figures.errors == 0
+        over(world)
         assert world.a.wait() == world.b.wait() == 0
 
 
@@ -144,7 +156,7 @@ def test_files_are_those_of_the_new_process(lab: Lab) -> None:
         path = Path(world.listen("unix").removeprefix("unix:"))
         inode = path.stat().st_ino
         new = takes_over(world, "a", stack)
-        assert not gone.exists()
+        eventually(lambda: not gone.exists(), "it is unlinked")
         with world.call("tcp") as client:
             exchange(client, b"a socket that only the new one has")
         assert world.a.wait() == 0
@@ -199,7 +211,9 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
                 getattr(world, side).wait_for("proxy not handed over")
             assert world.ask(side, "status")["pid"] == getattr(world, side).pid
             takes_over(world, side, stack)
+            carried(world, side)
         assert load.figures.errors == 0
+        over(world)
 
 
 HALFWAY = """
@@ -227,13 +241,16 @@ def test_a_successor_that_is_killed_at_the_last_moment(lab: Lab, side: str) -> N
         argv = [sys.executable, "-c", HALFWAY, f"{world.folder}/{side}/run/next.sock", f"host-{side}"]
         with Load(lab.a, world.listen("unix"), WHAT) as load:
             for _ in range(3):
+                seen = len(old.log)
                 halfway = Process(argv, host=old.host)
                 halfway.start()
                 halfway.wait_for("held")
                 halfway.kill()
-                old.wait_for("proxy not handed over", since=len(old.events("proxy not handed over")))
+                old.wait_for("proxy not handed over", since=seen)
+                carried(world, side)
         assert load.figures.errors == 0
         assert old.running
+        over(world)
 
 
 def test_a_successor_that_cannot_start(lab: Lab) -> None:
