@@ -32,6 +32,9 @@ log = structlog.get_logger()
 
 LOCAL_CLIENTS = 64
 """Connections to the local socket, apart from those of the network, so that the administrator always gets in."""
+HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
+"""At a time. When a thousand hosts come back at once, a few handshakes are made and then the next, instead of all of
+them together until all have run out of time. One address cannot hold up more than its share."""
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError)
 _encode = msgspec.json.Encoder().encode
 
@@ -52,6 +55,8 @@ class Clients:
         self._local = Admission(LOCAL_CLIENTS, LOCAL_CLIENTS)
         self._rate = Rate(limits.requests_per_second)
         self._connections: set[Connection] = set()
+        self._handshakes = trio.CapacityLimiter(HANDSHAKES)
+        self._waiting: dict[str, trio.CapacityLimiter] = {}
         self._stopping = False
         self.context: ssl.SSLContext | None = None
 
@@ -98,12 +103,17 @@ class Clients:
     async def _secured(self, client: trio.SocketStream, address: str) -> None:
         assert self.context is not None
         stream = trio.SSLStream(client, self.context, server_side=True, https_compatible=True)
+        own = self._waiting.setdefault(address, trio.CapacityLimiter(HANDSHAKES_PER_CLIENT))
         try:
-            with trio.fail_after(self._limits.request_timeout):
-                await stream.do_handshake()
+            async with own, self._handshakes:
+                with trio.fail_after(self._limits.request_timeout):
+                    await stream.do_handshake()
         except trio.BrokenResourceError as error:
             log.debug("no TLS with a client", client=address, error=str(error.__cause__ or error))
             return
+        finally:
+            if not own.borrowed_tokens and not own.statistics().tasks_waiting:
+                self._waiting.pop(address, None)
         caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
         await self._converse(stream, caller)
         with trio.move_on_after(1):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from control import ca, mesh
 from control.client import ControlClient, Denied, Unreachable
-from control.server.clients import LOCAL_CLIENTS
+from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
 from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, record
 
 SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
@@ -148,6 +148,21 @@ async def test_what_is_not_tls_is_closed(world: World, junk: bytes) -> None:
                 await ends(client)
             await well(world)
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def test_handshakes_that_stall_hold_up_no_other_address(world: World) -> None:
+    limits = msgspec.structs.replace(LIMITS, request_timeout=5.0)
+    async with world.serving(limits=limits):
+        stalled = [
+            await trio.open_tcp_stream("127.0.0.1", world.port, local_address="127.0.0.2")
+            for _ in range(HANDSHAKES_PER_CLIENT + 10)
+        ]
+        with trio.fail_after(PATIENCE):
+            await well(world)
+        for stream in stalled:
+            await stream.aclose()
+        # And those that waited behind them are served, or gone.
+        await well(world)
 
 
 @pytest.mark.failure(5, 18)
