@@ -14,7 +14,6 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -34,7 +33,7 @@ DEADLINE = 15.0
 ATTEMPT = 4.0
 """Seconds for one server to answer; one that is alive, and its store with it, takes milliseconds."""
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds: the first pause between two rounds lies below `PAUSE`, which doubles up to `LONGEST_PAUSE`."""
+"""Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
 MAX_BODY = 1 << 20
 """Bytes of an answer. An unverified server (`ControlClient.ca`) must not fill this process's memory."""
 MAX_LINE = 64 << 20
@@ -42,7 +41,6 @@ MAX_LINE = 64 << 20
 
 _TIMEOUT = httpx.Timeout(None, connect=2.0)
 """A dead address costs so long; everything else is bounded by `ATTEMPT` and `mesh.SILENCE`."""
-_ENCODER = msgspec.json.Encoder()
 _MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
 
 
@@ -102,9 +100,7 @@ class ControlClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *details: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -227,7 +223,7 @@ class ControlClient:
         self, method: str, path: str, body: Any = None, *, once: bool = False, most: int = MAX_BODY
     ) -> tuple[str, bytes]:
         """The server that agreed, and the body of its answer."""
-        content = b"" if body is None else _ENCODER.encode(body)
+        content = b"" if body is None else msgspec.json.encode(body)
 
         async def attempt(server: str) -> tuple[int, bytes]:
             response = await self._send(await self._client(), server, method, path, content)
@@ -279,9 +275,8 @@ class ControlClient:
         """The head of the answer; its body is still to come. Raises _Busy where another server should be asked."""
         url = f"http://hostlane{path}" if self._socket is not None else f"https://{server}{path}"
         headers = {"content-type": "application/json"} if content else {}
-        request = http.build_request(
-            method, url, content=content or None, headers=headers, extensions=dict(self._extensions)
-        )
+        extensions = dict(self._extensions)
+        request = http.build_request(method, url, content=content or None, headers=headers, extensions=extensions)
         response = await http.send(request, stream=True)
         if response.status_code >= 500:
             async with aclosing(response):
@@ -300,9 +295,8 @@ class ControlClient:
         if context is None and self._tls is not None:
             context = self._tls()
         # The environment's proxy settings are about other servers than these.
-        transport = httpx.AsyncHTTPTransport(
-            uds=self._socket, verify=context if context is not None else False, trust_env=False
-        )
+        verify = context if context is not None else False
+        transport = httpx.AsyncHTTPTransport(uds=self._socket, verify=verify, trust_env=False)
         headers = {"accept-encoding": "identity", "user-agent": "hostlane"}
         return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT, headers=headers, trust_env=False)
 
