@@ -16,7 +16,7 @@ MACHINES = {"plain": "", "iommu": "-device intel-iommu"}
 """What is booted, one after the other: with the options that QEMU gets besides `MACHINE`."""
 
 BOOT_SECONDS = 900
-"""From power on to power off; the plain one takes 300 on a shared machine with 2 cores."""
+"""From power on to power off; the plain one takes 200 on a shared machine with 2 cores."""
 
 # Both devices hang on one hub, as two machines on a switch. An SR-IOV device wants a PCI Express port of its own, whose
 # ARI forwarding makes functions beyond number 7 reachable. The functions' drivers run in the machine itself and need no

@@ -192,7 +192,7 @@ def main() -> None:
     try:
         tell(machine=f"{name}: {prepare()}")
         configure("")
-        for run in {"plain": (vlan.run, sriov.run, check.no_iommu, check.faults), "iommu": (check.clean,)}[name]:
+        for run in {"plain": (vlan.run, sriov.run, check.no_iommu), "iommu": (check.faults, check.clean)}[name]:
             run()
     except Exception:
         traceback.print_exc()
