@@ -124,7 +124,7 @@ class Follower:
         self._following = trio.CancelScope()
 
     async def begin(self) -> None:
-        """Take the last map from the disk over, and make the proxy equal to it as far as it can be. Raises nothing: what
+        """Take the last map from the disk over: make the proxy equal to it as far as it can be. Raises nothing; what
         is wrong with the map is said.
         """
         try:
