@@ -103,11 +103,10 @@ async def test_a_socket_that_the_map_does_not_name_any_more_waits_a_while(monkey
     plane = Registry()
     async with mesh(mtls=True) as hosts:
         old = await start(hosts, "host-a", plane, all_upstreams={})
-        b = await start(hosts, "host-b", plane, services={"web": {"deliver": "unix:/w"}})
+        await start(hosts, "host-b", plane, services={"web": {"deliver": "unix:/w"}})
         await until(lambda: socket_of(old, "web").is_socket(), "the socket of the map")
         plane.cut()
         plane.down = True
-        assert b.follower is not None
         await hosts.takeover("host-a", await followed(hosts, plane, "another-state"), plane)
         new = hosts.agents["host-a"]
         assert list(new.outbound.sockets.spare), "the map may come yet"
