@@ -1,17 +1,12 @@
-"""The end of a proxy, in order: no new calls, the peers are told, streams may finish, what is left ends bit by bit.
-
-Whoever is cut connects again, and all at once they would fall upon the hosts that stay. So what has not finished by the
-last part of the time (`SPREAD`, at most `LONGEST_SPREAD`) ends one by one, in no order, evenly over that part. Until
-then nothing is cut; at the deadline nothing is left.
+"""The end of a proxy, in order: no new calls, the peers are told, streams may finish, what is left ends bit by bit
+(`proxy.pool.ebb`); at the deadline nothing is left.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from math import ceil
 
 import structlog
 import trio
@@ -19,17 +14,12 @@ import trio
 from control.messages import Draining, Holder, StreamInfo
 from proxy.errors import CloseReason
 from proxy.outbound.upstreams import Outbound
+from proxy.pool.ebb import ebb
 from proxy.pool.pools import Pools
 from proxy.pump.tally import Tally
 
 log = structlog.get_logger()
 
-SPREAD = 0.25
-"""Part of the time over which the ends are spread that nobody waited for."""
-LONGEST_SPREAD = 30.0
-"""Seconds, at most: 10,000 streams are then 333 a second, which is little for hosts that take ten times as many."""
-TICK = 0.02
-"""Seconds between two of these steps."""
 LAST_WORDS = 1.0
 """Seconds for peers to answer that they know of the end when no stream is open any more. They need a millisecond."""
 REPORT = 10.0
@@ -133,7 +123,7 @@ class Drain:
 
     async def _drain_once(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._spread)
+            nursery.start_soon(ebb, self._deadline, self._open, self._outbound.pump.settle)
             nursery.start_soon(self._report)
             await self._tally.idle()
             with trio.move_on_after(LAST_WORDS):
@@ -142,31 +132,21 @@ class Drain:
                         await link.ended.wait()
             nursery.cancel_scope.cancel()
 
-    async def _spread(self) -> None:
-        """End the streams that are open when the last part of the time begins, evenly over it."""
-        length = min(SPREAD * (self._deadline - trio.current_time()), LONGEST_SPREAD)
-        await trio.sleep_until(self._deadline - length)
-        left = self._open()
-        random.shuffle(left)
-        total = len(left)
-        while left:
-            passed = 1 - (self._deadline - trio.current_time()) / length if length > 0 else 1.0
-            for _ in range(len(left) - total + min(total, ceil(total * passed))):
-                before = self._tally.open
-                left.pop()()
-                self.cut += before - self._tally.open
-            self._outbound.pump.settle()
-            await trio.sleep(TICK)
-
     def _open(self) -> list[Callable[[], None]]:
         """What ends each of the streams that are open; it does nothing if the stream has ended by then."""
         reason = CloseReason.STOPPED
         lanes = [lane for pool in self._pools.everywhere for each in pool.sessions for lane in each.streams.values()]
-        return [
+        cuts = [
             *(partial(lane.guard, lane.abort, reason) for lane in lanes),
             *(partial(splice.end, reason) for splice in self._outbound.splices),
             *(partial(call.give_up, reason) for call in self._outbound.waiting()),
         ]
+        return [partial(self._cut, cut) for cut in cuts]
+
+    def _cut(self, cut: Callable[[], None]) -> None:
+        before = self._tally.open
+        cut()
+        self.cut += before - self._tally.open
 
     async def _report(self) -> None:
         while True:

@@ -15,6 +15,7 @@ from control.messages import Draining, Holder, StreamInfo
 from proxy import drain
 from proxy.agent import Agent
 from proxy.drain import describe, holders
+from proxy.pool import ebb
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import End, until
 
@@ -95,7 +96,7 @@ async def test_callers_that_were_not_accepted_yet_are_taken_in() -> None:
 
 async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the clock ends its share: never all at once."""
-    monkeypatch.setattr(drain, "TICK", 0.001)
+    monkeypatch.setattr(ebb, "TICK", 0.001)
     async with mesh() as hosts:
         service = await hosts.pair("tcp", "tcp")
         agent = hosts.agents["host-a"]

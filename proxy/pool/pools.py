@@ -10,6 +10,7 @@ import trio
 
 from proxy.config import Config, Peer
 from proxy.errors import CloseReason
+from proxy.pool.ebb import Cut, ebb
 from proxy.pool.pool import Pool
 
 
@@ -119,11 +120,16 @@ class Pools(Mapping[str, Pool]):
     async def _retire(
         self, name: str, pool: Pool, scope: trio.CancelScope, seconds: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Let the streams of a removed peer finish, for so long; then end the rest. `scope`: the peer came back."""
+        """Let the streams of a removed peer finish, for so long; its last part ends the rest bit by bit. `scope`
+        is cancelled when the peer comes back.
+        """
         task_status.started()
         with scope, trio.move_on_after(seconds):
-            for session in pool.sessions:
-                await session.ended.wait()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ebb, trio.current_time() + seconds, partial(_cuts, pool), self._settle)
+                for session in pool.sessions:
+                    await session.ended.wait()
+                nursery.cancel_scope.cancel()
         if scope.cancel_called:
             return
         del self._leaving[name]
@@ -132,3 +138,9 @@ class Pools(Mapping[str, Pool]):
         self._settle()
         self._lives.pop(pool).cancel()
         self._forget(name)
+
+
+def _cuts(pool: Pool) -> list[Cut]:
+    """What ends each of the pool's streams."""
+    lanes = [lane for session in pool.sessions for lane in session.streams.values()]
+    return [partial(lane.guard, lane.abort, CloseReason.STOPPED) for lane in lanes]
