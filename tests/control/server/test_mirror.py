@@ -103,11 +103,12 @@ async def test_without_a_store_nothing_is_told(
     monkeypatch.setattr("control.server.mirror.RETRY", 0.05)
     failing, watching = Failing(store), Watching(10)
     await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
+    told: list[bool] = []
+    monkeypatch.setattr(watching, "publish", lambda: told.append(watching.feed is not None))
     failing.error = StoreError("no leader")
     failing.end.set()
-    await until(lambda: watching.feed is None)
-    await until(lambda: watching.feed is not None)
-    assert failing.watches == 2
+    await until(lambda: failing.watches == 2)
+    assert told == [False, True]
     nursery.cancel_scope.cancel()
 
 
