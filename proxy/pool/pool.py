@@ -355,18 +355,8 @@ class Pool:
         if credentials is not None and shaken.serial in credentials.revoked:  # since its TLS handshake
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
-        new = session is None
-        if session is None:
-            session = self.sessions.begin(shaken.hello, self._hello(self.name, shaken.hello.session), dialled)
-        try:
-            link = Link(self._pump, sock, session, wire=shaken.wire)
-        except OSError as error:
-            sock.close()
-            if new:
-                session.end(CloseReason.LINK_LOST)
-            raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
-        link.serial = shaken.serial
-        self.sessions.add(session)
+        own = self._hello(self.name, shaken.hello.session)
+        link = self.sessions.put(sock, shaken, session or self.sessions.begin(shaken.hello, own, dialled))
         self.retry_at = None
         self.links.append(link)
         self._unused = False

@@ -6,6 +6,7 @@ has been proved by then, and by the peer's process (``instance``): another proce
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from time import monotonic
 
@@ -14,6 +15,7 @@ import trio
 
 from proxy.config import Links
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
+from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -44,7 +46,7 @@ class Sessions:
         return (session for session in list(self._all.values()) if not session.over)
 
     def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
-        """A new session; `add` it when it has its link."""
+        """A new session, for `put`."""
         self._made += 1
         return LaneSession(
             self._pump,
@@ -61,8 +63,23 @@ class Sessions:
             usage=self._usage,
         )
 
+    def put(self, sock: socket.socket, shaken: Shaken, session: LaneSession) -> Link:
+        """A link for a session that is new or suspended, not yet started; `outlive` must follow its end. Raises
+        HandshakeError, and closes `sock`, if the peer has reset it meanwhile.
+        """
+        try:
+            link = Link(self._pump, sock, session, wire=shaken.wire)
+        except OSError as error:
+            sock.close()
+            if not session.suspended:
+                session.end(CloseReason.LINK_LOST)
+            raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
+        link.serial = shaken.serial
+        self.add(session)
+        return link
+
     def add(self, session: LaneSession) -> None:
-        """It has a link, the first or another one; `outlive` must follow the end of each."""
+        """It is about to have a link, the first or another one."""
         self._all[session.key] = session
         self.resumed += session.suspended
 
