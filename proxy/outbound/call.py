@@ -132,7 +132,8 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._outbound.splices[splice]
-        self._ended(reason, splice.caller.received, splice.service.received, None)
+        if self._ended(reason):
+            self._report(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
 
@@ -226,7 +227,8 @@ class Call:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
             self._outbound.failed(self.service, lane.link.peer, reason)
-        self._ended(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
+        if self._ended(reason):
+            self._report(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
 
     def give_up(self, reason: CloseReason) -> None:
         """The proxy stops: end the call if nothing carries it yet."""
@@ -241,22 +243,25 @@ class Call:
         sock, self._sock = self._sock, None
         if sock is not None:
             self._outbound.pump.close(sock)
-        self._ended(reason, 0, 0, None)
+        if self._ended(reason):
+            self._report(reason, 0, 0, None)
 
-    def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
-        outbound = self._outbound
-        del outbound.calls[self]
-        if outbound.tally.end(reason):
-            outbound.tally.report(
-                reason,
-                since=self.since,
-                service=self.service,
-                direction="outbound",
-                peer=peer,
-                detail=self._detail,
-                sent=sent,
-                received=received,
-            )
+    def _ended(self, reason: CloseReason) -> bool:
+        """Whether it gets a line in the log."""
+        del self._outbound.calls[self]
+        return self._outbound.tally.end(reason)
+
+    def _report(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
+        self._outbound.tally.report(
+            reason,
+            since=self.since,
+            service=self.service,
+            direction="outbound",
+            peer=peer,
+            detail=self._detail,
+            sent=sent,
+            received=received,
+        )
 
 
 def _hostport(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

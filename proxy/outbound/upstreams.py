@@ -146,9 +146,10 @@ class Outbound:
     def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
         """Who offers a service: this host, if it does and is not ejected while a peer could do it, and the peers."""
         local, pools = self._endpoints[service]
-        ejected = self.ejected(service)
-        if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
-            local = None
+        if local is not None and self.ejections:
+            ejected = self.ejected(service)
+            if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
+                local = None
         return local, pools[:]
 
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:

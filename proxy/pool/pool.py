@@ -23,7 +23,7 @@ from proxy.pool.bulk import Bulk
 from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
-from proxy.pool.usage import Usage, is_bulk
+from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -145,18 +145,24 @@ class Pool:
         self._changed.set()
 
     def stream_began(self) -> None:
-        """See `pump.link.Usage`."""
-        self.usage.began(trio.current_time())
+        """See `pump.session.Usage`."""
+        # Here and below: for each stream a look at the clock only where it is the first or the last one.
+        if self.usage.streams:
+            self.usage.streams += 1
+        else:
+            self.usage.began(trio.current_time())
 
     def stream_ended(self, lane: Lane) -> None:
-        """See `pump.link.Usage`."""
-        now = trio.current_time()
-        self.usage.ended(now)
-        moved, age = lane.bytes_sent + lane.bytes_received, lane.age
-        if is_bulk(moved, age) or self.usage.any_bulk:
-            self._bulk.note(lane, now)
+        """See `pump.session.Usage`."""
+        if self.usage.streams > 1:
+            self.usage.streams -= 1
+        else:
+            self.usage.ended(trio.current_time())
+        moved = lane.bytes_sent + lane.bytes_received
+        if (moved >= BULK_BYTES and is_bulk(moved, lane.age)) or self.usage.any_bulk:
+            self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
-            self._recorder.note(self.name, age, moved)
+            self._recorder.note(self.name, lane.age, moved)
 
     @property
     def limit(self) -> int:

@@ -213,7 +213,7 @@ class Link:
     @property
     def queueing(self) -> float:
         """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
-        return self._queueing.value(monotonic())
+        return self._queueing.value(monotonic()) if self._queueing.ever else 0.0
 
     @property
     def bulk(self) -> bool:
