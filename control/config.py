@@ -62,7 +62,8 @@ Part = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, read_by(reserved
 class SqliteStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One control server that keeps everything in one file."""
 
-    path: FilePath = "/var/lib/hostlane-control/store.db"
+    path: SomePath = None
+    """None: ``store.db`` in state_dir."""
 
 
 class EtcdStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,6 +157,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     segments: dict[SegmentName, Pool] = {}
     limits: Limits = Limits()
     log: Log = Log()
+
+    @property
+    def store_file(self) -> str | None:
+        """The file of SQLite; None with etcd."""
+        sqlite = self.store.sqlite
+        return None if sqlite is None else sqlite.path or os.path.join(self.state_dir, "store.db")
 
 
 NEEDS = "name and listen"

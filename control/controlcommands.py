@@ -130,7 +130,7 @@ def _write_config(file: str, name: str | None, listen: str | None, mesh: str | N
 
 
 def _store_directory(config: Config) -> list[str]:
-    return [] if config.store.sqlite is None else [os.path.dirname(config.store.sqlite.path)]
+    return [] if config.store_file is None else [os.path.dirname(config.store_file)]
 
 
 def _make_directory(path: str) -> None:

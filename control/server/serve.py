@@ -146,8 +146,8 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
     else:
         from control.store.sqlite import open_sqlite
 
-        assert config.store.sqlite is not None
-        async with open_sqlite(config.store.sqlite.path) as file:
+        assert config.store_file is not None
+        async with open_sqlite(config.store_file) as file:
             yield file
 
 

@@ -22,6 +22,20 @@ def test_what_it_is_without_a_word() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "file"),
+    [
+        ("", "/var/lib/hostlane-control/store.db"),
+        ("state_dir: /srv/state", "/srv/state/store.db"),
+        ("store: {sqlite: {}}", "/var/lib/hostlane-control/store.db"),
+        ("state_dir: /srv/state\nstore: {sqlite: {path: /srv/store.db}}", "/srv/store.db"),
+        ("store: {etcd: {endpoints: [10.0.0.1:2379]}}", None),
+    ],
+)
+def test_where_the_store_is(text: str, file: str | None) -> None:
+    assert config.parse(LEAST + text, "f.yaml").store_file == file
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("store: {}", "f.yaml:3: store: found neither; allowed: sqlite or etcd, one of them"),

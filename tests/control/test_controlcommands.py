@@ -33,8 +33,7 @@ def run(*arguments: str) -> Result:
 def write(directory: Path, text: str = "") -> Path:
     file = directory / "control.yaml"
     file.write_text(
-        f"name: control-1\nlisten: 127.0.0.1:7609\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
-        f"store: {{sqlite: {{path: {directory}/state/store.db}}}}\n{text}"
+        f"name: control-1\nlisten: 127.0.0.1:7609\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n{text}"
     )
     return file
 
@@ -44,7 +43,7 @@ def test_check(directory: Path) -> None:
     assert run("--config", str(file), "--check").output == f"{file}: ok\n"
     result = run("--config", str(write(directory, "lease: 1\n")), "--check")
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"{file}:6: lease: found 1, which has no unit; allowed: ")
+    assert result.stderr.startswith(f"{file}:5: lease: found 1, which has no unit; allowed: ")
 
 
 def test_usage() -> None:
