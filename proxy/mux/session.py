@@ -154,6 +154,8 @@ class Session(Generic[S]):
         can claim; 0 if there is none. It stays free until we use it.
         """
         streams, lingering = self.streams, self.lingering
+        if stream_id <= self._max_id and stream_id not in streams and stream_id not in lingering:
+            return stream_id
         for _ in range(len(streams) + len(lingering) + 1):
             if stream_id > self._max_id:
                 stream_id = self._first_id

@@ -146,7 +146,8 @@ class Link:
         pos = 0
         slow_frames = SLOW_FRAMES
         while not self._doomed:
-            handled = deliver(flow, grant_below, buf, mem, pos, end)
+            # The first byte is the frame's kind; for another one than DATA the turn would look at it in vain.
+            handled = pos if pos < end and buf[pos] else deliver(flow, grant_below, buf, mem, pos, end)
             pos = receive(buf, mem, handled, end)
             if pos == handled:
                 break
