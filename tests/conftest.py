@@ -28,6 +28,12 @@ WHY_NOT = {
 }
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With several processes, the modules that take minutes come first, so that none of them is what all wait for."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: "tests/system/" not in item.nodeid)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test that cannot run here, saying why; fail it where it was promised to run."""
     for marker, missing in WHY_NOT.items():
