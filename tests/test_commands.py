@@ -19,6 +19,7 @@ from proxy import agent, commands
 from proxy.config import Config
 from proxy.demo import runner
 from proxy.errors import ConfigError, HandshakeError, StartError
+from tests.tools.sockets import free_port
 
 GOOD = "host: a\nlinks: {listen: 127.0.0.1:7600, security: none}\nlog: {format: json}\n"
 BAD = "host: A\nlinks: {listen: 127.0.0.1, security: none}\n"
@@ -140,11 +141,6 @@ def test_leaves() -> None:
 
 
 MAIN = [sys.executable, "-c", "from control.cli import main; main()"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def configured(tmp_path: Path, port: int) -> Path:

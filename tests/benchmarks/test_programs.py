@@ -14,6 +14,7 @@ from benchmarks import loadrun
 from benchmarks.build import Programs
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Figures, Phase, Target
+from tests.tools.sockets import free_port
 
 SHORT = 0.2
 
@@ -38,9 +39,7 @@ def measure(programs: Programs, address: str, *phases: Phase, size: int = 64) ->
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "unix":
         return f"unix:{tmp_path / 'echo.sock'}"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp:127.0.0.1:{probe.getsockname()[1]}"
+    return f"tcp:127.0.0.1:{free_port()}"
 
 
 @pytest.mark.parametrize("size", [16, 64, 1021, 65536])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import struct
 import time
@@ -81,11 +82,27 @@ def abort(sock: socket.socket) -> None:
     sock.close()
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody uses now. Somebody may a moment later, even the next call: only where no other way is."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """TCP ports of 127.0.0.1 that nobody uses now. Only for what has to be told its port before it listens.
+
+    Below those that the kernel gives to whoever asks for any: other tests do, at the same time.
+    """
+    found: dict[int, None] = {}
+    for _ in range(1000):
+        port = 20_000 + secrets.randbelow(12_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found[port] = None
+        if len(found) == count:
+            return list(found)
+    raise AssertionError(f"found {len(found)} free ports of {count}")
+
+
+def free_port() -> int:
+    """One of `free_ports`."""
+    return free_ports(1)[0]
 
 
 def owner_of(path: str | Path) -> int:

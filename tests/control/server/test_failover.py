@@ -17,7 +17,8 @@ from control.config import EtcdStore, Store
 from control.reading.addresses import TcpAddress
 from control.server import serve
 from tests.control.server.conftest import MESH, PATIENCE, World, record
-from tests.control.store.etcds import Etcd, free_ports
+from tests.control.store.etcds import Etcd
+from tests.tools.sockets import free_ports
 
 WAIT = 4 * PATIENCE
 

@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -23,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.tools.sockets import free_ports
+
 PATIENCE = 30.0
 
 FAST = ("--heartbeat-interval=50", "--election-timeout=500")
@@ -33,14 +34,6 @@ FAST = ("--heartbeat-interval=50", "--election-timeout=500")
 def missing() -> str | None:
     """Why there can be no etcd here, or None."""
     return None if shutil.which("etcd") else "etcd is not installed (Debian: apt-get install etcd-server)"
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Member:

@@ -12,7 +12,8 @@ from control.store.base import Put, StoreError
 from control.store.etcd import open_etcd
 from control.store.etcdwire import Answer, Keyspace, Range, Txn
 from control.store.gateway import EtcdAccess, Gateway, Refused
-from tests.control.store.etcds import Etcd, free_ports
+from tests.control.store.etcds import Etcd
+from tests.tools.sockets import free_ports
 
 pytestmark = pytest.mark.etcd
 
