@@ -69,8 +69,9 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
         sys.exit(report([error]))
     place = config.ca_keys[0] if config.ca_keys else keys.directory
     click.echo(f"CA {root.id} of mesh {config.mesh}: its key is in {place}; keep a copy in a safe place")
-    click.echo(f"next: hostlane control --config {click.format_filename(file)}")
-    click.echo("then, for each host: hostlane token create --host NAME")
+    option = f"--config {click.format_filename(file)}"
+    click.echo(f"next: hostlane control {option}")
+    click.echo(f"then, for each host: hostlane token create --host NAME {option}")
 
 
 def serve(config: Config) -> int:

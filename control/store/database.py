@@ -274,8 +274,9 @@ def _create(path: str, new: bool = False) -> None:
     except OSError as error:
         if new:
             raise
-        missing = not os.path.isdir(_directory(path))
-        why = "no such directory" if missing else (error.strerror or "cannot be made").lower()
+        why = (error.strerror or "cannot be made").lower()
+        if not os.path.isdir(_directory(path)):
+            why = "no such directory; hostlane control init makes it"
         raise StartError(f"{path}: {why}") from None
 
 

@@ -34,7 +34,7 @@ from typing import Any, Self
 from proxy import config
 from proxy.demo import docker_path, netns
 from proxy.demo.netns import LabError
-from proxy.demo.processes import signals_held, stop
+from proxy.demo.processes import begin, signals_held, stop
 from proxy.errors import NetError
 from proxy.netdev import manage
 
@@ -93,10 +93,7 @@ class Host:
 
     def popen(self, argv: Sequence[str], *, container: bool = False, **options: Any) -> subprocess.Popen[Any]:
         """Start a process here, in a session of its own: Ctrl-C does not reach it. The lab ends it on exit."""
-        options.setdefault("start_new_session", True)
-        process = subprocess.Popen(self.command(argv, container=container), **options)
-        self.processes.append(process)
-        return process
+        return begin(self.command(argv, container=container), self.processes, options)
 
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket of this process that lives on this host. The caller closes it."""
@@ -123,8 +120,7 @@ class Lab:
     """Context manager: the two hosts exist inside the block.
 
     On exit, whatever the reason, every process started through ``Host.popen`` gets SIGTERM, everything still running in
-    the namespaces a few seconds later gets SIGKILL, and the namespaces go. SIGINT and SIGTERM wait until that is
-    done.
+    the namespaces a few seconds later gets SIGKILL, and the namespaces go. Signals wait until that is done.
     Several labs can exist side by side. Raises LabError from ``__enter__`` (nothing is left then either).
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from proxy.demo.processes import signals_held, stop
+from proxy.demo.processes import begin, signals_held, stop
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,7 @@ class LoopbackHost:
 
     def popen(self, argv: Sequence[str], *, container: bool = False, **options: Any) -> subprocess.Popen[Any]:
         """Start a process in a session of its own; it is ended when the `Loopback` closes."""
-        options.setdefault("start_new_session", True)
-        process = subprocess.Popen(argv, **options)
-        self.processes.append(process)
-        return process
+        return begin(self.command(argv, container=container), self.processes, options)
 
 
 class Loopback:

@@ -36,32 +36,38 @@ class End:
         return self.run_dir.with_name(f"{self.place.name}.yaml")
 
     @property
+    def token(self) -> Path:
+        """What it joins with."""
+        return self.run_dir.with_suffix(".token")
+
+    @property
     def admin_socket(self) -> Path:
         return self.run_dir / "admin.sock"
 
 
-def configuration(near: End, far: End, *, calls: Path | None = None, offers: Path | None = None) -> str:
-    """The YAML of a host that calls ``redis`` through the socket ``calls``, or offers it from the socket ``offers``."""
-    services = "redis" if calls else ""
+def configuration(end: End, server: str, *, offers: Path | None = None) -> str:
+    """The YAML of a host that joins the mesh of a control server (IP:PORT). It offers ``redis`` from the socket
+    ``offers``, or else calls what the mesh has."""
     lines = [
-        f"host: {near.place.name}",
-        f"run_dir: {near.run_dir}",
+        f"host: {end.place.name}",
+        f"run_dir: {end.run_dir}",
         "links:",
-        f"  listen: {near.link_address}",
-        "  security: none",
-        "peers:",
-        f"  {far.place.name}: {{address: {far.link_address}, services: [{services}]}}",
+        f"  listen: {end.link_address}",
+        "control:",
+        f"  servers: [{server}]",
+        f"  token_file: {end.token}",
+        f"  state_dir: {end.run_dir.with_suffix('.state')}",
     ]
-    if calls:
-        lines += ["upstreams:", f'  redis: {{listen: "unix:{calls}"}}']
-    if offers:
+    if offers is None:
+        lines += ["upstreams: all"]
+    else:
         lines += ["services:", f'  redis: {{deliver: "unix:{offers}"}}']
-    return "\n".join(lines) + "\n" + near.place.section
+    return "\n".join(lines) + "\n" + end.place.section
 
 
 def make_interfaces(end: End) -> str:
     """What ``hostlane net apply`` prints on that host, with its configuration. Raises DemoError if it fails."""
-    return _said(end, "net", "apply", "--config", str(end.file))
+    return said(end.place, end.file.parent, "net", "apply", "--config", end.file.name)
 
 
 def start(end: End) -> Service:
@@ -72,32 +78,41 @@ def start(end: End) -> Service:
 
 def explain(end: End, service: str, options: Sequence[str]) -> str:
     """What ``hostlane explain`` of a service prints on that host. Raises DemoError if it has nothing to say."""
-    return _said(end, "explain", service, "--socket", str(end.admin_socket), *options)
-
-
-def _said(end: End, *words: str) -> str:
-    argv, what = end.place.command([*HOSTLANE, *words]), f"hostlane {' '.join(words[:2])} on {end.place.name}"
-    try:
-        # In a session of its own: Ctrl-C is for the demo, which ends the command with all the rest.
-        done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, start_new_session=True
-        )
-    except subprocess.TimeoutExpired:
-        raise DemoError(f"{what} did not end within {PATIENCE_S} s") from None
-    if done.returncode:
-        raise DemoError(f"{what} failed: {' '.join(done.stderr.split())[:200]}")
-    return done.stdout
+    return said(end.place, end.file.parent, "explain", service, "--socket", str(end.admin_socket), *options)
 
 
 def status(end: End) -> dict[str, Any]:
     """What ``hostlane status --json`` says. Raises DemoError if it says nothing useful."""
-    argv = [*HOSTLANE, "status", "--socket", str(end.admin_socket), "--json"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    done = _run(end.place, end.file.parent, "status", "--socket", str(end.admin_socket), "--json")
     try:
         found = json.loads(done.stdout)
     except ValueError:
-        said = " ".join(done.stderr.split())[:200]
-        raise DemoError(f"hostlane status of {end.place.name} failed: {said}") from None
+        raise DemoError(f"hostlane status of {end.place.name} failed: {_complaint(done)}") from None
     if not isinstance(found, dict):
         raise DemoError(f"hostlane status of {end.place.name}: not an object")
     return found
+
+
+def said(place: Place, folder: Path, *words: str) -> str:
+    """What ``hostlane`` with these words prints there, run in that folder. Raises DemoError if it fails."""
+    done = _run(place, folder, *words)
+    if done.returncode:
+        raise DemoError(f"{_what(place, words)} failed: {_complaint(done)}")
+    return done.stdout
+
+
+def _run(place: Place, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    # In a session of its own: Ctrl-C is for the demo, which ends the command with all the rest.
+    options: dict[str, Any] = {"cwd": folder, "start_new_session": True, "timeout": PATIENCE_S, "check": False}
+    try:
+        return subprocess.run(place.command([*HOSTLANE, *words]), capture_output=True, text=True, **options)
+    except subprocess.TimeoutExpired:
+        raise DemoError(f"{_what(place, words)} did not end within {PATIENCE_S} s") from None
+
+
+def _what(place: Place, words: Sequence[str]) -> str:
+    return f"hostlane {' '.join(words[:2])} on {place.name}"
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.split())[:200]

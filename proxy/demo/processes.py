@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from proxy.errors import HostlaneError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What tells somebody to end: Ctrl-C, a service manager, a terminal that is closed."""
 PATIENCE = 5.0
 """Seconds between SIGTERM and SIGKILL: more than a proxy with idle links needs to stop."""
 
@@ -56,6 +59,14 @@ class Service:
             raise DemoError(f"{self.what} ended ({ended(code)}): {lines[-1]}")
 
 
+def begin(argv: Sequence[str], noted: list[subprocess.Popen[Any]], options: dict[str, Any]) -> subprocess.Popen[Any]:
+    """Start a process in a session of its own: Ctrl-C does not reach it. It stands in ``noted`` whatever happens."""
+    with signals_held():
+        process = subprocess.Popen(argv, **{"start_new_session": True, **options})
+        noted.append(process)
+    return process
+
+
 def ended(code: int) -> str:
     """A return code in words: ``exit code 2`` or ``SIGKILL``."""
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -81,12 +92,25 @@ def stop(processes: Iterable[subprocess.Popen[Any]], patience: float | None = No
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait for the end of the block: a second Ctrl-C must not stop the cleaning up.
+    """`SIGNALS` wait for the end of the block: whatever is done in it is not left half done.
 
-    A process started inside inherits the mask: only short commands belong here.
+    Processes started inside are not concerned, and neither is another thread than the main one, which alone gets any.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # One that was not set from Python is None, and cannot be put back.
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not None}
     try:
+        for number in before:
+            signal.signal(number, lambda number, _: came.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # All at once: what one of them raises would keep the others from their places.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for signaled in came:
+            signal.raise_signal(signaled)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

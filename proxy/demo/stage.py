@@ -1,25 +1,25 @@
-"""What the demo measures: a Redis server, two proxies in front of it, and the ways from host A to host B."""
+"""What the demo measures: a Redis server, a mesh of two hosts in front of it, and the ways from host A to host B."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.demo import mesh, netns, redis
+from proxy.demo.controlserver import ControlServer
 from proxy.demo.docker_path import CONTAINER
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
 from proxy.demo.mesh import End
-from proxy.demo.processes import DemoError, Service
+from proxy.demo.processes import DemoError, Service, begin
 from proxy.demo.redis import Client
 from proxy.demo.ways import Way
 
-REDIS_PORT, LINK_PORT = 6379, 7600
+REDIS_PORT, LINK_PORT, CONTROL_PORT = 6379, 7600, 7601
 PROOF_BYTES = 1 << 20
 SLEEP = ["sleep", "60"]
 
@@ -28,6 +28,7 @@ SLEEP = ["sleep", "60"]
 class Stage:
     """Built by `on_two_hosts` or `on_loopback`; the lab or loopback it was built on ends its processes."""
 
+    server: ControlServer
     near: End
     far: End
     folder: Path
@@ -41,7 +42,7 @@ class Stage:
 
     @property
     def socket(self) -> Path:
-        """What a client on host A connects to."""
+        """What a client on host A connects to: there because host B offers ``redis``."""
         return self.near.run_dir / "redis.sock"
 
     @property
@@ -58,9 +59,10 @@ class Stage:
         return [Way(name, self.near.place, ("-s", str(self.socket)), links, through_mesh=True), *self.direct]
 
     def configure(self) -> None:
-        """Write a configuration for each host."""
-        self.near.file.write_text(mesh.configuration(self.near, self.far, calls=self.socket))
-        self.far.file.write_text(mesh.configuration(self.far, self.near, offers=self.server_socket))
+        """Write a configuration for each host and for the control server."""
+        self.server.file.write_text(self.server.configuration())
+        self.near.file.write_text(mesh.configuration(self.near, self.server.address))
+        self.far.file.write_text(mesh.configuration(self.far, self.server.address, offers=self.server_socket))
 
     def make_interfaces(self) -> Iterator[str]:
         """Have ``hostlane net apply`` make them on each host that wants some; yields what to show of it. DemoError."""
@@ -69,15 +71,28 @@ class Stage:
                 said = mesh.make_interfaces(end)
                 yield f"{end.place.name}$ hostlane net apply --config {end.file.name}\n{said}"
 
-    def start(self) -> None:
-        """Start all, and return when Redis answers through the mesh. Raises DemoError when something does not start.
+    def start(self) -> Iterator[str]:
+        """Set up the control plane, have both hosts join, and end when Redis answers through the mesh.
 
-        Configurations and interfaces are there.
+        Configurations and interfaces are there. Yields the commands with what they print, for people. Raises DemoError
+        when something does not start.
         """
         self.services += self.start_servers(self.server_socket)
         redis.wait_until_it_answers(self.server_socket, self.services)
-        self.services += [mesh.start(self.far), mesh.start(self.near)]
+        prompt, option = f"{self.server.place.name}$ hostlane", f"--config {self.server.file.name}"
+        yield f"{prompt} control init {option}\n{self.server.init()}"
+        self.services.append(self.server.start())
+        lines = [f"{prompt} control {option} &"]
+        for end in (self.far, self.near):
+            self.server.let_in(end)
+            lines.append(f"{prompt} token create --host {end.place.name} {option} > {end.token.name}")
+        for end in (self.far, self.near):
+            self.services.append(mesh.start(end))
+            lines.append(f"{end.place.name}$ hostlane proxy --config {end.file.name} &")
+        yield "\n".join([*lines, ""])
         redis.wait_until_it_answers(self.socket, self.services)
+        for what in ("hosts", "services"):
+            yield f"{prompt} {what} {option}\n{self.server.show(what)}"
 
     def check(self) -> None:
         """Raises DemoError if a server or a proxy has died."""
@@ -129,17 +144,17 @@ def on_two_hosts(lab: Lab, folder: Path) -> Stage:
     ]
     def container() -> list[str]:
         # explain looks into a namespace through a process that lives there; on a real host there always is one.
-        lab.a.processes.append(subprocess.Popen(netns.inside(lab.a.machine_netns, SLEEP), start_new_session=True))
+        begin(netns.inside(lab.a.machine_netns, SLEEP), lab.a.processes, {})
         process = lab.a.popen(SLEEP, container=True)
         return ["--from", str(process.pid), "--to", lab.b.machine_address]
 
     near, far = End(lab.a, LINK_PORT, folder / "a"), End(lab.b, LINK_PORT, folder / "b")
-    return Stage(near, far, folder, servers, ways, container)
+    return Stage(ControlServer(lab.a, CONTROL_PORT, folder), near, far, folder, servers, ways, container)
 
 
 def on_loopback(machine: Loopback, folder: Path) -> Stage:
     """Everything on 127.0.0.1, on ports that are free now."""
-    redis_port, near_port, far_port = free_ports(3)
+    redis_port, control_port, near_port, far_port = free_ports(4)
 
     def servers(path: Path) -> list[Service]:
         return [redis.serve(machine.b, machine.b.address, redis_port, path)]
@@ -147,7 +162,7 @@ def on_loopback(machine: Loopback, folder: Path) -> Stage:
     target = ("-h", machine.b.address, "-p", str(redis_port))
     way = Way("direct, loopback TCP", machine.a, target, f"( dport = :{redis_port} )")
     near, far = End(machine.a, near_port, folder / "a"), End(machine.b, far_port, folder / "b")
-    return Stage(near, far, folder, servers, [way])
+    return Stage(ControlServer(machine.a, control_port, folder), near, far, folder, servers, [way])
 
 
 def free_ports(count: int) -> list[int]:

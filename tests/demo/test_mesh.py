@@ -23,22 +23,24 @@ def ends(tmp_path: Path) -> tuple[End, End]:
     return End(machine.a, 7600, tmp_path / "a"), End(machine.b, 7601, tmp_path / "b")
 
 
-def test_configurations_are_valid_and_fit_each_other(ends: tuple[End, End], tmp_path: Path) -> None:
+def test_configurations_are_valid_and_name_no_other_host(ends: tuple[End, End], tmp_path: Path) -> None:
     near, far = ends
-    calls = config.parse(mesh.configuration(near, far, calls=tmp_path / "c.sock"), "a.yaml")
-    offers = config.parse(mesh.configuration(far, near, offers=tmp_path / "s.sock"), "b.yaml")
+    calls = config.parse(mesh.configuration(near, "127.0.0.1:7602"), "a.yaml")
+    offers = config.parse(mesh.configuration(far, "127.0.0.1:7602", offers=tmp_path / "s.sock"), "b.yaml")
     assert (calls.host, offers.host) == ("host-a", "host-b")
-    assert calls.peers["host-b"].address == offers.links.listen
-    assert offers.peers["host-a"].address == calls.links.listen
-    assert str(calls.upstreams["redis"].listen) == f"unix:{tmp_path}/c.sock"
+    assert calls.all_upstreams is not None
     assert str(offers.services["redis"].deliver) == f"unix:{tmp_path}/s.sock"
-    assert list(calls.peers["host-b"].services) == ["redis"]
+    for end, found in ((near, calls), (far, offers)):
+        assert (found.links.security, found.peers) == ("mtls", {}), "nobody is named, everybody is proved"
+        assert found.control is not None
+        assert [server.hostport for server in found.control.servers] == ["127.0.0.1:7602"]
+        assert found.control.token_file == str(end.token)
 
 
 def test_a_host_that_makes_its_interfaces(tmp_path: Path) -> None:
     lab = Lab()
-    near, far = End(lab.a, 7600, tmp_path / "a"), End(lab.b, 7600, tmp_path / "b")
-    found = config.parse(mesh.configuration(near, far, calls=tmp_path / "c.sock"), "host-a.yaml").interfaces["mv0"]
+    near = End(lab.a, 7600, tmp_path / "a")
+    found = config.parse(mesh.configuration(near, "10.77.0.1:7601"), "host-a.yaml").interfaces["mv0"]
     assert (found.parent, [str(item) for item in found.addresses]) == ("cable0", ["10.77.0.1/24"])
     assert near.file == tmp_path / "host-a.yaml"
 
@@ -68,7 +70,7 @@ def test_explain(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None
 
 def test_make_interfaces(monkeypatch: pytest.MonkeyPatch, ends: tuple[End, End]) -> None:
     fake(monkeypatch, "import sys; print(*sys.argv[1:])")
-    assert mesh.make_interfaces(ends[0]) == f"net apply --config {ends[0].file}\n"
+    assert mesh.make_interfaces(ends[0]) == "net apply --config host-a.yaml\n"
     fake(monkeypatch, "import sys; sys.exit('hostlane: cable0 is not here')")
     with pytest.raises(DemoError, match="hostlane net apply on host-a failed: hostlane: cable0 is not here"):
         mesh.make_interfaces(ends[0])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +71,37 @@ def test_signals_wait_for_the_end_of_the_block() -> None:
         reached = True
     assert reached
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_a_process_that_is_begun_is_noted_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        process = begun(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(processes.subprocess, "Popen", interrupted)
+    noted: list[subprocess.Popen[Any]] = []
+    with pytest.raises(KeyboardInterrupt):
+        processes.begin(["sleep", "600"], noted, {})
+    processes.stop(noted)
+    assert [process.returncode for process in noted] == [-signal.SIGTERM], "nothing of a held signal is inherited"
+
+
+def test_outside_the_main_thread_signals_are_not_touched() -> None:
+    handlers = []
+
+    def look() -> None:
+        with processes.signals_held():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
 @pytest.mark.parametrize(("code", "words"), [(0, "exit code 0"), (2, "exit code 2"), (-15, "SIGTERM")])

@@ -26,13 +26,18 @@ SMALL = (
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The demo's temporary folder goes in here, and must be gone afterwards."""
-    home = tmp_path / "t"
-    home.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(home))
-    yield home
-    assert list(home.iterdir()) == []
+    with tempfile.TemporaryDirectory(prefix="hl-") as home:  # short, because a Unix socket's path must be
+        monkeypatch.setattr(tempfile, "tempdir", home)
+        yield Path(home)
+        assert list(Path(home).iterdir()) == []
+
+
+def shown_of(shown: str, command: str) -> list[str]:
+    """The lines that are shown under a command, up to an empty one."""
+    lines = [line.strip() for line in shown[shown.index(f"    {command}\n") :].splitlines()]
+    return lines[1 : lines.index("")]
 
 
 def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,13 +50,18 @@ def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
     assert runner.main(SMALL, rounds=1) == 0
     shown = capsys.readouterr().out
     assert "Byte-exact: 1 MiB" in shown
+    assert "peers:" not in shown
+    assert shown_of(shown, "host-a$ hostlane control init --config control.yaml")[0].startswith("CA ")
+    assert shown_of(shown, "host-a$ hostlane hosts --config control.yaml")[1:] == [
+        "host-a  10.77.0.1:7600  -        0.1.0           0  -",
+        "host-b  10.77.0.2:7600  -        0.1.0           1  redis",
+    ]
+    assert shown_of(shown, "host-a$ hostlane services --config control.yaml")[1:] == ["redis        1  host-b"]
     for number in (1, 2):
         host = f"host-{'ab'[number - 1]}"
-        made = shown[shown.index(f"    {host}$ hostlane net apply --config {host}.yaml\n") :].splitlines()[1:5]
-        assert made[0].startswith("    mv0: create macvlan on cable0, mode bridge, mac ")
-        assert made[1:] == [
-            f"    mv0: mark as hostlane:{host}:mv0", "    mv0: set up", f"    mv0: add address 10.77.0.{number}/24",
-        ]  # fmt: skip
+        made = shown_of(shown, f"{host}$ hostlane net apply --config {host}.yaml")
+        assert made[0].startswith("mv0: create macvlan on cable0, mode bridge, mac ")
+        assert made[1:] == [f"mv0: mark as hostlane:{host}:mv0", "mv0: set up", f"mv0: add address 10.77.0.{number}/24"]
     assert "      mv0: {parent: cable0, addresses: [10.77.0.1/24]}" in shown, "a reader sees what it is made from"
     explained = shown[shown.index("$ hostlane explain redis") :]
     for layer in ("bridge docker0", "connections tracked", "macvlan mv0", "handshakes avoided"):
@@ -68,9 +78,10 @@ def test_loopback_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch, capsys:
     not_root(monkeypatch)
     assert runner.main(SMALL, rounds=1) == 0
     shown = capsys.readouterr().out
-    assert "Why not two hosts: not root" in shown
+    assert "Why not two of their own: not root" in shown
     assert "Left out: the macvlan link" in shown
     assert "net apply" not in shown
+    assert shown_of(shown, "host-a$ hostlane services --config control.yaml")[1:] == ["redis        1  host-b"]
     assert "Byte-exact" in shown
     assert "direct, loopback TCP" in shown
     assert "bridge + NAT" not in shown.partition("Redis on host B, called")[2]
@@ -101,8 +112,10 @@ def test_a_failure_is_one_line(
 @pytest.mark.parametrize(
     ("number", "code", "when"),
     [
-        (signal.SIGINT, 130, "One proxy per host"),
+        (signal.SIGINT, 130, "Two hosts"),
         (signal.SIGINT, 130, "    host-b$ hostlane net apply"),
+        (signal.SIGINT, 130, "    host-a$ hostlane control init"),
+        (signal.SIGHUP, 129, "    host-b$ hostlane proxy"),
         (signal.SIGINT, 130, "Byte-exact"),
         (signal.SIGTERM, 143, "Byte-exact"),
     ],

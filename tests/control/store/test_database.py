@@ -191,7 +191,7 @@ def refusal(path: object) -> str:
 
 def test_files_that_are_no_store(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "a directory; allowed: the path of a file"
-    assert refusal(tmp_path / "none" / "store.db") == "no such directory"
+    assert refusal(tmp_path / "none" / "store.db") == "no such directory; hostlane control init makes it"
     (tmp_path / "text").write_text("no database\n" * 1000)
     assert refusal(tmp_path / "text") == "not a store of Hostlane (not an SQLite file)"
     theirs = sqlite3.connect(tmp_path / "theirs.db")
