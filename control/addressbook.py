@@ -36,15 +36,23 @@ ATTEMPTS = 16
 """Conflicts with other hosts that a request takes; each means that somebody else has got an address."""
 ROUNDS = 10
 """How often in a hold time what is held is kept: nine of ten may fail."""
+_PART = re.compile(r"(@[A-Za-z0-9_.:-]{1,150})?", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """An entry; `static`: the host brought the address along."""
+    """An entry; `static`: the host brought the address along; `part`: `control.mesh.AddressRequest`."""
 
     host: str
     mac: str | None = None
     static: bool = False
+    part: str = ""
+
+    def is_of(self, host: str, part: str) -> bool:
+        return (self.host, self.part) == (host, part)
+
+    def __str__(self) -> str:
+        return f"host {self.host}'s" + (f" ({self.part})" if self.part else "")
 
 
 class AddressBook:
@@ -64,14 +72,17 @@ class AddressBook:
             known = ", ".join(sorted(self._segments)) or "none so far"
             text = f"found segment {show(request.segment)}; allowed: {known} (segments in the control server's file)"
             raise RequestRefused(404, "no_segment", text)
+        part = request.part
+        if _PART.fullmatch(part) is None:
+            raise RequestRefused(400, "address", f"found part {show(part)}; allowed: none, or @CONTAINER:INTERFACE")
         wanted = None if request.address is None else _wanted(request, segment)
         for _ in range(ATTEMPTS):
             taken = await self._entries(request.segment)
             if wanted is None:
-                mine = next((ip for ip, (_, held) in taken.items() if held.host == host and not held.static), None)
+                mine = next((ip for ip, (_, at) in taken.items() if at.is_of(host, part) and not at.static), None)
                 if mine is not None and _in(mine, segment):
-                    return _answer(request.segment, segment, mine, taken[mine][1].mac)
-                ip = next(free_addresses(host, segment, taken), None)
+                    return _answer(request, segment, mine, taken[mine][1].mac)
+                ip = _again(request, segment, taken) or next(free_addresses(host + part, segment, taken), None)
                 if ip is None:
                     text = f"segment {request.segment}: all addresses of {segment.pool} are held"
                     raise RequestRefused(409, "pool_empty", text)
@@ -80,17 +91,17 @@ class AddressBook:
                 ip, mac = wanted, request.mac.lower() if request.mac is not None else None
                 if ip in taken:
                     held = taken[ip][1]
-                    if held.host != host:
-                        text = f"address {ip} on segment {request.segment} is host {held.host}'s"
+                    if not held.is_of(host, part):
+                        text = f"address {ip} on segment {request.segment} is {held}"
                         raise RequestRefused(409, "taken", f"{text}; allowed: an address of its own")
                     if held.mac == mac and held.static:
-                        return _answer(request.segment, segment, ip, mac)
+                        return _answer(request, segment, ip, mac)
             try:
                 await self._enter(request, segment, host, ip, mac, taken.get(ip))
             except Conflict:
                 continue
             log.info("address entered", host=host, segment=request.segment, address=ip, static=wanted is not None)
-            return _answer(request.segment, segment, ip, mac)
+            return _answer(request, segment, ip, mac)
         raise RequestRefused(503, "busy", f"segment {request.segment}: too many hosts ask at once; ask again")
 
     async def _enter(
@@ -104,20 +115,21 @@ class AddressBook:
     ) -> None:
         """Write an entry. Raises Conflict if anybody was faster, RequestRefused if the MAC is another host's."""
         key = f"{ADDRESSES}{request.segment}/{ip}"
-        value = msgspec.json.encode(Held(host=host, mac=mac, static=request.address is not None))
+        mine = Held(host=host, mac=mac, static=request.address is not None, part=request.part)
         lease = await self._store.grant(segment.hold)
         when = [When(key, 0 if before is None else before[0].revision)]
-        put = [Put(key, value, lease)]
+        put = [Put(key, msgspec.json.encode(mine), lease)]
         delete = []
         if mac is not None:
             mac_key = f"{MACS}{request.segment}/{mac}"
             entry = await self._find(mac_key)
-            if entry is not None and (holder := msgspec.json.decode(entry.value, type=Held).host) != host:
+            holder = mine if entry is None else msgspec.json.decode(entry.value, type=Held)
+            if not holder.is_of(host, request.part):
                 await self._store.revoke(lease)
-                text = f"MAC {mac} on segment {request.segment} is host {holder}'s; allowed: a MAC of its own"
+                text = f"MAC {mac} on segment {request.segment} is {holder}; allowed: a MAC of its own"
                 raise RequestRefused(409, "taken", text)
             when.append(When(mac_key, 0 if entry is None else entry.revision))
-            put.append(Put(mac_key, msgspec.json.encode(Held(host=host, mac=mac)), lease))
+            put.append(Put(mac_key, msgspec.json.encode(Held(host=host, mac=mac, part=request.part)), lease))
         if before is not None and before[1].mac not in (None, mac):
             delete.append(f"{MACS}{request.segment}/{before[1].mac}")
         try:
@@ -125,6 +137,18 @@ class AddressBook:
         except Conflict:
             await self._store.revoke(lease)
             raise
+
+    async def give_back(self, host: str, segment: str, part: str) -> None:
+        """Free what a host, or a part of it, holds on a segment. Fine if that is nothing."""
+        keys = []
+        for prefix in (ADDRESSES, MACS):
+            for item in (await self._store.read(f"{prefix}{segment}/")).items:
+                if msgspec.json.decode(item.value, type=Held).is_of(host, part):
+                    keys.append(item.key)
+        if keys:
+            # What a host holds only the host changes, one request after the other.
+            await self._store.commit(delete=keys)
+            log.info("addresses given back", host=host, segment=segment, part=part)
 
     async def keys_of(self, host: str) -> list[str]:
         """Everything that a host holds: whoever deletes these frees its addresses."""
@@ -135,14 +159,25 @@ class AddressBook:
                     keys.append(item.key)
         return keys
 
-    async def use(self) -> tuple[SegmentUse, ...]:
-        """How full each pool is, and how many MACs its hosts put on the segment."""
+    async def use(self, host: str | None = None) -> tuple[SegmentUse, ...]:
+        """How full each pool is, and how many MACs its hosts put on the segment; `host`: whoever asks."""
         found = []
         for name, segment in self._segments.items():
             held = (await self._store.read(f"{ADDRESSES}{name}/")).items
             macs = (await self._store.read(f"{MACS}{name}/")).items
-            size = _Usable(segment).count()
-            found.append(SegmentUse(name=name, pool=str(segment.pool), size=size, held=len(held), macs=len(macs)))
+            holders = [msgspec.json.decode(item.value, type=Held) for item in held]
+            own = [msgspec.json.decode(item.value, type=Held) for item in macs] if host is not None else []
+            found.append(
+                SegmentUse(
+                    name=name,
+                    pool=str(segment.pool),
+                    size=_Usable(segment).count(),
+                    held=len(held),
+                    macs=len(macs),
+                    hosts=len({holder.host for holder in holders}),
+                    own=tuple(sorted(entry.mac for entry in own if entry.host == host and entry.mac)),
+                )
+            )
         return tuple(found)
 
     async def run(
@@ -230,9 +265,21 @@ def _wanted(request: AddressRequest, segment: Pool) -> str:
     return str(ip)
 
 
+def _again(request: AddressRequest, segment: Pool, taken: Collection[str]) -> str | None:
+    """The address that the asker had before, if it can have it again."""
+    try:
+        before = str(ipaddress.ip_address(request.before or ""))
+    except ValueError:
+        return None
+    return before if before not in taken and _in(before, segment) else None
+
+
 def _in(ip: str, segment: Pool) -> bool:
     return ipaddress.ip_address(ip) in _Usable(segment)
 
 
-def _answer(name: str, segment: Pool, ip: str, mac: str | None) -> AddressLease:
-    return AddressLease(segment=name, address=f"{ip}/{segment.pool.prefixlen}", mac=mac or "", lease=segment.hold)
+def _answer(request: AddressRequest, segment: Pool, ip: str, mac: str | None) -> AddressLease:
+    address = f"{ip}/{segment.pool.prefixlen}"
+    return AddressLease(
+        segment=request.segment, address=address, mac=mac or "", lease=segment.hold, part=request.part
+    )

@@ -143,6 +143,11 @@ class ControlClient:
         """An address for this host. Denied ``taken`` (another host has it), ``no_segment``, ``pool_empty``."""
         return await self._ask("POST", "/v1/addresses", mesh.AddressLease, request)
 
+    async def give_back(self, segment: str, part: str = "") -> None:
+        """What this host, or a part of it, holds on a segment is free. Fine if that is nothing."""
+        query = f"?segment={quote(segment, safe='')}&part={quote(part, safe='')}"
+        await self._exchange("DELETE", f"/v1/addresses{query}")
+
     async def hosts(self) -> mesh.Snapshot:
         """The whole map, as it is now."""
         return await self._ask("GET", "/v1/hosts", mesh.Snapshot, most=MAX_LINE)

@@ -193,31 +193,47 @@ class AddressRequest(Struct, frozen=True, kw_only=True):
 
     With ``address`` the host says which one it has (an IP, without prefix length): it is entered in the address book,
     or refused (409) with the name of its holder.
+
+    Attributes:
+        part: what of the host it is for, each with an address of its own; ``@CONTAINER:INTERFACE``, empty: itself.
+        before: the address that was leased to it last. It gets it again if nobody else has it by now, also from a book
+            that has forgotten it.
     """
 
     segment: str
     address: str | None = None
     mac: str | None = None
+    part: str = ""
+    before: str | None = None
 
 
 class AddressLease(Struct, frozen=True, kw_only=True):
     """``address`` with its prefix length (``10.77.0.5/24``), and the MAC that goes with it; held for ``lease`` seconds
-    after the host was last there."""
+    after the host was last there. ``DELETE /v1/addresses?segment=S&part=P`` gives it back. ``part``: as asked for; a
+    server that knows of no parts leaves it out."""
 
     segment: str
     address: str
     mac: str
     lease: float
+    part: str = ""
 
 
 class SegmentUse(Struct, frozen=True, kw_only=True):
-    """An address pool: addresses that it has, those that hosts hold, and the MACs that these put on the segment."""
+    """An address pool: addresses that it has, those that hosts hold, and the MACs that these put on the segment.
+
+    Attributes:
+        hosts: how many hosts hold the addresses.
+        own: MACs of the host that asks, in lower case.
+    """
 
     name: str
     pool: str
     size: int
     held: int
     macs: int
+    hosts: int = 0
+    own: tuple[str, ...] = ()
 
 
 class ControlStatus(Struct, frozen=True, kw_only=True):

@@ -88,6 +88,12 @@ class Api:
         assert call.caller.host is not None
         return await self._book.lease(call.caller.host, call.body)
 
+    async def give_back(self, call: Call) -> None:
+        assert call.caller.host is not None
+        if not call.query.get("segment"):
+            raise RequestRefused(400, "query", "found no segment; allowed: ?segment=NAME, and &part=@CONTAINER:INTERFACE")
+        await self._book.give_back(call.caller.host, call.query["segment"], call.query.get("part", ""))
+
     async def status(self, call: Call) -> mesh.ControlStatus:
         feed = self._watching.feed
         return mesh.ControlStatus(
@@ -104,7 +110,7 @@ class Api:
             clients=self._admission.total,
             requests=self.requests,
             refused=self.refused + self._admission.turned_away,
-            segments=await self._book.use(),
+            segments=await self._book.use(call.caller.host),
             joining=dict(self._joining.counts),
         )
 
@@ -176,6 +182,9 @@ ROUTES = (
     Route("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
           body=mesh.AddressRequest, answer=mesh.AddressLease,
           refuses={404: "no_segment", 409: "taken, by a host that is named, or pool_empty"}),
+    Route("DELETE", "/v1/addresses", ("host",), Api.give_back,
+          "a host does not need an address any more; fine if it has none", status=204,
+          query={"segment": "that the address is on; needed", "part": "what of the host had it; default: itself"}),
     Route("GET", "/v1/status", ("host", "admin"), Api.status, "what this server does", answer=mesh.ControlStatus),
     Route("POST", "/v1/tokens", ("admin",), Api.create_token, "a token for a host to join with",
           body=mesh.TokenRequest, answer=mesh.TokenCreated),

@@ -81,6 +81,34 @@ async def test_a_static_address_is_not_leased(book: AddressBook) -> None:
     assert (await book.lease("host-a", AddressRequest(segment="lan", address=ip))).address == wanted
 
 
+@pytest.mark.failure(13)
+async def test_each_part_of_a_host_has_its_own_and_gives_it_back(book: AddressBook) -> None:
+    web = AddressRequest(segment="lan", part="@web:eth1")
+    own, first = await book.lease("host-a", ASK), await book.lease("host-a", web)
+    assert first == await book.lease("host-a", web)
+    assert own.address != first.address
+    assert (own.part, first.part) == ("", "@web:eth1")
+    with pytest.raises(RequestRefused, match=r"is host host-a's \(@web:eth1\)"):
+        await book.lease("host-a", AddressRequest(segment="lan", address=first.address[:-3]))
+    (use,) = await book.use("host-a")
+    assert (use.held, use.macs, use.hosts, set(use.own)) == (2, 2, 1, {own.mac, first.mac})
+    assert (await book.use())[0].own == (await book.use("host-b"))[0].own == ()
+    await book.give_back("host-b", "lan", "@web:eth1")
+    assert (await book.use())[0].held == 2, "it is not host-b's"
+    await book.give_back("host-a", "lan", "@web:eth1")
+    await book.give_back("host-a", "lan", "@web:eth1")
+    (use,) = await book.use()
+    assert (use.held, use.macs) == (1, 1)
+
+
+async def test_an_address_from_before_comes_back_if_nobody_has_it(book: AddressBook) -> None:
+    first = (await book.lease("host-a", AddressRequest(segment="lan", before="10.77.0.7"))).address
+    assert first == "10.77.0.7/28"
+    for before in ("10.77.0.7", "10.77.0.1", "10.77.0.15", "10.78.0.1", "x"):
+        other = await book.lease(f"host-{before}", AddressRequest(segment="lan", before=before))
+        assert other.address not in (first, f"{before}/28")
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "found"),
     [
@@ -88,6 +116,7 @@ async def test_a_static_address_is_not_leased(book: AddressBook) -> None:
         (AddressRequest(segment="lan", address="10.78.0.1"), 400, "an address of 10.77.0.0/28"),
         (AddressRequest(segment="lan", address="x\n"), 400, "an address of 10.77.0.0/28"),
         (AddressRequest(segment="lan", address="10.77.0.3", mac="no"), 400, "allowed: one such as"),
+        (AddressRequest(segment="lan", part="web\n"), 400, "allowed: none, or @CONTAINER:INTERFACE"),
     ],
 )
 async def test_refused(book: AddressBook, request_: AddressRequest, status: int, found: str) -> None:

@@ -112,6 +112,10 @@ async def provoke(wire: Wire) -> None:
     await wire("host", "POST", "/v1/addresses", [])
     await wire("admin", "POST", "/v1/addresses", {"segment": "lan"})
     await wire("nobody", "POST", "/v1/addresses", {"segment": "lan"})
+    await wire("host", "DELETE", "/v1/addresses?segment=lan&part=@web:eth1", None, "/v1/addresses")
+    await wire("host", "DELETE", "/v1/addresses", None, "/v1/addresses")
+    await wire("nobody", "DELETE", "/v1/addresses?segment=lan", None, "/v1/addresses")
+    await wire("admin", "DELETE", "/v1/addresses?segment=lan", None, "/v1/addresses")
 
     await joining(wire)
     await taken(wire)
