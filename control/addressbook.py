@@ -280,6 +280,4 @@ def _in(ip: str, segment: Pool) -> bool:
 
 def _answer(request: AddressRequest, segment: Pool, ip: str, mac: str | None) -> AddressLease:
     address = f"{ip}/{segment.pool.prefixlen}"
-    return AddressLease(
-        segment=request.segment, address=address, mac=mac or "", lease=segment.hold, part=request.part
-    )
+    return AddressLease(segment=request.segment, address=address, mac=mac or "", lease=segment.hold, part=request.part)

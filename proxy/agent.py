@@ -34,6 +34,8 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
 from proxy.membership import Membership
+from proxy.netdev.addressbook import at_start
+from proxy.netdev.leases import Book, fill
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
 from proxy.pool.history import SHARED_MEMORY, Gaps
@@ -67,9 +69,16 @@ class Agent:
     """All parts of one proxy, built and not yet running."""
 
     def __init__(
-        self, config: Config, file: str | None = None, control: ControlPlane | None = None, takeover: bool = False
+        self,
+        config: Config,
+        file: str | None = None,
+        control: ControlPlane | None = None,
+        takeover: bool = False,
+        book: Book = Book(),  # noqa: B008 - it cannot change
     ) -> None:
-        static, config = config, Effective(config).config({})
+        self._book = book
+        static = fill(config, book.leases)
+        config = Effective(static).config({})
         self.config = config
         self._takeover = takeover
         self._estate: Estate | None = None
@@ -111,6 +120,7 @@ class Agent:
                 apply=self.apply,
                 renewed=self.outbound.ejections.forget,
                 cut=self.pools.cut,
+                book=book,
             )
             self.view.follower = self.member.follower
 
@@ -177,6 +187,7 @@ class Agent:
 
     def rebase(self, static: Config) -> Difference:
         """As `apply`, for what the file says now: what the map adds stays."""
+        static = fill(static, self._book.leases)
         if self.member is None:
             return self.apply(Effective(static).config({}))
         return self.member.follower.rebase(static)
@@ -215,7 +226,7 @@ class Agent:
             # Who makes no interfaces does not pay for netlink: a quarter of a second and 9 MB.
             from proxy.netdev.ready import prepare
 
-            await prepare(config)
+            await prepare(config, self._book.elsewhere)
         with ExitStack() as files:
             # First, because a signal that nobody has asked for yet would kill the process.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
@@ -360,4 +371,5 @@ async def run(
     ends all streams at once; nothing stays behind but directories.
     """
     await ensure(config, random.random)
-    await Agent(config, file, takeover=takeover).run(task_status=task_status)
+    book = await at_start(config, random.random)
+    await Agent(config, file, takeover=takeover, book=book).run(task_status=task_status)

@@ -16,7 +16,7 @@ from control.reading.addresses import Address, TcpAddress, UnixAddress
 from control.reading.decode import between, read_by
 from proxy import netvalues
 from proxy.configcheck import check, expand
-from proxy.configinterfaces import ContainerInterface, Interface, InterfaceName, Segment
+from proxy.configinterfaces import ContainerInterface, Interface, InterfaceName, Segment, SegmentName
 
 __all__ = [
     "Address",
@@ -39,6 +39,8 @@ __all__ = [
     "parse",
 ]
 
+UNLEASED = TcpAddress(netvalues.AUTO, netvalues.LINKS_PORT)
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
@@ -56,6 +58,7 @@ SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), 
 FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
 RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
+LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
 HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
 ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
 DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
@@ -75,8 +78,13 @@ class TlsFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How this host links with its peers."""
 
-    listen: IpPort
-    """Where peers' links arrive: an address of this host on the macvlan or VF."""
+    listen: IpPort = UNLEASED
+    """Where peers' links arrive: an address of this host on the macvlan or VF. Left out with `address` only; until the
+    lease is known (`proxy.leases.fill`) it is no address."""
+    address: LinksAddress = None
+    """``auto``: the control plane leases the address of `listen`; with its port."""
+    segment: SegmentName = None
+    """The control plane's address pool that `address` is of, or in which a given `listen` is entered."""
     security: Literal["mtls", "none"] = "mtls"
     tls: TlsFiles | None = None
     """Needed with mtls, unless the control plane gives this host its certificate."""

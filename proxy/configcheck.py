@@ -16,6 +16,7 @@ from control.reading.addresses import (
     ADMIN_SOCKET,
     HANDOVER_SOCKET,
     HOST_PORT,
+    IP_PORT,
     Address,
     TcpAddress,
     UnixAddress,
@@ -53,6 +54,7 @@ def expand(document: Document) -> None:
 def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     """Add a problem to ``document`` for whatever does not go together; ``unknown``: sections that have unknown keys."""
     offers_known = () not in unknown and not any(_shapes_offers(problem.path) for problem in document.problems)
+    _check_listen(config, document)
     if not {(), ("links",)} & unknown:
         _check_security(config, document)
     _check_control(config, document)
@@ -66,6 +68,24 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_pool(config, document)
     if offers_known and config.control is None:
         _check_offered(config, document)
+
+
+def _check_listen(config: Partial, document: Document) -> None:
+    """Links arrive at an address that the file gives, or at one that the control plane leases."""
+    links, listen = config.links, ("links", "listen")
+    if links is UNSET or links.address is UNSET:
+        return
+    if links.address is None:
+        if listen not in document.lines:
+            document.problem(listen, f"missing; allowed: {IP_PORT} (or links.address: auto)")
+        return
+    if listen in document.lines:
+        document.problem(listen, "found beside links.address; allowed: one of them")
+    if config.control is None:
+        document.problem(("links", "address"), "found auto without control; allowed: with a control plane only")
+    if links.segment is None:
+        text = "missing; allowed with links.address: auto: the name of an address pool of the control plane"
+        document.problem(("links", "segment"), text)
 
 
 def _check_security(config: Partial, document: Document) -> None:

@@ -15,7 +15,8 @@ from proxy import netvalues
 
 InterfaceName = Annotated[str, read_by(netvalues.interface_name, netvalues.INTERFACE_NAME)]
 Mac = Annotated[str, read_by(netvalues.mac, netvalues.MAC)]
-PrefixedAddress = Annotated[str, read_by(netvalues.address, netvalues.ADDRESS)]
+PrefixedAddress = Annotated[str, read_by(netvalues.address_or_auto, netvalues.ADDRESS_OR_AUTO)]
+SegmentName = Annotated[str | None, read_by(units.or_null(units.service_name), units.SERVICE_NAME)]
 Network = Annotated[str, read_by(netvalues.network, netvalues.NETWORK)]
 Ip = Annotated[str, read_by(netvalues.ip, netvalues.IP)]
 Rate = Annotated[int, read_by(netvalues.rate, netvalues.RATE)]
@@ -66,6 +67,9 @@ class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_rate: Annotated[int | None, read_by(units.or_null(netvalues.rate), netvalues.RATE)] = None
     """Mbit/s; None: unlimited."""
     addresses: tuple[PrefixedAddress, ...] = ()
+    """``auto``: one that the control plane leases, and then its MAC (`proxy.leases` fills it in)."""
+    segment: SegmentName = None
+    """The control plane's pool that ``auto`` is of; None: ``links.segment``."""
     routes: tuple[Route, ...] = ()
 
 

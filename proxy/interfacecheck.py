@@ -11,7 +11,7 @@ from msgspec import UNSET
 from control.reading.units import quote
 from control.reading.yamlmap import Document, Path, render_path
 from proxy.configinterfaces import ONLY_WITH
-from proxy.netvalues import DEFAULT, STABLE
+from proxy.netvalues import AUTO, DEFAULT, STABLE
 
 Partial = Any
 """A value of the configuration in which every part may be UNSET."""
@@ -35,6 +35,7 @@ def check_interfaces(config: Partial, document: Document) -> None:
             document.problem((*path, "kind"), "found existing; allowed: macvlan | vf")
         if isinstance(interface.parent, str):
             _check_parent(interface, path, own, document)
+    _check_leased(config, document)
     _check_passthru(config, document)
     _check_segments(config, document)
 
@@ -65,6 +66,8 @@ def _check_addresses(interface: Partial, path: Path, seen: dict[str, Path], docu
     for position, address in _items(interface.addresses):
         where = (*path, "addresses", position)
         ip = address.partition("/")[0]
+        if ip == AUTO:
+            continue
         other = seen.setdefault(ip, where)
         if other != where:
             found = f"found {quote(address)}, which is also {render_path(other)}"
@@ -72,7 +75,8 @@ def _check_addresses(interface: Partial, path: Path, seen: dict[str, Path], docu
 
 
 def _check_routes(interface: Partial, path: Path, document: Document) -> None:
-    networks = [ipaddress.ip_interface(address).network for _, address in _items(interface.addresses)]
+    addresses = [address for _, address in _items(interface.addresses)]
+    networks = [ipaddress.ip_interface(address).network for address in addresses if address != AUTO]
     for position, route in _items(interface.routes):
         where = (*path, "routes", position)
         if route.to is UNSET or route.via is UNSET:
@@ -84,9 +88,47 @@ def _check_routes(interface: Partial, path: Path, document: Document) -> None:
         via = ipaddress.ip_address(route.via)
         if route.to != DEFAULT and ipaddress.ip_network(route.to).version != via.version:
             document.problem((*where, "via"), f"found {quote(route.via)}; allowed: of the same IP version as to")
-        elif interface.kind != "existing" and not via.is_link_local and not any(via in net for net in networks):
+        elif AUTO in addresses or interface.kind == "existing" or via.is_link_local:
+            continue
+        elif not any(via in net for net in networks):
             found = f"found {quote(route.via)}, which no address of this interface has on its network"
             document.problem((*where, "via"), f"{found}; allowed: a neighbour")
+
+
+def _check_leased(config: Partial, document: Document) -> None:
+    """One lease a segment for the host, each on one interface; one for each container's interface."""
+    links: Partial = getattr(config, "links", UNSET)
+    by_default = UNSET if links is UNSET else links.segment
+    holders: dict[str, Path] = {}
+    all_known = all(value is not UNSET for _, value in _entries(config.interfaces))
+    for path, interface in _all(config):
+        all_known &= isinstance(interface.addresses, tuple) and UNSET not in (*interface.addresses, interface.segment)
+        places = [position for position, address in _items(interface.addresses) if address == AUTO]
+        if not places:
+            if isinstance(interface.segment, str):
+                document.problem((*path, "segment"), "found without auto; allowed: with addresses: [auto] only")
+            continue
+        where = (*path, "addresses", places[0])
+        segment = interface.segment or by_default
+        if len(places) > 1:
+            document.problem((*path, "addresses", places[1]), "found auto a second time; allowed: once an interface")
+        if getattr(config, "control", UNSET) is None:
+            document.problem(where, "found auto without control; allowed: with a control plane only")
+        elif segment is None:
+            text = "missing; allowed with addresses: [auto]: the name of an address pool of the control plane"
+            document.problem((*path, "segment"), f"{text} (or links.segment)")
+        elif path[0] == "interfaces" and isinstance(segment, str):
+            other = holders.setdefault(segment, path)
+            if other != path:
+                found = f"found auto, as in {render_path(other)}, on segment {segment}"
+                document.problem(where, f"{found}; allowed: one interface of this host for each segment")
+        if interface.mac not in (STABLE, UNSET):
+            found = f"found {quote(interface.mac)} with addresses: [auto]"
+            document.problem((*path, "mac"), f"{found}; allowed: no mac, because the control plane gives it too")
+    leased = links is not UNSET and isinstance(links.segment, str) and links.address not in (None, UNSET)
+    if leased and all_known and isinstance(config.interfaces, dict) and links.segment not in holders:
+        text = "found auto, and no interface that gets it; allowed: with interfaces: NAME: {addresses: [auto]}"
+        document.problem(("links", "address"), f"{text} on segment {links.segment}")
 
 
 def _check_passthru(config: Partial, document: Document) -> None:

@@ -14,6 +14,8 @@ from proxy.config import Config
 from proxy.difference import Difference
 from proxy.joining.keeper import Keeper
 from proxy.links.keyring import Keyring
+from proxy.netdev.addressbook import claim
+from proxy.netdev.leases import Book
 from proxy.routing.follower import ControlPlane, Follower
 
 
@@ -28,6 +30,7 @@ class Membership:
         apply: makes the proxy equal to a configuration (`Follower`).
         renewed: told the name of a host that is another process by now.
         cut: ends the links that were made with one of these certificates (serial numbers).
+        book: the leases that the proxy has started with.
 
     Attributes:
         follower: of the map.
@@ -43,8 +46,9 @@ class Membership:
         apply: Callable[[Config], Difference],
         renewed: Callable[[str], None],
         cut: Callable[[Container[str]], None],
+        book: Book = Book(),  # noqa: B008 - it cannot change
     ) -> None:
-        self._keyring, self._cut = keyring, cut
+        self._keyring, self._cut, self._book = keyring, cut, book
         self._client = self._keeper = None
         if control is None:
             control = self._client = self._connect(static)
@@ -59,7 +63,13 @@ class Membership:
             renewed=renewed,
             trusted=self.trusted,
             random=random.random,
+            claim=None if self._client is None else self._claim,
         )
+
+    async def _claim(self) -> None:
+        assert self._client is not None
+        if self.follower.static.links.segment is not None or self._book.leases:
+            await claim(self._client, self.follower.static, self._book)
 
     def _connect(self, static: Config) -> ControlClient:
         keyring, control = self._keyring, static.control

@@ -251,7 +251,7 @@ def test_not_a_configuration(text: str, expected: str | None) -> None:
 def test_an_empty_mapping_lacks_what_is_required() -> None:
     assert problems("{}\n") == [
         "f.yaml:1: host: missing; allowed: 1 to 63 of a-z 0-9 . -, with a letter or digit first and last",
-        "f.yaml:1: links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535",
+        "f.yaml:1: links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535 (or links.address: auto)",
         "f.yaml:1: links.tls: missing; allowed: a mapping with certificate, key, ca for mutual TLS "
         '(or "security: none" beside it, only on an isolated segment)',
     ]  # fmt: skip

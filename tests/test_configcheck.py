@@ -38,8 +38,8 @@ TLS_NEEDED = (
         (
             "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
             [
-                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, security, tls, '
-                "max_per_peer, dial_timeout, ping_interval, ping_timeout, resume_timeout, replay_buffer"
+                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, address, segment, '
+                "security, tls, max_per_peer, dial_timeout, ping_interval, ping_timeout, resume_timeout, replay_buffer"
             ],
         ),
     ],
@@ -291,3 +291,36 @@ def test_all_has_a_line() -> None:
     assert problems("host: a\nlinks: 5\nupstreams: al\n")[1] == (
         'f:3: upstreams: found "al"; allowed: a mapping, one entry a name'
     )
+
+
+@pytest.mark.parametrize(
+    ("links", "found"),
+    [
+        (
+            "{security: none}",
+            "links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535 (or links.address: auto)",
+        ),
+        (
+            "{address: auto, listen: '10.0.0.1:1', segment: lan}",
+            "links.listen: found beside links.address; allowed: one of them",
+        ),
+        (
+            "{address: auto}",
+            "links.segment: missing; allowed with links.address: auto: the name of an address pool of the control "
+            "plane",
+        ),
+        (
+            "{address: 'auto:0', segment: lan}",
+            'links.address: found "auto:0"; allowed: auto (port 7600), "auto:PORT" with port 1 to 65535, or null',
+        ),
+    ],
+)
+def test_where_links_arrive(links: str, found: str) -> None:
+    text = f"host: a\nlinks: {links}\ncontrol: {{servers: ['10.0.0.9:1']}}\n"
+    leased = "interfaces: {hl0: {parent: eth0, addresses: [auto], segment: lan}}\n"
+    assert [problem.split(" ", 1)[1] for problem in problems(text + leased)] == [found]
+
+
+def test_a_leased_address_needs_a_control_plane() -> None:
+    found = problems("host: a\nlinks: {address: auto, segment: lan, security: none}\n")
+    assert "f:2: links.address: found auto without control; allowed: with a control plane only" in found

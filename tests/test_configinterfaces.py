@@ -48,6 +48,6 @@ def test_defaults() -> None:
 
 def test_what_goes_with_some_kinds_only_is_spelt_as_in_the_sections() -> None:
     keys = {field.name for field in msgspec.structs.fields(AnyInterface)}
-    assert keys - ONLY_WITH.keys() == {"kind", "addresses", "routes"}
+    assert keys - ONLY_WITH.keys() == {"kind", "addresses", "segment", "routes"}
     assert ONLY_WITH.keys() <= keys
     assert {kind for kinds in ONLY_WITH.values() for kind in kinds} | {"existing"} == set(get_args(Kind))

@@ -37,6 +37,14 @@ TOGETHER = {
         "interfaces: {hl0: {parent: eth1, mode: passthru, mac: stable}}",
         "interfaces.hl0.mac: found with mode: passthru, which has its parent's; allowed: with other modes",
     ),
+    "a leased address without a control plane": (
+        "interfaces: {hl0: {parent: eth1, addresses: [auto]}}",
+        "interfaces.hl0.addresses[0]: found auto without control; allowed: with a control plane only",
+    ),
+    "a segment without a lease": (
+        "interfaces: {hl0: {parent: eth1, addresses: [10.1.0.1/24], segment: lan}}",
+        "interfaces.hl0.segment: found without auto; allowed: with addresses: [auto] only",
+    ),
     "a MAC twice": (
         "interfaces: {hl0: {parent: eth1, mac: '02:00:00:00:00:01'}, hl1: {parent: eth2, mac: '02:00:00:00:00:01'}}",
         'interfaces.hl1.mac: found "02:00:00:00:00:01", which is also that of interfaces.hl0; '
@@ -125,3 +133,46 @@ def test_values_that_go_together(text: str) -> None:
 )
 def test_one_mistake_gives_one_line(text: str) -> None:
     assert len(problems(text)) == 1
+
+
+LEASED = "host: a\nlinks: {address: auto, segment: lan}\ncontrol: {servers: ['10.0.0.9:1']}\ninterfaces: {%s}\n"
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "found"),
+    [
+        ("hl0: {parent: eth0, addresses: [auto], routes: [{to: default, via: 10.79.0.1}]}", None),
+        ("hl0: {parent: eth0, addresses: [auto]}, hl1: {parent: eth1, addresses: [auto], segment: wan}", None),
+        (
+            "hl0: {parent: eth0, addresses: [10.79.0.5/24]}",
+            "links.address: found auto, and no interface that gets it; allowed: with interfaces: NAME: "
+            "{addresses: [auto]} on segment lan",
+        ),
+        (
+            "hl0: {parent: eth0, addresses: [auto]}, hl1: {parent: eth1, addresses: [auto]}",
+            "interfaces.hl1.addresses[0]: found auto, as in interfaces.hl0, on segment lan; allowed: one interface of "
+            "this host for each segment",
+        ),
+        (
+            "hl0: {parent: eth0, addresses: [auto, auto]}",
+            "interfaces.hl0.addresses[1]: found auto a second time; allowed: once an interface",
+        ),
+        (
+            "hl0: {parent: eth0, addresses: [auto], mac: '02:00:00:00:00:01'}",
+            'interfaces.hl0.mac: found "02:00:00:00:00:01" with addresses: [auto]; allowed: no mac, because the '
+            "control plane gives it too",
+        ),
+        (
+            "hl0: {parent: eth0, addresses: [any]}",
+            'interfaces.hl0.addresses[0]: found "any"; allowed: an IP address with its prefix length, such as '
+            "10.77.0.1/24 or fd00::1/64, or auto",
+        ),
+    ],
+)
+def test_leased_addresses(interfaces: str, found: str | None) -> None:
+    try:
+        config.parse(LEASED % interfaces, "f")
+    except ConfigError as error:
+        assert [problem.split(" ", 1)[1] for problem in error.problems] == [found]
+    else:
+        assert found is None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from control.reading.addresses import TcpAddress
 from proxy import netvalues
 
 Reader = Callable[[object], object]
@@ -21,6 +22,11 @@ Reader = Callable[[object], object]
         (netvalues.address, "10.77.0.1/32", "10.77.0.1/32"),
         (netvalues.address, "10.77.0.0/31", "10.77.0.0/31"),
         (netvalues.address, "FD00:0::1/64", "fd00::1/64"),
+        (netvalues.address_or_auto, "auto", "auto"),
+        (netvalues.address_or_auto, "10.77.0.1/24", "10.77.0.1/24"),
+        (netvalues.links_address, "auto", TcpAddress("auto", 7600)),
+        (netvalues.links_address, "auto:65535", TcpAddress("auto", 65535)),
+        (netvalues.links_address, None, None),
         (netvalues.network, "default", "default"),
         (netvalues.network, "10.80.0.0/16", "10.80.0.0/16"),
         (netvalues.network, "0.0.0.0/0", "0.0.0.0/0"),
@@ -46,6 +52,13 @@ def test_good(reader: Reader, raw: str, value: object) -> None:
         (netvalues.mac, "03:00:5e:10:00:01", 'found "03:00:5e:10:00:01", which is the address of a group; '),
         (netvalues.mac, "00:00:00:00:00:00", 'found "00:00:00:00:00:00", which is no machine'),
         (netvalues.mac, None, "found nothing; "),
+        (netvalues.address_or_auto, "10.77.0.1", 'found "10.77.0.1"; allowed: an IP address with its prefix length'),
+        (netvalues.address_or_auto, "10.77.0.0/24", 'found "10.77.0.0/24", which stands for a whole network; '),
+        (netvalues.address_or_auto, ["auto"], "found a list; "),
+        (netvalues.links_address, "auto:0", 'found "auto:0"; allowed: auto (port 7600), "auto:PORT"'),
+        (netvalues.links_address, "auto:65536", 'found "auto:65536"; '),
+        (netvalues.links_address, "10.0.0.1:7600", 'found "10.0.0.1:7600"; '),
+        (netvalues.links_address, 7600, "found 7600; "),
         (netvalues.address, "10.77.0.1", 'found "10.77.0.1"; allowed: an IP address with its prefix length'),
         (netvalues.address, "10.77.0.1/33", 'found "10.77.0.1/33"; '),
         (netvalues.address, "10.77.0.0/24", 'found "10.77.0.0/24", which stands for a whole network; '),

@@ -91,7 +91,8 @@ class Api:
     async def give_back(self, call: Call) -> None:
         assert call.caller.host is not None
         if not call.query.get("segment"):
-            raise RequestRefused(400, "query", "found no segment; allowed: ?segment=NAME, and &part=@CONTAINER:INTERFACE")
+            text = "found no segment; allowed: ?segment=NAME, and &part=@CONTAINER:INTERFACE"
+            raise RequestRefused(400, "query", text)
         await self._book.give_back(call.caller.host, call.query["segment"], call.query.get("part", ""))
 
     async def status(self, call: Call) -> mesh.ControlStatus:

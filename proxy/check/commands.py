@@ -32,12 +32,13 @@ def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...]
     from proxy.check.diagnose import SUBJECTS, diagnose
     from proxy.check.show import lines
     from proxy.config import load
+    from proxy.netdev.addressbook import remembered
 
     known = [name for name, _ in SUBJECTS]
     if unknown := [name for name in only if name not in known]:
         raise click.UsageError(f"--only {unknown[0]}: found no such group; allowed: {', '.join(known)}")
     try:
-        report = diagnose(load(file) if file is not None else None, certificates, only)
+        report = diagnose(remembered(load(file)) if file is not None else None, certificates, only)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)

@@ -7,6 +7,9 @@ when the container ends, the kernel deletes it. A function is moved there and co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from proxy.config import Config
@@ -24,9 +27,17 @@ from proxy.netdev.world import World
 
 
 def plan_attachment(
-    config: Config, container: str, wanted: ContainerInterface, world: World, inside: Snapshot, temporary: str
+    config: Config,
+    container: str,
+    wanted: ContainerInterface,
+    world: World,
+    inside: Snapshot,
+    temporary: str,
+    elsewhere: Mapping[str, int] = MappingProxyType({}),
 ) -> Plan:
-    """Steps that give the container its interface; none if it has it. ``inside``: the container's namespace."""
+    """Steps that give the container its interface; none if it has it. ``inside``: the container's namespace;
+    ``elsewhere``: as `budget.usages` takes it.
+    """
     draft = Draft(config.host, world)
     there = inside.named(wanted.name)
     if there is not None and _is_of(there, config.host, container):
@@ -35,7 +46,7 @@ def plan_attachment(
     if there is not None:
         draft.problem(f"{wanted.name}: {container} has an interface of that name; choose another with name")
     _refuse_taken(draft, wanted, inside)
-    for usage in usages(config, world, wanted):
+    for usage in usages(config, world, wanted, elsewhere):
         if usage.over:
             (draft.problem if usage.refuse else draft.note)(usage.over)
     mac = wanted_mac(config.host, f"@{container}:{wanted.name}", wanted)

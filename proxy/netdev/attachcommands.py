@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy.errors import NetError
+from proxy.netvalues import AUTO
+
 if TYPE_CHECKING:
     from proxy.config import Config
     from proxy.configinterfaces import ContainerInterface
     from proxy.netdev.containers import Target
+    from proxy.netdev.steps import Plan
 
 
 def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
@@ -33,12 +38,55 @@ def find(container: str | None, pid: int | None) -> Target:
 
 def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInterface:
     """What the options say; without any, what ``containers`` of the configuration says about this one."""
+    from proxy.netdev.leases import segment_of
+
     given = {key: value for key, value in options.items() if value not in (None, ())}
     if not given and name in config.containers:
         return config.containers[name]
     if not given:
         raise click.UsageError(f"the configuration has no containers.{name}, and no option says what it shall get")
-    return read_options(name, given)
+    found = read_options(name, given)
+    if AUTO in found.addresses and config.control is None:
+        raise click.UsageError("--address: found auto; allowed with a control plane only (control)")
+    if AUTO in found.addresses and segment_of(config, found) is None:
+        raise click.UsageError("--segment: missing; allowed with auto: the name of a pool of the control plane")
+    return found
+
+
+def attach(config: Config, target: Target, wanted: ContainerInterface) -> tuple[Plan, Sequence[str]]:
+    """Give the container its interface, with a control plane to ask for its address and for the MACs of other hosts.
+    Returns what was done, and notes. Raises NetError; an address that was leased for it is given back then.
+    """
+    import trio
+
+    from proxy.netdev import addressbook, containers
+    from proxy.netdev.leases import fill_interface, part_of, segment_of
+
+    fresh = False
+    if AUTO in wanted.addresses:
+        segment = segment_of(config, wanted)
+        assert segment is not None, "wanted()"
+        part = part_of(target.name, wanted.name)
+        fresh = addressbook.files_of(config).read(segment, part) is None
+        if target.pid is not None:
+            wanted = fill_interface(wanted, trio.run(addressbook.own_lease, config, segment, part))
+    elsewhere, notes = trio.run(addressbook.counted, config)
+    try:
+        return containers.attach(config, target, wanted, elsewhere), notes
+    except NetError:
+        if fresh:
+            with suppress(NetError):
+                trio.run(addressbook.give_back, config, target.name)
+        raise
+
+
+def give_back(config: Config, target: Target) -> None:
+    """What was leased for the container is free. Raises NetError."""
+    import trio
+
+    from proxy.netdev import addressbook
+
+    trio.run(addressbook.give_back, config, target.name)
 
 
 def read_options(name: str, given: dict[str, Any]) -> ContainerInterface:

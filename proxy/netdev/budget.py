@@ -7,7 +7,10 @@ the arithmetic.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from msgspec import Struct, structs
 
 from proxy.config import Config
 from proxy.configinterfaces import AnyInterface as Wanted
@@ -31,10 +34,20 @@ class Usage(Struct, frozen=True, kw_only=True):
     macs: tuple[str, ...]
     refuse: bool
     """What the configuration says about more than the share; False: warn."""
+    elsewhere: int | None = None
+    """MACs of the other hosts there, as the control plane counts them; None: it does not, and the share counts."""
 
     @property
     def over(self) -> str | None:
-        """One line if it is more than the share."""
+        """One line if it is more than the share, or than the limit where somebody counts."""
+        if self.elsewhere is not None:
+            total = len(self.macs) + self.elsewhere
+            if total <= self.mac_limit:
+                return None
+            return (
+                f"segment {self.segment}: {total} MACs of {self.mac_limit} would be used, {len(self.macs)} here and "
+                f"{self.elsewhere} by other hosts, as the control plane counts them"
+            )
         if len(self.macs) <= self.share:
             return None
         return (
@@ -63,9 +76,16 @@ class Division(Struct, frozen=True, kw_only=True):
         )
 
 
-def usages(config: Config, world: World, extra: Wanted | None = None) -> list[Usage]:
-    """Every segment of the configuration. ``extra``: an interface that a container would get now."""
-    return [_usage(config, name, segment, world, extra) for name, segment in config.segments.items()]
+def usages(
+    config: Config, world: World, extra: Wanted | None = None, elsewhere: Mapping[str, int] = MappingProxyType({})
+) -> list[Usage]:
+    """Every segment of the configuration.
+
+    ``extra``: an interface that a container would get now; ``elsewhere``: MACs of other hosts by segment, where the
+    control plane counts them.
+    """
+    found = [_usage(config, name, segment, world, extra) for name, segment in config.segments.items()]
+    return [structs.replace(usage, elsewhere=elsewhere.get(usage.segment)) for usage in found]
 
 
 def divide(hosts: int, containers: int, mac_limit: int) -> Division:

@@ -14,6 +14,7 @@ from proxy.netdev import attachcommands
 
 if TYPE_CHECKING:
     from proxy.config import Config
+    from proxy.netdev.leases import Book
     from proxy.netdev.steps import Plan
 
 
@@ -42,7 +43,8 @@ def plan(file: str, as_json: bool) -> None:
     with reported():
         from proxy.netdev import manage
 
-        _show(manage.planned(load(file), manage.look()), as_json)
+        config, book = settled(load(file))
+        _show(manage.planned(config, manage.look(), book.elsewhere), as_json, book.notes)
 
 
 @net.command()
@@ -55,7 +57,8 @@ def apply(file: str, as_json: bool) -> None:
     with reported():
         from proxy.netdev import manage
 
-        _show(manage.bring_up(load(file)), as_json)
+        config, book = settled(load(file))
+        _show(manage.bring_up(config, book.elsewhere), as_json, book.notes)
 
 
 @net.command()
@@ -79,7 +82,8 @@ def status(file: str, as_json: bool) -> None:
     with reported():
         from proxy.netdev import manage
 
-        found = manage.state(load(file))
+        config, _ = settled(load(file), counting=False)
+        found = manage.state(config)
     rows = [
         (i.name, i.kind, i.parent or "-", i.mac or "-", str(i.mtu or "-"), " ".join(i.addresses) or "-") for i in found
     ]
@@ -96,6 +100,8 @@ def status(file: str, as_json: bool) -> None:
 @with_config
 def budget(hosts: int | None, containers: int | None, mac_limit: int | None, file: str, as_json: bool) -> None:
     """Show how many MACs this host uses of each segment's limit, or propose how to divide hosts over segments.
+
+    With a control plane that has a segment of the same name, also how many other hosts use as it counts them.
 
     With --hosts, --containers and --mac-limit: a proposal. Exit 1 if a segment is over its limit.
     """
@@ -115,12 +121,22 @@ def budget(hosts: int | None, containers: int | None, mac_limit: int | None, fil
             without = f"with containers on Hostlane's Unix sockets instead: {divide(hosts, 0, mac_limit)}"
             _print(division, as_json, [str(division), without])
             return
-        found = usages(config, manage.look())
+        import trio
+
+        from proxy.netdev import addressbook
+
+        elsewhere, notes = trio.run(addressbook.counted, config)
+        found = usages(addressbook.remembered(config), manage.look(), elsewhere=elsewhere)
     rows = [
-        (u.segment, u.parent, str(u.vlan or "-"), str(len(u.macs)), str(u.share), str(u.mac_limit), str(u.hosts))
+        (
+            u.segment, u.parent, str(u.vlan or "-"), str(len(u.macs)), "-" if u.elsewhere is None else str(u.elsewhere),
+            str(u.share), str(u.mac_limit), str(u.hosts),
+        )
         for u in found
-    ]
-    _print(found, as_json, columns(("segment", "parent", "vlan", "used here", "share", "limit", "hosts"), rows))
+    ]  # fmt: skip
+    head = ("segment", "parent", "vlan", "used here", "elsewhere", "share", "limit", "hosts")
+    _print(found, as_json, columns(head, rows))
+    _complain(notes)
     over = [usage.over for usage in found if usage.over]
     _complain(over)
     sys.exit(1 if over else 0)
@@ -134,7 +150,8 @@ def budget(hosts: int | None, containers: int | None, mac_limit: int | None, fil
 @click.option("--vlan", type=int, help="VLAN id.")
 @click.option("--mac", help="stable (default) or a MAC.")
 @click.option("--mtu", type=int, help="Default: the parent's.")
-@click.option("--address", "addresses", multiple=True, help="ADDRESS/PREFIX; may be repeated.")
+@click.option("--address", "addresses", multiple=True, help="ADDRESS/PREFIX, or auto; may be repeated.")
+@click.option("--segment", help="The control plane's pool that auto is of; default: links.segment.")
 @click.option("--name", help="Its name in the container; default: eth1.")
 @with_config
 def attach(container: str | None, pid: int | None, file: str, as_json: bool, **options: Any) -> None:
@@ -148,7 +165,12 @@ def attach(container: str | None, pid: int | None, file: str, as_json: bool, **o
 
         config = load(file)
         target = attachcommands.find(container, pid)
-        _show(containers.attach(config, target, attachcommands.wanted(config, target.name, options)), as_json)
+        wanted = attachcommands.wanted(config, target.name, options)
+        if config.control is None:
+            _show(containers.attach(config, target, wanted), as_json)
+        else:
+            done, notes = attachcommands.attach(config, target, wanted)
+            _show(done, as_json, notes)
 
 
 @net.command()
@@ -160,7 +182,10 @@ def detach(container: str | None, pid: int | None, file: str, as_json: bool) -> 
         from proxy.netdev import containers
 
         config = load(file)
-        _show(containers.detach(config, attachcommands.find(container, pid)), as_json)
+        target = attachcommands.find(container, pid)
+        _show(containers.detach(config, target), as_json)
+        if config.control is not None:
+            attachcommands.give_back(config, target)
 
 
 def load(file: str) -> Config:
@@ -168,6 +193,25 @@ def load(file: str) -> Config:
     from proxy.config import load
 
     return load(file)
+
+
+def settled(config: Config, *, counting: bool = True) -> tuple[Config, Book]:
+    """The configuration with leased addresses in it, and what else the address book says. Raises NetError.
+
+    Args:
+        counting: whether the MACs of other hosts matter.
+    """
+    from proxy.netdev.leases import Book, fill, segments
+
+    if config.control is None or not (segments(config) or (counting and config.segments)):
+        return config, Book()
+    import msgspec
+    import trio
+
+    from proxy.netdev import addressbook
+
+    book = trio.run(addressbook.for_commands, config if counting else msgspec.structs.replace(config, segments={}))
+    return fill(config, book.leases), book
 
 
 @contextmanager
@@ -190,11 +234,12 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def _show(found: Plan, as_json: bool) -> None:
+def _show(found: Plan, as_json: bool, notes: Sequence[str] = ()) -> None:
     # Of what cannot be done as a whole, no part is shown as if it could.
     steps = [] if found.problems else [str(step.do) for step in found.steps]
-    lines = [*(steps or ["nothing to change"] * (not found.problems)), *(f"note: {note}" for note in found.notes)]
-    _print({"steps": steps, "problems": found.problems, "notes": found.notes}, as_json, lines)
+    notes = (*notes, *found.notes)
+    lines = [*(steps or ["nothing to change"] * (not found.problems)), *(f"note: {note}" for note in notes)]
+    _print({"steps": steps, "problems": found.problems, "notes": notes}, as_json, lines)
     _complain(found.problems)
     if found.problems:
         sys.exit(1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import msgspec
 from msgspec import Struct
@@ -44,21 +45,32 @@ def of_process(pid: int) -> Target:
     return Target(name=f"pid-{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
 
 
-def attach(config: Config, target: Target, wanted: ContainerInterface) -> Plan:
-    """Give the container its interface. Returns what was done. Raises NetError; nothing is changed then."""
+def attach(
+    config: Config, target: Target, wanted: ContainerInterface, elsewhere: Mapping[str, int] = MappingProxyType({})
+) -> Plan:
+    """Give the container its interface. Returns what was done. Raises NetError; nothing is changed then.
+
+    ``elsewhere``: as `budget.usages` takes it.
+    """
     if target.pid is None:
         raise NetError(f"{target.name} does not run or is not there; only what runs has a network namespace")
     with _namespace(target.pid) as container:
-        return give(config, target.name, container, wanted)
+        return give(config, target.name, container, wanted, elsewhere)
 
 
-def give(config: Config, name: str, container: int, wanted: ContainerInterface) -> Plan:
+def give(
+    config: Config,
+    name: str,
+    container: int,
+    wanted: ContainerInterface,
+    elsewhere: Mapping[str, int] = MappingProxyType({}),
+) -> Plan:
     """The same for a network namespace that is open as the descriptor ``container``."""
     with _namespace() as home:
         if os.fstat(home).st_ino == os.fstat(container).st_ino:
             raise NetError(f"{name} is in this host's network namespace (--network host); use interfaces:")
         inside = run_inside(container, observe.snapshot)
-        plan = plan_attachment(config, name, wanted, look(), inside, _temporary())
+        plan = plan_attachment(config, name, wanted, look(), inside, _temporary(), elsewhere)
         apply(plan, Kernel(home=home, container=container))
         return plan
 

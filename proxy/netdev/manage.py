@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from proxy.config import Config
@@ -22,13 +25,15 @@ def look(*, sysfs_root: str = sysfs.ROOT) -> World:
     return World(snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root))
 
 
-def planned(config: Config, world: World) -> Plan:
+def planned(config: Config, world: World, elsewhere: Mapping[str, int] = MappingProxyType({})) -> Plan:
     """The plan for the configuration; a segment over its budget is a problem or a note of it, as configured.
+
+    ``elsewhere``: MACs of other hosts by segment, where the control plane counts them (`budget.usages`).
 
     Where nothing is to change it is a note: what is there is there, and the proxy can start.
     """
     found = plan(config.host, config.interfaces, world)
-    over = [usage for usage in usages(config, world) if usage.over]
+    over = [usage for usage in usages(config, world, elsewhere=elsewhere) if usage.over]
     refused = [usage for usage in over if usage.refuse and found.steps]
     return msgspec.structs.replace(
         found,
@@ -37,9 +42,9 @@ def planned(config: Config, world: World) -> Plan:
     )
 
 
-def bring_up(config: Config) -> Plan:
+def bring_up(config: Config, elsewhere: Mapping[str, int] = MappingProxyType({})) -> Plan:
     """Make the interfaces as configured; returns what was done. Raises NetError, nothing is changed then."""
-    found = planned(config, look())
+    found = planned(config, look(), elsewhere)
     apply(found, Kernel())
     return found
 

@@ -22,14 +22,17 @@ LINK_AND_ADDRESS_EVENTS = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of <linux/rtnetlink.h>."""
 
 
-async def prepare(config: Config) -> None:
+async def prepare(config: Config, elsewhere: Mapping[str, int]) -> None:
     """Plan, apply and wait. Returns when every interface has a carrier and its addresses can be used.
 
     Raises StartError: the interfaces cannot be made (nothing is changed then), or one is not ready within its
     ``up_timeout`` (what was made stays, for the next start). Cancelled, it ends after the change under way.
+
+    Args:
+        elsewhere: as `manage.planned` takes it.
     """
     try:
-        done = await trio.to_thread.run_sync(manage.bring_up, config)
+        done = await trio.to_thread.run_sync(manage.bring_up, config, elsewhere)
         for step in done.steps:
             log.info("network changed", change=str(step.do))
         for note in done.notes:

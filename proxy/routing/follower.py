@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -84,6 +84,7 @@ class Follower:
         renewed: told the name of a host that is another process by now.
         trusted: told whom this host may believe from now on.
         random: returns numbers evenly spread over [0, 1).
+        claim: as `Registration` takes it.
 
     Attributes:
         static: what the file says, by now.
@@ -103,12 +104,13 @@ class Follower:
         renewed: Callable[[str], None],
         trusted: Callable[[Trust], None],
         random: Callable[[], float],
+        claim: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         assert static.control is not None
         self.static = static
         self.map = Map(static.host)
         self.standing = Standing()
-        self.registration = Registration(client, self._record, self.map.doubt, random)
+        self.registration = Registration(client, self._record, self.map.doubt, random, claim)
         self._client = client
         self._instance, self._version = instance, version
         self._apply_config, self._renewed, self._trusted = apply, renewed, trusted
@@ -315,6 +317,7 @@ class Follower:
             instance=self._instance,
             version=self._version,
             services=tuple(Offer(name=name) for name in static.services),
+            segment=static.links.segment,
         )
 
 

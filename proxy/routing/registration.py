@@ -7,7 +7,7 @@ again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -43,6 +43,7 @@ class Registration:
         record: this host as it is now.
         forgotten: called when the control plane had lost sight of this host.
         random: returns numbers evenly spread over [0, 1).
+        claim: enters this host's addresses in the address book, before it registers. Raises as the registry does.
 
     Attributes:
         registered: the answer in force; None: none is, or it is not known to be.
@@ -56,12 +57,14 @@ class Registration:
         record: Callable[[], HostRecord],
         forgotten: Callable[[], None],
         random: Callable[[], float],
+        claim: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.registered: Registered | None = None
         self.last_error: str | None = None
         self.superseded = False
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
+        self._claim = claim
         self._again = trio.Event()
         self._told: HostRecord | None = None
 
@@ -111,6 +114,8 @@ class Registration:
         record = self._record()
         # Before the answer: whether a request that was cut off has arrived is not known, and leaving must take it back.
         self._told, self.registered = record, None
+        if self._claim is not None:
+            await self._claim()
         self.registered = await self._registry.register(record)
         self._backoff.reset()
         self.last_error = None

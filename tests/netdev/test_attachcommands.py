@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
+from control.mesh import AddressLease
 from proxy import config
 from proxy.configinterfaces import ContainerInterface
-from proxy.netdev import attachcommands, containers
+from proxy.errors import NetError
+from proxy.netdev import addressbook, attachcommands, containers
 from proxy.netdev.containers import Target
+from proxy.netdev.steps import Plan
 from tests.netdev.machine import HEAD
 
 CONFIG = config.parse(HEAD + "containers: {web: {parent: eth0, name: net0}}\n", "f")
@@ -61,3 +65,49 @@ def test_whose_interface_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for container, pid in ((None, None), ("web", 1)):
         with pytest.raises(click.UsageError, match="name a container or give --pid, one of them"):
             attachcommands.find(container, pid)
+
+
+def test_auto_needs_a_control_plane_and_a_segment() -> None:
+    options = {**NOTHING, "parent": "eth9", "addresses": ("auto",)}
+    with pytest.raises(click.UsageError, match="--address: found auto; allowed with a control plane only"):
+        attachcommands.wanted(CONFIG, "web", options)
+    meshed = config.parse(HEAD + "control: {servers: ['10.0.0.9:1']}\n", "f")
+    with pytest.raises(click.UsageError, match="--segment: missing; allowed with auto"):
+        attachcommands.wanted(meshed, "web", options)
+    found = attachcommands.wanted(meshed, "web", {**options, "segment": "lan"})
+    assert (found.addresses, found.segment) == (("auto",), "lan")
+
+
+def test_an_address_goes_back_when_the_interface_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it was the container's before."""
+    control = f"control: {{servers: ['10.0.0.9:1'], state_dir: {tmp_path}}}\n"
+    meshed = config.parse(HEAD + control, "f")
+    lease = AddressLease(segment="lan", address="10.9.0.7/24", mac="02:aa:00:00:00:07", lease=60.0, part="@web:eth1")
+    given: list[str] = []
+    tried: list[ContainerInterface] = []
+
+    async def own_lease(config: object, segment: str, part: str) -> AddressLease:
+        assert (segment, part) == ("lan", "@web:eth1")
+        return lease
+
+    async def give_back(config: object, container: str) -> None:
+        given.append(container)
+
+    def attach(config: object, target: object, wanted: ContainerInterface, elsewhere: object) -> Plan:
+        tried.append(wanted)
+        raise NetError("no")
+
+    monkeypatch.setattr(addressbook, "own_lease", own_lease)
+    monkeypatch.setattr(addressbook, "give_back", give_back)
+    monkeypatch.setattr(containers, "attach", attach)
+    wanted = ContainerInterface(parent="eth9", addresses=("auto",), segment="lan")
+    with pytest.raises(NetError, match="^no$"):
+        attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
+    assert (tried[0].addresses, tried[0].mac) == ((lease.address,), lease.mac)
+    assert given == ["web"]
+    addressbook.files_of(meshed).write(lease)
+    with pytest.raises(NetError, match="^no$"):
+        attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
+    assert given == ["web"]

@@ -109,3 +109,16 @@ def test_passthru_has_no_mac_of_its_own() -> None:
     there: Interface = changed(HL0, macvlan_mode="passthru", mac=ETH0.mac)
     found = used("{parent: eth0, mac_limit: 9}", world(ETH0, there), "{hl0: {parent: eth0, mode: passthru}}")
     assert found.macs == (ETH0.mac,)
+
+
+def test_with_a_control_plane_the_sum_counts_and_not_the_share() -> None:
+    segments = "segments: {front: {parent: eth0, mac_limit: 10, hosts: 10}}\n"
+    parsed = config.parse(f"{HEAD}interfaces: {{hl0: {{parent: eth0}}}}\n{segments}", "f")
+    assert usages(parsed, world(ETH0))[0].over, "two, and a share of one"
+    assert usages(parsed, world(ETH0), elsewhere={"other": 99})[0].over, "it knows no such segment"
+    (fits,) = usages(parsed, world(ETH0), elsewhere={"front": 8})
+    assert (fits.elsewhere, fits.over) == (8, None)
+    (full,) = usages(parsed, world(ETH0), elsewhere={"front": 9})
+    assert full.over == (
+        "segment front: 11 MACs of 10 would be used, 2 here and 9 by other hosts, as the control plane counts them"
+    )

@@ -93,7 +93,7 @@ def test_what_cannot_be_done(space: str, file: Path) -> None:
 def test_budget(space: str, file: Path) -> None:
     file.write_text(HEAD + HL0 + "segments: {front: {parent: eth0, mac_limit: 3, hosts: 2}}\n")
     code, said, errors = net(space, "budget", "--config", file)
-    assert [line.split() for line in said][1:] == [["front", "eth0", "-", "2", "1", "3", "2"]]
+    assert [line.split() for line in said][1:] == [["front", "eth0", "-", "2", "-", "1", "3", "2"]]
     assert (code, errors) == (
         1,
         ["hostlane: segment front: this host would use 2 MACs of its share of 1 (3 for 2 hosts)"],

@@ -174,3 +174,21 @@ async def test_leaving_does_not_wait_for_ever(autojump_clock: MockClock, logs: l
         await plane.asked("register")
         await host.registration.leave()
         assert logs[-1]["error"] == "no answer"
+
+
+async def test_addresses_are_claimed_before_it_registers(autojump_clock: MockClock) -> None:
+    plane, answers = Plane(), [Denied("taken", "address 10.0.0.1 on segment lan is host host-b's", 409)]
+    claimed: list[int] = []
+
+    async def claim() -> None:
+        claimed.append(plane.count("register"))
+        if answers:
+            raise answers.pop()
+
+    host = Host(plane)
+    found = Registration(plane, lambda: host.record, host.forget, lambda: 0.5, claim)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await plane.asked("register")
+        nursery.cancel_scope.cancel()
+    assert claimed == [0, 0], "refused once, then granted, and nothing registered before"

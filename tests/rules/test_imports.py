@@ -15,13 +15,14 @@ LAYERS: list[set[str]] = [
     {
         "errors", "config", "configcheck", "configinterfaces", "difference", "interfacecheck", "netvalues",
     },
-    {"netdev"},
     {"mux"},
     {"pump"},
     {"links"},
     {"pool"},
     {"routing"},
     {"outbound", "inbound", "telemetry", "joining"},
+    # Interfaces get addresses of the control plane, which is asked with this host's certificate.
+    {"netdev"},
     {"meshview", "reload"},
     {"view"},
     {"drain", "membership"},
@@ -76,7 +77,7 @@ SANS_IO = [
         f"proxy/netdev/{name}.py"
         for name in (
             "records", "world", "mark", "steps", "draft", "addressing", "links", "vfs", "plan", "attach", "budget",
-            "status",
+            "status", "leases",
         )
     ),
     "proxy/check/report.py",
