@@ -120,7 +120,7 @@ class Session(Generic[S]):
         self._stream_type = stream_type
         self._first_id = self._next_id = 1 if dialler else 2
         self._max_id = max_id
-        self._acked = 0
+        self._acked = self._known = 0
         self._called = 0
         self._linger_order: deque[int] = deque()
         self._handlers: dict[int, tuple[Callable[[int, memoryview], None], int]] = {
@@ -241,9 +241,8 @@ class Session(Generic[S]):
         """Go on over a new link; the HELLOs have said what has arrived, here `received` bytes of ours. Raises only
         ProtocolError, and changes nothing then.
         """
+        # No id is free by that, and an ACK is as due as before: HELLO overtakes what each side sends again.
         self.out.rewind_untrusted(received)
-        self._acked = self.received
-        self._release_ids()
 
     def close(self) -> list[S]:
         """The session is over. Returns the streams that were open; the driver ends them. Idempotent."""
@@ -363,13 +362,12 @@ class Session(Generic[S]):
             self._sink.on_credit(stream)
 
     def _on_ack(self, stream_id: int, payload: memoryview) -> None:
-        self.out.acknowledge_untrusted(frames.decode_u64_untrusted(bytes(payload), "ACK"))
-        self._release_ids()
-
-    def _release_ids(self) -> None:
-        """No late frame can come any more for what the peer has acknowledged."""
-        order, lingering, acked = self._linger_order, self.lingering, self.out.acked
-        while order and lingering.get(order[0], 0) <= acked:
+        offset = frames.decode_u64_untrusted(bytes(payload), "ACK")
+        self.out.acknowledge_untrusted(offset)
+        # In order behind the peer's late frames, as what `resume` is told is not.
+        self._known = max(self._known, offset)
+        order, lingering, known = self._linger_order, self.lingering, self._known
+        while order and lingering.get(order[0], 0) <= known:
             lingering.pop(order.popleft(), None)
 
     def _on_ping(self, stream_id: int, payload: memoryview) -> None:
@@ -396,7 +394,7 @@ class Session(Generic[S]):
         self.flow.pop(stream_id, None)
         if stream_id % 2 != self._first_id % 2:
             self._called -= 1
-        if late_frames and end > self.out.acked:
+        if late_frames and end > self._known:
             self.lingering[stream_id] = end
             self._linger_order.append(stream_id)
         self._sink.on_closed(stream)
