@@ -108,7 +108,7 @@ def _decode_untrusted(kind: Kind, payload: bytes) -> Hello:
         raise HandshakeError(f"the peer speaks version {version} of the protocol, this host version {VERSION}")
     try:
         hello = msgspec.json.decode(payload[_PREFIX.size :], type=Hello)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HandshakeError(f"malformed HELLO: {error}") from None
     if not MIN_STREAM_CREDIT <= hello.stream_credit <= MAX_CREDIT or not 0 < hello.max_streams < 1 << 31:
         raise HandshakeError(f"HELLO with stream_credit {hello.stream_credit}, max_streams {hello.max_streams}")

@@ -86,7 +86,12 @@ class TlsWire:
                 at += self.tls.write(view[at : min(at + RECORD, stop)])
                 self._owed.append((self.outgoing.pending, at - done))
             self._left = memoryview(self.outgoing.read())
-            done += self._send_left()
+            try:
+                done += self._send_left()
+            except OSError:
+                if not done:
+                    raise
+                break  # the next call meets it again; what has gone out may have arrived
         if not done:
             raise BlockingIOError(errno.EAGAIN, "the socket takes no more")
         return done

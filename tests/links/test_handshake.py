@@ -124,6 +124,13 @@ def test_fields_that_are_missing_or_wrong(fields: dict[str, Any]) -> None:
     assert str(refused(encode(Kind.HELLO, 0, payload(**fields)))).startswith("malformed HELLO: ")
 
 
+@pytest.mark.failure(18)
+def test_fields_of_any_depth() -> None:
+    """The JSON reader recurses: it would be an exception that nobody who dials expects."""
+    deep = b'{"colour":' + b"[" * 2000 + b"]" * 2000 + b"}"
+    assert str(refused(encode(Kind.HELLO, 0, b"HSTL\0\1" + deep))).startswith("malformed HELLO: ")
+
+
 @pytest.mark.parametrize(
     "fields",
     [

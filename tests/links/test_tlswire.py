@@ -215,3 +215,30 @@ def test_a_reset_is_the_sockets_own_error() -> None:
             other.recv_into(memoryview(bytearray(IN_BUFFER)))
         with pytest.raises(BrokenPipeError):
             other.send(memoryview(b"x"))
+
+
+class Flaky:
+    """A socket that breaks after so many sends."""
+
+    def __init__(self, sock: socket.socket, sends: int) -> None:
+        self._sock, self._sends = sock, sends
+
+    def send(self, data: memoryview) -> int:
+        if not self._sends:
+            raise BrokenPipeError(errno.EPIPE, "broken")
+        self._sends -= 1
+        return self._sock.send(data)
+
+
+@pytest.mark.failure(3, 7)
+def test_what_went_out_before_the_connection_broke_counts_as_sent() -> None:
+    """The peer may have received it, and will say so when its session goes on."""
+    with wires() as (one, other):
+        assert one.sock is not None
+        sock = one.sock
+        one.sock = Flaky(sock, 1)  # type: ignore[assignment]
+        assert one.send(memoryview(bytes(3 * ENCRYPTED_AT_ONCE))) == ENCRYPTED_AT_ONCE
+        with pytest.raises(BrokenPipeError):
+            one.send(memoryview(bytes(2 * ENCRYPTED_AT_ONCE)))
+        one.sock = sock
+        assert receive(other) == bytes(ENCRYPTED_AT_ONCE)
