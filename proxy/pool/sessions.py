@@ -91,7 +91,7 @@ class Sessions:
     def count(self, *, dialled: bool | None = None) -> int:
         """How many wait for a link and will take streams again: all, or those that this side dialled."""
         return sum(
-            session.suspended and not session.going_away and dialled in (None, session.dialled) for session in self
+            session.suspended and not session.fleeting and dialled in (None, session.dialled) for session in self
         )
 
     # The side that dials
@@ -184,20 +184,20 @@ class Sessions:
         links.resume_timeout, or, cancelled, at once as STOPPED.
         """
         if session.suspended:
-            self._bound_leaving()
+            self._bound_fleeting()
             await self._wait(session)
             if session.over:
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
 
-    def _bound_leaving(self) -> None:
-        """Those that are leaving take no place that a new one might need; a peer that leaves and vanishes all the time
-        must not fill our memory with them.
+    def _bound_fleeting(self) -> None:
+        """They take no place that another one might need; a peer that makes and leaves them all the time must not fill
+        our memory with them.
         """
-        leaving = sorted((each for each in self.suspended if each.going_away), key=lambda each: each.lost_at)
-        for session in leaving[: -self.settings.max_per_peer]:
-            session.end(CloseReason.LINK_LOST, "more sessions that are leaving wait for a link than links are allowed")
+        fleeting = sorted((each for each in self.suspended if each.fleeting), key=lambda each: each.lost_at)
+        for session in fleeting[: -self.settings.max_per_peer]:
+            session.end(CloseReason.LINK_LOST, "more sessions that take no streams wait for a link than may have one")
         self._pump.settle()
 
     async def _wait(self, session: LaneSession) -> None:

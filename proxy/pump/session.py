@@ -110,6 +110,13 @@ class LaneSession(Session[Lane]):
         """Whether it has ended."""
         return self.ended.is_set()
 
+    @property
+    def fleeting(self) -> bool:
+        """Whether nobody will miss it: it takes no more streams, or was dialled by a peer that has not said a word on
+        it, and so may not even know that the dial has succeeded.
+        """
+        return self.going_away or not (self.dialled or self.received)
+
     # Links
 
     def carry_on(self, link: Link) -> None:

@@ -274,6 +274,8 @@ def test_two_processes_side_by_side_while_the_old_one_leaves() -> None:
 
 def test_what_counts_as_one_of_the_links() -> None:
     sessions, session = made(dialled=False)
+    assert sessions.count() == 0, "its dialler may not even know of it"
+    session.received = 16
     assert (sessions.count(), sessions.count(dialled=True), sessions.count(dialled=False)) == (1, 0, 1)
     session.going_away = True
     assert sessions.count() == 0
@@ -297,6 +299,26 @@ async def test_sessions_that_leave_and_wait_are_bounded() -> None:
         assert [session.over for session in made] == [True, True, True, False, False]
         assert {session.reason for session in made[:3]} == {CloseReason.LINK_LOST}
         assert home.refuses() is None
+
+
+@pytest.mark.failure(7, 9)
+async def test_dials_that_the_peer_took_for_failed_do_not_shut_it_out() -> None:
+    """Our HELLO was lost on its way, or the dial was given up meanwhile: nobody will ever go on with these sessions."""
+    home = pool(max_per_peer=2, resume_timeout=3600)
+    theirs = Hello(host="host-b", to="host-a", instance="2", session="", stream_credit=65536, max_streams=9)
+    made = []
+    async with running(home) as nursery:
+        for number in range(4):
+            assert home.refuses() is None
+            ours, peer = tcp_pair()
+            said = msgspec.structs.replace(theirs, session=str(number))
+            nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+            await until(lambda: home.up)
+            made.append(home.links[0].session)
+            peer.close()
+            await until(lambda: not home.links)
+        assert [session.over for session in made] == [True, True, False, False]
+        assert home.resumes(resuming(msgspec.structs.replace(theirs, session="3"), 0)) == 0
 
 
 async def test_after_the_time_streams_end_with_that_reason(dialling: Dialling) -> None:
@@ -345,6 +367,8 @@ async def test_whoever_waits_for_a_session_that_the_peer_dials_for_gets_a_link_a
         nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
         await until(lambda: home.up)
         owner = opened(home)
+        theirs.send(encode(Kind.PING, 0, bytes(8)))
+        await until(lambda: home.links[0].session.received > 0)
         theirs.close()
         await until(lambda: not home.links)
         await wait_all_tasks_blocked()
@@ -365,10 +389,12 @@ async def test_a_session_that_waits_takes_a_place() -> None:
         nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
         await until(lambda: home.up)
         opened(home)
+        theirs.send(encode(Kind.PING, 0, bytes(8)))
+        await until(lambda: home.links[0].session.received > 0)
         theirs.close()
         await until(lambda: not home.links)
         assert home.refuses() is CloseReason.DUPLICATE
-        assert home.resumes(resuming(said, 0)) == 0
+        assert home.resumes(resuming(said, 0)) == 16
         home.sessions._all["s"].end(CloseReason.LINK_LOST)
         assert home.refuses() is None
 
