@@ -21,6 +21,7 @@ from control.mesh import Refused
 from control.server.api import Api
 from control.server.connection import Answer, Asked, Connection, Lines
 from control.server.credentials import caller_of
+from control.server.inturn import InTurn, has_left
 from control.server.limits import Admission, Rate
 from control.server.routes import Call, Caller, Table
 from control.server.watching import Watching
@@ -35,6 +36,8 @@ LOCAL_CLIENTS = 64
 HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
 """At a time. When a thousand hosts come back at once, a few handshakes are made and then the next, instead of all of
 them together until all have run out of time. One address cannot hold up more than its share."""
+STEPS = 4
+"""Of handshakes in one round of the event loop: up to 2 ms each, for which whoever is connected already has to wait."""
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError)
 _encode = msgspec.json.Encoder().encode
 
@@ -56,6 +59,7 @@ class Clients:
         self._rate = Rate(limits.requests_per_second)
         self._connections: set[Connection] = set()
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
+        self._turns = trio.CapacityLimiter(STEPS)
         self._waiting: dict[str, trio.CapacityLimiter] = {}
         self._stopping = False
         self.context: ssl.SSLContext | None = None
@@ -102,10 +106,13 @@ class Clients:
 
     async def _secured(self, client: trio.SocketStream, address: str) -> None:
         assert self.context is not None
-        stream = trio.SSLStream(client, self.context, server_side=True, https_compatible=True)
         own = self._waiting.setdefault(address, trio.CapacityLimiter(HANDSHAKES_PER_CLIENT))
+        transport = InTurn(client, self._turns)
         try:
             async with own, self._handshakes:
+                if has_left(client):
+                    return
+                stream = trio.SSLStream(transport, self.context, server_side=True, https_compatible=True)
                 with trio.fail_after(self._limits.request_timeout):
                     await stream.do_handshake()
         except trio.BrokenResourceError as error:
@@ -114,6 +121,7 @@ class Clients:
         finally:
             if not own.borrowed_tokens and not own.statistics().tasks_waiting:
                 self._waiting.pop(address, None)
+        transport.turns = None
         caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
         await self._converse(stream, caller)
         with trio.move_on_after(1):

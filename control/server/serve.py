@@ -10,9 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from functools import partial
 from importlib.metadata import version
 
 import structlog
@@ -26,6 +26,7 @@ from control.joining import Joining
 from control.keyfiles import KeyFiles
 from control.mesh import CONTROL_SOCKET
 from control.rotation import Rotation
+from control.server.accept import accept_all
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
 from control.server.credentials import server_context
@@ -90,8 +91,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 group=config.socket.group,
             )
             files.callback(local.close)
-            listener = await _listen(config)
-            files.callback(listener.socket.close)
+            listener = _listen(config)
+            files.callback(listener.close)
             async with trio.open_nursery() as parts:
                 await parts.start(issuer.keep_certificate, config.name, use)
                 await parts.start(Mirror(store, watching).run)
@@ -99,14 +100,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
-                        for handler, place in (
-                            (clients.serve, listener),
-                            (clients.serve_local, trio.SocketListener(trio.socket.from_stdlib_socket(local.socket))),
-                        ):
-                            accepting.start_soon(
-                                partial(trio.serve_listeners, handler, [place], handler_nursery=connections)
-                            )
-                        port = listener.socket.getsockname()[1]
+                        accepting.start_soon(accept_all, listener, clients.serve, connections)
+                        accepting.start_soon(accept_all, local.socket, clients.serve_local, connections)
+                        port = listener.getsockname()[1]
                         log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
                         task_status.started(port)
                         await anext(signals)
@@ -159,10 +155,14 @@ def _secret(path: str) -> str:
         raise StartError(f"{path}: {getattr(error, 'strerror', None) or 'not text'}".lower()) from None
 
 
-async def _listen(config: Config) -> trio.SocketListener:
+def _listen(config: Config) -> socket.socket:
+    """Non-blocking, as the local one is."""
+    place = config.listen
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
-        (listener,) = await trio.open_tcp_listeners(config.listen.port, host=config.listen.host, backlog=BACKLOG)
+        listening = socket.create_server((place.host, place.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = "another process listens there" if error.errno == errno.EADDRINUSE else (error.strerror or "").lower()
-        raise StartError(f"cannot listen on {config.listen.hostport}: {reason}") from None
-    return listener
+        reason = "another process listens there" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        raise StartError(f"cannot listen on {place.hostport}: {reason.lower()}") from None
+    listening.setblocking(False)
+    return listening
