@@ -6,6 +6,7 @@ control plane *says* counts: a refusal is no reason to use what is remembered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -18,7 +19,7 @@ from control.mesh import AddressLease, AddressRequest, ControlStatus
 from control.reading.units import show
 from proxy.config import Config
 from proxy.errors import ConfigError, NetError, StartError
-from proxy.links.keyring import Keyring
+from proxy.links.keyring import IDENTITY, Keyring
 from proxy.netdev.leasefiles import LeaseFiles, is_sound
 from proxy.netdev.leases import Book, fill, ip_of, segments
 from proxy.netdev.links import wanted_mac
@@ -50,11 +51,12 @@ class ControlPlane(Protocol):
 async def asking(config: Config) -> AsyncIterator[ControlClient]:
     """A client that shows this host's certificate. Raises NetError without one."""
     assert config.control is not None
+    if config.links.tls is None and not os.path.lexists(os.path.join(config.control.state_dir, IDENTITY)):
+        raise NetError("this host has not joined the mesh; hostlane proxy does that when it first starts")
     try:
         keyring = await trio.to_thread.run_sync(Keyring.from_config, config)
     except ConfigError as error:
-        why = "; ".join(error.problems)
-        raise NetError(f"this host cannot ask the control plane before hostlane proxy has joined it: {why}") from None
+        raise NetError("; ".join(error.problems)) from None
     assert keyring is not None
     servers = [server.hostport for server in config.control.servers]
     async with ControlClient(servers, lambda: keyring.current.control, name=config.mesh) as client:

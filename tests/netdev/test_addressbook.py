@@ -203,7 +203,7 @@ async def test_commands(mesh: Mesh) -> None:
         mesh, more=HL0 % "auto" + "segments: {lan: {parent: eth0, mac_limit: 9}, own: {parent: eth1, mac_limit: 9}}\n"
     )
     with pytest.raises(
-        NetError, match=r"^segment lan: no address from the control plane: this host cannot ask .*joined"
+        NetError, match=r"^segment lan: no address from the control plane: this host has not joined the mesh"
     ):
         await for_commands(a)
     b = host(mesh, "host-b")

@@ -132,6 +132,8 @@ def test_two_hosts_get_addresses_and_a_third_one_is_refused(mesh: Mesh) -> None:
         own = [host for host in mesh.ask(1, "hosts") if host["state"] == "here"]
         assert [host["address"] for host in own] == [f"{before[0][0].partition('/')[0]}:7600"]
         talk(mesh)
+        again = hostlane("reload", "--config", str(one.file))
+        assert (again.returncode, again.stderr) == (0, ""), "the file still says auto, and that is what runs"
 
         taken = before[0][0]
         hl3 = {"parent": CABLE, "addresses": [taken]}
@@ -161,10 +163,10 @@ def test_two_hosts_get_addresses_and_a_third_one_is_refused(mesh: Mesh) -> None:
             path.unlink()
         mesh.control.restart()
         eventually(lambda: all(mesh.ask(each, "status")["control"]["registered"] for each in (1, 2)), "registered")
-        again = mesh.proxy(3, {"listen": f"{ip}:7601", "segment": "lan"}, {"hl3": hl3})
-        again.start()
-        assert again.wait() == 2
-        assert f"address {ip} on segment lan is host host-1's" in again.text()
+        late = mesh.proxy(3, {"listen": f"{ip}:7601", "segment": "lan"}, {"hl3": hl3})
+        late.start()
+        assert late.wait() == 2
+        assert f"address {ip} on segment lan is host host-1's" in late.text()
 
 
 @pytest.fixture

@@ -10,12 +10,15 @@ from proxy.check.rules.path import Child, Facts, Offloaded, Way
 from proxy.check.scene import Scene, Target
 from proxy.config import Config
 from proxy.netdev.observe import Interface, route_to
+from proxy.netvalues import AUTO
 
 
 def read(scene: Scene) -> Facts:
     """Asks the kernel for a route for each address."""
     config = scene.config
     listen = config.links.listen.host if config else None
+    if listen == AUTO:  # not leased yet
+        listen = None
     return Facts(
         ways=tuple(_way(scene, target) for target in scene.targets),
         offloaded=tuple(_offloaded(scene, found) for found in scene.snapshot.interfaces if scene.offloaded(found)),

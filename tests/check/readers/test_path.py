@@ -94,3 +94,11 @@ def test_a_child_that_nobody_asked_for_is_a_note(ground: Ground) -> None:
 
 def test_without_a_configuration_it_says_what_is_missing(ground: Ground) -> None:
     assert "ways to peers: no peers are known; give --config FILE" in unseen(ground.check(ground.here))
+
+
+def test_an_address_that_is_not_leased_yet(ground: Ground) -> None:
+    links = {"address": "auto", "segment": "lan"}
+    control = {"servers": ["10.77.0.2:7601"], "state_dir": str(ground.folder / "state")}
+    interfaces = {"hl0": {"parent": "eth0", "addresses": ["auto"]}}
+    config = ground.config(links=links, control=control, interfaces=interfaces)
+    assert not names(ground.check(ground.here, config)) & {"no-link-address"}
