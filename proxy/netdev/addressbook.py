@@ -51,16 +51,22 @@ class ControlPlane(Protocol):
 async def asking(config: Config) -> AsyncIterator[ControlClient]:
     """A client that shows this host's certificate. Raises NetError without one."""
     assert config.control is not None
-    if config.links.tls is None and not os.path.lexists(os.path.join(config.control.state_dir, IDENTITY)):
-        raise NetError("this host has not joined the mesh; hostlane proxy does that when it first starts")
-    try:
-        keyring = await trio.to_thread.run_sync(Keyring.from_config, config)
-    except ConfigError as error:
-        raise NetError("; ".join(error.problems)) from None
-    assert keyring is not None
+    keyring = await trio.to_thread.run_sync(_keyring, config)
     servers = [server.hostport for server in config.control.servers]
     async with ControlClient(servers, lambda: keyring.current.control, name=config.mesh) as client:
         yield client
+
+
+def _keyring(config: Config) -> Keyring:
+    assert config.control is not None
+    if config.links.tls is None and not os.path.lexists(os.path.join(config.control.state_dir, IDENTITY)):
+        raise NetError("this host has not joined the mesh; hostlane proxy does that when it first starts")
+    try:
+        keyring = Keyring.from_config(config)
+    except ConfigError as error:
+        raise NetError("; ".join(error.problems)) from None
+    assert keyring is not None
+    return keyring
 
 
 def files_of(config: Config) -> LeaseFiles:

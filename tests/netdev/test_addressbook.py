@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,15 @@ HL0 = "interfaces: {hl0: {parent: eth0, addresses: [%s]}}\n"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients, "DEADLINE", 0.5)
     monkeypatch.setattr(addressbook, "PAUSE", 0.01)
+
+
+@contextmanager
+def nobody_answers() -> Iterator[None]:
+    """Around what happens without a control server, so that it is not waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clients, "DEADLINE", 0.2)
+        yield
 
 
 def host(mesh: Mesh, name: str = "host-a", links: str = AUTO, more: str = HL0 % "auto") -> Config:
@@ -92,8 +100,8 @@ async def test_two_hosts_get_two_addresses_and_keep_them(mesh: Mesh) -> None:
         first, other = await start(a), await start(b)
         assert ip_of(a, first) != ip_of(b, other)
         assert (await start(a)).leases == first.leases
-    with capture_logs() as logs:
-        assert (await start(a)).leases == first.leases, "nobody answers"
+    with capture_logs() as logs, nobody_answers():
+        assert (await start(a)).leases == first.leases
     assert events(logs) == ["using the leased address from before"]
     assert remembered(a) == fill(a, first.leases)
 
@@ -156,7 +164,8 @@ async def test_a_static_address_is_refused_with_its_holders_name(mesh: Mesh) -> 
             (use,) = (await client.status()).segments
             await claim(client, c, Book())
         assert len(use.own) == 1, "with the MAC of the interface that has it"
-    assert await start(b) == Book(), "nobody answers: it starts, and asks again when it registers"
+    with nobody_answers():
+        assert await start(b) == Book(), "it starts, and asks again when it registers"
 
 
 async def test_what_the_control_plane_has_not_is_one_line(mesh: Mesh) -> None:
@@ -183,9 +192,10 @@ async def test_a_host_that_never_had_an_address_waits(mesh: Mesh) -> None:
 
     with capture_logs() as logs, trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            while not events(logs):
-                await trio.sleep(0.01)
+            with nobody_answers():
+                nursery.start_soon(wait)
+                while not events(logs):
+                    await trio.sleep(0.01)
             async with serving(mesh):
                 while not found:
                     await trio.sleep(0.01)
@@ -217,13 +227,17 @@ async def test_commands(mesh: Mesh) -> None:
         with pytest.raises(NetError, match="^segment wan: no address from the control plane: found segment"):
             await own_lease(a, "wan", "@web:eth1")
         assert await own_lease(a, "lan", "@web:eth1") == mine
-    found = await for_commands(a)
+    with nobody_answers():
+        found = await for_commands(a)
     assert found.leases == book.leases
     assert found.notes[0].startswith(
         "the MACs of other hosts are not known, this host's share counts: no control server"
     )
-    with pytest.raises(
-        NetError, match=r"^web: address .* is not given back \(no control server .*; detach again later$"
+    with (
+        nobody_answers(),
+        pytest.raises(
+            NetError, match=r"^web: address .* is not given back \(no control server .*; detach again later$"
+        ),
     ):
         await give_back(a, "web")
     async with serving(mesh):
