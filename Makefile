@@ -9,7 +9,7 @@ REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
 
 help:
-	@echo "make demo    two hosts, two proxies, one Redis: a table of what the mesh costs and saves"
+	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests (those that need root and network namespaces skip without them; ARGS=... goes to pytest)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
