@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -134,6 +135,32 @@ def test_a_signal_leaves_nothing(number: signal.Signals, code: int, when: str, f
     assert "all it had started is gone" in complaint
     assert f"-{demo.pid}-" not in netns.run(["ip", "netns", "list"])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.redis
+def test_the_second_signal_does_not_disturb_the_cleaning_up(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = []
+
+    class Interrupting(Loopback):
+        def __exit__(self, *error: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            super().__exit__(*error)
+            ended.append(self)
+
+    def interrupted(self: object) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "never shown"
+
+    not_root(monkeypatch)
+    monkeypatch.setattr(runner, "Loopback", Interrupting)
+    monkeypatch.setattr(runner.Stage, "prove", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert runner.main(SMALL, rounds=1) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "hostlane demo: terminated; all it had started is gone\n"
+    assert len(ended) == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class FakeStage:
