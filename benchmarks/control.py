@@ -14,11 +14,14 @@ but descriptors (``ulimit -n``): two for each host.
 from __future__ import annotations
 
 import argparse
+import gc
 import io
 import json
 import os
+import random
 import re
 import signal
+import socket
 import ssl
 import statistics
 import subprocess
@@ -34,23 +37,31 @@ import trio
 
 from benchmarks import facts
 from control import ca, mesh
+from control.client import ATTEMPT, ControlClient, Unreachable
 from control.controlcommands import control as control_command
 
-PORT = 7619
 PROCESSES = 2
+REAL = PROCESSES
+"""Number of the load process after those."""
 WARM = 3
+HANDSHAKES = 32
+"""That one load process makes at a time."""
 APART = 0.3
 """Seconds between two changes."""
 PATIENCE = 300.0
 STEADY = 20.0
 MIB = 1 << 20
 MESH = "hostlane"
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError)
 
 
 def main() -> None:
     options = _options()
+    # As Ctrl-C: whatever was started is ended on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if options.load is not None:
-        trio.run(_load, options)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        trio.run(_real if options.load == REAL else _load, options)
         return
     results = run(options)
     print(table(results))
@@ -65,7 +76,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--services", type=int, default=5, help="of each host")
     parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--real", type=int, default=10, help="hosts that come in the storm with the product's client")
     parser.add_argument("--out", help="write the results there, as JSON")
+    parser.add_argument("--port", type=int, default=0, help="that the control server listens on; 0: any")
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -73,10 +86,13 @@ def _options() -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The whole measurement. Everything that it makes is gone afterwards."""
+    if not options.port:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            options.port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="hl-") as name:
         directory = Path(name)
         with _server(directory, options) as server:
-            _certificates(directory, options.hosts)
+            _certificates(directory, options)
             idle_memory = _memory(server.pid)
             results: dict[str, Any] = {
                 "hosts": options.hosts, "services": options.hosts * options.services,
@@ -85,11 +101,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             loads = [
                 subprocess.Popen(
                     [sys.executable, "-m", "benchmarks.control", "--load", str(number), "--directory", name,
-                     "--hosts", str(options.hosts), "--services", str(options.services),
+                     "--port", str(options.port), "--hosts", str(options.hosts), "--real", str(options.real),
+                     "--services", str(options.services),
                      "--changes", str(options.changes)],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 )
-                for number in range(PROCESSES)
+                for number in range(PROCESSES + 1)
             ]  # fmt: skip
             try:
                 results.update(_measure(loads, server.pid, options))
@@ -110,13 +127,17 @@ def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Nam
     _ask(loads, "ready")
     before = _cpu(pid)
     began = time.perf_counter()
-    storms = _ask(loads, "storm")
+    *storms, real = _ask(loads, "storm")
     storm = time.perf_counter() - began
+    loads = loads[:PROCESSES]
     after = _cpu(pid)
     found: dict[str, Any] = {
         "storm_s": round(storm, 2),
         "storm_registered_p99_s": round(max(each["registered_p99"] for each in storms), 2),
         "storm_lost_leases": sum(each["lost"] for each in storms),
+        "storm_given_up": sum(each["again"] for each in storms),
+        "storm_real_s": [round(moment, 2) for moment in real["times"]],
+        "storm_real_unreachable": real["again"],
         "storm_server_cpu_s": round(after - before, 2),
         "memory_full_mib": _memory(pid),
     }
@@ -168,9 +189,9 @@ def _server(directory: Path, options: argparse.Namespace) -> Iterator[subprocess
     """The control server, as a process of its own."""
     file = directory / "control.yaml"
     file.write_text(
-        f"name: control-1\nlisten: 127.0.0.1:{PORT}\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
+        f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
         f"store: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
-        "log: {level: warning, format: json}\n"
+        f"log: {{level: {os.environ.get('HL_LEVEL', 'warning')}, format: json}}\n"
     )
     with redirect_stdout(io.StringIO()):
         control_command(["init", "--config", str(file)], standalone_mode=False)
@@ -192,7 +213,7 @@ def _server(directory: Path, options: argparse.Namespace) -> Iterator[subprocess
             server.wait()
 
 
-def _certificates(directory: Path, hosts: int) -> None:
+def _certificates(directory: Path, options: argparse.Namespace) -> None:
     """A certificate for each host, by the server's own CA; one key for all, which costs nothing that is measured."""
     folder = directory / "state" / "ca"
     (key_file,) = folder.glob("*.key")
@@ -200,15 +221,24 @@ def _certificates(directory: Path, hosts: int) -> None:
     root = ca.Root(ca.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
     (directory / "bundle.pem").write_text(ca.pem(root.certificate))
     key, now = ca.new_key(), time.time()
-    for number in range(hosts):
-        leaf = ca.issue(root, key.public_key(), ca.Names.host(MESH, f"host-{number}"), now, 86400.0)
-        (directory / f"host-{number}.pem").write_text(leaf.certificate + ca.key_pem(key))
+    names = [f"host-{number}" for number in range(options.hosts)] + [f"real-{number}" for number in range(options.real)]
+    for name in names:
+        leaf = ca.issue(root, key.public_key(), ca.Names.host(MESH, name), now, 86400.0)
+        (directory / f"{name}.pem").write_text(leaf.certificate + ca.key_pem(key))
 
 
 class Host:
-    """One host: its watch, and its requests."""
+    """One host: its watch, and its requests.
 
-    def __init__(self, directory: Path, number: int, services: int) -> None:
+    Attributes:
+        lost: how often it was off the map because it could not say in time that it is there.
+        again: connections that it has given up, or the server.
+    """
+
+    def __init__(
+        self, directory: Path, port: int, number: int, services: int, handshakes: trio.CapacityLimiter
+    ) -> None:
+        self._port, self._handshakes = port, handshakes
         self.name = f"host-{number}"
         self._number, self._services = number, services
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -216,34 +246,63 @@ class Host:
         self._context.load_cert_chain(directory / f"host-{number}.pem")
         self._requests: trio.SSLStream[trio.SocketStream] | None = None
         self._turn = trio.Lock()
-        self.lost = 0
+        self.lost = self.again = 0
         self.revision = 0
         self.moment = 0.0
 
     async def _connect(self) -> trio.SSLStream[trio.SocketStream]:
         # From an address of its own, as a host has: the server's limits for one client hold here too.
         own = f"127.{64 + (self._number >> 16)}.{self._number >> 8 & 255}.{self._number & 255}"
-        tcp = await trio.open_tcp_stream("127.0.0.1", PORT, local_address=own)
-        return trio.SSLStream(tcp, self._context, server_hostname=mesh.control_name(MESH), https_compatible=True)
+        tcp = trio.socket.socket()
+        stream = None
+        try:
+            await tcp.bind((own, 0))
+            await tcp.connect(("127.0.0.1", self._port))
+            stream = trio.SSLStream(
+                trio.SocketStream(tcp), self._context, server_hostname=mesh.control_name(MESH), https_compatible=True
+            )
+            # A real host has a CPU of its own. One for hundreds of hosts must not have them all wait for it.
+            async with self._handshakes:
+                with trio.fail_after(ATTEMPT):
+                    await stream.do_handshake()
+        except BaseException:
+            tcp.close()
+            raise
+        return stream
 
     async def _ask(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        """Status and body, one request at a time."""
+        """Status and body; one request at a time, and as often as it takes, with the patience of a real host."""
         async with self._turn:
-            return await self._asked(method, path, body)
+            while True:
+                try:
+                    if self._requests is None:
+                        self._requests = await self._connect()
+                    with trio.fail_after(ATTEMPT):
+                        return await self._asked(self._requests, method, path, body)
+                except BROKEN:
+                    self.again += 1
+                    if self._requests is not None:
+                        await trio.aclose_forcefully(self._requests)
+                        self._requests = None
+                await trio.sleep(random.random())
 
-    async def _asked(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        if self._requests is None:
-            self._requests = await self._connect()
+    @staticmethod
+    async def _asked(
+        stream: trio.SSLStream[trio.SocketStream], method: str, path: str, body: bytes
+    ) -> tuple[int, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nHost: c\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        await self._requests.send_all(head + body)
+        await stream.send_all(head + body)
         answer = b""
         while b"\r\n\r\n" not in answer:
-            answer += await self._receive(self._requests)
+            answer += await _receive(stream)
         head, _, found = answer.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head)
         while length is not None and len(found) < int(length[1]):
-            found += await self._receive(self._requests)
-        return int(head.split()[1]), found
+            found += await _receive(stream)
+        status = int(head.split()[1])
+        if status >= 500:
+            raise trio.BrokenResourceError("busy")
+        return status, found
 
     async def register(self, change: int = 0) -> int:
         """Register; returns the revision."""
@@ -271,30 +330,83 @@ class Host:
             await trio.sleep(5.0)
 
     async def watch(self, heard: trio.Condition) -> None:
-        """Follow the map; only the revision of each message is looked at."""
-        stream = await self._connect()
-        await stream.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: c\r\n\r\n")
-        pending = b""
+        """Follow the map, on one connection after the other if need be."""
         while True:
-            pending = pending[-64:] + await self._receive(stream)
-            found = re.findall(rb'"revision":(\d+)', pending)
-            if found and int(found[-1]) > self.revision:
-                self.revision, self.moment = int(found[-1]), time.monotonic()
-                async with heard:
-                    heard.notify_all()
+            try:
+                await self._watch_once(heard)
+            except BROKEN:
+                self.again += 1
+            await trio.sleep(random.random())
 
-    @staticmethod
-    async def _receive(stream: trio.SSLStream[trio.SocketStream]) -> bytes:
-        data = await stream.receive_some(65536)
-        if not data:
-            raise SystemExit("benchmarks.control: the control server has closed a connection")
-        return bytes(data)
+    async def _watch_once(self, heard: trio.Condition) -> None:
+        """Only the revision of each message is looked at."""
+        stream = await self._connect()
+        try:
+            with trio.fail_after(ATTEMPT):
+                await stream.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: c\r\n\r\n")
+                pending = await _receive(stream)
+            while True:
+                found = re.findall(rb'"revision":(\d+)', pending)
+                if found and int(found[-1]) > self.revision:
+                    self.revision, self.moment = int(found[-1]), time.monotonic()
+                    async with heard:
+                        heard.notify_all()
+                pending = pending[-64:] + await _receive(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+
+async def _receive(stream: trio.SSLStream[trio.SocketStream]) -> bytes:
+    data = await stream.receive_some(65536)
+    if not data:
+        raise trio.BrokenResourceError("the control server has closed a connection")
+    return bytes(data)
+
+
+async def _real(options: argparse.Namespace) -> None:
+    """The load process of hosts whose client is the product's. They come with the storm, and say when they are done."""
+    directory = Path(options.directory)
+    await trio.to_thread.run_sync(sys.stdin.readline)
+    print("{}", flush=True)
+    await trio.to_thread.run_sync(sys.stdin.readline)
+    times: list[float] = []
+    again = 0
+    began = time.perf_counter()
+
+    async def arrive(number: int) -> None:
+        nonlocal again
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(directory / "bundle.pem")
+        context.load_cert_chain(directory / f"real-{number}.pem")
+        record = mesh.HostRecord(name=f"real-{number}", address=f"10.63.0.{number + 1}:7600", instance="1")
+        async with ControlClient([f"127.0.0.1:{options.port}"], lambda: context, name=MESH) as client:
+            while True:
+                try:
+                    await client.register(record)
+                    async with client.watch() as messages:
+                        async for message in messages:
+                            if isinstance(message, mesh.Snapshot):
+                                times.append(time.perf_counter() - began)
+                                return
+                except Unreachable:
+                    again += 1
+                    await trio.sleep(random.random())
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for number in range(options.real):
+                nursery.start_soon(arrive, number)
+    print(json.dumps({"times": sorted(times), "again": again}), flush=True)
 
 
 async def _load(options: argparse.Namespace) -> None:
     """A load process: orders on stdin, an answer each on stdout."""
     directory = Path(options.directory)
-    hosts = [Host(directory, number, options.services) for number in range(options.load, options.hosts, PROCESSES)]
+    handshakes = trio.CapacityLimiter(HANDSHAKES)
+    numbers = range(options.load, options.hosts, PROCESSES)
+    hosts = [Host(directory, options.port, number, options.services, handshakes) for number in numbers]
+    # This process lives for minutes, and has more objects than its collector could look through beside its work.
+    gc.disable()
     heard = trio.Condition()
     async with trio.open_nursery() as nursery:
         while order := (await trio.to_thread.run_sync(sys.stdin.readline)).split():
@@ -333,7 +445,8 @@ async def _storm(hosts: list[Host], heard: trio.Condition, nursery: trio.Nursery
         while any(host.revision == 0 for host in hosts):
             await heard.wait()
     times.sort()
-    return {"registered_p99": times[int(len(times) * 0.99)], "lost": sum(host.lost for host in hosts)}
+    return {"registered_p99": times[int(len(times) * 0.99)], "lost": sum(host.lost for host in hosts),
+            "again": sum(host.again for host in hosts)}  # fmt: skip
 
 
 def _cpu(pid: int) -> float:

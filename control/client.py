@@ -9,7 +9,6 @@ may not have been carried out; all but `ControlClient.join` may simply be repeat
 
 from __future__ import annotations
 
-import os
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,7 +21,7 @@ import msgspec
 import trio
 
 from control import mesh
-from control.errors import HostlaneError
+from control.refusals import Denied, Unreachable, denied_by, reason_of
 
 __all__ = ["ControlClient", "Denied", "Unreachable", "Watch"]
 
@@ -42,24 +41,6 @@ MAX_LINE = 64 << 20
 _TIMEOUT = httpx.Timeout(None, connect=2.0)
 """A dead address costs so long; everything else is bounded by `ATTEMPT` and `mesh.SILENCE`."""
 _MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
-
-
-class Unreachable(HostlaneError):
-    """No control server answered, or one that did fell silent; ``str()`` says why for each."""
-
-
-class Denied(HostlaneError):
-    """A control server refused the request.
-
-    Attributes:
-        code: a word for programs (`control.mesh.Refused`).
-        text: one line for people, as is ``str()``.
-        status: the HTTP status.
-    """
-
-    def __init__(self, code: str, text: str, status: int = 400) -> None:
-        super().__init__(text)
-        self.code, self.text, self.status = code, text, status
 
 
 class ControlClient:
@@ -176,6 +157,10 @@ class ControlClient:
         """Local socket: certificates count no longer."""
         return await self._ask("POST", "/v1/revoke", mesh.RevokeDone, request)
 
+    async def backup(self, request: mesh.Backup) -> None:
+        """Local socket: a copy of the store in a file. Denied ``backup``: there is none, and why."""
+        await self._exchange("POST", "/v1/backup", request, once=True)
+
     async def ca_status(self) -> mesh.CaStatus:
         """Local socket: the CAs in force, and what hangs on each."""
         return await self._ask("GET", "/v1/ca/status", mesh.CaStatus)
@@ -199,7 +184,7 @@ class ControlClient:
             server, response = await self._anybody(lambda server: self._send(http, server, "GET", f"/v1/watch{query}"))
             try:
                 if response.status_code != 200:
-                    raise self._told(_denied(response.status_code, await _body(response, MAX_BODY)))
+                    raise self._told(denied_by(response.status_code, await _body(response, MAX_BODY)))
                 watch = Watch(server, response)
                 try:
                     yield watch
@@ -237,7 +222,7 @@ class ControlClient:
 
         server, (status, raw) = await self._anybody(attempt, once=once)
         if not 200 <= status < 300:
-            raise self._told(_denied(status, raw))
+            raise self._told(denied_by(status, raw))
         self._best = server
         return server, raw
 
@@ -256,7 +241,7 @@ class ControlClient:
                         with trio.fail_after(ATTEMPT):
                             return server, await attempt(server)
                     except (httpx.TransportError, httpx.StreamError, trio.TooSlowError, _Busy) as error:
-                        failures[server] = _reason(error)
+                        failures[server] = reason_of(error, ATTEMPT)
                         self._best = None
                         if once and not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, _Busy)):
                             raise Unreachable(f"{server}: {failures[server]}; it may have been done or not") from None
@@ -285,7 +270,7 @@ class ControlClient:
         response = await http.send(request, stream=True)
         if response.status_code >= 500:
             async with aclosing(response):
-                raise _Busy(str(_denied(response.status_code, await _body(response, MAX_BODY))))
+                raise _Busy(str(denied_by(response.status_code, await _body(response, MAX_BODY))))
         return response
 
     async def _client(self) -> httpx.AsyncClient:
@@ -337,7 +322,7 @@ class Watch:
                 try:
                     self._pending += await anext(self.chunks)
                 except (httpx.TransportError, httpx.StreamError) as error:
-                    raise Unreachable(f"{self.server}: {_reason(error)}") from None
+                    raise Unreachable(f"{self.server}: {reason_of(error, ATTEMPT)}") from None
         raise Unreachable(f"{self.server}: nothing came for {mesh.SILENCE:.0f} s")
 
     def _take(self, end: int) -> mesh.WatchMessage:
@@ -379,29 +364,3 @@ async def _finish(chunks: AsyncIterator[bytes]) -> None:
 
 def _ignore(denied: Denied) -> None:
     pass
-
-
-def _denied(status: int, raw: bytes) -> Denied:
-    try:
-        refused = msgspec.json.decode(raw, type=mesh.Refused)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return Denied("", f"HTTP status {status}, and no reason of a control server", status)
-    return Denied(refused.code, refused.error, status)
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason, which httpx and trio wrap, in one line."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    if isinstance(error, BaseExceptionGroup):
-        return _reason(error.exceptions[0])
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"no TLS with it: {error.reason or error}"
-    # The number's own text: trio's has the address, which stands there already.
-    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    if isinstance(error, (trio.TooSlowError, trio.Cancelled, httpx.TimeoutException)):
-        return f"no answer for {ATTEMPT:.0f} s"
-    return " ".join(str(error).split()) or "the connection broke"

@@ -74,6 +74,23 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
     click.echo(f"then, for each host: hostlane token create --host NAME {option}")
 
 
+@control.command()
+@click.argument("file", type=click.Path(dir_okay=False, resolve_path=True))
+@click.option("--config", metavar="FILE", help="The configuration that the control server runs with.")
+@click.option("--socket", metavar="PATH", help="The control server's socket.")
+def backup(file: str, config: str | None, socket: str | None) -> None:
+    """Have the control server that runs here write a copy of its store to FILE, which must not exist.
+
+    The server writes it, as its own user, for that user alone to read. FILE is there whole or not at all.
+
+    With etcd, etcdctl snapshot save does this. Exit 1 if there is no copy.
+    """
+    from control import mesh
+    from control.meshcommands import ask_control
+
+    ask_control(config, socket, lambda client: client.backup(mesh.Backup(path=file)))
+
+
 def serve(config: Config) -> int:
     """Run the control server until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
     import trio

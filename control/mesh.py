@@ -265,6 +265,12 @@ class Health(Struct, frozen=True, kw_only=True):
     name: str
 
 
+class Backup(Struct, frozen=True, kw_only=True):
+    """``POST /v1/backup``: where, on the control server's machine; an absolute path at which nothing is."""
+
+    path: str
+
+
 class Refused(Struct, frozen=True, kw_only=True):
     """The body of every answer that is not 2xx: one line that a user can act on; ``code``: a word for programs."""
 

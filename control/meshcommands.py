@@ -60,7 +60,7 @@ def hosts(context: click.Context, config: str | None, socket: str | None, as_jso
 @asks("control server")
 def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
     """Take host NAME off the map and free its addresses, at once. (One that is running registers again; see revoke.)"""
-    _ask(config, socket, lambda client: client.remove(name))
+    ask_control(config, socket, lambda client: client.remove(name))
 
 
 @click.command()
@@ -98,7 +98,7 @@ def token_create(host: str, ttl: str, config: str | None, socket: str | None, as
         request = mesh.TokenRequest(host=units.host_name(host), ttl=units.lifetime(ttl))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    created = _ask(config, socket, lambda client: client.create_token(request))
+    created = ask_control(config, socket, lambda client: client.create_token(request))
     click.echo(msgspec.json.encode(created) if as_json else created.token)
 
 
@@ -107,7 +107,7 @@ def token_create(host: str, ttl: str, config: str | None, socket: str | None, as
 @as_json
 def token_list(config: str | None, socket: str | None, as_json: bool) -> None:
     """Show the tokens that nobody has used yet, without their secrets."""
-    found = _ask(config, socket, lambda client: client.tokens())
+    found = ask_control(config, socket, lambda client: client.tokens())
     _print(found, as_json, lambda: [meshtables.tokens_table(found)])
 
 
@@ -116,7 +116,7 @@ def token_list(config: str | None, socket: str | None, as_json: bool) -> None:
 @asks("control server")
 def token_delete(id: str, config: str | None, socket: str | None) -> None:
     """Make a token worthless. Exit 1 if there is none with this ID."""
-    _ask(config, socket, lambda client: client.delete_token(id))
+    ask_control(config, socket, lambda client: client.delete_token(id))
 
 
 @click.command()
@@ -132,7 +132,7 @@ def revoke(host: str | None, serial: str | None, config: str | None, socket: str
     if (host is None) is (serial is None):
         raise click.UsageError("found neither HOST nor --serial, or both; allowed: one of them")
     request = mesh.RevokeRequest(host=host, serial=serial)
-    done = _ask(config, socket, lambda client: client.revoke(request))
+    done = ask_control(config, socket, lambda client: client.revoke(request))
     if as_json:
         click.echo(msgspec.json.encode(done))
     else:
@@ -152,7 +152,7 @@ def ca() -> None:
 @as_json
 def ca_status(config: str | None, socket: str | None, as_json: bool) -> None:
     """Show the CAs in force, and what hangs on each."""
-    found = _ask(config, socket, lambda client: client.ca_status())
+    found = ask_control(config, socket, lambda client: client.ca_status())
     _print(found, as_json, lambda: [meshtables.ca_table(found)])
 
 
@@ -161,7 +161,7 @@ def ca_status(config: str | None, socket: str | None, as_json: bool) -> None:
 @as_json
 def ca_add(config: str | None, socket: str | None, as_json: bool) -> None:
     """A new CA joins the bundle that hosts trust; the old one goes on issuing."""
-    found = _ask(config, socket, lambda client: client.rotate("add"))
+    found = ask_control(config, socket, lambda client: client.rotate("add"))
     _print(found, as_json, lambda: [meshtables.ca_table(found)])
 
 
@@ -170,7 +170,7 @@ def ca_add(config: str | None, socket: str | None, as_json: bool) -> None:
 @as_json
 def ca_activate(config: str | None, socket: str | None, as_json: bool) -> None:
     """The new CA issues; every host renews its certificate now."""
-    found = _ask(config, socket, lambda client: client.rotate("activate"))
+    found = ask_control(config, socket, lambda client: client.rotate("activate"))
     _print(found, as_json, lambda: [meshtables.ca_table(found)])
 
 
@@ -180,7 +180,7 @@ def ca_activate(config: str | None, socket: str | None, as_json: bool) -> None:
 @as_json
 def ca_drop(force: bool, config: str | None, socket: str | None, as_json: bool) -> None:
     """The CA that does not issue any more leaves the bundle."""
-    found = _ask(config, socket, lambda client: client.rotate("drop", force=force))
+    found = ask_control(config, socket, lambda client: client.rotate("drop", force=force))
     _print(found, as_json, lambda: [meshtables.ca_table(found)])
 
 
@@ -213,11 +213,11 @@ def _show(
         _show_proxy(place, as_json, watch, of_proxy)
         return
     if not watch:
-        found = _ask(None, place, lambda client: client.hosts())
+        found = ask_control(None, place, lambda client: client.hosts())
         _print(found, as_json, lambda: [of_map(found)])
         return
     with live.screen() as show:
-        _ask(None, place, lambda client: _watch(client, lambda found: _frame(found, as_json, show, of_map)))
+        ask_control(None, place, lambda client: _watch(client, lambda found: _frame(found, as_json, show, of_map)))
 
 
 async def _watch(client: ControlClient, shown: Callable[[mesh.Snapshot], None]) -> None:
@@ -271,7 +271,7 @@ def _explain(service: str, place: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _ask(config: str | None, socket: str | None, question: Callable[[ControlClient], Awaitable[T]]) -> T:
+def ask_control(config: str | None, socket: str | None, question: Callable[[ControlClient], Awaitable[T]]) -> T:
     """The answer of the control server; exit 1 with one line when it refuses, or does not answer."""
     import trio
 

@@ -19,6 +19,7 @@ from control.server.hosts import Hosts
 from control.server.limits import Admission
 from control.server.routes import Call, Route
 from control.server.watching import Watching
+from control.store.base import StoreError
 
 __all__ = ["ROUTES", "Api"]
 
@@ -38,11 +39,13 @@ class Api:
         rotation: Rotation,
         watching: Watching,
         admission: Admission,
+        backup: Callable[[str], Awaitable[None]],
     ) -> None:
         self._name, self._mesh = name, mesh_name
         self._hosts, self._book, self._joining = hosts, book, joining
         self._issuer, self._rotation, self._watching = issuer, rotation, watching
         self._admission = admission
+        self._backup = backup
         self._began = time.monotonic()
         self.requests = 0
         self.refused = 0
@@ -119,6 +122,16 @@ class Api:
         self._watching.checked()
         return mesh.Health(name=self._name)
 
+    async def backup(self, call: Call) -> None:
+        path = call.body.path
+        if not path.startswith("/") or not path.isprintable():
+            raise RequestRefused(400, "path", f"found {units.show(path)}; allowed: an absolute path")
+        try:
+            await self._backup(path)
+        except StoreError as error:
+            # Not a 503: no other control server would do it, and this one is well.
+            raise RequestRefused(409, "backup", str(error)) from None
+
     async def openapi(self, call: Call) -> dict[str, Any]:
         return self.document
 
@@ -194,6 +207,8 @@ ROUTES = (
           status=204, refuses={404: "unknown_token"}),
     Route("POST", "/v1/revoke", ("admin",), Api.revoke, "certificates of a host, or one, count no longer",
           body=mesh.RevokeRequest, answer=mesh.RevokeDone, refuses={404: "unknown_host"}),
+    Route("POST", "/v1/backup", ("admin",), Api.backup, "a copy of the store in a new file on this machine",
+          body=mesh.Backup, status=204, refuses={409: "backup: it could not be written, or the store is etcd's"}),
     Route("GET", "/v1/ca/status", ("admin",), Api.ca_status, "the CAs in force and what hangs on them",
           answer=mesh.CaStatus),
     Route("POST", "/v1/ca/add", ("admin",), Api.ca_add, "a new CA joins the bundle; the old one goes on issuing",

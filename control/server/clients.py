@@ -80,7 +80,7 @@ class Clients:
             await trio.aclose_forcefully(client)
             return
         try:
-            await self._guarded(client, partial(self._secured, client, address))
+            await self._guarded(address, client, partial(self._secured, client, address))
         finally:
             self._admission.leave(address)
 
@@ -90,15 +90,16 @@ class Clients:
             await trio.aclose_forcefully(client)
             return
         try:
-            await self._guarded(client, partial(self._converse, client, Caller("local", admin=True)))
+            await self._guarded("local", client, partial(self._converse, client, Caller("local", admin=True)))
         finally:
             self._local.leave("")
 
-    async def _guarded(self, client: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, address: str, client: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
-        except _GONE:
-            pass  # The client went away, or is too slow to be told anything.
+        except _GONE as error:
+            # The client went away, or is too slow to be told anything.
+            log.debug("client is gone", client=address, slow=isinstance(error, trio.TooSlowError))
         except Exception:
             log.exception("client failed")
         finally:
@@ -106,8 +107,13 @@ class Clients:
 
     async def _secured(self, client: trio.SocketStream, address: str) -> None:
         assert self.context is not None
-        own = self._waiting.setdefault(address, trio.CapacityLimiter(HANDSHAKES_PER_CLIENT))
+        with trio.move_on_after(self._limits.request_timeout) as patience:
+            # Who says nothing waits here, and takes nobody's turn.
+            await trio.lowlevel.wait_readable(client.socket)
+        if patience.cancelled_caught:
+            return
         transport = InTurn(client, self._turns)
+        own = self._waiting.setdefault(address, trio.CapacityLimiter(HANDSHAKES_PER_CLIENT))
         try:
             async with own, self._handshakes:
                 if has_left(client):

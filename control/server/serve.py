@@ -77,6 +77,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 rotation=Rotation(store, keys, mesh=config.mesh),
                 watching=watching,
                 admission=admission,
+                backup=store.backup,
             )
             api.document = document(ROUTES, version("hostlane"))
             clients = Clients(Table(ROUTES), api, watching, config.limits, config.mesh, admission)

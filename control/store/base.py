@@ -138,6 +138,10 @@ class Store(Protocol):
     async def revoke(self, lease: int) -> None:
         """End the lease now, and with it its items, in one commit. A lease that is gone is fine."""
 
+    async def backup(self, path: str) -> None:
+        """Write a copy to `path`, whole or not at all. Raises StoreError if that fails: the path is taken, the disk is
+        full, or the store is none of this machine."""
+
 
 def check(when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> None:
     """Raises ValueError for a commit that no store takes."""

@@ -119,6 +119,10 @@ class EtcdStore:
             if refused.failure.code != etcdwire.NOT_FOUND:
                 raise
 
+    async def backup(self, path: str) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreError("the store is etcd's, and so is its backup: etcdctl snapshot save FILE")
+
     async def _reach(self, after: int) -> None:
         """Raises Compacted when the history does not reach back to this revision, or not up to it."""
         body = {**self._keyspace.range(""), "revision": str(max(after, 1)), "count_only": True}

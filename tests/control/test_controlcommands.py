@@ -100,6 +100,10 @@ def test_a_control_server_runs_until_it_is_told_to_stop(directory: Path) -> None
         deadline = time.monotonic() + PATIENCE
         while not os.path.exists(directory / "run" / "control.sock") and time.monotonic() < deadline:
             time.sleep(0.02)
+        for expected in (0, 1):
+            copied = run("backup", str(directory / "copy.db"), "--config", str(file))
+            assert (copied.exit_code, copied.output.endswith("copy.db: exists already\n")) == (expected, bool(expected))
+        assert (directory / "copy.db").stat().st_size > 0
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=PATIENCE)
     finally:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 
 from control import ca, mesh
 from control.client import Denied
 from control.server.api import ROUTES, Api
+from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import PATIENCE, World, record
 
 
@@ -51,6 +54,22 @@ async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
             assert second.revision == registered.revision
             async with client.watch("another", first.revision) as messages:
                 assert isinstance(await anext(messages), mesh.Snapshot)
+
+
+async def test_a_backup_is_a_store_and_never_overwrites(world: World, tmp_path: Path) -> None:
+    target = tmp_path / "copy.db"
+    async with world.serving(), world.client("host-a") as client, world.admin() as admin:
+        await client.register(record("host-a"))
+        with pytest.raises(Denied) as caught:
+            await client.backup(mesh.Backup(path=str(target)))
+        assert caught.value.status == 403
+        await admin.backup(mesh.Backup(path=str(target)))
+        assert target.stat().st_mode & 0o777 == 0o600
+        for path, why in ((str(target), "exists already"), ("copy.db", "an absolute path"), ("/nowhere/x", "no such")):
+            with pytest.raises(Denied, match=why):
+                await admin.backup(mesh.Backup(path=path))
+    async with open_sqlite(str(target)) as copy:
+        assert [item.key for item in (await copy.read("hosts/")).items] == ["hosts/host-a"]
 
 
 def test_every_handler_has_a_route_of_its_own() -> None:

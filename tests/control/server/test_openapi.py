@@ -122,9 +122,13 @@ async def provoke(wire: Wire) -> None:
     for method, path in (
         ("POST", "/v1/tokens"), ("GET", "/v1/tokens"), ("DELETE", "/v1/tokens/x"), ("POST", "/v1/revoke"),
         ("GET", "/v1/ca/status"), ("POST", "/v1/ca/add"), ("POST", "/v1/ca/activate"), ("POST", "/v1/ca/drop"),
+        ("POST", "/v1/backup"),
     ):  # fmt: skip
         at = "/v1/tokens/{id}" if path.endswith("/x") else path
         await wire("host", method, path, None, at)
+    for _ in range(2):
+        await wire("admin", "POST", "/v1/backup", {"path": f"{wire.world.directory}/copy.db"})
+    await wire("admin", "POST", "/v1/backup", {"path": "copy.db"})
     await wire("admin", "POST", "/v1/ca/activate")
     await wire("admin", "POST", "/v1/ca/drop", {})
     await wire("admin", "POST", "/v1/ca/drop", b"x")
