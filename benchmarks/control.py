@@ -52,6 +52,7 @@ PATIENCE = 300.0
 STEADY = 20.0
 MIB = 1 << 20
 MESH = "hostlane"
+BEGIN, END = "<!-- results of benchmarks.control -->", "<!-- end of results -->"
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, OSError)
 
 
@@ -65,6 +66,9 @@ def main() -> None:
         return
     results = run(options)
     print(table(results))
+    if options.docs:
+        place = Path(options.docs)
+        place.write_text(document(place.read_text(), results))
     if options.out:
         Path(options.out).write_text(json.dumps(results, indent=2) + "\n")
 
@@ -78,6 +82,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--changes", type=int, default=100)
     parser.add_argument("--real", type=int, default=10, help="hosts that come in the storm with the product's client")
     parser.add_argument("--out", help="write the results there, as JSON")
+    parser.add_argument("--docs", help="put the table into this document, docs/scale.md")
     parser.add_argument("--port", type=int, default=0, help="that the control server listens on; 0: any")
     parser.add_argument("--load", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--directory", help=argparse.SUPPRESS)
@@ -89,6 +94,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if not options.port:
         with socket.create_server(("127.0.0.1", 0)) as free:
             options.port = free.getsockname()[1]
+    busy, before = facts.machine_busy(2.0), _load_average()
     with tempfile.TemporaryDirectory(prefix="hl-") as name:
         directory = Path(name)
         with _server(directory, options) as server:
@@ -119,7 +125,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                             pipe.close()
     return {
         **results,
-        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "busy_before": facts.machine_busy(0.5)},
+        "machine": {"cpu": _cpu_model(), "cores": os.cpu_count(), "busy_before": busy},
+        "load_before": before,
+        "load_after": _load_average(),
     }
 
 
@@ -191,7 +199,7 @@ def _server(directory: Path, options: argparse.Namespace) -> Iterator[subprocess
     file.write_text(
         f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
         f"store: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
-        f"log: {{level: {os.environ.get('HL_LEVEL', 'warning')}, format: json}}\n"
+        "log: {level: warning, format: json}\n"
     )
     with redirect_stdout(io.StringIO()):
         control_command(["init", "--config", str(file)], standalone_mode=False)
@@ -449,6 +457,10 @@ async def _storm(hosts: list[Host], heard: trio.Condition, nursery: trio.Nursery
             "again": sum(host.again for host in hosts)}  # fmt: skip
 
 
+def _load_average() -> float:
+    return round(os.getloadavg()[0], 1)
+
+
 def _cpu(pid: int) -> float:
     """Seconds of CPU that a process has had."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -468,22 +480,59 @@ def _cpu_model() -> str:
 
 def table(results: dict[str, Any]) -> str:
     """The results for people."""
-    rows = [
+    rows = _rows(results)
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def document(text: str, results: dict[str, Any]) -> str:
+    """The text with the results between its two marks."""
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not (found and ended):
+        raise SystemExit(f"benchmarks.control: no place for the results; it is between {BEGIN} and {END}")
+    rows = "\n".join(f"| {name.strip()} | {value} |" for name, value in _rows(results))
+    return f"{before}{BEGIN}\n\n| | |\n|---|---|\n{rows}\n\n{END}{after}"
+
+
+def _real_row(results: dict[str, Any]) -> str:
+    times = results["storm_real_s"]
+    last = f"registered and with the map after {times[-1]} s at the latest; " if times else ""
+    return f"{len(times)} hosts: {last}Unreachable {results['storm_real_unreachable']} times"
+
+
+def _tenfold(results: dict[str, Any]) -> str:
+    """All of it grows with the hosts; what a change costs by itself is little beside its watchers."""
+    memory = results["memory_empty_mib"] + 10 * (results["memory_after_mib"] - results["memory_empty_mib"])
+    return (
+        f"{10 * results['change_server_cpu_s']:.1f} s of CPU for a change, {results['steady_cpu_percent'] / 10:.1f} "
+        f"cores with nothing to tell, {10 * results['storm_server_cpu_s']:.0f} s of CPU when all come back, "
+        f"{memory / 1024:.1f} GiB"
+    )
+
+
+def _rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    machine = results["machine"]
+    return [
         ("hosts, services", f"{results['hosts']}, {results['services']}"),
         ("all register and watch at once", f"{results['storm_s']} s (p99 of registering "
          f"{results['storm_registered_p99_s']} s)"),
+        ("  off the map meanwhile, and back", f"{results['storm_lost_leases']}"),
+        ("  connections given up and made again", f"{results['storm_given_up']}"),
+        ("  of these, with the product's client", _real_row(results)),
         ("a change, until a watcher has it", f"p50 {results['propagation_p50_s'] * 1000:.0f} ms, "
          f"p99 {results['propagation_p99_s'] * 1000:.0f} ms, max {results['propagation_max_s'] * 1000:.0f} ms"),
         ("  until the last watcher has it", f"p50 {results['last_watcher_p50_s'] * 1000:.0f} ms"),
-        ("  hosts off the map meanwhile, and back", f"{results['storm_lost_leases']}"),
         ("server: CPU of the storm", f"{results['storm_server_cpu_s']} s"),
         ("server: CPU of one change", f"{results['change_server_cpu_s'] * 1000:.0f} ms"),
         ("server: CPU with nothing to tell", f"{results['steady_cpu_percent']} % of a core"),
         ("server: memory empty, full, in the end", f"{results['memory_empty_mib']}, {results['memory_full_mib']}, "
          f"{results['memory_after_mib']} MiB"),
+        ("computed for ten times the hosts", _tenfold(results)),
+        ("the machine", f"{machine['cores']} cores ({machine['cpu']}); before the run, other work took "
+         f"{machine['busy_before'] * 100:.0f} % of it; load {results['load_before']} before, "
+         f"{results['load_after']} after"),
     ]  # fmt: skip
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 if __name__ == "__main__":

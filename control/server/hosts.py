@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 ATTEMPTS = 8
 """Conflicts that one request takes. Only another request about the same host, or its old lease's end, makes one."""
 
+REMEMBERED = 20_000
+"""Hosts whose lease is known without asking the store; hosts that crash under a new name each time leave theirs."""
+
 
 class Hosts:
     """See the module's text. Methods raise RequestRefused (what the asker is told), and StoreError.
@@ -33,7 +37,8 @@ class Hosts:
         self._book = book
         self._ttl = lease
         # Whose lease is whose, so that staying alive costs no read. A lease that is gone is noticed when it is kept.
-        self._leases: dict[str, tuple[str, int]] = {}
+        # Those heard of longest ago are forgotten first, which costs them a read.
+        self._leases: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
     async def register(self, record: HostRecord) -> Registered:
         """Put a record in force (400 ``record``; 409 ``taken``)."""
@@ -52,7 +57,7 @@ class Hosts:
                 if not kept:
                     await self._store.revoke(lease)
                 raise
-            self._leases[record.name] = (record.instance, lease)
+            self._remember(record.name, record.instance, lease)
             if host is not None and not kept:
                 # Nothing hangs on it any more, and the old process learns from its end that it has been replaced.
                 await self._store.revoke(host.lease)
@@ -67,6 +72,7 @@ class Hosts:
         if known is not None and known[0] == instance:
             try:
                 await self._store.keep_alive(known[1])
+                self._remember(name, *known)
                 return
             except LeaseGone:
                 self._leases.pop(name, None)
@@ -75,7 +81,7 @@ class Hosts:
             await self._store.keep_alive(lease)
         except LeaseGone:
             registry.holding(name, instance, None)
-        self._leases[name] = (instance, lease)
+        self._remember(name, instance, lease)
 
     async def leave(self, name: str, instance: str) -> None:
         """An instance of a host goes, at once. Fine if it is gone, or another one's by now."""
@@ -122,6 +128,12 @@ class Hosts:
             except LeaseGone:
                 pass
         return await self._store.grant(self._ttl)
+
+    def _remember(self, name: str, instance: str, lease: int) -> None:
+        self._leases[name] = (instance, lease)
+        self._leases.move_to_end(name)
+        if len(self._leases) > REMEMBERED:
+            self._leases.popitem(last=False)
 
     async def _commit(self, change: Change) -> int:
         return await self._store.commit(when=change.when, put=change.put, delete=change.delete)

@@ -68,9 +68,9 @@ class Mirror:
         hosts = {}
         for item in view.items:
             if item.key.startswith(HOSTS):
-                hosts[item.key.removeprefix(HOSTS)] = _record(item.value)
+                hosts[item.key.removeprefix(HOSTS)] = _record(item.key, item.value)
             elif item.key.startswith(trust.PREFIXES):
-                fresh.put(item.key, item.value)
+                self._put(fresh, item.key, item.value)
         if self._feed is None:
             self._feed = Feed(self._store.epoch, view.revision, hosts, fresh.trust)
         else:
@@ -80,6 +80,13 @@ class Mirror:
         self._watching.feed, self._watching.revoked = self._feed, fresh.revoked
         self._watching.publish()
         return view.revision
+
+    @staticmethod
+    def _put(view: TrustView, key: str, value: bytes | None) -> bool:
+        try:
+            return view.put(key, value)
+        except ValueError:
+            raise _unreadable(key) from None
 
     def _apply(self, revision: int, changes: Iterable[Change]) -> None:
         feed = self._feed
@@ -92,13 +99,21 @@ class Mirror:
                 if change.value is None:
                     gone.append(change.key.removeprefix(HOSTS))
                 else:
-                    put.append(_record(change.value))
-            elif self._trust.put(change.key, change.value):
+                    put.append(_record(change.key, change.value))
+            elif self._put(self._trust, change.key, change.value):
                 changed = self._trust.trust
                 self._watching.revoked = self._trust.revoked
         if feed.change(revision, put, gone, changed):
             self._watching.publish()
 
 
-def _record(value: bytes) -> HostRecord:
-    return msgspec.json.decode(value, type=HostRecord)
+def _record(key: str, value: bytes) -> HostRecord:
+    """Raises StoreError: a map without one of its hosts would be told as if that host had left."""
+    try:
+        return msgspec.json.decode(value, type=HostRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _unreadable(key) from None
+
+
+def _unreadable(key: str) -> StoreError:
+    return StoreError(f"the store's {key} is not one of this version")

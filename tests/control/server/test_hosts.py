@@ -97,3 +97,35 @@ async def test_a_refused_registration_leaves_no_lease_behind(store: Store) -> No
     with pytest.raises(RequestRefused, match="no host host-a"):
         await hosts.remove("host-a")
     assert await names(store) == []
+
+
+async def test_a_lease_that_is_gone_before_the_commit_is_granted_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases: list[int] = []
+    grant = store.grant
+
+    async def slow(ttl: float) -> int:
+        leases.append(await grant(ttl))
+        if len(leases) == 1:
+            # As when the store is so busy that the whole TTL passes between the two.
+            await store.revoke(leases[0])
+        return leases[-1]
+
+    monkeypatch.setattr(store, "grant", slow)
+    hosts = hosts_on(store)
+    await hosts.register(record("host-a"))
+    (item,) = (await store.read("hosts/")).items
+    assert item.lease == leases[1]
+    await hosts.alive("host-a", "1")
+
+
+async def test_what_is_known_of_leases_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("control.server.hosts.REMEMBERED", 2)
+    hosts = hosts_on(store)
+    for number in range(4):
+        await hosts.register(record(f"host-{number}", address=f"10.77.0.{number + 1}:7600"))
+    assert list(hosts._leases) == ["host-2", "host-3"]
+    # Who was forgotten is found in the store.
+    await hosts.alive("host-0", "1")
+    assert list(hosts._leases) == ["host-3", "host-0"]

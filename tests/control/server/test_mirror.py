@@ -11,7 +11,7 @@ from control.addressbook import AddressBook
 from control.server.hosts import Hosts
 from control.server.mirror import Mirror
 from control.server.watching import Watching
-from control.store.base import Compacted, Store, StoreError
+from control.store.base import Compacted, Put, Store, StoreError
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import record
 
@@ -114,3 +114,20 @@ async def test_without_a_store_nothing_is_told(
 
 def test_records_are_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(record("a", "b")))["services"] == [{"name": "b"}]
+
+
+@pytest.mark.parametrize("key", ["hosts/host-b", "ca/state"])
+async def test_what_cannot_be_read_is_told_by_no_map_and_ends_nothing(
+    store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("control.server.mirror.RETRY", 0.01)
+    await Hosts(store, AddressBook(store, {}), 15.0).register(record("host-a"))
+    watching = Watching(10)
+    await nursery.start(Mirror(store, watching).run)
+    await store.commit(put=[Put(key, b"of another version")])
+    await until(lambda: watching.feed is None)
+    await store.commit(delete=[key])
+    await until(lambda: watching.feed is not None)
+    assert watching.feed is not None
+    assert set(watching.feed.hosts) == {"host-a"}
+    nursery.cancel_scope.cancel()

@@ -10,7 +10,7 @@ from control.errors import RequestRefused
 from control.feed import Feed
 from control.mesh import Changes, Heartbeat, HostRecord, Snapshot
 from control.server.routes import Caller
-from control.server.watching import PACE, Watching
+from control.server.watching import PACE, TOGETHER, Watching
 
 CALLER = Caller("10.0.0.1", "host-a", "1f", 1000.0)
 
@@ -139,4 +139,36 @@ async def test_a_watcher_that_takes_nothing_holds_up_nobody(
     change(watching, 2)
     await trio.sleep(PACE)
     assert isinstance(heard.messages[-1], Changes)
+    nursery.cancel_scope.cancel()
+
+
+async def test_watchers_are_woken_a_few_at_a_time(nursery: trio.Nursery) -> None:
+    number = 3 * TOGETHER
+    watching = Watching(number, now=lambda: 500.0)
+    watching.feed = Feed("e", 1, {}, None)
+    rounds: list[int] = []
+    now = 0
+    told = trio.Event()
+
+    class Rounds(trio.abc.Instrument):
+        def before_io_wait(self, timeout: float) -> None:
+            nonlocal now
+            now += 1
+
+    async def send(line: bytes) -> None:
+        rounds.append(now)
+        if len(rounds) == number:
+            told.set()
+
+    await nursery.start(watching.run)
+    for _ in range(number):
+        nursery.start_soon(watching.watch, CALLER, "e", 1, send)
+    await trio.testing.wait_all_tasks_blocked()
+    instrument = Rounds()
+    trio.lowlevel.add_instrument(instrument)
+    change(watching, 2)
+    with trio.fail_after(20):
+        await told.wait()
+    trio.lowlevel.remove_instrument(instrument)
+    assert max(rounds.count(each) for each in rounds) <= TOGETHER
     nursery.cancel_scope.cancel()
