@@ -519,7 +519,7 @@ def _rows(results: dict[str, Any]) -> list[tuple[str, str]]:
          f"{results['storm_registered_p99_s']} s)"),
         ("  off the map meanwhile, and back", f"{results['storm_lost_leases']}"),
         ("  connections given up and made again", f"{results['storm_given_up']}"),
-        ("  of these, with the product's client", _real_row(results)),
+        ("  beside them, with the product's client", _real_row(results)),
         ("a change, until a watcher has it", f"p50 {results['propagation_p50_s'] * 1000:.0f} ms, "
          f"p99 {results['propagation_p99_s'] * 1000:.0f} ms, max {results['propagation_max_s'] * 1000:.0f} ms"),
         ("  until the last watcher has it", f"p50 {results['last_watcher_p50_s'] * 1000:.0f} ms"),
