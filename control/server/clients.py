@@ -38,6 +38,9 @@ HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
 them together until all have run out of time. One address cannot hold up more than its share."""
 STEPS = 4
 """Of handshakes in one round of the event loop: up to 2 ms each, for which whoever is connected already has to wait."""
+WORKING = 32
+"""Requests of the network at work at a time, the others in the order of arrival: a thousand at once would share the
+server until all of them are too late, while the store has enough to do with these."""
 _GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError, ssl.SSLError)
 _encode = msgspec.json.Encoder().encode
 
@@ -59,6 +62,7 @@ class Clients:
         self._rate = Rate(limits.requests_per_second)
         self._connections: set[Connection] = set()
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
+        self._working = trio.CapacityLimiter(WORKING)
         self._turns = trio.CapacityLimiter(STEPS)
         self._waiting: dict[str, trio.CapacityLimiter] = {}
         self._stopping = False
@@ -158,7 +162,9 @@ class Clients:
                 raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
             body = self._table.decode(route, asked.body)
             with trio.fail_after(self._limits.request_timeout):
-                found = await route.handle(self._api, Call(caller, names, query, body))
+                # The administrator waits for nobody.
+                async with trio.CapacityLimiter(1) if caller.admin else self._working:
+                    found = await route.handle(self._api, Call(caller, names, query, body))
         except RequestRefused as refused:
             return self._refusal(caller, asked, refused.status, refused.code, str(refused))
         except (StoreError, trio.TooSlowError) as error:
