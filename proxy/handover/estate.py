@@ -50,12 +50,14 @@ class Estate:
 
     def engage(self) -> str | None:
         """See `give.Estate`."""
-        if self._drain.began:
-            return "it is about to stop"
         if self.engaged:
             return "another process is about to take over from it"
-        self.engaged = True
-        return None
+        why = self._stops()
+        self.engaged = why is None
+        return why
+
+    def _stops(self) -> str | None:
+        return "it is about to stop" if self._drain.began else None
 
     def sockets(self) -> Iterator[Offered]:
         """See `give.Estate`."""
@@ -66,10 +68,14 @@ class Estate:
         for opened in self._outbound.sockets.all:
             yield Offered(UPSTREAM, str(opened.upstream.listen), opened.heirloom())
 
-    def hold(self, pid: int) -> None:
-        """See `give.Estate`. systemd is told first, as the new process may say at once that it is ready."""
-        notify(f"MAINPID={pid}")
-        self._hold(True)
+    def hold(self, pid: int) -> str | None:
+        """See `give.Estate`: a proxy that has been told to stop meanwhile has closed its sockets and removed their
+        files. systemd is told first, as the new process may say at once that it is ready.
+        """
+        if (why := self._stops()) is None:
+            notify(f"MAINPID={pid}")
+            self._hold(True)
+        return why
 
     def keep(self) -> None:
         """See `give.Estate`."""

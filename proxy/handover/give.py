@@ -42,8 +42,10 @@ class Estate(Protocol):
     def sockets(self) -> Iterable[Offered]:
         """All that it listens on."""
 
-    def hold(self, pid: int) -> None:
-        """Accept nothing more for now: process `pid` is about to."""
+    def hold(self, pid: int) -> str | None:
+        """Accept nothing more for now: process `pid` is about to. Returns why not, if it cannot be taken over any more;
+        then it has done nothing.
+        """
 
     def keep(self) -> None:
         """It will not: go on as before, whether held or not."""
@@ -84,7 +86,8 @@ async def _converse(sock: trio.SocketStream, estate: Estate, pid: int) -> float:
             for offered in sockets:
                 await send(sock, _described(offered), _descriptors(offered.heirloom))
             await expect(sock, "ready")
-        estate.hold(pid)
+        if (why := estate.hold(pid)) is not None:
+            raise HandoverError(why)
         with trio.fail_after(ANSWER):
             await send(sock, Word(word="yours"))
             return (await expect(sock, "taken")).seconds

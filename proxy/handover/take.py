@@ -79,7 +79,7 @@ class Predecessor:
 
 async def _receive_all(sock: trio.SocketStream, host: str, into: Inheritance) -> int:
     """Returns the old process's id."""
-    pid = check_peer(sock.socket)
+    check_peer(sock.socket)
     message, _ = await receive(sock)
     if isinstance(message, Word):
         raise HandoverError(message.why)
@@ -97,4 +97,5 @@ async def _receive_all(sock: trio.SocketStream, host: str, into: Inheritance) ->
         birth = Birth(*item.birth) if item.birth is not None else None
         heirloom = Heirloom(socket.socket(fileno=descriptors[0]), lock, birth, item.mode, item.owner, item.group)
         into.put(item.kind, item.address, heirloom)
-    return pid
+    # Not the kernel's word: that is who listened there first, and the socket may have changed hands since.
+    return message.pid

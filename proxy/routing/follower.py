@@ -235,9 +235,11 @@ class Follower:
 
     def _follow(self) -> None:
         """Make the proxy equal to the map, as far as this machine can."""
-        before, self._held_back, self._behind = self._held_back, {}, False
+        before, self._held_back, self._behind, behind = self._held_back, {}, False, self._behind
         if not self._try(frozenset()):
             self._follow_in_part()
+        if self._behind and not behind:
+            log.warning("the map cannot be followed for now", error=self._why)
         if new := [name for name in self._held_back if name not in before]:
             log.warning("no socket for some services", services=new[:10], count=len(new), error=self._why)
         self.standing.left_out = {**self._effective.left_out, **self._held_back}
@@ -249,7 +251,6 @@ class Follower:
         out, left = frozenset(new), ATTEMPTS
         if not self._try(out):
             self._behind = True
-            log.warning("the map cannot be followed for now", error=self._why)
             return
         groups = [new]
         while groups:

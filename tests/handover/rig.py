@@ -34,8 +34,10 @@ class Estate:
         for number, listener in enumerate(self.listeners, 1):
             yield Offered("upstream", f"tcp:127.0.0.1:{number}", Heirloom(listener))
 
-    def hold(self, pid: int) -> None:
-        self.told.append(f"hold {pid}")
+    def hold(self, pid: int) -> str | None:
+        if self.why is None:
+            self.told.append(f"hold {pid}")
+        return self.why
 
     def keep(self) -> None:
         self.told.append("keep")

@@ -97,6 +97,19 @@ async def test_not_while_it_stops() -> None:
         await service.accept()
         agent.draining.begin(20)
         assert estate_of(agent).engage() == "it is about to stop"
+        assert not estate_of(agent).engaged
+
+
+async def test_not_when_it_was_told_to_stop_while_the_new_process_got_ready() -> None:
+    """Its sockets' files are gone by then: the new one would listen where nobody can call."""
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        hosts.call()
+        await service.accept()
+        assert estate_of(agent).engage() is None
+        agent.draining.begin(20)
+        assert estate_of(agent).hold(4711) == "it is about to stop"
+        assert estate_of(agent).admin_door.is_open
 
 
 @pytest.mark.failure(6, 10)

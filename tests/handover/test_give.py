@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from proxy.handover import give as giving
 from proxy.handover.give import give, serve
-from proxy.handover.parcel import Offer, Socket, Word, expect, receive, send
+from proxy.handover.parcel import HandoverError, Offer, Socket, Word, expect, receive, send
 from proxy.links.door import Door
 from tests.handover.rig import Estate, ends
 
@@ -75,6 +75,19 @@ async def test_the_new_process_ends_at_some_step(
                 await new.send_all(b"\0\0\0\2{]")
     assert estate.told[-1] == "keep"
     assert [entry["event"] for entry in logs] == ["proxy not handed over"]
+
+
+async def test_it_may_change_its_mind(estate: Estate, logs: list[MutableMapping[str, Any]]) -> None:
+    old, new = ends()
+    async with new, trio.open_nursery() as nursery:
+        nursery.start_soon(give, old, estate)
+        await offered(new, estate)
+        estate.why = "it is about to stop"
+        await send(new, Word(word="ready"))
+        with pytest.raises(HandoverError, match="it is about to stop"):
+            await expect(new, "yours")
+    assert estate.told == ["keep"]
+    assert [entry["error"] for entry in logs] == ["it is about to stop"]
 
 
 async def test_it_refuses(estate: Estate, logs: list[MutableMapping[str, Any]]) -> None:

@@ -92,15 +92,15 @@ async def says(sock: trio.SocketStream, *messages: Offer | Word) -> None:
         ([Word(word="no", why="it is about to stop")], "it is about to stop"),
         ([Word(word="yours")], ""),
         (
-            [Offer(version=VERSION + 1, host="host-a", pid=1, sockets=0)],
+            [Offer(version=VERSION + 1, host="host-a", pid=os.getpid(), sockets=0)],
             "it is of a version that hands over in another",
         ),
         (
-            [Offer(version=VERSION, host="host-z", pid=1, sockets=0)],
+            [Offer(version=VERSION, host="host-z", pid=os.getpid(), sockets=0)],
             "it is the proxy of host 'host-z', this is that of",
         ),
-        ([Offer(version=VERSION, host="host-a", pid=1, sockets=1), Word(word="x")], "it sends .* instead of a socket"),
-        ([Offer(version=VERSION, host="host-a", pid=1, sockets=1)], "the other process is gone"),
+        ([Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=1), Word(word="x")], "it sends .* instead of a socket"),
+        ([Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=1)], "the other process is gone"),
     ],
 )
 async def test_an_old_side_that_does_not_hand_over(path: str, messages: list[Offer | Word], why: str) -> None:
@@ -123,7 +123,7 @@ async def test_an_old_side_that_does_not_hand_over(path: str, messages: list[Off
 )
 async def test_an_old_side_that_keeps_it_in_the_end(path: str, after: list[Word], why: str) -> None:
     async def old(sock: trio.SocketStream) -> None:
-        await says(sock, Offer(version=VERSION, host="host-a", pid=1, sockets=0), *after)
+        await says(sock, Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=0), *after)
 
     async with old_side(path, old):
         found = await Predecessor.meet(path, "host-a", Inheritance())

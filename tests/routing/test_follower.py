@@ -268,7 +268,9 @@ async def test_another_file_for_the_same_map(autojump_clock: MockClock, tmp_path
         assert proxy.upstreams == {"redis", "web"}, "as before"
 
 
-async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(autojump_clock: MockClock, tmp_path: Path) -> None:
+async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(
+    autojump_clock: MockClock, tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
     plane = Plane()
     plane.first = snapshot()
     async with following(plane, tmp_path) as proxy:
@@ -276,5 +278,6 @@ async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(autojump_cl
         plane.say(Changes(revision=2, put=(record("b", "redis"),)))
         await trio.sleep(10)
         assert proxy.peers == ""
+        assert [entry["event"] for entry in logs].count("the map cannot be followed for now") == 1
         proxy.engaged = False
         await eventually(lambda: proxy.peers == "b", "host-b")
