@@ -256,7 +256,7 @@ class Pool:
 
     async def _dial(self, nursery: trio.Nursery, lost: LaneSession | None) -> None:
         """Dial once, for a session that has lost its link or for a new one. `nursery` is the caller's own (it looks
-        after the link).
+        after the link). Exception barrier of a link, as `links.accept`: no peer that is dialled ends the proxy.
         """
         hello = self._hello(self.name, lost.key if lost else new_id())
         if lost:
@@ -290,6 +290,10 @@ class Pool:
             if lost:
                 self.sessions.refused(lost, error.reason)
             self._failed(error)
+        except Exception:
+            log.exception("unexpected error on a link", peer=self.name, address=peer.address.hostport)
+            self.last_error = "unexpected error"
+            self._postpone()
         else:
             self.last_error = None
             nursery.start_soon(self._look_after, link)

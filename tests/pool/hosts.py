@@ -12,7 +12,6 @@ import trio
 from control.reading.addresses import TcpAddress
 from proxy.config import Config, Limits, Links, Peer
 from proxy.demo.certificates import Authority
-from proxy.errors import HandshakeError
 from proxy.links import accept
 from proxy.links.carry import Shaken
 from proxy.links.credentials import Credentials
@@ -153,7 +152,7 @@ class Dialling:
         self.now = self.most = 0
         self.others: list[socket.socket] = []
         self.began, self._begun = trio.open_memory_channel[None](1000)
-        self._outcomes, self._next = trio.open_memory_channel[socket.socket | HandshakeError](1000)
+        self._outcomes, self._next = trio.open_memory_channel[socket.socket | Exception](1000)
 
     async def __call__(
         self, address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
@@ -166,7 +165,7 @@ class Dialling:
             outcome = await self._next.receive()
         finally:
             self.now -= 1
-        if isinstance(outcome, HandshakeError):
+        if isinstance(outcome, Exception):
             raise outcome
         answer = Hello(
             host=hello.to,
@@ -182,7 +181,7 @@ class Dialling:
         """Return when the next dial has begun."""
         await self._begun.receive()
 
-    def fails(self, error: HandshakeError) -> None:
+    def fails(self, error: Exception) -> None:
         """Let a dial fail."""
         self._outcomes.send_nowait(error)
 

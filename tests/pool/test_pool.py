@@ -131,6 +131,19 @@ async def test_the_same_failure_is_a_warning_once(dialling: Dialling, autojump_c
     assert home.last_error == "No route to host"
 
 
+@pytest.mark.failure(18)
+async def test_a_bug_that_a_peer_finds_costs_that_dial(dialling: Dialling, autojump_clock: MockClock) -> None:
+    home = pool(needed=True)
+    with capture_logs() as logs:
+        async with running(home):
+            dialling.fails(ValueError("nobody thought of that"))
+            dialling.succeeds()
+            await until(lambda: home.up)
+    [entry] = [entry for entry in logs if entry["log_level"] == "error"]
+    assert (entry["event"], entry["peer"]) == ("unexpected error on a link", "host-b")
+    assert home.last_error is None
+
+
 async def test_a_dial_ends_in_time(dialling: Dialling, autojump_clock: MockClock) -> None:
     home = pool(needed=True, dial_timeout=3)
     start = trio.current_time()
