@@ -195,7 +195,8 @@ class Sessions:
         """They take no place that another one might need; a peer that makes and leaves them all the time must not fill
         our memory with them.
         """
-        fleeting = sorted((each for each in self.suspended if each.fleeting), key=lambda each: each.lost_at)
+        fleeting = [each for each in self.suspended if each.fleeting]
+        fleeting.sort(key=lambda each: (len(each.streams) > 0, each.lost_at))
         for session in fleeting[: -self.settings.max_per_peer]:
             session.end(CloseReason.LINK_LOST, "more sessions that take no streams wait for a link than may have one")
         self._pump.settle()

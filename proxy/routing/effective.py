@@ -16,7 +16,7 @@ from msgspec import structs
 
 from control.mesh import HostRecord
 from control.reading import addresses, units
-from control.reading.addresses import ADMIN_SOCKET, UNIX_PATH_BYTES, UnixAddress
+from control.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET, UNIX_PATH_BYTES, UnixAddress
 from proxy.config import Config, Peer, Upstream
 from proxy.routing.table import Table
 
@@ -129,7 +129,7 @@ class Effective:
             return f"{listen.path} has more than {UNIX_PATH_BYTES} bytes; choose a shorter all_upstreams.directory"
         if listen in self._taken:
             return f"{listen.path} stands elsewhere in this host's configuration"
-        if listen.path in (f"{self.static.run_dir}/{ADMIN_SOCKET}", f"{self.static.run_dir}/{CONTROL_SOCKET}"):
+        if listen.path in (f"{self.static.run_dir}/{name}" for name in (ADMIN_SOCKET, HANDOVER_SOCKET, CONTROL_SOCKET)):
             return f"{listen.path} is Hostlane's own; choose another all_upstreams.directory"
         return None
 
