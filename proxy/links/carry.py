@@ -50,7 +50,8 @@ async def dial(
         source: local address to connect from, so that the link leaves through the interface meant for it.
         credentials: None: no TLS (``security: none``).
 
-    Raises HandshakeError. Cancelled or failed, nothing is left open.
+    Raises HandshakeError. Cancelled or failed, nothing is left open; cancelled while a new session waits for the
+    answer, the peer is told, as it may have begun to use it.
     """
     try:
         tcp = await trio.open_tcp_stream(address.host, address.port, local_address=source)
@@ -61,7 +62,12 @@ async def dial(
         prepare_link(tcp.socket)
         await _meet(stream, hello.to)
         await _send_first(stream, encode_hello(hello))
-        answer, leftover = await _read_hello(stream)
+        try:
+            answer, leftover = await _read_hello(stream)
+        except trio.Cancelled:
+            if not hello.resumes:  # that one may yet go on
+                hang_up(Shaken(_detach(stream), hello, b"", wire_of(stream)), CloseReason.PEER_UNREACHABLE)
+            raise
         check_names(answer, own=hello.host, peer=hello.to)
         if answer.session != hello.session:
             raise HandshakeError("the peer answered for another session")
@@ -155,8 +161,10 @@ def hang_up(shaken: Shaken, reason: CloseReason) -> None:
     """Close a link that nobody wants any more after its handshake, and tell the peer why as far as the socket takes
     it. Never waits.
     """
-    with shaken.sock, suppress(OSError):
-        (shaken.wire or shaken.sock).send(memoryview(encode_refusal(reason)))
+    with shaken.sock as sock, suppress(OSError):
+        (shaken.wire or sock).send(memoryview(encode_refusal(reason)))
+        sock.shutdown(socket.SHUT_WR)
+        sock.recv(_READ)  # with bytes unread, closing would be a reset
 
 
 async def refuse(stream: Stream, reason: CloseReason) -> None:

@@ -8,12 +8,14 @@ import pytest
 import trio
 
 from control.reading.addresses import TcpAddress
+from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken, answer, dial, listen_to, new_id, refuse
-from proxy.links.handshake import encode_hello, encode_refusal
+from proxy.links.carry import Shaken, answer, dial, listen_to, new_id, protected, refuse
+from proxy.links.handshake import encode_hello, encode_refusal, resuming
 from proxy.mux.frames import Kind, encode
 from tests.links.wire import hello, listening, streams
 from tests.tools.sockets import free_port, open_fds
+from tests.tools.tls import of_host
 
 Peer = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -164,6 +166,35 @@ async def test_cancelled_it_leaves_nothing_open() -> None:
     with trio.CancelScope() as scope:
         await dialling(peer)
     assert scope.cancelled_caught
+    assert open_fds() == before
+
+
+@pytest.mark.failure(6)
+@pytest.mark.parametrize("resumes", [False, True])
+@pytest.mark.parametrize("mtls", [False, True])
+async def test_cancelled_while_a_session_waits_for_its_answer_the_peer_is_told(mtls: bool, resumes: bool) -> None:
+    """It may have answered, and use a link that nobody will ever hold. A session that goes on tries again."""
+    authority, got = Authority(), bytearray()
+    ours, theirs = (of_host(authority, name) if mtls else None for name in ("host-a", "host-b"))
+
+    async def serve(listener: trio.SocketListener, dialler: trio.CancelScope) -> None:
+        async with await listener.accept() as tcp:
+            stream = protected(tcp, theirs, dialling=False)
+            _, leftover = await listen_to(stream)
+            got.extend(leftover)
+            await stream.send_all(encode_hello(hello("host-b", "host-a"))[:9])
+            dialler.cancel()
+            while data := await stream.receive_some(1000):
+                got.extend(data)
+
+    before = open_fds()
+    with listening() as (listener, address):
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(10), trio.CancelScope() as scope:
+                nursery.start_soon(serve, listener, scope)
+                said = resuming(hello(), 0) if resumes else hello()
+                await dial(address, source=None, hello=said, credentials=ours)
+    assert bytes(got) == (b"" if resumes else encode_refusal(CloseReason.PEER_UNREACHABLE))
     assert open_fds() == before
 
 
