@@ -185,8 +185,9 @@ class Sessions:
         """
         if session.suspended:
             self._bound_fleeting()
+            resumed = session.resumed
             await self._wait(session)
-            if session.over:
+            if session.over and session.resumed == resumed:  # otherwise it is told with the link that it had last
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]

@@ -6,6 +6,7 @@ import socket
 
 import msgspec
 import pytest
+import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
@@ -469,6 +470,21 @@ async def test_a_peer_that_says_goodbye_is_gone(dialling: Dialling) -> None:
         theirs.close()
         await until(lambda: owner.told == ["stopped"])
         assert list(home.sessions) == []
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+async def test_its_end_is_one_line(resumed: bool) -> None:
+    """With a link, the link's own says it."""
+    sessions, session = made()
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sessions.outlive, session)
+            await wait_all_tasks_blocked()
+            session.resumed += resumed
+            session.awake.set()
+            session.end(CloseReason.STOPPED)
+    assert [entry["event"] for entry in logs] == ([] if resumed else ["session ended"])
+    assert list(sessions._all) == []
 
 
 def test_settings_are_those_of_the_first_hello() -> None:
