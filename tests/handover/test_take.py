@@ -99,7 +99,10 @@ async def says(sock: trio.SocketStream, *messages: Offer | Word) -> None:
             [Offer(version=VERSION, host="host-z", pid=os.getpid(), sockets=0)],
             "it is the proxy of host 'host-z', this is that of",
         ),
-        ([Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=1), Word(word="x")], "it sends .* instead of a socket"),
+        (
+            [Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=1), Word(word="x")],
+            "it sends .* instead of a socket",
+        ),
         ([Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=1)], "the other process is gone"),
     ],
 )

@@ -110,7 +110,8 @@ def test_no_name_of_a_service_leads_out_of_the_directory_or_onto_another_socket(
     effective = Effective(file)
     found = effective.config(hosts(record("host-b", "10.0.0.2:7600", *names)))
     assert set(found.upstreams) == {"own", "shop", "z" * 63}
-    assert set(effective.left_out) >= {"host-b/../etc/x", "host-b/x/y", "host-b/", "redis", "admin", "next", "control", "db"}
+    strange = {"host-b/../etc/x", "host-b/x/y", "host-b/"}
+    assert set(effective.left_out) >= strange | {"redis", "admin", "next", "control", "db"}
 
 
 def test_a_path_that_is_too_long() -> None:
