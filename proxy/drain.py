@@ -130,6 +130,11 @@ class Drain:
                 for pool in self._pools.everywhere:
                     for link in tuple(pool.links):
                         await link.ended.wait()
+            # A stream has ended here before its last bytes have arrived: with its link lost, that may take a while.
+            for pool in self._pools.everywhere:
+                for session in pool.sessions:
+                    if session.owes:
+                        await session.ended.wait()
             nursery.cancel_scope.cancel()
 
     def _open(self) -> list[Callable[[], None]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -50,6 +51,43 @@ async def test_it_waits_for_the_last_stream() -> None:
         assert await caller.rest() == (b"", False)
         await agent.draining.over.wait()
         assert agent.draining.cut == 0
+
+
+@pytest.mark.failure(3, 7, 10)
+async def test_last_bytes_that_wait_for_another_link_are_waited_for() -> None:
+    """The stream has ended as seen from here, but the cable was out when it did."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        [caller], [accepted] = await carried(hosts, service)
+        accepted.finish()
+        assert await caller.rest() == (b"", False)
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
+        await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
+        await caller.send(b"last words")
+        caller.finish()
+        await until(lambda: near.tally.open == 0, "the end, as seen from here")
+        near.draining.begin(20)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not near.draining.over.is_set()
+        far._estate.links_door.open()
+        assert await accepted.rest() == (b"last words", False)
+        await near.draining.over.wait()
+
+
+async def test_a_peer_that_is_lost_and_is_owed_nothing_is_not_waited_for() -> None:
+    async with mesh() as hosts:
+        await hosts.pair()
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up, "the link")
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
+        await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
+        near.draining.begin(3600)
+        await near.draining.over.wait()
 
 
 async def test_it_is_over_at_once_when_nothing_is_open() -> None:

@@ -103,7 +103,12 @@ class LaneSession(Session[Lane]):
         self.bulk = self.retiring = False
         self._calls, self._usage = calls, usage
         self._acked_when_lost = -1
-        self._retired_at = self.known_at = 0
+        self._retired_at = self.known_at = self._ended_below = 0
+
+    @property
+    def owes(self) -> bool:
+        """Whether the peer does not have all that was said of streams, the last of which has ended here."""
+        return not self.over and self.out.acked < self._ended_below
 
     @property
     def over(self) -> bool:
@@ -218,6 +223,7 @@ class LaneSession(Session[Lane]):
         self._usage.stream_ended(stream)
         if not self.streams:
             self.idle_since = monotonic()
+            self._ended_below = self.out.end
             if self._retired_at:
                 self._ask_whether_it_knows()
 
