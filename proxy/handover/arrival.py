@@ -51,6 +51,7 @@ class Arrival:
         if self._predecessor is not None:
             await self._predecessor.replace(seconds)
             self._inheritance.own()
+            self._inheritance.close()  # where links came in before, say: nobody would ever accept there
             outbound.sockets.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
 

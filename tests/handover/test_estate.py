@@ -143,6 +143,18 @@ async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[Mutable
         hosts.call().close()
 
 
+async def test_nobody_listens_any_more_where_links_came_in_before() -> None:
+    """A connection there would wait for somebody to accept it for ever."""
+    async with mesh() as hosts:
+        _, old = await pair(hosts)
+        host, port = hosts.addresses["host-a"].split(":")
+        links = {"links": {"listen": f"{host}:{int(port) + 1}"}}
+        await hosts.takeover("host-a", {**changed(hosts, True), **links})
+        await until(lambda: old.draining.began, "it has let go")
+        with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), 5):
+            pass
+
+
 def changed(hosts: Mesh, same: bool) -> dict[str, Any]:
     mode = "0666" if same else "0600"
     upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "mode": mode}}
