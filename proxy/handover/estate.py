@@ -88,6 +88,8 @@ class Estate:
         self._held = hold
         for opened in self._outbound.sockets.all:
             opened.hold(hold)
+        for bound in self._own.values():
+            bound.own(not hold)
         for door in (self.links_door, self.admin_door):
             door.close() if hold else door.open()
 

@@ -132,7 +132,11 @@ class Opened:
             self._listener.accepted = accepted
 
     def hold(self, hold: bool) -> None:
-        """Leave connections waiting in its queue, or go on to take them."""
+        """Leave connections waiting in its queue, for another process that may own the file by now; or go on to take
+        them.
+        """
+        if self._bound is not None:
+            self._bound.own(not hold)
         if self._listener is not None:
             self._listener.hold(hold)
 

@@ -100,6 +100,24 @@ async def test_not_while_it_stops() -> None:
         assert not estate_of(agent).engaged
 
 
+async def test_told_to_stop_while_the_new_process_has_its_word_it_leaves_the_files() -> None:
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        hosts.call()
+        await service.accept()
+        estate, path = estate_of(agent), Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
+        assert estate.engage() is None
+        assert estate.hold(4711) is None
+        agent.draining.begin(20)
+        await until(lambda: not agent.outbound.sockets.opened, "it listens no more")
+        assert path.is_socket()
+        estate.leave(0.0)
+        await agent.draining.over.wait()
+        assert path.is_socket()
+        for left in (path, Path(agent.config.run_dir) / "admin.sock", Path(agent.config.run_dir) / "next.sock"):
+            left.unlink()
+
+
 async def test_not_when_it_was_told_to_stop_while_the_new_process_got_ready() -> None:
     """Its sockets' files are gone by then: the new one would listen where nobody can call."""
     async with mesh() as hosts:
