@@ -164,7 +164,8 @@ def test_a_peer_that_was_restarted_is_recognised_at_once(lab: Lab) -> None:
                 proxy.restart()
                 assert other.wait_for("session ended", since=seen)["reason"] == "peer_restarted"
                 assert other.wait_for("stream ended", since=seen)["reason"] == "peer_restarted"
-                assert callers.endings() == {"end", "reset"}
+                # A proxy that is killed with bytes of a unix caller unread resets that one, too.
+                assert {"reset"} <= callers.endings() <= {"end", "reset"}
             with both.call("unix") as client:
                 exchange(client, b"the next one")
         both.wait_until_idle()
