@@ -12,6 +12,7 @@ from proxy.demo import redis, ways
 from proxy.demo.loopback import Loopback
 from proxy.demo.processes import DemoError
 from proxy.demo.ways import Kind, Way
+from tests.tools.sockets import free_port
 
 KIND = Kind("persistent", persistent=True, requests=10)
 RESULT = 'print(\'"test","rps","p50_latency_ms","p99_latency_ms"\\n"SET","10","1","2"\')'
@@ -59,7 +60,8 @@ def test_measure_a_hanging_program(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_counts_established_ones_of_the_way() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener, Loopback() as machine:
+    # Not a port that the kernel gives to the callers of others: what it counts is whatever goes to that port.
+    with socket.create_server(("127.0.0.1", free_port())) as listener, Loopback() as machine:
         here = way(machine, listener.getsockname()[1])
         before = ways.connections(here)
         if before is None:

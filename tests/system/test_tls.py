@@ -5,8 +5,9 @@ traffic.
 from __future__ import annotations
 
 import json
+import shutil
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -270,9 +271,17 @@ def test_a_certificate_runs_out_under_traffic(lab: Lab) -> None:
             exchange(client, b"mended")
 
 
-@pytest.mark.parametrize("command", [["validate"], ["proxy", "--config"]])
-def test_files_that_cannot_be_used_are_a_line_each(lab: Lab, command: list[str]) -> None:
+@pytest.fixture
+def files(lab: Lab) -> Iterator[World]:
+    """Two hosts of which nothing runs."""
     world = World(lab, mtls=True)
+    yield world
+    shutil.rmtree(world.folder)
+
+
+@pytest.mark.parametrize("command", [["validate"], ["proxy", "--config"]])
+def test_files_that_cannot_be_used_are_a_line_each(lab: Lab, files: World, command: list[str]) -> None:
+    world = files
     assert world.authority is not None
     file, folder = str(world.b.file), world.folder / "b"
     world.authority.write(folder, "host-x")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +22,15 @@ from tests.control.store.etcds import Etcd
 from tests.tools.sockets import free_ports
 
 WAIT = 4 * PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Servers of one process that end in another order than they began leave each other's signal handlers behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 async def test_a_dead_server_is_passed_over(world: World) -> None:
