@@ -69,7 +69,7 @@ def follow(socket_path: str, path: str, kind: type[T]) -> Iterator[T]:
         try:
             for line in response.iter_lines():
                 yield msgspec.json.decode(line, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
 
 
@@ -80,14 +80,14 @@ def _answer(socket_path: str, method: str, path: str, kind: type[T]) -> tuple[T,
         _refused(socket_path, response)
     try:
         return msgspec.json.decode(response.content, type=kind), response.content
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
 
 
 def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
     try:
         error = msgspec.json.decode(response.content, type=Refusal).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
     raise NoAnswer(f"{socket_path}: the proxy refused: {error}")
 

@@ -206,7 +206,7 @@ class ControlClient:
         server, raw = await self._exchange(method, path, body, once=once, most=most)
         try:
             return msgspec.json.decode(raw, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unreachable(f"{server}: the answer is not one of a control server of this version") from None
 
     async def _exchange(
@@ -331,7 +331,7 @@ class Watch:
         self._seen = 0
         try:
             return _MESSAGES.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Unreachable(f"{self.server}: a message that is not one of this version") from None
 
 

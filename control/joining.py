@@ -319,5 +319,5 @@ def _issued(leaf: ca.Leaf, state: CaState) -> Issued:
 def _decoded(item: Item, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(item.value, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise StoreError(f"the store's {item.key} is not one of this version") from None

@@ -37,7 +37,7 @@ def denied_by(status: int, raw: bytes) -> Denied:
     """What an answer that is no agreement says."""
     try:
         refused = msgspec.json.decode(raw, type=mesh.Refused)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Denied("", f"HTTP status {status}, and no reason of a control server", status)
     return Denied(refused.code, refused.error, status)
 

@@ -106,7 +106,7 @@ class Rotation:
         for item in (await self._store.read(CERTIFICATES)).items:
             try:
                 found.append(msgspec.json.decode(item.value, type=Certificate))
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise StoreError(f"the store's {item.key} is not one of this version") from None
         return [each for each in found if each.expires > self._now()]
 

@@ -111,7 +111,7 @@ def _record(key: str, value: bytes) -> HostRecord:
     """Raises StoreError: a map without one of its hosts would be told as if that host had left."""
     try:
         return msgspec.json.decode(value, type=HostRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise _unreadable(key) from None
 
 

@@ -12,7 +12,7 @@ from control.refusals import denied_by, reason_of
 def test_a_refusal_is_decoded_and_anything_else_is_one_without_reason() -> None:
     denied = denied_by(409, b'{"error":"no","code":"taken"}')
     assert (denied.code, denied.text, denied.status, str(denied)) == ("taken", "no", 409, "no")
-    for raw in (b"", b"<html>", b'{"error":1}', b"\xff"):
+    for raw in (b"", b"<html>", b'{"error":1}', b"\xff", b'{"x":' * 100_000):
         denied = denied_by(502, raw)
         assert (denied.code, denied.status) == ("", 502)
         assert "HTTP status 502" in denied.text
