@@ -70,7 +70,7 @@ def _check_certificates(config: Config, file: str) -> None:
 
 @click.command()
 def demo() -> None:
-    """A control server, two hosts that join, one Redis: measure, show a table.
+    """Two hosts join a mesh, one has a Redis: measure, show a table.
 
     As root in network namespaces, otherwise on loopback. Cleans up after itself, also after Ctrl-C.
     """
