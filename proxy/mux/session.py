@@ -23,9 +23,10 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, 
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Event, State, Stream
 
-ACK_EVERY = 65536
-"""Bytes received after which an ACK is due: 16 bytes of ACK for every 64 KiB cost nothing, and a quarter slab bounds
-what is kept."""
+ACK_EVERY = 131072
+"""Bytes received after which an ACK is due. For bulk that is half of a stream's credit, when a CREDIT is due too and
+the two share a send, where one of its own costs both hosts as much as several messages. Half a slab bounds what is kept.
+"""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
 """Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
@@ -221,6 +222,7 @@ class Session(Generic[S]):
             stream.allow += grant
             stream.granted += grant
             self.out.put(Kind.CREDIT, stream.id, frames.encode_u32(grant))
+            self.acknowledge()
 
     def ping(self, token: int) -> None:
         """Ask the peer for a sign of life, and tell it at the same time what has arrived."""

@@ -34,6 +34,10 @@ Ts = TypeVarTuple("Ts")
 BULK_MARK = 64 * 1024
 """Unsent bytes in the out-buffer above which bulk is not read. Small messages go on up to HIGH_WATER, so they wait
 behind at most this."""
+BULK_RUN, BULK_CROWD = 3, 2
+"""Further reads in a turn of a stream that filled the first one, while no more than so many descriptors were ready: its
+own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in four reads
+(docs/performance.md); as soon as others have something to say it is back at one."""
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
@@ -164,7 +168,8 @@ class Lane(Stream):
         if self.sock is None:
             return
         if self._mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-            self._read(gone=mask & EPOLLHUP != 0 and not self._tcp)
+            if self._read(gone=mask & EPOLLHUP != 0 and not self._tcp) == MAX_DATA:
+                self._read_on()
         elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.abort(CloseReason.ABORTED)
 
@@ -180,8 +185,18 @@ class Lane(Stream):
             log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
             self.crashed()
 
-    def _read(self, gone: bool = False) -> None:
-        """Receive once, if there is credit and room, with every check that the turn leaves out.
+    def _read_on(self) -> None:
+        """See BULK_RUN. Each piece is sent at once, so that small messages still wait behind no more than BULK_MARK."""
+        link = self.link
+        for _ in range(BULK_RUN):
+            if link.pump.crowd > BULK_CROWD:
+                break
+            link.flush()
+            if self._read() < MAX_DATA:
+                break
+
+    def _read(self, gone: bool = False) -> int:
+        """Receive once, if there is credit and room, with every check that the turn leaves out; returns how much came.
 
         Args:
             gone: if the end comes now, it is that of both directions.
@@ -192,14 +207,17 @@ class Lane(Stream):
             most = EARLY_LIMIT - len(self.early)
         room = 0 if heavy and out.unsent > BULK_MARK else self.session.sendable(self, most)
         if not room:
-            return self._wait()
+            self._wait()
+            return 0
         body = out.pos + HEADER_SIZE
         try:
             length = self.recv_into(out.mem[body : body + room])
         except OSError as error:
-            return self.on_recv_error(error)
+            self.on_recv_error(error)
+            return 0
         if not length:
-            return self._on_gone() if gone else self.on_eof()
+            self._on_gone() if gone else self.on_eof()
+            return 0
         early = self.early
         if early is not None:
             early += out.mem[body : body + length]
@@ -207,6 +225,7 @@ class Lane(Stream):
         self._heavy = length >= CHUNK
         if early is None or len(early) >= EARLY_LIMIT:
             self.update()
+        return length
 
     def _wait(self) -> None:
         """Stop reading until credit comes or the link has drained; either calls `resume`."""

@@ -72,6 +72,9 @@ class Pump:
     Args:
         budget: bytes that all lanes together may buffer.
         busy_poll: seconds to look again and again before waiting in the kernel; trades CPU for latency.
+
+    Attributes:
+        crowd: descriptors that were ready in this turn.
     """
 
     def __init__(self, budget: Budget, busy_poll: float = 0.0) -> None:
@@ -79,6 +82,7 @@ class Pump:
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
         self.lanes: dict[int, Lane] = {}
+        self.crowd = 0
         self._watchers: dict[int, Watcher] = {}
         self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
@@ -115,6 +119,7 @@ class Pump:
                 events = poll(0, MAX_EVENTS)
             elif not (events := (self._spin() if self.busy_poll else None) or poll(LINGER, MAX_EVENTS)):
                 return
+            self.crowd = len(events)
             again, self._again = self._again, []
             rest: list[tuple[int, int]] = []
             try:

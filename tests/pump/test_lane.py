@@ -58,6 +58,7 @@ async def test_early_bytes_are_bounded_until_the_far_side_answers() -> None:
         await until(lambda: record.lane.bytes_sent == EARLY_LIMIT, "early bytes sent")
         assert record.lane.early is not None
         assert len(record.lane.early) == EARLY_LIMIT
+        await until(lambda: joined.far.session.streams, "the stream at the far side")
         [lane] = joined.far.session.streams.values()
         await until(lambda: lane.buffered == EARLY_LIMIT, "early bytes kept")
         assert joined.b.pump.budget.used == EARLY_LIMIT
