@@ -25,8 +25,8 @@ from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Event, State, Stream
 
 ACK_EVERY = 131072
 """Bytes received after which an ACK is due. For bulk that is half of a stream's credit, when a CREDIT is due too and
-the two share a send, where one of its own costs both hosts as much as several messages. Half a slab bounds what is kept.
-"""
+the two share a send, where one of its own costs both hosts as much as several messages. Half a slab bounds what is
+kept."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
 """Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
