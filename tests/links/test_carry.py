@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -184,8 +185,9 @@ async def test_cancelled_while_a_session_waits_for_its_answer_the_peer_is_told(m
             got.extend(leftover)
             await stream.send_all(encode_hello(hello("host-b", "host-a"))[:9])
             dialler.cancel()
-            while data := await stream.receive_some(1000):
-                got.extend(data)
+            with suppress(trio.BrokenResourceError):  # a dialler that had not read all of the answer ends by a reset
+                while data := await stream.receive_some(1000):
+                    got.extend(data)
 
     before = open_fds()
     with listening() as (listener, address):
