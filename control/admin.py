@@ -92,6 +92,18 @@ def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
     raise NoAnswer(f"{socket_path}: the proxy refused: {error}")
 
 
+def socket_of(config: str | None, socket_path: str | None) -> str:
+    """The socket that the options --config and --socket of a command name, or the default one.
+
+    Raises BadConfig when they do not say which.
+    """
+    if config is not None and socket_path is not None:
+        raise BadConfig("--config and --socket both say which proxy to ask; use one of them")
+    if config is not None:
+        return socket_from_config(config)
+    return f"{DEFAULT_RUN_DIR}/{SOCKET_NAME}" if socket_path is None else socket_path
+
+
 def socket_from_config(file: str) -> str:
     """The admin socket of the proxy that runs with this configuration. Raises as `run_dir_from_config` does."""
     return os.path.join(run_dir_from_config(file), SOCKET_NAME)

@@ -84,13 +84,9 @@ def _describe(peer: PeerStatus) -> str:
 
 
 def socket_of(config: str | None, socket: str | None) -> str:
-    """The admin socket that the options name, or the default one. Exits with 2 where they do not say."""
-    if config is not None and socket is not None:
-        raise click.UsageError("--config and --socket both say which proxy to ask; use one of them")
-    if config is None:
-        return socket if socket is not None else f"{admin.DEFAULT_RUN_DIR}/{admin.SOCKET_NAME}"
+    """See `admin.socket_of`; exits with 2 where the options do not say."""
     try:
-        return admin.socket_from_config(config)
+        return admin.socket_of(config, socket)
     except admin.BadConfig as error:
         fail(error, 2)
 

@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -27,14 +28,11 @@ from proxy.handover import give, successor
 from proxy.handover.arrival import arrive
 from proxy.handover.estate import Estate
 from proxy.inbound.delivery import Inbound
-from proxy.joining.join import ensure
 from proxy.links import accept
 from proxy.links.carry import Shaken, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
-from proxy.membership import Membership
-from proxy.netdev.addressbook import at_start
 from proxy.netdev.leases import Book, fill
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.backoff import Backoff
@@ -52,11 +50,14 @@ from proxy.pump.tally import Tally
 from proxy.reload import Reload
 from proxy.routing.allow import Allowed
 from proxy.routing.effective import Effective, needed
-from proxy.routing.follower import ControlPlane
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
 from proxy.telemetry.notify import notify, stopping
 from proxy.view import ProxyView
+
+if TYPE_CHECKING:
+    from proxy.membership import Membership
+    from proxy.routing.follower import ControlPlane
 
 log = structlog.get_logger()
 
@@ -112,6 +113,9 @@ class Agent:
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:
+            # As in `run`: who has no control plane does not pay for its client.
+            from proxy.membership import Membership
+
             self.member = Membership(
                 static,
                 self.keyring,
@@ -347,8 +351,6 @@ def _terms(config: Config) -> Terms:
     return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
 
 
-
-
 async def _attend(pool: accept.Home, shaken: Shaken) -> None:
     assert isinstance(pool, Pool)
     await pool.attend(shaken.sock, shaken, False)
@@ -370,6 +372,11 @@ async def run(
     Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
     ends all streams at once; nothing stays behind but directories.
     """
-    await ensure(config, random.random)
-    book = await at_start(config, random.random)
+    book = Book()
+    if config.control is not None:
+        from proxy.joining.join import ensure
+        from proxy.netdev.addressbook import at_start
+
+        await ensure(config, random.random)
+        book = await at_start(config, random.random)
     await Agent(config, file, takeover=takeover, book=book).run(task_status=task_status)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from control.messages import Candidate, Discovery, MeshHost, ServiceRoute
 from proxy.config import Config
 from proxy.pool.pool import Pool
 from proxy.routing.ejection import Ejections
 from proxy.routing.explain import decide
-from proxy.routing.follower import Follower
+
+if TYPE_CHECKING:
+    from proxy.routing.follower import Follower
 
 State = Literal["up", "idle", "dialling", "down"]
 

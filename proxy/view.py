@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from importlib.metadata import version
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -33,7 +34,9 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.tally import Tally
-from proxy.routing.follower import Follower
+
+if TYPE_CHECKING:
+    from proxy.routing.follower import Follower
 
 
 class ProxyView:

@@ -38,7 +38,10 @@ def explain(
     from proxy.explain.gather import gather
     from proxy.explain.show import lines
 
-    path = _socket(config, socket)
+    try:
+        path = admin.socket_of(config, socket)
+    except admin.BadConfig as error:
+        _fail(str(error), 2)
     try:
         status, _ = admin.ask(path, "/status", Status)
         links, _ = admin.ask(path, "/links", list[LinkInfo])
@@ -59,17 +62,6 @@ def _upstream(name: str, status: Status) -> UpstreamStatus:
             return upstream
     known = ", ".join(upstream.service for upstream in status.upstreams) or "none so far"
     _fail(f"found no upstream {name!r} of the proxy on {status.host}; allowed: {known}", 2)
-
-
-def _socket(config: str | None, socket: str | None) -> str:
-    if config is not None and socket is not None:
-        raise click.UsageError("--config and --socket both say which proxy to ask; use one of them")
-    if config is None:
-        return socket if socket is not None else f"{admin.DEFAULT_RUN_DIR}/{admin.SOCKET_NAME}"
-    try:
-        return admin.socket_from_config(config)
-    except admin.BadConfig as error:
-        _fail(str(error), 2)
 
 
 def _fail(text: str, code: int) -> NoReturn:

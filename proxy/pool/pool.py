@@ -20,11 +20,11 @@ from proxy.links.handshake import Hello, resuming
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
+from proxy.pool.learning import Learning
 from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
-from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
-from proxy.pump.lane import Lane
+from proxy.pool.usage import Usage
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import Calls, LaneSession
@@ -93,11 +93,11 @@ class Pool:
         self._hello = hello
         self._backoff = backoff
         self._credentials = credentials
-        self._recorder = recorder
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
-        self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=self)
+        learning = Learning(name, usage, self._bulk, recorder)
+        self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=learning)
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
         self._draining = self._dialling_anew = False
@@ -143,26 +143,6 @@ class Pool:
         """Have a link soon: this idle peer would be a better place for the next stream than one that is up."""
         self._invited = True
         self._changed.set()
-
-    def stream_began(self) -> None:
-        """See `pump.session.Usage`."""
-        # Here and below: for each stream a look at the clock only where it is the first or the last one.
-        if self.usage.streams:
-            self.usage.streams += 1
-        else:
-            self.usage.began(trio.current_time())
-
-    def stream_ended(self, lane: Lane) -> None:
-        """See `pump.session.Usage`."""
-        if self.usage.streams > 1:
-            self.usage.streams -= 1
-        else:
-            self.usage.ended(trio.current_time())
-        moved = lane.bytes_sent + lane.bytes_received
-        if (moved >= BULK_BYTES and is_bulk(moved, lane.age)) or self.usage.any_bulk:
-            self._bulk.note(lane, trio.current_time())
-        if self._recorder is not None:
-            self._recorder.note(self.name, lane.age, moved)
 
     @property
     def limit(self) -> int:

@@ -1,19 +1,18 @@
 """The last good map on disk, for a start without the control plane.
 
-One JSON file, replaced as a whole: written beside its place, flushed to the disk, renamed. Whatever happens in between,
-there is the old one or the new one. What cannot be read is no reason not to start: it is said once, and the proxy
-starts with what its configuration says.
+One JSON file, replaced as a whole: whatever happens meanwhile, there is the old one or the new one. What cannot be read
+is no reason not to start: it is said once, and the proxy starts with what its configuration says.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
 from control.mesh import HostRecord
+from control.system.wholefile import write_file
 
 NAME = "map.json"
 VERSION = 1
@@ -77,25 +76,4 @@ def write(path: str, stored: Stored) -> None:
     content = msgspec.json.encode(stored)
     if len(content) > MAX_BYTES:
         raise OSError(0, f"a map of more than {MAX_BYTES >> 20} MiB")
-    temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
-    try:
-        with open(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _sync_directory(os.path.dirname(path))
-
-
-def _sync_directory(path: str) -> None:
-    """So that the new name survives a power cut, too."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    write_file(path, content, MODE)

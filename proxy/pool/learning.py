@@ -1,0 +1,40 @@
+"""What a pool learns from each stream, either side's, as it begins and ends (``pump.session.Usage``)."""
+
+from __future__ import annotations
+
+import trio
+
+from proxy.pool.bulk import Bulk
+from proxy.pool.record import Recorder
+from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
+from proxy.pump.lane import Lane
+
+
+class Learning:
+    """Called for each stream, inside turns: it looks at a clock only where a stream is the first, the last or heavy.
+
+    Args:
+        peer: the peer's name, for the recorder.
+    """
+
+    def __init__(self, peer: str, usage: Usage, bulk: Bulk, recorder: Recorder | None) -> None:
+        self._peer, self._usage, self._bulk, self._recorder = peer, usage, bulk, recorder
+
+    def stream_began(self) -> None:
+        """See `pump.session.Usage`."""
+        if self._usage.streams:
+            self._usage.streams += 1
+        else:
+            self._usage.began(trio.current_time())
+
+    def stream_ended(self, lane: Lane) -> None:
+        """See `pump.session.Usage`."""
+        if self._usage.streams > 1:
+            self._usage.streams -= 1
+        else:
+            self._usage.ended(trio.current_time())
+        moved = lane.bytes_sent + lane.bytes_received
+        if (moved >= BULK_BYTES and is_bulk(moved, lane.age)) or self._usage.any_bulk:
+            self._bulk.note(lane, trio.current_time())
+        if self._recorder is not None:
+            self._recorder.note(self._peer, lane.age, moved)
