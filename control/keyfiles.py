@@ -16,7 +16,7 @@ from cryptography import x509
 
 from control import ca
 from control.errors import StartError
-from control.system.wholefile import write_file
+from control.system.wholefile import read_file, write_file
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class KeyFiles:
         found = []
         for path in self._paths(".pem"):
             try:
-                found.append(ca.read_roots(_content(path).decode("ascii", "replace"))[0])
+                found.append(ca.read_roots(read_file(path, MAX_FILE_BYTES, "PEM text").decode("ascii", "replace"))[0])
             except ValueError as error:
                 raise StartError(f"{path}: {error}") from None
         return sorted(found, key=lambda each: each.not_valid_before_utc)
@@ -110,7 +110,7 @@ class KeyFiles:
             mode = os.stat(path).st_mode
             if mode & FORBIDDEN_BITS:
                 raise StartError(f"{path}: found mode {mode & 0o777:04o}; allowed: 0600, or 0640 for a group (chmod)")
-            return ca.read_key(_content(path))
+            return ca.read_key(read_file(path, MAX_FILE_BYTES, "PEM text"))
         except OSError as error:
             reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "").lower()
             raise StartError(f"{path}: {reason or 'not readable'}") from None
@@ -130,14 +130,3 @@ class KeyFiles:
             raise StartError(f"{error.filename or self.directory}: {reason}") from None
         self._keys[root.id] = root.key
         return root
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ValueError((error.strerror or "not readable").lower()) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError("found more than 1 MiB; allowed: PEM text")
-    return content

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from control.errors import ConfigError
 from control.reading.decode import Decoder
 from control.reading.yamlmap import Document, Path, Problem, read
+from control.system.wholefile import read_file
 
 MIB = 1 << 20
 
@@ -39,13 +40,9 @@ def load(
     """
     file = os.fspath(path)
     try:
-        with open(file, "rb") as stream:
-            content = stream.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "not readable").lower()
-        raise ConfigError([f"{file}: {reason}"]) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError([f"{file}: found more than {MAX_FILE_BYTES // MIB} MiB; allowed: a YAML file"])
+        content = read_file(file, MAX_FILE_BYTES, "a YAML file")
+    except ValueError as error:
+        raise ConfigError([f"{file}: {error}"]) from None
     try:
         return parse(content.decode("utf-8-sig"), file, kind, check, needs, expand)
     except UnicodeDecodeError as error:

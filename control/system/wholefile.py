@@ -1,10 +1,33 @@
-"""Files that are there whole or not at all, whatever happens while they are written, a power cut included."""
+"""Files that are read whole, and are there whole or not at all, whatever happens while they are written, a power cut
+included.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
 from contextlib import suppress
+
+
+def read_file(path: str, most: int, allowed: str) -> bytes:
+    """All of a file that a person or a program has put there.
+
+    Args:
+        most: bytes, whole MiB; a larger one is refused unread: an image or a device named by mistake.
+        allowed: what the file should be, for that error.
+
+    Raises ValueError, worded "what was found; what is allowed" or the system's reason. Blocks on the file system.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(most + 1)
+    except FileNotFoundError:
+        raise ValueError("no such file") from None
+    except OSError as error:
+        raise ValueError((error.strerror or "not readable").lower()) from None
+    if len(content) > most:
+        raise ValueError(f"found more than {most >> 20} MiB; allowed: {allowed}")
+    return content
 
 
 def write_file(path: str, content: bytes, mode: int, *, replace: bool = True) -> None:

@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control.identity import UNREADABLE, host_uri, one_uri, serial_of, uris
 from control.reading.units import show
+from control.system.wholefile import read_file
 from proxy.config import TlsFiles
 from proxy.errors import ConfigError
 from proxy.links.revoked import Revoked
@@ -78,7 +79,7 @@ def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
 
     def load(name: str, path: str, parse: Callable[[bytes], T]) -> T | None:
         try:
-            return parse(_content(path))
+            return parse(read_file(path, MAX_FILE_BYTES, "PEM text"))
         except ValueError as error:
             problems.append(f"links.tls.{name}: {path}: {error}")
             return None
@@ -145,18 +146,6 @@ def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:
     finally:
         os.close(fd)
     return context
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "not readable").lower()
-        raise ValueError(reason) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError("found more than 1 MiB; allowed: PEM text")
-    return content
 
 
 def _certificates(content: bytes) -> list[x509.Certificate]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from control.system.wholefile import sync_directory, write_file
+from control.system.wholefile import read_file, sync_directory, write_file
 
 
 def test_a_file_with_its_mode(tmp_path: Path) -> None:
@@ -56,3 +56,16 @@ def test_no_directory(tmp_path: Path) -> None:
         write_file(str(tmp_path / "missing" / "key"), b"", 0o600)
     with pytest.raises(OSError):
         sync_directory(str(tmp_path / "missing"))
+
+
+def test_what_is_read_is_bounded_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x" * (1 << 20))
+    assert len(read_file(str(path), 1 << 20, "text")) == 1 << 20
+    for place, said in (
+        ("/dev/zero", "found more than 1 MiB; allowed: text"),
+        (str(tmp_path / "none"), "no such file"),
+        (str(tmp_path), "is a directory"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}$"):
+            read_file(place, 1 << 20, "text")
