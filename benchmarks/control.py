@@ -5,6 +5,7 @@ certificate of its own and two TLS connections as a real one has (its watch, its
 joining storm     all of them register and begin to watch at once, as after a power cut
 propagation       one host changes its services; until each watcher has the change
 steady            nothing changes: every host says every five seconds that it is alive
+restart           the control server is restarted; until all of them are back and have one more change
 
 The hosts live in two load processes and speak HTTP/1.1 over TLS 1.3 themselves, with as little work per message as
 Python allows; the control server is the product, started as its users start it. Needs no root and no network namespace,
@@ -37,17 +38,19 @@ import trio
 
 from benchmarks import facts
 from control import ca, mesh
-from control.client import ATTEMPT, ControlClient, Unreachable
+from control.client import ONLY, ControlClient, Unreachable
 from control.controlcommands import control as control_command
 
+SERVER_CORE, HOSTS_CORE = 0, 1
+"""Of those that this process may use, if there are two."""
 PROCESSES = 2
 REAL = PROCESSES
 """Number of the load process after those."""
 WARM = 3
 HANDSHAKES = 32
 """That one load process makes at a time."""
-APART = 0.3
-"""Seconds between two changes."""
+APART = 1.2
+"""Seconds between two changes: more than the server leaves between two tellings, so that none waits for that."""
 PATIENCE = 300.0
 STEADY = 20.0
 MIB = 1 << 20
@@ -79,7 +82,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--services", type=int, default=5, help="of each host")
-    parser.add_argument("--changes", type=int, default=100)
+    parser.add_argument("--changes", type=int, default=50)
     parser.add_argument("--real", type=int, default=10, help="hosts that come in the storm with the product's client")
     parser.add_argument("--out", help="write the results there, as JSON")
     parser.add_argument("--docs", help="put the table into this document, docs/scale.md")
@@ -106,7 +109,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             }  # fmt: skip
             loads = [
                 subprocess.Popen(
-                    [sys.executable, "-m", "benchmarks.control", "--load", str(number), "--directory", name,
+                    [*_on(HOSTS_CORE), sys.executable, "-m", "benchmarks.control",
+                     "--load", str(number), "--directory", name,
                      "--port", str(options.port), "--hosts", str(options.hosts), "--real", str(options.real),
                      "--services", str(options.services),
                      "--changes", str(options.changes)],
@@ -115,7 +119,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 for number in range(PROCESSES + 1)
             ]  # fmt: skip
             try:
-                results.update(_measure(loads, server.pid, options))
+                results.update(_measure(loads, server, options))
             finally:
                 for load in loads:
                     load.kill()
@@ -131,7 +135,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Namespace) -> dict[str, Any]:
+def _measure(loads: list[subprocess.Popen[str]], server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    pid = server.pid
     _ask(loads, "ready")
     before = _cpu(pid)
     began = time.perf_counter()
@@ -151,7 +156,7 @@ def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Nam
     }
     latencies: list[float] = []
     slowest: list[float] = []
-    cpu = _cpu(pid)
+    cpu, began = _cpu(pid), time.perf_counter()
     for number in range(options.changes + WARM):
         # Apart from each other, or the second is held back until the pace allows it.
         time.sleep(APART)
@@ -162,8 +167,8 @@ def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Nam
             latencies += heard
             slowest.append(max(heard))
         else:
-            cpu = _cpu(pid)
-    found["change_server_cpu_s"] = round((_cpu(pid) - cpu) / options.changes, 4)
+            cpu, began = _cpu(pid), time.perf_counter()
+    changing, took = _cpu(pid) - cpu, time.perf_counter() - began
     ordered = sorted(latencies)
     found["propagation_p50_s"] = round(statistics.median(ordered), 4)
     found["propagation_p99_s"] = round(ordered[int(len(ordered) * 0.99)], 4)
@@ -171,8 +176,19 @@ def _measure(loads: list[subprocess.Popen[str]], pid: int, options: argparse.Nam
     found["last_watcher_p50_s"] = round(statistics.median(slowest), 4)
     cpu, began = _cpu(pid), time.perf_counter()
     time.sleep(STEADY)
-    found["steady_cpu_percent"] = round(100 * (_cpu(pid) - cpu) / (time.perf_counter() - began), 1)
+    steady = (_cpu(pid) - cpu) / (time.perf_counter() - began)
+    found["steady_cpu_percent"] = round(100 * steady, 1)
+    # Hosts say that they are there also between changes.
+    found["change_server_cpu_s"] = round((changing - steady * took) / options.changes, 4)
     found["memory_after_mib"] = _memory(pid)
+    server.stop()
+    server.start()
+    began = time.perf_counter()
+    revision = _ask(loads[:1], f"change {options.changes + WARM}")[0]["revision"]
+    _ask(loads, f"heard {revision}")
+    found["restart_s"] = round(time.perf_counter() - began, 2)
+    found["restart_server_cpu_s"] = round(_cpu(server.pid), 2)
+    found["restart_lost_leases"] = sum(each["lost"] for each in _ask(loads, "lost")) - found["storm_lost_leases"]
     return found
 
 
@@ -192,33 +208,58 @@ def _ask(loads: list[subprocess.Popen[str]], order: str) -> list[dict[str, Any]]
     return answers
 
 
-@contextmanager
-def _server(directory: Path, options: argparse.Namespace) -> Iterator[subprocess.Popen[bytes]]:
+class Server:
     """The control server, as a process of its own."""
-    file = directory / "control.yaml"
-    file.write_text(
-        f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\nstate_dir: {directory}/state\n"
-        f"store: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
-        "log: {level: warning, format: json}\n"
-    )
-    with redirect_stdout(io.StringIO()):
-        control_command(["init", "--config", str(file)], standalone_mode=False)
-    hostlane = [sys.executable, "-c", "from control.cli import main; main()"]
-    server = subprocess.Popen([*hostlane, "control", "--config", str(file)])
-    try:
+
+    def __init__(self, directory: Path, options: argparse.Namespace) -> None:
+        self._file = directory / "control.yaml"
+        self._socket = directory / "run" / mesh.CONTROL_SOCKET
+        self._file.write_text(
+            f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\n"
+            f"state_dir: {directory}/state\nstore: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
+            "log: {level: warning, format: json}\n"
+        )
+        with redirect_stdout(io.StringIO()):
+            control_command(["init", "--config", str(self._file)], standalone_mode=False)
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        hostlane = [sys.executable, "-c", "from control.cli import main; main()"]
+        self._process = subprocess.Popen([*_on(SERVER_CORE), *hostlane, "control", "--config", str(self._file)])
+        self.pid = self._process.pid
         deadline = time.monotonic() + 30
-        while not (directory / "run" / mesh.CONTROL_SOCKET).exists():
-            if server.poll() is not None or time.monotonic() > deadline:
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit("benchmarks.control: the control server did not start")
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self._socket)) == 0
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+@contextmanager
+def _server(directory: Path, options: argparse.Namespace) -> Iterator[Server]:
+    server = Server(directory, options)
+    server.start()
+    try:
         yield server
     finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        server.stop()
+
+
+def _on(core: int) -> list[str]:
+    """In front of a command: it runs on that core. A real control server shares its CPU with none of its hosts."""
+    usable = sorted(os.sched_getaffinity(0))
+    return ["taskset", "-c", str(usable[core])] if len(usable) > core and len(usable) > 1 else []
 
 
 def _certificates(directory: Path, options: argparse.Namespace) -> None:
@@ -255,7 +296,7 @@ class Host:
         self._requests: trio.SSLStream[trio.SocketStream] | None = None
         self._turn = trio.Lock()
         self.lost = self.again = 0
-        self.revision = 0
+        self.epoch, self.revision = "", 0
         self.moment = 0.0
 
     async def _connect(self) -> trio.SSLStream[trio.SocketStream]:
@@ -271,7 +312,7 @@ class Host:
             )
             # A real host has a CPU of its own. One for hundreds of hosts must not have them all wait for it.
             async with self._handshakes:
-                with trio.fail_after(ATTEMPT):
+                with trio.fail_after(ONLY):
                     await stream.do_handshake()
         except BaseException:
             tcp.close()
@@ -285,7 +326,7 @@ class Host:
                 try:
                     if self._requests is None:
                         self._requests = await self._connect()
-                    with trio.fail_after(ATTEMPT):
+                    with trio.fail_after(ONLY):
                         return await self._asked(self._requests, method, path, body)
                 except BROKEN:
                     self.again += 1
@@ -350,10 +391,13 @@ class Host:
         """Only the revision of each message is looked at."""
         stream = await self._connect()
         try:
-            with trio.fail_after(ATTEMPT):
-                await stream.send_all(b"GET /v1/watch HTTP/1.1\r\nHost: c\r\n\r\n")
+            with trio.fail_after(ONLY):
+                after = f"?epoch={self.epoch}&after={self.revision}" if self.epoch else ""
+                await stream.send_all(f"GET /v1/watch{after} HTTP/1.1\r\nHost: c\r\n\r\n".encode())
                 pending = await _receive(stream)
             while True:
+                if epoch := re.search(rb'"epoch":"(\w+)"', pending):
+                    self.epoch = epoch[1].decode()
                 found = re.findall(rb'"revision":(\d+)', pending)
                 if found and int(found[-1]) > self.revision:
                     self.revision, self.moment = int(found[-1]), time.monotonic()
@@ -423,6 +467,8 @@ async def _load(options: argparse.Namespace) -> None:
                     answer: dict[str, Any] = {}
                 elif order[0] == "storm":
                     answer = await _storm(hosts, heard, nursery)
+                elif order[0] == "lost":
+                    answer = {"lost": sum(host.lost for host in hosts)}
                 elif order[0] == "change":
                     answer = {"revision": await hosts[0].register(int(order[1]) + 1)}
                 else:
@@ -523,6 +569,8 @@ def _rows(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("a change, until a watcher has it", f"p50 {results['propagation_p50_s'] * 1000:.0f} ms, "
          f"p99 {results['propagation_p99_s'] * 1000:.0f} ms, max {results['propagation_max_s'] * 1000:.0f} ms"),
         ("  until the last watcher has it", f"p50 {results['last_watcher_p50_s'] * 1000:.0f} ms"),
+        ("the server is restarted, until all are back", f"{results['restart_s']} s, "
+         f"{results['restart_server_cpu_s']} s of its CPU; off the map meanwhile: {results['restart_lost_leases']}"),
         ("server: CPU of the storm", f"{results['storm_server_cpu_s']} s"),
         ("server: CPU of one change", f"{results['change_server_cpu_s'] * 1000:.0f} ms"),
         ("server: CPU with nothing to tell", f"{results['steady_cpu_percent']} % of a core"),

@@ -29,8 +29,10 @@ T = TypeVar("T")
 
 DEADLINE = 15.0
 """Seconds for a request with all its attempts: half of it still finds the third server when two do not even refuse."""
-ATTEMPT = 4.0
-"""Seconds for one server to answer; one that is alive, and its store with it, takes milliseconds."""
+ATTEMPT, ONLY = 4.0, 8.0
+"""Seconds for one server to answer, and for the only one there is. One that is alive, and its store with it, takes
+milliseconds; but while a thousand hosts come back to it, whoever gives up just makes it begin again. A host that says
+every 5 s that it is there, and loses one connection so, is still heard before its lease (15 s) is over."""
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
 MAX_BODY = 1 << 20
@@ -39,7 +41,7 @@ MAX_LINE = 64 << 20
 """Bytes of a watch's message, or of the whole map: 10,000 hosts with five services each take 4 MB."""
 
 _TIMEOUT = httpx.Timeout(None, connect=2.0)
-"""A dead address costs so long; everything else is bounded by `ATTEMPT` and `mesh.SILENCE`."""
+"""A dead address costs so long; everything else is bounded by an attempt's time and `mesh.SILENCE`."""
 _MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
 
 
@@ -70,6 +72,7 @@ class ControlClient:
         if self._socket is None and tls is None:
             raise ValueError("servers on the network need TLS")
         self._servers = [*servers]
+        self._attempt = ATTEMPT if len(servers) > 1 else ONLY
         self._tls = tls
         self._extensions = {} if self._socket else {"sni_hostname": mesh.control_name(name)}
         self._random = random
@@ -238,10 +241,10 @@ class ControlClient:
             while True:
                 for server in self._order():
                     try:
-                        with trio.fail_after(ATTEMPT):
+                        with trio.fail_after(self._attempt):
                             return server, await attempt(server)
                     except (httpx.TransportError, httpx.StreamError, trio.TooSlowError, _Busy) as error:
-                        failures[server] = reason_of(error, ATTEMPT)
+                        failures[server] = reason_of(error, self._attempt)
                         self._best = None
                         if once and not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, _Busy)):
                             raise Unreachable(f"{server}: {failures[server]}; it may have been done or not") from None
@@ -322,7 +325,7 @@ class Watch:
                 try:
                     self._pending += await anext(self.chunks)
                 except (httpx.TransportError, httpx.StreamError) as error:
-                    raise Unreachable(f"{self.server}: {reason_of(error, ATTEMPT)}") from None
+                    raise Unreachable(f"{self.server}: {reason_of(error, mesh.SILENCE)}") from None
         raise Unreachable(f"{self.server}: nothing came for {mesh.SILENCE:.0f} s")
 
     def _take(self, end: int) -> mesh.WatchMessage:

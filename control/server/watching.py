@@ -1,9 +1,9 @@
 """All watchers of the map: who gets which line when.
 
-A change is told at once, and then not again for `PACE`, or for as long as the telling took if that is longer: what
-happens meanwhile is told together, and half of the server's time stays for everything else. Watchers are woken a few at
-a time, so that requests between them wait for few. A watcher that does not take what it is sent is dropped by its
-connection's deadline; it holds up nobody, as no other waits for it.
+A change is told at once, and then nothing for a while (`PACE`, `REST`): what happens meanwhile is told together, and
+most of the server's time stays for everything else. Watchers are woken a few at a time, so that requests between them
+wait for few. A watcher that does not take what it is sent is dropped by its connection's deadline; it holds up nobody,
+as no other waits for it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from control.server.routes import Caller
 
 __all__ = ["PACE", "Watching"]
 
-PACE = 0.1
-"""Seconds; far from the bound for new streams, 2 s."""
+PACE, LONGEST = 0.1, 1.0
+"""Seconds between the end of one telling and the next, at least and at most. New streams may lag 2 s."""
+REST = 4
+"""Times as long as the telling took, between those two. While a thousand hosts come back, each is a change that
+hundreds are told of: with a pause as long as the telling it took more of the server's time than their coming."""
 TOGETHER = 50
 """Watchers woken in one round of the event loop: about 10 ms of work."""
 
@@ -43,6 +46,7 @@ class Watching:
         self.watchers = 0
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
+        self._telling = 0  # number of the last one
         self._ended = False
 
     def publish(self) -> None:
@@ -52,6 +56,7 @@ class Watching:
     def end(self) -> None:
         """End all watches: their clients go to another server, or come back when this one does."""
         self._ended = True
+        self._telling += 1
         self._waiting.unpark_all()
 
     def checked(self) -> Feed:
@@ -61,17 +66,22 @@ class Watching:
         return self.feed
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell watchers what is published, until cancelled."""
+        """Tell watchers what is published, or that they still hear all there is, until cancelled."""
         task_status.started()
+        began = trio.current_time()
         while True:
-            await self._changed.wait()
+            with trio.move_on_at(began + mesh.HEARTBEAT) as quiet:
+                await self._changed.wait()
             self._changed = trio.Event()
             began = trio.current_time()
-            # Those who wait now; whoever comes back for more meanwhile has seen what this is about.
+            self._telling += 1
+            # Those who wait now; whoever is still busy with the last line, or has just come, sees the number.
             for _ in range(0, len(self._waiting), TOGETHER):
                 self._waiting.unpark(count=TOGETHER)
                 await trio.lowlevel.checkpoint()
-            await trio.sleep(max(PACE, trio.current_time() - began))
+            # After the heartbeats of a quiet time there is nothing to make up for.
+            if not quiet.cancelled_caught:
+                await trio.sleep(max(PACE, min(REST * (trio.current_time() - began), LONGEST)))
 
     def admit(self) -> Feed:
         """Whether there may be one more watcher. Raises RequestRefused (503 ``store`` or ``busy``)."""
@@ -86,17 +96,17 @@ class Watching:
         self.watchers += 1
         try:
             while self.feed is feed and not self._ended and self.counts(caller):
+                telling = self._telling
                 news = feed.next(have)
                 if news is not None:
                     have = news.revision
                     await send(news.line)
-                    continue
-                assert have is not None
-                with trio.move_on_after(mesh.HEARTBEAT) as quiet:
-                    # Nothing was awaited since the look: what comes next wakes it.
-                    await self._waiting.park()
-                if quiet.cancelled_caught:
+                else:
+                    assert have is not None
                     await send(feed.heartbeat(have))
+                # What comes between two tellings waits for the next one, also if this watcher could hear it now.
+                if self._telling == telling:
+                    await self._waiting.park()
         finally:
             self.watchers -= 1
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 import trio
@@ -124,6 +126,56 @@ async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockCl
         nursery.cancel_scope.cancel()
 
 
+async def test_a_watcher_that_is_ready_for_more_waits_for_the_next_telling(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+) -> None:
+    # Else each of a thousand would be told of each of a thousand newcomers.
+    times: list[float] = []
+
+    async def send(line: bytes) -> None:
+        times.append(trio.current_time())
+        change(watching, len(times) + 1)
+
+    await nursery.start(watching.run)
+    nursery.start_soon(watching.watch, CALLER, "", 0, send)
+    await trio.sleep(10.5 * PACE)
+    assert len(times) == 12
+    gaps = [later - before for before, later in itertools.pairwise(times[1:])]
+    assert min(gaps) >= 0.99 * PACE
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_while_a_watcher_is_sent_something_is_told_to_it_next(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+) -> None:
+    heard = Heard()
+
+    async def slow(line: bytes) -> None:
+        await trio.sleep(1.0)
+        await heard.send(line)
+
+    await nursery.start(watching.run)
+    nursery.start_soon(watching.watch, CALLER, "", 0, slow)
+    await trio.sleep(0.5)
+    change(watching, 2)
+    await trio.sleep(2.0)
+    assert [type(message) for message in heard.messages] == [Snapshot, Changes]
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_end_also_reaches_a_watcher_that_is_being_sent_something(
+    autojump_clock: trio.testing.MockClock, watching: Watching
+) -> None:
+    async def slow(line: bytes) -> None:
+        await trio.sleep(1.0)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as watchers:
+            watchers.start_soon(watching.watch, CALLER, "", 0, slow)
+            await trio.sleep(0.5)
+            watching.end()
+
+
 @pytest.mark.failure(4)
 async def test_a_watcher_that_takes_nothing_holds_up_nobody(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
@@ -157,7 +209,7 @@ async def test_watchers_are_woken_a_few_at_a_time(nursery: trio.Nursery) -> None
 
     async def send(line: bytes) -> None:
         rounds.append(now)
-        if len(rounds) == number:
+        if len(rounds) == 2 * number:
             told.set()
 
     await nursery.start(watching.run)
@@ -170,5 +222,6 @@ async def test_watchers_are_woken_a_few_at_a_time(nursery: trio.Nursery) -> None
     with trio.fail_after(20):
         await told.wait()
     trio.lowlevel.remove_instrument(instrument)
-    assert max(rounds.count(each) for each in rounds) <= TOGETHER
+    # The first line of each was that there is nothing new.
+    assert max(rounds.count(each) for each in rounds[number:]) <= TOGETHER
     nursery.cancel_scope.cancel()
