@@ -38,7 +38,7 @@ import trio
 
 from benchmarks import facts
 from control import ca, mesh
-from control.client import ONLY, ControlClient, Unreachable
+from control.client import CONNECTING, ONLY, ControlClient, Unreachable
 from control.controlcommands import control as control_command
 
 SERVER_CORE, HOSTS_CORE = 0, 1
@@ -312,7 +312,7 @@ class Host:
             )
             # A real host has a CPU of its own. One for hundreds of hosts must not have them all wait for it.
             async with self._handshakes:
-                with trio.fail_after(ONLY):
+                with trio.fail_after(CONNECTING * ONLY):
                     await stream.do_handshake()
         except BaseException:
             tcp.close()

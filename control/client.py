@@ -28,11 +28,14 @@ __all__ = ["ControlClient", "Denied", "Unreachable", "Watch"]
 T = TypeVar("T")
 
 DEADLINE = 15.0
-"""Seconds for a request with all its attempts: half of it still finds the third server when two do not even refuse."""
+"""Seconds for a request with all its attempts: enough to find the third server when two do not even refuse."""
 ATTEMPT, ONLY = 4.0, 8.0
 """Seconds for one server to answer, and for the only one there is. One that is alive, and its store with it, takes
 milliseconds; but while a thousand hosts come back to it, whoever gives up just makes it begin again. A host that says
 every 5 s that it is there, and loses one connection so, is still heard before its lease (15 s) is over."""
+CONNECTING = 0.75
+"""The part of that which connecting may take, and then the TLS handshake. httpx knows one limit for both, and without
+one would leave the socket of a handshake that is given up to the garbage collector."""
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
 MAX_BODY = 1 << 20
@@ -40,8 +43,6 @@ MAX_BODY = 1 << 20
 MAX_LINE = 64 << 20
 """Bytes of a watch's message, or of the whole map: 10,000 hosts with five services each take 4 MB."""
 
-_TIMEOUT = httpx.Timeout(None, connect=2.0)
-"""A dead address costs so long; everything else is bounded by an attempt's time and `mesh.SILENCE`."""
 _MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
 
 
@@ -244,7 +245,8 @@ class ControlClient:
                         with trio.fail_after(self._attempt):
                             return server, await attempt(server)
                     except (httpx.TransportError, httpx.StreamError, trio.TooSlowError, _Busy) as error:
-                        failures[server] = reason_of(error, self._attempt)
+                        connecting = isinstance(error, httpx.ConnectTimeout)
+                        failures[server] = reason_of(error, self._attempt * (CONNECTING if connecting else 1))
                         self._best = None
                         if once and not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, _Busy)):
                             raise Unreachable(f"{server}: {failures[server]}; it may have been done or not") from None
@@ -291,7 +293,9 @@ class ControlClient:
         verify = context if context is not None else False
         transport = httpx.AsyncHTTPTransport(uds=self._socket, verify=verify, trust_env=False)
         headers = {"accept-encoding": "identity", "user-agent": "hostlane"}
-        return httpx.AsyncClient(transport=transport, timeout=_TIMEOUT, headers=headers, trust_env=False)
+        # Everything but connecting is bounded by an attempt's time and `mesh.SILENCE`.
+        timeout = httpx.Timeout(None, connect=CONNECTING * self._attempt)
+        return httpx.AsyncClient(transport=transport, timeout=timeout, headers=headers, trust_env=False)
 
 
 class Watch:
