@@ -37,7 +37,7 @@ demo: .venv/.stamp
 	@$(BIN)/hostlane demo
 
 test: .venv/.stamp
-	@.ci/packages $(NETNS) conntrack:conntrack openssl:openssl etcd:etcd-server $(REDIS) $(COMPILER)
+	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl etcd:etcd-server $(REDIS) $(COMPILER)
 	@$(BIN)/pytest $(ARGS)
 
 lint: .venv/.stamp

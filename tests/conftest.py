@@ -13,6 +13,7 @@ from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
+from tests.tools.privileges import nobody_is_shut_out
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
 settings.register_profile("hostlane", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -25,6 +26,7 @@ WHY_NOT = {
     "netns": functools.cache(labs.missing),
     "redis": functools.cache(redis.missing),
     "etcd": etcds.missing,
+    "nobody": nobody_is_shut_out,
 }
 
 

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import msgspec
 
@@ -54,9 +54,6 @@ class Ground:
         folder: gone after the block, like all the rest.
         only: names of the groups to look into; none: all, which takes a second or two.
     """
-
-    UNPRIVILEGED: ClassVar = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    """Stands before a command that shall run as nobody."""
 
     def __init__(self, only: Sequence[str] = ()) -> None:
         self.only = tuple(only)

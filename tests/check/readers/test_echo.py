@@ -6,6 +6,7 @@ from proxy.check.readers.echo import Echo, TooBig, open_echo
 from proxy.check.report import Unseen
 from proxy.demo import netns
 from tests.check.ground import Ground, check, unseen
+from tests.tools.privileges import AS_NOBODY
 
 pytestmark = pytest.mark.netns
 
@@ -51,7 +52,8 @@ def test_a_router_speaks(ground: Ground) -> None:
         assert echo.ask(1400) is True
 
 
+@pytest.mark.nobody
 def test_no_right_to_send_any(ground: Ground) -> None:
     config = ground.readable(ground.config())
-    report = check(netns.inside(ground.here, ground.UNPRIVILEGED), config)
+    report = check(netns.inside(ground.here, AS_NOBODY), config)
     assert "path MTU to 10.77.0.2: no right to send echo requests; ask as root" in unseen(report)

@@ -10,6 +10,7 @@ from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.observe import snapshot
 from tests.check.ground import Ground, check, unseen
+from tests.tools.privileges import AS_NOBODY
 
 pytestmark = pytest.mark.netns
 
@@ -39,15 +40,17 @@ def test_containers_of_others_are_theirs(ground: Ground) -> None:
     assert found(ground) == ()
 
 
+@pytest.mark.nobody
 def test_a_macvlan_here_is_no_child(ground: Ground) -> None:
     ground.macvlan(ground.here, "mv0", ground.here, "10.77.0.3/24")
     assert found(ground) == ()
-    assert "interfaces in other namespaces" not in unseen(check(netns.inside(ground.here, ground.UNPRIVILEGED)))
+    assert "interfaces in other namespaces" not in unseen(check(netns.inside(ground.here, AS_NOBODY)))
 
 
+@pytest.mark.nobody
 def test_only_root_may_look(ground: Ground) -> None:
     ground.macvlan(ground.here, "mv0", ground.add("container"), "10.77.0.3/24")
-    report = check(netns.inside(ground.here, ground.UNPRIVILEGED))
+    report = check(netns.inside(ground.here, AS_NOBODY))
     assert "interfaces in other namespaces that hang on eth0: 1: only root may enter those" in unseen(report)
 
 

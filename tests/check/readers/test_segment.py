@@ -4,6 +4,7 @@ import pytest
 
 from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen, unseen
+from tests.tools.privileges import AS_NOBODY
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(13)]
 ONLY = ("segment",)
@@ -88,16 +89,18 @@ def test_a_peer_behind_a_router_is_not_asked_for(ground: Ground) -> None:
     assert "silent-peer" not in findings(ground.check(ground.here, ground.config(peer="10.66.0.9")))
 
 
+@pytest.mark.nobody
 def test_without_privilege(ground: Ground) -> None:
-    report = check(netns.inside(ground.here, ground.UNPRIVILEGED), ground.readable(ground.config()))
+    report = check(netns.inside(ground.here, AS_NOBODY), ground.readable(ground.config()))
     assert "addresses that exist twice, by ARP probes: no permission; ask as root" in unseen(report)
 
 
+@pytest.mark.nobody
 def test_without_privilege_what_the_kernel_remembers(ground: Ground) -> None:
     ground.ip(third(ground), f"link set eth0 address {MAC}")
     ground.ip(ground.here.replace("here", "m2"), f"link set eth0 address {MAC}")
     peers = {f"host-{number}": {"address": f"10.77.0.{number}:7600"} for number in (2, 3)}
     for number in (2, 3):
         ground.ip(ground.here, f"neighbour replace 10.77.0.{number} lladdr {MAC} dev eth0 nud reachable")
-    report = check(netns.inside(ground.here, ground.UNPRIVILEGED), ground.readable(ground.config(peers=peers)))
+    report = check(netns.inside(ground.here, AS_NOBODY), ground.readable(ground.config(peers=peers)))
     assert "duplicate-peer-mac" in names(report)
