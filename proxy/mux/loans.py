@@ -42,19 +42,20 @@ class Loans(Generic[S]):
     Attributes:
         most: how many streams may have more at a time.
         larger: bytes that they then have.
+        lent: the streams that do.
     """
 
     def __init__(self, credit: int) -> None:
         self.most = LOANS
         self.larger = max(credit, min(FACTOR * credit, LARGEST))
         self._credit = credit
-        self._lent: set[S] = set()
+        self.lent: set[S] = set()
 
     def credit(self, stream: S, buffered: int, now: float) -> int:
         """Bytes that the stream shall have in all, those `buffered` for its reader included. To be asked when a grant
         is due, at `now` seconds of any clock.
         """
-        lent, had = self._lent, self.larger if stream in self._lent else self._credit
+        lent, had = self.lent, self.larger if stream in self.lent else self._credit
         used, elapsed = had - stream.allow, now - stream.granted_at
         stream.granted_at = now
         fast = stream.granted >= PROVEN and 0 < FAST * elapsed <= used
@@ -66,4 +67,4 @@ class Loans(Generic[S]):
 
     def end(self, stream: S) -> None:
         """The stream holds no bytes any more and will get none."""
-        self._lent.discard(stream)
+        self.lent.discard(stream)

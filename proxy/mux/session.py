@@ -178,10 +178,12 @@ class Session(Generic[S]):
 
     def consumed(self, stream: S, buffered: int, now: float) -> None:
         """Bytes of the stream have left the proxy; `buffered` are still in it at `now`, seconds. Grants new credit once
-        half of the usual one is used up.
+        half of the usual one is used up, or a quarter.
         """
         if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
             grant = self.loans.credit(stream, buffered, now) - stream.allow - buffered
+            # While something is lent, grants are due earlier: what is left then lasts until the next one is there.
+            self.grant_below = self.local.stream_credit // 4 * (3 if self.loans.lent else 2)
             stream.allow += grant
             stream.granted += grant
             self.out.put(Kind.CREDIT, stream.id, frames.encode_u32(grant))

@@ -184,12 +184,12 @@ async def test_a_fast_stream_is_lent_credit() -> None:
             nursery.start_soon(stream.caller.send, payload)
             for _ in range(0, len(payload), 1 << 16):
                 await stream.service.read(1 << 16)
-                lent.add(len(loans._lent))
+                lent.add(len(loans.lent))
                 assert receiver.buffered + receiver.allow <= loans.larger
         assert lent <= {0, 1}
         stream.caller.close()
         stream.service.close()
-        await until(lambda: not loans._lent, "nothing is lent to a stream that is gone")
+        await until(lambda: not loans.lent, "nothing is lent to a stream that is gone")
 
 
 async def test_nothing_is_lent_where_a_peer_may_hold_little() -> None:
