@@ -27,8 +27,8 @@ LOANS = 4
 """Streams of a session that have one at a time: bounds the memory, and more of them share the cable anyway."""
 PROVEN = 1024 * 1024
 """Bytes received."""
-FAST = 320e6
-"""Bytes a second: just more than a cable of 2.5 Gbit/s carries."""
+FAST = 200e6
+"""Bytes a second: more than a cable of 1 Gbit/s carries; on the next faster ones LARGEST is 1 to 3 ms."""
 
 S = TypeVar("S", bound=Stream)
 

@@ -19,6 +19,7 @@ import structlog
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.replay import CHUNK
+from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
 from proxy.pump.options import disarm_reset
 from proxy.pump.owner import NOBODY, Owner
@@ -38,6 +39,9 @@ BULK_RUN, BULK_CROWD = 8, 2
 """Reads in a turn of a stream that is bulk: one more in each turn in which no more than so many descriptors were ready,
 its own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in eight
 reads (docs/performance.md); as soon as others have something to say it is back at one."""
+BULK_FLIGHT = ACK_EVERY
+"""Unacknowledged bytes above which bulk that is not alone is not read, however much credit it was lent: small messages
+would wait behind them on the cable and in the peer. No less than what the peer acknowledges without being asked."""
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
@@ -202,8 +206,10 @@ class Lane(Stream):
         """
         link = self.link
         self._run = run = min(self._run + 1, BULK_RUN) if link.pump.crowd <= BULK_CROWD else 1
+        out, flight = self.out, MAX_CREDIT if run > 1 else BULK_FLIGHT
         for _ in range(run):
-            length = self._receive(0 if self.out.unsent > BULK_MARK else MAX_DATA, gone)
+            held_back = out.unsent > BULK_MARK or out.unacked > flight
+            length = self._receive(0 if held_back else MAX_DATA, gone)
             if length < CHUNK:
                 break
             link.flush()

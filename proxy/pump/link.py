@@ -183,6 +183,8 @@ class Link:
                 self.congested = True
                 self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
+            elif out.sent == out.base + out.pos:
+                break
         if self._waiting:
             self._resume_waiting()
 

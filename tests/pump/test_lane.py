@@ -13,7 +13,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import MAX_DATA
 from proxy.mux.loans import FACTOR
 from proxy.mux.replay import HIGH_WATER
-from proxy.pump.lane import BULK_CROWD, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
+from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
 from proxy.pump.session import LOAN_SHARE
 from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
 
@@ -172,6 +172,26 @@ async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:
         await until(lambda: lane.bytes_sent > 2 * MAX_DATA, "the link takes more again")
 
 
+async def test_bulk_in_a_crowd_does_not_use_what_it_was_lent() -> None:
+    async with rig() as joined:
+        stream = await joined.stream()
+        await stream.outbound.opened.wait()
+        lane = stream.outbound.lane
+        joined.a.pump.crowd = BULK_CROWD + 1
+        lane._run = 1
+        lane.out.base += BULK_FLIGHT  # as if so much more were on its way
+        lane.out.sent += BULK_FLIGHT
+        stream.caller.fill()
+        lane._read_bulk(gone=False)
+        assert lane.bytes_sent == 0
+        joined.a.pump.crowd = BULK_CROWD
+        lane._read_bulk(gone=False)
+        assert lane.bytes_sent > 0
+        lane.out.base -= BULK_FLIGHT
+        lane.out.sent -= BULK_FLIGHT
+        joined.a.pump.settle()
+
+
 async def test_a_fast_stream_is_lent_credit() -> None:
     """Up to four times as much, and the sender uses no more than it was granted (a protocol error otherwise)."""
     async with rig(credit=CREDIT) as joined:
@@ -266,7 +286,7 @@ async def test_a_link_that_takes_nothing_stops_the_callers() -> None:
         def full() -> bool:
             more = [stream.caller.fill() for stream in streams]
             written[:] = map(sum, zip(written, more, strict=True))
-            return not any(more) and joined.near.congested
+            return not any(more) and (joined.near.congested or joined.near.session.out.unacked > BULK_FLIGHT)
 
         await until(full, "everything full")
         assert joined.near.session.out.unsent <= HIGH_WATER + 2 * 65536
