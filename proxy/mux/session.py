@@ -20,14 +20,14 @@ from typing import Generic, TypeVar
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open
+from proxy.mux.loans import Loans
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import Sink
 from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Event, State, Stream
 
-ACK_EVERY = 131072
-"""Bytes received after which an ACK is due. For bulk that is half of a stream's credit, when a CREDIT is due too and
-the two share a send, where one of its own costs both hosts as much as several messages. Half a slab bounds what is
-kept."""
+ACK_EVERY = 262144
+"""Bytes received after which an ACK is due: it costs both hosts as much as several messages. Half of what the smallest
+replay buffer keeps, so that bulk never waits for one."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
 """Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
@@ -79,6 +79,7 @@ class Session(Generic[S]):
         self.received = 0
         self.going_away = False
         self.grant_below = local.stream_credit // 2
+        self.loans: Loans[S] = Loans(local.stream_credit)
         self._sink = sink
         self._stream_type = stream_type
         self._first_id = self._next_id = 1 if dialler else 2
@@ -175,12 +176,14 @@ class Session(Generic[S]):
         self.out.put(_RST, stream.id, frames.encode_reason(reason))
         self._forget(stream)
 
-    def consumed(self, stream: S, buffered: int) -> None:
-        """Bytes of the stream have left the proxy; `buffered` are still in it. Grants new credit once half of it is
-        used up.
+    def consumed(self, stream: S, buffered: int, now: float) -> None:
+        """Bytes of the stream have left the proxy; `buffered` are still in it at `now`, seconds. Grants new credit once
+        half of the usual one is used up, or a quarter.
         """
         if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
-            grant = self.local.stream_credit - stream.allow - buffered
+            grant = self.loans.credit(stream, buffered, now) - stream.allow - buffered
+            # While something is lent, grants are due earlier: what is left then lasts until the next one is there.
+            self.grant_below = self.local.stream_credit // 4 * (3 if self.loans.lent else 2)
             stream.allow += grant
             stream.granted += grant
             self.out.put(Kind.CREDIT, stream.id, frames.encode_u32(grant))

@@ -125,10 +125,11 @@ class Stream:
     Attributes:
         credit: bytes that the peer still allows us to send; never negative.
         allow: bytes that we still allow the peer to send; never negative.
+        granted_at: when we last allowed more, seconds; 0: not yet.
         word: header word of a plain DATA frame of this stream, without the length.
     """
 
-    __slots__ = ("allow", "credit", "granted", "id", "received_grants", "session", "state", "word")
+    __slots__ = ("allow", "credit", "granted", "granted_at", "id", "received_grants", "session", "state", "word")
 
     def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
         self.session = session
@@ -136,6 +137,7 @@ class Stream:
         self.state = state
         self.credit = self.received_grants = credit
         self.allow = self.granted = allow
+        self.granted_at = 0.0
         self.word = stream_id << 24
 
     def advance(self, event: Event) -> None:

@@ -19,6 +19,7 @@ import structlog
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.replay import CHUNK
+from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
 from proxy.pump.options import disarm_reset
 from proxy.pump.owner import NOBODY, Owner
@@ -34,10 +35,13 @@ Ts = TypeVarTuple("Ts")
 BULK_MARK = 64 * 1024
 """Unsent bytes in the out-buffer above which bulk is not read. Small messages go on up to HIGH_WATER, so they wait
 behind at most this."""
-BULK_RUN, BULK_CROWD = 3, 2
-"""Further reads in a turn of a stream that filled the first one, while no more than so many descriptors were ready: its
-own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in four reads
-(docs/performance.md); as soon as others have something to say it is back at one."""
+BULK_RUN, BULK_CROWD = 8, 2
+"""Reads in a turn of a stream that is bulk: one more in each turn in which no more than so many descriptors were ready,
+its own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in eight
+reads (docs/performance.md); as soon as others have something to say it is back at one."""
+BULK_FLIGHT = ACK_EVERY
+"""Unacknowledged bytes above which bulk that is not alone is not read, however much credit it was lent: small messages
+would wait behind them on the cable and in the peer. No less than what the peer acknowledges without being asked."""
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
@@ -55,8 +59,8 @@ class Lane(Stream):
 
     __slots__ = (
         "_fd",
-        "_heavy",
         "_mask",
+        "_run",
         "_tcp",
         "_waiting",
         "early",
@@ -81,8 +85,8 @@ class Lane(Stream):
         self.sock: socket.socket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
-        self.eof = self._heavy = self._waiting = False
-        self._mask = 0
+        self.eof = self._waiting = False
+        self._mask = self._run = 0
         self.since = monotonic()
 
     def attach(self, sock: socket.socket, *, tcp: bool, watched: bool = False) -> None:
@@ -117,7 +121,7 @@ class Lane(Stream):
         if eof:
             self.on_eof()
         else:
-            self._read()
+            self._read(gone=False)
 
     def start_called(self, preface: bytes = b"") -> None:
         """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
@@ -150,7 +154,7 @@ class Lane(Stream):
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
-        if mask == EPOLLIN and not self._heavy and self.early is None and self.credit >= CHUNK:
+        if mask == EPOLLIN and not self._run and self.early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:
             pump.lanes.pop(fd, None)
@@ -168,8 +172,8 @@ class Lane(Stream):
         if self.sock is None:
             return
         if self._mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-            if self._read(gone=mask & EPOLLHUP != 0 and not self._tcp) == MAX_DATA:
-                self._read_on()
+            read = self._read_bulk if self._run else self._read
+            read(gone=mask & EPOLLHUP != 0 and not self._tcp)
         elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self.abort(CloseReason.ABORTED)
 
@@ -185,27 +189,40 @@ class Lane(Stream):
             log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
             self.crashed()
 
-    def _read_on(self) -> None:
-        """See BULK_RUN. Each piece is sent at once, so that small messages still wait behind no more than BULK_MARK."""
+    def _read(self, gone: bool) -> None:
+        """Receive once, with every check that the turn leaves out; gone: if the end comes now, it is that of both
+        directions.
+        """
+        early = self.early
+        length = self._receive(CHUNK if early is None else EARLY_LIMIT - len(early), gone)
+        if length:
+            self._run = int(length >= CHUNK)
+            if early is None or len(early) >= EARLY_LIMIT:
+                self.update()
+
+    def _read_bulk(self, gone: bool) -> None:
+        """Receive up to BULK_RUN times. Each piece is sent at once, so that small messages wait behind no more than
+        BULK_MARK.
+        """
         link = self.link
-        for _ in range(BULK_RUN):
-            if link.pump.crowd > BULK_CROWD:
+        self._run = run = min(self._run + 1, BULK_RUN) if link.pump.crowd <= BULK_CROWD else 1
+        out, flight = self.out, MAX_CREDIT if run > 1 else BULK_FLIGHT
+        for _ in range(run):
+            held_back = out.unsent > BULK_MARK or out.unacked > flight
+            length = self._receive(0 if held_back else MAX_DATA, gone)
+            if length < CHUNK:
                 break
             link.flush()
-            if self._read() < MAX_DATA:
-                break
+        else:
+            return
+        if length and self.credit:
+            self._run = 0
+            self.update()
 
-    def _read(self, gone: bool = False) -> int:
-        """Receive once, if there is credit and room, with every check that the turn leaves out; returns how much came.
-
-        Args:
-            gone: if the end comes now, it is that of both directions.
-        """
-        heavy, out = self._heavy, self.out
-        most = MAX_DATA if heavy else CHUNK
-        if self.early is not None:
-            most = EARLY_LIMIT - len(self.early)
-        room = 0 if heavy and out.unsent > BULK_MARK else self.session.sendable(self, most)
+    def _receive(self, most: int, gone: bool) -> int:
+        """Receive up to `most` bytes if there is credit and room, and make a frame of them; returns how many came."""
+        out = self.out
+        room = most and self.session.sendable(self, most)
         if not room:
             self._wait()
             return 0
@@ -218,13 +235,9 @@ class Lane(Stream):
         if not length:
             self._on_gone() if gone else self.on_eof()
             return 0
-        early = self.early
-        if early is not None:
-            early += out.mem[body : body + length]
+        if self.early is not None:
+            self.early += out.mem[body : body + length]
         self.session.sent(self, length)
-        self._heavy = length >= CHUNK
-        if early is None or len(early) >= EARLY_LIMIT:
-            self.update()
         return length
 
     def _wait(self) -> None:
@@ -242,7 +255,7 @@ class Lane(Stream):
 
     def leave_plain_flow(self, length: int) -> None:
         """The turn read a whole chunk (`length` bytes) or used nearly all credit."""
-        self._heavy = length >= CHUNK
+        self._run = int(length >= CHUNK)
         self.update()
 
     def on_eof(self) -> None:
@@ -297,7 +310,7 @@ class Lane(Stream):
                 return self.abort(CloseReason.ABORTED)
             del pending[:taken]
             self.link.budget.give(taken)
-            self.session.consumed(self, len(pending))
+            self.session.consumed(self, len(pending), monotonic())
         if not self.pending:
             self.pending = None
             self._end_writing()
@@ -322,7 +335,7 @@ class Lane(Stream):
             return self.on_send_error(error, data)
         if taken < len(data):
             self.on_full(data[taken:])
-        self.session.consumed(self, self.buffered)
+        self.session.consumed(self, self.buffered, monotonic())
 
     def on_fin(self) -> None:
         """The peer will give no more bytes."""
@@ -377,6 +390,7 @@ class Lane(Stream):
         if self.pending:
             self.link.budget.give(len(self.pending))
         self.pending = None
+        self.session.loans.end(self)
         sock, self.sock = self.sock, None
         self._mask = -1
         if sock is not None:

@@ -17,15 +17,15 @@ from typing import Protocol
 import trio
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux.frames import MAX_DATA
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.pump import turn
 from proxy.pump.lane import BULK_MARK, Lane
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.share import Share
 
-IN_BUFFER = 2 * MAX_DATA
-"""Bytes: always room for a whole frame, and at most ~2,000 small messages per turn."""
+IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
+"""Bytes: two whole frames of bulk, and at most ~2,000 small messages per turn."""
 
 SLOW_FRAMES = 16
 """Frames other than plain DATA per turn. Opening a stream costs as much as 20 messages; after so many the turn ends, so
@@ -160,7 +160,8 @@ class Link:
         if pos:
             buf[: end - pos] = mem[pos:end]
             self._filled = end - pos
-        self._resume_waiting()
+        if self._waiting:
+            self._resume_waiting()
 
     # Writing
 
@@ -169,8 +170,7 @@ class Link:
         out = self.session.out
         if out.overrun:
             return self.doom(CloseReason.PROTOCOL_ERROR, f"the peer left {out.unacked} bytes unacknowledged")
-        while not self.congested and not self._doomed and out.unsent:
-            view = out.unsent_view()
+        while not self.congested and not self._doomed and (view := out.unsent_view()):
             try:
                 sent = self._wire.send(view)
             except BlockingIOError:
@@ -183,7 +183,10 @@ class Link:
                 self.congested = True
                 self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
-        self._resume_waiting()
+            elif out.sent == out.base + out.pos:
+                break
+        if self._waiting:
+            self._resume_waiting()
 
     def _read_last(self, why: str) -> None:
         """Writing has failed, but what the peer said before may still be there to read: why it ended, most of all."""
@@ -200,7 +203,7 @@ class Link:
         self._waiting[lane] = None
 
     def _resume_waiting(self) -> None:
-        if self._waiting and self.session.out.unsent <= BULK_MARK:
+        if self.session.out.unsent <= BULK_MARK:
             waiting = list(self._waiting)
             self._waiting.clear()
             for lane in waiting:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+LOAN_SHARE = 16
+"""Streams with a loan may together hold no more than this part (one 16th) of what their peer may, so that they are not
+what exceeds it."""
+
 
 class Calls(Protocol):
     """Whoever delivers what the peer opens (inbound)."""
@@ -93,6 +97,7 @@ class LaneSession(Session[Lane]):
         self.pump, self.key, self.name, self.peer, self.dialled = pump, key, name, peer, dialled
         self.instance, self.survives = instance, survives
         self.budget = pump.budget.account(peer)
+        self.loans.most = min(self.loans.most, pump.budget.per_peer // (LOAN_SHARE * self.loans.larger))
         self.suspended = False
         self.awake, self.ended = trio.Event(), trio.Event()
         self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()

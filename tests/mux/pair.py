@@ -105,7 +105,7 @@ class Side:
     def read(self, stream: Talk, most: int = 1 << 40) -> None:
         """The application takes bytes out of the proxy."""
         stream.unread = max(0, stream.unread - most)
-        self.session.consumed(stream, stream.unread)
+        self.session.consumed(stream, stream.unread, now=0.0)
 
     # The session's sink
 

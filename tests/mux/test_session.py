@@ -5,6 +5,7 @@ import pytest
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames, session
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode
+from proxy.mux.loans import FACTOR, PROVEN
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT, Settings
 from proxy.mux.stream import State
 from tests.mux.pair import Pair, Side, Talk
@@ -397,6 +398,31 @@ def test_a_peer_that_only_pings_and_never_acknowledges_ends_the_link() -> None:
             break
     assert side.session.out.overrun
     assert side.slabs.bytes_held < 2 << 20
+
+
+@pytest.mark.failure(19)
+def test_while_something_is_lent_grants_are_due_earlier() -> None:
+    credit = 64 * 1024
+    side = Side(dialler=False, local=Settings(stream_credit=credit))
+    session = side.session
+    side.feed(opening(1) + opening(3))
+    fast, other = session.streams[1], session.streams[3]
+
+    def use(stream: Talk, length: int, now: float) -> int:
+        """Bytes that the peer is granted for so many that have come and been read."""
+        stream.allow -= length
+        left = stream.allow
+        session.consumed(stream, 0, now)
+        return stream.allow - left
+
+    fast.granted += PROVEN
+    assert use(other, credit // 4, now=1.0) == 0
+    assert use(fast, credit // 2, now=1.0) == credit // 2
+    assert use(fast, credit // 2, now=1.0001) == FACTOR * credit - credit // 2
+    assert use(other, 1, now=1.0002) == credit // 4 + 1
+    assert use(fast, FACTOR * credit - credit // 4, now=1.0003) == FACTOR * credit - credit // 4
+    assert use(fast, FACTOR * credit - credit // 4, now=9.0) == credit - credit // 4, "it is slow now"
+    assert use(other, credit // 4 + 1, now=9.1) == 0, "and all is as it was"
 
 
 # Acknowledgements, pings

@@ -10,8 +10,11 @@ import pytest
 import trio
 
 from proxy.errors import CloseReason
+from proxy.mux.frames import MAX_DATA
+from proxy.mux.loans import FACTOR
 from proxy.mux.replay import HIGH_WATER
-from proxy.pump.lane import EARLY_LIMIT, Lane
+from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
+from proxy.pump.session import LOAN_SHARE
 from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
 
 CREDIT = 64 * 1024
@@ -126,6 +129,96 @@ async def test_streams_are_counted_in_bytes() -> None:
         assert stream.outbound.lane.bytes_received == stream.inbound.lane.bytes_sent == 0
 
 
+# ---------------------------------------------------------------------------------------------------------------- bulk
+
+
+async def test_bulk_reads_more_in_a_turn_while_it_is_alone_and_is_forgotten_when_it_is_over() -> None:
+    """All bytes arrive in their order, whatever pieces they were read in."""
+    payload = Random(6).randbytes(8 << 20)
+    runs: list[int] = []
+    async with rig() as joined:
+        stream = await joined.stream()
+        lane = stream.outbound.lane
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.caller.send, payload)
+            for start in range(0, len(payload), 1 << 18):
+                assert await stream.service.read(1 << 18) == payload[start : start + (1 << 18)]
+                runs.append(lane._run)
+        assert 1 < max(runs) <= BULK_RUN
+        await stream.caller.send(b"PING")
+        assert await stream.service.read(4) == b"PING"
+        assert lane._run == 0
+        await until(lambda: lane._fd in joined.a.pump.lanes, "it is in plain flow again")
+
+
+async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:
+    async with rig() as joined:
+        stream = await joined.stream()
+        await stream.outbound.opened.wait()
+        lane = stream.outbound.lane
+        joined.a.pump.crowd = BULK_CROWD + 1
+        lane._run = BULK_RUN
+        lane.link.congested = True  # what is read stays where it can be counted
+        stream.caller.fill()
+        lane._read_bulk(gone=False)
+        assert (lane._run, lane.bytes_sent) == (1, MAX_DATA)
+        joined.a.pump.crowd = BULK_CROWD
+        lane._read_bulk(gone=False)
+        assert lane._run == 2
+        assert lane.out.unsent > BULK_MARK
+        assert lane.bytes_sent == MAX_DATA, "no more is read than small messages may wait behind"
+        lane.link.congested = False
+        joined.a.pump.settle()
+        await until(lambda: lane.bytes_sent > 2 * MAX_DATA, "the link takes more again")
+
+
+async def test_bulk_in_a_crowd_does_not_use_what_it_was_lent() -> None:
+    async with rig() as joined:
+        stream = await joined.stream()
+        await stream.outbound.opened.wait()
+        lane = stream.outbound.lane
+        joined.a.pump.crowd = BULK_CROWD + 1
+        lane._run = 1
+        lane.out.base += BULK_FLIGHT  # as if so much more were on its way
+        lane.out.sent += BULK_FLIGHT
+        stream.caller.fill()
+        lane._read_bulk(gone=False)
+        assert lane.bytes_sent == 0
+        joined.a.pump.crowd = BULK_CROWD
+        lane._read_bulk(gone=False)
+        assert lane.bytes_sent > 0
+        lane.out.base -= BULK_FLIGHT
+        lane.out.sent -= BULK_FLIGHT
+        joined.a.pump.settle()
+
+
+async def test_a_fast_stream_is_lent_credit() -> None:
+    """Up to four times as much, and the sender uses no more than it was granted (a protocol error otherwise)."""
+    async with rig(credit=CREDIT) as joined:
+        stream = await joined.stream()
+        lent: set[int] = set()
+        receiver = stream.inbound.lane
+        loans = receiver.session.loans
+        payload = bytes(32 << 20)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.caller.send, payload)
+            for _ in range(0, len(payload), 1 << 16):
+                await stream.service.read(1 << 16)
+                lent.add(len(loans.lent))
+                assert receiver.buffered + receiver.allow <= loans.larger
+        assert lent <= {0, 1}
+        stream.caller.close()
+        stream.service.close()
+        await until(lambda: not loans.lent, "nothing is lent to a stream that is gone")
+
+
+async def test_nothing_is_lent_where_a_peer_may_hold_little() -> None:
+    async with rig(credit=CREDIT, memory=LOAN_SHARE * FACTOR * CREDIT) as joined:
+        assert joined.near.session.loans.most == 1
+    async with rig(credit=CREDIT, memory=LOAN_SHARE * FACTOR * CREDIT - 1) as joined:
+        assert joined.near.session.loans.most == 0
+
+
 # ------------------------------------------------------------------------------------------------------ back-pressure
 
 
@@ -193,7 +286,7 @@ async def test_a_link_that_takes_nothing_stops_the_callers() -> None:
         def full() -> bool:
             more = [stream.caller.fill() for stream in streams]
             written[:] = map(sum, zip(written, more, strict=True))
-            return not any(more) and joined.near.congested
+            return not any(more) and (joined.near.congested or joined.near.session.out.unacked > BULK_FLIGHT)
 
         await until(full, "everything full")
         assert joined.near.session.out.unsent <= HIGH_WATER + 2 * 65536
@@ -260,7 +353,7 @@ def break_method(monkeypatch: pytest.MonkeyPatch, name: str, victim: Lane) -> No
 
 
 @pytest.mark.failure(18)
-@pytest.mark.parametrize("name", ["ready", "_read", "on_eof", "update"])
+@pytest.mark.parametrize("name", ["ready", "_read_bulk", "on_eof", "update"])
 async def test_a_bug_while_reading_one_caller_costs_that_stream_only(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

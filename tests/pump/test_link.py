@@ -12,7 +12,7 @@ import trio
 
 from proxy.errors import CloseReason
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open, encode, encode_open
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open, encode, encode_open, encode_u64
 from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import Settings
 from proxy.pump.link import Link
@@ -271,6 +271,7 @@ async def test_frames_stay_whole_when_the_socket_takes_them_in_parts(seed: int) 
             assert await rig.read_frame() == (Kind.OPEN, 2 + 2 * number, OPEN)
         received = {stream_id: bytearray() for stream_id in calls}
         ended: set[int] = set()
+        taken = 0
 
         async def speak(end: End, payload: bytes) -> None:
             await end.send(payload)
@@ -281,6 +282,8 @@ async def test_frames_stay_whole_when_the_socket_takes_them_in_parts(seed: int) 
                 nursery.start_soon(speak, caller, payload)
             while len(ended) < len(calls):
                 kind, stream_id, data = await rig.read_frame()
+                taken += HEADER_SIZE + len(data)
+                await rig.peer.send(encode(Kind.ACK, 0, encode_u64(taken)))
                 if kind in (Kind.DATA, Kind.DATA_FIN):
                     assert stream_id not in ended
                     received[stream_id] += data
