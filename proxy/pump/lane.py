@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import structlog
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.stream import MAY_SEND, State, Stream
-from proxy.pump.options import disarm_reset
+from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.owner import NOBODY, Owner
 
 if TYPE_CHECKING:
-    from proxy.mux.session import Session
     from proxy.pump.link import Link
     from proxy.pump.loop import Watcher
+    from proxy.pump.session import LaneSession
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -41,6 +41,8 @@ own, and the link's with what the peer acknowledges. Bulk that has the pump to i
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
+_IN_HUP = EPOLLIN | EPOLLHUP
+_pack_into = HEADER.pack_into
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
 
@@ -71,21 +73,28 @@ class Lane(Stream):
         "sock",
     )
 
-    def __init__(
-        self, link: Link, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int
-    ) -> None:
-        super().__init__(session, stream_id, state, credit, allow)
-        self.link = link
+    session: LaneSession
+
+    def __init__(self, session: LaneSession, stream_id: int, state: State, credit: int, allow: int) -> None:
+        # `Stream.__init__`, whose call would cost as much as all of this.
+        self.session = session
+        self.id = stream_id
+        self.state = state
+        self.credit = self.received_grants = credit
+        self.allow = self.granted = allow
+        self.word = stream_id << KEY_SHIFT
+        self.link: Link = session.link
         self.out = session.out
         self.owner: Owner = NOBODY
-        self.sock: socket.socket | None = None
+        self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
         self.eof = self._heavy = self._waiting = False
         self._mask = 0
         self.since = monotonic()
+        session.usage.stream_began()
 
-    def attach(self, sock: socket.socket, *, tcp: bool, watched: bool = False) -> None:
+    def attach(self, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
         """Take a connected, non-blocking local socket over.
 
         Args:
@@ -97,13 +106,14 @@ class Lane(Stream):
         self._tcp = tcp
         self.recv_into, self.send = sock.recv_into, sock.send
         self._mask = EPOLLIN
+        pump = self.link.pump
         if watched:
-            self.link.pump.hand_on(sock, self)
-            self.link.pump.interest(self._fd, EPOLLIN)
+            pump.hand_on(sock, self)
+            pump.interest(self._fd, EPOLLIN)
         else:
-            self.link.pump.watch(sock, self, EPOLLIN)
+            pump.watch(sock, self, EPOLLIN)
 
-    def start_calling(self, early: bytes, eof: bool) -> None:
+    def start_calling(self, early: bytes = b"", eof: bool = False) -> None:
         """Begin on the calling host: send what the caller has said so far, and whether it has finished."""
         self.early = bytearray(early)
         while early:
@@ -117,7 +127,7 @@ class Lane(Stream):
         if eof:
             self.on_eof()
         else:
-            self._read()
+            self._read_little()
 
     def start_called(self, preface: bytes = b"") -> None:
         """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
@@ -128,7 +138,10 @@ class Lane(Stream):
                 return self.abort(CloseReason.OVER_BUDGET)
             self.pending = bytearray(preface) + (self.pending or b"")
         self.session.accept(self)
-        self._flush()
+        if self.pending:
+            self._flush()
+        else:
+            self._end_writing()
 
     @property
     def age(self) -> float:
@@ -144,17 +157,27 @@ class Lane(Stream):
         """Decide what may flow without a second look, and what to wait for."""
         if self.sock is None:
             return
-        state, pump, fd = self.state, self.link.pump, self._fd
-        reading = state in MAY_SEND and not self._waiting and (self.early is None or len(self.early) < EARLY_LIMIT)
-        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if self.pending else 0)
+        if (
+            self.state is _OPEN
+            and self._mask == EPOLLIN
+            and self.early is None
+            and not (self.pending or self._heavy or self._waiting)
+            and self.credit >= CHUNK
+        ):  # what follows would come to the same; most streams get here once, and no further
+            self.link.pump.lanes[self._fd] = self
+            self.session.flow[self.id] = self
+            return
+        state, pump, fd, early, pending = self.state, self.link.pump, self._fd, self.early, self.pending
+        reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
+        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
-        if mask == EPOLLIN and not self._heavy and self.early is None and self.credit >= CHUNK:
+        if mask == EPOLLIN and not self._heavy and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:
             pump.lanes.pop(fd, None)
-        if state in _TAKES_BYTES and not self.pending:
+        if state in _TAKES_BYTES and not pending:
             self.session.flow[self.id] = self
         else:
             self.session.flow.pop(self.id, None)
@@ -163,6 +186,8 @@ class Lane(Stream):
 
     def ready(self, mask: int) -> None:
         """The epoll says so (Watcher)."""
+        if mask == _IN_HUP and self._mask == EPOLLIN and not (self._tcp or self._heavy):
+            return self._read_little(True)
         if mask & EPOLLOUT and self.pending:
             self._flush()
         if self.sock is None:
@@ -182,8 +207,12 @@ class Lane(Stream):
         try:
             action(*args)
         except Exception:
-            log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
-            self.crashed()
+            self.failed()
+
+    def failed(self) -> None:
+        """Say which exception is being handled, and give the stream up."""
+        log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
+        self.crashed()
 
     def _read_on(self) -> None:
         """See BULK_RUN. Each piece is sent at once, so that small messages still wait behind no more than BULK_MARK."""
@@ -194,6 +223,32 @@ class Lane(Stream):
             link.flush()
             if self._read() < MAX_DATA:
                 break
+
+    def _read_little(self, gone: bool = False) -> None:
+        """As `_read`, for the beginning and the end of a short stream: under the turn's conditions at the turn's
+        price, which is half of `_read`'s.
+        """
+        out, early = self.out, self.early
+        pos = out.pos
+        if early or self.credit < CHUNK or pos > out.limit:
+            self._read(gone)
+            return
+        body = pos + HEADER_SIZE
+        try:
+            length = self.recv_into(out.mem[body : body + CHUNK])
+        except OSError as error:
+            return self.on_recv_error(error)
+        if not length:
+            return self._on_gone() if gone else self.on_eof()
+        if early is not None:
+            early += out.mem[body : body + length]
+        _pack_into(out.buf, pos, self.word + length)
+        out.pos = body + length
+        self.credit = credit = self.credit - length
+        if not out.dirty:
+            out.touch()
+        if length == CHUNK or credit < CHUNK:
+            self.leave_plain_flow(length)
 
     def _read(self, gone: bool = False) -> int:
         """Receive once, if there is credit and room, with every check that the turn leaves out; returns how much came.
@@ -330,10 +385,12 @@ class Lane(Stream):
 
     def on_rst(self, reason: CloseReason) -> None:
         """The peer ended both directions: cleanly (FINISHED, then its bytes are passed on first), or by an abort."""
-        if reason is _FINISHED:
-            self._end_writing()
-        else:
+        if reason is not _FINISHED:
             self.drop(reason)
+        elif self.pending:
+            self.update()
+        else:
+            self._close(_FINISHED)
 
     def _end_writing(self) -> None:
         """Pass the peer's end on, if it has come and all its bytes have gone before it."""
@@ -364,7 +421,7 @@ class Lane(Stream):
         self.state = State.CLOSED
         self._close(reason)
 
-    def surrender(self, watcher: Watcher) -> socket.socket | None:
+    def surrender(self, watcher: Watcher) -> LocalSocket | None:
         """Give the socket, still in the pump but with an interest in nothing, to `watcher`; this lane is done."""
         sock, self.sock = self.sock, None
         if sock is not None:
