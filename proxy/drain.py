@@ -144,7 +144,7 @@ class Drain:
         cuts = [
             *(partial(lane.guard, lane.abort, reason) for lane in lanes),
             *(partial(splice.end, reason) for splice in self._outbound.splices),
-            *(partial(call.give_up, reason) for call in self._outbound.waiting()),
+            *(partial(call.give_up, reason) for call in list(self._outbound.calls)),
         ]
         return [partial(self._cut, cut) for cut in cuts]
 

@@ -32,6 +32,7 @@ from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
+from proxy.pump.options import peer_process
 from proxy.pump.session import LaneSession
 from proxy.pump.tally import Tally
 
@@ -117,7 +118,7 @@ class ProxyView:
         return (
             carried
             + [_spliced(call) for call in self._outbound.splices.values()]
-            + [_waiting(call) for call in self._outbound.waiting()]
+            + [_waiting(call) for call in self._outbound.calls]
         )
 
 
@@ -176,7 +177,8 @@ def _link(link: Link, pool: Pool) -> LinkInfo:
 
 
 def _lane(lane: Lane) -> StreamInfo:
-    uid, pid = _caller(lane.owner)
+    caller = lane.sock if lane.owner.direction == "outbound" else None
+    uid, pid = _known(None if caller is None else peer_process(caller))
     return StreamInfo(
         id=f"{lane.link.name}/{lane.id}",
         link=lane.link.name,
@@ -195,15 +197,14 @@ def _lane(lane: Lane) -> StreamInfo:
     )
 
 
-def _caller(owner: object) -> tuple[int | None, int | None]:
-    found = owner.caller if isinstance(owner, Call) else None
+def _known(found: tuple[int, int] | None) -> tuple[int | None, int | None]:
     return (None, None) if found is None else (found[0], found[1] or None)
 
 
 def _spliced(call: Call) -> StreamInfo:
     splice = call.splice
     assert splice is not None
-    uid, pid = _caller(call)
+    uid, pid = _known(call.caller)
     return StreamInfo(
         id=f"local/{id(splice):x}",
         link=None,
@@ -222,7 +223,7 @@ def _spliced(call: Call) -> StreamInfo:
 
 
 def _waiting(call: Call) -> StreamInfo:
-    uid, pid = _caller(call)
+    uid, pid = _known(call.caller)
     return StreamInfo(
         id=f"waiting/{id(call):x}",
         link=None,

@@ -40,7 +40,7 @@ def everything(agent: Agent) -> object:
     """What a refused configuration must not have touched."""
     sockets = {address: opened.upstream for address, opened in agent.outbound.sockets.opened.items()}
     return (
-        agent.config, agent.view.config, dict(agent.pools), agent.pools.everywhere, sockets, agent.inbound.services,
+        agent.config, agent.view.config, dict(agent.pools), agent.pools.everywhere, sockets, agent.inbound._offers,
         agent.outbound.table, agent.outbound.allowed, agent.pump.budget.limit,
         {name: (pool.peer, pool._needed, pool._config) for name, pool in agent.pools.items()},
     )  # fmt: skip

@@ -1,18 +1,24 @@
-"""Delivering a peer's stream to a local service."""
+"""Delivering a peer's stream to a local service.
+
+A service's Unix socket mostly takes a connection at once. Nothing need be remembered of such a stream but its lane, so
+no object of its own is made (as on the calling side, `proxy.outbound.entrance`); any other is a `Delivery` while it
+lasts.
+"""
 
 from __future__ import annotations
 
-import socket
+import os
 from collections import Counter, defaultdict
 
 from control.messages import StreamDirection
-from control.reading.addresses import TcpAddress
+from control.reading.addresses import UnixAddress
 from proxy.config import Config, Service
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.pump.bucket import Bucket
 from proxy.pump.connecting import Attempt, Connector
 from proxy.pump.lane import Lane
+from proxy.pump.options import LocalSocket
 from proxy.pump.proxyheader import header
 from proxy.pump.tally import Tally
 from proxy.routing.allow import Allowed, describe
@@ -29,7 +35,7 @@ class Inbound:
     """
 
     def __init__(self, config: Config, allowed: Allowed, connector: Connector, tally: Tally) -> None:
-        self.services = config.services
+        self._offers = self._offered_by(config)
         self.allowed = allowed
         self.connector = connector
         self.open = Counter[str]()
@@ -39,10 +45,14 @@ class Inbound:
 
     def adopt(self, config: Config, allowed: Allowed) -> None:
         """Take another configuration over, for calls to come. Raises nothing."""
-        self.services, self.allowed = config.services, allowed
+        self._offers, self.allowed = self._offered_by(config), allowed
+        self.open = Counter({name: count for name, count in self.open.items() if count})
         if self._rate != config.limits.opens_per_second:
             self._rate = config.limits.opens_per_second
             self._opens.clear()
+
+    def _offered_by(self, config: Config) -> dict[str, Offer]:
+        return {name: Offer(self, name, service) for name, service in config.services.items()}
 
     def forget(self, peer: str) -> None:
         """The peer is none any more."""
@@ -50,17 +60,73 @@ class Inbound:
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
-        delivery = Delivery(self, lane, call)
-        lane.owner = delivery
-        service = self.services.get(call.service)
-        if not self._opens[lane.link.peer].take(lane.since):
-            delivery.refuse(CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
-        elif service is None:
-            delivery.refuse(CloseReason.NO_SUCH_SERVICE)
-        elif not self.allowed.allows(call, lane.link.peer):
-            delivery.refuse(CloseReason.NOT_ALLOWED, describe(call))
+        peer = lane.link.peer
+        offer = self._offers.get(call.service)
+        if not self._opens[peer].take(lane.since):
+            self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
+        elif offer is None:
+            self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
+        elif not self.allowed.allows(call, peer):
+            self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
+        elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
+            self.tally.begin()
+            self.open[call.service] += 1
+            lane.owner = offer
+            lane.attach(sock, False)
+            lane.start_called(offer.preface(lane, call) if offer.tells else b"")
         else:
-            delivery.start(service)
+            Delivery(self, lane, call).start(offer)
+
+    def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
+        Delivery(self, lane, call).refuse(reason, detail)
+
+    def ended(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
+        """A stream is over."""
+        if self.tally.end(reason):
+            self.tally.report(
+                reason,
+                since=lane.since,
+                service=service,
+                direction="inbound",
+                peer=lane.link.peer,
+                detail=detail,
+                sent=lane.bytes_sent,
+                received=lane.bytes_received,
+            )
+
+
+class Offer:
+    """A service of this host, and the owner (``pump.owner.Owner``) of the lanes that it took at once.
+
+    Attributes:
+        path: of its Unix socket; empty for a TCP address.
+        tells: whether it is told who calls.
+    """
+
+    __slots__ = ("_inbound", "config", "path", "service", "tells")
+    direction: StreamDirection = "inbound"
+
+    def __init__(self, inbound: Inbound, name: str, config: Service) -> None:
+        self._inbound = inbound
+        self.service, self.config = name, config
+        self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
+        self.tells = config.proxy_protocol == "v2"
+
+    def preface(self, lane: Lane, call: Open) -> bytes:
+        """What it is told."""
+        link = lane.link
+        return header(call, link.peer, link.remote_address, link.local_address)
+
+    def lane_opened(self, lane: Lane) -> None:
+        """Never: this host was called (Owner)."""
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        """Never: this host was called (Owner)."""
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+        """The stream is over (Owner)."""
+        self._inbound.open[self.service] -= 1
+        self._inbound.ended(lane, reason, self.service, "")
 
 
 class Delivery:
@@ -74,8 +140,9 @@ class Delivery:
         self._attempt: Attempt | None = None
         self._detail = ""
         self._call = call
-        self._offered: Service | None = None
+        self._offered: Offer | None = None
         self.lane, self.service = lane, call.service
+        lane.owner = self
         inbound.tally.begin()
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
@@ -83,23 +150,22 @@ class Delivery:
         self._detail = detail
         self.lane.abort(reason)
 
-    def start(self, service: Service) -> None:
+    def start(self, offer: Offer) -> None:
         """Connect."""
-        self._offered = service
+        self._offered = offer
         self._inbound.open[self.service] += 1
-        self._attempt = self._inbound.connector.connect(service.deliver, service.connect_timeout, self._connected)
+        config = offer.config
+        self._attempt = self._inbound.connector.connect(config.deliver, config.connect_timeout, self._connected)
 
-    def _connected(self, sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
+    def _connected(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
         self._detail = detail
         if sock is None:
             return self.lane.abort(reason)
-        assert self._offered is not None
-        self.lane.attach(sock, tcp=isinstance(self._offered.deliver, TcpAddress))
-        link, tell = self.lane.link, self._offered.proxy_protocol == "v2"
-        self.lane.start_called(
-            header(self._call, link.peer, link.remote_address, link.local_address) if tell else b""
-        )
+        offer = self._offered
+        assert offer is not None
+        self.lane.attach(sock, not offer.path)
+        self.lane.start_called(offer.preface(self.lane, self._call) if offer.tells else b"")
 
     def lane_opened(self, lane: Lane) -> None:
         """Never: this host was called (Owner)."""
@@ -109,21 +175,8 @@ class Delivery:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """The stream is over (Owner)."""
-        inbound = self._inbound
         if self._offered is not None:
-            inbound.open[self.service] -= 1
-            if not inbound.open[self.service]:
-                del inbound.open[self.service]
+            self._inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()
-        if inbound.tally.end(reason):
-            inbound.tally.report(
-                reason,
-                since=lane.since,
-                service=self.service,
-                direction="inbound",
-                peer=lane.link.peer,
-                detail=self._detail,
-                sent=lane.bytes_sent,
-                received=lane.bytes_received,
-            )
+        self._inbound.ended(lane, reason, self.service, self._detail)

@@ -52,11 +52,12 @@ class TlsWire:
         """
         assert self.sock is not None
         assert len(view) >= LEAST_ROOM
-        data = self.sock.recv(len(view) - RECORD - RECORD_COST)
-        if not data:
+        # Into the caller's buffer first, and from there to OpenSSL, which copies: no memory is taken and given back.
+        count = self.sock.recv_into(view, len(view) - RECORD - RECORD_COST)
+        if not count:
             return 0
         incoming, read = self.incoming, self._read
-        incoming.write(data)
+        incoming.write(view[:count])
         size, filled = len(view), 0
         try:
             while incoming.pending:

@@ -97,12 +97,12 @@ def decode_open_untrusted(payload: bytes) -> Open:
 
 
 _REASONS = {bytes([reason]): reason for reason in CloseReason}
-_REASON_BYTES = {reason: raw for raw, reason in _REASONS.items()}
+REASON_BYTES = {reason: raw for raw, reason in _REASONS.items()}
 
 
 def encode_reason(reason: CloseReason) -> bytes:
     """Payload of RST, REFUSE and GOAWAY."""
-    return _REASON_BYTES[reason]
+    return REASON_BYTES[reason]
 
 
 def decode_reason_untrusted(payload: bytes, kind: str) -> CloseReason:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
 
 SLAB_SIZE = 256 * 1024
 """Bytes. Four times the largest frame, so that at most a quarter is left unused at its end."""
@@ -29,6 +29,7 @@ CHUNK = 16 * 1024
 FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
 HIGH_WATER = 256 * 1024
 """Unsent bytes above which no local socket of the session is read."""
+_pack_into = HEADER.pack_into
 
 
 class Slab:
@@ -147,28 +148,34 @@ class ReplayBuffer:
         self.limit = FAST_LIMIT
         return True
 
-    def put(self, kind: Kind, stream_id: int, payload: bytes = b"") -> None:
+    def put(self, kind: int, stream_id: int, payload: bytes = b"") -> None:
         """Write a frame that must not wait. If the peer has not read for so long that memory would be unbounded, set
         `overrun` instead.
         """
         length = len(payload)
-        pos = self.pos
-        if self.base + pos - self.acked + HEADER_SIZE + length > 2 * self._bound:
+        # The bound is looked at where another slab would be taken: one that is there may be filled.
+        if self.pos > self.limit and not self._takes_control(HEADER_SIZE + length):
+            return
+        pos, buf = self.pos, self.buf
+        _pack_into(buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
+        body = pos + HEADER_SIZE
+        self.pos = stop = body + length
+        if length:
+            buf[body:stop] = payload
+        if not self.dirty:
+            self.dirty = True
+            self.touched.append(self)
+
+    def _takes_control(self, size: int) -> bool:
+        """Make the current slab able to take a control frame of `size` bytes; False: there are too many."""
+        if self.base + self.pos - self.acked + size > 2 * self._bound:
             if not self._closed:
                 self.overrun = True
                 self.touch()
-            return
-        if pos + HEADER_SIZE + length > SLAB_SIZE:
+            return False
+        if self.pos + size > SLAB_SIZE:
             self._roll()
-            pos = self.pos
-        buf = self.buf
-        HEADER.pack_into(buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
-        pos += HEADER_SIZE
-        if length:
-            buf[pos : pos + length] = payload
-        self.pos = pos + length
-        if not self.dirty:
-            self.touch()
+        return True
 
     def touch(self) -> None:
         """Say that there are new bytes to send."""

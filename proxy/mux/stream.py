@@ -154,6 +154,11 @@ class Stream:
         self.state = state
 
     @property
+    def bytes_moved(self) -> int:
+        """Payload bytes sent and received so far."""
+        return self.received_grants - self.credit + self.granted - self.allow
+
+    @property
     def bytes_sent(self) -> int:
         """Payload bytes sent so far: all credit ever received less what is left, so that the fast path counts nothing
         twice.

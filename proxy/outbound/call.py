@@ -7,7 +7,6 @@ has said so far is kept by the lane and said again, to at most `balance.TRIES` p
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 from control.messages import StreamDirection
 from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
-from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.mux.frames import Open
 from proxy.pump.lane import Lane
-from proxy.pump.options import peer_process, peer_uid
+from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
 from proxy.routing.allow import describe
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
 class Call:
     """See the module's text. Owns `sock` until a lane or a splice takes it over.
+
+    Args:
+        sock: the caller's; None, and `lane`, for a call that a lane carries: `lane_refused` follows.
 
     Attributes:
         lane, splice: what carries the call now, if anything does.
@@ -58,9 +60,11 @@ class Call:
     )
     direction: StreamDirection = "outbound"
 
-    def __init__(self, outbound: Outbound, service: str, sock: socket.socket, tcp: bool) -> None:
+    def __init__(
+        self, outbound: Outbound, request: Open, sock: LocalSocket | None, tcp: bool, lane: Lane | None = None
+    ) -> None:
         self._outbound = outbound
-        self._sock: socket.socket | None = sock
+        self._sock = sock
         self._untried: list[Pool] = []
         self._attempt: Attempt | None = None
         self._deadline: Deadline | None = None
@@ -68,24 +72,24 @@ class Call:
         self._detail = ""
         self._early, self._eof = b"", False
         self._tries = 0
-        self.service = service
-        self._request = Open(
-            service, UNKNOWN_UID if tcp else peer_uid(sock), outbound.upstreams[service].caller or ""
-        )
+        self.service = request.service
+        self._request = request
         self._tcp = tcp
-        self.since = monotonic()
-        self.lane: Lane | None = None
+        self.since = monotonic() if lane is None else lane.since
+        self.lane = lane
         self.splice: Splice | None = None
 
     def start(self) -> None:
         """Take the nearest host that offers the service: this one, else a peer."""
-        local, self._untried = self._outbound.endpoints(self.service)
+        local, pools = self._outbound.endpoints(self.service)
+        self._untried = pools[:]
         if local is not None and not self._outbound.allowed.allows(self._request, self._outbound.host):
             self._refusal, self._detail = CloseReason.NOT_ALLOWED, describe(self._request)
             local = None
         if local is None:
             return self._try_peers()
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
+        self._outbound.calls[self] = None
         attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, connected)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
@@ -98,10 +102,11 @@ class Call:
 
     # This host
 
-    def _local_connected(self, tell: bool, service: socket.socket | None, reason: CloseReason, detail: str) -> None:
+    def _local_connected(self, tell: bool, service: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
+        self._outbound.calls.pop(self, None)
         if service is not None and self._sock is not None:
-            if self._outbound.ejections:
+            if self._outbound.ejections.held:
                 self._outbound.ejections.succeeded(self.service, self._outbound.host)
             caller, self._sock = self._sock, None
             self.splice = Splice(self._outbound.pump, caller, service, self._splice_ended)
@@ -132,7 +137,7 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._outbound.splices[splice]
-        if self._ended(reason):
+        if self._outbound.tally.end(reason):
             self._report(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
@@ -150,6 +155,7 @@ class Call:
             return self._fail(CloseReason.OVERLOADED)
         if self._deadline is None:
             self._deadline = self._outbound.deadlines.add(self._outbound.limits.open_timeout, self._expire)
+            self._outbound.calls[self] = None
 
     def _wait_for_link(self) -> bool:
         """Wait at peers that could take the call; the first that can gets it. False: all their lists are full."""
@@ -161,7 +167,7 @@ class Call:
         again = self.lane is not None
         self.lane = lane = link.session.open(self._request)
         lane.owner = self
-        lane.attach(sock, tcp=self._tcp, watched=again)
+        lane.attach(sock, self._tcp, again)
         early, self._early = self._early, b""
         lane.start_calling(early, self._eof)
 
@@ -176,7 +182,7 @@ class Call:
             return
         for pool in self._untried:
             pool.leave(self)
-        self._untried = self._outbound.endpoints(self.service)[1]
+        self._untried = self._outbound.endpoints(self.service)[1][:]
         if not self._untried or self._outbound.choose(self.service, self._untried) is not None:
             self.link_up()
         elif not self._wait_for_link():
@@ -191,6 +197,7 @@ class Call:
 
     def _expire(self) -> None:
         self._deadline = None
+        self._outbound.calls.pop(self, None)
         for pool in self._untried:
             if pool.leave(self):
                 self._outbound.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
@@ -201,6 +208,7 @@ class Call:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+            self._outbound.calls.pop(self, None)
         for pool in self._untried:
             pool.leave(self)
 
@@ -209,7 +217,7 @@ class Call:
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
         self._untried = []
-        if self._outbound.ejections:
+        if self._outbound.ejections.held:
             self._outbound.ejections.succeeded(self.service, lane.link.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
@@ -227,7 +235,7 @@ class Call:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
             self._outbound.failed(self.service, lane.link.peer, reason)
-        if self._ended(reason):
+        if self._outbound.tally.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
 
     def give_up(self, reason: CloseReason) -> None:
@@ -235,6 +243,7 @@ class Call:
         self._stop_waiting()
         if self._attempt is not None:
             self._attempt.cancel()
+            self._outbound.calls.pop(self, None)
         if self._sock is not None:
             self._fail(reason)
 
@@ -243,13 +252,8 @@ class Call:
         sock, self._sock = self._sock, None
         if sock is not None:
             self._outbound.pump.close(sock)
-        if self._ended(reason):
+        if self._outbound.tally.end(reason):
             self._report(reason, 0, 0, None)
-
-    def _ended(self, reason: CloseReason) -> bool:
-        """Whether it gets a line in the log."""
-        del self._outbound.calls[self]
-        return self._outbound.tally.end(reason)
 
     def _report(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         self._outbound.tally.report(

@@ -22,13 +22,13 @@ from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
-from proxy.pump.options import prepare_local
+from proxy.pump.options import LocalSocket, prepare_local
 
 log = structlog.get_logger()
 
 BACKLOG = 4096
 
-Accepted = Callable[[socket.socket], None]
+Accepted = Callable[[LocalSocket], None]
 Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
 

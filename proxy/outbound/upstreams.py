@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from functools import partial
 from time import monotonic
 
 import structlog
@@ -15,6 +13,7 @@ from control.reading.addresses import Address, TcpAddress
 from proxy.config import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason
 from proxy.outbound.call import Call
+from proxy.outbound.entrance import Entrance
 from proxy.outbound.sockets import Opened, Sockets
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
@@ -41,7 +40,7 @@ class Outbound:
 
     Attributes:
         sockets: where they come in.
-        calls: those that have not ended; splices: those of them that stay on this host.
+        calls: those that nothing carries yet; splices: those that stay on this host. (The others are with the lanes.)
         ejections: hosts that are left alone because opens failed there.
     """
 
@@ -134,23 +133,19 @@ class Outbound:
         if not self._listening:
             return
         for name, upstream in self._config.upstreams.items():
-            accepted = partial(self._accepted, name, isinstance(upstream.listen, TcpAddress))
-            sockets[upstream.listen].listen(self.pump, self.deadlines, accepted)
-
-    def _accepted(self, service: str, tcp: bool, sock: socket.socket) -> None:
-        call = Call(self, service, sock, tcp)
-        self.calls[call] = None
-        self.tally.begin()
-        call.start()
+            entrance = Entrance(self, name, upstream)
+            sockets[upstream.listen].listen(self.pump, self.deadlines, entrance.accepted)
 
     def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
-        """Who offers a service: this host, if it does and is not ejected while a peer could do it, and the peers."""
+        """Who offers a service: this host, if it does and is not ejected while a peer could do it; and the peers, in a
+        list that is not the caller's to change.
+        """
         local, pools = self._endpoints[service]
-        if local is not None and self.ejections:
+        if local is not None and self.ejections.held:
             ejected = self.ejected(service)
             if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
                 local = None
-        return local, pools[:]
+        return local, pools
 
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:
         """See `routing.balance`."""
@@ -162,7 +157,7 @@ class Outbound:
 
     def ejected(self, service: str) -> frozenset[str]:
         """The hosts that are left alone."""
-        return self.ejections.ejected(service, monotonic()) if self.ejections else NOBODY
+        return self.ejections.ejected(service, monotonic()) if self.ejections.held else NOBODY
 
     def failed(self, service: str, host: str, reason: CloseReason) -> None:
         """A host did not deliver a stream."""
@@ -176,10 +171,6 @@ class Outbound:
         self.sockets.replace({})
         self.sockets.discard()
         self.pump.settle()
-
-    def waiting(self) -> list[Call]:
-        """The calls that nothing carries yet."""
-        return [call for call in self.calls if call.lane is None and call.splice is None]
 
     def close(self) -> None:
         """End every call that no link carries (those end with their links). Idempotent."""

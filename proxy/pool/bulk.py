@@ -19,7 +19,7 @@ class Bulk:
     def note(self, lane: Lane, now: float) -> None:
         """What a stream has moved so far, if this host called it."""
         if lane.owner.direction == "outbound":
-            self._usage.moved(lane.owner.service, lane.bytes_sent + lane.bytes_received, lane.age, now)
+            self._usage.moved(lane.owner.service, lane.bytes_moved, lane.age, now)
 
     def set_apart(self, link: Link, links: Sequence[Link]) -> Link:
         """A link for bulk, if there are several: the one with the fewest streams."""
@@ -40,5 +40,5 @@ class Bulk:
         self._moved_at_look = moved
         for link in links:
             for lane in link.session.streams.values():
-                if is_bulk(lane.bytes_sent + lane.bytes_received, lane.age):
+                if is_bulk(lane.bytes_moved, lane.age):
                     self.note(lane, now)

@@ -29,12 +29,13 @@ class Learning:
 
     def stream_ended(self, lane: Lane) -> None:
         """See `pump.session.Usage`."""
-        if self._usage.streams > 1:
-            self._usage.streams -= 1
+        usage = self._usage
+        if usage.streams > 1:
+            usage.streams -= 1
         else:
-            self._usage.ended(trio.current_time())
-        moved = lane.bytes_sent + lane.bytes_received
-        if (moved >= BULK_BYTES and is_bulk(moved, lane.age)) or self._usage.any_bulk:
+            usage.ended(trio.current_time())
+        moved = lane.bytes_moved
+        if usage.any_bulk or (moved >= BULK_BYTES and is_bulk(moved, lane.age)):
             self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
             self._recorder.note(self._peer, lane.age, moved)

@@ -21,7 +21,7 @@ from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
 from proxy.pool.learning import Learning
-from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
+from proxy.pool.policy import CROWDED, Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
 from proxy.pool.usage import Usage
@@ -122,22 +122,28 @@ class Pool:
         """The link for a new stream, which the caller opens at once, if any is up; asks for another one where that
         would be better.
         """
+        links, usage = self.links, self.usage
+        if len(links) == 1 and (only := links[0]).carefree and not usage.any_bulk and only.streams < CROWDED:
+            link: Link | None = only  # what `_choose` would find, in one look
+        else:
+            link = self._choose(service)
+        if link is None:
+            return None
+        usage.avoided += 1
+        if not self._serving:
+            usage.warm += 1
+        if self._opened_ahead is link:
+            self._opened_ahead = None
+            usage.ahead += not self._serving
+        return link
+
+    def _choose(self, service: str) -> Link | None:
         bulk = self.usage.any_bulk and self.usage.bulk(service, trio.current_time())
         link = choose(self.links, bulk)
         if (link is None or wants_more(link, bulk)) and self._should_dial(link, bulk):
             self._bulk_asked = bulk
             self._changed.set()
-        if link is None:
-            return None
-        if bulk and not link.bulk:
-            link = self._bulk.set_apart(link, self.links)
-        self.usage.avoided += 1
-        if not self._serving:
-            self.usage.warm += 1
-            self.usage.ahead += link is self._opened_ahead
-        if link is self._opened_ahead:
-            self._opened_ahead = None
-        return link
+        return self._bulk.set_apart(link, self.links) if link is not None and bulk and not link.bulk else link
 
     def invite(self) -> None:
         """Have a link soon: this idle peer would be a better place for the next stream than one that is up."""

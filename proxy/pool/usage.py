@@ -46,6 +46,7 @@ class Usage:
         avoided: streams that this host opened, less the handshakes that one of them had asked for.
         warm, ahead: streams that this host opened and that found a link, and those of them for which it had been opened
             ahead.
+        any_bulk: whether any service has proved heavy of late.
         plan: what follows the end of the last stream, once somebody has asked; None while streams are open.
     """
 
@@ -57,6 +58,7 @@ class Usage:
         self._measured = False
         self._since: float | None = None
         self._bulk: dict[str, tuple[float, float]] = {}
+        self.any_bulk = False
 
     @property
     def terms(self) -> Terms:
@@ -137,11 +139,7 @@ class Usage:
         share += (heavy - share) * _BULK_WEIGHT
         if heavy or service in self._bulk:
             self._bulk[service] = (share, now if heavy else seen)
-
-    @property
-    def any_bulk(self) -> bool:
-        """Whether any service has proved heavy of late."""
-        return bool(self._bulk)
+            self.any_bulk = True
 
     def bulk(self, service: str, now: float) -> bool:
         """Whether a new stream of the service is likely to be heavy."""
@@ -150,6 +148,7 @@ class Usage:
         share, seen = self._bulk[service]
         if now - seen > BULK_MEMORY:
             del self._bulk[service]
+            self.any_bulk = bool(self._bulk)
             return False
         return share >= BULK_SHARE
 

@@ -19,10 +19,9 @@ class Bucket:
 
     def take(self, now: float) -> bool:
         """Whether there was a token to take. `now` is seconds by any clock that does not go backwards."""
-        if self._tokens < self._burst:
-            self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        tokens = self._tokens + (now - self._at) * self._rate
+        if tokens > self._burst:
+            tokens = self._burst
         self._at = now
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        self._tokens = tokens - 1.0 if tokens >= 1.0 else tokens
+        return tokens >= 1.0

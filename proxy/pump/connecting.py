@@ -16,13 +16,14 @@ from control.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.loop import Pump
-from proxy.pump.options import prepare_local
+from proxy.pump.options import LocalSocket, prepare_local
 
 WAITERS = 1024
 """Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
 WAITER_THREADS = 16
+_UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # see options._UNIX
 
-Done = Callable[[socket.socket | None, CloseReason, str], None]
+Done = Callable[[LocalSocket | None, CloseReason, str], None]
 """Called once with the connected socket, or with None, the close reason and a detail for the log."""
 
 
@@ -33,7 +34,7 @@ class Attempt:
         self.address, self.timeout = address, timeout
         self._connector = connector
         self._done: Done | None = done
-        self._sock: socket.socket | None = None
+        self._sock: LocalSocket | None = None
         self._deadline: Deadline | None = None
         self._untried: list[TcpAddress] = []
 
@@ -100,7 +101,7 @@ class Attempt:
         if sock is not None:
             sock.close()
 
-    def replace(self, sock: socket.socket) -> None:
+    def replace(self, sock: LocalSocket) -> None:
         """Take a socket that was connected elsewhere (a waiter's thread)."""
         self._give_up_socket()
         self._sock = sock
@@ -140,6 +141,19 @@ class Connector:
         self._waiting = 0
         self._send, self._receive = trio.open_memory_channel[Attempt](WAITERS)
 
+    def at_once(self, path: bytes) -> LocalSocket | None:
+        """A non-blocking connection to a Unix socket, which mostly takes no time; None: ask `connect`, for the reason
+        or to wait.
+        """
+        try:
+            sock = LocalSocket(_UNIX, _STREAM)
+            if not sock.connect_ex(path):
+                return sock
+        except OSError:
+            return None
+        sock.close()
+        return None
+
     def connect(self, address: Address, timeout: float, done: Done) -> Attempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
 
@@ -147,7 +161,7 @@ class Connector:
         """
         if isinstance(address, UnixAddress):
             try:
-                sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                sock = LocalSocket(_UNIX, _STREAM)
                 code = sock.connect_ex(address.path)
             except OSError as error:
                 done(None, CloseReason.CONNECT_FAILED, error.strerror or str(error))
@@ -193,7 +207,7 @@ class Connector:
             self._waiting -= 1
         self.pump.settle()
 
-    async def _wait_for_backlog(self, path: str, seconds: float) -> socket.socket:
+    async def _wait_for_backlog(self, path: str, seconds: float) -> LocalSocket:
         try:
             with trio.fail_after(seconds):  # the wait for a thread counts too
                 return await trio.to_thread.run_sync(
@@ -211,7 +225,7 @@ async def _resolve(address: TcpAddress, seconds: float) -> list[TcpAddress]:
     raise TimeoutError(f"{address.host} was not resolved in {seconds:g} s")
 
 
-def _connect_blocking(path: str, seconds: float) -> socket.socket:
+def _connect_blocking(path: str, seconds: float) -> LocalSocket:
     """In a thread: wait for room in a Unix socket's backlog. Raises OSError, which is BlockingIOError after `seconds`
     seconds.
     """

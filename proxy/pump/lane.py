@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import structlog
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
-from proxy.pump.options import disarm_reset
+from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.owner import NOBODY, Owner
 
 if TYPE_CHECKING:
-    from proxy.mux.session import Session
     from proxy.pump.link import Link
     from proxy.pump.loop import Watcher
+    from proxy.pump.session import LaneSession
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -45,6 +45,8 @@ would wait behind them on the cable and in the peer. No less than what the peer 
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
+_IN_HUP = EPOLLIN | EPOLLHUP
+_pack_into = HEADER.pack_into
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
 
@@ -75,21 +77,29 @@ class Lane(Stream):
         "sock",
     )
 
-    def __init__(
-        self, link: Link, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int
-    ) -> None:
-        super().__init__(session, stream_id, state, credit, allow)
-        self.link = link
+    session: LaneSession
+
+    def __init__(self, session: LaneSession, stream_id: int, state: State, credit: int, allow: int) -> None:
+        # `Stream.__init__`, whose call would cost as much as all of this.
+        self.session = session
+        self.id = stream_id
+        self.state = state
+        self.credit = self.received_grants = credit
+        self.allow = self.granted = allow
+        self.granted_at = 0.0
+        self.word = stream_id << KEY_SHIFT
+        self.link: Link = session.link
         self.out = session.out
         self.owner: Owner = NOBODY
-        self.sock: socket.socket | None = None
+        self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
         self.eof = self._waiting = False
         self._mask = self._run = 0
         self.since = monotonic()
+        session.usage.stream_began()
 
-    def attach(self, sock: socket.socket, *, tcp: bool, watched: bool = False) -> None:
+    def attach(self, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
         """Take a connected, non-blocking local socket over.
 
         Args:
@@ -101,13 +111,14 @@ class Lane(Stream):
         self._tcp = tcp
         self.recv_into, self.send = sock.recv_into, sock.send
         self._mask = EPOLLIN
+        pump = self.link.pump
         if watched:
-            self.link.pump.hand_on(sock, self)
-            self.link.pump.interest(self._fd, EPOLLIN)
+            pump.hand_on(sock, self)
+            pump.interest(self._fd, EPOLLIN)
         else:
-            self.link.pump.watch(sock, self, EPOLLIN)
+            pump.watch(sock, self, EPOLLIN)
 
-    def start_calling(self, early: bytes, eof: bool) -> None:
+    def start_calling(self, early: bytes = b"", eof: bool = False) -> None:
         """Begin on the calling host: send what the caller has said so far, and whether it has finished."""
         self.early = bytearray(early)
         while early:
@@ -121,7 +132,7 @@ class Lane(Stream):
         if eof:
             self.on_eof()
         else:
-            self._read(gone=False)
+            self._read_little(gone=False)
 
     def start_called(self, preface: bytes = b"") -> None:
         """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
@@ -132,7 +143,10 @@ class Lane(Stream):
                 return self.abort(CloseReason.OVER_BUDGET)
             self.pending = bytearray(preface) + (self.pending or b"")
         self.session.accept(self)
-        self._flush()
+        if self.pending:
+            self._flush()
+        else:
+            self._end_writing()
 
     @property
     def age(self) -> float:
@@ -148,17 +162,27 @@ class Lane(Stream):
         """Decide what may flow without a second look, and what to wait for."""
         if self.sock is None:
             return
-        state, pump, fd = self.state, self.link.pump, self._fd
-        reading = state in MAY_SEND and not self._waiting and (self.early is None or len(self.early) < EARLY_LIMIT)
-        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if self.pending else 0)
+        if (
+            self.state is _OPEN
+            and self._mask == EPOLLIN
+            and self.early is None
+            and not (self.pending or self._run or self._waiting)
+            and self.credit >= CHUNK
+        ):  # what follows would come to the same; most streams get here once, and no further
+            self.link.pump.lanes[self._fd] = self
+            self.session.flow[self.id] = self
+            return
+        state, pump, fd, early, pending = self.state, self.link.pump, self._fd, self.early, self.pending
+        reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
+        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
-        if mask == EPOLLIN and not self._run and self.early is None and self.credit >= CHUNK:
+        if mask == EPOLLIN and not self._run and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:
             pump.lanes.pop(fd, None)
-        if state in _TAKES_BYTES and not self.pending:
+        if state in _TAKES_BYTES and not pending:
             self.session.flow[self.id] = self
         else:
             self.session.flow.pop(self.id, None)
@@ -167,6 +191,8 @@ class Lane(Stream):
 
     def ready(self, mask: int) -> None:
         """The epoll says so (Watcher)."""
+        if mask == _IN_HUP and self._mask == EPOLLIN and not (self._tcp or self._run):
+            return self._read_little(True)
         if mask & EPOLLOUT and self.pending:
             self._flush()
         if self.sock is None:
@@ -186,8 +212,38 @@ class Lane(Stream):
         try:
             action(*args)
         except Exception:
-            log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
-            self.crashed()
+            self.failed()
+
+    def failed(self) -> None:
+        """Say which exception is being handled, and give the stream up."""
+        log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
+        self.crashed()
+
+    def _read_little(self, gone: bool) -> None:
+        """As `_read`, for the beginning and the end of a short stream: under the turn's conditions at the turn's
+        price, which is half of `_read`'s.
+        """
+        out, early = self.out, self.early
+        pos = out.pos
+        if early or self.credit < CHUNK or pos > out.limit:
+            self._read(gone)
+            return
+        body = pos + HEADER_SIZE
+        try:
+            length = self.recv_into(out.mem[body : body + CHUNK])
+        except OSError as error:
+            return self.on_recv_error(error)
+        if not length:
+            return self._on_gone() if gone else self.on_eof()
+        if early is not None:
+            early += out.mem[body : body + length]
+        _pack_into(out.buf, pos, self.word + length)
+        out.pos = body + length
+        self.credit = credit = self.credit - length
+        if not out.dirty:
+            out.touch()
+        if length == CHUNK or credit < CHUNK:
+            self.leave_plain_flow(length)
 
     def _read(self, gone: bool) -> None:
         """Receive once, with every check that the turn leaves out; gone: if the end comes now, it is that of both
@@ -343,10 +399,12 @@ class Lane(Stream):
 
     def on_rst(self, reason: CloseReason) -> None:
         """The peer ended both directions: cleanly (FINISHED, then its bytes are passed on first), or by an abort."""
-        if reason is _FINISHED:
-            self._end_writing()
-        else:
+        if reason is not _FINISHED:
             self.drop(reason)
+        elif self.pending:
+            self.update()
+        else:
+            self._close(_FINISHED)
 
     def _end_writing(self) -> None:
         """Pass the peer's end on, if it has come and all its bytes have gone before it."""
@@ -377,7 +435,7 @@ class Lane(Stream):
         self.state = State.CLOSED
         self._close(reason)
 
-    def surrender(self, watcher: Watcher) -> socket.socket | None:
+    def surrender(self, watcher: Watcher) -> LocalSocket | None:
         """Give the socket, still in the pump but with an interest in nothing, to `watcher`; this lane is done."""
         sock, self.sock = self.sock, None
         if sock is not None:

@@ -215,6 +215,12 @@ class Link:
         return self.session.can_open and not self._doomed
 
     @property
+    def carefree(self) -> bool:
+        """Whether it is `usable`, not for bulk, and has never had to wait."""
+        session = self.session
+        return session.can_open and not (self._doomed or session.bulk or self._queueing.ever)
+
+    @property
     def queueing(self) -> float:
         """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
         return self._queueing.value(monotonic()) if self._queueing.ever else 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 import socket
 from collections.abc import Callable
 from select import EPOLLIN
@@ -11,6 +13,7 @@ import structlog
 
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
+from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
 
@@ -23,27 +26,14 @@ PAUSE = 0.1
 """Seconds to leave a listener alone after the system refused a descriptor: nothing but an end of other connections
 helps, and a level-triggered epoll would report the waiting connection all the time."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
-
-class _Quick(socket.socket):
-    """A second handle on a listening socket's descriptor. What `accept` asks it about itself are plain attributes here:
-    the library works them out anew for each connection, which costs as much as the system call of a small message.
-    """
-
-    family = socket.AF_UNIX
-    type = socket.SOCK_STREAM
-    proto = 0
-
-
-class _QuickTcp(_Quick):
-    family = socket.AF_INET
-
-
-class _QuickTcp6(_Quick):
-    family = socket.AF_INET6
-
-
-_QUICK = {each.family: each for each in (_Quick, _QuickTcp, _QuickTcp6)}
+# accept4(2) itself. The library's accept works the caller's address out, asks the listener for its kind each time, and
+# leaves non-blocking mode to a second system call: 5.3 µs instead of 4.7, with the socket object.
+_accept4 = ctypes.CDLL(None, use_errno=True).accept4
+_accept4.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+_FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 class Listener:
@@ -62,11 +52,11 @@ class Listener:
         deadlines: Deadlines,
         sock: socket.socket,
         listen: str,
-        accepted: Callable[[socket.socket], None],
+        accepted: Callable[[LocalSocket], None],
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
-        self._quick = _QUICK[sock.family](fileno=sock.fileno())
+        self._fd, self._family = sock.fileno(), int(sock.family)
         self._listen = listen
         self.accepted = accepted
         self._watching, self._held = True, False
@@ -74,19 +64,17 @@ class Listener:
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
-        accept, accepted, worked = self._quick.accept, self.accepted, self._pump.worked
+        listener, family, accepted, worked = self._fd, self._family, self.accepted, self._pump.worked
         for _ in range(BURST):
-            try:
-                sock, _address = accept()
-            except BlockingIOError:
+            fd = _accept4(listener, None, None, _FLAGS)
+            if fd >= 0:
+                accepted(LocalSocket(family, _STREAM, 0, fd))
+                worked()
+            elif (code := ctypes.get_errno()) in _NOBODY:
                 return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    return self._pause(error)
-                continue  # the caller has gone already (ECONNABORTED)
-            sock.setblocking(False)
-            accepted(sock)
-            worked()
+            elif code in _EXHAUSTED:
+                return self._pause(code)
+            # else the caller has gone already (ECONNABORTED)
 
     def crashed(self) -> None:
         """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
@@ -102,8 +90,8 @@ class Listener:
                 sock.setblocking(False)
                 self.accepted(sock)
 
-    def _pause(self, error: OSError) -> None:
-        log.error("cannot accept a connection", listen=self._listen, error=error.strerror, retry_in_s=PAUSE)
+    def _pause(self, code: int) -> None:
+        log.error("cannot accept a connection", listen=self._listen, error=os.strerror(code), retry_in_s=PAUSE)
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 
@@ -122,4 +110,3 @@ class Listener:
         if self._watching:
             self._watching = False
             self._pump.release(self._sock)
-            self._quick.detach()

@@ -12,7 +12,6 @@ and a conversation's next message is usually that near. Trio's other tasks run a
 from __future__ import annotations
 
 import select
-import socket
 from collections.abc import Callable
 from time import perf_counter
 from typing import Protocol, TypeVarTuple
@@ -25,6 +24,7 @@ from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump import turn
 from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
+from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -87,9 +87,9 @@ class Pump:
         self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
-        self._closing: list[socket.socket] = []
+        self._closing: list[LocalSocket] = []
         self.busy_poll = busy_poll
-        self._work, self._send_after = 0, SEND_FIRST
+        self._slow_left = self._send_after = SEND_FIRST
         self._epoll = select.epoll()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -131,7 +131,10 @@ class Pump:
             for fd, mask in rest:
                 watcher = watchers.get(fd)
                 if watcher is not None:
-                    self._guarded(watcher, watcher.ready, mask)
+                    try:  # `_guarded`, as this happens to every stream
+                        watcher.ready(mask)
+                    except Exception:
+                        self._failed(watcher)
                     self.worked()
             for watcher in again:
                 self._guarded(watcher, watcher.ready, 0)
@@ -153,14 +156,18 @@ class Pump:
         try:
             action(*args)
         except Exception:
-            log.exception("unexpected error in the data plane", watcher=type(watcher).__name__)
-            watcher.crashed()
+            self._failed(watcher)
+
+    @staticmethod
+    def _failed(watcher: Watcher) -> None:
+        log.exception("unexpected error in the data plane", watcher=type(watcher).__name__)
+        watcher.crashed()
 
     def settle(self) -> None:
         """End a turn. Whoever writes to a session between turns calls this as well, or the bytes wait for the next
         turn.
         """
-        self._work, self._send_after = 0, SEND_FIRST
+        self._slow_left = self._send_after = SEND_FIRST
         while self.touched or self._ended:
             self._flush()
             ended, self._ended = self._ended, []
@@ -172,10 +179,10 @@ class Pump:
 
     def worked(self) -> None:
         """A piece of slow work in this turn is done; see SEND_FIRST."""
-        self._work += 1
-        if self._work >= self._send_after:
-            self._work = 0
+        self._slow_left -= 1
+        if not self._slow_left:
             self._send_after *= 2
+            self._slow_left = self._send_after
             self._flush()
 
     def _flush(self) -> None:
@@ -202,13 +209,13 @@ class Pump:
         else:
             self._flushers[out] = flusher
 
-    def watch(self, sock: socket.socket, watcher: Watcher, mask: int) -> None:
+    def watch(self, sock: LocalSocket, watcher: Watcher, mask: int) -> None:
         """Take a non-blocking socket in. `watcher` keeps ownership and later calls `release` or `close`."""
         fd = sock.fileno()
         self._watchers[fd] = watcher
         self._epoll.register(fd, mask or QUIET)
 
-    def hand_on(self, sock: socket.socket, watcher: Watcher) -> None:
+    def hand_on(self, sock: LocalSocket, watcher: Watcher) -> None:
         """Make another object the watcher of a socket that is in already."""
         self._watchers[sock.fileno()] = watcher
 
@@ -216,14 +223,14 @@ class Pump:
         """Change what is waited for; 0 waits for errors and hang-ups only, once."""
         self._epoll.modify(fd, mask or QUIET)
 
-    def release(self, sock: socket.socket) -> None:
+    def release(self, sock: LocalSocket) -> None:
         """Let a socket go without closing it."""
         fd = sock.fileno()
         self._watchers.pop(fd, None)
         self.lanes.pop(fd, None)
         self._epoll.unregister(fd)
 
-    def close(self, sock: socket.socket) -> None:
+    def close(self, sock: LocalSocket) -> None:
         """Let a socket go and close it when the turn ends. The kernel takes it out of the epoll then."""
         fd = sock.fileno()
         self._watchers.pop(fd, None)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import socket
 import struct
 
+LocalSocket = socket.SocketType
+"""What containers' connections are: `socket.socket` without its part in Python, which costs 0.6 µs for making and
+closing one."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NORMAL_CLOSE = struct.pack("ii", 0, 0)
 _UCRED = struct.Struct("iII")
+# As ints: a member of an Enum costs 60 ns to look up, and more as an argument.
+_UNIX, _SOL_SOCKET, _PEERCRED = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
 
 
-def prepare_local(sock: socket.socket) -> None:
+def prepare_local(sock: LocalSocket) -> None:
     """Set what every local data-plane socket needs; nothing for AF_UNIX (its default buffer of 208 KiB suits one
     credit window).
 
@@ -18,28 +24,28 @@ def prepare_local(sock: socket.socket) -> None:
     disarmed for a clean end, so that a proxy which is killed leaves resets behind, never ends that look clean.
     TCP_NODELAY: a message must not wait for an ACK.
     """
-    if sock.family != socket.AF_UNIX:
+    if sock.family != _UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
-def disarm_reset(sock: socket.socket) -> None:
+def disarm_reset(sock: LocalSocket) -> None:
     """Make the next close() a clean one."""
-    if sock.family != socket.AF_UNIX:
+    if sock.family != _UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NORMAL_CLOSE)
 
 
-def peer_process(sock: socket.socket) -> tuple[int, int] | None:
+def peer_process(sock: LocalSocket) -> tuple[int, int] | None:
     """User and process id at the other end of a connected Unix socket; None: not one. (Process 0: in a pid namespace
     that this one cannot see into.)
     """
-    if sock.family != socket.AF_UNIX:
+    if sock.family != _UNIX:
         return None
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return uid, pid
 
 
-def peer_uid(sock: socket.socket) -> int:
+def peer_uid(sock: LocalSocket) -> int:
     """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7))."""
-    uid: int = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+    uid: int = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))[1]
     return uid

@@ -8,7 +8,7 @@ open, bytes that have arrived still go to local sockets, and local sockets are r
 from __future__ import annotations
 
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
 import trio
@@ -17,7 +17,6 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, Settings
-from proxy.mux.stream import State
 from proxy.pump.lane import Lane
 
 if TYPE_CHECKING:
@@ -93,7 +92,8 @@ class LaneSession(Session[Lane]):
         survives: bool = False,
     ) -> None:
         out = ReplayBuffer(pump.slabs, pump.touched, replay)
-        super().__init__(dialler=dialled, out=out, sink=self, stream_type=self._lane, local=local, remote=remote)
+        lane = cast(Any, Lane)  # takes this kind of session only
+        super().__init__(dialler=dialled, out=out, sink=self, stream_type=lane, local=local, remote=remote)
         self.pump, self.key, self.name, self.peer, self.dialled = pump, key, name, peer, dialled
         self.instance, self.survives = instance, survives
         self.budget = pump.budget.account(peer)
@@ -106,7 +106,7 @@ class LaneSession(Session[Lane]):
         self.waiting: dict[Lane, None] = {}
         self.opened_in: float | None = None
         self.bulk = self.retiring = False
-        self._calls, self._usage = calls, usage
+        self._calls, self.usage = calls, usage
         self._acked_when_lost = -1
         self._retired_at = self.known_at = self._ended_below = 0
 
@@ -165,7 +165,7 @@ class LaneSession(Session[Lane]):
         lanes = self.close()
         self.lost_streams = len(lanes)
         for lane in lanes:
-            self._usage.stream_ended(lane)
+            self.usage.stream_ended(lane)
             lane.guard(lane.drop, reason)
         self.awake.set()
 
@@ -219,13 +219,9 @@ class LaneSession(Session[Lane]):
 
     # The sink
 
-    def _lane(self, session: Session[Lane], stream_id: int, state: State, credit: int, allow: int) -> Lane:
-        self._usage.stream_began()
-        return Lane(self.link, session, stream_id, state, credit, allow)
-
     def on_closed(self, stream: Lane) -> None:
         """Sink."""
-        self._usage.stream_ended(stream)
+        self.usage.stream_ended(stream)
         if not self.streams:
             self.idle_since = monotonic()
             self._ended_below = self.out.end
@@ -243,7 +239,10 @@ class LaneSession(Session[Lane]):
     def on_opened(self, stream: Lane) -> None:
         """Sink."""
         self.opened_in = monotonic() - stream.since
-        stream.guard(stream.on_opened)
+        try:  # `Lane.guard`, as this happens to every stream
+            stream.on_opened()
+        except Exception:
+            stream.failed()
 
     def on_refused(self, stream: Lane, reason: CloseReason) -> None:
         """Sink."""
@@ -259,7 +258,10 @@ class LaneSession(Session[Lane]):
 
     def on_rst(self, stream: Lane, reason: CloseReason) -> None:
         """Sink."""
-        stream.guard(stream.on_rst, reason)
+        try:  # `Lane.guard`, as this happens to every stream
+            stream.on_rst(reason)
+        except Exception:
+            stream.failed()
 
     def on_credit(self, stream: Lane) -> None:
         """Sink."""

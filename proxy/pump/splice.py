@@ -13,7 +13,7 @@ from time import monotonic
 
 from proxy.errors import CloseReason
 from proxy.pump.loop import Pump
-from proxy.pump.options import disarm_reset
+from proxy.pump.options import LocalSocket, disarm_reset
 
 CHUNK = 64 * 1024
 """Bytes moved per turn and direction."""
@@ -26,7 +26,7 @@ class End:
 
     __slots__ = ("ended", "mask", "other", "pending", "received", "shut", "sock", "splice")
 
-    def __init__(self, splice: Splice, sock: socket.socket) -> None:
+    def __init__(self, splice: Splice, sock: LocalSocket) -> None:
         self.splice = splice
         self.sock = sock
         self.other: End
@@ -92,7 +92,7 @@ class Splice:
     """
 
     def __init__(
-        self, pump: Pump, caller: socket.socket, service: socket.socket, on_end: Callable[[CloseReason], None]
+        self, pump: Pump, caller: LocalSocket, service: LocalSocket, on_end: Callable[[CloseReason], None]
     ) -> None:
         self.pump = pump
         self.since = monotonic()

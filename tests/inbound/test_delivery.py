@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from structlog.testing import capture_logs
 from proxy.mux.frames import Open
 from proxy.pump.bucket import Bucket
 from proxy.pump.lane import Lane
+from proxy.pump.options import LocalSocket
 from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import KINDS, Kind, until
@@ -122,7 +122,7 @@ async def test_a_bug_in_delivering_one_stream_costs_that_one(monkeypatch: pytest
         def fail(*args: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(connector, "connect", fail)
+        monkeypatch.setattr(connector, "at_once", fail)
         assert await hosts.call(kind="tcp").rest() == (b"", True)
         monkeypatch.undo()
         await first.send(b"still here")
@@ -210,7 +210,7 @@ async def test_a_header_that_the_socket_does_not_take_at_once_is_never_half(monk
     taken = 0
     real = Lane.attach
 
-    def attach(lane: Lane, sock: socket.socket, *, tcp: bool, watched: bool = False) -> None:
+    def attach(lane: Lane, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
         def send(data: bytes) -> int:
             nonlocal taken
             if taken % 3 == 0:
@@ -219,7 +219,7 @@ async def test_a_header_that_the_socket_does_not_take_at_once_is_never_half(monk
             taken += 1
             return sock.send(bytes(data[:7]))
 
-        real(lane, sock, tcp=tcp, watched=watched)
+        real(lane, sock, tcp, watched)
         if lane.early is None and not watched and lane.owner.direction == "inbound":
             lane.send = send
 

@@ -21,7 +21,7 @@ class Link:
 
 
 def lane(moved: int, age: float = 1.0, direction: str = "outbound") -> Made:
-    return Made(owner=Made(service="backup", direction=direction), bytes_sent=moved, bytes_received=0, age=age)
+    return Made(owner=Made(service="backup", direction=direction), bytes_moved=moved, age=age)
 
 
 def bulk() -> tuple[Bulk, Usage]:

@@ -15,7 +15,7 @@ from tests.pool.hosts import KEEPING
 def lane(moved: int, age: float = 1.0) -> Lane:
     """As much of one as is asked for here."""
     owner = SimpleNamespace(direction="outbound", service="web")
-    return cast(Lane, SimpleNamespace(bytes_sent=moved, bytes_received=0, age=age, owner=owner))
+    return cast(Lane, SimpleNamespace(bytes_moved=moved, age=age, owner=owner))
 
 
 async def test_the_first_and_the_last_of_several_streams_make_one_use() -> None:

@@ -18,6 +18,7 @@ import trio
 from proxy.agent import Agent
 from proxy.config import Config, parse
 from proxy.demo.certificates import Authority
+from proxy.pump.options import LocalSocket
 from proxy.routing.follower import ControlPlane
 from tests.pump.rig import End, Kind, until
 from tests.tools.sockets import PATIENCE, open_fds
@@ -206,7 +207,7 @@ def close_leftovers(agent: Agent) -> None:
     agent.outbound.sockets.discard()
     agent.pump._epoll.close()  # of one that never ran
     for watcher in agent.pump._watchers.values():
-        if isinstance(sock := getattr(watcher, "sock", None), socket.socket):
+        if isinstance(sock := getattr(watcher, "sock", None), LocalSocket):
             sock.close()
 
 

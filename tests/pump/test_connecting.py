@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from control.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump import connecting
 from proxy.pump.connecting import Attempt
+from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host, running, until
 from tests.tools.sockets import open_fds
 
@@ -24,12 +25,12 @@ class Outcome:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.sock: socket.socket | None = None
+        self.sock: LocalSocket | None = None
         self.reason = CloseReason.FINISHED
         self.detail = ""
         self.times = 0
 
-    def __call__(self, sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
+    def __call__(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         self.times += 1
         self.sock, self.reason, self.detail = sock, reason, detail
         self.done.set()
@@ -74,7 +75,7 @@ async def test_unix(bench: Bench, tmp_path: Path) -> None:
     with listen(tmp_path / "s"):
         outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
         assert outcome.sock is not None
-        with outcome.sock:
+        with closing(outcome.sock):
             assert not outcome.sock.getblocking()
 
 
@@ -83,7 +84,7 @@ async def test_tcp(bench: Bench, host: str, family: socket.AddressFamily) -> Non
     with socket.create_server((host, 0), family=family) as listener:
         outcome = await bench.connect(TcpAddress(host, listener.getsockname()[1]))
         assert outcome.sock is not None
-        with outcome.sock:
+        with closing(outcome.sock):
             assert not outcome.sock.getblocking()
             assert outcome.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             outcome.sock.send(b"x")
@@ -150,7 +151,7 @@ async def test_no_descriptors(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp
         raise OSError(24, "Too many open files")
 
     with listen(tmp_path / "s"):
-        monkeypatch.setattr(socket, "socket", refuse)
+        monkeypatch.setattr(connecting, "LocalSocket", refuse)
         outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
         monkeypatch.undo()
     assert (outcome.reason, outcome.detail) == (CloseReason.CONNECT_FAILED, "Too many open files")
@@ -275,7 +276,7 @@ async def test_giving_up(bench: Bench, tmp_path: Path) -> None:
 
 @pytest.mark.failure(18)
 async def test_a_bug_in_who_gets_the_socket(bench: Bench) -> None:
-    def fail(sock: socket.socket | None, reason: CloseReason, detail: str) -> None:
+    def fail(sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         failed.set()
         if sock is not None:
             sock.close()

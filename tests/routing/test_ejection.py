@@ -19,10 +19,10 @@ def fail(ejections: Ejections, times: int, now: float, reason: CloseReason = FAI
 
 def test_five_in_a_row() -> None:
     found = Ejections()
-    assert not found
+    assert not found.held
     assert fail(found, 4, 0) == [None] * 4
     found.succeeded("web", "b")
-    assert not found
+    assert not found.held
     assert fail(found, 5, 1) == [None] * 4 + [BASE]
     assert found.ejected("web", 1) == {"b"}
     assert found.ejected("web", 1 + BASE) == set()
@@ -52,7 +52,7 @@ def test_overload_counts_half_and_what_is_not_its_fault_not_at_all() -> None:
     found = Ejections()
     for reason in set(CloseReason) - WEIGHTS.keys():
         assert fail(found, 20, 0, reason) == [None] * 20
-    assert not found
+    assert not found.held
     assert {CloseReason.NOT_ALLOWED, CloseReason.ABORTED, CloseReason.FINISHED}.isdisjoint(WEIGHTS)
 
 

@@ -1,0 +1,84 @@
+"""Where the calls of one upstream come in.
+
+The usual call goes to the one peer that offers its service, over a link that is up. Nothing need be remembered of it
+but its lane, so no object of its own is made for it (which would cost 100 bytecodes more, where the whole connection
+costs this host 1,600). All other calls, and those that the peer refuses, are a `Call` each.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from control.messages import StreamDirection
+from control.reading.addresses import TcpAddress
+from proxy.config import Upstream
+from proxy.errors import CloseReason
+from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.outbound.call import Call
+from proxy.pump.lane import Lane
+from proxy.pump.options import LocalSocket, peer_uid
+
+if TYPE_CHECKING:
+    from proxy.outbound.upstreams import Outbound
+
+_request = lru_cache(maxsize=1024)(Open)
+"""The same few come again and again, and making one takes six times as long as finding it."""
+
+
+class Entrance:
+    """See the module's text. The owner (``pump.owner.Owner``) of the lanes that have no call.
+
+    Args:
+        service: the one that the upstream is for.
+    """
+
+    direction: StreamDirection = "outbound"
+
+    def __init__(self, outbound: Outbound, service: str, upstream: Upstream) -> None:
+        self.service = service
+        self._outbound = outbound
+        self._tcp = isinstance(upstream.listen, TcpAddress)
+        self._caller = upstream.caller or ""
+
+    def accepted(self, sock: LocalSocket) -> None:
+        """Take a connection over: open a stream for it, or make a call of it."""
+        outbound, service, tcp = self._outbound, self.service, self._tcp
+        outbound.tally.begin()
+        request = _request(service, UNKNOWN_UID if tcp else peer_uid(sock), self._caller)
+        local, pools = outbound.endpoints(service)
+        if local is None and len(pools) == 1 and (link := pools[0].pick(service)) is not None:
+            lane = link.session.open(request)
+            lane.owner = self
+            lane.attach(sock, tcp)
+            lane.start_calling()
+        else:
+            Call(outbound, request, sock, tcp).start()
+
+    def lane_opened(self, lane: Lane) -> None:
+        """Delivered (Owner)."""
+        if self._outbound.ejections.held:
+            self._outbound.ejections.succeeded(self.service, lane.link.peer)
+
+    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        """The peer could not deliver (Owner)."""
+        uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
+        request = _request(self.service, uid, self._caller)
+        Call(self._outbound, request, None, self._tcp, lane).lane_refused(lane, reason)
+
+    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+        """Over (Owner)."""
+        outbound = self._outbound
+        if lane.early is not None:  # nobody has answered
+            outbound.failed(self.service, lane.link.peer, reason)
+        if outbound.tally.end(reason):
+            outbound.tally.report(
+                reason,
+                since=lane.since,
+                service=self.service,
+                direction="outbound",
+                peer=lane.link.peer,
+                detail="",
+                sent=lane.bytes_sent,
+                received=lane.bytes_received,
+            )

@@ -1,0 +1,71 @@
+"""Calls that a link takes at once, without an object of their own. What else becomes of calls is in test_call.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.outbound.call import Call
+from proxy.outbound.entrance import Entrance
+from tests.pump.agents import mesh
+from tests.pump.rig import until
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+async def test_a_call_that_a_link_takes_is_told_as_any_other() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        await caller.send(b"hello")
+        accepted = await service.accept()
+        assert await accepted.read(5) == b"hello"
+        [lane] = agent.pools["host-b"].links[0].session.streams.values()
+        assert isinstance(lane.owner, Entrance)
+        assert not agent.outbound.calls
+        [stream] = agent.view.streams()
+        assert (stream.service, stream.direction, stream.peer) == ("echo", "outbound", "host-b")
+        assert (stream.uid, stream.pid) == (os.getuid(), os.getpid())
+        caller.close()
+        await until(lambda: not agent.tally.open, "the end")
+
+
+async def test_a_call_that_no_link_takes_at_once_waits_as_a_call() -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        await until(lambda: agent.outbound.calls, "the call")
+        service = hosts.service()
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        assert await (await service.accept()).read(5) == b"hello"
+        assert not agent.outbound.calls
+        [lane] = agent.pools["host-b"].links[0].session.streams.values()
+        assert isinstance(lane.owner, Call)
+
+
+async def test_a_call_that_the_only_peer_refuses(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": f"unix:{hosts.folder}/missing"}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        assert (await caller.rest()).received == b""
+        await until(lambda: not agent.tally.open, "the end")
+        [said] = [each for each in logs if each["event"] == "stream ended" and each["direction"] == "outbound"]
+        assert (said["reason"], said["detail"]) == ("connect_failed", "by host-b")
+        record = agent.outbound.ejections.record("echo", "host-b")
+        assert record is not None
+        assert record.failures == 1.0
