@@ -21,7 +21,7 @@ from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
 from proxy.pool.learning import Learning
-from proxy.pool.policy import Standing, admits, choose, should_dial, wants_more
+from proxy.pool.policy import MOST_LEAVING, Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
 from proxy.pool.usage import Usage
@@ -213,7 +213,7 @@ class Pool:
         needed = self._invited or (self._needed and expected and not self.sessions.count())
         links = self._taking + self.sessions.count(dialled=True)
         standing = Standing(links, self.limit, needed, len(self._waiters), best, bulk)
-        return should_dial(standing) and not self._draining
+        return should_dial(standing) and not self._draining and self._leaving < MOST_LEAVING
 
     def _should_dial_for_bulk(self) -> bool:
         return self._bulk_asked and self._should_dial(choose(self.links, True), True)
@@ -221,6 +221,10 @@ class Pool:
     @property
     def _taking(self) -> int:
         return sum(not link.leaving for link in self.links)
+
+    @property
+    def _leaving(self) -> int:
+        return len(self.links) - self._taking
 
     def _look(self, now: float) -> float:
         """Close a link that is not wanted any more; returns when to look again."""
@@ -299,6 +303,8 @@ class Pool:
         """Why one more link that the peer dialled is not welcome; None: it is."""
         if self._draining:
             return CloseReason.DRAINING
+        if self._leaving >= MOST_LEAVING:
+            return CloseReason.OVERLOADED
         links, dialling = self._taking + self.sessions.count(), self.dialling and self._dialling_anew
         welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
         return None if welcome else CloseReason.DUPLICATE

@@ -279,6 +279,26 @@ async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) ->
         assert draining in home.links
 
 
+@pytest.mark.failure(18, 19)
+async def test_a_peer_that_says_goodbye_on_each_link_and_keeps_it(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.pool.pool.MOST_LEAVING", 3)
+    home = pool(needed=True, max_per_peer=2)
+    async with running(home):
+        for number in range(3):
+            theirs = dialling.succeeds()
+            await until(lambda number=number: len(home.links) > number)  # type: ignore[misc]
+            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+            await until(lambda: not home.up)
+            home.invite()
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.refuses()) == (3, CloseReason.OVERLOADED)
+        theirs.close()  # that session waits for its link, and takes no place
+        await until(lambda: len(home.links) == 2)
+        assert home.refuses() is None
+
+
 @pytest.mark.failure(8, 10)
 async def test_draining_takes_no_links_and_dials_none(dialling: Dialling) -> None:
     home = pool(needed=True)
