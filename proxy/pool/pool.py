@@ -211,9 +211,11 @@ class Pool:
         # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
         expected = not self.idle or self.usage.wanted(trio.current_time()).ahead
         needed = self._invited or (self._needed and expected and not self.sessions.count())
+        if self._draining and not self._waiters:
+            return False
         links = self._taking + self.sessions.count(dialled=True)
         standing = Standing(links, self.limit, needed, len(self._waiters), best, bulk)
-        return should_dial(standing) and not self._draining and self._leaving < MOST_LEAVING
+        return should_dial(standing) and self._leaving < MOST_LEAVING
 
     def _should_dial_for_bulk(self) -> bool:
         return self._bulk_asked and self._should_dial(choose(self.links, True), True)
@@ -268,7 +270,8 @@ class Pool:
                 raise
             link = self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
         except trio.TooSlowError:
-            if peer.address == self.peer.address and not (self._draining and self._dialling_anew):
+            given_up = self._draining and self._dialling_anew and not self._waiters
+            if peer.address == self.peer.address and not given_up:
                 self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
             if lost:
@@ -310,9 +313,11 @@ class Pool:
         return None if welcome else CloseReason.DUPLICATE
 
     def drain(self) -> None:
-        """Take no new streams and no new links; streams that are open go on, and each link ends with its last one."""
+        """Take no new streams and no new links; streams that are open go on, and each link ends with its last one. For
+        those that wait already a link is still dialled: their callers were told that they are connected.
+        """
         self._draining = True
-        if self._dialling_anew:
+        if self._dialling_anew and not self._waiters:
             self._dial_scope.cancel()
         for session in self.sessions:
             session.drain()
@@ -361,9 +366,9 @@ class Pool:
         self._changed.set()
         tell_up(link, ahead)
         link.start(shaken.leftover)
-        if self._draining:  # a dial that was under way when it began
-            link.drain()
         self._serve_waiters(dialled)
+        if self._draining and not link.session.over:
+            link.drain()
         return link
 
     async def _look_after(self, link: Link) -> None:

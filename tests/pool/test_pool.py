@@ -315,6 +315,35 @@ async def test_draining_takes_no_links_and_dials_none(dialling: Dialling) -> Non
         assert len(dialling.at) == 1
 
 
+@pytest.mark.failure(8, 10)
+@pytest.mark.parametrize("dials", [False, True])
+async def test_what_waits_when_draining_begins_still_gets_its_link(dialling: Dialling, dials: bool) -> None:
+    home = pool()
+    async with running(home):
+        waiting = Waiting(home)
+        assert home.wait(waiting)
+        if dials:
+            await dialling.begins()
+        home.drain()
+        dialling.succeeds()
+        with trio.fail_after(1):
+            await waiting.up.wait()
+        assert waiting.link is not None
+        assert not home.up, "it takes no more"
+        assert len(dialling.at) == 1
+
+
+@pytest.mark.failure(8, 10)
+async def test_a_dial_for_nobody_is_given_up_when_draining_begins(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        await dialling.begins()
+        home.drain()
+        await until(lambda: dialling.now == 0)
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.last_error) == (1, None)
+
+
 @pytest.mark.failure(1)
 async def test_cancelled_it_ends_its_links_and_leaves_nothing(dialling: Dialling) -> None:
     before = open_fds()
