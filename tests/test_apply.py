@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from proxy.agent import Agent
@@ -72,6 +73,21 @@ async def test_a_peer_its_services_and_an_upstream_are_added() -> None:
         caller = hosts.call()
         await talks(caller, await service.accept())
         assert [peer.state for peer in near.view.status().peers] == ["up"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_call_that_waits_for_a_peer_goes_to_this_host_when_that_offers_the_service(moved: bool) -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+        sections = {**upstream(hosts, "echo"), **PATIENT}
+        near = await hosts.start("host-a", **hosts.peers(b=["echo"]), **sections)
+        caller = hosts.call()
+        await until(lambda: near.pools["host-b"].waiting == 1, "the call waits")
+        peers = hosts.peers(b=[] if moved else ["echo"])
+        near.apply(hosts.config("host-a", {**peers, **sections, "services": {"echo": {"deliver": service.address}}}))
+        with trio.fail_after(2):
+            await talks(caller, await service.accept())
+        assert near.pools["host-b"].waiting == 0
 
 
 async def test_a_peer_that_is_removed_keeps_its_streams_and_takes_no_new_ones() -> None:

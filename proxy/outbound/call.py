@@ -170,10 +170,17 @@ class Call:
         self._stop_waiting()
         self._try_peers()
 
-    def rerouted(self) -> None:
-        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have."""
+    def rerouted(self, here: bool) -> None:
+        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have.
+
+        Args:
+            here: this host is one of them now, or offers it in another way.
+        """
         if self._deadline is None:
             return
+        if here and self.lane is None:  # of a call that was refused something has been read, which no splice says again
+            self._stop_waiting()
+            return self.start()
         for pool in self._untried:
             pool.leave(self)
         self._untried = self._outbound.endpoints(self.service)[1]

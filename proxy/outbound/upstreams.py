@@ -123,10 +123,11 @@ class Outbound:
             self._listen(sockets)
         else:
             self.sockets.replace(sockets)
-        moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints)[1] != endpoints[1]}
+        moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints) != endpoints}
         if moved:
             for call in [call for call in self.calls if call.service in moved]:
-                call.rerouted()
+                local = self._endpoints[call.service][0]
+                call.rerouted(here=local is not None and local != before[call.service][0])
         self.pump.settle()
 
     def _listen(self, sockets: dict[Address, Opened]) -> None:
