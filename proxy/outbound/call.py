@@ -91,9 +91,17 @@ class Call:
             self._attempt = attempt
 
     @property
+    def waits(self) -> bool:
+        """Whether nothing carries it yet, or nothing any more since a host has refused it."""
+        return self._sock is not None
+
+    @property
     def caller(self) -> tuple[int, int] | None:
         """User and process id of whoever made it, as long as its socket is open; None: not known."""
-        carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else self._sock
+        if self._sock is not None:
+            carrier: socket.socket | None = self._sock
+        else:
+            carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else None
         return None if carrier is None or carrier.fileno() < 0 else peer_process(carrier)
 
     # This host

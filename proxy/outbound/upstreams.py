@@ -180,7 +180,7 @@ class Outbound:
 
     def waiting(self) -> list[Call]:
         """The calls that nothing carries yet."""
-        return [call for call in self.calls if call.lane is None and call.splice is None]
+        return [call for call in self.calls if call.waits]
 
     def close(self) -> None:
         """End every call that no link carries (those end with their links). Idempotent."""

@@ -226,6 +226,27 @@ async def test_a_refused_call_that_waits_for_another_peer_costs_no_processor(mon
         assert await (await service.accept()).read(8) == b"patience"
 
 
+@pytest.mark.failure(10)
+async def test_a_refused_call_that_waits_for_another_peer_is_told_of_and_ends_with_the_others(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]))
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        peers = hosts.peers(b=["echo"], c=["echo"])
+        agent = await hosts.start("host-a", **peers, upstreams=upstreams, limits={"open_timeout": "20s"})
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        await until(lambda: agent.pools["host-c"].waiting, "refused by host-b, waiting for host-c")
+        [told] = agent.view.streams()
+        assert (told.state, told.uid, told.pid) == ("waiting", os.getuid(), os.getpid())
+        for cut in agent.draining._open():
+            cut()
+        agent.pump.settle()
+        assert await caller.rest() == (b"", False)
+        assert reasons(logs) == [("stopped", "by host-b")]
+
+
 async def test_a_refused_call_is_said_again_to_a_peer_that_comes_up_later() -> None:
     async with mesh() as hosts:
         await hosts.start("host-b", **hosts.peers(a=[]))
