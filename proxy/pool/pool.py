@@ -341,7 +341,8 @@ class Pool:
         try:
             link = self._join(sock, shaken, dialled, False, self.sessions.waiting(shaken.hello))
         except HandshakeError as error:
-            log.warning("link lost at once", peer=self.name, error=str(error))
+            if self.sessions.lines.take(monotonic()):
+                log.warning("link lost at once", peer=self.name, error=str(error))
         else:
             await self._look_after(link)
 
@@ -364,7 +365,8 @@ class Pool:
         self.usage.link_up(trio.current_time())
         self._opened_ahead = link if ahead else None
         self._changed.set()
-        tell_up(link, ahead)
+        if self.sessions.lines.take(monotonic()):
+            tell_up(link, ahead)
         link.start(shaken.leftover)
         self._serve_waiters(dialled)
         if self._draining and not link.session.over:
@@ -391,7 +393,8 @@ class Pool:
             self._backoff.reset()
         elif link.dialled and not expected:
             self._postpone()
-        tell_down(link, expected)
+        if self.sessions.lines.take(monotonic()):
+            tell_down(link, expected)
         self._changed.set()
 
     def _serve_waiters(self, dialled: bool) -> None:

@@ -17,11 +17,17 @@ from proxy.config import Links
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
+from proxy.pump.bucket import Bucket
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import Calls, LaneSession, Usage
 
 log = structlog.get_logger()
+
+LINES_PER_SECOND = 10
+LINES_AT_ONCE = 100
+"""Lines about links and sessions of one peer that come and go: how often they do is the peer's to choose, how much we
+write is not."""
 
 
 class Sessions:
@@ -32,11 +38,13 @@ class Sessions:
 
     Attributes:
         settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
+        lines: ask it for each line about one of them, or its link.
     """
 
     def __init__(self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage) -> None:
         self.resumed = self._made = 0
         self.settings = links
+        self.lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._peer = peer
         self._pump, self._calls, self._usage = pump, calls, usage
         self._all: dict[str, LaneSession] = {}
@@ -187,7 +195,8 @@ class Sessions:
             self._bound_fleeting()
             resumed = session.resumed
             await self._wait(session)
-            if session.over and session.resumed == resumed:  # otherwise it is told with the link that it had last
+            # Otherwise it is told with the link that it had last.
+            if session.over and session.resumed == resumed and self.lines.take(monotonic()):
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
