@@ -16,7 +16,7 @@ from proxy.config import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello, resuming
+from proxy.links.handshake import Hello, resuming, without
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
@@ -247,6 +247,7 @@ class Pool:
         hello = self._hello(self.name, lost.key if lost else new_id())
         if lost:
             hello = resuming(hello, lost.received)
+        hello = without(hello, self.sessions.gone)
         self._dialling_anew = not lost
         listen = self._config.links.listen.host
         self.dialling, self.retry_at, self._invited, self._bulk_asked = True, None, False, False
@@ -263,6 +264,7 @@ class Pool:
                     credentials=self._credentials(),
                 )
             self.usage.dialled(trio.current_time() - began)
+            self.sessions.told(hello)
             try:
                 session = self.sessions.answered_untrusted(lost, shaken.hello)
             except HandshakeError as error:

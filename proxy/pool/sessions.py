@@ -30,6 +30,10 @@ LINES_AT_ONCE = 100
 write is not."""
 
 
+MOST_GONE = 64
+"""Sessions that were given up, kept until the peer has heard of it: as many as fit a HELLO."""
+
+
 class Sessions:
     """See the module's text.
 
@@ -38,6 +42,8 @@ class Sessions:
 
     Attributes:
         settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
+        gone: ids of those that this side dialled, and gave up when they had no link: the peer may still wait for them,
+            and count them as links, until it hears of it with the next dial.
         lines: ask it for each line about one of them, or its link.
     """
 
@@ -48,6 +54,7 @@ class Sessions:
         self._peer = peer
         self._pump, self._calls, self._usage = pump, calls, usage
         self._all: dict[str, LaneSession] = {}
+        self.gone: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[LaneSession]:
         """Those that are not over."""
@@ -125,6 +132,11 @@ class Sessions:
         self._rewind_untrusted(session, hello.received)
         return session
 
+    def told(self, hello: Hello) -> None:
+        """The peer has answered this HELLO, and so has read what it said of those that are gone."""
+        for key in hello.gone or ():
+            self.gone.pop(key, None)
+
     def refused(self, session: LaneSession, reason: CloseReason) -> None:
         """The peer has refused the dial for `session`: as one link too many, or because it takes no more, only if it
         does not know the session.
@@ -146,6 +158,7 @@ class Sessions:
         """The session that a dialler wants to go on with, which now waits for the link; None: it wants a new one, or
         there is no such session any more. Raises HandshakeError for what no honest peer asks.
         """
+        self._end_gone(hello)
         session = self.waiting(hello)
         if session is not None:
             if not session.suspended:
@@ -158,6 +171,15 @@ class Sessions:
         else:
             self._met(hello.instance)
         return session
+
+    def _end_gone(self, hello: Hello) -> None:
+        for key in hello.gone or ():
+            session = self._all.get(key)
+            if session is None or session.over or session.dialled:
+                continue
+            if session.instance == hello.instance:
+                session.stop(CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+        self._pump.settle()
 
     def waiting(self, hello: Hello) -> LaneSession | None:
         """The session that a dialler wants to go on with, if it is that dialler's."""
@@ -195,11 +217,20 @@ class Sessions:
             self._bound_fleeting()
             resumed = session.resumed
             await self._wait(session)
+            if session.over and session.resumed == resumed and session.dialled:
+                self._note_gone(session)
             # Otherwise it is told with the link that it had last.
             if session.over and session.resumed == resumed and self.lines.take(monotonic()):
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
+
+    def _note_gone(self, session: LaneSession) -> None:
+        # A peer that did not know it has begun a new one under the same id.
+        if self._all.get(session.key) is session:
+            self.gone[session.key] = None
+            if len(self.gone) > MOST_GONE:
+                del self.gone[next(iter(self.gone))]
 
     def _bound_fleeting(self) -> None:
         """They take no place that another one might need; a peer that makes and leaves them all the time must not fill
