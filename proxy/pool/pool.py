@@ -96,7 +96,7 @@ class Pool:
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
-        learning = Learning(name, usage, self._bulk, recorder)
+        learning = Learning(name, usage, self._bulk, recorder, self._stream_ended)
         self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=learning)
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
@@ -398,6 +398,18 @@ class Pool:
         if self.sessions.lines.take(monotonic()):
             tell_down(link, expected)
         self._changed.set()
+
+    def _stream_ended(self) -> None:
+        """Inside a turn, and it has not been told yet."""
+        if self._waiters:
+            self._pump.at_end(self._serve_one)
+
+    def _serve_one(self) -> None:
+        """Of those that wait because the links are full, the first one gets the place of a stream that has ended."""
+        if self._waiters and choose(self.links) is not None:
+            waiter = next(iter(self._waiters))
+            del self._waiters[waiter]
+            waiter.link_up()
 
     def _serve_waiters(self, dialled: bool) -> None:
         waiters, self._waiters = self._waiters, {}

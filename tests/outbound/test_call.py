@@ -128,6 +128,26 @@ async def test_a_call_waits_for_a_link() -> None:
         assert agent.pools["host-b"].waiting == 0
 
 
+@pytest.mark.failure(8)
+async def test_a_call_that_waits_because_the_links_are_full_gets_the_place_of_a_stream_that_ends() -> None:
+    async with mesh() as hosts:
+        links = {"max_per_peer": 1}
+        service = await hosts.pair("tcp", limits={"streams_per_link": 2, "open_timeout": "20s"}, links=links)
+        pool = hosts.agents["host-a"].pools["host-b"]
+        await until(lambda: pool.up, "the link")
+        callers = [hosts.call(kind="tcp") for _ in range(4)]
+        accepted = [await service.accept() for _ in range(2)]
+        await until(lambda: pool.waiting == 2, "the others wait")
+        for number in range(2):
+            callers[number].finish()
+            accepted[number].finish()
+            with trio.fail_after(2):
+                accepted.append(await service.accept())
+            await callers[number + 2].send(b"hello")
+            assert await accepted[number + 2].read(5) == b"hello"
+        assert pool.waiting == 0
+
+
 async def test_a_call_waits_so_long(logs: list[MutableMapping[str, Any]]) -> None:
     async with mesh() as hosts:
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
