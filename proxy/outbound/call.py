@@ -164,6 +164,7 @@ class Call:
         return sum(pool.wait(self) for pool in self._outbound.waits(self.service, self._untried)) > 0
 
     def _open(self, link: Link) -> None:
+        self._cancel_deadline()
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
@@ -174,8 +175,11 @@ class Call:
         lane.start_calling(early, self._eof)
 
     def link_up(self) -> None:
-        """A peer that offers the service can be reached now (Waiter)."""
-        self._stop_waiting()
+        """A peer that offers the service can be reached now (Waiter). Should others have taken all its room, the call
+        waits on, for no longer than it would have.
+        """
+        for pool in self._untried:
+            pool.leave(self)
         self._try_peers()
 
     def rerouted(self, here: bool) -> None:
@@ -212,10 +216,13 @@ class Call:
         self._detail = f"no link within {self._outbound.limits.open_timeout:g} s"
         self._fail(CloseReason.PEER_UNREACHABLE)
 
-    def _stop_waiting(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _stop_waiting(self) -> None:
+        self._cancel_deadline()
         for pool in self._untried:
             pool.leave(self)
 
@@ -255,6 +262,7 @@ class Call:
 
     def _fail(self, reason: CloseReason) -> None:
         """Nobody takes the call: close the caller's socket, as a reset where it can express one."""
+        self._cancel_deadline()
         sock, self._sock = self._sock, None
         if sock is not None:
             self._outbound.pump.close(sock)

@@ -159,6 +159,25 @@ async def test_a_call_waits_so_long(logs: list[MutableMapping[str, Any]]) -> Non
         assert agent.pools["host-b"].waiting == 0
 
 
+async def test_a_call_waits_no_longer_where_links_come_up_that_have_no_room_for_it(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start(
+            "host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits={"open_timeout": "300ms"}
+        )
+        caller = hosts.call(kind="tcp")
+        await until(lambda: agent.pools["host-b"].waiting == 1, "it waits")
+        with trio.move_on_after(2):
+            while agent.tally.open:
+                [waiter] = agent.pools["host-b"]._waiters
+                waiter.link_up()
+                await trio.sleep(0.05)
+        assert reasons(logs) == [("peer_unreachable", "no link within 0.3 s")]
+        assert await caller.rest() == (b"", True)
+
+
 @pytest.mark.failure(19)
 async def test_only_so_many_calls_wait(logs: list[MutableMapping[str, Any]]) -> None:
     async with mesh() as hosts:
