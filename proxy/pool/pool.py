@@ -393,7 +393,7 @@ class Pool:
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         if link.age > STABLE:
             self._backoff.reset()
-        elif link.dialled and not expected:
+        elif link.dialled and link.reason is not CloseReason.IDLE:
             self._postpone()
         if self.sessions.lines.take(monotonic()):
             tell_down(link, expected)

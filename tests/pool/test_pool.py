@@ -261,6 +261,20 @@ async def test_a_peer_that_resets_right_after_the_handshake(dialling: Dialling) 
         assert (home.last_error, len(dialling.at)) == (None, 2)
 
 
+@pytest.mark.failure(9, 18)
+async def test_a_peer_that_says_goodbye_right_after_the_handshake_is_not_dialled_at_once(dialling: Dialling) -> None:
+    """Or it would have us shake hands all day."""
+    home = pool(needed=True)
+    async with running(home):
+        for number in range(2):
+            theirs = dialling.succeeds()
+            await until(lambda: home.up)
+            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+            await until(lambda: not home.links)
+            assert home.retry_at is not None
+            assert home.retry_at - trio.current_time() > 0.05 * (number + 1), "longer each time"
+
+
 @pytest.mark.failure(8)
 async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) -> None:
     home = pool(needed=True)
