@@ -46,10 +46,10 @@ class Call:
         "_eof",
         "_outbound",
         "_refusal",
+        "_refused",
         "_request",
         "_sock",
         "_tcp",
-        "_tries",
         "_untried",
         "lane",
         "service",
@@ -67,7 +67,7 @@ class Call:
         self._refusal = CloseReason.PEER_UNREACHABLE
         self._detail = ""
         self._early, self._eof = b"", False
-        self._tries = 0
+        self._refused: tuple[str, ...] = ()
         self.service = service
         self._request = Open(
             service, UNKNOWN_UID if tcp else peer_uid(sock), outbound.upstreams[service].caller or ""
@@ -121,6 +121,7 @@ class Call:
             if service is None:
                 self._outbound.failed(self.service, self._outbound.host, reason)
             self._refusal, self._detail = reason, detail
+            self._look_again()
             self._try_peers()
 
     def _introduce(self, splice: Splice) -> None:
@@ -144,6 +145,11 @@ class Call:
             self._report(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
+
+    def _look_again(self) -> None:
+        """Others may offer the service than when the call began."""
+        if (pools := self._outbound.peers(self.service)) is not None:
+            self._untried = [pool for pool in pools if pool.name not in self._refused]
 
     def _try_peers(self) -> None:
         """Open a stream at a peer that has a link; wait for one if none has but may have."""
@@ -238,9 +244,11 @@ class Call:
         """This host could not deliver; perhaps the next one can (Owner)."""
         self._refusal, self._detail = reason, f"by {lane.link.peer}"
         self._outbound.failed(self.service, lane.link.peer, reason)
-        self._tries += 1
-        if self._tries >= TRIES:
+        self._refused += (lane.link.peer,)
+        if len(self._refused) >= TRIES:
             self._untried = []
+        else:
+            self._look_again()
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()

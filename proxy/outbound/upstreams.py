@@ -153,6 +153,11 @@ class Outbound:
                 local = None
         return local, pools[:]
 
+    def peers(self, service: str) -> list[Pool] | None:
+        """The peers that offer a service; None: this host calls it no more."""
+        found = self._endpoints.get(service)
+        return None if found is None else found[1]
+
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:
         """See `routing.balance`."""
         return choose(pools, self._random, self.ejected(service))
