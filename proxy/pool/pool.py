@@ -97,7 +97,9 @@ class Pool:
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
         learning = Learning(name, usage, self._bulk, recorder, self._stream_ended)
-        self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=learning)
+        self.sessions = Sessions(
+            name, config.links, pump=pump, calls=calls, usage=learning, leaving=lambda: self._changed.set()
+        )
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
         self._draining = self._dialling_anew = False

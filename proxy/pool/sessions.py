@@ -7,7 +7,7 @@ has been proved by then, and by the peer's process (``instance``): another proce
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 import structlog
@@ -34,11 +34,23 @@ MOST_GONE = 64
 """Sessions that were given up, kept until the peer has heard of it: as many as fit a HELLO."""
 
 
+class _Session(LaneSession):
+    """One that tells its pool when the peer takes no more streams on it: there should be another one."""
+
+    leaving: Callable[[], None]
+
+    def on_goaway(self, reason: CloseReason) -> None:
+        """Sink."""
+        super().on_goaway(reason)
+        self.leaving()
+
+
 class Sessions:
     """See the module's text.
 
     Args:
-        peer: the peer's host name; links: those of the configuration; the others are as in `LaneSession`.
+        peer: the peer's host name; links: those of the configuration; leaving: called when the peer is about to leave
+            one of them; the others are as in `LaneSession`.
 
     Attributes:
         settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
@@ -47,12 +59,14 @@ class Sessions:
         lines: ask it for each line about one of them, or its link.
     """
 
-    def __init__(self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage) -> None:
+    def __init__(
+        self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage, leaving: Callable[[], None]
+    ) -> None:
         self.resumed = self._made = 0
         self.settings = links
         self.lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._peer = peer
-        self._pump, self._calls, self._usage = pump, calls, usage
+        self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
         self.gone: dict[str, None] = {}
 
@@ -63,7 +77,7 @@ class Sessions:
     def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
         """A new session, for `put`."""
         self._made += 1
-        return LaneSession(
+        session = _Session(
             self._pump,
             key=theirs.session,
             instance=theirs.instance,
@@ -77,6 +91,8 @@ class Sessions:
             calls=self._calls,
             usage=self._usage,
         )
+        session.leaving = self._leaving
+        return session
 
     def put(self, sock: socket.socket, shaken: Shaken, session: LaneSession) -> Link:
         """A link for a session that is new or suspended, not yet started; `outlive` must follow its end. Raises

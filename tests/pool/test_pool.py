@@ -276,6 +276,19 @@ async def test_a_peer_that_says_goodbye_right_after_the_handshake_is_not_dialled
 
 
 @pytest.mark.failure(8)
+async def test_a_peer_that_leaves_is_dialled_at_once(dialling: Dialling) -> None:
+    """Another process may have taken its place; the next call must not be the one that finds no link."""
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        await dialling.begins()
+        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+        with trio.fail_after(1):
+            await dialling.begins()
+
+
+@pytest.mark.failure(8)
 async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) -> None:
     home = pool(needed=True)
     async with running(home):
@@ -305,7 +318,6 @@ async def test_a_peer_that_says_goodbye_on_each_link_and_keeps_it(
             await until(lambda number=number: len(home.links) > number)  # type: ignore[misc]
             theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
             await until(lambda: not home.up)
-            home.invite()
         await wait_all_tasks_blocked()
         assert (len(dialling.at), home.refuses()) == (3, CloseReason.OVERLOADED)
         theirs.close()  # that session waits for its link, and takes no place
