@@ -6,6 +6,7 @@ Exit codes everywhere: 0 fine, 1 the thing asked about is not fine, 2 usage or c
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -36,6 +37,8 @@ COMMANDS = {
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""
 
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What standard output says when the file behind it takes no more. (A pipe that nobody reads is click's.)"""
 DEBUG_VARIABLE = "HOSTLANE_DEBUG"
 """Set in the environment, it lets the traceback of a bug through to the terminal."""
 
@@ -72,6 +75,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        click.echo(f"hostlane: internal error, {what} ({DEBUG_VARIABLE}=1 shows where)", err=True)
+        if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            click.echo(f"hostlane: cannot write: {os.strerror(error.errno or 0).lower()}", err=True)
+        else:
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"hostlane: internal error, {what} ({DEBUG_VARIABLE}=1 shows where)", err=True)
         sys.exit(1)

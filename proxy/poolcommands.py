@@ -52,7 +52,7 @@ def replay(file: str, handshake: float, low: float, high: float, ahead: bool, as
     FILE is what pool.record has written ("-": standard input). For each fixed TTL the learnt one is set, by its
     one knob (pool.idle_price), to hold links for as long; further rows show the learnt TTL at some prices.
     """
-    from proxy.pool.recorded import BadLine, read
+    from proxy.pool.recorded import LONGEST_LINE, BadLine, read
     from proxy.pool.replay import Trace
     from proxy.pool.ttl import Terms
 
@@ -60,7 +60,7 @@ def replay(file: str, handshake: float, low: float, high: float, ahead: bool, as
         raise click.UsageError("allowed: --handshake above 0, --min from 0, --max from --min")
     try:
         with click.open_file(file, "rb") as lines:
-            trace = Trace(read(lines, file))
+            trace = Trace(read(iter(lambda: lines.readline(LONGEST_LINE), b""), file))
     except BadLine as error:
         _fail(str(error))
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from proxy.agent import Agent
@@ -17,6 +18,7 @@ from proxy.config import Config, Peer
 from proxy.errors import CloseReason, NotApplied
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import End, until
+from tests.tools.sockets import connect
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +74,39 @@ async def test_a_peer_its_services_and_an_upstream_are_added() -> None:
         caller = hosts.call()
         await talks(caller, await service.accept())
         assert [peer.state for peer in near.view.status().peers] == ["up"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+async def test_a_call_that_waits_for_a_peer_goes_to_this_host_when_that_offers_the_service(moved: bool) -> None:
+    async with mesh() as hosts:
+        service = hosts.service()
+        sections = {**upstream(hosts, "echo"), **PATIENT}
+        near = await hosts.start("host-a", **hosts.peers(b=["echo"]), **sections)
+        caller = hosts.call()
+        await until(lambda: near.pools["host-b"].waiting == 1, "the call waits")
+        peers = hosts.peers(b=[] if moved else ["echo"])
+        near.apply(hosts.config("host-a", {**peers, **sections, "services": {"echo": {"deliver": service.address}}}))
+        with trio.fail_after(2):
+            await talks(caller, await service.accept())
+        assert near.pools["host-b"].waiting == 0
+
+
+@pytest.mark.failure(11)
+async def test_a_call_that_is_refused_goes_to_a_host_that_has_come_meanwhile() -> None:
+    """A service that moves: its old host has just lost it, and the map has come while the call was on its way."""
+    async with mesh() as hosts:
+        full, service = hosts.service("full", backlog=0), hosts.service()
+        hosts.hold(connect(full.address))
+        slow = {"echo": {"deliver": full.address, "connect_timeout": "300ms"}}
+        await hosts.start("host-b", **hosts.peers(a=[]), services=slow)
+        await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        near = await hosts.start("host-a", **hosts.peers(b=["echo"]), **upstream(hosts, "echo"))
+        await until(lambda: near.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        await until(lambda: near.pools["host-b"].streams == 1, "the call is on its way")
+        near.apply(hosts.config("host-a", {**hosts.peers(c=["echo"]), **upstream(hosts, "echo")}))
+        with trio.fail_after(3):
+            await talks(caller, await service.accept())
 
 
 async def test_a_peer_that_is_removed_keeps_its_streams_and_takes_no_new_ones() -> None:

@@ -16,6 +16,7 @@ from control.messages import Draining, Holder, StreamInfo
 from proxy import drain
 from proxy.agent import Agent
 from proxy.drain import describe, holders
+from proxy.errors import CloseReason
 from proxy.pool import ebb
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import End, until
@@ -88,6 +89,33 @@ async def test_a_peer_that_is_lost_and_is_owed_nothing_is_not_waited_for() -> No
         await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
         near.draining.begin(3600)
         await near.draining.over.wait()
+
+
+@pytest.mark.failure(8, 10)
+async def test_a_call_that_waits_for_a_link_gets_it() -> None:
+    """Also when a proxy is replaced: nobody but the old process has the caller's connection."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up, "the link")
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0].doom(CloseReason.STOPPED)
+        near.pump.settle()
+        caller = hosts.call(kind="tcp")
+        await until(lambda: near.pools["host-b"].waiting == 1, "the call waits")
+        near.draining.begin(20)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        far._estate.links_door.open()
+        with trio.fail_after(2):
+            accepted = await service.accept()
+        await caller.send(b"hello")
+        assert await accepted.read(5) == b"hello"
+        for end in (caller, accepted):
+            end.finish()
+        assert await caller.rest() == (b"", False)
+        await near.draining.over.wait()
+        assert near.draining.cut == 0
 
 
 async def test_it_is_over_at_once_when_nothing_is_open() -> None:

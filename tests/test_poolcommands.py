@@ -75,6 +75,12 @@ def test_a_file_that_is_wrong(tmp_path: Path, content: bytes, said: str) -> None
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_file_without_an_end() -> None:
+    done = run("replay", "/dev/zero")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("hostlane: /dev/zero:1: found '\\x00")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     done = run("replay", tmp_path / "missing")
     assert (done.exit_code, done.stderr) == (2, f"hostlane: {tmp_path}/missing: no such file or directory\n")

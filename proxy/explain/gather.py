@@ -79,3 +79,5 @@ def _resolved(name: str) -> str:
         return str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError as error:
         raise NetError(f"{name} does not resolve: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeError:
+        raise NetError(f"{name} does not resolve: it is no name of a host") from None

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
 
+import structlog
 import trio
+
+log = structlog.get_logger()
+
+PAUSE = 0.1
+"""Seconds until the system is asked for descriptors again, when it had none."""
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Door:
@@ -50,8 +58,26 @@ async def serve_behind(
 
         async def serve() -> None:
             # Duplicates of the descriptors, since they are closed with the serving; no caller notices.
-            copies = [trio.SocketListener(listener.socket.dup()) for listener in listeners]
-            await trio.serve_listeners(handler, copies, handler_nursery=handlers)
+            copies: list[trio.SocketListener] = []
+            try:
+                for listener in listeners:
+                    copies.append(await _copied(listener))
+                await trio.serve_listeners(handler, copies, handler_nursery=handlers)
+            finally:
+                for copy in copies:
+                    copy.socket.close()
 
         task_status.started(listeners)
         await door.guard(serve)
+
+
+async def _copied(listener: trio.SocketListener) -> trio.SocketListener:
+    """A door that opens again when descriptors have run out meanwhile must not end the proxy."""
+    while True:
+        try:
+            return trio.SocketListener(listener.socket.dup())
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            log.error("cannot accept connections", error=error.strerror, retry_in_s=PAUSE)
+        await trio.sleep(PAUSE)

@@ -7,6 +7,7 @@ SPEC.md, section 4.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 import msgspec
 
@@ -39,6 +40,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Dialler: the session had another link before. Acceptor: it goes on."""
     stream_credit: int
     max_streams: int
+    gone: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Dialler: sessions of its that it has given up while they had no link. Missing where there are none."""
 
     @property
     def settings(self) -> Settings:
@@ -59,6 +62,12 @@ def encode_refusal(reason: CloseReason) -> bytes:
 def resuming(hello: Hello, received: int) -> Hello:
     """The same HELLO, saying that its session goes on, and that its sender has received so many bytes of it."""
     return msgspec.structs.replace(hello, received=received, resumes=True)
+
+
+def without(hello: Hello, gone: Iterable[str]) -> Hello:
+    """The same HELLO, saying that its sender has given these sessions up."""
+    told = tuple(gone)
+    return msgspec.structs.replace(hello, gone=told) if told else hello
 
 
 class HelloReader:

@@ -244,10 +244,12 @@ async def own_lease(config: Config, segment: str, part: str = "") -> AddressLeas
     raise NetError(f"{what}: no answer for {PATIENCE:.0f} s")
 
 
-async def give_back(config: Config, container: str) -> None:
-    """The container needs its addresses no more. Raises NetError if one could not be given back: it is remembered."""
+async def give_back(config: Config, container: str, only: AddressLease | None = None) -> None:
+    """The container needs its addresses no more; `only`: this one. Raises NetError if one could not be given back: it
+    is remembered.
+    """
     files = files_of(config)
-    for held in await trio.to_thread.run_sync(files.parts, container):
+    for held in [only] if only is not None else await trio.to_thread.run_sync(files.parts, container):
         why = f"no answer for {PATIENCE:.0f} s"
         with trio.move_on_after(PATIENCE):
             try:

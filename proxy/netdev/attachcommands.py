@@ -62,21 +62,23 @@ def attach(config: Config, target: Target, wanted: ContainerInterface) -> tuple[
     from proxy.netdev import addressbook, containers
     from proxy.netdev.leases import fill_interface, part_of, segment_of
 
-    fresh = False
+    fresh = None
     if AUTO in wanted.addresses:
         segment = segment_of(config, wanted)
         assert segment is not None, "wanted()"
         part = part_of(target.name, wanted.name)
-        fresh = addressbook.files_of(config).read(segment, part) is None
+        before = addressbook.files_of(config).read(segment, part)
         if target.pid is not None:
-            wanted = fill_interface(wanted, trio.run(addressbook.own_lease, config, segment, part))
+            lease = trio.run(addressbook.own_lease, config, segment, part)
+            wanted = fill_interface(wanted, lease)
+            fresh = lease if before is None else None
     elsewhere, notes = trio.run(addressbook.counted, config)
     try:
         return containers.attach(config, target, wanted, elsewhere), notes
     except NetError:
-        if fresh:
+        if fresh is not None:  # what other interfaces of the container have, they use
             with suppress(NetError):
-                trio.run(addressbook.give_back, config, target.name)
+                trio.run(addressbook.give_back, config, target.name, fresh)
         raise
 
 

@@ -48,10 +48,10 @@ class Call:
         "_eof",
         "_outbound",
         "_refusal",
+        "_refused",
         "_request",
         "_sock",
         "_tcp",
-        "_tries",
         "_untried",
         "lane",
         "service",
@@ -71,7 +71,7 @@ class Call:
         self._refusal = CloseReason.PEER_UNREACHABLE
         self._detail = ""
         self._early, self._eof = b"", False
-        self._tries = 0
+        self._refused: tuple[str, ...] = ()
         self.service = request.service
         self._request = request
         self._tcp = tcp
@@ -97,7 +97,10 @@ class Call:
     @property
     def caller(self) -> tuple[int, int] | None:
         """User and process id of whoever made it, as long as its socket is open; None: not known."""
-        carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else self._sock
+        if self._sock is not None:
+            carrier: LocalSocket | None = self._sock
+        else:
+            carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else None
         return None if carrier is None or carrier.fileno() < 0 else peer_process(carrier)
 
     # This host
@@ -118,6 +121,7 @@ class Call:
             if service is None:
                 self._outbound.failed(self.service, self._outbound.host, reason)
             self._refusal, self._detail = reason, detail
+            self._look_again()
             self._try_peers()
 
     def _introduce(self, splice: Splice) -> None:
@@ -142,6 +146,11 @@ class Call:
 
     # Peers
 
+    def _look_again(self) -> None:
+        """Others may offer the service than when the call began."""
+        if (pools := self._outbound.peers(self.service)) is not None:
+            self._untried = [pool for pool in pools if pool.name not in self._refused]
+
     def _try_peers(self) -> None:
         """Open a stream at a peer that has a link; wait for one if none has but may have."""
         untried = self._untried
@@ -162,6 +171,7 @@ class Call:
         return sum(pool.wait(self) for pool in self._outbound.waits(self.service, self._untried)) > 0
 
     def _open(self, link: Link) -> None:
+        self._cancel_deadline()
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
@@ -172,14 +182,24 @@ class Call:
         lane.start_calling(early, self._eof)
 
     def link_up(self) -> None:
-        """A peer that offers the service can be reached now (Waiter)."""
-        self._stop_waiting()
+        """A peer that offers the service can be reached now (Waiter). Should others have taken all its room, the call
+        waits on, for no longer than it would have.
+        """
+        for pool in self._untried:
+            pool.leave(self)
         self._try_peers()
 
-    def rerouted(self) -> None:
-        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have."""
+    def rerouted(self, here: bool) -> None:
+        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have.
+
+        Args:
+            here: this host is one of them now, or offers it in another way.
+        """
         if self._deadline is None:
             return
+        if here and self.lane is None:  # of a call that was refused something has been read, which no splice says again
+            self._stop_waiting()
+            return self.start()
         for pool in self._untried:
             pool.leave(self)
         self._untried = self._outbound.endpoints(self.service)[1][:]
@@ -204,11 +224,14 @@ class Call:
         self._detail = f"no link within {self._outbound.limits.open_timeout:g} s"
         self._fail(CloseReason.PEER_UNREACHABLE)
 
-    def _stop_waiting(self) -> None:
+    def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
             self._outbound.calls.pop(self, None)
+
+    def _stop_waiting(self) -> None:
+        self._cancel_deadline()
         for pool in self._untried:
             pool.leave(self)
 
@@ -224,9 +247,11 @@ class Call:
         """This host could not deliver; perhaps the next one can (Owner)."""
         self._refusal, self._detail = reason, f"by {lane.link.peer}"
         self._outbound.failed(self.service, lane.link.peer, reason)
-        self._tries += 1
-        if self._tries >= TRIES:
+        self._refused += (lane.link.peer,)
+        if len(self._refused) >= TRIES:
             self._untried = []
+        else:
+            self._look_again()
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()
@@ -249,6 +274,7 @@ class Call:
 
     def _fail(self, reason: CloseReason) -> None:
         """Nobody takes the call: close the caller's socket, as a reset where it can express one."""
+        self._cancel_deadline()
         sock, self._sock = self._sock, None
         if sock is not None:
             self._outbound.pump.close(sock)

@@ -122,10 +122,11 @@ class Outbound:
             self._listen(sockets)
         else:
             self.sockets.replace(sockets)
-        moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints)[1] != endpoints[1]}
+        moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints) != endpoints}
         if moved:
             for call in [call for call in self.calls if call.service in moved]:
-                call.rerouted()
+                local = self._endpoints[call.service][0]
+                call.rerouted(here=local is not None and local != before[call.service][0])
         self.pump.settle()
 
     def _listen(self, sockets: dict[Address, Opened]) -> None:
@@ -146,6 +147,11 @@ class Outbound:
             if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
                 local = None
         return local, pools
+
+    def peers(self, service: str) -> list[Pool] | None:
+        """The peers that offer a service; None: this host calls it no more."""
+        found = self._endpoints.get(service)
+        return None if found is None else found[1]
 
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:
         """See `routing.balance`."""

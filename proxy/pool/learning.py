@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from proxy.pool.bulk import Bulk
@@ -15,10 +17,14 @@ class Learning:
 
     Args:
         peer: the peer's name, for the recorder.
+        ended: called when a stream has ended.
     """
 
-    def __init__(self, peer: str, usage: Usage, bulk: Bulk, recorder: Recorder | None) -> None:
+    def __init__(
+        self, peer: str, usage: Usage, bulk: Bulk, recorder: Recorder | None, ended: Callable[[], None]
+    ) -> None:
         self._peer, self._usage, self._bulk, self._recorder = peer, usage, bulk, recorder
+        self._ended = ended
 
     def stream_began(self) -> None:
         """See `pump.session.Usage`."""
@@ -39,3 +45,4 @@ class Learning:
             self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
             self._recorder.note(self._peer, lane.age, moved)
+        self._ended()

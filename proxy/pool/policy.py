@@ -11,6 +11,11 @@ more streams share a link, the more messages share one system call (docs/perform
 QUEUEING = 0.1
 """Part of the last second or so in which bytes waited for a link above which another one is worth its handshake."""
 
+MOST_LEAVING = 64
+"""Links of one peer that may be leaving at a time, beside those that it may have. Upgrades in a row leave a few for as
+long as their streams last; without a bound a peer could say goodbye on each new link, keep it, and so fill our memory.
+"""
+
 
 class Load(Protocol):
     """What the choice needs to know of a link."""

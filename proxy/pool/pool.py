@@ -16,12 +16,12 @@ from proxy.config import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello, resuming
+from proxy.links.handshake import Hello, resuming, without
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
 from proxy.pool.learning import Learning
-from proxy.pool.policy import CROWDED, Standing, admits, choose, should_dial, wants_more
+from proxy.pool.policy import CROWDED, MOST_LEAVING, Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
 from proxy.pool.usage import Usage
@@ -96,8 +96,10 @@ class Pool:
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
-        learning = Learning(name, usage, self._bulk, recorder)
-        self.sessions = Sessions(name, config.links, pump=pump, calls=calls, usage=learning)
+        learning = Learning(name, usage, self._bulk, recorder, self._stream_ended)
+        self.sessions = Sessions(
+            name, config.links, pump=pump, calls=calls, usage=learning, leaving=lambda: self._changed.set()
+        )
         self._opened_ahead: Link | None = None
         self._waiters: dict[Waiter, None] = {}
         self._draining = self._dialling_anew = False
@@ -217,9 +219,11 @@ class Pool:
         # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
         expected = not self.idle or self.usage.wanted(trio.current_time()).ahead
         needed = self._invited or (self._needed and expected and not self.sessions.count())
+        if self._draining and not self._waiters:
+            return False
         links = self._taking + self.sessions.count(dialled=True)
         standing = Standing(links, self.limit, needed, len(self._waiters), best, bulk)
-        return should_dial(standing) and not self._draining
+        return should_dial(standing) and self._leaving < MOST_LEAVING
 
     def _should_dial_for_bulk(self) -> bool:
         return self._bulk_asked and self._should_dial(choose(self.links, True), True)
@@ -227,6 +231,10 @@ class Pool:
     @property
     def _taking(self) -> int:
         return sum(not link.leaving for link in self.links)
+
+    @property
+    def _leaving(self) -> int:
+        return len(self.links) - self._taking
 
     def _look(self, now: float) -> float:
         """Close a link that is not wanted any more; returns when to look again."""
@@ -247,6 +255,7 @@ class Pool:
         hello = self._hello(self.name, lost.key if lost else new_id())
         if lost:
             hello = resuming(hello, lost.received)
+        hello = without(hello, self.sessions.gone)
         self._dialling_anew = not lost
         listen = self._config.links.listen.host
         self.dialling, self.retry_at, self._invited, self._bulk_asked = True, None, False, False
@@ -263,6 +272,7 @@ class Pool:
                     credentials=self._credentials(),
                 )
             self.usage.dialled(trio.current_time() - began)
+            self.sessions.told(hello)
             try:
                 session = self.sessions.answered_untrusted(lost, shaken.hello)
             except HandshakeError as error:
@@ -270,7 +280,8 @@ class Pool:
                 raise
             link = self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
         except trio.TooSlowError:
-            if peer.address == self.peer.address and not (self._draining and self._dialling_anew):
+            given_up = self._draining and self._dialling_anew and not self._waiters
+            if peer.address == self.peer.address and not given_up:
                 self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
             if lost:
@@ -305,14 +316,18 @@ class Pool:
         """Why one more link that the peer dialled is not welcome; None: it is."""
         if self._draining:
             return CloseReason.DRAINING
+        if self._leaving >= MOST_LEAVING:
+            return CloseReason.OVERLOADED
         links, dialling = self._taking + self.sessions.count(), self.dialling and self._dialling_anew
         welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
         return None if welcome else CloseReason.DUPLICATE
 
     def drain(self) -> None:
-        """Take no new streams and no new links; streams that are open go on, and each link ends with its last one."""
+        """Take no new streams and no new links; streams that are open go on, and each link ends with its last one. For
+        those that wait already a link is still dialled: their callers were told that they are connected.
+        """
         self._draining = True
-        if self._dialling_anew:
+        if self._dialling_anew and not self._waiters:
             self._dial_scope.cancel()
         for session in self.sessions:
             session.drain()
@@ -336,7 +351,8 @@ class Pool:
         try:
             link = self._join(sock, shaken, dialled, False, self.sessions.waiting(shaken.hello))
         except HandshakeError as error:
-            log.warning("link lost at once", peer=self.name, error=str(error))
+            if self.sessions.lines.take(monotonic()):
+                log.warning("link lost at once", peer=self.name, error=str(error))
         else:
             await self._look_after(link)
 
@@ -359,11 +375,12 @@ class Pool:
         self.usage.link_up(trio.current_time())
         self._opened_ahead = link if ahead else None
         self._changed.set()
-        tell_up(link, ahead)
+        if self.sessions.lines.take(monotonic()):
+            tell_up(link, ahead)
         link.start(shaken.leftover)
-        if self._draining:  # a dial that was under way when it began
-            link.drain()
         self._serve_waiters(dialled)
+        if self._draining and not link.session.over:
+            link.drain()
         return link
 
     async def _look_after(self, link: Link) -> None:
@@ -384,10 +401,23 @@ class Pool:
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         if link.age > STABLE:
             self._backoff.reset()
-        elif link.dialled and not expected:
+        elif link.dialled and link.reason is not CloseReason.IDLE:
             self._postpone()
-        tell_down(link, expected)
+        if self.sessions.lines.take(monotonic()):
+            tell_down(link, expected)
         self._changed.set()
+
+    def _stream_ended(self) -> None:
+        """Inside a turn, and it has not been told yet."""
+        if self._waiters:
+            self._pump.at_end(self._serve_one)
+
+    def _serve_one(self) -> None:
+        """Of those that wait because the links are full, the first one gets the place of a stream that has ended."""
+        if self._waiters and choose(self.links) is not None:
+            waiter = next(iter(self._waiters))
+            del self._waiters[waiter]
+            waiter.link_up()
 
     def _serve_waiters(self, dialled: bool) -> None:
         waiters, self._waiters = self._waiters, {}

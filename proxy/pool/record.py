@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from time import time
 
 import structlog
@@ -84,11 +85,22 @@ class Recorder:
             lines.append(line)
         try:
             if lines:
-                os.write(self._fd, b"".join(lines))
+                self._append(b"".join(lines))
             self._size = max(self._size, size)
         except OSError as error:
             log.error("cannot record uses", file=self._path, error=error.strerror)
             self._size = self._limit
+
+    def _append(self, data: bytes) -> None:
+        """All of it or nothing: half a line would make the whole file unreadable. Raises OSError."""
+        end = os.fstat(self._fd).st_size
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._fd, end)
+            raise
 
     def close(self) -> None:
         """Write what is noted and close the file. Idempotent."""

@@ -13,6 +13,8 @@ from math import isfinite
 
 import msgspec
 
+LONGEST_LINE = 4096
+"""Bytes; a name of a peer and three numbers have fewer. What has no end of a line need not fit into memory."""
 ALLOWED = '{"time": seconds, "peer": host, "duration": seconds, "bytes": whole number}, none of them negative'
 
 

@@ -7,7 +7,7 @@ has been proved by then, and by the peer's process (``instance``): another proce
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 
 import structlog
@@ -17,29 +17,58 @@ from proxy.config import Links
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
+from proxy.pump.bucket import Bucket
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import Calls, LaneSession, Usage
 
 log = structlog.get_logger()
 
+LINES_PER_SECOND = 10
+LINES_AT_ONCE = 100
+"""Lines about links and sessions of one peer that come and go: how often they do is the peer's to choose, how much we
+write is not."""
+
+
+MOST_GONE = 64
+"""Sessions that were given up, kept until the peer has heard of it: as many as fit a HELLO."""
+
+
+class _Session(LaneSession):
+    """One that tells its pool when the peer takes no more streams on it: there should be another one."""
+
+    leaving: Callable[[], None]
+
+    def on_goaway(self, reason: CloseReason) -> None:
+        """Sink."""
+        super().on_goaway(reason)
+        self.leaving()
+
 
 class Sessions:
     """See the module's text.
 
     Args:
-        peer: the peer's host name; links: those of the configuration; the others are as in `LaneSession`.
+        peer: the peer's host name; links: those of the configuration; leaving: called when the peer is about to leave
+            one of them; the others are as in `LaneSession`.
 
     Attributes:
         settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
+        gone: ids of those that this side dialled, and gave up when they had no link: the peer may still wait for them,
+            and count them as links, until it hears of it with the next dial.
+        lines: ask it for each line about one of them, or its link.
     """
 
-    def __init__(self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage) -> None:
+    def __init__(
+        self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage, leaving: Callable[[], None]
+    ) -> None:
         self.resumed = self._made = 0
         self.settings = links
+        self.lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._peer = peer
-        self._pump, self._calls, self._usage = pump, calls, usage
+        self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
+        self.gone: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[LaneSession]:
         """Those that are not over."""
@@ -48,7 +77,7 @@ class Sessions:
     def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
         """A new session, for `put`."""
         self._made += 1
-        return LaneSession(
+        session = _Session(
             self._pump,
             key=theirs.session,
             instance=theirs.instance,
@@ -62,6 +91,8 @@ class Sessions:
             calls=self._calls,
             usage=self._usage,
         )
+        session.leaving = self._leaving
+        return session
 
     def put(self, sock: socket.socket, shaken: Shaken, session: LaneSession) -> Link:
         """A link for a session that is new or suspended, not yet started; `outlive` must follow its end. Raises
@@ -117,6 +148,11 @@ class Sessions:
         self._rewind_untrusted(session, hello.received)
         return session
 
+    def told(self, hello: Hello) -> None:
+        """The peer has answered this HELLO, and so has read what it said of those that are gone."""
+        for key in hello.gone or ():
+            self.gone.pop(key, None)
+
     def refused(self, session: LaneSession, reason: CloseReason) -> None:
         """The peer has refused the dial for `session`: as one link too many, or because it takes no more, only if it
         does not know the session.
@@ -138,6 +174,7 @@ class Sessions:
         """The session that a dialler wants to go on with, which now waits for the link; None: it wants a new one, or
         there is no such session any more. Raises HandshakeError for what no honest peer asks.
         """
+        self._end_gone(hello)
         session = self.waiting(hello)
         if session is not None:
             if not session.suspended:
@@ -150,6 +187,15 @@ class Sessions:
         else:
             self._met(hello.instance)
         return session
+
+    def _end_gone(self, hello: Hello) -> None:
+        for key in hello.gone or ():
+            session = self._all.get(key)
+            if session is None or session.over or session.dialled:
+                continue
+            if session.instance == hello.instance:
+                session.stop(CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+        self._pump.settle()
 
     def waiting(self, hello: Hello) -> LaneSession | None:
         """The session that a dialler wants to go on with, if it is that dialler's."""
@@ -187,10 +233,20 @@ class Sessions:
             self._bound_fleeting()
             resumed = session.resumed
             await self._wait(session)
-            if session.over and session.resumed == resumed:  # otherwise it is told with the link that it had last
+            if session.over and session.resumed == resumed and session.dialled:
+                self._note_gone(session)
+            # Otherwise it is told with the link that it had last.
+            if session.over and session.resumed == resumed and self.lines.take(monotonic()):
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
+
+    def _note_gone(self, session: LaneSession) -> None:
+        # A peer that did not know it has begun a new one under the same id.
+        if self._all.get(session.key) is session:
+            self.gone[session.key] = None
+            if len(self.gone) > MOST_GONE:
+                del self.gone[next(iter(self.gone))]
 
     def _bound_fleeting(self) -> None:
         """They take no place that another one might need; a peer that makes and leaves them all the time must not fill

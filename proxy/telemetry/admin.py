@@ -100,8 +100,8 @@ class _Server:
         try:
             with trio.move_on_after(CLIENT_TIMEOUT) as patience:
                 await self._converse(client, patience)
-        except trio.BrokenResourceError:
-            pass  # The client went away; it knows.
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            pass  # The client went away, and knows, or takes no more lines of an answer that goes on.
         except Exception:
             # The admin barrier: a mistake in what we tell about streams must not end the proxy that carries them.
             log.exception("admin client failed")

@@ -81,6 +81,14 @@ def test_asking_a_proxy_does_not_import_one() -> None:
     assert not {"proxy", "trio", "structlog"} & imported
 
 
+def test_an_answer_that_finds_no_room() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*MAIN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "hostlane: cannot write: no space left on device\n")
+
+
 class Bug(click.Command):
     def invoke(self, ctx: click.Context) -> None:
         raise LookupError("two\nlines")

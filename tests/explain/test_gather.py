@@ -10,13 +10,11 @@ from proxy.demo import netns
 from proxy.demo.lab import Lab
 from proxy.errors import NetError
 from proxy.explain.account import Facts, UnixHop
-from proxy.explain.gather import gather
+from proxy.explain.gather import _resolved, gather
 from tests.system.world import ask
 from tests.tools.mesh import SERVICE, Mesh
 from tests.tools.servers import Echo
 from tests.tools.sockets import exchange
-
-pytestmark = pytest.mark.netns
 
 DELIVER = "tcp:127.0.0.1:7800"
 
@@ -29,6 +27,13 @@ def gathered(lab: Lab, mesh: Mesh, inside: str, to: str | None = None, pid: int 
         return gather(str(admin), status, links, status.upstreams[0], to, pid)
 
 
+@pytest.mark.parametrize("name", ["a..b", f"{'a' * 64}.example"])
+def test_what_is_no_name(name: str) -> None:
+    with pytest.raises(NetError, match="does not resolve: it is no name of a host$"):
+        _resolved(name)
+
+
+@pytest.mark.netns
 def test_from_the_host_and_from_a_container(lab: Lab) -> None:
     with Echo(DELIVER, lab.b.socket()), Mesh(DELIVER, lab=lab) as mesh, mesh.call() as caller:
         exchange(caller, b"hello")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from proxy.links.door import Door, serve_behind
+from tests.tools.sockets import open_fds
 
 
 async def test_it_serves_while_it_is_open() -> None:
@@ -65,6 +70,41 @@ async def test_closed_before_it_begins() -> None:
         nursery.start_soon(door.guard, serve)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure(1)
+async def test_a_door_that_opens_when_there_are_no_descriptors(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    door, handled, before, tries = Door(), trio.Event(), open_fds(), 0
+    dup = type(listener.socket).dup
+
+    def exhausted(sock: trio.socket.SocketType) -> trio.socket.SocketType:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dup(sock)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        handled.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_behind, door, handle, [listener])
+        await wait_all_tasks_blocked()
+        door.close()
+        await wait_all_tasks_blocked()
+        monkeypatch.setattr(type(listener.socket), "dup", exhausted)
+        with capture_logs() as logs:
+            door.open()
+            client = await trio.testing.open_stream_to_socket_listener(listener)
+            await handled.wait()
+        assert [entry["event"] for entry in logs] == ["cannot accept connections"] * 3
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+    assert open_fds() == before
+    listener.socket.close()
 
 
 async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:

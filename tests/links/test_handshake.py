@@ -117,7 +117,15 @@ def test_whoever_does_not_speak_it_is_told_apart(data: bytes, complaint: str) ->
 
 @pytest.mark.parametrize(
     "fields",
-    [{"host": None}, {"to": 5}, {"max_streams": "9"}, {"stream_credit": 1.5}, {"received": None, "session": None}],
+    [
+        {"host": None},
+        {"to": 5},
+        {"gone": 5},
+        {"gone": [5]},
+        {"max_streams": "9"},
+        {"stream_credit": 1.5},
+        {"received": None, "session": None},
+    ],
     ids=str,
 )
 def test_fields_that_are_missing_or_wrong(fields: dict[str, Any]) -> None:

@@ -241,6 +241,9 @@ async def test_commands(mesh: Mesh) -> None:
     ):
         await give_back(a, "web")
     async with serving(mesh):
+        second = await own_lease(a, "lan", "@web:eth2")
+        await give_back(a, "web", second)
+        assert files_of(a).parts("web") == [mine]
         await give_back(a, "web")
         assert files_of(a).parts("web") == []
         async with asking(a) as client:

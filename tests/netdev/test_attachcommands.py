@@ -85,15 +85,16 @@ def test_an_address_goes_back_when_the_interface_cannot_be_made(
     control = f"control: {{servers: ['10.0.0.9:1'], state_dir: {tmp_path}}}\n"
     meshed = config.parse(HEAD + control, "f")
     lease = AddressLease(segment="lan", address="10.9.0.7/24", mac="02:aa:00:00:00:07", lease=60.0, part="@web:eth1")
-    given: list[str] = []
+    given: list[AddressLease | None] = []
     tried: list[ContainerInterface] = []
 
     async def own_lease(config: object, segment: str, part: str) -> AddressLease:
         assert (segment, part) == ("lan", "@web:eth1")
         return lease
 
-    async def give_back(config: object, container: str) -> None:
-        given.append(container)
+    async def give_back(config: object, container: str, only: AddressLease | None = None) -> None:
+        assert container == "web"
+        given.append(only)
 
     def attach(config: object, target: object, wanted: ContainerInterface, elsewhere: object) -> Plan:
         tried.append(wanted)
@@ -106,8 +107,8 @@ def test_an_address_goes_back_when_the_interface_cannot_be_made(
     with pytest.raises(NetError, match="^no$"):
         attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
     assert (tried[0].addresses, tried[0].mac) == ((lease.address,), lease.mac)
-    assert given == ["web"]
+    assert given == [lease], "and none of its other interfaces'"
     addressbook.files_of(meshed).write(lease)
     with pytest.raises(NetError, match="^no$"):
         attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
-    assert given == ["web"]
+    assert given == [lease], "and none of its other interfaces'"

@@ -128,6 +128,26 @@ async def test_a_call_waits_for_a_link() -> None:
         assert agent.pools["host-b"].waiting == 0
 
 
+@pytest.mark.failure(8)
+async def test_a_call_that_waits_because_the_links_are_full_gets_the_place_of_a_stream_that_ends() -> None:
+    async with mesh() as hosts:
+        links = {"max_per_peer": 1}
+        service = await hosts.pair("tcp", limits={"streams_per_link": 2, "open_timeout": "20s"}, links=links)
+        pool = hosts.agents["host-a"].pools["host-b"]
+        await until(lambda: pool.up, "the link")
+        callers = [hosts.call(kind="tcp") for _ in range(4)]
+        accepted = [await service.accept() for _ in range(2)]
+        await until(lambda: pool.waiting == 2, "the others wait")
+        for number in range(2):
+            callers[number].finish()
+            accepted[number].finish()
+            with trio.fail_after(2):
+                accepted.append(await service.accept())
+            await callers[number + 2].send(b"hello")
+            assert await accepted[number + 2].read(5) == b"hello"
+        assert pool.waiting == 0
+
+
 async def test_a_call_waits_so_long(logs: list[MutableMapping[str, Any]]) -> None:
     async with mesh() as hosts:
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
@@ -137,6 +157,25 @@ async def test_a_call_waits_so_long(logs: list[MutableMapping[str, Any]]) -> Non
         assert await hosts.call(kind="tcp").rest() == (b"", True)
         assert reasons(logs) == [("peer_unreachable", "no link within 0.05 s")]
         assert agent.pools["host-b"].waiting == 0
+
+
+async def test_a_call_waits_no_longer_where_links_come_up_that_have_no_room_for_it(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start(
+            "host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits={"open_timeout": "300ms"}
+        )
+        caller = hosts.call(kind="tcp")
+        await until(lambda: agent.pools["host-b"].waiting == 1, "it waits")
+        with trio.move_on_after(2):
+            while agent.tally.open:
+                [waiter] = agent.pools["host-b"]._waiters
+                waiter.link_up()
+                await trio.sleep(0.05)
+        assert reasons(logs) == [("peer_unreachable", "no link within 0.3 s")]
+        assert await caller.rest() == (b"", True)
 
 
 @pytest.mark.failure(19)
@@ -224,6 +263,27 @@ async def test_a_refused_call_that_waits_for_another_peer_costs_no_processor(mon
         service = hosts.service()
         await hosts.start("host-c", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
         assert await (await service.accept()).read(8) == b"patience"
+
+
+@pytest.mark.failure(10)
+async def test_a_refused_call_that_waits_for_another_peer_is_told_of_and_ends_with_the_others(
+    logs: list[MutableMapping[str, Any]],
+) -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]))
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        peers = hosts.peers(b=["echo"], c=["echo"])
+        agent = await hosts.start("host-a", **peers, upstreams=upstreams, limits={"open_timeout": "20s"})
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        await until(lambda: agent.pools["host-c"].waiting, "refused by host-b, waiting for host-c")
+        [told] = agent.view.streams()
+        assert (told.state, told.uid, told.pid) == ("waiting", os.getuid(), os.getpid())
+        for cut in agent.draining._open():
+            cut()
+        agent.pump.settle()
+        assert await caller.rest() == (b"", False)
+        assert reasons(logs) == [("stopped", "by host-b")]
 
 
 async def test_a_refused_call_is_said_again_to_a_peer_that_comes_up_later() -> None:

@@ -20,7 +20,8 @@ def lane(moved: int, age: float = 1.0) -> Lane:
 
 async def test_the_first_and_the_last_of_several_streams_make_one_use() -> None:
     usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
-    learning = Learning("b", usage, Bulk(usage), None)
+    ended: list[None] = []
+    learning = Learning("b", usage, Bulk(usage), None, lambda: ended.append(None))
     for _ in range(2):
         learning.stream_began()
         learning.stream_began()
@@ -29,13 +30,14 @@ async def test_the_first_and_the_last_of_several_streams_make_one_use() -> None:
         learning.stream_ended(lane(10))
         assert usage.streams == 0
     assert usage.history.gaps == 1
+    assert len(ended) == 4
     assert not usage.any_bulk
 
 
 async def test_a_heavy_stream_is_noted_and_each_one_recorded(tmp_path: Any) -> None:
     usage, recorder = Usage(Gaps(SHARED_MEMORY), KEEPING), Recorder(str(tmp_path / "uses"), 1 << 20)
     recorder.open()
-    learning = Learning("b", usage, Bulk(usage), recorder)
+    learning = Learning("b", usage, Bulk(usage), recorder, lambda: None)
     for moved in (10, BULK_BYTES):
         learning.stream_began()
         learning.stream_ended(lane(moved))

@@ -261,6 +261,33 @@ async def test_a_peer_that_resets_right_after_the_handshake(dialling: Dialling) 
         assert (home.last_error, len(dialling.at)) == (None, 2)
 
 
+@pytest.mark.failure(9, 18)
+async def test_a_peer_that_says_goodbye_right_after_the_handshake_is_not_dialled_at_once(dialling: Dialling) -> None:
+    """Or it would have us shake hands all day."""
+    home = pool(needed=True)
+    async with running(home):
+        for number in range(2):
+            theirs = dialling.succeeds()
+            await until(lambda: home.up)
+            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+            await until(lambda: not home.links)
+            assert home.retry_at is not None
+            assert home.retry_at - trio.current_time() > 0.05 * (number + 1), "longer each time"
+
+
+@pytest.mark.failure(8)
+async def test_a_peer_that_leaves_is_dialled_at_once(dialling: Dialling) -> None:
+    """Another process may have taken its place; the next call must not be the one that finds no link."""
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        await dialling.begins()
+        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+        with trio.fail_after(1):
+            await dialling.begins()
+
+
 @pytest.mark.failure(8)
 async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) -> None:
     home = pool(needed=True)
@@ -279,6 +306,25 @@ async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) ->
         assert draining in home.links
 
 
+@pytest.mark.failure(18, 19)
+async def test_a_peer_that_says_goodbye_on_each_link_and_keeps_it(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.pool.pool.MOST_LEAVING", 3)
+    home = pool(needed=True, max_per_peer=2)
+    async with running(home):
+        for number in range(3):
+            theirs = dialling.succeeds()
+            await until(lambda number=number: len(home.links) > number)  # type: ignore[misc]
+            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+            await until(lambda: not home.up)
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.refuses()) == (3, CloseReason.OVERLOADED)
+        theirs.close()  # that session waits for its link, and takes no place
+        await until(lambda: len(home.links) == 2)
+        assert home.refuses() is None
+
+
 @pytest.mark.failure(8, 10)
 async def test_draining_takes_no_links_and_dials_none(dialling: Dialling) -> None:
     home = pool(needed=True)
@@ -293,6 +339,35 @@ async def test_draining_takes_no_links_and_dials_none(dialling: Dialling) -> Non
         await home.links[0].ended.wait()
         await wait_all_tasks_blocked()
         assert len(dialling.at) == 1
+
+
+@pytest.mark.failure(8, 10)
+@pytest.mark.parametrize("dials", [False, True])
+async def test_what_waits_when_draining_begins_still_gets_its_link(dialling: Dialling, dials: bool) -> None:
+    home = pool()
+    async with running(home):
+        waiting = Waiting(home)
+        assert home.wait(waiting)
+        if dials:
+            await dialling.begins()
+        home.drain()
+        dialling.succeeds()
+        with trio.fail_after(1):
+            await waiting.up.wait()
+        assert waiting.link is not None
+        assert not home.up, "it takes no more"
+        assert len(dialling.at) == 1
+
+
+@pytest.mark.failure(8, 10)
+async def test_a_dial_for_nobody_is_given_up_when_draining_begins(dialling: Dialling) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        await dialling.begins()
+        home.drain()
+        await until(lambda: dialling.now == 0)
+        await wait_all_tasks_blocked()
+        assert (len(dialling.at), home.last_error) == (1, None)
 
 
 @pytest.mark.failure(1)
@@ -355,6 +430,24 @@ async def test_after_a_lost_link_there_is_another_one(mtls: bool) -> None:
         a._pump.settle()
         await until(lambda: a.up and b.up and a.links[0] is not link)
         assert max(a.most, b.most) == 1
+
+
+@pytest.mark.failure(18)
+async def test_a_peer_whose_links_come_and_go_does_not_fill_the_log() -> None:
+    home = pool()
+    async with running(home):
+        with capture_logs() as logs:
+            for number in range(100):
+                mine, other = tcp_pair()
+                hello = Hello(
+                    host="host-b", to="host-a", instance="2", session=f"{number}", stream_credit=65536, max_streams=10
+                )
+                other.close()
+                await home.attend(
+                    mine, Shaken(mine, hello, encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED))), False
+                )
+        assert 100 <= len(logs) < 200
+        assert home.links == []
 
 
 @pytest.mark.failure(11)

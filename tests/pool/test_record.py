@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -95,6 +96,30 @@ def test_a_full_disk_costs_the_recording_only() -> None:
     with capture_logs() as logs:
         recorder.close()
     assert [(entry["event"], entry["error"]) for entry in logs] == [("cannot record uses", os.strerror(28))]
+
+
+def test_a_disk_that_fills_up_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write, room = tmp_path / "uses", os.write, 100
+
+    def fills_up(fd: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = write(fd, data[:room])
+        room -= taken
+        return taken
+
+    recorder = Recorder(str(path), 1 << 20)
+    recorder.open()
+    recorder.note("b", 1.0, 1)
+    recorder._write(recorder._take())
+    monkeypatch.setattr(os, "write", fills_up)
+    for _ in range(10):
+        recorder.note("c", 1.0, 1)
+    with capture_logs() as logs:
+        recorder.close()
+    assert [entry["error"] for entry in logs] == ["No space left on device"]
+    assert [use.peer for use in written(path)] == ["b"]
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

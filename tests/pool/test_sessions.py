@@ -10,9 +10,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
+from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken
-from proxy.links.handshake import Hello, resuming
+from proxy.links.handshake import Hello, resuming, without
 from proxy.mux.frames import Kind, Open, encode, encode_reason
 from proxy.mux.session import Settings
 from proxy.pool.sessions import Sessions
@@ -157,6 +158,8 @@ async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
         assert (link.session.detail, a.sessions.resumed) == ("the peer does not know it", 0)
         opened(a)
         await until(lambda: len(calls(b)) == 2)
+        await wait_all_tasks_blocked()
+        assert not a.sessions.gone, "its id is that of the new session now"
 
 
 # With a peer that the test plays
@@ -419,6 +422,36 @@ async def test_a_session_that_waits_ends_when_its_peers_certificate_is_revoked(d
 
 
 @pytest.mark.failure(10)
+@pytest.mark.failure(7, 9)
+async def test_a_session_that_the_dialler_has_given_up_takes_no_place_at_the_other_side() -> None:
+    """The other side would wait for it for longer, and refuse the next link as one too many for so long."""
+    async with two_hosts(needed=(True, False), max_per_peer=1) as (a, b):
+        await until(lambda: a.up and b.up)
+        owner = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        config, there = a._config, a.peer
+        impatient = msgspec.structs.replace(config, links=msgspec.structs.replace(config.links, resume_timeout=0.05))
+        a.adopt(impatient, msgspec.structs.replace(there, address=TcpAddress("127.0.0.1", 1)), True)
+        lose(a)
+        await until(lambda: owner.told == ["resume_timeout"])
+        [session] = b.sessions.suspended
+        a.adopt(config, there, True)
+        await until(lambda: a.up and b.up)
+        assert (session.reason, session.detail) == (CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+        assert not a.sessions.gone
+
+
+@pytest.mark.parametrize(
+    ("dialled", "instance", "ends"), [(False, "2", True), (False, "3", False), (True, "2", False)], ids=str
+)
+def test_a_dialler_gives_up_only_what_is_its_own(dialled: bool, instance: str, ends: bool) -> None:
+    sessions, session = made(dialled=dialled)
+    told = without(msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False), ["s", "?"])
+    session.going_away = True  # or another process of the peer would end it
+    assert sessions.asked_untrusted(told) is None
+    assert session.over is ends
+
+
 async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)

@@ -262,6 +262,31 @@ async def test_a_client_that_does_not_read_is_cut_off(
             await client.send_all(b"x")
 
 
+async def test_who_does_not_read_how_a_drain_goes_is_cut_off_without_a_word(
+    path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ``hostlane drain`` that was stopped with Ctrl-Z is no bug of the proxy."""
+    ended = trio.Event()
+
+    async def drain(self: Orders, seconds: float | None) -> AsyncGenerator[messages.Draining, None]:
+        try:
+            while True:
+                holder = messages.Holder(
+                    service="x" * 10_000, direction="inbound", peer=None, uid=None, pid=None, streams=1
+                )
+                yield messages.Draining(left_s=1.0, streams=0, cut=0, over=False, holders=[holder])
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Orders, "drain", drain)
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path), await trio.open_unix_socket(str(path)) as client:
+            await client.send_all(get("/drain", "POST"))
+            await ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+    assert logs == []
+
+
 async def test_who_talks_on_after_the_answer_is_cut_off(path: Path) -> None:
     async with serving(path), await trio.open_unix_socket(str(path)) as client:
         await client.send_all(get("/streams"))

@@ -10,6 +10,7 @@ from proxy.check.report import Unseen
 from proxy.check.rules.clock import Certificate, Facts
 from proxy.check.scene import Scene
 
+MAX_FILE_BYTES = 1 << 20
 _TIME_ERROR = 5  # adjtimex(2)
 _TIMEX_BYTES = 208
 
@@ -24,18 +25,21 @@ def certificate(file: str) -> Certificate | Unseen:
     """The life of the first certificate in a PEM file."""
     from cryptography import x509  # A tenth of a second, for those who have certificates.
 
+    from control.identity import UNREADABLE
+
     try:
         with open(file, "rb") as stream:
-            found = x509.load_pem_x509_certificate(stream.read())
+            # Of more than a file of certificates has (a device, an image), the first one is as good as none.
+            found = x509.load_pem_x509_certificate(stream.read(MAX_FILE_BYTES))
+        return Certificate(
+            file=file,
+            not_before=found.not_valid_before_utc.timestamp(),
+            not_after=found.not_valid_after_utc.timestamp(),
+        )
     except OSError as error:
         return files.unseen(file, error)
-    except ValueError:
+    except UNREADABLE:
         return Unseen(file, "not a certificate in PEM form")
-    return Certificate(
-        file=file,
-        not_before=found.not_valid_before_utc.timestamp(),
-        not_after=found.not_valid_after_utc.timestamp(),
-    )
 
 
 def synchronised() -> bool:

@@ -32,6 +32,10 @@ def issue(file: Path, begins: datetime, life: timedelta) -> None:
     file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 
 
+def test_what_is_no_certificate_and_has_no_end() -> None:
+    assert certificate("/dev/zero") == Unseen("/dev/zero", "not a certificate in PEM form")
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize(
     ("begins", "life", "finding", "level"),
