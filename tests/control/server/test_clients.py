@@ -134,6 +134,24 @@ async def test_revoked_is_cut_off_at_once(world: World) -> None:
             assert (caught.value.status, caught.value.code) == (403, "revoked")
 
 
+async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_is_there(world: World) -> None:
+    """Who has stolen a CA's key could stay for ever otherwise: by renewing through a connection from before."""
+    async with world.serving(), world.admin() as admin, world.client("host-a") as thief:
+        await thief.register(record("host-a"))
+        with trio.fail_after(PATIENCE):
+            async with thief.watch() as messages:
+                assert isinstance(await anext(messages), mesh.Snapshot)
+                await admin.rotate("add")
+                await admin.rotate("activate")
+                await thief.register(record("host-a"))
+                await admin.rotate("drop", force=True)
+                async for _ in messages:
+                    pass
+        with pytest.raises(Denied) as caught:
+            await thief.renew(mesh.RenewRequest(csr=ca.request(ca.new_key())))
+        assert (caught.value.status, caught.value.code) == (403, "revoked")
+
+
 @pytest.mark.failure(18)
 @pytest.mark.parametrize(
     "junk",
