@@ -24,6 +24,7 @@ from msgspec import Struct
 from control.config import Pool
 from control.errors import RequestRefused
 from control.mesh import AddressLease, AddressRequest, SegmentUse
+from control.reading import units
 from control.reading.units import show
 from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
 
@@ -140,6 +141,11 @@ class AddressBook:
 
     async def give_back(self, host: str, segment: str, part: str) -> None:
         """Free what a host, or a part of it, holds on a segment. Fine if that is nothing."""
+        try:
+            # Not one of the configuration's: it may have been taken out of that since.
+            units.service_name(segment)
+        except ValueError as error:
+            raise RequestRefused(400, "query", f"segment: {error}") from None
         keys = []
         for prefix in (ADDRESSES, MACS):
             for item in (await self._store.read(f"{prefix}{segment}/")).items:
@@ -250,10 +256,18 @@ class _Usable:
         return self._pool.num_addresses - lost - ends
 
 
+def _ip(raw: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Raises ValueError, also for an IPv6 address with a zone: that is the same one, spelled as if it were another."""
+    found = ipaddress.ip_address(raw or "")
+    if isinstance(found, ipaddress.IPv6Address) and found.scope_id is not None:
+        raise ValueError
+    return found
+
+
 def _wanted(request: AddressRequest, segment: Pool) -> str:
     """The address that a host says it has, in one spelling. Raises RequestRefused."""
     try:
-        ip = ipaddress.ip_address(request.address or "")
+        ip = _ip(request.address)
         if ip not in segment.pool:
             raise ValueError
     except ValueError:
@@ -268,7 +282,7 @@ def _wanted(request: AddressRequest, segment: Pool) -> str:
 def _again(request: AddressRequest, segment: Pool, taken: Collection[str]) -> str | None:
     """The address that the asker had before, if it can have it again."""
     try:
-        before = str(ipaddress.ip_address(request.before or ""))
+        before = str(_ip(request.before))
     except ValueError:
         return None
     return before if before not in taken and _in(before, segment) else None
