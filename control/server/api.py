@@ -24,6 +24,10 @@ from control.store.base import StoreError
 __all__ = ["ROUTES", "Api"]
 
 
+MOST_REVISIONS = (1 << 63) - 1
+"""Of any store; JSON that every program reads has no greater numbers either."""
+
+
 class Api:
     """The parts of a control server, as requests use them. Methods raise RequestRefused, and StoreError."""
 
@@ -78,6 +82,8 @@ class Api:
         epoch = call.query.get("epoch", "")
         try:
             after = int(call.query.get("after", "0"))
+            if not 0 <= after <= MOST_REVISIONS:
+                raise ValueError
         except ValueError:
             text = f"found after={units.show(call.query['after'])}; allowed: a revision, a whole number"
             raise RequestRefused(400, "query", text) from None
