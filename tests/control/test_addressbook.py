@@ -171,3 +171,17 @@ async def test_a_segment_that_is_none_is_refused(book: AddressBook, segment: str
     with pytest.raises(RequestRefused) as caught:
         await book.give_back("host-a", segment, "")
     assert (caught.value.status, caught.value.code) == (400, "query")
+
+
+@pytest.mark.failure(13)
+async def test_a_host_that_has_moved_holds_its_old_address_no_longer(store: Store, book: AddressBook) -> None:
+    leased = await book.lease("host-a", ASK)
+    mac = "02:00:00:00:00:05"
+    for address in ("10.77.0.5", "10.77.0.6"):
+        await book.lease("host-a", AddressRequest(segment="lan", address=address, mac=mac))
+    await book.lease("host-b", AddressRequest(segment="lan", address="10.77.0.5"))
+    assert (await book.lease("host-a", ASK)) == leased
+    await book.lease("host-a", AddressRequest(segment="lan", address="10.77.0.7", mac="02:00:00:00:00:07"))
+    (use,) = await book.use("host-a")
+    assert (use.held, set(use.own)) == (3, {leased.mac, "02:00:00:00:00:07"})
+    await book.lease("host-b", AddressRequest(segment="lan", address="10.77.0.6", mac=mac))
