@@ -93,7 +93,10 @@ class Watching:
 
     async def watch(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Tell one watcher everything, until its feed ends, its certificate is revoked, or `send` raises."""
-        feed = self.checked()
+        feed = self.feed
+        # Admitted and lost since: it ends as all others have.
+        if feed is None or self._ended:
+            return
         have = feed.begin(epoch, after)
         self.watchers += 1
         try:
