@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 import structlog
@@ -104,6 +105,28 @@ async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch:
             with trio.fail_after(PATIENCE):
                 await client.join(mesh.JoinRequest(host="host-a", token="x", csr="x"))
         nursery.cancel_scope.cancel()
+
+
+async def test_a_renewed_certificate_leaves_no_connection_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[httpx.AsyncClient] = []
+
+    def new(client: ControlClient, context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+        made.append(before(client, context))
+        return made[-1]
+
+    before = ControlClient._new_client
+    monkeypatch.setattr(ControlClient, "_new_client", new)
+    shown = world.context("host-a")
+    async with world.serving(), ControlClient([f"127.0.0.1:{world.port}"], lambda: shown, name=MESH) as client:
+        await client.hosts()
+        for _ in range(3):
+            shown = world.context("host-a")
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(client.hosts)
+        assert [each.is_closed for each in made].count(False) == 1
 
 
 async def test_revoked_is_cut_off_at_once(world: World) -> None:
