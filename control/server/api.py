@@ -60,6 +60,12 @@ class Api:
         if record.name != call.names["name"]:
             text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
             raise RequestRefused(400, "record", text)
+        caller = call.caller
+        assert caller.serial is not None
+        assert caller.expires is not None
+        assert caller.issuer is not None
+        # First: who is on the map can be revoked.
+        await self._issuer.enter(record.name, caller.serial, caller.expires, caller.issuer)
         return await self._hosts.register(record)
 
     async def alive(self, call: Call) -> None:

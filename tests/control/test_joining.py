@@ -287,6 +287,19 @@ async def test_revoking_twice_and_whom_nobody_knows(server: Server) -> None:
     assert (caught.value.status, caught.value.code) == (404, "unknown_host")
 
 
+async def test_a_certificate_that_was_just_revoked_is_not_entered_again(server: Server) -> None:
+    issued = await server.join("host-a")
+    found = x509.load_pem_x509_certificate(issued.certificate.encode())
+    shown = ("host-a", serial(issued), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
+    await server.issuer.enter(*shown)
+    assert await keys(server, CERTIFICATES) == [f"{CERTIFICATES}{serial(issued)}"]
+    await server.joining.revoke(RevokeRequest(host="host-a"))
+    with pytest.raises(RequestRefused) as caught:
+        await server.issuer.enter(*shown)
+    assert (caught.value.status, caught.value.code) == (403, "revoked")
+    assert await keys(server, CERTIFICATES) == []
+
+
 async def test_a_host_with_many_certificates(server: Server) -> None:
     first = await server.join("host-a")
     for _ in range(50):

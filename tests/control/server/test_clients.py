@@ -157,6 +157,20 @@ async def test_revoked_is_cut_off_at_once(world: World) -> None:
             assert (caught.value.status, caught.value.code) == (403, "revoked")
 
 
+async def test_a_host_is_revoked_whose_certificate_the_store_has_lost(world: World) -> None:
+    async with world.serving(), world.admin() as admin, world.client("host-a") as client:
+        with pytest.raises(Denied, match="no valid certificate"):
+            await admin.revoke(mesh.RevokeRequest(host="host-a"))
+        await client.register(record("host-a"))
+        await client.register(record("host-a", "web"))
+        assert len((await admin.revoke(mesh.RevokeRequest(host="host-a"))).serials) == 1
+        for asked in (client.hosts, lambda: client.register(record("host-a"))):
+            with pytest.raises(Denied) as caught:
+                await asked()
+            assert caught.value.code == "revoked"
+        assert (await admin.hosts()).hosts == ()
+
+
 async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_is_there(world: World) -> None:
     """Who has stolen a CA's key could stay for ever otherwise: by renewing through a connection from before."""
     async with world.serving(), world.admin() as admin, world.client("host-a") as thief:
