@@ -107,9 +107,7 @@ async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_renewed_certificate_leaves_no_connection_open(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_renewed_certificate_leaves_no_connection_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[httpx.AsyncClient] = []
 
     def new(client: ControlClient, context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
