@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -24,6 +24,7 @@ from msgspec import Struct
 from control.config import Pool
 from control.errors import RequestRefused
 from control.mesh import AddressLease, AddressRequest, SegmentUse
+from control.reading import units
 from control.reading.units import show
 from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
 
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 ADDRESSES, MACS = "addresses/", "macs/"
 ATTEMPTS = 16
 """Conflicts with other hosts that a request takes; each means that somebody else has got an address."""
+LEFT = 40
+"""Addresses that a host has left, forgotten in one commit (`store.base.OPERATIONS`)."""
 ROUNDS = 10
 """How often in a hold time what is held is kept: nine of ten may fail."""
 _PART = re.compile(r"(@[A-Za-z0-9_.:-]{1,150})?", re.ASCII)
@@ -96,8 +99,14 @@ class AddressBook:
                         raise RequestRefused(409, "taken", f"{text}; allowed: an address of its own")
                     if held.mac == mac and held.static:
                         return _answer(request, segment, ip, mac)
+            # A host that has moved holds its old address no longer than it is there. (A lease is its own beside it.)
+            left = [
+                at
+                for at, (_, held) in taken.items()
+                if wanted is not None and at != ip and held.static and held.is_of(host, part)
+            ][:LEFT]
             try:
-                await self._enter(request, segment, host, ip, mac, taken.get(ip))
+                await self._enter(request, segment, host, ip, mac, taken, left)
             except Conflict:
                 continue
             log.info("address entered", host=host, segment=request.segment, address=ip, static=wanted is not None)
@@ -111,13 +120,15 @@ class AddressBook:
         host: str,
         ip: str,
         mac: str | None,
-        before: tuple[Item, Held] | None,
+        taken: Mapping[str, tuple[Item, Held]],
+        left: Sequence[str],
     ) -> None:
-        """Write an entry. Raises Conflict if anybody was faster, RequestRefused if the MAC is another host's."""
+        """Write an entry in place of those `left`. Raises Conflict if anybody was faster, RequestRefused if the MAC is
+        another host's."""
         key = f"{ADDRESSES}{request.segment}/{ip}"
         mine = Held(host=host, mac=mac, static=request.address is not None, part=request.part)
         lease = await self._store.grant(segment.hold)
-        when = [When(key, 0 if before is None else before[0].revision)]
+        when = [When(key, 0 if ip not in taken else taken[ip][0].revision)]
         put = [Put(key, msgspec.json.encode(mine), lease)]
         delete = []
         if mac is not None:
@@ -130,8 +141,13 @@ class AddressBook:
                 raise RequestRefused(409, "taken", text)
             when.append(When(mac_key, 0 if entry is None else entry.revision))
             put.append(Put(mac_key, msgspec.json.encode(Held(host=host, mac=mac, part=request.part)), lease))
-        if before is not None and before[1].mac not in (None, mac):
-            delete.append(f"{MACS}{request.segment}/{before[1].mac}")
+        for item, _ in map(taken.__getitem__, left):
+            when.append(When(item.key, item.revision))
+            delete.append(item.key)
+        replaced = {*left, ip}
+        old = {held.mac for at, (_, held) in taken.items() if at in replaced}
+        kept = {held.mac for at, (_, held) in taken.items() if at not in replaced}
+        delete += [f"{MACS}{request.segment}/{each}" for each in sorted(filter(None, old - kept - {mac}))]
         try:
             await self._store.commit(when=when, put=put, delete=delete)
         except Conflict:
@@ -140,6 +156,11 @@ class AddressBook:
 
     async def give_back(self, host: str, segment: str, part: str) -> None:
         """Free what a host, or a part of it, holds on a segment. Fine if that is nothing."""
+        try:
+            # Not one of the configuration's: it may have been taken out of that since.
+            units.service_name(segment)
+        except ValueError as error:
+            raise RequestRefused(400, "query", f"segment: {error}") from None
         keys = []
         for prefix in (ADDRESSES, MACS):
             for item in (await self._store.read(f"{prefix}{segment}/")).items:
@@ -250,10 +271,18 @@ class _Usable:
         return self._pool.num_addresses - lost - ends
 
 
+def _ip(raw: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Raises ValueError, also for an IPv6 address with a zone: that is the same one, spelled as if it were another."""
+    found = ipaddress.ip_address(raw or "")
+    if isinstance(found, ipaddress.IPv6Address) and found.scope_id is not None:
+        raise ValueError
+    return found
+
+
 def _wanted(request: AddressRequest, segment: Pool) -> str:
     """The address that a host says it has, in one spelling. Raises RequestRefused."""
     try:
-        ip = ipaddress.ip_address(request.address or "")
+        ip = _ip(request.address)
         if ip not in segment.pool:
             raise ValueError
     except ValueError:
@@ -268,7 +297,7 @@ def _wanted(request: AddressRequest, segment: Pool) -> str:
 def _again(request: AddressRequest, segment: Pool, taken: Collection[str]) -> str | None:
     """The address that the asker had before, if it can have it again."""
     try:
-        before = str(ipaddress.ip_address(request.before or ""))
+        before = str(_ip(request.before))
     except ValueError:
         return None
     return before if before not in taken and _in(before, segment) else None

@@ -207,6 +207,12 @@ def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
     return True
 
 
+def issuer_of(certificate: x509.Certificate) -> bytes:
+    """The name of the CA that has issued it, which for a root is its own. Each root has a name of its own, and TLS
+    takes no certificate for a root's that does not bear it."""
+    return certificate.issuer.public_bytes()
+
+
 def mesh_of(root: x509.Certificate) -> str | None:
     """The mesh that a root was made for; None if it does not say, as one made by other tools."""
     try:

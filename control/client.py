@@ -282,8 +282,11 @@ class ControlClient:
         """The one for requests, with the context of now."""
         context = self._tls() if self._tls is not None else None
         if self._http is None or context is not self._context:
-            await self.aclose()
-            self._context, self._http = context, self._new_client(context)
+            before, self._context, self._http = self._http, context, self._new_client(context)
+            if before is not None:
+                # Others may ask meanwhile, and take the new one; or have it replaced as well.
+                await before.aclose()
+                return await self._client()
         return self._http
 
     def _new_client(self, context: ssl.SSLContext | None = None) -> httpx.AsyncClient:

@@ -15,10 +15,13 @@ import msgspec
 
 from control.mesh import Changes, Heartbeat, HostRecord, Snapshot, Trust
 
-__all__ = ["HISTORY", "Feed", "Told", "followed"]
+__all__ = ["HISTORY", "LINES", "Feed", "Told", "followed"]
 
 HISTORY = 20_000
 """Names of changed hosts that are remembered: a mesh of 1,000 that registers twenty times over, in 2 MB."""
+
+LINES = 64
+"""Encoded lines that are kept until the next change, each from another revision on. Most watchers share one or two."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -119,6 +122,9 @@ class Feed:
     def _line(self, after: int) -> bytes:
         line = self._lines.get(after)
         if line is None:
+            # In a quiet time there are few, or somebody asks for one after the other.
+            if len(self._lines) >= LINES:
+                self._lines.clear()
             line = self._lines[after] = _encode(self.snapshot() if after < 0 else self._since(after)) + b"\n"
         return line
 

@@ -24,6 +24,7 @@ from control.keyfiles import KeyFiles
 from control.mesh import Authorities
 from control.reading.times import when
 from control.store.base import Compacted, Conflict, LeaseGone, Put, Store, StoreError, When
+from control.trust import REVOKED
 
 log = structlog.get_logger()
 
@@ -145,6 +146,34 @@ class Issuer:
                 if error.key != castate.KEY:
                     raise
         raise StoreError("the CAs in force change all the time")
+
+    async def enter(self, host: str, serial: str, expires: float, issuer: bytes) -> None:
+        """A host has shown this certificate, so it is in the store from now on, if it is not yet: what the store does
+        not know nobody can revoke. (It was issued after the copy was made that the store was restored from, or by
+        hand; `issuer`: `ca.issuer_of` it.) Raises RequestRefused (403 ``revoked``).
+        """
+        key = f"{CERTIFICATES}{serial}"
+        if any(item.key == key for item in (await self._store.read(key)).items):
+            return
+        state, _ = await self.state()
+        root = next((each for each in state.roots if ca.issuer_of(ca.read_roots(each.certificate)[0]) == issuer), None)
+        now = self._now()
+        if root is None or expires <= now:
+            return
+        issued = min(math.floor(now), expires - self.lifetime)
+        record = Certificate(host=host, issued=issued, expires=expires, issuer=root.id)
+        lease = await self._store.grant(max(1.0, expires - now))
+        try:
+            await self._store.commit(
+                when=[When(key, 0), When(f"{REVOKED}{serial}", 0)],
+                put=[Put(key, msgspec.json.encode(record), lease)],
+            )
+            log.warning("a certificate that the store did not know", host=host, serial=serial, expires=when(expires))
+        except Conflict as error:
+            await self._give_back(lease)
+            if error.key != key:
+                text = f"this certificate of host {host} counts no longer"
+                raise RequestRefused(403, "revoked", text) from None
 
     async def keep_certificate(
         self,

@@ -57,8 +57,8 @@ REMEMBERED = DAY
 """Seconds that a token is remembered after its time, so that the log can say what was wrong with it."""
 UNKNOWN_REVOKED = 30 * DAY
 """Seconds that a serial which the store does not know stays revoked: nothing says how long it would be valid."""
-AT_ONCE = 60
-"""Certificates revoked in a commit (`store.base.OPERATIONS`, two changes each)."""
+AT_ONCE = 40
+"""Certificates revoked, and tokens deleted, in a commit (`store.base.OPERATIONS`; two changes each, and one)."""
 
 JOIN_RATE, JOIN_BURST = 2.0, 20
 """Attempts to join a second, and at once, from one address: a machine that starts 20 hosts is an ordinary sight, and a

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control import castate
+from control import ca, castate
 from control.mesh import Trust
 
 PREFIXES = ("ca/", "revoked/")
@@ -16,11 +16,13 @@ class TrustView:
     Attributes:
         trust: None as long as there is no CA.
         revoked: serials that no longer count (those in `trust`), for a quick look at a client's certificate.
+        issuers: `control.ca.issuer_of` the CAs in force, for the same look.
     """
 
     def __init__(self) -> None:
         self.trust: Trust | None = None
         self.revoked: frozenset[str] = frozenset()
+        self.issuers: frozenset[bytes] = frozenset()
         self._state: castate.CaState | None = None
 
     def put(self, key: str, value: bytes | None) -> bool:
@@ -29,7 +31,10 @@ class TrustView:
         Raises ValueError, and changes nothing, if the value is none that a control server writes.
         """
         if key == castate.KEY:
-            self._state = None if value is None else castate.decode(value)
+            state = None if value is None else castate.decode(value)
+            bundle = "" if state is None else state.bundle
+            self.issuers = frozenset(map(ca.issuer_of, ca.read_roots(bundle) if bundle else ()))
+            self._state = state
         elif key.startswith(REVOKED):
             change = {key.removeprefix(REVOKED)}
             self.revoked = self.revoked - change if value is None else self.revoked | change
@@ -44,4 +49,4 @@ class TrustView:
 
     def clear(self) -> None:
         """Forget everything: the store is read anew."""
-        self.trust, self.revoked, self._state = None, frozenset(), None
+        self.trust, self.revoked, self.issuers, self._state = None, frozenset(), frozenset(), None

@@ -24,6 +24,10 @@ from control.store.base import StoreError
 __all__ = ["ROUTES", "Api"]
 
 
+MOST_REVISIONS = (1 << 63) - 1
+"""Of any store; JSON that every program reads has no greater numbers either."""
+
+
 class Api:
     """The parts of a control server, as requests use them. Methods raise RequestRefused, and StoreError."""
 
@@ -56,6 +60,12 @@ class Api:
         if record.name != call.names["name"]:
             text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
             raise RequestRefused(400, "record", text)
+        caller = call.caller
+        assert caller.serial is not None
+        assert caller.expires is not None
+        assert caller.issuer is not None
+        # First: who is on the map can be revoked.
+        await self._issuer.enter(record.name, caller.serial, caller.expires, caller.issuer)
         return await self._hosts.register(record)
 
     async def alive(self, call: Call) -> None:
@@ -78,6 +88,8 @@ class Api:
         epoch = call.query.get("epoch", "")
         try:
             after = int(call.query.get("after", "0"))
+            if not 0 <= after <= MOST_REVISIONS:
+                raise ValueError
         except ValueError:
             text = f"found after={units.show(call.query['after'])}; allowed: a revision, a whole number"
             raise RequestRefused(400, "query", text) from None

@@ -7,7 +7,7 @@ import ssl
 
 from cryptography import x509
 
-from control import identity
+from control import ca, identity
 from control.issuing import ServerCertificate
 from control.server.routes import Caller
 
@@ -44,4 +44,5 @@ def caller_of(certificate: bytes | None, address: str, mesh: str) -> Caller:
         host = identity.host_of(parsed, mesh)
     except identity.UNREADABLE:
         return Caller(address)
-    return Caller(address, host, identity.serial_of(parsed), parsed.not_valid_after_utc.timestamp())
+    expires = parsed.not_valid_after_utc.timestamp()
+    return Caller(address, host, identity.serial_of(parsed), expires, issuer=ca.issuer_of(parsed))

@@ -11,6 +11,7 @@ from control import registry
 from control.addressbook import AddressBook
 from control.errors import RequestRefused
 from control.mesh import HostRecord, Registered
+from control.reading import units
 from control.registry import HOSTS, LINKS, Change
 from control.store.base import Conflict, Item, LeaseGone, Store
 
@@ -20,6 +21,9 @@ log = structlog.get_logger()
 
 ATTEMPTS = 8
 """Conflicts that one request takes. Only another request about the same host, or its old lease's end, makes one."""
+
+AT_ONCE = 100
+"""Keys that a removed host holds, freed in a commit (`store.base.OPERATIONS`)."""
 
 REMEMBERED = 20_000
 """Hosts whose lease is known without asking the store; hosts that crash under a new name each time leave theirs."""
@@ -90,8 +94,18 @@ class Hosts:
             log.info("host left", host=name)
 
     async def remove(self, name: str) -> None:
-        """Take a host off the map and free its addresses, at once (404 ``unknown_host``)."""
+        """Take a host off the map and free its addresses, at once (400 ``host``; 404 ``unknown_host``)."""
+        try:
+            units.host_name(name)
+        except ValueError as error:
+            raise RequestRefused(400, "host", f"host: {error}") from None
         held = await self._book.keys_of(name)
+        freed = len(held)
+        # Containers have addresses too, and a commit has its bounds. The host goes with the last ones: it asks for its
+        # addresses again as soon as it is off the map, and then must find nothing that is about to go.
+        while len(held) > AT_ONCE:
+            await self._store.commit(delete=held[:AT_ONCE])
+            held = held[AT_ONCE:]
         host = await self._retried(
             lambda: self._remove(name, lambda item: None if item is None else registry.remove(item, held))
         )
@@ -99,7 +113,7 @@ class Hosts:
             if not held:
                 raise RequestRefused(404, "unknown_host", f"no host {name} on the map, and no address that it holds")
             await self._store.commit(delete=held)
-        log.info("host removed", host=name, freed=len(held))
+        log.info("host removed", host=name, freed=freed)
 
     async def _remove(self, name: str, decide: Callable[[Item | None], Change | None]) -> Item | None:
         host = await self._find(HOSTS + name)

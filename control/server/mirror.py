@@ -78,6 +78,7 @@ class Mirror:
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
         self._trust = fresh
         self._watching.feed, self._watching.revoked = self._feed, fresh.revoked
+        self._watching.issuers = fresh.issuers
         self._watching.publish()
         return view.revision
 
@@ -102,7 +103,7 @@ class Mirror:
                     put.append(_record(change.key, change.value))
             elif self._put(self._trust, change.key, change.value):
                 changed = self._trust.trust
-                self._watching.revoked = self._trust.revoked
+                self._watching.revoked, self._watching.issuers = self._trust.revoked, self._trust.issuers
         if feed.change(revision, put, gone, changed):
             self._watching.publish()
 

@@ -21,14 +21,15 @@ connect to the local socket."""
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request. `host`, `serial` and `expires` (seconds since 1970): of its certificate, None without one.
-    `admin`: by the local socket."""
+    """Who makes a request. `host`, `serial`, `expires` (seconds since 1970), `issuer` (`control.ca.issuer_of`): of its
+    certificate, None without one. `admin`: by the local socket."""
 
     address: str
     host: str | None = None
     serial: str | None = None
     expires: float | None = None
     admin: bool = False
+    issuer: bytes | None = None
 
 
 @dataclass(frozen=True)

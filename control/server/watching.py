@@ -35,6 +35,7 @@ class Watching:
     Attributes:
         feed: None while the store cannot be watched: a map of which nobody knows whether it is still true is not told.
         revoked: serial numbers of certificates that do not count any more.
+        issuers: the CAs in force (`control.trust.TrustView`), whose certificates count; empty: not known.
         watchers: how many there are.
     """
 
@@ -43,6 +44,7 @@ class Watching:
         self._now = now
         self.feed: Feed | None = None
         self.revoked: frozenset[str] = frozenset()
+        self.issuers: frozenset[bytes] = frozenset()
         self.watchers = 0
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
@@ -91,7 +93,10 @@ class Watching:
 
     async def watch(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Tell one watcher everything, until its feed ends, its certificate is revoked, or `send` raises."""
-        feed = self.checked()
+        feed = self.feed
+        # Admitted and lost since: it ends as all others have.
+        if feed is None or self._ended:
+            return
         have = feed.begin(epoch, after)
         self.watchers += 1
         try:
@@ -111,5 +116,9 @@ class Watching:
             self.watchers -= 1
 
     def counts(self, caller: Caller) -> bool:
-        """Whether the caller's certificate still counts: those of long watches expire, or are revoked, under way."""
-        return caller.serial not in self.revoked and (caller.expires is None or self._now() < caller.expires)
+        """Whether the caller's certificate still counts: while a connection lasts it may expire, be revoked, or be of
+        a CA that was dropped since."""
+        if caller.serial in self.revoked or (caller.expires is not None and self._now() >= caller.expires):
+            return False
+        # What was the truth when the store was last seen may not be it any more: a new CA may be in force.
+        return caller.issuer is None or self.feed is None or not self.issuers or caller.issuer in self.issuers

@@ -263,7 +263,7 @@ def _directory(path: str) -> str:
 
 def _create(path: str, new: bool = False) -> None:
     """Make an empty file that only its owner can read, if there is none (`new`: there must be none)."""
-    if os.path.isdir(path):
+    if not new and os.path.isdir(path):
         raise StartError(f"{path}: a directory; allowed: the path of a file")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

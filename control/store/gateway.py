@@ -129,12 +129,13 @@ class Gateway:
                 try:
                     return await self._ask(endpoint, path, body, kind)
                 except _Silent as silent:
+                    # Also if this call ends here: the next one is not to wait for the same member.
+                    self.leave(endpoint)
                     if silent.taken and not repeat:
                         raise StoreError(f"{silent}; whether the commit has happened is not known") from None
                     if trio.current_time() >= deadline:
                         raise StoreError(f"{silent}; no member has answered for {self.patience:g} s") from None
                 asked += 1
-                self.leave(endpoint)
                 if asked % len(self._endpoints) == 0:
                     await trio.sleep(PAUSE)
 

@@ -152,3 +152,36 @@ def test_macs_are_local_and_follow_from_the_address() -> None:
     macs = {mac_of("lan", wide, f"10.64.{high}.{low}") for high in (0, 1, 255) for low in range(256)}
     assert len(macs) == 3 * 256
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)
+
+
+@pytest.mark.failure(13)
+async def test_a_zone_makes_no_other_address(store: Store) -> None:
+    book = AddressBook(store, {"six": Pool(pool=ipaddress.ip_network("fd00::/120"))})
+    await book.lease("host-a", AddressRequest(segment="six", address="fd00::5"))
+    for zone in ("%1", "%eth0", "%a b"):
+        with pytest.raises(RequestRefused) as caught:
+            await book.lease("host-b", AddressRequest(segment="six", address=f"fd00::5{zone}"))
+        assert caught.value.status == 400
+        leased = await book.lease(f"host-{zone[1]}", AddressRequest(segment="six", before=f"fd00::5{zone}"))
+        assert "%" not in leased.address
+
+
+@pytest.mark.parametrize("segment", ["a b", "ö", "s" * 600, "lan/10.77.0.5"])
+async def test_a_segment_that_is_none_is_refused(book: AddressBook, segment: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        await book.give_back("host-a", segment, "")
+    assert (caught.value.status, caught.value.code) == (400, "query")
+
+
+@pytest.mark.failure(13)
+async def test_a_host_that_has_moved_holds_its_old_address_no_longer(store: Store, book: AddressBook) -> None:
+    leased = await book.lease("host-a", ASK)
+    mac = "02:00:00:00:00:05"
+    for address in ("10.77.0.5", "10.77.0.6"):
+        await book.lease("host-a", AddressRequest(segment="lan", address=address, mac=mac))
+    await book.lease("host-b", AddressRequest(segment="lan", address="10.77.0.5"))
+    assert (await book.lease("host-a", ASK)) == leased
+    await book.lease("host-a", AddressRequest(segment="lan", address="10.77.0.7", mac="02:00:00:00:00:07"))
+    (use,) = await book.use("host-a")
+    assert (use.held, set(use.own)) == (3, {leased.mac, "02:00:00:00:00:07"})
+    await book.lease("host-b", AddressRequest(segment="lan", address="10.77.0.6", mac=mac))

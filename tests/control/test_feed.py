@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control import mesh
-from control.feed import Feed, followed
+from control.feed import LINES, Feed, followed
 from control.mesh import Changes, HostRecord, Offer, Snapshot, Trust
 
 
@@ -92,6 +92,17 @@ def test_equal_watchers_get_the_same_bytes() -> None:
     assert one is not None
     assert other is not None
     assert one.line is other.line
+
+
+def test_what_is_kept_encoded_is_bounded() -> None:
+    feed = Feed("e", 1, {}, None)
+    for revision in range(2, 4 * LINES):
+        feed.change(revision, [host(f"h{revision}")])
+    for after in range(1, 4 * LINES - 1):
+        found = told(feed, after)
+        assert isinstance(found, Changes)
+        assert len(found.put) == 4 * LINES - 1 - after
+    assert len(feed._lines) <= LINES
 
 
 def test_services_are_counted() -> None:

@@ -287,8 +287,23 @@ async def test_revoking_twice_and_whom_nobody_knows(server: Server) -> None:
     assert (caught.value.status, caught.value.code) == (404, "unknown_host")
 
 
+async def test_a_certificate_that_was_just_revoked_is_not_entered_again(server: Server) -> None:
+    issued = await server.join("host-a")
+    found = x509.load_pem_x509_certificate(issued.certificate.encode())
+    shown = ("host-a", serial(issued), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
+    await server.issuer.enter(*shown)
+    assert await keys(server, CERTIFICATES) == [f"{CERTIFICATES}{serial(issued)}"]
+    await server.joining.revoke(RevokeRequest(host="host-a"))
+    with pytest.raises(RequestRefused) as caught:
+        await server.issuer.enter(*shown)
+    assert (caught.value.status, caught.value.code) == (403, "revoked")
+    assert await keys(server, CERTIFICATES) == []
+
+
 async def test_a_host_with_many_certificates(server: Server) -> None:
     first = await server.join("host-a")
+    for _ in range(50):
+        await token(server)
     for number in range(150):
         await server.issuer.issue(ca.new_key().public_key(), ca.Names.host("hostlane", "host-a"), "host-a")
         assert number < 150
@@ -296,6 +311,7 @@ async def test_a_host_with_many_certificates(server: Server) -> None:
     assert len(set(done.serials)) == 151
     assert serial(first) in done.serials
     assert await keys(server, CERTIFICATES) == []
+    assert await server.joining.tokens() == []
 
 
 async def test_a_renewal_in_the_middle_of_a_revocation(server: Server) -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from control import castate
+from control import ca, castate
 from control.castate import CaState, KnownRoot
 from control.mesh import Trust
 from control.trust import TrustView
 
-STATE = CaState(mesh="m", roots=(KnownRoot(id="one", certificate="1\n"),), issuing="one", renew_before=7.0)
+ROOT = ca.new_root("m", time.time()).certificate
+PEM = ca.pem(ROOT)
+STATE = CaState(mesh="m", roots=(KnownRoot(id="one", certificate=PEM),), issuing="one", renew_before=7.0)
 
 
 def test_out_of_items() -> None:
@@ -17,7 +21,8 @@ def test_out_of_items() -> None:
     assert not view.put("revoked/ab", b"{}")
     assert view.revoked == {"ab"}
     assert view.put(castate.KEY, castate.encode(STATE))
-    assert view.trust == Trust(bundle="1\n", revoked=("ab",), renew_before=7.0)
+    assert view.trust == Trust(bundle=PEM, revoked=("ab",), renew_before=7.0)
+    assert view.issuers == {ca.issuer_of(ROOT)}
     assert not view.put(castate.KEY, castate.encode(STATE))
     assert view.put("revoked/0c", b"{}")
     assert view.trust is not None
@@ -26,6 +31,7 @@ def test_out_of_items() -> None:
     assert not view.put("revoked/ab", None)
     assert view.put(castate.KEY, None)
     assert view.trust is None
+    assert not view.issuers
     view.clear()
     assert view.revoked == frozenset()
 

@@ -56,6 +56,15 @@ async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
                 assert isinstance(await anext(messages), mesh.Snapshot)
 
 
+@pytest.mark.parametrize("after", [-1, 1 << 63, 10**30])
+async def test_a_revision_that_no_store_has_is_refused(world: World, after: int) -> None:
+    async with world.serving(), world.client("host-a") as client:
+        epoch = (await client.hosts()).epoch
+        with pytest.raises(Denied, match="allowed: a revision"), trio.fail_after(PATIENCE):
+            async with client.watch(epoch, after):
+                pass
+
+
 async def test_a_backup_is_a_store_and_never_overwrites(world: World, tmp_path: Path) -> None:
     target = tmp_path / "copy.db"
     async with world.serving(), world.client("host-a") as client, world.admin() as admin:

@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 import structlog
@@ -106,6 +107,26 @@ async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_renewed_certificate_leaves_no_connection_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[httpx.AsyncClient] = []
+
+    def new(client: ControlClient, context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+        made.append(before(client, context))
+        return made[-1]
+
+    before = ControlClient._new_client
+    monkeypatch.setattr(ControlClient, "_new_client", new)
+    shown = world.context("host-a")
+    async with world.serving(), ControlClient([f"127.0.0.1:{world.port}"], lambda: shown, name=MESH) as client:
+        await client.hosts()
+        for _ in range(3):
+            shown = world.context("host-a")
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(client.hosts)
+        assert [each.is_closed for each in made].count(False) == 1
+
+
 async def test_revoked_is_cut_off_at_once(world: World) -> None:
     async with world.serving(), world.admin() as admin:
         created = await admin.create_token(mesh.TokenRequest(host="host-a", ttl=600.0))
@@ -132,6 +153,38 @@ async def test_revoked_is_cut_off_at_once(world: World) -> None:
             with pytest.raises(Denied) as caught:
                 await client.hosts()
             assert (caught.value.status, caught.value.code) == (403, "revoked")
+
+
+async def test_a_host_is_revoked_whose_certificate_the_store_has_lost(world: World) -> None:
+    async with world.serving(), world.admin() as admin, world.client("host-a") as client:
+        with pytest.raises(Denied, match="no valid certificate"):
+            await admin.revoke(mesh.RevokeRequest(host="host-a"))
+        await client.register(record("host-a"))
+        await client.register(record("host-a", "web"))
+        assert len((await admin.revoke(mesh.RevokeRequest(host="host-a"))).serials) == 1
+        for asked in (client.hosts, lambda: client.register(record("host-a"))):
+            with pytest.raises(Denied) as caught:
+                await asked()
+            assert caught.value.code == "revoked"
+        assert (await admin.hosts()).hosts == ()
+
+
+async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_is_there(world: World) -> None:
+    """Who has stolen a CA's key could stay for ever otherwise: by renewing through a connection from before."""
+    async with world.serving(), world.admin() as admin, world.client("host-a") as thief:
+        await thief.register(record("host-a"))
+        with trio.fail_after(PATIENCE):
+            async with thief.watch() as messages:
+                assert isinstance(await anext(messages), mesh.Snapshot)
+                await admin.rotate("add")
+                await admin.rotate("activate")
+                await thief.register(record("host-a"))
+                await admin.rotate("drop", force=True)
+                async for _ in messages:
+                    pass
+        with pytest.raises(Denied) as caught:
+            await thief.renew(mesh.RenewRequest(csr=ca.request(ca.new_key())))
+        assert (caught.value.status, caught.value.code) == (403, "revoked")
 
 
 @pytest.mark.failure(18)

@@ -17,7 +17,8 @@ def der(names: ca.Names, root: ca.Root) -> tuple[bytes, ca.Leaf]:
 def test_who_a_certificate_is_for() -> None:
     root = ca.new_root("hostlane", time.time())
     raw, leaf = der(ca.Names.host("hostlane", "host-a"), root)
-    assert caller_of(raw, "10.0.0.1", "hostlane") == Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after)
+    expected = Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after, issuer=ca.issuer_of(root.certificate))
+    assert caller_of(raw, "10.0.0.1", "hostlane") == expected
 
 
 def test_what_is_for_no_host_of_this_mesh_is_nobodys() -> None:

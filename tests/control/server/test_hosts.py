@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 import trio
 
 from control.addressbook import AddressBook
+from control.config import Pool
 from control.errors import RequestRefused
+from control.mesh import AddressRequest
 from control.server.hosts import Hosts
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
@@ -129,3 +132,27 @@ async def test_what_is_known_of_leases_is_bounded(store: Store, monkeypatch: pyt
     # Who was forgotten is found in the store.
     await hosts.alive("host-0", "1")
     assert list(hosts._leases) == ["host-3", "host-0"]
+
+
+async def test_a_host_with_many_containers_is_removed(store: Store) -> None:
+    lan = Pool(pool=ipaddress.ip_network("10.77.0.0/24"))
+    book = AddressBook(store, {"lan": lan})
+    hosts = Hosts(store, book, 15.0)
+    for number in range(80):
+        await book.lease("host-a", AddressRequest(segment="lan", part=f"@c{number}:eth1"))
+    await book.lease("host-b", AddressRequest(segment="lan"))
+    for registered in (True, False):
+        if registered:
+            await hosts.register(record("host-a"))
+        await hosts.remove("host-a")
+        assert await names(store) == []
+        assert [use.held for use in await book.use()] == [1]
+        for number in range(80):
+            await book.lease("host-a", AddressRequest(segment="lan", part=f"@c{number}:eth1"))
+
+
+@pytest.mark.parametrize("name", ["host a", "höst", "h" * 600, "a/b"])
+async def test_a_name_that_is_none_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        await hosts_on(store).remove(name)
+    assert (caught.value.status, caught.value.code) == (400, "host")

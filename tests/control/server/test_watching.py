@@ -92,11 +92,14 @@ async def test_watches_end_when_the_store_is_lost_and_when_the_server_stops(
             watching.publish()
         with pytest.raises(RequestRefused, match="no view of its store"):
             watching.admit()
+        # Admitted before that, and begun after it.
+        await watching.watch(CALLER, "", 0, Heard().send)
         watching.feed = feed
         async with trio.open_nursery() as watchers:
             watchers.start_soon(watching.watch, CALLER, "", 0, Heard().send)
             await trio.testing.wait_all_tasks_blocked()
             watching.end()
+        await watching.watch(CALLER, "", 0, Heard().send)
         assert watching.watchers == 0
         nursery.cancel_scope.cancel()
 

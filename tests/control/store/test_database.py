@@ -179,6 +179,9 @@ def test_a_backup_that_cannot_be_written(database: Database, tmp_path: Path) -> 
     with pytest.raises(StoreError, match="exists"):
         database.backup(str(tmp_path / "y"))
     assert (tmp_path / "y.partial").read_text() == "somebody's"
+    (tmp_path / "z.partial").mkdir()
+    with pytest.raises(StoreError, match="exists"):
+        database.backup(str(tmp_path / "z"))
     put(database, "a")
 
 

@@ -90,6 +90,7 @@ async def test_a_commit_that_may_have_happened_is_not_done_twice(etcd: Etcd, hun
     with pytest.raises(StoreError) as caught:
         await put(gateway)
     assert str(caught.value) == f"{hung}: no answer within 0.3 s; whether the commit has happened is not known"
+    assert gateway.endpoint() == etcd.endpoints[0], "or the next commit would wait for the same one"
     assert (await read(gateway)).header.revision == before
     assert (await put(gateway)).succeeded
     await gateway.aclose()
