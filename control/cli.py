@@ -76,6 +76,8 @@ def main() -> None:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            # What is still in the buffer must not fail once more when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             click.echo(f"hostlane: cannot write: {os.strerror(error.errno or 0).lower()}", err=True)
         else:
             what = " ".join(f"{type(error).__name__}: {error}".split())
