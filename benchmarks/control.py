@@ -217,7 +217,7 @@ class Server:
         self._file.write_text(
             f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\n"
             f"state_dir: {directory}/state\nstore: {{sqlite: {{path: {directory}/state/store.db}}}}\n"
-            "log: {level: warning, format: json}\n"
+            "log: {level: error, format: json}\n"
         )
         with redirect_stdout(io.StringIO()):
             control_command(["init", "--config", str(self._file)], standalone_mode=False)
