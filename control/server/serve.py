@@ -108,6 +108,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                         task_status.started(port)
                         await anext(signals)
                         accepting.cancel_scope.cancel()
+                    # Who comes now is refused at once, and asks another server.
+                    listener.close()
                     log.info("control server stopping", name=config.name)
                     connections.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
                     watching.end()

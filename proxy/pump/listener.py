@@ -60,6 +60,7 @@ class Listener:
         self._listen = listen
         self.accepted = accepted
         self._watching, self._held = True, False
+        self._said = False
         pump.watch(sock, self, EPOLLIN)
 
     def ready(self, mask: int) -> None:
@@ -71,6 +72,7 @@ class Listener:
                 accepted(LocalSocket(family, _STREAM, 0, fd))
                 worked()
             elif (code := ctypes.get_errno()) in _NOBODY:
+                self._said = False
                 return
             elif code in _EXHAUSTED:
                 return self._pause(code)
@@ -91,7 +93,9 @@ class Listener:
                 self.accepted(sock)
 
     def _pause(self, code: int) -> None:
-        log.error("cannot accept a connection", listen=self._listen, error=os.strerror(code), retry_in_s=PAUSE)
+        if not self._said:
+            self._said = True  # until all that wait have been taken in
+            log.error("cannot accept a connection", listen=self._listen, error=os.strerror(code), retry_in_s=PAUSE)
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 

@@ -6,6 +6,7 @@ import signal
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from control import mesh
 from control.client import Denied
@@ -63,6 +64,22 @@ async def test_a_stop_ends_watches_and_leaves_nothing_behind(world: World) -> No
                     # The end, and no error: its client goes to another server.
                     assert [message async for message in messages if isinstance(message, mesh.Snapshot)] == []
     assert os.listdir(world.config.run_dir) == []
+
+
+async def test_who_comes_to_a_server_that_stops_is_refused_at_once(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        world.port = await nursery.start(serve.run, world.config)
+        # Only the half of a request, which the server waits for.
+        stream = await world.raw("host-a")
+        await stream.send_all(b"GET /v1/status HTTP/1.1\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with trio.fail_after(PATIENCE), pytest.raises(OSError, match="refused|connect"):
+            while True:
+                await trio.aclose_forcefully(await trio.open_tcp_stream("127.0.0.1", world.port))
+        await stream.send_all(b"Host: c\r\n\r\n")
+        assert b"200 OK" in await stream.receive_some()
+        await trio.aclose_forcefully(stream)
 
 
 async def test_a_restart_forgets_nothing(world: World) -> None:
