@@ -125,7 +125,9 @@ def test_rotation(server: World) -> None:
 def test_watch_shows_each_change(server: World) -> None:
     command = "from control.meshcommands import hosts; hosts()"
     arguments = ["--socket", server.socket, "--watch", "--json"]
-    process = subprocess.Popen([sys.executable, "-c", command, *arguments], stdout=subprocess.PIPE, text=True)
+    # Where a shell started the tests in the background, it has SIGINT ignored.
+    argv = ["env", "--default-signal=INT", sys.executable, "-c", command, *arguments]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         assert len(json.loads(process.stdout.readline())["hosts"]) == 2
