@@ -9,7 +9,7 @@ import fcntl
 import os
 from contextlib import suppress
 
-__all__ = ["Deed", "release_lock", "remove", "take_lock"]
+__all__ = ["Deed", "is_same", "release_lock", "remove", "take_lock"]
 
 _LOCK_MODE = 0o600
 # Reading is enough to flock a file, so nobody else may: whoever holds the lock keeps the proxy from starting.
@@ -27,7 +27,7 @@ def take_lock(directory: int, name: str) -> int | None:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _LOCK_MODE, dir_fd=directory)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(directory, name, os.fstat(lock)):
+            if is_same(directory, name, os.fstat(lock)):
                 return lock
         except BlockingIOError:
             os.close(lock)
@@ -73,11 +73,12 @@ def remove(directory: int, name: str, ours: os.stat_result) -> None:
     The caller keeps that file in use, open or bound: a removed file's inode number may be given to a new one.
     """
     with suppress(OSError):
-        if _is_same(directory, name, ours):
+        if is_same(directory, name, ours):
             os.unlink(name, dir_fd=directory)
 
 
-def _is_same(directory: int, name: str, status: os.stat_result) -> bool:
+def is_same(directory: int, name: str, status: os.stat_result) -> bool:
+    """Whether ``name`` is the file that ``status`` describes."""
     try:
         return os.path.samestat(os.stat(name, dir_fd=directory, follow_symlinks=False), status)
     except FileNotFoundError:

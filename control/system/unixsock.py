@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from control.errors import StartError
-from control.system.ownfiles import Deed, take_lock
+from control.system.ownfiles import Deed, is_same, take_lock
 from control.system.socketpath import Obstacle, Place, explained, split
 
 __all__ = ["BACKLOG", "DIRECTORY_MODE", "Birth", "BoundUnixSocket", "bind_unix", "inherit_unix"]
@@ -78,6 +78,11 @@ class BoundUnixSocket:
     def birth(self) -> Birth:
         """What `inherit_unix` needs to know of the file."""
         return Birth(self._born.st_dev, self._born.st_ino, self._born.st_uid, self._born.st_gid)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its file still has the path, so that clients find it."""
+        return is_same(self._place.fd, self._place.name, self._born)
 
     def own(self, ours: bool = True) -> None:
         """Whether `close` removes the file and lets go of the path: only one of the processes that hold this socket

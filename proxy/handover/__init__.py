@@ -7,8 +7,11 @@ listening socket (``parcel`` is how). From then on, step by step:
    *ready*. The old one goes on as if nothing had happened, and keeps doing so should the new one end here.
 2. The old process leaves what comes in the sockets' queues and says *yours*.
 3. The new process says *taken*, owns the sockets and their files, and accepts what waits. Should it end before that
-   word, the old one takes from the queues again.
+   word, or take too long for it, the old one takes from the queues again.
 4. The old process closes its descriptors, says goodbye to its peers, lets its streams finish (proxy/drain.py), ends.
+
+Whether *taken* was said in time is the kernel's to decide, once for both (`parcel.last_word`). An old process that
+keeps its sockets says *no*; one that is silent has ended, and the new one takes its place.
 
 So at each moment exactly one of the two answers, and a connection attempt waits, at worst, for two of these words.
 

@@ -11,6 +11,7 @@ from control.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.system.unixsock import BoundUnixSocket
 from proxy.config import Config
 from proxy.drain import Drain
+from proxy.errors import StartError
 from proxy.handover import activation
 from proxy.handover.estate import Estate
 from proxy.handover.inheritance import ADMIN, HANDOVER, Inheritance
@@ -46,10 +47,13 @@ class Arrival:
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the other one's place, if there is one, and leave it so many seconds for its
-        streams. Raises StartError; the other one goes on then.
+        streams. Raises StartError; the other one goes on then, or has taken its sockets' files along.
         """
         if self._predecessor is not None:
-            await self._predecessor.replace(seconds)
+            alive = await self._predecessor.replace(seconds)
+            if not alive and not (self._inheritance.in_place and all(each.in_place for each in outbound.sockets.all)):
+                # It was about to stop, which removes them, and was killed then.
+                raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
             self._inheritance.own()
             self._inheritance.close()  # where links came in before, say: nobody would ever accept there
             outbound.sockets.own()

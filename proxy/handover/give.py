@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
-from proxy.handover.parcel import VERSION, HandoverError, Offer, Socket, Word, check_peer, expect, send
+from proxy.handover.parcel import (
+    VERSION,
+    HandoverError,
+    Offer,
+    Socket,
+    Word,
+    check_peer,
+    expect,
+    last_word,
+    say,
+    send,
+)
 from proxy.links.door import Door, serve_behind
 from proxy.outbound.sockets import Heirloom
 
@@ -19,6 +31,9 @@ GETTING_READY = 120.0
 """Seconds that the new process may take to get ready: its interfaces may need a while to come up (up_timeout)."""
 ANSWER = 5.0
 """Seconds that it may take for one word then; meanwhile nobody accepts anything."""
+
+
+TOO_SLOW = "the other process takes too long"
 
 
 class Offered(NamedTuple):
@@ -56,43 +71,64 @@ class Estate(Protocol):
 
 async def give(sock: trio.SocketStream, estate: Estate) -> None:
     """Hand everything over to the process at the other end, or nothing. Whatever goes wrong is a line in the log, and
-    the proxy goes on. Closes `sock`.
+    the proxy goes on. Closes `sock`, with a *no* before it unless all was handed over: only a process that has ended is
+    silent, so the other one knows that nobody has the sockets then.
     """
-    pid = 0
+    pid, why = 0, "the process that has them is ending"
     try:
         pid = check_peer(sock.socket)
-        if (why := estate.engage()) is not None:
-            raise HandoverError(why)
+        if (refusal := estate.engage()) is not None:
+            raise HandoverError(refusal)
         try:
-            seconds = await _converse(sock, estate, pid)
+            await _prepare(sock, estate)
+            if (refusal := estate.hold(pid)) is not None:
+                raise HandoverError(refusal)
         except BaseException:
             estate.keep()
             raise
-        log.info("proxy handed over", pid=pid)
-        estate.leave(seconds)
+        await _yield(sock, estate, pid)
     except HandoverError as error:
-        log.warning("proxy not handed over", pid=pid, error=str(error))
-        with trio.move_on_after(ANSWER):
-            await _say_no(sock, str(error))
+        why = str(error)
+        log.warning("proxy not handed over", pid=pid, error=why)
     finally:
-        await trio.aclose_forcefully(sock)
+        say(sock, Word(word="no", why=why))  # in vain if it was handed over: closed by then
+        sock.socket.close()
 
 
-async def _converse(sock: trio.SocketStream, estate: Estate, pid: int) -> float:
+async def _prepare(sock: trio.SocketStream, estate: Estate) -> None:
+    """Until the other process is ready."""
     sockets = list(estate.sockets())
     try:
         with trio.fail_after(GETTING_READY):
             await send(sock, Offer(version=VERSION, host=estate.host, pid=os.getpid(), sockets=len(sockets)))
             for offered in sockets:
-                await send(sock, _described(offered), _descriptors(offered.heirloom))
+                await _send(sock, offered)
             await expect(sock, "ready")
-        if (why := estate.hold(pid)) is not None:
-            raise HandoverError(why)
-        with trio.fail_after(ANSWER):
-            await send(sock, Word(word="yours"))
-            return (await expect(sock, "taken")).seconds
     except trio.TooSlowError:
-        raise HandoverError("the other process takes too long") from None
+        raise HandoverError(TOO_SLOW) from None
+
+
+async def _yield(sock: trio.SocketStream, estate: Estate, pid: int) -> None:
+    """It is held: leave it to the other process, or keep it, as that one's answer says. A deadline, a cancellation or
+    the end of that process does not make the answer unsure: it counts if it has come before `last_word`.
+    """
+    answer: Word | None = None
+    try:
+        say(sock, Word(word="yours"))
+        with trio.move_on_after(ANSWER) as patience:
+            await trio.lowlevel.wait_readable(sock.socket)
+    finally:
+        answer = last_word(sock)
+        if answer is not None and answer.word == "taken":
+            sock.socket.close()
+            log.info("proxy handed over", pid=pid)
+            estate.leave(answer.seconds)
+        else:
+            estate.keep()
+    if answer is None:
+        raise HandoverError(TOO_SLOW if patience.cancelled_caught else "the other process is gone, or makes no sense")
+    if answer.word != "taken":
+        raise HandoverError(answer.why or f"the other process does not say 'taken', but {answer}")
 
 
 def _described(offered: Offered) -> Socket:
@@ -100,15 +136,26 @@ def _described(offered: Offered) -> Socket:
     return Socket(kind=offered.kind, address=offered.address, birth=birth, mode=mode, owner=owner, group=group)
 
 
-def _descriptors(heirloom: Heirloom) -> list[int]:
-    return [heirloom.sock.fileno()] + ([heirloom.lock] if heirloom.lock is not None else [])
+async def _send(sock: trio.SocketStream, offered: Offered) -> None:
+    with ExitStack() as files:
+        await send(sock, _described(offered), _duplicates(offered.heirloom, files))
 
 
-async def _say_no(sock: trio.SocketStream, why: str) -> None:
+def _duplicates(heirloom: Heirloom, files: ExitStack) -> list[int]:
+    """Descriptors that stay what they are until they are sent: a proxy that is told to stop meanwhile closes its own,
+    and the numbers may be those of callers by then.
+    """
+    if heirloom.sock.fileno() < 0:  # and the lock was closed with it
+        raise HandoverError("it is about to stop")
+    found: list[int] = []
     try:
-        await send(sock, Word(word="no", why=why))
-    except HandoverError:
-        pass
+        for descriptor in (heirloom.sock.fileno(), heirloom.lock):
+            if descriptor is not None:
+                found.append(os.dup(descriptor))
+                files.callback(os.close, found[-1])
+    except OSError as error:
+        raise HandoverError(f"duplicating a descriptor: {error.strerror}") from None
+    return found
 
 
 async def serve(listener: trio.SocketListener, estate: Estate, door: Door) -> None:

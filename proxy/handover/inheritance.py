@@ -49,6 +49,11 @@ class Inheritance:
         self._bound.append(bound)
         return bound
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the files of the proxy's own sockets are still there."""
+        return all(bound.in_place for bound in self._bound)
+
     def own(self) -> None:
         """The other process has let go: files are this one's now."""
         for bound in self._bound:

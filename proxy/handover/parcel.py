@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -28,6 +29,13 @@ _CREDENTIALS = struct.Struct("iII")
 
 class HandoverError(HostlaneError):
     """The other process is gone, or says what makes no sense."""
+
+
+class Gone(HandoverError):
+    """It has said nothing more: it has ended. (One that is alive says ``no`` before it closes its end: `give`.)"""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__("the other process is gone" + (f" ({detail})" if detail else ""))
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
@@ -69,15 +77,54 @@ Message = Offer | Socket | Word
 
 async def send(sock: trio.SocketStream, message: Message, descriptors: Sequence[int] = ()) -> None:
     """Raises HandoverError. The descriptors stay the caller's."""
-    body = msgspec.json.encode(message)
-    data = _LENGTH.pack(len(body)) + body
+    data = _packed(message)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     try:
         sent = await sock.socket.sendmsg([data], rights)
         if sent < len(data):
             await sock.send_all(data[sent:])
     except (OSError, trio.BrokenResourceError) as error:
-        raise HandoverError(f"the other process is gone ({error})") from None
+        raise _gone(error) from None
+
+
+def say(sock: trio.SocketStream, word: Word) -> bool:
+    """Send a word at once, with no checkpoint at which a deadline or a cancellation could make it unsure; whether it
+    now waits for the other process to read it.
+    """
+    data = _packed(word)
+    try:
+        return os.write(sock.socket.fileno(), data) == len(data)
+    except OSError:
+        return False
+
+
+def last_word(sock: trio.SocketStream) -> Word | None:
+    """Listen no more, and return the word that has come before that, if one has come whole.
+
+    Which it was, the kernel decides, for both sides alike: either the word was queued before this, or `say` returns
+    False in the process that says it. Nothing that happens to either of them afterwards changes that.
+    """
+    with suppress(OSError):
+        sock.socket.shutdown(socket.SHUT_RD)
+    data = b""
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        while len(data) <= LARGEST and (piece := os.read(sock.socket.fileno(), LARGEST)):
+            data += piece
+        body = data[_LENGTH.size :]
+        if data[: _LENGTH.size] == _LENGTH.pack(len(body)):
+            return msgspec.json.decode(body, type=Word)
+    return None
+
+
+def _packed(message: Message) -> bytes:
+    body = msgspec.json.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _gone(error: OSError | trio.BrokenResourceError) -> HandoverError:
+    if isinstance(error, ConnectionError):
+        return Gone(str(error))
+    return HandoverError(f"the other process is gone ({error})")
 
 
 async def receive(sock: trio.SocketStream) -> tuple[Message, list[int]]:
@@ -91,7 +138,7 @@ async def receive(sock: trio.SocketStream) -> tuple[Message, list[int]]:
                 raise HandoverError(f"the other process sends a message of {length} bytes")
             return msgspec.json.decode(await _exactly(sock, length), type=Message), descriptors
         except (OSError, trio.BrokenResourceError) as error:
-            raise HandoverError(f"the other process is gone ({error})") from None
+            raise _gone(error) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise HandoverError(f"the other process says what makes no sense: {error}") from None
     except BaseException:
@@ -111,7 +158,7 @@ async def _receive_rights(sock: trio.SocketStream, descriptors: list[int]) -> by
     if flags & socket.MSG_CTRUNC:
         raise HandoverError("descriptors were lost: raise the limit on open files (ulimit -n)")
     if not data:
-        raise HandoverError("the other process is gone")
+        raise Gone
     return data
 
 
@@ -120,7 +167,7 @@ async def _exactly(sock: trio.SocketStream, length: int) -> bytes:
     while len(data) < length:
         piece = await sock.receive_some(length - len(data))
         if not piece:
-            raise HandoverError("the other process is gone")
+            raise Gone
         data += piece
     return bytes(data)
 

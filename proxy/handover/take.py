@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import suppress
 from typing import Self
 
 import structlog
@@ -15,7 +14,7 @@ from control.system.unixsock import Birth
 from proxy.errors import StartError
 from proxy.handover.give import ANSWER
 from proxy.handover.inheritance import Inheritance
-from proxy.handover.parcel import VERSION, HandoverError, Offer, Socket, Word, check_peer, expect, receive, send
+from proxy.handover.parcel import VERSION, Gone, HandoverError, Offer, Socket, Word, check_peer, expect, receive, say
 from proxy.outbound.sockets import Heirloom
 
 log = structlog.get_logger()
@@ -55,22 +54,26 @@ class Predecessor:
                 raise StartError(f"cannot take over from the proxy behind {path}: {why}") from None
             raise
 
-    async def replace(self, seconds: float) -> None:
-        """This process is ready: take over, and leave the old one so many seconds for its streams. On return it has let
-        go. Raises StartError if it has not; it goes on then.
+    async def replace(self, seconds: float) -> bool:
+        """This process is ready: take over, and leave the old one so many seconds for its streams. On return it accepts
+        nothing any more; False: it has ended before it came to that. Raises StartError if it keeps its sockets.
         """
         try:
             with trio.fail_after(ANSWER):
-                with suppress(HandoverError):  # one that is gone may have said why
-                    await send(self._sock, Word(word="ready"))
+                say(self._sock, Word(word="ready"))  # one that listens no more may have said why
                 await expect(self._sock, "yours")
-                await send(self._sock, Word(word="taken", seconds=seconds))
+                if not say(self._sock, Word(word="taken", seconds=seconds)):
+                    await expect(self._sock, "no")
         except trio.TooSlowError:
             raise StartError(f"process {self.pid} does not hand over: no answer in {ANSWER:g} s") from None
+        except Gone:
+            log.warning("the proxy to take over from has ended", from_pid=self.pid)
+            return False
         except HandoverError as error:
             raise StartError(f"process {self.pid} does not hand over: {error}") from None
         finally:
-            await trio.aclose_forcefully(self._sock)
+            self._sock.socket.close()
+        return True
 
     def close(self) -> None:
         """Give up; the old process goes on. Idempotent."""

@@ -32,6 +32,7 @@ Accepted = Callable[[LocalSocket], None]
 Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
 
+
 class Heirloom(NamedTuple):
     """A listening socket of another process: of a proxy that hands over, or of systemd."""
 
@@ -111,6 +112,11 @@ class Opened:
         if self._bound is None:
             return Heirloom(self._sock)
         return Heirloom(self._sock, self._bound.lock, self._bound.birth, *self._rights)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether callers find it: nobody has removed its file."""
+        return self._bound is None or self._bound.in_place
 
     def own(self) -> None:
         """The process that had it before has let go. Rights that cannot be changed stay as they are, with a line in the

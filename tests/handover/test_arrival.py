@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from proxy.agent import Agent
 from proxy.errors import StartError
+from proxy.handover.take import Predecessor
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 from tests.test_meshview import Registry, socket_of, start
@@ -112,3 +114,30 @@ async def test_a_socket_that_the_map_does_not_name_any_more_waits_a_while(monkey
         assert list(new.outbound.sockets.spare), "the map may come yet"
         await until(lambda: not socket_of(new, "web").exists(), "nobody wants it")
         assert new.outbound.sockets.spare == {}
+
+
+@pytest.mark.parametrize("left", [True, False])
+async def test_an_old_one_that_is_killed_before_it_has_let_go(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sockets are this one's, if nobody has removed their files: on its way to the end, it had."""
+    async with mesh() as hosts:
+        await hosts.pair(**PATIENT)
+        path = Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
+
+        async def replace(_: Predecessor, seconds: float) -> bool:
+            if not left:
+                path.unlink()
+            return False
+
+        monkeypatch.setattr(Predecessor, "replace", replace)
+        upstreams = {"echo": {"listen": f"unix:{path}"}}
+        new = Agent(hosts.config("host-a", {**hosts.peers(b=["echo"]), "upstreams": upstreams}), takeover=True)
+        async with trio.open_nursery() as nursery:
+            if left:
+                await nursery.start(new.run)
+                nursery.cancel_scope.cancel()
+            else:
+                with pytest.RaisesGroup(
+                    pytest.RaisesExc(StartError, match="has ended, and its sockets with it"), flatten_subgroups=True
+                ):
+                    await new.run()
+        assert not path.exists()

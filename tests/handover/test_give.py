@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -11,9 +12,10 @@ import trio
 from structlog.testing import capture_logs
 
 from proxy.handover import give as giving
-from proxy.handover.give import give, serve
-from proxy.handover.parcel import HandoverError, Offer, Socket, Word, expect, receive, send
+from proxy.handover.give import Offered, give, serve
+from proxy.handover.parcel import HandoverError, Offer, Socket, Word, expect, receive, say, send
 from proxy.links.door import Door
+from proxy.outbound.sockets import Heirloom
 from tests.handover.rig import Estate, ends
 
 
@@ -90,6 +92,34 @@ async def test_it_may_change_its_mind(estate: Estate, logs: list[MutableMapping[
     assert [entry["error"] for entry in logs] == ["it is about to stop"]
 
 
+class Stopping(Estate):
+    """It closes its sockets as soon as it has begun to hand them over; their numbers go to something else."""
+
+    def sockets(self) -> Iterator[Offered]:
+        offer = list(super().sockets())
+        lock = os.open(os.devnull, os.O_RDONLY)
+        yield offer[0]
+        yield offer[1]._replace(heirloom=Heirloom(self.listeners[1], lock))
+        self.listeners[1].close()
+        os.close(lock)
+        self.another = os.open("/dev/zero", os.O_RDONLY)
+        os.dup2(self.another, lock)
+
+
+async def test_told_to_stop_while_it_sends_its_sockets_it_sends_nothing_else_in_their_place() -> None:
+    estate = Stopping()
+    old, new = ends()
+    async with new, trio.open_nursery() as nursery:
+        nursery.start_soon(give, old, estate)
+        await receive(new)
+        _, descriptors = await receive(new)
+        os.close(*descriptors)
+        assert await receive(new) == (Word(word="no", why="it is about to stop"), [])
+    assert estate.told == ["keep"]
+    os.close(estate.another)
+    estate.close()
+
+
 async def test_it_refuses(estate: Estate, logs: list[MutableMapping[str, Any]]) -> None:
     old, new = ends()
     estate.why = "it is about to stop"
@@ -124,6 +154,46 @@ async def test_cancelled_it_keeps_everything(estate: Estate) -> None:
         await expect(new, "yours")
         nursery.cancel_scope.cancel()
     assert estate.told[-1] == "keep"
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
+async def test_a_last_word_that_has_come_counts(
+    end: str, estate: Estate, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """The new process begins when it has said it: the old one must not go on, whatever happens at that moment."""
+    monkeypatch.setattr(giving, "ANSWER", 0.05)
+    old, new = ends()
+    async with new, trio.open_nursery() as nursery:
+        nursery.start_soon(give, old, estate)
+        await offered(new, estate)
+        await send(new, Word(word="ready"))
+        await expect(new, "yours")
+        if end == "deadline":
+            time.sleep(0.1)  # the old side does not run meanwhile, and then both have happened
+        else:
+            nursery.cancel_scope.cancel()
+        assert say(new, Word(word="taken", seconds=12.0))
+    assert estate.told[-1] == "leave 12"
+    assert [entry["event"] for entry in logs] == ["proxy handed over"]
+
+
+@pytest.mark.parametrize("end", ["deadline", "cancelled"])
+async def test_one_that_comes_too_late_is_not_heard(end: str, estate: Estate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the new process knows: it must not begin."""
+    monkeypatch.setattr(giving, "ANSWER", 0.05)
+    old, new = ends()
+    async with new:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give, old, estate)
+            await offered(new, estate)
+            await send(new, Word(word="ready"))
+            await expect(new, "yours")
+            if end == "cancelled":
+                nursery.cancel_scope.cancel()
+        assert estate.told[-1] == "keep"
+        assert not say(new, Word(word="taken"))
+        with pytest.raises(HandoverError, match="takes too long" if end == "deadline" else "is ending"):
+            await expect(new, "no")
 
 
 async def test_serve(estate: Estate) -> None:

@@ -20,7 +20,9 @@ from proxy.handover.parcel import (
     Word,
     check_peer,
     expect,
+    last_word,
     receive,
+    say,
     send,
 )
 from tests.handover.rig import ends
@@ -86,6 +88,37 @@ async def test_nobody_to_send_to() -> None:
     async with near:
         with pytest.raises(HandoverError, match="the other process is gone"):
             await send(near, OFFER)
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b'\0\0\0\x1e{"type":"word","word":"taken"}', "taken"),
+        (b'\0\0\0\x20{"type":"word","word":"taken"}', None),
+        (b"\0\0\0\2{]", None),
+        (b"\0\0", None),
+        (b"", None),
+        (b"x" * (LARGEST + 5), None),
+    ],
+)
+async def test_the_last_word_is_whole_or_none(data: bytes, word: str | None) -> None:
+    near, far = ends()
+    async with near, far:
+        if data:
+            await near.send_all(data)
+        found = last_word(far)
+        assert (found and found.word) == word
+        assert not say(near, Word(word="taken")), "nobody listens any more"
+        assert say(far, Word(word="no"))
+
+
+async def test_the_last_word_of_one_that_is_gone() -> None:
+    near, far = ends()
+    async with far:
+        assert say(near, Word(word="taken", seconds=3.0))
+        await near.aclose()
+        assert last_word(far) == Word(word="taken", seconds=3.0)
+        assert not say(far, Word(word="no"))
 
 
 async def test_another_word_than_expected() -> None:

@@ -17,7 +17,7 @@ from proxy.errors import StartError
 from proxy.handover import take
 from proxy.handover.give import give
 from proxy.handover.inheritance import Inheritance
-from proxy.handover.parcel import VERSION, Offer, Word, send
+from proxy.handover.parcel import VERSION, Offer, Word, expect, last_word, send
 from proxy.handover.take import Predecessor
 from tests.handover.rig import Estate
 from tests.tools.sockets import dead_socket
@@ -119,7 +119,6 @@ async def test_an_old_side_that_does_not_hand_over(path: str, messages: list[Off
 @pytest.mark.parametrize(
     ("after", "why"),
     [
-        ([], "the other process is gone"),
         ([Word(word="no", why="changed my mind")], "changed my mind"),
         ([Word(word="taken")], "the other process does not say 'yours'"),
     ],
@@ -135,6 +134,37 @@ async def test_an_old_side_that_keeps_it_in_the_end(path: str, after: list[Word]
             await found.replace(1.0)
         found.close()
         found.close()
+
+
+async def test_an_old_side_that_ends_without_a_word_has_nothing_any_more(path: str) -> None:
+    """It is dead: if the new one did not go on, nobody would answer."""
+
+    async def old(sock: trio.SocketStream) -> None:
+        await says(sock, Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=0))
+
+    async with old_side(path, old):
+        found = await Predecessor.meet(path, "host-a", Inheritance())
+        assert found is not None
+        await trio.testing.wait_all_tasks_blocked()
+        assert not await found.replace(1.0)
+
+
+async def test_an_old_side_that_has_listened_long_enough(path: str) -> None:
+    """It keeps its sockets and says so, just when the new one begins."""
+
+    async def old(sock: trio.SocketStream) -> None:
+        async with sock:
+            await send(sock, Offer(version=VERSION, host="host-a", pid=os.getpid(), sockets=0))
+            await expect(sock, "ready")
+            await send(sock, Word(word="yours"))
+            assert last_word(sock) is None
+            await send(sock, Word(word="no", why="it takes too long"))
+
+    async with old_side(path, old):
+        found = await Predecessor.meet(path, "host-a", Inheritance())
+        assert found is not None
+        with pytest.raises(StartError, match="does not hand over: it takes too long"):
+            await found.replace(1.0)
 
 
 async def test_an_old_side_that_says_nothing(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
