@@ -245,6 +245,39 @@ async def test_a_call_that_waits_for_a_peer_that_nobody_replaces_fails(logs: lis
         assert ended["reason"] == CloseReason.PEER_UNREACHABLE.label
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_call_that_waits_ends_with_its_upstream_and_its_peer(
+    at_once: bool, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """Nobody would dial for it any more. As long as the peer is there, it waits on."""
+    async with mesh() as hosts:
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), **upstream(hosts, "echo"), **PATIENT)
+        caller = hosts.call()
+        await until(lambda: agent.pools["host-b"].waiting, "it waits")
+        if not at_once:
+            agent.apply(msgspec.structs.replace(agent.config, upstreams={}))
+            assert agent.pools["host-b"].waiting
+            assert agent.outbound.calls
+        agent.apply(msgspec.structs.replace(agent.config, peers={}, upstreams={}))
+        assert not agent.outbound.calls
+        assert await caller.rest() == (b"", False)
+        [ended] = [entry for entry in logs if entry["event"] == "stream ended"]
+        assert ended["reason"] == CloseReason.PEER_UNREACHABLE.label
+        assert ended["detail"] == "upstream and peer were removed from the configuration"
+
+
+async def test_a_call_that_is_not_delivered_after_its_upstream_and_its_peer_were_removed_waits_for_nobody() -> None:
+    async with mesh() as hosts:
+        agent = await hosts.start(
+            "host-a", **hosts.peers(b=["echo"]), **upstream(hosts, "echo"), **PATIENT,
+            services={"echo": {"deliver": "unix:/nowhere", "connect_timeout": "20s"}},
+        )  # fmt: skip
+        caller = hosts.call()
+        await until(lambda: agent.outbound.calls, "this host is asked")
+        agent.apply(msgspec.structs.replace(agent.config, peers={}, upstreams={}, services={}))
+        assert await caller.rest() == (b"", False)
+
+
 async def test_a_peer_that_an_upstream_needs_is_dialled_then() -> None:
     async with mesh() as hosts:
         await hosts.start("host-b", **hosts.peers(a=[]))

@@ -148,7 +148,9 @@ class Call:
 
     def _look_again(self) -> None:
         """Others may offer the service than when the call began."""
-        if (pools := self._outbound.peers(self.service)) is not None:
+        if (pools := self._outbound.peers(self.service)) is None:  # its upstream is no more
+            self._untried = [pool for pool in self._untried if self._outbound.has(pool)]
+        else:
             self._untried = [pool for pool in pools if pool.name not in self._refused]
 
     def _try_peers(self) -> None:
@@ -208,6 +210,21 @@ class Call:
         elif not self._wait_for_link():
             self._stop_waiting()
             self._fail(CloseReason.OVERLOADED)
+
+    def orphaned(self) -> None:
+        """Its upstream is no more: if the call waits, it waits on for those peers that are still there, and ends
+        without one: a removed peer without streams is dialled no more.
+        """
+        if self._deadline is None:
+            return
+        for pool in self._untried:
+            if not self._outbound.has(pool):
+                pool.leave(self)
+        self._look_again()
+        if not self._untried:
+            self._cancel_deadline()
+            self._detail = "upstream and peer were removed from the configuration"
+            self._fail(CloseReason.PEER_UNREACHABLE)
 
     def ready(self, mask: int) -> None:
         """The caller of a refused call hung up while the call waits: what it said may still find a reader (Watcher)."""

@@ -122,6 +122,8 @@ class Outbound:
             self._listen(sockets)
         else:
             self.sockets.replace(sockets)
+        for call in [call for call in self.calls if call.service not in self._endpoints]:
+            call.orphaned()
         moved = {name for name, endpoints in self._endpoints.items() if before.get(name, endpoints) != endpoints}
         if moved:
             for call in [call for call in self.calls if call.service in moved]:
@@ -152,6 +154,10 @@ class Outbound:
         """The peers that offer a service; None: this host calls it no more."""
         found = self._endpoints.get(service)
         return None if found is None else found[1]
+
+    def has(self, pool: Pool) -> bool:
+        """Whether its peer is one of this host's; not one that was removed."""
+        return self._pools.get(pool.name) is pool
 
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:
         """See `routing.balance`."""
