@@ -5,18 +5,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from functools import partial
 
 import structlog
 import trio
 
-from control.messages import Draining, Holder, StreamInfo
+from control.messages import Draining, Holder, StreamDirection, StreamInfo
 from proxy.errors import CloseReason
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.ebb import ebb
 from proxy.pool.pools import Pools
 from proxy.pump.tally import Tally
+from proxy.telemetry.slices import slices
 
 log = structlog.get_logger()
 
@@ -26,6 +28,9 @@ REPORT = 10.0
 """Seconds between lines in the log that say who still holds streams."""
 MOST_HOLDERS = 100
 """Holders reported, those with the most streams first."""
+
+Who = tuple[str, StreamDirection, str | None, int | None, int | None]
+"""Service, direction, peer, user and process."""
 
 
 class Drain:
@@ -39,7 +44,9 @@ class Drain:
         over: set when nothing is open any more.
     """
 
-    def __init__(self, outbound: Outbound, pools: Pools, tally: Tally, streams: Callable[[], list[StreamInfo]]) -> None:
+    def __init__(
+        self, outbound: Outbound, pools: Pools, tally: Tally, streams: Callable[[], Iterator[StreamInfo]]
+    ) -> None:
         self._outbound, self._pools, self._tally, self._streams = outbound, pools, tally, streams
         self._began = trio.Event()
         self._deadline = float("inf")
@@ -69,14 +76,14 @@ class Drain:
             self._round.cancel()
         self._began.set()
 
-    def progress(self) -> Draining:
+    async def progress(self) -> Draining:
         """Where it stands."""
         return Draining(
             left_s=self.left() or 0.0,
             streams=self._tally.open,
             cut=self.cut,
             over=self.over.is_set(),
-            holders=holders(self._streams()),
+            holders=await self._holders(),
         )
 
     async def follow(self) -> AsyncGenerator[Draining, None]:
@@ -84,10 +91,10 @@ class Drain:
         self._followers += 1
         try:
             while not self.over.is_set():
-                yield self.progress()
+                yield await self.progress()
                 with trio.move_on_after(1.0):
                     await self.over.wait()
-            yield self.progress()
+            yield await self.progress()
         finally:
             self._followers -= 1
             if not self._followers:
@@ -153,6 +160,13 @@ class Drain:
         cut()
         self.cut += before - self._tally.open
 
+    async def _holders(self) -> list[Holder]:
+        counted: Counter[Who] = Counter()
+        async with aclosing(slices(self._streams())) as parts:
+            async for part in parts:
+                counted.update(map(who, part))
+        return holders(counted)
+
     async def _report(self) -> None:
         while True:
             await trio.sleep(REPORT)
@@ -160,13 +174,17 @@ class Drain:
                 "proxy waits for streams",
                 streams=self._tally.open,
                 left_s=round(self.left() or 0, 1),
-                holders=[describe(holder) for holder in holders(self._streams())[:10]],
+                holders=[describe(holder) for holder in (await self._holders())[:10]],
             )
 
 
-def holders(streams: list[StreamInfo]) -> list[Holder]:
-    """Who holds these streams, the one with the most first."""
-    counted = Counter((each.service, each.direction, each.peer, each.uid, each.pid) for each in streams)
+def who(stream: StreamInfo) -> Who:
+    """Who holds it."""
+    return stream.service, stream.direction, stream.peer, stream.uid, stream.pid
+
+
+def holders(counted: Counter[Who]) -> list[Holder]:
+    """Those with the most streams, that with the most first."""
     return [
         Holder(service=service, direction=direction, peer=peer, uid=uid, pid=pid, streams=count)
         for (service, direction, peer, uid, pid), count in counted.most_common(MOST_HOLDERS)

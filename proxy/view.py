@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -112,14 +112,30 @@ class ProxyView:
     def _sessions(self) -> list[LaneSession]:
         return [session for pool in self._pools.everywhere for session in pool.sessions]
 
-    def streams(self) -> list[StreamInfo]:
-        """``GET /streams``."""
-        carried = [_lane(lane) for session in self._sessions for lane in session.streams.values()]
-        return (
-            carried
-            + [_spliced(call) for call in self._outbound.splices.values()]
-            + [_waiting(call) for call in self._outbound.calls]
-        )
+    def streams(self) -> Iterator[StreamInfo]:
+        """``GET /streams``: those that are open at the first step, each as it is when it is reached, unless it has
+        ended by then. So whoever takes them may do other things between two steps.
+        """
+        outbound = self._outbound
+        lanes = [lane for session in self._sessions for lane in session.streams.values()]
+        calls = [*outbound.splices.values(), *outbound.calls]
+        yield from filter(None, map(self._lane, lanes))
+        yield from filter(None, map(self._call, calls))
+
+    def _lane(self, lane: Lane) -> StreamInfo | None:
+        if lane.session.streams.get(lane.id) is lane:
+            return _lane(lane)
+        # Refused meanwhile, perhaps, so that the call waits for another host.
+        return self._call(lane.owner) if isinstance(lane.owner, Call) else None
+
+    def _call(self, call: Call) -> StreamInfo | None:
+        """It may have begun as another kind than it is now."""
+        if call.splice in self._outbound.splices:
+            return _spliced(call)
+        if call in self._outbound.calls:
+            return _waiting(call)
+        lane = call.lane
+        return None if lane is None or lane.session.streams.get(lane.id) is not lane else _lane(lane)
 
 
 def _peer(pool: Pool, budget: Budget) -> PeerStatus:

@@ -123,7 +123,7 @@ async def test_a_peer_that_is_removed_keeps_its_streams_and_takes_no_new_ones() 
         )
         assert "host-b" not in agent.pools
         assert [link.leaving for link in pool.links] == [True]
-        assert len(agent.view.links()) == len(agent.view.streams()) == 1, "still shown"
+        assert len(agent.view.links()) == len(list(agent.view.streams())) == 1, "still shown"
         await talks(caller, accepted)
         far.pools["host-a"].invite()
         await until(lambda: far.pools["host-a"].last_error, "host-b is told that it is no peer of host-a")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from structlog.testing import capture_logs
 from control.messages import Draining, Holder, StreamInfo
 from proxy import drain
 from proxy.agent import Agent
-from proxy.drain import describe, holders
+from proxy.drain import describe, holders, who
 from proxy.errors import CloseReason
 from proxy.pool import ebb
 from tests.pump.agents import Mesh, Service, mesh
@@ -193,7 +194,7 @@ async def test_every_kind_of_stream_ends() -> None:
         agent = await hosts.start("host-a", **sections, upstreams=upstreams, limits={"open_timeout": "1h"})
         callers = [hosts.call(name="echo"), hosts.call(name="web")]
         await service.accept()
-        await until(lambda: len(agent.view.streams()) == 2, "one within the host, one that waits")
+        await until(lambda: len(list(agent.view.streams())) == 2, "one within the host, one that waits")
         agent.draining.begin(0.2)
         await agent.draining.over.wait()
         assert agent.draining.cut == 2
@@ -265,7 +266,7 @@ def info(service: str, pid: int | None) -> StreamInfo:
 
 
 def test_holders_are_counted_by_who_they_are() -> None:
-    found = holders([info("web", 1), info("web", 2), info("redis", None), info("web", 2)])
+    found = holders(Counter(map(who, [info("web", 1), info("web", 2), info("redis", None), info("web", 2)])))
     assert [(each.service, each.pid, each.streams) for each in found] == [
         ("web", 2, 2), ("web", 1, 1), ("redis", None, 1),
     ]  # fmt: skip

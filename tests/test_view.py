@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from control.messages import PeerStatus, ServiceStatus, UpstreamStatus
 from proxy.errors import CloseReason
-from tests.pump.agents import mesh
+from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 
 
@@ -43,7 +43,7 @@ async def test_an_idle_proxy() -> None:
             ttl_s=peer.ttl_s,
             ttl_reason="no gap between uses seen yet",
         )
-        assert agent.view.links() == agent.view.streams() == []
+        assert agent.view.links() == list(agent.view.streams()) == []
 
 
 async def test_streams_and_links_of_both_hosts() -> None:
@@ -108,7 +108,7 @@ async def test_a_session_without_a_link() -> None:
         assert (status.sessions, status.streams, status.peers[0].suspended) == (1, 1, 1)
         await until(lambda: agent.view.links()[0].suspended_s is None, "another link")
         assert (agent.view.links()[0].resumed, agent.view.status().peers[0].resumed) == (1, 1)
-        assert not agent.view.streams()[0].suspended
+        assert not next(agent.view.streams()).suspended
 
 
 async def test_handshakes_avoided() -> None:
@@ -125,7 +125,7 @@ async def test_handshakes_avoided() -> None:
         status = agent.view.status()
         assert status.handshakes_avoided == status.peers[0].warm == 5
         assert (status.peers[0].handshakes, status.peers[0].ahead) == (1, 0)
-        assert agent.view.streams() == []
+        assert list(agent.view.streams()) == []
 
 
 async def test_a_call_that_waits_and_one_that_stays_on_this_host() -> None:
@@ -163,13 +163,41 @@ async def test_a_call_that_waits_and_one_that_stays_on_this_host() -> None:
         await until(lambda: agent.view.status().peers[0].last_error, "a dial that failed")
 
 
+async def test_streams_that_end_or_change_while_they_are_told() -> None:
+    """Each is told as it is when it is reached."""
+    async with mesh() as hosts:
+        service = hosts.service()
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstream(hosts))
+        waiting = hosts.call()
+        await until(lambda: agent.pools["host-b"].waiting, "waiting")
+        told = agent.view.streams()
+        assert next(told).state == "waiting"
+        again, both = agent.view.streams(), [hosts.call() for _ in range(2)]
+        await until(lambda: agent.pools["host-b"].waiting == 3, "three of them")
+        assert next(again).state == "waiting"
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        await until(lambda: agent.pools["host-b"].streams == 3, "they are carried")
+        assert [stream.peer for stream in again] == ["host-b"] * 2
+        later = agent.view.streams()
+        assert next(later).peer == "host-b"
+        for end in both:
+            end.close()
+        await until(lambda: agent.tally.open == 1, "they end")
+        assert list(told) == list(later) == []
+        waiting.close()
+
+
+def upstream(hosts: Mesh) -> dict[str, dict[str, str]]:
+    return {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+
+
 async def test_bytes_for_a_slow_reader_are_counted() -> None:
     async with mesh() as hosts:
         service = await hosts.pair(limits={"stream_credit": "64KiB"})
         caller = hosts.call()
         await service.accept()
         far = hosts.agents["host-b"].view
-        await until(lambda: not caller.fill() and far.streams()[0].buffered, "bytes in the proxy")
+        await until(lambda: not caller.fill() and next(far.streams()).buffered, "bytes in the proxy")
         [stream] = far.streams()
         assert stream.buffered <= 64 * 1024
         assert far.status().memory_used >= stream.buffered

@@ -11,7 +11,7 @@ way (local connection, stream, link).
 from __future__ import annotations
 
 import http
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Protocol
 from urllib.parse import parse_qs
@@ -24,6 +24,7 @@ from trio import TaskStatus
 
 from control import messages
 from proxy.links.door import Door, serve_behind
+from proxy.telemetry.slices import slices
 
 log = structlog.get_logger()
 
@@ -43,13 +44,15 @@ _READ_BYTES = 4096
 
 
 class View(Protocol):
-    """What the proxy tells about itself. Each method returns at once with a snapshot and must not block the loop."""
+    """What the proxy tells about itself. Each method returns at once with a snapshot and must not block the loop; what
+    may be long is an iterator, which must cope with what happens between two steps.
+    """
 
     def status(self) -> messages.Status: ...
 
     def links(self) -> list[messages.LinkInfo]: ...
 
-    def streams(self) -> list[messages.StreamInfo]: ...
+    def streams(self) -> Iterator[messages.StreamInfo]: ...
 
     def hosts(self) -> list[messages.MeshHost]: ...
 
@@ -129,11 +132,11 @@ class _Server:
             await order(client, connection, request)
             await _linger(client)
         else:
-            status, content, allow = self._respond(request)
+            status, content, allow = await self._respond(request)
             await _answer(client, connection, status, content, body=request.method != b"HEAD", allow=allow)
             await _linger(client)
 
-    def _respond(self, request: h11.Request) -> tuple[int, bytes, str]:
+    async def _respond(self, request: h11.Request) -> tuple[int, bytes, str]:
         """Status and body for a question, or for an order that is none, and the methods that are allowed there."""
         path = _path(request)
         handler = self._routes.get(path)
@@ -145,7 +148,7 @@ class _Server:
             what = f"method {_text(request.method)} is not allowed for {path}"
             return 405, _refusal(f"{what}; allowed: {allowed}"), allowed
         try:
-            return 200, msgspec.json.encode(handler()), allowed
+            return 200, await _encoded(handler()), allowed
         except Exception:
             # As the barrier in serve, a step earlier, where an answer can still say so.
             log.exception("admin request failed", path=_text(path))
@@ -198,7 +201,16 @@ async def _answer(
         headers.append(("allow", allow))
     response = h11.Response(status_code=status, headers=headers, reason=http.HTTPStatus(status).phrase)
     data = connection.send(response) or b""
-    await client.send_all(data + content if body else data)
+    await client.send_all(data)
+    if body:
+        await client.send_all(content)
+
+
+async def _encoded(found: object) -> bytes:
+    if not isinstance(found, Iterator):
+        return msgspec.json.encode(found)
+    async with aclosing(slices(found)) as parts:
+        return b"[" + b",".join([msgspec.json.encode(part)[1:-1] async for part in parts]) + b"]"
 
 
 async def _linger(client: trio.SocketStream) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from control import messages
 from proxy.telemetry import admin
+from proxy.telemetry.slices import SLICE
 
 Ask = Callable[[bytes], "trio.abc.ReceiveStream"]
 
@@ -24,6 +25,11 @@ STATUS = messages.Status(
     streams_opened=0, streams_refused=0, handshakes_avoided=0, peers=[], upstreams=[], services=[],
 )  # fmt: skip
 
+
+STREAM = messages.StreamInfo(
+    id="b/1/1", link="b/1", service="web", direction="outbound", peer="b", state="open", age_s=0, bytes_sent=0,
+    bytes_received=0, credit=0, buffered=0,
+)  # fmt: skip
 
 PATHS = "/status, /links, /streams, /hosts, /services, /reload, /drain"
 
@@ -37,8 +43,8 @@ class View:
     def links(self) -> list[messages.LinkInfo]:
         raise LookupError("a bug")
 
-    def streams(self) -> list[messages.StreamInfo]:
-        return []
+    def streams(self) -> Iterator[messages.StreamInfo]:
+        yield from ()
 
     def hosts(self) -> list[messages.MeshHost]:
         return []
@@ -110,6 +116,43 @@ async def test_get(path: Path) -> None:
         assert headers["connection"] == "close"
         assert msgspec.json.decode(body, type=messages.Status) == STATUS
         assert (await ask(path, get("/streams")))[2] == b"[]"
+
+
+async def test_many_streams_keep_nobody_from_their_turns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, seen = 0, set()
+
+    def streams(self: View) -> Iterator[messages.StreamInfo]:
+        for number in range(10 * SLICE):
+            seen.add(turns)
+            yield msgspec.structs.replace(STREAM, id=f"b/1/{number}")
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    monkeypatch.setattr(View, "streams", streams)
+    async with serving(path), trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        _, _, body = await ask(path, get("/streams"))
+        nursery.cancel_scope.cancel()
+    assert [each.id for each in msgspec.json.decode(body, type=list[messages.StreamInfo])] == [
+        f"b/1/{number}" for number in range(10 * SLICE)
+    ]
+    assert len(seen) >= 5
+
+
+async def test_a_bug_in_the_middle_of_the_streams(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def streams(self: View) -> Iterator[messages.StreamInfo]:
+        yield STREAM
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(View, "streams", streams)
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path):
+            assert (await ask(path, get("/streams")))[0] == 500
+    assert [entry["event"] for entry in logs] == ["admin request failed"]
 
 
 async def test_orders(path: Path) -> None:
