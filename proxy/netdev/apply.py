@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from proxy.errors import NetError
+from proxy.netdev.interrupts import held_back
 from proxy.netdev.steps import Operation, Plan, Step
 
 
@@ -16,24 +17,33 @@ class Runner(Protocol):
 
 
 def apply(plan: Plan, kernel: Runner) -> None:
-    """Do the steps in order. After a failure the system is as before.
+    """Do the steps in order. After a failure the system is as before, and after Ctrl-C, which waits for the step that
+    is under way.
 
     Raises NetError: the plan has problems (nothing was done), or a step failed (those before it were taken back; if
-    that failed too, the text says what is left). Also after Ctrl-C the steps are taken back.
+    that failed too, the text says what is left).
     """
     if plan.problems:
         raise NetError("; ".join(plan.problems))
+    with held_back() as heed:
+        _apply(plan, kernel, heed)
+
+
+def _apply(plan: Plan, kernel: Runner, heed: Callable[[], None]) -> None:
     done: list[Step] = []
     try:
         for step in plan.steps:
             kernel.run(step.do)
             done.append(step)
+            heed()
     except BaseException as error:
         left = take_back(done, kernel)
         if isinstance(error, NetError):
             undone = "what had been done was taken back" if done else "nothing was changed"
             ending = "could not be taken back: " + "; ".join(left) if left else undone
             raise NetError(f"{error}; {ending}") from error
+        if left:
+            raise NetError("interrupted; could not be taken back: " + "; ".join(left)) from error
         raise
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from proxy.demo import netns
@@ -131,9 +134,41 @@ def test_what_could_not_be_taken_back_is_said() -> None:
     assert len(take_back(STEPS[:2], Broken(NetError("")))) == 2
 
 
-def test_ctrl_c_takes_back_too() -> None:
-    kernel = Failing(Broken(KeyboardInterrupt()), 99)
+class Interrupted:
+    """Ctrl-C in the middle of one operation, and at once again when it is taken back."""
+
+    def __init__(self, at: Operation) -> None:
+        self.at, self.begun, self.ended = at, list[Operation](), list[Operation]()
+
+    def run(self, operation: Operation) -> None:
+        self.begun.append(operation)
+        if operation in (self.at, DOWN):
+            signal.raise_signal(signal.SIGINT)
+        self.ended.append(operation)
+
+
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """Where SIGINT is not ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("number", range(3))
+def test_ctrl_c_in_a_step_takes_it_back_too(number: int) -> None:
+    kernel = Interrupted(STEPS[number].do)
     with pytest.raises(KeyboardInterrupt):
+        apply(Plan(steps=STEPS), kernel)
+    done = STEPS[: number + 1]
+    assert kernel.begun == kernel.ended
+    assert kernel.ended == [step.do for step in done] + [undo for step in reversed(done) for undo in step.undo]
+
+
+def test_ctrl_c_and_what_cannot_be_taken_back() -> None:
+    kernel = Failing(Broken(KeyboardInterrupt()), 99)
+    with pytest.raises(NetError, match=r"^interrupted; could not be taken back: x: set down: refused; x: set mtu 1"):
         apply(Plan(steps=STEPS), kernel)
     assert SetAddress(link="x", address="10.9.0.1/24", present=False) in kernel.done
 
