@@ -14,6 +14,8 @@ import msgspec
 import yaml
 
 from control.messages import Refusal
+from control.reading.files import MAX_FILE_BYTES
+from control.system.wholefile import read_file
 
 T = TypeVar("T")
 
@@ -115,10 +117,11 @@ def run_dir_from_config(file: str) -> str:
     Raises BadConfig when the file does not give one. ``hostlane validate`` says the rest.
     """
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            data = yaml.safe_load(stream)
-    except OSError as error:
-        raise BadConfig(f"{file}: {(error.strerror or 'not readable').lower()}") from None
+        content = read_file(file, MAX_FILE_BYTES, "a YAML file")
+    except ValueError as error:
+        raise BadConfig(f"{file}: {error}") from None
+    try:
+        data = yaml.safe_load(content.decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError, RecursionError):
         raise BadConfig(f"{file}: not a YAML file; see hostlane validate {file}") from None
     run_dir = data.get("run_dir", DEFAULT_RUN_DIR) if isinstance(data, dict) else None

@@ -36,7 +36,13 @@ _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a symbolic link",
     stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
 }
+
+
+def kind(mode: int) -> str:
+    """What a file is, in words, from its `os.stat_result.st_mode`."""
+    return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 class Obstacle(Exception):
@@ -101,12 +107,11 @@ class Place:
     def has_dead_socket(self, name: str) -> bool:
         """False if nothing is there. Raises Obstacle for anything but a socket on which nobody listens."""
         try:
-            kind = stat.S_IFMT(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode)
+            mode = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode
         except FileNotFoundError:
             return False
-        if kind != stat.S_IFSOCK:
-            found = _KINDS.get(kind, "a device")
-            raise Obstacle(f"{self.path(name)} is {found}; remove it or choose another path")
+        if not stat.S_ISSOCK(mode):
+            raise Obstacle(f"{self.path(name)} is {kind(mode)}; remove it or choose another path")
         self.refuse_listener(name)
         return True
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from time import time
 
 import structlog
 import trio
 
+from control.system.socketpath import kind
 from proxy.errors import StartError
 from proxy.pool.recorded import Use, encode
 
@@ -41,11 +43,23 @@ class Recorder:
 
     def open(self) -> None:
         """Open the file. Raises StartError."""
+        # A pipe that nobody reads would keep the start waiting, or be an error that does not name it.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with suppress(FileNotFoundError):
+                self._check(os.stat(self._path))
+            self._fd = os.open(self._path, flags, 0o600)
+            found = os.fstat(self._fd)
         except OSError as error:
             raise StartError(f"pool.record: {self._path}: {error.strerror}") from None
-        self._size = os.fstat(self._fd).st_size
+        self._check(found)
+        self._size = found.st_size
+
+    def _check(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            self.close()
+            what = f"{self._path}: found {kind(found.st_mode)}; allowed: a regular file, or the name of a new one"
+            raise StartError(f"pool.record: {what}")
 
     def note(self, peer: str, duration: float, count: int) -> None:
         """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Costs a microsecond."""

@@ -125,7 +125,8 @@ def test_the_two_packages_agree_on_the_place() -> None:
         (b"a: [", "not a YAML file; see hostlane validate "),
         (b"\xff\xfe", "not a YAML file; see hostlane validate "),
         (b"[" * 3000, "not a YAML file; see hostlane validate "),
-        (None, "no such file or directory"),
+        (b" " * ((1 << 20) + 1), "found more than 1 MiB; allowed: a YAML file"),
+        (None, "no such file"),
     ],
 )
 def test_a_config_that_does_not_say(tmp_path: Path, content: bytes | None, line: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -42,6 +43,26 @@ def test_it_is_added_to_what_is_there(tmp_path: Path) -> None:
         recorder.note(peer, 1.0, 1)
         recorder.close()
     assert [use.peer for use in written(path)] == ["b", "c"]
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a directory", "a socket", "a device"])
+def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
+    """A pipe that nobody reads kept the start waiting for ever, and the end of a reader was an error in the log."""
+    before, path = open_fds(), tmp_path / "uses"
+    with socket.socket(socket.AF_UNIX) as sock:
+        if kind == "a named pipe":
+            os.mkfifo(path)
+        elif kind == "a directory":
+            path.mkdir()
+        elif kind == "a socket":
+            sock.bind(str(path))
+        else:
+            path.symlink_to("/dev/null")
+        with pytest.raises(StartError) as caught:
+            Recorder(str(path), 1 << 20).open()
+    expected = f"pool.record: {path}: found {kind}; allowed: a regular file, or the name of a new one"
+    assert str(caught.value) == expected
+    assert open_fds() == before
 
 
 async def test_it_is_written_while_the_proxy_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -89,9 +110,11 @@ def test_what_waits_to_be_written_is_bounded(tmp_path: Path, monkeypatch: pytest
     assert (len(written(path)), recorder.dropped) == (5, 4)
 
 
-def test_a_full_disk_costs_the_recording_only() -> None:
-    recorder = Recorder("/dev/full", 1 << 20)
+def test_a_full_disk_costs_the_recording_only(tmp_path: Path) -> None:
+    recorder = Recorder(str(tmp_path / "uses"), 1 << 20)
     recorder.open()
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), recorder._fd)
     recorder.note("b", 1.0, 1)
     with capture_logs() as logs:
         recorder.close()
@@ -123,5 +146,5 @@ def test_a_disk_that_fills_up_leaves_no_half_line(tmp_path: Path, monkeypatch: p
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=rf"^pool\.record: {tmp_path}: Is a directory$"):
-        Recorder(str(tmp_path), 1).open()
+    with pytest.raises(StartError, match=rf"^pool\.record: {tmp_path}/none/uses: No such file or directory$"):
+        Recorder(str(tmp_path / "none" / "uses"), 1).open()

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from proxy.demo.lab import Lab
+from proxy.demo.mesh import HOSTLANE
 from tests.system.load import Load, server
 from tests.system.world import World, hostlane
 from tests.tools.process import Process, Proxy
@@ -167,18 +168,27 @@ def test_files_are_those_of_the_new_process(lab: Lab) -> None:
         assert not list((world.folder / "a").rglob("*.sock"))
 
 
+STANDS_STILL = """
+import time
+from control.cli import main
+from proxy.pool.record import Recorder
+
+Recorder.open = lambda self: time.sleep(3600)
+main()
+"""
+
+
 class Blocked:
-    """A successor that has got all sockets and cannot go on: its record is a pipe that nobody reads."""
+    """A successor that has got all sockets and cannot go on: the disk that it records to stands still."""
 
     def __init__(self, world: World, side: str) -> None:
         old: Proxy = getattr(world, side)
-        pipe = world.folder / side / "pipe"
-        os.mkfifo(pipe)
         text = old.file.read_text().rstrip().removesuffix("}")
         self.file = world.folder / side / "blocked.yaml"
-        self.file.write_text(f'{text}, "pool": {{"record": "{pipe}"}} }}')
-        words = [str(self.file) if word == str(old.file) else word for word in old.argv]
-        self.process = Process([*words, "--takeover"], host=old.host)
+        self.file.write_text(f'{text}, "pool": {{"record": "{world.folder / side / "record"}"}} }}')
+        assert old.argv[: len(HOSTLANE)] == HOSTLANE
+        words = ["proxy", "--config", str(self.file), "--takeover"]
+        self.process = Process([sys.executable, "-P", "-c", STANDS_STILL, *words], host=old.host)
 
     def has_the_sockets(self, path: Path) -> None:
         """Wait until it has."""
@@ -207,7 +217,6 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
                 blocked.process.start()
                 blocked.has_the_sockets(admin)
                 blocked.process.kill()
-                os.unlink(world.folder / side / "pipe")
                 getattr(world, side).wait_for("proxy not handed over")
             assert world.ask(side, "status")["pid"] == getattr(world, side).pid
             takes_over(world, side, stack)
