@@ -333,7 +333,7 @@ class Agent:
         async with trio.open_nursery() as nursery:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    nursery.start_soon(self.reload)
+                    nursery.start_soon(self.reload.asked)
                 elif number == signal.SIGUSR2:
                     nursery.start_soon(successor.start, successor.command())
                 else:

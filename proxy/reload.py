@@ -27,13 +27,27 @@ class Reload:
     def __init__(self, file: str | None, apply: Callable[[Config], Difference]) -> None:
         self._file, self._apply = file, apply
         self._one = trio.Lock()
+        self._asked = False
+
+    async def asked(self) -> None:
+        """As calling it, for whoever waits for no answer (SIGHUP): what is asked while one waits already is the same
+        one, for it has not read the file yet.
+        """
+        if not self._asked:
+            self._asked = True
+            async with self._one:
+                self._asked = False
+                await self._reload()
 
     async def __call__(self) -> Applied:
         """Never raises; what is wrong stands in the answer."""
         async with self._one:
-            notify(reloading())
-            answer = await self._try()
-            notify("READY=1")
+            return await self._reload()
+
+    async def _reload(self) -> Applied:
+        notify(reloading())
+        answer = await self._try()
+        notify("READY=1")
         if answer.outcome == "applied":
             log.info("configuration applied", file=self._file, changes=answer.changes)
         else:

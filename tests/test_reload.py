@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from proxy import reload
 from proxy.agent import Agent
-from proxy.config import load
+from proxy.config import Config, load
 from proxy.telemetry.notify import VARIABLE
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
@@ -131,9 +133,7 @@ async def test_not_while_it_stops(tmp_path: Path) -> None:
         accepted.close()
 
 
-async def test_sighup(
-    logs: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_sighup(logs: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async with mesh() as hosts:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(f"{tmp_path}/notify")
@@ -150,6 +150,31 @@ async def test_sighup(
             os.kill(os.getpid(), signal.SIGHUP)
             await until(lambda: [entry for entry in logs if entry["event"] == "configuration not applied"], "a line")
             assert agent.config.limits.stop_timeout == 3
+
+
+async def test_signals_that_come_while_one_is_under_way_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many: the one that waits reads the file when all of them have come."""
+    async with mesh() as hosts:
+        agent, file = await started(hosts)
+        loads, go = 0, threading.Event()
+
+        def slow(path: str) -> Config:
+            nonlocal loads
+            loads += 1
+            assert go.wait(20)
+            return load(path)
+
+        monkeypatch.setattr(reload, "load", slow)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: loads == 1, "the first one")
+        for _ in range(50):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await trio.testing.wait_all_tasks_blocked()
+        file.write(limits={"stop_timeout": "3s"})
+        go.set()
+        await until(lambda: agent.config.limits.stop_timeout == 3, "the signals")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert loads == 2
 
 
 async def test_one_at_a_time() -> None:
