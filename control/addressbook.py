@@ -81,15 +81,23 @@ class AddressBook:
         wanted = None if request.address is None else _wanted(request, segment)
         for _ in range(ATTEMPTS):
             taken = await self._entries(request.segment)
+            # A host that has moved holds its old address no longer than it is there. (A lease is its own beside it.)
+            left = [
+                at
+                for at, (_, held) in taken.items()
+                if held.static and held.is_of(host, part) and (request.alone if wanted is None else at != wanted)
+            ][:LEFT]
             if wanted is None:
                 mine = next((ip for ip, (_, at) in taken.items() if at.is_of(host, part) and not at.static), None)
-                if mine is not None and _in(mine, segment):
+                if mine is not None and not _in(mine, segment):
+                    mine = None
+                if mine is not None and not left:
                     return _answer(request, segment, mine, taken[mine][1].mac)
-                ip = _again(request, segment, taken) or next(free_addresses(host + part, segment, taken), None)
+                ip = mine or _again(request, segment, taken) or next(free_addresses(host + part, segment, taken), None)
                 if ip is None:
                     text = f"segment {request.segment}: all addresses of {segment.pool} are held"
                     raise RequestRefused(409, "pool_empty", text)
-                mac: str | None = mac_of(request.segment, segment, ip)
+                mac = mac_of(request.segment, segment, ip) if mine is None else taken[mine][1].mac
             else:
                 ip, mac = wanted, request.mac.lower() if request.mac is not None else None
                 if ip in taken:
@@ -99,12 +107,6 @@ class AddressBook:
                         raise RequestRefused(409, "taken", f"{text}; allowed: an address of its own")
                     if held.mac == mac and held.static:
                         return _answer(request, segment, ip, mac)
-            # A host that has moved holds its old address no longer than it is there. (A lease is its own beside it.)
-            left = [
-                at
-                for at, (_, held) in taken.items()
-                if wanted is not None and at != ip and held.static and held.is_of(host, part)
-            ][:LEFT]
             try:
                 await self._enter(request, segment, host, ip, mac, taken, left)
             except Conflict:

@@ -198,6 +198,7 @@ class AddressRequest(Struct, frozen=True, kw_only=True):
         part: what of the host it is for, each with an address of its own; ``@CONTAINER:INTERFACE``, empty: itself.
         before: the address that was leased to it last. It gets it again if nobody else has it by now, also from a book
             that has forgotten it.
+        alone: this host brings no address of its own along, or does not any more: what it had entered is forgotten.
     """
 
     segment: str
@@ -205,6 +206,7 @@ class AddressRequest(Struct, frozen=True, kw_only=True):
     mac: str | None = None
     part: str = ""
     before: str | None = None
+    alone: bool = False
 
 
 class AddressLease(Struct, frozen=True, kw_only=True):

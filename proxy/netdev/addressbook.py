@@ -75,10 +75,20 @@ def files_of(config: Config) -> LeaseFiles:
     return LeaseFiles(config.control.state_dir)
 
 
-async def lease(client: ControlPlane, files: LeaseFiles, segment: str, part: str = "") -> AddressLease:
-    """The lease, by now remembered. Raises Denied, Unreachable; NetError if it cannot be kept."""
+def brings_none(config: Config, segment: str) -> bool:
+    """Whether the configuration gives this host no address of its own on a segment (`_claim_static`)."""
+    return config.links.address is not None or config.links.segment != segment
+
+
+async def lease(
+    client: ControlPlane, files: LeaseFiles, segment: str, part: str = "", *, alone: bool = False
+) -> AddressLease:
+    """The lease, by now remembered; `alone`: as `AddressRequest`. Raises Denied, Unreachable; NetError if it cannot be
+    kept.
+    """
     before = await trio.to_thread.run_sync(files.read, segment, part)
-    request = AddressRequest(segment=segment, part=part, before=ip_of(before) if before else None)
+    last = ip_of(before) if before else None
+    request = AddressRequest(segment=segment, part=part, before=last, alone=alone)
     found = await client.addresses(request)
     if (found.segment, found.part) != (segment, part) or not is_sound(found):
         raise Unreachable(f"no address of use from the control plane for {segment}{part}: another version, perhaps")
@@ -104,7 +114,9 @@ async def at_start(config: Config, random: Callable[[], float]) -> Book:
                 if away and before is not None:
                     leases[segment] = before
                 else:
-                    leases[segment], away = await _leased(client, files, segment, before, random)
+                    leases[segment], away = await _leased(
+                        client, files, segment, before, random, brings_none(config, segment)
+                    )
             elsewhere = {} if away else await _claimed_and_counted(client, config)
     except Denied as error:
         raise StartError(f"links.segment: {reason(error)}") from None
@@ -136,7 +148,12 @@ async def _claimed_and_counted(client: ControlPlane, config: Config) -> dict[str
 
 
 async def _leased(
-    client: ControlPlane, files: LeaseFiles, segment: str, before: AddressLease | None, random: Callable[[], float]
+    client: ControlPlane,
+    files: LeaseFiles,
+    segment: str,
+    before: AddressLease | None,
+    random: Callable[[], float],
+    alone: bool,
 ) -> tuple[AddressLease, bool]:
     """The lease, and whether it is the remembered one because nobody answers. Raises Denied, NetError."""
     backoff, said = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE), ""
@@ -144,7 +161,7 @@ async def _leased(
         why = f"no answer for {PATIENCE:.0f} s"
         with trio.move_on_after(PATIENCE if before else float("inf")):
             try:
-                found = await lease(client, files, segment)
+                found = await lease(client, files, segment, alone=alone)
             except (Denied, Unreachable) as error:
                 if isinstance(error, Denied) and error.status in ANSWERS:
                     raise
@@ -168,7 +185,7 @@ async def _leased(
 async def _claim_static(client: ControlPlane, config: Config) -> None:
     """Enter the address that the configuration gives. Raises Denied, with the holder's name, and Unreachable."""
     links = config.links
-    if links.address is not None or links.segment is None:
+    if links.segment is None or brings_none(config, links.segment):
         return
     for name, item in config.interfaces.items():
         if links.listen.host in (address.partition("/")[0] for address in item.addresses):
@@ -187,7 +204,8 @@ async def claim(client: ControlPlane, config: Config, book: Book) -> None:
     """
     await _claim_static(client, config)
     for segment, mine in book.leases.items():
-        found = await client.addresses(AddressRequest(segment=segment, before=ip_of(mine)))
+        alone = brings_none(config, segment)
+        found = await client.addresses(AddressRequest(segment=segment, before=ip_of(mine), alone=alone))
         if found.address != mine.address:
             text = (
                 f"address {ip_of(mine)} on segment {segment} is no longer this host's: it was not heard of for too long"
@@ -236,7 +254,8 @@ async def own_lease(config: Config, segment: str, part: str = "") -> AddressLeas
     with trio.move_on_after(PATIENCE):
         try:
             async with asking(config) as client:
-                return await lease(client, files_of(config), segment, part)
+                alone = not part and brings_none(config, segment)
+                return await lease(client, files_of(config), segment, part, alone=alone)
         except (Denied, Unreachable) as error:
             raise NetError(f"{what}: {reason(error)}") from None
         except NetError as error:

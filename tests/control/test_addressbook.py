@@ -38,6 +38,26 @@ async def test_a_host_gets_the_same_address_each_time(book: AddressBook) -> None
     assert first.mac.startswith("02:")
 
 
+@pytest.mark.parametrize("leased", [True, False])
+async def test_a_host_that_brings_no_address_along_any_more_leaves_the_one_that_it_had(
+    leased: bool, book: AddressBook
+) -> None:
+    """It would be kept for as long as the host is there: nobody else could have it."""
+    before = await book.lease("host-a", ASK) if leased else None
+    static = AddressRequest(segment="lan", address="10.77.0.9", mac="02:00:00:00:00:09")
+    await book.lease("host-a", static)
+    await book.lease("host-b", AddressRequest(segment="lan", address="10.77.0.8"))
+    beside = await book.lease("host-a", ASK)
+    (use,) = await book.use("host-a")
+    assert (use.held, len(use.own)) == (3, 2), "links.listen may be static and an interface's address leased"
+    found = await book.lease("host-a", AddressRequest(segment="lan", alone=True))
+    assert found == beside == (before or beside)
+    (use,) = await book.use("host-a")
+    assert (use.held, use.own) == (2, (found.mac,))
+    assert await book.lease("host-c", static)
+    assert found == await book.lease("host-a", AddressRequest(segment="lan", alone=True))
+
+
 @pytest.mark.failure(13)
 async def test_no_two_hosts_get_the_same_however_many_ask_at_once(store: Store) -> None:
     # As many books as control servers: what keeps them apart is the store alone.

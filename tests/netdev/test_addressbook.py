@@ -168,6 +168,26 @@ async def test_a_static_address_is_refused_with_its_holders_name(mesh: Mesh) -> 
         assert await start(b) == Book(), "it starts, and asks again when it registers"
 
 
+async def test_a_host_that_changes_from_a_static_address_to_a_leased_one_leaves_the_static_one(mesh: Mesh) -> None:
+    static = "10.79.0.12"
+    fixed = host(mesh, links=f"listen: '{static}:7600', segment: lan", more=HL0 % f"{static}/28, auto")
+    async with serving(mesh):
+        await joined(mesh, fixed)
+        found = await start(fixed)
+        async with asking(fixed) as client:
+            await claim(client, fill(fixed, found.leases), found)
+            assert (await client.status()).segments[0].held == 2, "a static one, and a lease beside it"
+        auto = host(mesh)
+        again = await start(auto)
+        assert again.leases == found.leases
+        async with asking(auto) as client:
+            assert (await client.status()).segments[0].held == 1
+            await claim(client, fill(auto, again.leases), again)
+        b = host(mesh, "host-b", f"listen: '{static}:7600', segment: lan", HL0 % f"{static}/28")
+        await joined(mesh, b)
+        assert await start(b) == Book(), "it is free"
+
+
 async def test_what_the_control_plane_has_not_is_one_line(mesh: Mesh) -> None:
     a = host(mesh, links="address: auto, segment: wan")
     b = host(mesh, "host-b", "listen: '10.99.0.1:7600', segment: lan", "")
