@@ -219,7 +219,7 @@ async def test_uses_are_recorded(tmp_path: Path) -> None:
 async def test_a_record_that_cannot_be_written_is_an_error_at_the_start(tmp_path: Path) -> None:
     async with mesh() as hosts:
         agent = hosts.agent("host-a", {"pool": {"record": str(tmp_path)}})
-        with pytest.raises(StartError, match=r"^pool\.record: .*: Is a directory$"):
+        with pytest.raises(StartError, match=r"^pool\.record: .*: found a directory; allowed: "):
             await agent.run()
 
 
