@@ -1,6 +1,6 @@
-"""The pool: all sessions to one peer, whoever dialled them. It dials one link at a time, and streams wait for it,
-within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so. A session that has
-lost its link waits for another one (`proxy.pool.sessions`)."""
+"""The pool: all sessions to one peer, whoever dialled them. It dials one link at a time (`proxy.pool.dialling`), and
+streams wait for it, within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so. A
+session that has lost its link waits for another one (`proxy.pool.sessions`)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import trio
 
 from proxy.config import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken, dial, hang_up, new_id
+from proxy.links.carry import Shaken
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello, resuming, without
+from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
 from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
+from proxy.pool.dialling import Dialler
 from proxy.pool.learning import Learning
 from proxy.pool.policy import CROWDED, MOST_LEAVING, Standing, admits, choose, should_dial, wants_more
 from proxy.pool.record import Recorder
@@ -31,9 +32,6 @@ from proxy.pump.session import Calls, LaneSession
 
 log = structlog.get_logger()
 
-STABLE = 1.0
-"""Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
-afresh)."""
 SPARE = 60.0
 """Seconds that a link without streams is kept beside another one: a crowd that comes back does so within a minute."""
 LOOK = 5.0
@@ -62,8 +60,6 @@ class Pool:
         links: those that are up; one that is leaving (GOAWAY) stays until its streams are through.
         sessions: those of the links, and those that wait for one.
         usage: what the pool has learnt.
-        dials: handshakes made or tried by this side; last_error: of the last dial that failed, None after one that did
-            not; retry_at: time by trio's clock before which there is no next dial, None: no dial has failed since.
     """
 
     def __init__(
@@ -81,17 +77,12 @@ class Pool:
         usage: Usage,
         recorder: Recorder | None = None,
     ) -> None:
-        self.name, self.peer = name, peer
+        self.name = name
         self.links: list[Link] = []
-        self.dialling = False
-        self.dials = 0
-        self.last_error: str | None = None
-        self.retry_at: float | None = None
         self._config = config
         self._pump = pump
         self._needed = needed
         self._hello = hello
-        self._backoff = backoff
         self._credentials = credentials
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
@@ -101,22 +92,48 @@ class Pool:
             name, config.links, pump=pump, calls=calls, usage=learning, leaving=lambda: self._changed.set()
         )
         self._opened_ahead: Link | None = None
+        self._dialler = Dialler(
+            name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
+            sessions=self.sessions,
+        )  # fmt: skip
         self._waiters: dict[Waiter, None] = {}
-        self._draining = self._dialling_anew = False
-        self._dial_scope = trio.CancelScope()
+        self._draining = False
         self._changed = trio.Event()
 
     def adopt(self, config: Config, peer: Peer, needed: bool) -> None:
         """Take another configuration over. Links that are up stay as they are; the next dial goes to the new address,
         at once if one to the old address is under way or was to follow. Raises nothing.
         """
-        moved = peer.address != self.peer.address
-        self._config, self.peer, self._needed, self.sessions.settings = config, peer, needed, config.links
-        if moved:
-            self.retry_at = self.last_error = None
-            self._backoff.reset()
-            self._dial_scope.cancel()
+        self._config, self._needed, self.sessions.settings = config, needed, config.links
+        self._dialler.adopt(config.links, peer)
         self._changed.set()
+
+    # Dialling
+
+    @property
+    def peer(self) -> Peer:
+        """The peer's configuration."""
+        return self._dialler.peer
+
+    @property
+    def dialling(self) -> bool:
+        """Whether a handshake is under way."""
+        return self._dialler.busy
+
+    @property
+    def dials(self) -> int:
+        """Handshakes made or tried by this side."""
+        return self._dialler.dials
+
+    @property
+    def last_error(self) -> str | None:
+        """Of the last dial that failed; None after one that did not."""
+        return self._dialler.last_error
+
+    @property
+    def retry_at(self) -> float | None:
+        """Time by trio's clock before which there is no next dial; None: no dial has failed since."""
+        return self._dialler.retry_at
 
     # Streams
 
@@ -249,63 +266,16 @@ class Pool:
         return min(wanted.until, now + LOOK if self.links else float("inf"))
 
     async def _dial(self, nursery: trio.Nursery, lost: LaneSession | None) -> None:
-        """Dial once, for a session that has lost its link or for a new one. `nursery` is the caller's own (it looks
-        after the link). Exception barrier of a link, as `links.accept`: no peer that is dialled ends the proxy.
-        """
-        hello = self._hello(self.name, lost.key if lost else new_id())
-        if lost:
-            hello = resuming(hello, lost.received)
-        hello = without(hello, self.sessions.gone)
-        self._dialling_anew = not lost
-        listen = self._config.links.listen.host
-        self.dialling, self.retry_at, self._invited, self._bulk_asked = True, None, False, False
+        """See `Dialler.dial`. `nursery` is the caller's own (it looks after the link)."""
+        self._invited = self._bulk_asked = False
         ahead = self.usage.wanted(trio.current_time()).ahead and not self._waiters
-        began = trio.current_time()
-        self.dials += 1
-        seconds, peer = self._config.links.dial_timeout, self.peer
-        try:
-            with trio.fail_after(seconds) as self._dial_scope:
-                shaken = await dial(
-                    peer.address,
-                    source=None if _is_wildcard(listen) else listen,
-                    hello=hello,
-                    credentials=self._credentials(),
-                )
-            self.usage.dialled(trio.current_time() - began)
-            self.sessions.told(hello)
-            try:
-                session = self.sessions.answered_untrusted(lost, shaken.hello)
-            except HandshakeError as error:
-                hang_up(shaken, error.reason)
-                raise
-            link = self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
-        except trio.TooSlowError:
-            given_up = self._draining and self._dialling_anew and not self._waiters
-            if peer.address == self.peer.address and not given_up:
-                self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
-        except HandshakeError as error:
-            if lost:
-                self.sessions.refused(lost, error.reason)
-            self._failed(error)
-        except Exception:
-            log.exception("unexpected error on a link", peer=self.name, address=peer.address.hostport)
-            self.last_error = "unexpected error"
-            self._postpone()
-        else:
-            self.last_error = None
+
+        def join(shaken: Shaken, session: LaneSession | None) -> Link:
+            return self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
+
+        link = await self._dialler.dial(lost, join, lambda: self._draining and not self._waiters)
+        if link is not None:
             nursery.start_soon(self._look_after, link)
-        finally:
-            self.dialling = False
-
-    def _failed(self, error: HandshakeError) -> None:
-        if error.reason is not CloseReason.DUPLICATE:
-            level = log.debug if str(error) == self.last_error else log.warning
-            level("cannot reach peer", peer=self.name, address=self.peer.address.hostport, error=str(error))
-            self.last_error = str(error)
-        self._postpone()
-
-    def _postpone(self) -> None:
-        self.retry_at = trio.current_time() + self._backoff.next()
 
     def resumes(self, hello: Hello) -> int | None:
         """See `links.accept.Home`. Sessions that are known go on while this host drains, too."""
@@ -318,7 +288,7 @@ class Pool:
             return CloseReason.DRAINING
         if self._leaving >= MOST_LEAVING:
             return CloseReason.OVERLOADED
-        links, dialling = self._taking + self.sessions.count(), self.dialling and self._dialling_anew
+        links, dialling = self._taking + self.sessions.count(), self._dialler.busy and self._dialler.afresh
         welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
         return None if welcome else CloseReason.DUPLICATE
 
@@ -327,8 +297,8 @@ class Pool:
         those that wait already a link is still dialled: their callers were told that they are connected.
         """
         self._draining = True
-        if self._dialling_anew and not self._waiters:
-            self._dial_scope.cancel()
+        if not self._waiters:
+            self._dialler.give_up()
         for session in self.sessions:
             session.drain()
         self._pump.settle()
@@ -369,7 +339,7 @@ class Pool:
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
         own = self._hello(self.name, shaken.hello.session)
         link = self.sessions.put(sock, shaken, session or self.sessions.begin(shaken.hello, own, dialled))
-        self.retry_at = None
+        self._dialler.joined()
         self.links.append(link)
         self._unused = False
         self.usage.link_up(trio.current_time())
@@ -399,10 +369,7 @@ class Pool:
             self._opened_ahead = None
         expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
         self._unused = link.reason is CloseReason.IDLE and not self._taking
-        if link.age > STABLE:
-            self._backoff.reset()
-        elif link.dialled and link.reason is not CloseReason.IDLE:
-            self._postpone()
+        self._dialler.lost(link)
         if self.sessions.lines.take(monotonic()):
             tell_down(link, expected)
         self._changed.set()
@@ -429,7 +396,3 @@ class Pool:
         if dialled and self.usage.avoided > avoided:
             self.usage.avoided -= 1  # the handshake that the first of them asked for
         self._pump.settle()
-
-
-def _is_wildcard(host: str) -> bool:
-    return host in ("0.0.0.0", "::")

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.pool import pool as pools
+from proxy.pool import dialling as module
 from tests.pool.hosts import Dialling
 
 
 @pytest.fixture
 def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
     fake = Dialling()
-    monkeypatch.setattr(pools, "dial", fake)
+    monkeypatch.setattr(module, "dial", fake)
     yield fake
     fake.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 from structlog.testing import capture_logs
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import wait_all_tasks_blocked
 
 from proxy.config import Limits
 from proxy.demo.certificates import Authority
@@ -87,84 +87,6 @@ async def test_a_second_link_only_when_the_first_is_crowded_and_never_a_third(di
         assert home.pick() is home.links[1]
         await wait_all_tasks_blocked()
         assert (len(dialling.at), dialling.most, home.most) == (2, 1, 2)
-
-
-async def test_failures_are_spaced_by_the_backoff(dialling: Dialling, autojump_clock: MockClock) -> None:
-    home = pool(needed=True)
-    start = trio.current_time()
-    async with running(home):
-        for _ in range(8):
-            dialling.fails(NO_ANSWER)
-            await dialling.begins()
-        await dialling.begins()
-        assert [round(at - start, 6) for at in dialling.at] == [0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3]
-        assert home.last_error == "Connection refused"
-        assert home.retry_at is None
-
-
-async def test_between_two_dials_it_says_when_the_next_one_comes(dialling: Dialling, mock_clock: MockClock) -> None:
-    home = pool(needed=True)
-    async with running(home):
-        dialling.fails(NO_ANSWER)
-        await dialling.begins()
-        await wait_all_tasks_blocked()
-        assert not home.dialling
-        assert home.retry_at == pytest.approx(trio.current_time() + 0.1)
-
-
-async def test_the_same_failure_is_a_warning_once(dialling: Dialling, autojump_clock: MockClock) -> None:
-    home = pool(needed=True)
-    with capture_logs() as logs:
-        async with running(home):
-            for _ in range(3):
-                dialling.fails(NO_ANSWER)
-            dialling.fails(HandshakeError("No route to host", CloseReason.PEER_UNREACHABLE))
-            dialling.fails(HandshakeError("the peer refused: duplicate", CloseReason.DUPLICATE))
-            for _ in range(6):
-                await dialling.begins()
-    assert [(entry["log_level"], entry["error"]) for entry in logs] == [
-        ("warning", "Connection refused"),
-        ("debug", "Connection refused"),
-        ("debug", "Connection refused"),
-        ("warning", "No route to host"),
-    ]
-    assert home.last_error == "No route to host"
-
-
-@pytest.mark.failure(18)
-async def test_a_bug_that_a_peer_finds_costs_that_dial(dialling: Dialling, autojump_clock: MockClock) -> None:
-    home = pool(needed=True)
-    with capture_logs() as logs:
-        async with running(home):
-            dialling.fails(ValueError("nobody thought of that"))
-            dialling.succeeds()
-            await until(lambda: home.up)
-    [entry] = [entry for entry in logs if entry["log_level"] == "error"]
-    assert (entry["event"], entry["peer"]) == ("unexpected error on a link", "host-b")
-    assert home.last_error is None
-
-
-async def test_a_dial_ends_in_time(dialling: Dialling, autojump_clock: MockClock) -> None:
-    home = pool(needed=True, dial_timeout=3)
-    start = trio.current_time()
-    async with running(home):
-        await dialling.begins()
-        await dialling.begins()
-        assert dialling.at == [start, pytest.approx(start + 3.1)]
-        assert home.last_error == "no answer in 3 s"
-
-
-@pytest.mark.failure(9)
-async def test_a_peer_that_accepts_and_hangs_up_is_not_dialled_in_a_loop(dialling: Dialling) -> None:
-    home = pool(needed=True)
-    async with running(home):
-        dialling.succeeds().close()
-        await dialling.begins()
-        await until(lambda: home.retry_at is not None)
-        assert not home.links
-        assert len(dialling.at) == 1
-        await dialling.begins()
-        assert dialling.at[1] - dialling.at[0] >= 0.1
 
 
 # Streams that wait

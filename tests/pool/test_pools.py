@@ -13,7 +13,7 @@ from control.reading.addresses import TcpAddress
 from proxy.config import Config, Limits, Links, Peer
 from proxy.errors import HandshakeError
 from proxy.mux.frames import Open
-from proxy.pool import pool as pools_module
+from proxy.pool import dialling as module
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pump.budget import Budget
@@ -26,7 +26,7 @@ BASE = Config(host="host-a", links=Links(listen=TcpAddress("127.0.0.1", 0), secu
 @pytest.fixture
 def dialling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dialling]:
     found = Dialling()
-    monkeypatch.setattr(pools_module, "dial", found)
+    monkeypatch.setattr(module, "dial", found)
     yield found
     found.close()
 

@@ -180,7 +180,8 @@ class Storm:
 async def test_every_byte_arrives_once(mtls: bool) -> None:
     async with two_hosts(needed=(True, False), mtls=mtls, resume_timeout=60) as (a, b), trio.open_nursery() as serving:
         for home in (a, b):
-            home._backoff._ceiling = home._backoff._window = home._backoff._start = 0.01
+            backoff = home._dialler._backoff
+            backoff._ceiling = backoff._window = backoff._start = 0.01
         storm = Storm(a, b, SEED)
         b.sessions._calls = Service(serving, storm.serve)
         await until(lambda: a.up and b.up)

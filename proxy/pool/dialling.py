@@ -1,0 +1,158 @@
+"""Dialling one peer: one handshake at a time, what became of it, and when there may be another one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from proxy.config import Links, Peer
+from proxy.errors import CloseReason, HandshakeError
+from proxy.links.carry import Shaken, dial, hang_up, new_id
+from proxy.links.credentials import Credentials
+from proxy.links.handshake import Hello, resuming, without
+from proxy.pool.backoff import Backoff
+from proxy.pool.sessions import Sessions
+from proxy.pool.usage import Usage
+from proxy.pump.link import Link
+from proxy.pump.session import LaneSession
+
+log = structlog.get_logger()
+
+STABLE = 1.0
+"""Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
+afresh)."""
+
+Join = Callable[[Shaken, LaneSession | None], Link]
+"""Makes a link of a handshake, on which a session goes on or a new one begins. Raises HandshakeError."""
+
+
+class Dialler:
+    """See the module's text.
+
+    Args:
+        name, peer: the peer's host name and configuration; links: what is configured for links.
+        hello, credentials: as those of `Pool`.
+        usage: learns what a handshake costs; sessions: learn what the peer has answered.
+
+    Attributes:
+        busy: a handshake is under way; afresh: the latest one is, or was, for a new session.
+        dials, last_error, retry_at: as those of `Pool`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        peer: Peer,
+        links: Links,
+        *,
+        hello: Callable[[str, str], Hello],
+        credentials: Callable[[], Credentials | None],
+        backoff: Backoff,
+        usage: Usage,
+        sessions: Sessions,
+    ) -> None:
+        self.peer = peer
+        self.busy = self.afresh = False
+        self.dials = 0
+        self.last_error: str | None = None
+        self.retry_at: float | None = None
+        self._name, self._links = name, links
+        self._hello, self._credentials = hello, credentials
+        self._backoff, self._usage, self._sessions = backoff, usage, sessions
+        self._scope = trio.CancelScope()
+
+    def adopt(self, links: Links, peer: Peer) -> None:
+        """Take another configuration over. The next dial goes to the new address, at once if one to the old address is
+        under way or was to follow.
+        """
+        moved = peer.address != self.peer.address
+        self.peer, self._links = peer, links
+        if moved:
+            self.retry_at = self.last_error = None
+            self._backoff.reset()
+            self._scope.cancel()
+
+    def give_up(self) -> None:
+        """End the dial that is under way, unless it is for a session that has lost its link."""
+        if self.afresh:
+            self._scope.cancel()
+
+    def joined(self) -> None:
+        """There is a link, whoever dialled it: the next dial need not wait."""
+        self.retry_at = None
+
+    def lost(self, link: Link) -> None:
+        """A link has ended. One that did not last is as good as a dial that failed."""
+        if link.age > STABLE:
+            self._backoff.reset()
+        elif link.dialled and link.reason is not CloseReason.IDLE:
+            self._postpone()
+
+    async def dial(self, lost: LaneSession | None, join: Join, unwanted: Callable[[], bool]) -> Link | None:
+        """Dial once, for a session that has lost its link or for a new one. Returns the link, which the caller looks
+        after; None: there is none, and `last_error` and `retry_at` say more. Exception barrier of a link, as
+        `links.accept`: no peer that is dialled ends the proxy.
+
+        Args:
+            unwanted: whether nobody is there any more who needs a link for a new session.
+        """
+        hello = self._hello(self._name, lost.key if lost else new_id())
+        if lost:
+            hello = resuming(hello, lost.received)
+        hello = without(hello, self._sessions.gone)
+        self.afresh = not lost
+        listen = self._links.listen.host
+        self.busy, self.retry_at = True, None
+        began = trio.current_time()
+        self.dials += 1
+        seconds, peer = self._links.dial_timeout, self.peer
+        try:
+            with trio.fail_after(seconds) as self._scope:
+                shaken = await dial(
+                    peer.address,
+                    source=None if _is_wildcard(listen) else listen,
+                    hello=hello,
+                    credentials=self._credentials(),
+                )
+            self._usage.dialled(trio.current_time() - began)
+            self._sessions.told(hello)
+            try:
+                session = self._sessions.answered_untrusted(lost, shaken.hello)
+            except HandshakeError as error:
+                hang_up(shaken, error.reason)
+                raise
+            link = join(shaken, session)
+        except trio.TooSlowError:
+            given_up = self.afresh and unwanted()
+            if peer.address == self.peer.address and not given_up:
+                self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
+        except HandshakeError as error:
+            if lost:
+                self._sessions.refused(lost, error.reason)
+            self._failed(error)
+        except Exception:
+            log.exception("unexpected error on a link", peer=self._name, address=peer.address.hostport)
+            self.last_error = "unexpected error"
+            self._postpone()
+        else:
+            self.last_error = None
+            return link
+        finally:
+            self.busy = False
+        return None
+
+    def _failed(self, error: HandshakeError) -> None:
+        if error.reason is not CloseReason.DUPLICATE:
+            level = log.debug if str(error) == self.last_error else log.warning
+            level("cannot reach peer", peer=self._name, address=self.peer.address.hostport, error=str(error))
+            self.last_error = str(error)
+        self._postpone()
+
+    def _postpone(self) -> None:
+        self.retry_at = trio.current_time() + self._backoff.next()
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
