@@ -60,8 +60,8 @@ class Inbound:
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse at once."""
-        peer = lane.link.peer
-        offer = self._offers.get(call.service)
+        service, peer = call.service, lane.session.peer
+        offer = self._offers.get(service)
         if not self._opens[peer].take(lane.since):
             self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
         elif offer is None:
@@ -69,8 +69,8 @@ class Inbound:
         elif not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
-            self.tally.begin()
-            self.open[call.service] += 1
+            self.tally.opened += 1
+            self.open[service] += 1
             lane.owner = offer
             lane.attach(sock, False)
             lane.start_called(offer.preface(lane, call) if offer.tells else b"")
@@ -80,19 +80,18 @@ class Inbound:
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
         Delivery(self, lane, call).refuse(reason, detail)
 
-    def ended(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
-        """A stream is over."""
-        if self.tally.end(reason):
-            self.tally.report(
-                reason,
-                since=lane.since,
-                service=service,
-                direction="inbound",
-                peer=lane.link.peer,
-                detail=detail,
-                sent=lane.bytes_sent,
-                received=lane.bytes_received,
-            )
+    def report(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
+        """Log a stream that is over."""
+        self.tally.report(
+            reason,
+            since=lane.since,
+            service=service,
+            direction="inbound",
+            peer=lane.session.peer,
+            detail=detail,
+            sent=lane.bytes_sent,
+            received=lane.bytes_received,
+        )
 
 
 class Offer:
@@ -125,8 +124,10 @@ class Offer:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """The stream is over (Owner)."""
-        self._inbound.open[self.service] -= 1
-        self._inbound.ended(lane, reason, self.service, "")
+        inbound = self._inbound
+        inbound.open[self.service] -= 1
+        if inbound.tally.end(reason):
+            inbound.report(lane, reason, self.service, "")
 
 
 class Delivery:
@@ -143,7 +144,7 @@ class Delivery:
         self._offered: Offer | None = None
         self.lane, self.service = lane, call.service
         lane.owner = self
-        inbound.tally.begin()
+        inbound.tally.opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Do not even try."""
@@ -179,4 +180,5 @@ class Delivery:
             self._inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()
-        self._inbound.ended(lane, reason, self.service, self._detail)
+        if self._inbound.tally.end(reason):
+            self._inbound.report(lane, reason, self.service, self._detail)

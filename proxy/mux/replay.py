@@ -152,16 +152,17 @@ class ReplayBuffer:
         """Write a frame that must not wait. If the peer has not read for so long that memory would be unbounded, set
         `overrun` instead.
         """
-        length = len(payload)
+        pos, length = self.pos, len(payload)
         # The bound is looked at where another slab would be taken: one that is there may be filled.
-        if self.pos > self.limit and not self._takes_control(HEADER_SIZE + length):
-            return
-        pos, buf = self.pos, self.buf
-        _pack_into(buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
+        if pos > self.limit:
+            if not self._takes_control(HEADER_SIZE + length):
+                return
+            pos = self.pos
+        _pack_into(self.buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
         body = pos + HEADER_SIZE
         self.pos = stop = body + length
         if length:
-            buf[body:stop] = payload
+            self.buf[body:stop] = payload
         if not self.dirty:
             self.dirty = True
             self.touched.append(self)

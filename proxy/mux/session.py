@@ -1,7 +1,7 @@
 """A session: all streams that one pair of proxies carries over one link at a time, and goes on with over the next when
 a link is lost (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
 
-The driver calls `receive` with what a link brought and finds what is to be sent in ``out``. The turn
+The driver calls `handle` with each frame that a link brought and finds what is to be sent in ``out``. The turn
 (proxy/pump/turn.py) takes plain DATA frames away before they get here, in both directions, by the two invariants that
 this file keeps:
 
@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, LENGTH_MASK, Kind, Open
+from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, LENGTH_MASK, REASON_BYTES, Kind, Open, encode_open
 from proxy.mux.loans import Loans
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import Sink
@@ -33,10 +33,12 @@ MAX_LINGERING = 3 << 16
 """Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
 `can_open` says no. The rest are the peer's: as many as it may have open, and as many that it resets before our answers
 reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
+CLEARED = 64
+"""Streams that one look at the limits clears for opening."""
 
 # Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10; plain ints count faster, too.
 _KIND_OPEN, _KIND_OPENED, _KIND_RST = int(Kind.OPEN), int(Kind.OPENED), int(Kind.RST)
-_CALLED, _CALLING, _OPEN = State.CALLED, State.CALLING, State.OPEN
+_CALLED, _CALLING, _OPEN, _CLOSED = State.CALLED, State.CALLING, State.OPEN, State.CLOSED
 _RECV_OPENED, _RECV_RST = Event.RECV_OPENED, Event.RECV_RST
 _SEND_OPENED, _SEND_RST = Event.SEND_OPENED, Event.SEND_RST
 _unpack_from = HEADER.unpack_from
@@ -60,6 +62,10 @@ class Session(Generic[S]):
     Args:
         dialler: the dialling side opens streams with odd ids, the accepting side with even ones.
         max_id: highest stream id in use (tests make it tiny; ids are used again after it).
+
+    Attributes:
+        cleared: streams that may be opened before `can_open` looks at the limits again.
+        halted: the driver's: no more frames are to be handled, as the link that brought them ends.
     """
 
     def __init__(
@@ -79,7 +85,8 @@ class Session(Generic[S]):
         self.flow: dict[int, S] = {}
         self.lingering: dict[int, int] = {}
         self.received = 0
-        self.going_away = False
+        self.cleared = 0
+        self.halted = self._going_away = self._around = False
         self.grant_below = local.stream_credit // 2
         self.loans: Loans[S] = Loans(local.stream_credit)
         self._sink = sink
@@ -108,27 +115,41 @@ class Session(Generic[S]):
     # What we do
 
     @property
+    def going_away(self) -> bool:
+        """Whether no more streams are to be opened, by either side's word."""
+        return self._going_away
+
+    @going_away.setter
+    def going_away(self, going_away: bool) -> None:
+        self._going_away, self.cleared = going_away, 0
+
+    @property
     def can_open(self) -> bool:
         """Whether `open` would find room for one more stream."""
-        if not self._next_id:
-            self._next_id = self._free_id(self._first_id)
-        return (
-            self._next_id > 0
-            and not self.going_away
-            and len(self._linger_order) < MAX_LINGERING // 3
-            and len(self.streams) - self._called < self.remote.max_streams
-        )
+        return self.cleared > 0 or self._clear()
+
+    def _clear(self) -> bool:
+        """Look how many streams may be opened. They stay cleared: nothing but opening them uses an id of ours or one of
+        the peer's places, and that its own streams linger, too, may exceed a bound of our memory by CLEARED.
+        """
+        places = self.remote.max_streams - (len(self.streams) - self._called)
+        places = min(places, MAX_LINGERING // 3 - len(self._linger_order))
+        self.cleared = 0
+        if places > 0 and not self._going_away and (next_id := self._free_id(self._next_id)):
+            self._next_id = next_id
+            # Ids that have not been used yet are free, one after the other; others only one at a time.
+            ids = 1 if self._around else (self._max_id - next_id) // 2 + 1
+            self.cleared = min(places, ids, CLEARED)
+        return self.cleared > 0
 
     def _free_id(self, stream_id: int) -> int:
         """The first id of ours, from `stream_id` on and around, that neither a stream nor a closed stream's late frames
         can claim; 0 if there is none. It stays free until we use it.
         """
         streams, lingering = self.streams, self.lingering
-        if stream_id <= self._max_id and stream_id not in streams and stream_id not in lingering:
-            return stream_id
         for _ in range(len(streams) + len(lingering) + 1):
             if stream_id > self._max_id:
-                stream_id = self._first_id
+                stream_id, self._around = self._first_id, True
             if stream_id not in streams and stream_id not in lingering:
                 return stream_id
             stream_id += 2
@@ -137,10 +158,12 @@ class Session(Generic[S]):
     def open(self, call: Open) -> S:
         """Open a stream; it may send at once. The caller has checked `can_open`."""
         stream_id = self._next_id
-        stream = self._stream_type(self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit)
-        self.streams[stream_id] = stream
-        self._next_id = self._free_id(stream_id + 2)
-        self.out.put(_KIND_OPEN, stream_id, frames.encode_open(call))
+        self._next_id = stream_id + 2
+        self.cleared -= 1
+        self.streams[stream_id] = stream = self._stream_type(
+            self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit
+        )
+        self.out.put(_KIND_OPEN, stream_id, encode_open(call))
         return stream
 
     def accept(self, stream: S) -> None:
@@ -179,7 +202,7 @@ class Session(Generic[S]):
     def reset(self, stream: S, reason: CloseReason) -> None:
         """Abort the stream, both directions. No call on the sink for it follows."""
         stream.state = TABLE[stream.state][_SEND_RST]
-        self.out.put(_KIND_RST, stream.id, frames.REASON_BYTES[reason])
+        self.out.put(_KIND_RST, stream.id, REASON_BYTES[reason])
         self._forget(stream)
 
     def consumed(self, stream: S, buffered: int, now: float) -> None:
@@ -230,27 +253,36 @@ class Session(Generic[S]):
 
     # What the peer does
 
-    def receive(self, buf: bytearray, mem: memoryview, pos: int, end: int) -> int:
-        """Handle the frame at ``buf[pos:end]``; return the position behind it, or `pos` if it is not complete.
+    def whole(self, buf: bytearray, pos: int, end: int) -> bool:
+        """Whether a whole frame lies at the beginning of ``buf[pos:end]``. Raises ProtocolError as `handle` would, if
+        the header shows it already.
+        """
+        if end - pos < HEADER_SIZE:
+            return False
+        word: int = _unpack_from(buf, pos)[0]
+        length = word & LENGTH_MASK
+        if length > self._handlers.get(word >> 56, (None, -1))[1]:
+            raise self._malformed(word)
+        return pos + HEADER_SIZE + length <= end
+
+    def handle(self, word: int, payload: memoryview) -> None:
+        """Handle a whole frame, of which `word` is the header.
 
         Raises ProtocolError; the session is then unusable and the driver closes its link.
         """
-        body = pos + HEADER_SIZE
-        if body > end:
-            return pos
-        word: int = _unpack_from(buf, pos)[0]
         try:
             handler, most = self._handlers[word >> 56]
         except KeyError:
-            raise ProtocolError(f"unknown frame kind 0x{word >> 56:02x}") from None
-        length = word & LENGTH_MASK
-        if length > most:
-            raise ProtocolError(f"{Kind(word >> 56).name} frame of {length} bytes")
-        stop = body + length
-        if stop > end:
-            return pos
-        handler(word >> KEY_SHIFT & ID_MASK, mem[body:stop])
-        return stop
+            raise self._malformed(word) from None
+        if len(payload) > most:
+            raise self._malformed(word)
+        handler(word >> KEY_SHIFT & ID_MASK, payload)
+
+    def _malformed(self, word: int) -> ProtocolError:
+        kind = word >> 56
+        if kind not in self._handlers:
+            return ProtocolError(f"unknown frame kind 0x{kind:02x}")
+        return ProtocolError(f"{Kind(kind).name} frame of {word & LENGTH_MASK} bytes")
 
     def received_bytes(self, count: int) -> None:
         """`count` more bytes of whole frames have been handled (here or by the turn). Acknowledges when it is due."""
@@ -324,7 +356,10 @@ class Session(Generic[S]):
         reason = frames.decode_reason_untrusted(bytes(payload), "RST")
         stream = self.streams.get(stream_id) or self._live(stream_id, "RST")
         if stream is not None:
-            stream.advance_untrusted(_RECV_RST)
+            if stream.state is _OPEN:  # the table's way, without the table
+                stream.state = _CLOSED
+            else:
+                stream.advance_untrusted(_RECV_RST)
             self._forget(stream, late_frames=False)
             self._sink.on_rst(stream, reason)
 

@@ -180,8 +180,11 @@ class Call:
         self.lane = lane = link.session.open(self._request)
         lane.owner = self
         lane.attach(sock, self._tcp, again)
-        early, self._early = self._early, b""
-        lane.start_calling(early, self._eof)
+        if again:
+            early, self._early = self._early, b""
+            lane.call_again(early, self._eof)
+        else:
+            lane.start_calling()
 
     def link_up(self) -> None:
         """A peer that offers the service can be reached now (Waiter). Should others have taken all its room, the call

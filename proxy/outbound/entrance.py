@@ -21,6 +21,7 @@ from proxy.pump.options import LocalSocket, peer_uid
 
 if TYPE_CHECKING:
     from proxy.outbound.upstreams import Outbound
+    from proxy.pool.pool import Pool
 
 _request = lru_cache(maxsize=1024)(Open)
 """The same few come again and again, and making one takes six times as long as finding it."""
@@ -31,29 +32,29 @@ class Entrance:
 
     Args:
         service: the one that the upstream is for.
+        pool: of the peer that offers it, if none but that one does.
     """
 
     direction: StreamDirection = "outbound"
 
-    def __init__(self, outbound: Outbound, service: str, upstream: Upstream) -> None:
+    def __init__(self, outbound: Outbound, service: str, upstream: Upstream, pool: Pool | None) -> None:
         self.service = service
-        self._outbound = outbound
+        self._outbound, self._tally, self._pool = outbound, outbound.tally, pool
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
 
     def accepted(self, sock: LocalSocket) -> None:
         """Take a connection over: open a stream for it, or make a call of it."""
-        outbound, service, tcp = self._outbound, self.service, self._tcp
-        outbound.tally.begin()
+        service, tcp, pool = self.service, self._tcp, self._pool
+        self._tally.opened += 1
         request = _request(service, UNKNOWN_UID if tcp else peer_uid(sock), self._caller)
-        local, pools = outbound.endpoints(service)
-        if local is None and len(pools) == 1 and (link := pools[0].pick(service)) is not None:
+        if pool is not None and (link := pool.pick(service)) is not None:
             lane = link.session.open(request)
             lane.owner = self
             lane.attach(sock, tcp)
             lane.start_calling()
         else:
-            Call(outbound, request, sock, tcp).start()
+            Call(self._outbound, request, sock, tcp).start()
 
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
@@ -68,11 +69,10 @@ class Entrance:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
-        outbound = self._outbound
         if lane.early is not None:  # nobody has answered
-            outbound.failed(self.service, lane.link.peer, reason)
-        if outbound.tally.end(reason):
-            outbound.tally.report(
+            self._outbound.failed(self.service, lane.link.peer, reason)
+        if self._tally.end(reason):
+            self._tally.report(
                 reason,
                 since=lane.since,
                 service=self.service,

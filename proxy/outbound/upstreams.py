@@ -136,7 +136,8 @@ class Outbound:
         if not self._listening:
             return
         for name, upstream in self._config.upstreams.items():
-            entrance = Entrance(self, name, upstream)
+            local, pools = self._endpoints[name]
+            entrance = Entrance(self, name, upstream, pools[0] if local is None and len(pools) == 1 else None)
             sockets[upstream.listen].listen(self.pump, self.deadlines, entrance.accepted)
 
     def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:

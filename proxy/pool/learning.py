@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -17,21 +17,28 @@ class Learning:
 
     Args:
         peer: the peer's name, for the recorder.
-        ended: called when a stream has ended.
+        waiting: streams that wait for a link; ended: called when one has ended while there are any.
     """
 
     def __init__(
-        self, peer: str, usage: Usage, bulk: Bulk, recorder: Recorder | None, ended: Callable[[], None]
+        self,
+        peer: str,
+        usage: Usage,
+        bulk: Bulk,
+        recorder: Recorder | None,
+        waiting: Collection[object],
+        ended: Callable[[], None],
     ) -> None:
         self._peer, self._usage, self._bulk, self._recorder = peer, usage, bulk, recorder
-        self._ended = ended
+        self._waiting, self._ended = waiting, ended
 
     def stream_began(self) -> None:
         """See `pump.session.Usage`."""
-        if self._usage.streams:
-            self._usage.streams += 1
+        usage = self._usage
+        if usage.streams:
+            usage.streams += 1
         else:
-            self._usage.began(trio.current_time())
+            usage.began(trio.current_time())
 
     def stream_ended(self, lane: Lane) -> None:
         """See `pump.session.Usage`."""
@@ -40,9 +47,10 @@ class Learning:
             usage.streams -= 1
         else:
             usage.ended(trio.current_time())
-        moved = lane.bytes_moved
+        moved = lane.received_grants - lane.credit + lane.granted - lane.allow  # `Stream.bytes_moved`, half as dear
         if usage.any_bulk or (moved >= BULK_BYTES and is_bulk(moved, lane.age)):
             self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
             self._recorder.note(self._peer, lane.age, moved)
-        self._ended()
+        if self._waiting:
+            self._ended()

@@ -87,7 +87,8 @@ class Pool:
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
-        learning = Learning(name, usage, self._bulk, recorder, self._stream_ended)
+        self._waiters: dict[Waiter, None] = {}
+        learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = Sessions(
             name, config.links, pump=pump, calls=calls, usage=learning, leaving=lambda: self._changed.set()
         )
@@ -96,7 +97,6 @@ class Pool:
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
             sessions=self.sessions,
         )  # fmt: skip
-        self._waiters: dict[Waiter, None] = {}
         self._draining = False
         self._changed = trio.Event()
 
@@ -142,12 +142,17 @@ class Pool:
         would be better.
         """
         links, usage = self.links, self.usage
-        if len(links) == 1 and (only := links[0]).carefree and not usage.any_bulk and only.streams < CROWDED:
-            link: Link | None = only  # what `_choose` would find, in one look
-        else:
+        link: Link | None
+        if not (
+            len(links) == 1
+            and (link := links[0]).carefree
+            and (session := link.session).cleared > 0
+            and len(session.streams) < CROWDED
+            and not (session.bulk or usage.any_bulk)
+        ):  # else it is the one that `_choose` would find, at a quarter of the price
             link = self._choose(service)
-        if link is None:
-            return None
+            if link is None:
+                return None
         usage.avoided += 1
         if not self._serving:
             usage.warm += 1
@@ -375,9 +380,8 @@ class Pool:
         self._changed.set()
 
     def _stream_ended(self) -> None:
-        """Inside a turn, and it has not been told yet."""
-        if self._waiters:
-            self._pump.at_end(self._serve_one)
+        """Inside a turn, while others wait; it has not been told yet."""
+        self._pump.at_end(self._serve_one)
 
     def _serve_one(self) -> None:
         """Of those that wait because the links are full, the first one gets the place of a stream that has ended."""
@@ -387,7 +391,8 @@ class Pool:
             waiter.link_up()
 
     def _serve_waiters(self, dialled: bool) -> None:
-        waiters, self._waiters = self._waiters, {}
+        waiters = list(self._waiters)
+        self._waiters.clear()
         avoided = self.usage.avoided
         self._serving = True
         for waiter in waiters:

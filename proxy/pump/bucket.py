@@ -1,4 +1,8 @@
-"""A token bucket: so many a second, and so many at once after a pause (sans-IO)."""
+"""A token bucket: so many a second, and so many at once after a pause (sans-IO).
+
+Kept as the time at which it is full again, which each token puts off (the "generic cell rate algorithm", ITU-T I.371):
+one number to look at, and no more than that to write.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,19 @@ class Bucket:
         rate: tokens that come a second; burst: tokens that it holds at most.
     """
 
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
+    __slots__ = ("_full_at", "_latest", "_token")
 
     def __init__(self, rate: float, burst: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._tokens = burst
-        self._at = 0.0
+        self._token = 1 / rate
+        self._latest = (burst - 1) / rate
+        self._full_at = 0.0
 
     def take(self, now: float) -> bool:
         """Whether there was a token to take. `now` is seconds by any clock that does not go backwards."""
-        tokens = self._tokens + (now - self._at) * self._rate
-        if tokens > self._burst:
-            tokens = self._burst
-        self._at = now
-        self._tokens = tokens - 1.0 if tokens >= 1.0 else tokens
-        return tokens >= 1.0
+        full_at = self._full_at
+        if full_at < now:
+            full_at = now
+        elif full_at - now > self._latest:
+            return False
+        self._full_at = full_at + self._token
+        return True

@@ -60,7 +60,7 @@ class Attempt:
         except OSError as error:
             return self.finish(CloseReason.CONNECT_FAILED, error.strerror or str(error))
         if code == errno.EINPROGRESS:
-            self._connector.pump.watch(sock, self, EPOLLOUT)
+            self._connector.pump.watch(sock.fileno(), self, EPOLLOUT)
             self._deadline = self._connector.deadlines.add(self.timeout, self._expire)
         else:
             self._connected(code)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import structlog
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
+from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
@@ -46,7 +46,6 @@ EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
-_pack_into = HEADER.pack_into
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
 
@@ -67,7 +66,6 @@ class Lane(Stream):
         "_waiting",
         "early",
         "eof",
-        "link",
         "out",
         "owner",
         "pending",
@@ -88,7 +86,6 @@ class Lane(Stream):
         self.allow = self.granted = allow
         self.granted_at = 0.0
         self.word = stream_id << KEY_SHIFT
-        self.link: Link = session.link
         self.out = session.out
         self.owner: Owner = NOBODY
         self.sock: LocalSocket | None = None
@@ -106,20 +103,37 @@ class Lane(Stream):
             tcp: whether it is a TCP socket, prepared as `options.prepare_local` does.
             watched: the socket is in the pump already, as `surrender` leaves it.
         """
-        self.sock = sock
-        self._fd = sock.fileno()
-        self._tcp = tcp
+        self.sock, self._tcp, self._mask = sock, tcp, EPOLLIN
+        self._fd = fd = sock.fileno()
         self.recv_into, self.send = sock.recv_into, sock.send
-        self._mask = EPOLLIN
-        pump = self.link.pump
+        pump = self.session.pump
         if watched:
-            pump.hand_on(sock, self)
-            pump.interest(self._fd, EPOLLIN)
+            pump.hand_on(fd, self)
+            pump.interest(fd, EPOLLIN)
         else:
-            pump.watch(sock, self, EPOLLIN)
+            pump.watch(fd, self, EPOLLIN)
 
-    def start_calling(self, early: bytes = b"", eof: bool = False) -> None:
-        """Begin on the calling host: send what the caller has said so far, and whether it has finished."""
+    def start_calling(self) -> None:
+        """Begin on the calling host: send what the caller has said so far."""
+        out = self.out
+        body = out.pos + HEADER_SIZE
+        if body > out.limit:
+            self.early = bytearray()
+            return self._read(False)
+        try:
+            length = self.recv_into(out.mem[body : body + CHUNK])
+        except OSError as error:
+            self.early = bytearray()
+            return self.on_recv_error(error)
+        self.early = bytearray(out.mem[body : body + length])
+        if not length:
+            return self.on_eof()
+        self.session.sent(self, length)
+        if length == CHUNK:
+            self.leave_plain_flow(length)
+
+    def call_again(self, early: bytes, eof: bool) -> None:
+        """Begin anew on the calling host: say again what the caller has said so far, and whether it has finished."""
         self.early = bytearray(early)
         while early:
             size = self.session.sendable(self, len(early))
@@ -132,21 +146,29 @@ class Lane(Stream):
         if eof:
             self.on_eof()
         else:
-            self._read_little(gone=False)
+            self._read(False)
 
     def start_called(self, preface: bytes = b"") -> None:
         """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
         (a header of our own) and the early bytes.
         """
         if preface:
-            if not self.link.budget.take(len(preface)):
+            if not self.session.budget.take(len(preface)):
                 return self.abort(CloseReason.OVER_BUDGET)
             self.pending = bytearray(preface) + (self.pending or b"")
-        self.session.accept(self)
+        session = self.session
+        session.accept(self)
         if self.pending:
             self._flush()
+        elif self.state is _OPEN:  # as `update` finds it
+            session.flow[self.id] = session.pump.lanes[self._fd] = self
         else:
             self._end_writing()
+
+    @property
+    def link(self) -> Link:
+        """That which carries it, or did last."""
+        return self.session.link
 
     @property
     def age(self) -> float:
@@ -169,10 +191,10 @@ class Lane(Stream):
             and not (self.pending or self._run or self._waiting)
             and self.credit >= CHUNK
         ):  # what follows would come to the same; most streams get here once, and no further
-            self.link.pump.lanes[self._fd] = self
+            self.session.pump.lanes[self._fd] = self
             self.session.flow[self.id] = self
             return
-        state, pump, fd, early, pending = self.state, self.link.pump, self._fd, self.early, self.pending
+        state, pump, fd, early, pending = self.state, self.session.pump, self._fd, self.early, self.pending
         reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
         mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
         if mask != self._mask:
@@ -192,7 +214,7 @@ class Lane(Stream):
     def ready(self, mask: int) -> None:
         """The epoll says so (Watcher)."""
         if mask == _IN_HUP and self._mask == EPOLLIN and not (self._tcp or self._run):
-            return self._read_little(True)
+            return self._hung_up()
         if mask & EPOLLOUT and self.pending:
             self._flush()
         if self.sock is None:
@@ -219,31 +241,25 @@ class Lane(Stream):
         log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
         self.crashed()
 
-    def _read_little(self, gone: bool) -> None:
-        """As `_read`, for the beginning and the end of a short stream: under the turn's conditions at the turn's
-        price, which is half of `_read`'s.
-        """
-        out, early = self.out, self.early
-        pos = out.pos
-        if early or self.credit < CHUNK or pos > out.limit:
-            self._read(gone)
-            return
-        body = pos + HEADER_SIZE
+    def _hung_up(self) -> None:
+        """As ``_read(True)``, for the end of a short stream: mostly there is nothing left to read."""
+        out = self.out
+        body = out.pos + HEADER_SIZE
+        if self.early is not None or self.credit < CHUNK or body > out.limit:
+            return self._read(True)
         try:
             length = self.recv_into(out.mem[body : body + CHUNK])
         except OSError as error:
             return self.on_recv_error(error)
-        if not length:
-            return self._on_gone() if gone else self.on_eof()
-        if early is not None:
-            early += out.mem[body : body + length]
-        _pack_into(out.buf, pos, self.word + length)
-        out.pos = body + length
-        self.credit = credit = self.credit - length
-        if not out.dirty:
-            out.touch()
-        if length == CHUNK or credit < CHUNK:
-            self.leave_plain_flow(length)
+        if length:
+            self.session.sent(self, length)
+            if length == CHUNK or self.credit < CHUNK:
+                self.leave_plain_flow(length)
+        elif self.state is _OPEN:
+            self.session.reset(self, _FINISHED)
+            self._close(_FINISHED)
+        else:
+            self.on_eof()
 
     def _read(self, gone: bool) -> None:
         """Receive once, with every check that the turn leaves out; gone: if the end comes now, it is that of both
@@ -348,7 +364,7 @@ class Lane(Stream):
 
     def on_full(self, data: memoryview) -> None:
         """Keep what the socket did not take. The stream's credit bounds it, and the budget bounds the sum of all."""
-        if not self.link.budget.take(len(data)):
+        if not self.session.budget.take(len(data)):
             return self.abort(CloseReason.OVER_BUDGET)
         if self.pending is None:
             self.pending = bytearray()
@@ -365,7 +381,7 @@ class Lane(Stream):
             except OSError:
                 return self.abort(CloseReason.ABORTED)
             del pending[:taken]
-            self.link.budget.give(taken)
+            self.session.budget.give(taken)
             self.session.consumed(self, len(pending), monotonic())
         if not self.pending:
             self.pending = None
@@ -379,7 +395,10 @@ class Lane(Stream):
         """The far side delivered the stream: early bytes need not be kept any longer."""
         self.early = None
         self.owner.lane_opened(self)
-        self.update()
+        if self.state is _OPEN and self._mask == EPOLLIN and not (self.pending or self._run or self._waiting):
+            self.session.flow[self.id] = self  # of `update` all that a short stream comes to see
+        else:
+            self.update()
 
     def on_data(self, data: memoryview) -> None:
         """DATA that the turn handed back."""
@@ -439,22 +458,21 @@ class Lane(Stream):
         """Give the socket, still in the pump but with an interest in nothing, to `watcher`; this lane is done."""
         sock, self.sock = self.sock, None
         if sock is not None:
-            self.link.pump.lanes.pop(self._fd, None)
-            self.link.pump.hand_on(sock, watcher)
-            self.link.pump.interest(self._fd, 0)
+            self.session.pump.lanes.pop(self._fd, None)
+            self.session.pump.hand_on(self._fd, watcher)
+            self.session.pump.interest(self._fd, 0)
         return sock
 
     def _close(self, reason: CloseReason) -> None:
+        session, sock, owner = self.session, self.sock, self.owner
         if self.pending:
-            self.link.budget.give(len(self.pending))
-        self.pending = None
-        self.session.loans.end(self)
-        sock, self.sock = self.sock, None
-        self._mask = -1
+            session.budget.give(len(self.pending))
+            self.pending = None
+        if session.loans.lent:
+            session.loans.end(self)
+        self.sock, self.owner, self._mask = None, NOBODY, -1
         if sock is not None:
             if self._tcp and reason is _FINISHED:
                 disarm_reset(sock)
-            self.link.pump.close(sock)
-        owner = self.owner
-        self.owner = NOBODY
+            session.pump.close(sock)
         owner.lane_ended(self, reason)

@@ -61,6 +61,7 @@ class Link:
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
+        carefree: whether that has never been the case, and it is not about to end.
         ended: set when the link is gone; `reason` and `detail` then say why. The session is over, and all its streams
             have been told, or it is suspended.
         heard: how often bytes have arrived.
@@ -77,7 +78,7 @@ class Link:
         self.since = self.heard_at = monotonic()
         self.heard = 0
         self.rtt: float | None = None
-        self.congested = False
+        self.congested, self.carefree = False, True
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
         self._wire: Wire = sock if wire is None else wire
@@ -92,7 +93,7 @@ class Link:
     def start(self, leftover: bytes) -> None:
         """Go into the pump. `leftover` is handled at once, as if it had just arrived."""
         self.session.carry_on(self)
-        self.pump.watch(self._sock, self, EPOLLIN)
+        self.pump.watch(self._sock.fileno(), self, EPOLLIN)
         self._mem[: len(leftover)] = leftover
         self._filled = len(leftover)
         self._guarded(self._handle)
@@ -142,20 +143,10 @@ class Link:
     def _handle(self) -> None:
         """Handle the whole frames that have arrived: plain DATA by the turn, each other frame by the session."""
         session, buf, mem, end = self.session, self._buf, self._mem, self._filled
-        flow, grant_below, deliver, receive = session.flow, session.grant_below, turn.deliver, session.receive
-        pos = 0
-        slow_frames = SLOW_FRAMES
-        while not self._doomed:
-            # The first byte is the frame's kind; for another one than DATA the turn would look at it in vain.
-            handled = pos if pos < end and buf[pos] else deliver(flow, grant_below, buf, mem, pos, end)
-            pos = receive(buf, mem, handled, end)
-            if pos == handled:
-                break
-            slow_frames -= 1
-            if not slow_frames:
-                self._behind = True
-                self.pump.again(self)
-                break
+        pos = turn.deliver(session, buf, mem, 0, end, SLOW_FRAMES)
+        if not self._doomed and session.whole(buf, pos, end):
+            self._behind = True
+            self.pump.again(self)
         session.received_bytes(pos)
         if pos:
             buf[: end - pos] = mem[pos:end]
@@ -180,7 +171,7 @@ class Link:
                 return self.pump.at_end(partial(self._read_last, error.strerror or str(error)))
             out.sent += sent
             if sent < len(view):
-                self.congested = True
+                self.congested, self.carefree = True, False
                 self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
             elif out.sent == out.base + out.pos:
@@ -215,15 +206,9 @@ class Link:
         return self.session.can_open and not self._doomed
 
     @property
-    def carefree(self) -> bool:
-        """Whether it is `usable`, not for bulk, and has never had to wait."""
-        session = self.session
-        return session.can_open and not (self._doomed or session.bulk or self._queueing.ever)
-
-    @property
     def queueing(self) -> float:
         """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
-        return self._queueing.value(monotonic()) if self._queueing.ever else 0.0
+        return self._queueing.value(monotonic())
 
     @property
     def bulk(self) -> bool:
@@ -270,7 +255,7 @@ class Link:
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
         if not self._doomed:
-            self._doomed = True
+            self._doomed, self.session.halted, self.carefree = True, True, False
             self.reason, self.detail = reason, detail
             self.pump.at_end(self._end)
 

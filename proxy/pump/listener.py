@@ -61,16 +61,18 @@ class Listener:
         self.accepted = accepted
         self._watching, self._held = True, False
         self._said = False
-        pump.watch(sock, self, EPOLLIN)
+        pump.watch(self._fd, self, EPOLLIN)
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
-        listener, family, accepted, worked = self._fd, self._family, self.accepted, self._pump.worked
+        listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
         for _ in range(BURST):
             fd = _accept4(listener, None, None, _FLAGS)
             if fd >= 0:
                 accepted(LocalSocket(family, _STREAM, 0, fd))
-                worked()
+                pump.slow_left -= 1
+                if not pump.slow_left:
+                    pump.send_first()
             elif (code := ctypes.get_errno()) in _NOBODY:
                 self._said = False
                 return

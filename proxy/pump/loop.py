@@ -75,6 +75,8 @@ class Pump:
 
     Attributes:
         crowd: descriptors that were ready in this turn.
+        slow_left: pieces of slow work until what they wrote is sent. Whoever does one counts it down, and calls
+            `send_first` at 0; in the loops over connections themselves, as a call each would be dear.
     """
 
     def __init__(self, budget: Budget, busy_poll: float = 0.0) -> None:
@@ -89,7 +91,7 @@ class Pump:
         self._ended: list[Callable[[], None]] = []
         self._closing: list[LocalSocket] = []
         self.busy_poll = busy_poll
-        self._slow_left = self._send_after = SEND_FIRST
+        self.slow_left = self._send_after = SEND_FIRST
         self._epoll = select.epoll()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -135,7 +137,9 @@ class Pump:
                         watcher.ready(mask)
                     except Exception:
                         self._failed(watcher)
-                    self.worked()
+                    self.slow_left -= 1
+                    if not self.slow_left:
+                        self.send_first()
             for watcher in again:
                 self._guarded(watcher, watcher.ready, 0)
             self.settle()
@@ -167,7 +171,7 @@ class Pump:
         """End a turn. Whoever writes to a session between turns calls this as well, or the bytes wait for the next
         turn.
         """
-        self._slow_left = self._send_after = SEND_FIRST
+        self.slow_left = self._send_after = SEND_FIRST
         while self.touched or self._ended:
             self._flush()
             ended, self._ended = self._ended, []
@@ -177,13 +181,11 @@ class Pump:
         for sock in closing:
             sock.close()
 
-    def worked(self) -> None:
-        """A piece of slow work in this turn is done; see SEND_FIRST."""
-        self._slow_left -= 1
-        if not self._slow_left:
-            self._send_after *= 2
-            self._slow_left = self._send_after
-            self._flush()
+    def send_first(self) -> None:
+        """In the middle of a turn: let the peer begin; see SEND_FIRST."""
+        self._send_after *= 2
+        self.slow_left = self._send_after
+        self._flush()
 
     def _flush(self) -> None:
         """Send what has been written so far, once per link."""
@@ -209,15 +211,14 @@ class Pump:
         else:
             self._flushers[out] = flusher
 
-    def watch(self, sock: LocalSocket, watcher: Watcher, mask: int) -> None:
-        """Take a non-blocking socket in. `watcher` keeps ownership and later calls `release` or `close`."""
-        fd = sock.fileno()
+    def watch(self, fd: int, watcher: Watcher, mask: int) -> None:
+        """Take a non-blocking socket's descriptor in. Its owner keeps it, and later calls `release` or `close`."""
         self._watchers[fd] = watcher
         self._epoll.register(fd, mask or QUIET)
 
-    def hand_on(self, sock: LocalSocket, watcher: Watcher) -> None:
-        """Make another object the watcher of a socket that is in already."""
-        self._watchers[sock.fileno()] = watcher
+    def hand_on(self, fd: int, watcher: Watcher) -> None:
+        """Make another object the watcher of a descriptor that is in already."""
+        self._watchers[fd] = watcher
 
     def interest(self, fd: int, mask: int) -> None:
         """Change what is waited for; 0 waits for errors and hang-ups only, once."""

@@ -131,13 +131,11 @@ class LaneSession(Session[Lane]):
 
     def carry_on(self, link: Link) -> None:
         """From now on `link` carries it: the first one, or the next one after `suspend`."""
-        self.link = link
+        self.link, self.halted = link, False
         self.pump.on_touched(self.out, link)
         if self.suspended:
             self.suspended = False
             self.resumed += 1
-            for lane in self.streams.values():
-                lane.link = link
             self.out.touch()
             self.awake.set()
             self._end_if_retired()

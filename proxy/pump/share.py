@@ -11,22 +11,17 @@ class Share:
     Args:
         memory: seconds after which what was counts for a third (1/e).
         now: seconds of any clock; the thing is not the case yet.
-
-    Attributes:
-        ever: whether it has been the case at all; asked where even the look at a clock counts.
     """
 
-    __slots__ = ("_at", "_memory", "_on", "_value", "ever")
+    __slots__ = ("_at", "_memory", "_on", "_value")
 
     def __init__(self, memory: float, now: float) -> None:
         self._memory = memory
         self._value, self._on, self._at = 0.0, False, now
-        self.ever = False
 
     def set(self, on: bool, now: float) -> None:
         """From now on it is the case, or is not."""
         self._value, self._on, self._at = self.value(now), on, now
-        self.ever = True
 
     def value(self, now: float) -> float:
         """0: never of late; 1: all the time."""

@@ -103,8 +103,8 @@ class Splice:
 
     def start(self) -> None:
         """Begin to move bytes."""
-        self.pump.watch(self.caller.sock, self.caller, EPOLLIN)
-        self.pump.watch(self.service.sock, self.service, EPOLLIN)
+        self.pump.watch(self.caller.sock.fileno(), self.caller, EPOLLIN)
+        self.pump.watch(self.service.sock.fileno(), self.service, EPOLLIN)
 
     def settle(self) -> None:
         """Pass ends on behind their bytes, see what to wait for, and finish when both directions are through."""

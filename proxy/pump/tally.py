@@ -21,19 +21,19 @@ stream does). The next line says how many were not written."""
 
 
 class Tally:
-    """Counts streams; whoever makes one calls `begin`, and `end` exactly once.
+    """Counts streams; whoever makes one adds 1 to `opened`, and calls `end` exactly once.
 
     Args:
         trace: whether streams that did not fail are logged (at debug level). Asked here and not in the logger, because
             a line costs as much as a message. May be set later, too.
 
     Attributes:
-        open: streams now; opened: streams ever.
+        opened: streams ever; ended: those of them that are over.
         failures: streams that nobody took, or that a proxy cut, by the close reason.
     """
 
     def __init__(self, trace: bool = False) -> None:
-        self.open = self.opened = 0
+        self.opened = self.ended = 0
         self.failures: dict[CloseReason, int] = {}
         self.trace = trace
         self._lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
@@ -45,15 +45,15 @@ class Tally:
         """The sum of `failures`."""
         return sum(self.failures.values())
 
-    def begin(self) -> None:
-        """One more stream."""
-        self.open += 1
-        self.opened += 1
+    @property
+    def open(self) -> int:
+        """Streams now."""
+        return self.opened - self.ended
 
     def end(self, reason: CloseReason) -> bool:
         """One stream is over; whether it gets a line in the log (then call `report`)."""
-        self.open -= 1
-        if not self.open:
+        self.ended += 1
+        if self.ended == self.opened:
             self._idle.set()
         if reason in _EXPECTED:
             return self.trace

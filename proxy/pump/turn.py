@@ -1,20 +1,38 @@
 """The common case of moving bytes, and nothing else (the whole of what a compiled twin has to do).
 
 Everything that is not "a local socket in plain flow has bytes, with credit and room" or "a DATA frame for a stream in
-plain flow" is handed back. Rules of this file: no object, event or exception per message, bytes are received into
+plain flow" is handed on. Rules of this file: no object, event or exception per message, bytes are received into
 their final place, hot names are locals.
 """
 
 from __future__ import annotations
 
 from select import EPOLLIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.replay import CHUNK, ReplayBuffer
 
 if TYPE_CHECKING:
     from proxy.pump.lane import Lane
+
+
+class Frames(Protocol):
+    """What the turn asks of a session.
+
+    Attributes:
+        flow: by stream id, the lanes whose socket takes bytes as they come.
+        grant_below: a frame that would leave its stream with less `allow` than this is not plain, since new credit is
+            due then (nor is, by that, any frame that exceeds its credit).
+        halted: no more frames are to be handled.
+    """
+
+    flow: dict[int, Lane]
+    grant_below: int
+    halted: bool
+
+    def handle(self, word: int, payload: memoryview) -> None:
+        """Take a frame, of which `word` is the header, that is not plain DATA."""
 
 
 def collect(
@@ -60,37 +78,39 @@ def collect(
             lane.leave_plain_flow(length)
 
 
-def deliver(flow: dict[int, Lane], grant_below: int, buf: bytearray, mem: memoryview, pos: int, end: int) -> int:
-    """Frames of a link to local sockets, as long as they are plain DATA.
+def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> int:
+    """Frames of a link: plain DATA to local sockets, each other frame to the session.
 
     Args:
-        flow: by stream id, the lanes whose socket takes bytes as they come.
-        grant_below: a frame that would leave its stream with less `allow` than this is handed back, since new credit
-            is due then (this also hands back every frame that exceeds its credit).
+        session: whose frames they are.
         buf, mem: the same memory, twice; frames lie in ``[pos, end)``.
+        most: stop behind so many other frames; each may cost as much as many of DATA.
 
-    Returns: the position of the first frame that was not handled: something else, or not complete.
+    Returns: the position of the first frame that was not handled. Raises what ``session.handle`` does.
     """
-    unpack_from = HEADER.unpack_from
-    get = flow.get
+    unpack_from, get = HEADER.unpack_from, session.flow.get
+    grant_below, handle = session.grant_below, session.handle
     while end - pos >= HEADER_SIZE:
         (word,) = unpack_from(buf, pos)
-        lane = get(word >> KEY_SHIFT)
         length = word & LENGTH_MASK
-        if lane is None or not length:
-            break
         body = pos + HEADER_SIZE
         stop = body + length
-        allow = lane.allow - length
-        if stop > end or allow < grant_below or length > MAX_DATA:
+        if stop > end:
             break
-        lane.allow = allow
         pos = stop
-        try:
-            taken = lane.send(mem[body:stop])
-        except OSError as error:
-            lane.guard(lane.on_send_error, error, mem[body:stop])
+        lane = get(word >> KEY_SHIFT)
+        if lane is not None and 0 < length <= MAX_DATA and (allow := lane.allow - length) >= grant_below:
+            lane.allow = allow
+            try:
+                taken = lane.send(mem[body:stop])
+            except OSError as error:
+                lane.guard(lane.on_send_error, error, mem[body:stop])
+                continue
+            if taken != length:
+                lane.guard(lane.on_full, mem[body + taken : stop])
             continue
-        if taken != length:
-            lane.guard(lane.on_full, mem[body + taken : stop])
+        handle(word, mem[body:stop])
+        most -= 1
+        if not most or session.halted:
+            break
     return pos

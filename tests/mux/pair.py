@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER_SIZE, MAX_ID, Open
+from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open
 from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.mux.session import MAX_CREDIT, Session, Settings
 from proxy.mux.stream import State, Stream
@@ -77,8 +77,10 @@ class Side:
         """Bytes arrive, cut anywhere."""
         buf = bytearray(self._part + data)
         mem, pos, end = memoryview(buf), 0, len(buf)
-        while (stop := self.session.receive(buf, mem, pos, end)) != pos:
-            pos = stop
+        while self.session.whole(buf, pos, end):
+            (word,) = HEADER.unpack_from(buf, pos)
+            body, pos = pos + HEADER_SIZE, pos + HEADER_SIZE + (word & LENGTH_MASK)
+            self.session.handle(word, mem[body:pos])
         self.session.received_bytes(pos)
         self._part = buf[pos:]
 

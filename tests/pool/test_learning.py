@@ -15,29 +15,32 @@ from tests.pool.hosts import KEEPING
 def lane(moved: int, age: float = 1.0) -> Lane:
     """As much of one as is asked for here."""
     owner = SimpleNamespace(direction="outbound", service="web")
-    return cast(Lane, SimpleNamespace(bytes_moved=moved, age=age, owner=owner))
+    counts = {"received_grants": moved, "credit": 0, "granted": 0, "allow": 0, "bytes_moved": moved}
+    return cast(Lane, SimpleNamespace(**counts, age=age, owner=owner))
 
 
 async def test_the_first_and_the_last_of_several_streams_make_one_use() -> None:
     usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
     ended: list[None] = []
-    learning = Learning("b", usage, Bulk(usage), None, lambda: ended.append(None))
-    for _ in range(2):
+    waiting: set[str] = set()
+    learning = Learning("b", usage, Bulk(usage), None, waiting, lambda: ended.append(None))
+    for told in (0, 2):
         learning.stream_began()
         learning.stream_began()
         assert usage.streams == 2
         learning.stream_ended(lane(10))
         learning.stream_ended(lane(10))
         assert usage.streams == 0
+        assert len(ended) == told, "only while another one waits"
+        waiting.add("another one")
     assert usage.history.gaps == 1
-    assert len(ended) == 4
     assert not usage.any_bulk
 
 
 async def test_a_heavy_stream_is_noted_and_each_one_recorded(tmp_path: Any) -> None:
     usage, recorder = Usage(Gaps(SHARED_MEMORY), KEEPING), Recorder(str(tmp_path / "uses"), 1 << 20)
     recorder.open()
-    learning = Learning("b", usage, Bulk(usage), recorder, lambda: None)
+    learning = Learning("b", usage, Bulk(usage), recorder, (), lambda: None)
     for moved in (10, BULK_BYTES):
         learning.stream_began()
         learning.stream_ended(lane(moved))

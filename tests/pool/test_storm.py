@@ -132,7 +132,7 @@ class Storm:
         lane = link.session.open(Open(str(number)))
         owner = lane.owner = Record()
         lane.attach(ours, tcp=False)
-        lane.start_calling(b"", False)
+        lane.start_calling()
         self.a._pump.settle()
         random = Random(-number)
         async with stream:

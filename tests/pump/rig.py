@@ -324,7 +324,7 @@ class Rig:
         lane = record.lane = self.near.session.open(Open("test"))
         lane.owner = record
         lane.attach(ours, tcp=kind == "tcp")
-        lane.start_calling(b"", False)
+        lane.start_calling()
         self.a.pump.settle()
         self.ends.append(caller)
         self.records.append(record)

@@ -290,7 +290,7 @@ async def test_a_link_that_takes_nothing_stops_the_callers() -> None:
 
         await until(full, "everything full")
         assert joined.near.session.out.unsent <= HIGH_WATER + 2 * 65536
-        joined.b.pump.watch(joined.far_sock, joined.far, 1)
+        joined.b.pump.watch(joined.far_sock.fileno(), joined.far, 1)
         for stream, total in zip(streams, written, strict=True):
             assert await stream.service.read(total) == bytes(total)
 

@@ -63,7 +63,7 @@ class Far:
         lane = record.lane = self.link.session.open(Open("test"))
         lane.owner = record
         lane.attach(ours, tcp=True)
-        lane.start_calling(b"", False)
+        lane.start_calling()
         self.host.pump.settle()
         self.ends.append(caller)
         return caller, record

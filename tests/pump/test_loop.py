@@ -49,7 +49,7 @@ class Bench:
     def spy(self, mask: int = EPOLLIN, act: Callable[[int], None] = lambda mask: None) -> Spy:
         spy = Spy(act)
         self.spies.append(spy)
-        self.pump.watch(spy.ours, spy, mask)
+        self.pump.watch(spy.ours.fileno(), spy, mask)
         return spy
 
 
@@ -105,7 +105,7 @@ async def test_a_hang_up_without_interest_is_told_once(bench: Bench) -> None:
 
 async def test_another_watcher_takes_over(bench: Bench) -> None:
     first, second = bench.spy(), Spy(lambda mask: drain(first))
-    bench.pump.hand_on(first.ours, second)
+    bench.pump.hand_on(first.ours.fileno(), second)
     first.theirs.send(b"x")
     await until(lambda: second.masks, "told")
     assert first.masks == []

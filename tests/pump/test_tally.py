@@ -16,12 +16,12 @@ from proxy.pump.tally import LINES_AT_ONCE, Tally
 def test_counts() -> None:
     tally = Tally()
     for _ in range(3):
-        tally.begin()
+        tally.opened += 1
     tally.end(CloseReason.FINISHED)
     tally.end(CloseReason.LINK_LOST)
     assert (tally.open, tally.opened, tally.failed) == (1, 3, 1)
     for reason in (CloseReason.NOT_ALLOWED, CloseReason.NOT_ALLOWED):
-        tally.begin()
+        tally.opened += 1
         tally.end(reason)
     assert tally.failures == {CloseReason.LINK_LOST: 1, CloseReason.NOT_ALLOWED: 2}
     assert tally.failed == 3
@@ -32,7 +32,7 @@ def test_who_makes_streams_fail_does_not_choose_how_much_is_written(logs: list[M
     tally = Tally()
     streams = 10 * LINES_AT_ONCE
     for _ in range(streams):
-        tally.begin()
+        tally.opened += 1
         if tally.end(CloseReason.NOT_ALLOWED):
             tally.report(CloseReason.NOT_ALLOWED, since=0.0)
     assert tally.failures == {CloseReason.NOT_ALLOWED: streams}
@@ -47,7 +47,7 @@ def test_who_makes_streams_fail_does_not_choose_how_much_is_written(logs: list[M
 @pytest.mark.parametrize("reason", CloseReason)
 def test_what_applications_choose_is_no_failure_and_news_only_on_request(reason: CloseReason, trace: bool) -> None:
     tally = Tally(trace)
-    tally.begin()
+    tally.opened += 1
     expected = reason in (CloseReason.FINISHED, CloseReason.ABORTED)
     assert tally.end(reason) == (trace or not expected)
     assert tally.failed == (not expected)
@@ -74,8 +74,8 @@ def test_report(reason: CloseReason, level: str, logs: list[MutableMapping[str, 
 async def test_idle() -> None:
     tally = Tally()
     await tally.idle()
-    tally.begin()
-    tally.begin()
+    tally.opened += 1
+    tally.opened += 1
     done = trio.Event()
 
     async def wait() -> None:
