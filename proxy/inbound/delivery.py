@@ -126,7 +126,9 @@ class Offer:
         """The stream is over (Owner)."""
         inbound = self._inbound
         inbound.open[self.service] -= 1
-        if inbound.tally.end(reason):
+        if reason in inbound.tally.quiet:
+            inbound.tally.ended += 1
+        elif inbound.tally.end(reason):
             inbound.report(lane, reason, self.service, "")
 
 

@@ -19,7 +19,18 @@ from typing import Generic, TypeVar
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, LENGTH_MASK, REASON_BYTES, Kind, Open, encode_open
+from proxy.mux.frames import (
+    HEADER,
+    HEADER_SIZE,
+    ID_MASK,
+    KEY_SHIFT,
+    KIND_SHIFT,
+    LENGTH_MASK,
+    REASON_BYTES,
+    Kind,
+    Open,
+    encode_open,
+)
 from proxy.mux.loans import Loans
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import Sink
@@ -97,7 +108,7 @@ class Session(Generic[S]):
         self._acked = self._known = 0
         self._called = 0
         self._linger_order: deque[int] = deque()
-        self._handlers: dict[int, tuple[Callable[[int, memoryview], None], int]] = {
+        self.handlers: dict[int, tuple[Callable[[int, memoryview], None], int]] = {
             Kind.DATA: (self._on_data, frames.MAX_DATA),
             Kind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
             Kind.OPEN: (self._on_open, frames.MAX_CONTROL),
@@ -201,9 +212,17 @@ class Session(Generic[S]):
 
     def reset(self, stream: S, reason: CloseReason) -> None:
         """Abort the stream, both directions. No call on the sink for it follows."""
-        stream.state = TABLE[stream.state][_SEND_RST]
-        self.out.put(_KIND_RST, stream.id, REASON_BYTES[reason])
-        self._forget(stream)
+        stream_id, out = stream.id, self.out
+        del self.streams[stream_id]
+        stream.state = _CLOSED  # as in the table from wherever an open stream may be
+        out.put(_KIND_RST, stream_id, REASON_BYTES[reason])
+        # `_forget`, as this is how most streams end.
+        self.flow.pop(stream_id, None)
+        if stream_id & 1 != self._own:
+            self._called -= 1
+        self.lingering[stream_id] = out.base + out.pos
+        self._linger_order.append(stream_id)
+        self._sink.on_closed(stream)
 
     def consumed(self, stream: S, buffered: int, now: float) -> None:
         """Bytes of the stream have left the proxy; `buffered` are still in it at `now`, seconds. Grants new credit once
@@ -261,7 +280,7 @@ class Session(Generic[S]):
             return False
         word: int = _unpack_from(buf, pos)[0]
         length = word & LENGTH_MASK
-        if length > self._handlers.get(word >> 56, (None, -1))[1]:
+        if length > self.handlers.get(word >> KIND_SHIFT, (None, -1))[1]:
             raise self._malformed(word)
         return pos + HEADER_SIZE + length <= end
 
@@ -271,7 +290,7 @@ class Session(Generic[S]):
         Raises ProtocolError; the session is then unusable and the driver closes its link.
         """
         try:
-            handler, most = self._handlers[word >> 56]
+            handler, most = self.handlers[word >> KIND_SHIFT]
         except KeyError:
             raise self._malformed(word) from None
         if len(payload) > most:
@@ -279,8 +298,8 @@ class Session(Generic[S]):
         handler(word >> KEY_SHIFT & ID_MASK, payload)
 
     def _malformed(self, word: int) -> ProtocolError:
-        kind = word >> 56
-        if kind not in self._handlers:
+        kind = word >> KIND_SHIFT
+        if kind not in self.handlers:
             return ProtocolError(f"unknown frame kind 0x{kind:02x}")
         return ProtocolError(f"{Kind(kind).name} frame of {word & LENGTH_MASK} bytes")
 

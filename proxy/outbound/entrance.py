@@ -71,7 +71,9 @@ class Entrance:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
             self._outbound.failed(self.service, lane.link.peer, reason)
-        if self._tally.end(reason):
+        if reason in self._tally.quiet:
+            self._tally.ended += 1
+        elif self._tally.end(reason):
             self._tally.report(
                 reason,
                 since=lane.since,

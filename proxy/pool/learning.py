@@ -1,4 +1,4 @@
-"""What a pool learns from each stream, either side's, as it begins and ends (``pump.session.Usage``)."""
+"""What a pool learns from its streams, either side's (``pump.session.Usage``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.pump.lane import Lane
 
 
 class Learning:
-    """Called for each stream, inside turns: it looks at a clock only where a stream is the first, the last or heavy.
+    """See the module's text. Of most streams it is told nothing, which would cost as much as a message.
 
     Args:
         peer: the peer's name, for the recorder.
@@ -30,27 +30,32 @@ class Learning:
         ended: Callable[[], None],
     ) -> None:
         self._peer, self._usage, self._bulk, self._recorder = peer, usage, bulk, recorder
-        self._waiting, self._ended = waiting, ended
+        self._waiting, self._stream_ended = waiting, ended
+        self.notable = 0
+        self.look()
 
-    def stream_began(self) -> None:
+    def look(self) -> None:
+        """Every stream is notable while others wait for its end, while the heavy ones are told from the others, and if
+        all are recorded. To be called when one begins to wait, or a service has proved heavy.
+        """
+        every = self._waiting or self._usage.any_bulk or self._recorder is not None
+        self.notable = 0 if every else BULK_BYTES
+
+    def began(self) -> None:
         """See `pump.session.Usage`."""
-        usage = self._usage
-        if usage.streams:
-            usage.streams += 1
-        else:
-            usage.began(trio.current_time())
+        self._usage.began(trio.current_time())
+
+    def ended(self) -> None:
+        """See `pump.session.Usage`."""
+        self._usage.ended(trio.current_time())
 
     def stream_ended(self, lane: Lane) -> None:
         """See `pump.session.Usage`."""
-        usage = self._usage
-        if usage.streams > 1:
-            usage.streams -= 1
-        else:
-            usage.ended(trio.current_time())
-        moved = lane.received_grants - lane.credit + lane.granted - lane.allow  # `Stream.bytes_moved`, half as dear
-        if usage.any_bulk or (moved >= BULK_BYTES and is_bulk(moved, lane.age)):
+        moved = lane.bytes_moved
+        if self._usage.any_bulk or is_bulk(moved, lane.age):
             self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
             self._recorder.note(self._peer, lane.age, moved)
         if self._waiting:
-            self._ended()
+            self._stream_ended()
+        self.look()

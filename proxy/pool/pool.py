@@ -88,9 +88,9 @@ class Pool:
         self._unused = self._invited = self._bulk_asked = self._serving = False
         self._bulk = Bulk(usage)
         self._waiters: dict[Waiter, None] = {}
-        learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
+        self._learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = Sessions(
-            name, config.links, pump=pump, calls=calls, usage=learning, leaving=lambda: self._changed.set()
+            name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set()
         )
         self._opened_ahead: Link | None = None
         self._dialler = Dialler(
@@ -209,6 +209,7 @@ class Pool:
         if len(self._waiters) >= self._config.limits.waiting_streams:
             return False
         self._waiters[waiter] = None
+        self._learning.look()
         self._changed.set()
         return True
 
@@ -262,6 +263,7 @@ class Pool:
         """Close a link that is not wanted any more; returns when to look again."""
         wanted = self.usage.wanted(now)
         self._bulk.look(self.links, now)
+        self._learning.look()
         # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
         if not self._draining and not any(link.leaving for link in self.links):
             mine = [link for link in self.links if link.dialled and not link.streams]

@@ -42,7 +42,7 @@ class Usage:
         terms: those of the configuration; the handshake is measured here.
 
     Attributes:
-        streams: open now, both directions, on all links.
+        busy: sessions that have streams, either side's.
         avoided: streams that this host opened, less the handshakes that one of them had asked for.
         warm, ahead: streams that this host opened and that found a link, and those of them for which it had been opened
             ahead.
@@ -52,7 +52,7 @@ class Usage:
 
     def __init__(self, shared: Gaps, terms: Terms) -> None:
         self.history = History(shared)
-        self.streams = self.avoided = self.warm = self.ahead = 0
+        self.busy = self.avoided = self.warm = self.ahead = 0
         self.plan: Plan | None = None
         self._terms = terms
         self._measured = False
@@ -80,22 +80,22 @@ class Usage:
     # Uses
 
     def began(self, now: float) -> None:
-        """One more stream is open (seconds of a clock that does not go back)."""
-        self.streams += 1
-        if self.streams == 1:
+        """One more session has streams (`now`: seconds of a clock that does not go back)."""
+        self.busy += 1
+        if self.busy == 1:
             self.history.begin(now)
             self.plan = None
 
     def ended(self, now: float) -> None:
-        """One is not any more."""
-        self.streams -= 1
-        if not self.streams:
+        """One has none any more."""
+        self.busy -= 1
+        if not self.busy:
             self.history.end(now)
             self._since = now
 
     def link_up(self, now: float) -> None:
         """A link has come up. Where none is wanted (it is the first, or the peer's), it is kept as after a use."""
-        if not self.streams and not self.wanted(now).link:
+        if not self.busy and not self.wanted(now).link:
             self._since = now
             self.plan = None
 
@@ -103,7 +103,7 @@ class Usage:
         """Whether a link should be there. One that nothing has used yet is wanted no more once it was there for so
         long as after a use.
         """
-        if self.streams:
+        if self.busy:
             return Wanted(True, False, float("inf"))
         if self._since is None:
             return Wanted(False, False, float("inf"))
@@ -123,7 +123,7 @@ class Usage:
         """The TTL and the reason, for people; while streams are open, those that would follow if the last ended now."""
         found = self.plan
         if found is None:
-            since = now if self.streams or self._since is None else self._since
+            since = now if self.busy or self._since is None else self._since
             found = self._planned(since)
         return found.ttl, reason(self.history, found, self.terms)
 

@@ -94,7 +94,8 @@ class Lane(Stream):
         self.eof = self._waiting = False
         self._mask = self._run = 0
         self.since = monotonic()
-        session.usage.stream_began()
+        if not session.streams:
+            session.usage.began()
 
     def attach(self, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
         """Take a connected, non-blocking local socket over.

@@ -40,13 +40,22 @@ class Calls(Protocol):
 
 
 class Usage(Protocol):
-    """Whoever counts the streams (the pool). Called inside turns: must not take long."""
+    """Whoever learns from the streams (the pool). Called inside turns: must not take long.
 
-    def stream_began(self) -> None:
-        """One more stream is open."""
+    Attributes:
+        notable: bytes that a stream must have moved for its end to be told.
+    """
+
+    notable: int
+
+    def began(self) -> None:
+        """A session without streams is about to have one."""
+
+    def ended(self) -> None:
+        """Its last stream is not open any more."""
 
     def stream_ended(self, lane: Lane) -> None:
-        """One is not any more; its owner has not been told yet."""
+        """A notable stream is not open any more; its owner has not been told yet."""
 
 
 class LaneSession(Session[Lane]):
@@ -162,8 +171,10 @@ class LaneSession(Session[Lane]):
         self.waiting.clear()
         lanes = self.close()
         self.lost_streams = len(lanes)
+        if lanes:
+            self.usage.ended()
         for lane in lanes:
-            self.usage.stream_ended(lane)
+            self._tell_if_notable(lane)
             lane.guard(lane.drop, reason)
         self.awake.set()
 
@@ -219,12 +230,19 @@ class LaneSession(Session[Lane]):
 
     def on_closed(self, stream: Lane) -> None:
         """Sink."""
-        self.usage.stream_ended(stream)
+        # As `_tell_if_notable`.
+        if stream.received_grants - stream.credit + stream.granted - stream.allow >= self.usage.notable:
+            self.usage.stream_ended(stream)
         if not self.streams:
+            self.usage.ended()
             self.idle_since = monotonic()
             self._ended_below = self.out.end
             if self._retired_at:
                 self._ask_whether_it_knows()
+
+    def _tell_if_notable(self, lane: Lane) -> None:
+        if lane.bytes_moved >= self.usage.notable:
+            self.usage.stream_ended(lane)
 
     def on_call(self, stream: Lane, call: Open) -> None:
         """Exception barrier of a stream: a bug in delivering one refuses that one."""

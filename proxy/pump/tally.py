@@ -14,6 +14,7 @@ log = structlog.get_logger()
 
 _EXPECTED = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
 """Ends that applications chose; any other is a failure of the mesh."""
+_NONE = frozenset[CloseReason]()
 LINES_PER_SECOND = 100
 LINES_AT_ONCE = 1000
 """Lines about streams that failed: who makes them fail must not choose how much we write (a line costs as much as a
@@ -21,7 +22,8 @@ stream does). The next line says how many were not written."""
 
 
 class Tally:
-    """Counts streams; whoever makes one adds 1 to `opened`, and calls `end` exactly once.
+    """Counts streams. Whoever makes one adds 1 to `opened`, and calls `end` exactly once; or, where that call would be
+    dear and the reason is in `quiet`, adds 1 to `ended`.
 
     Args:
         trace: whether streams that did not fail are logged (at debug level). Asked here and not in the logger, because
@@ -29,12 +31,14 @@ class Tally:
 
     Attributes:
         opened: streams ever; ended: those of them that are over.
+        quiet: reasons for an end that call for nothing else.
         failures: streams that nobody took, or that a proxy cut, by the close reason.
     """
 
     def __init__(self, trace: bool = False) -> None:
         self.opened = self.ended = 0
         self.failures: dict[CloseReason, int] = {}
+        self._awaited = 0
         self.trace = trace
         self._lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._unsaid = 0
@@ -44,6 +48,19 @@ class Tally:
     def failed(self) -> int:
         """The sum of `failures`."""
         return sum(self.failures.values())
+
+    @property
+    def trace(self) -> bool:
+        """See above."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, trace: bool) -> None:
+        self._trace = trace
+        self._look()
+
+    def _look(self) -> None:
+        self.quiet = _NONE if self._trace or self._awaited else _EXPECTED
 
     @property
     def open(self) -> int:
@@ -56,7 +73,7 @@ class Tally:
         if self.ended == self.opened:
             self._idle.set()
         if reason in _EXPECTED:
-            return self.trace
+            return self._trace
         self.failures[reason] = self.failures.get(reason, 0) + 1
         if self._lines.take(monotonic()):
             return True
@@ -72,6 +89,12 @@ class Tally:
 
     async def idle(self) -> None:
         """Return when no stream is open."""
-        while self.open:
-            self._idle = trio.Event()
-            await self._idle.wait()
+        self._awaited += 1
+        self._look()
+        try:
+            while self.open:
+                self._idle = trio.Event()
+                await self._idle.wait()
+        finally:
+            self._awaited -= 1
+            self._look()

@@ -7,14 +7,18 @@ their final place, hot names are locals.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Protocol
 
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_DATA
+from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, KIND_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.replay import CHUNK, ReplayBuffer
 
 if TYPE_CHECKING:
     from proxy.pump.lane import Lane
+
+
+_UNKNOWN: tuple[Callable[[int, memoryview], None], int] = (lambda stream_id, payload: None, -1)
 
 
 class Frames(Protocol):
@@ -25,14 +29,16 @@ class Frames(Protocol):
         grant_below: a frame that would leave its stream with less `allow` than this is not plain, since new credit is
             due then (nor is, by that, any frame that exceeds its credit).
         halted: no more frames are to be handled.
+        handlers: by kind, what handles a frame of stream id and payload, and the bytes of payload that it may have.
     """
 
     flow: dict[int, Lane]
     grant_below: int
     halted: bool
+    handlers: dict[int, tuple[Callable[[int, memoryview], None], int]]
 
     def handle(self, word: int, payload: memoryview) -> None:
-        """Take a frame, of which `word` is the header, that is not plain DATA."""
+        """Handle a frame, of which `word` is the header. Raises ProtocolError."""
 
 
 def collect(
@@ -89,7 +95,7 @@ def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int
     Returns: the position of the first frame that was not handled. Raises what ``session.handle`` does.
     """
     unpack_from, get = HEADER.unpack_from, session.flow.get
-    grant_below, handle = session.grant_below, session.handle
+    grant_below, handlers = session.grant_below, session.handlers
     while end - pos >= HEADER_SIZE:
         (word,) = unpack_from(buf, pos)
         length = word & LENGTH_MASK
@@ -109,7 +115,10 @@ def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int
             if taken != length:
                 lane.guard(lane.on_full, mem[body + taken : stop])
             continue
-        handle(word, mem[body:stop])
+        handler, largest = handlers.get(word >> KIND_SHIFT, _UNKNOWN)
+        if length > largest:
+            session.handle(word, mem[body:stop])  # raises
+        handler(word >> KEY_SHIFT & ID_MASK, mem[body:stop])  # as `handle` does, which would cost as much again
         most -= 1
         if not most or session.halted:
             break

@@ -15,35 +15,57 @@ from tests.pool.hosts import KEEPING
 def lane(moved: int, age: float = 1.0) -> Lane:
     """As much of one as is asked for here."""
     owner = SimpleNamespace(direction="outbound", service="web")
-    counts = {"received_grants": moved, "credit": 0, "granted": 0, "allow": 0, "bytes_moved": moved}
-    return cast(Lane, SimpleNamespace(**counts, age=age, owner=owner))
+    return cast(Lane, SimpleNamespace(bytes_moved=moved, age=age, owner=owner))
 
 
-async def test_the_first_and_the_last_of_several_streams_make_one_use() -> None:
+def learning(usage: Usage, recorder: Recorder | None = None) -> tuple[Learning, set[str], list[None]]:
+    """One, the streams that wait, and how often it was said that one of them may go on."""
+    waiting, ended = set[str](), list[None]()
+    return Learning("b", usage, Bulk(usage), recorder, waiting, lambda: ended.append(None)), waiting, ended
+
+
+async def test_sessions_in_use_at_the_same_time_make_one_use() -> None:
     usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
-    ended: list[None] = []
-    waiting: set[str] = set()
-    learning = Learning("b", usage, Bulk(usage), None, waiting, lambda: ended.append(None))
-    for told in (0, 2):
-        learning.stream_began()
-        learning.stream_began()
-        assert usage.streams == 2
-        learning.stream_ended(lane(10))
-        learning.stream_ended(lane(10))
-        assert usage.streams == 0
-        assert len(ended) == told, "only while another one waits"
-        waiting.add("another one")
+    one, _, _ = learning(usage)
+    for _ in range(2):
+        one.began()
+        one.began()
+        assert usage.busy == 2
+        one.ended()
+        one.ended()
+        assert usage.busy == 0
     assert usage.history.gaps == 1
-    assert not usage.any_bulk
+
+
+async def test_of_most_streams_nothing_is_told_unless_another_one_waits() -> None:
+    one, waiting, ended = learning(Usage(Gaps(SHARED_MEMORY), KEEPING))
+    assert one.notable == BULK_BYTES
+    waiting.add("another one")
+    one.look()
+    assert one.notable == 0
+    one.stream_ended(lane(10))
+    assert ended == [None]
+    waiting.clear()
+    one.stream_ended(lane(10))
+    assert ended == [None]
+    assert one.notable == BULK_BYTES
+
+
+async def test_while_a_service_is_heavy_the_light_streams_count_too() -> None:
+    usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
+    one, _, _ = learning(usage)
+    one.stream_ended(lane(BULK_BYTES))
+    assert usage.any_bulk
+    assert one.notable == 0
 
 
 async def test_a_heavy_stream_is_noted_and_each_one_recorded(tmp_path: Any) -> None:
     usage, recorder = Usage(Gaps(SHARED_MEMORY), KEEPING), Recorder(str(tmp_path / "uses"), 1 << 20)
     recorder.open()
-    learning = Learning("b", usage, Bulk(usage), recorder, (), lambda: None)
+    one, _, _ = learning(usage, recorder)
+    assert one.notable == 0
     for moved in (10, BULK_BYTES):
-        learning.stream_began()
-        learning.stream_ended(lane(moved))
+        one.stream_ended(lane(moved))
     recorder.close()
     assert usage.any_bulk
     assert [line.count('"peer":"b"') for line in (tmp_path / "uses").read_text().splitlines()] == [1, 1]

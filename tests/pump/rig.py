@@ -199,15 +199,23 @@ class Handover:
 
 
 class Counting:
-    """Counts a link's streams, as the pool does."""
+    """Is told of a session's streams, as the pool is."""
 
-    began = ended = 0
+    notable = 0
 
-    def stream_began(self) -> None:
-        self.began += 1
+    def __init__(self) -> None:
+        self.uses = self.over = self.ends = 0
+
+    def began(self) -> None:
+        assert self.uses == self.over
+        self.uses += 1
+
+    def ended(self) -> None:
+        self.over += 1
+        assert self.uses == self.over
 
     def stream_ended(self, lane: Lane) -> None:
-        self.ended += 1
+        self.ends += 1
 
 
 class Host:
@@ -262,7 +270,7 @@ class Host:
     def check_empty(self) -> None:
         """Nothing of any stream or link is left."""
         pump = self.pump
-        assert self.counting.began == self.counting.ended
+        assert self.counting.uses == self.counting.over
         assert not pump.lanes
         assert not pump._watchers
         assert not pump._flushers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from random import Random
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import Any, cast
 
 import pytest
 
+from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, Kind, encode
 from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
 from proxy.pump import turn
@@ -86,8 +88,15 @@ class Desk:
     def flow(self) -> Any:
         return {lane.word >> 24: lane for lane in self.lanes}
 
+    @property
+    def handlers(self) -> Any:
+        def handler(kind: Kind) -> Callable[[int, memoryview], None]:
+            return lambda stream_id, payload: self.others.append(encode(kind, stream_id, bytes(payload)))
+
+        return {kind: (handler(kind), MAX_DATA) for kind in Kind}
+
     def handle(self, word: int, payload: memoryview) -> None:
-        self.others.append(encode(Kind(word >> 56), word >> 24 & 0xFFFFFFFF, bytes(payload)))
+        raise ProtocolError(f"{word:x}")
 
 
 @pytest.fixture
@@ -296,9 +305,15 @@ def test_a_frame_without_bytes_is_handed_on(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_DATA, MAX_DATA + 1])
-def test_a_frame_that_is_too_large_is_handed_on(desk: Desk, size: int) -> None:
+def test_a_frame_that_is_too_large_is_refused(desk: Desk, size: int) -> None:
     """Whether the peer breaks the specification must not depend on how its bytes were cut."""
     frame = HEADER.pack(1 << 24 | size) + bytes(size)
     desk.grant_below = 0
-    desk.deliver(frame)
-    assert desk.others == ([] if size <= MAX_DATA else [frame])
+    with nullcontext() if size <= MAX_DATA else pytest.raises(ProtocolError):
+        assert desk.deliver(frame) == len(frame)
+    assert desk.others == []
+
+
+def test_a_frame_of_an_unknown_kind_is_refused(desk: Desk) -> None:
+    with pytest.raises(ProtocolError):
+        desk.deliver(HEADER.pack(0x55 << 56))
