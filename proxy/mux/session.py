@@ -28,8 +28,6 @@ from proxy.mux.frames import (
     LENGTH_MASK,
     REASON_BYTES,
     Kind,
-    Open,
-    encode_open,
 )
 from proxy.mux.loans import Loans
 from proxy.mux.replay import ReplayBuffer
@@ -55,6 +53,17 @@ _SEND_OPENED, _SEND_RST = Event.SEND_OPENED, Event.SEND_RST
 _unpack_from = HEADER.unpack_from
 
 S = TypeVar("S", bound=Stream)
+
+Handler = Callable[[int, memoryview, int, int], None]
+"""Handles a frame of a stream id, with the payload ``mem[body:stop]``; most never look at that."""
+
+
+def _unknown(stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    raise AssertionError("has no payload that is short enough")
+
+
+UNKNOWN: tuple[Handler, int] = (_unknown, -1)
+"""Handler and largest payload of frames of any other kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class Session(Generic[S]):
         self._acked = self._known = 0
         self._called = 0
         self._linger_order: deque[int] = deque()
-        self.handlers: dict[int, tuple[Callable[[int, memoryview], None], int]] = {
+        self.handlers: dict[int, tuple[Handler, int]] = {
             Kind.DATA: (self._on_data, frames.MAX_DATA),
             Kind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
             Kind.OPEN: (self._on_open, frames.MAX_CONTROL),
@@ -166,15 +175,15 @@ class Session(Generic[S]):
             stream_id += 2
         return 0
 
-    def open(self, call: Open) -> S:
-        """Open a stream; it may send at once. The caller has checked `can_open`."""
+    def open(self, call: bytes) -> S:
+        """Open a stream, which may send at once. `call` is of `encode_open`; the caller has checked `can_open`."""
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self.cleared -= 1
         self.streams[stream_id] = stream = self._stream_type(
             self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit
         )
-        self.out.put(_KIND_OPEN, stream_id, encode_open(call))
+        self.out.put(_KIND_OPEN, stream_id, call)
         return stream
 
     def accept(self, stream: S) -> None:
@@ -280,22 +289,19 @@ class Session(Generic[S]):
             return False
         word: int = _unpack_from(buf, pos)[0]
         length = word & LENGTH_MASK
-        if length > self.handlers.get(word >> KIND_SHIFT, (None, -1))[1]:
+        if length > self.handlers.get(word >> KIND_SHIFT, UNKNOWN)[1]:
             raise self._malformed(word)
         return pos + HEADER_SIZE + length <= end
 
-    def handle(self, word: int, payload: memoryview) -> None:
-        """Handle a whole frame, of which `word` is the header.
+    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
+        """Handle a whole frame, of which `word` is the header and ``mem[body:stop]`` the payload.
 
         Raises ProtocolError; the session is then unusable and the driver closes its link.
         """
-        try:
-            handler, most = self.handlers[word >> KIND_SHIFT]
-        except KeyError:
-            raise self._malformed(word) from None
-        if len(payload) > most:
+        handler, largest = self.handlers.get(word >> KIND_SHIFT, UNKNOWN)
+        if stop - body > largest:
             raise self._malformed(word)
-        handler(word >> KEY_SHIFT & ID_MASK, payload)
+        handler(word >> KEY_SHIFT & ID_MASK, mem, body, stop)
 
     def _malformed(self, word: int) -> ProtocolError:
         kind = word >> KIND_SHIFT
@@ -316,7 +322,8 @@ class Session(Generic[S]):
             raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
         return stream
 
-    def _on_data(self, stream_id: int, data: memoryview) -> None:
+    def _on_data(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        data = mem[body:stop]
         if not data:  # it would cost a peer no credit, and us a system call
             raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
@@ -329,9 +336,9 @@ class Session(Generic[S]):
             stream.allow -= len(data)
             self._sink.on_data(stream, data)
 
-    def _on_fin(self, stream_id: int, data: memoryview) -> None:
-        if data:
-            self._on_data(stream_id, data)
+    def _on_fin(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        if stop > body:
+            self._on_data(stream_id, mem, body, stop)
         stream = self._live(stream_id, "FIN")
         if stream is not None:
             stream.advance_untrusted(Event.RECV_FIN)
@@ -340,10 +347,10 @@ class Session(Generic[S]):
                 self._forget(stream)
             self._sink.on_fin(stream)
 
-    def _on_open(self, stream_id: int, payload: memoryview) -> None:
+    def _on_open(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
-        call = frames.decode_open_untrusted(bytes(payload))
+        call = frames.decode_open_untrusted(bytes(mem[body:stop]))
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
         if len(self._linger_order) >= MAX_LINGERING:
@@ -354,7 +361,7 @@ class Session(Generic[S]):
         self._called += 1
         self._sink.on_call(stream, call)
 
-    def _on_opened(self, stream_id: int, payload: memoryview) -> None:
+    def _on_opened(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         stream = self.streams.get(stream_id) or self._live(stream_id, "OPENED")
         if stream is not None:
             if stream.state is _CALLING:  # the table's way, without the table
@@ -363,16 +370,16 @@ class Session(Generic[S]):
                 stream.advance_untrusted(_RECV_OPENED)
             self._sink.on_opened(stream)
 
-    def _on_refuse(self, stream_id: int, payload: memoryview) -> None:
-        reason = frames.decode_reason_untrusted(bytes(payload), "REFUSE")
+    def _on_refuse(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "REFUSE")
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
             stream.advance_untrusted(Event.RECV_REFUSE)
             self._forget(stream, late_frames=False)
             self._sink.on_refused(stream, reason)
 
-    def _on_rst(self, stream_id: int, payload: memoryview) -> None:
-        reason = frames.decode_reason_untrusted(bytes(payload), "RST")
+    def _on_rst(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")
         stream = self.streams.get(stream_id) or self._live(stream_id, "RST")
         if stream is not None:
             if stream.state is _OPEN:  # the table's way, without the table
@@ -382,8 +389,8 @@ class Session(Generic[S]):
             self._forget(stream, late_frames=False)
             self._sink.on_rst(stream, reason)
 
-    def _on_credit(self, stream_id: int, payload: memoryview) -> None:
-        grant = frames.decode_u32_untrusted(bytes(payload), "CREDIT")
+    def _on_credit(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        grant = frames.decode_u32_untrusted(bytes(mem[body:stop]), "CREDIT")
         stream = self._live(stream_id, "CREDIT")
         if stream is not None:
             if not 0 < grant <= MAX_CREDIT - stream.credit:
@@ -392,8 +399,8 @@ class Session(Generic[S]):
             stream.received_grants += grant
             self._sink.on_credit(stream)
 
-    def _on_ack(self, stream_id: int, payload: memoryview) -> None:
-        offset = frames.decode_u64_untrusted(bytes(payload), "ACK")
+    def _on_ack(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        offset = frames.decode_u64_untrusted(bytes(mem[body:stop]), "ACK")
         self.out.acknowledge_untrusted(offset)
         # In order behind the peer's late frames, as what `resume` is told is not.
         self._known = max(self._known, offset)
@@ -401,17 +408,17 @@ class Session(Generic[S]):
         while order and lingering.get(order[0], 0) <= known:
             lingering.pop(order.popleft(), None)
 
-    def _on_ping(self, stream_id: int, payload: memoryview) -> None:
-        token = frames.decode_u64_untrusted(bytes(payload), "PING")
+    def _on_ping(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        token = frames.decode_u64_untrusted(bytes(mem[body:stop]), "PING")
         self.acknowledge()
         self.out.put(Kind.PONG, 0, frames.encode_u64(token))
 
-    def _on_pong(self, stream_id: int, payload: memoryview) -> None:
-        self._sink.on_pong(frames.decode_u64_untrusted(bytes(payload), "PONG"))
+    def _on_pong(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        self._sink.on_pong(frames.decode_u64_untrusted(bytes(mem[body:stop]), "PONG"))
 
-    def _on_goaway(self, stream_id: int, payload: memoryview) -> None:
+    def _on_goaway(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         self.going_away = True
-        self._sink.on_goaway(frames.decode_reason_untrusted(bytes(payload), "GOAWAY"))
+        self._sink.on_goaway(frames.decode_reason_untrusted(bytes(mem[body:stop]), "GOAWAY"))
 
     def _forget(self, stream: S, *, late_frames: bool = True) -> None:
         """The stream is closed here; remember its id until no late frame for it can come.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from control.messages import StreamDirection
 from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.proxyheader import header
@@ -177,7 +177,7 @@ class Call:
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
-        self.lane = lane = link.session.open(self._request)
+        self.lane = lane = link.session.open(encode_open(self._request))
         lane.owner = self
         lane.attach(sock, self._tcp, again)
         if again:

@@ -7,14 +7,13 @@ costs this host 1,600). All other calls, and those that the peer refuses, are a 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from control.messages import StreamDirection
 from control.reading.addresses import TcpAddress
 from proxy.config import Upstream
 from proxy.errors import CloseReason
-from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
 from proxy.outbound.call import Call
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_uid
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from proxy.outbound.upstreams import Outbound
     from proxy.pool.pool import Pool
 
-_request = lru_cache(maxsize=1024)(Open)
-"""The same few come again and again, and making one takes six times as long as finding it."""
+MOST_KEPT = 1024
+"""Users whose calls are kept, written out."""
 
 
 class Entrance:
@@ -42,19 +41,26 @@ class Entrance:
         self._outbound, self._tally, self._pool = outbound, outbound.tally, pool
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
+        self._calls: dict[int, bytes] = {}
 
     def accepted(self, sock: LocalSocket) -> None:
         """Take a connection over: open a stream for it, or make a call of it."""
         service, tcp, pool = self.service, self._tcp, self._pool
         self._tally.opened += 1
-        request = _request(service, UNKNOWN_UID if tcp else peer_uid(sock), self._caller)
+        uid = UNKNOWN_UID if tcp else peer_uid(sock)
         if pool is not None and (link := pool.pick(service)) is not None:
-            lane = link.session.open(request)
+            lane = link.session.open(self._calls.get(uid) or self._written(uid))
             lane.owner = self
             lane.attach(sock, tcp)
             lane.start_calling()
         else:
-            Call(self._outbound, request, sock, tcp).start()
+            Call(self._outbound, Open(service, uid, self._caller), sock, tcp).start()
+
+    def _written(self, uid: int) -> bytes:
+        if len(self._calls) >= MOST_KEPT:
+            self._calls.clear()
+        call = self._calls[uid] = encode_open(Open(self.service, uid, self._caller))
+        return call
 
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
@@ -64,7 +70,7 @@ class Entrance:
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """The peer could not deliver (Owner)."""
         uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
-        request = _request(self.service, uid, self._caller)
+        request = Open(self.service, uid, self._caller)
         Call(self._outbound, request, None, self._tcp, lane).lane_refused(lane, reason)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:

@@ -46,6 +46,7 @@ EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
+_ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
 
@@ -244,23 +245,13 @@ class Lane(Stream):
 
     def _hung_up(self) -> None:
         """As ``_read(True)``, for the end of a short stream: mostly there is nothing left to read."""
-        out = self.out
-        body = out.pos + HEADER_SIZE
-        if self.early is not None or self.credit < CHUNK or body > out.limit:
-            return self._read(True)
         try:
-            length = self.recv_into(out.mem[body : body + CHUNK])
+            if self.early is not None or self.state is not _OPEN or self.recv_into(_ONE, 1, _PEEK):
+                return self._read(True)
         except OSError as error:
             return self.on_recv_error(error)
-        if length:
-            self.session.sent(self, length)
-            if length == CHUNK or self.credit < CHUNK:
-                self.leave_plain_flow(length)
-        elif self.state is _OPEN:
-            self.session.reset(self, _FINISHED)
-            self._close(_FINISHED)
-        else:
-            self.on_eof()
+        self.session.reset(self, _FINISHED)
+        self._close(_FINISHED)
 
     def _read(self, gone: bool) -> None:
         """Receive once, with every check that the turn leaves out; gone: if the end comes now, it is that of both

@@ -7,18 +7,15 @@ their final place, hot names are locals.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from select import EPOLLIN
 from typing import TYPE_CHECKING, Protocol
 
 from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, KIND_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.replay import CHUNK, ReplayBuffer
+from proxy.mux.session import UNKNOWN, Handler
 
 if TYPE_CHECKING:
     from proxy.pump.lane import Lane
-
-
-_UNKNOWN: tuple[Callable[[int, memoryview], None], int] = (lambda stream_id, payload: None, -1)
 
 
 class Frames(Protocol):
@@ -29,16 +26,16 @@ class Frames(Protocol):
         grant_below: a frame that would leave its stream with less `allow` than this is not plain, since new credit is
             due then (nor is, by that, any frame that exceeds its credit).
         halted: no more frames are to be handled.
-        handlers: by kind, what handles a frame of stream id and payload, and the bytes of payload that it may have.
+        handlers: by kind, what handles a frame, and the bytes of payload that it may have.
     """
 
     flow: dict[int, Lane]
     grant_below: int
     halted: bool
-    handlers: dict[int, tuple[Callable[[int, memoryview], None], int]]
+    handlers: dict[int, tuple[Handler, int]]
 
-    def handle(self, word: int, payload: memoryview) -> None:
-        """Handle a frame, of which `word` is the header. Raises ProtocolError."""
+    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
+        """See `mux.Session`."""
 
 
 def collect(
@@ -115,10 +112,10 @@ def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int
             if taken != length:
                 lane.guard(lane.on_full, mem[body + taken : stop])
             continue
-        handler, largest = handlers.get(word >> KIND_SHIFT, _UNKNOWN)
+        handler, largest = handlers.get(word >> KIND_SHIFT, UNKNOWN)  # as `handle`, which would cost as much again
         if length > largest:
-            session.handle(word, mem[body:stop])  # raises
-        handler(word >> KEY_SHIFT & ID_MASK, mem[body:stop])  # as `handle` does, which would cost as much again
+            session.handle(word, mem, body, stop)  # raises
+        handler(word >> KEY_SHIFT & ID_MASK, mem, body, stop)
         most -= 1
         if not most or session.halted:
             break

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open
+from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
 from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.mux.session import MAX_CREDIT, Session, Settings
 from proxy.mux.stream import State, Stream
@@ -80,7 +80,7 @@ class Side:
         while self.session.whole(buf, pos, end):
             (word,) = HEADER.unpack_from(buf, pos)
             body, pos = pos + HEADER_SIZE, pos + HEADER_SIZE + (word & LENGTH_MASK)
-            self.session.handle(word, mem[body:pos])
+            self.session.handle(word, mem, body, pos)
         self.session.received_bytes(pos)
         self._part = buf[pos:]
 
@@ -93,7 +93,7 @@ class Side:
     def open(self, service: str = "web") -> Talk:
         """A new stream."""
         assert self.session.can_open
-        return self.session.open(Open(service))
+        return self.session.open(encode_open(Open(service)))
 
     def send(self, stream: Talk, data: bytes) -> int:
         """As many of `data` as one frame, credit and room take."""

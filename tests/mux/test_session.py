@@ -4,7 +4,7 @@ import pytest
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames, session
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode, encode_open
 from proxy.mux.loans import FACTOR, PROVEN
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT, Settings
 from proxy.mux.stream import State
@@ -29,7 +29,7 @@ def deliver(side: Side) -> Talk:
 
 def test_open_and_early_bytes_travel_in_one_write_and_nobody_waits() -> None:
     pair = Pair()
-    mine = pair.a.session.open(Open("redis", 1000, "shop"))
+    mine = pair.a.session.open(encode_open(Open("redis", 1000, "shop")))
     pair.a.send(mine, b"PING")
     assert pair.a.take() == encode(Kind.OPEN, 1, frames.encode_open(Open("redis", 1000, "shop"))) + encode(
         Kind.DATA, 1, b"PING"

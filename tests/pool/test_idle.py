@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.pool import pool as pools
 from proxy.pool.ttl import LEAD
 from proxy.pool.usage import BULK_BYTES
@@ -25,7 +25,7 @@ def opened(home: Recording) -> Lane:
     """A stream on the link that the pool picks; a silent service at the far end takes it."""
     link = home.pick()
     assert link is not None
-    lane = link.session.open(Open("web"))
+    lane = link.session.open(encode_open(Open("web")))
     lane.owner = Record()
     home._pump.settle()
     return lane

@@ -14,7 +14,7 @@ from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
-from proxy.mux.frames import Kind, Open, encode, encode_reason
+from proxy.mux.frames import Kind, Open, encode, encode_open, encode_reason
 from proxy.pool.policy import CROWDED
 from tests.links.wire import tcp_pair
 from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts, until
@@ -77,7 +77,7 @@ async def test_a_second_link_only_when_the_first_is_crowded_and_never_a_third(di
         for number in range(CROWDED + 50):
             link = home.pick()
             assert link is not None
-            link.session.open(Open("web")).owner = Record()
+            link.session.open(encode_open(Open("web"))).owner = Record()
             if number < CROWDED - 1:
                 assert len(dialling.at) == 1
         dialling.succeeds()
@@ -163,7 +163,7 @@ async def test_a_stream_opened_while_the_end_was_on_its_way_waits_and_is_told(di
         reset(theirs)
         link = home.pick()
         assert link is not None
-        link.session.open(Open("web")).owner = owner = Record()
+        link.session.open(encode_open(Open("web"))).owner = owner = Record()
         home._pump.settle()
         await link.ended.wait()
         assert owner.told == []
@@ -217,7 +217,7 @@ async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) ->
         theirs = dialling.succeeds()
         await until(lambda: home.up)
         draining = home.links[0]
-        draining.session.open(Open("web")).owner = owner = Record()
+        draining.session.open(encode_open(Open("web"))).owner = owner = Record()
         theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
         await until(lambda: not home.up)
         assert home.pick() is None
@@ -322,7 +322,7 @@ async def test_both_dial_at_once_and_the_limit_is_kept(limit: int) -> None:
         for home, each in zip((a, b), waiting, strict=True):
             link = home.pick()
             assert link is not None
-            link.session.open(Open("web")).owner = Record()
+            link.session.open(encode_open(Open("web"))).owner = Record()
             assert each.times == 0
         assert {link.local_address for link in a.links} == {link.remote_address for link in b.links}
 
@@ -337,7 +337,7 @@ async def test_a_link_that_the_peer_dialled_serves_both_directions(mtls: bool) -
         assert a.wait(waiting)
         await wait_all_tasks_blocked()
         assert (a.links[0].dialled, b.links[0].dialled) == (False, True)
-        a.links[0].session.open(Open("web")).owner = Record()
+        a.links[0].session.open(encode_open(Open("web"))).owner = Record()
         a._pump.settle()
         await until(lambda: len(b.sessions._calls.lanes) == 1)  # type: ignore[attr-defined]
 

@@ -12,7 +12,7 @@ import trio
 from control.reading.addresses import TcpAddress
 from proxy.config import Config, Limits, Links, Peer
 from proxy.errors import HandshakeError
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.pool import dialling as module
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
@@ -69,7 +69,7 @@ async def up(rig: Rig, name: str, dialling: Dialling) -> Pool:
     await dialling.begins()
     dialling.succeeds()
     await until(lambda: found.up)
-    lane = found.links[0].session.open(Open("web", 1, ""))
+    lane = found.links[0].session.open(encode_open(Open("web", 1, "")))
     lane.owner = Record()
     return found
 

@@ -14,7 +14,7 @@ from control.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello, resuming, without
-from proxy.mux.frames import Kind, Open, encode, encode_reason
+from proxy.mux.frames import Kind, Open, encode, encode_open, encode_reason
 from proxy.mux.session import Settings
 from proxy.pool.sessions import Sessions
 from proxy.pump.lane import Lane
@@ -29,7 +29,7 @@ def opened(home: Recording) -> Record:
     """What a stream is told, on the link that the pool picks; a silent service at the far end takes it."""
     link = home.pick()
     assert link is not None
-    owner = link.session.open(Open("web")).owner = Record()
+    owner = link.session.open(encode_open(Open("web"))).owner = Record()
     home._pump.settle()
     return owner
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.pump.lane import Lane
 from tests.pool.hosts import Record, Recording, Waiting, two_hosts, until
 
@@ -129,7 +129,7 @@ class Storm:
             assert self.a.wait(waiting)
             await waiting.up.wait()
         ours, stream = pair()
-        lane = link.session.open(Open(str(number)))
+        lane = link.session.open(encode_open(Open(str(number))))
         owner = lane.owner = Record()
         lane.attach(ours, tcp=False)
         lane.start_calling()

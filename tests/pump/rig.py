@@ -11,7 +11,7 @@ import trio
 
 from control.messages import StreamDirection
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.mux.session import Settings
 from proxy.pump.budget import Budget
 from proxy.pump.connecting import Connector
@@ -329,7 +329,7 @@ class Rig:
         if early:
             caller.raw.send(early)
         record = Record("outbound")
-        lane = record.lane = self.near.session.open(Open("test"))
+        lane = record.lane = self.near.session.open(encode_open(Open("test")))
         lane.owner = record
         lane.attach(ours, tcp=kind == "tcp")
         lane.start_calling()

@@ -60,7 +60,7 @@ class Far:
         """A caller on the host."""
         ours, caller = proxied("tcp")
         record = Record("outbound")
-        lane = record.lane = self.link.session.open(Open("test"))
+        lane = record.lane = self.link.session.open(encode_open(Open("test")))
         lane.owner = record
         lane.attach(ours, tcp=True)
         lane.start_calling()

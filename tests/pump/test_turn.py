@@ -14,6 +14,7 @@ import pytest
 from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, Kind, encode
 from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
+from proxy.mux.session import Handler
 from proxy.pump import turn
 
 CREDIT = 10 * CHUNK
@@ -90,12 +91,12 @@ class Desk:
 
     @property
     def handlers(self) -> Any:
-        def handler(kind: Kind) -> Callable[[int, memoryview], None]:
-            return lambda stream_id, payload: self.others.append(encode(kind, stream_id, bytes(payload)))
+        def handler(kind: Kind) -> Handler:
+            return lambda stream_id, mem, body, stop: self.others.append(encode(kind, stream_id, bytes(mem[body:stop])))
 
         return {kind: (handler(kind), MAX_DATA) for kind in Kind}
 
-    def handle(self, word: int, payload: memoryview) -> None:
+    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
         raise ProtocolError(f"{word:x}")
 
 
