@@ -181,12 +181,15 @@ def _link(link: LinkInfo | None, peer: PeerStatus) -> Part:
 
 
 def _delivered(service: str, links: Sequence[LinkInfo]) -> Part:
-    """The time from OPEN to OPENED holds one round trip of the link, a connect at the far side, and both proxies."""
+    """The time from OPEN to OPENED holds one round trip of the link, a connect at the far side, both proxies, and up to
+    a millisecond in which the far one waits for something to send along.
+    """
     opened = [link for link in links if link.open_ms is not None]
     if not opened:
         return Part(name=service, read="no stream was opened on these links yet; open one and ask again", seen=False)
     link = min(opened, key=lambda link: link.open_ms or 0)
-    return Part(name=service, read=f"delivered {link.open_ms:.2f} ms after the opening left; the caller did not wait")
+    read = f"heard of it {link.open_ms:.2f} ms after the opening left; the caller did not wait"
+    return Part(name=service, read=read)
 
 
 def _saved(facts: Facts) -> Iterator[str]:

@@ -74,12 +74,13 @@ class ReplayBuffer:
     """See the module's text. One owner, the session; `close` gives the slabs back.
 
     Attributes:
-        dirty: whether the buffer is in `touched` already.
+        dirty: whether the buffer is in `touched` already; patient: whether it is in `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.
 
     Args:
         touched: every buffer that was written to puts itself in this list once, so that the driver knows what to send
             when its turn ends.
+        later: the same for what may wait a little, and goes with the next bytes that may not.
         bound: bytes kept at most for replay; data is refused room beyond it. Control frames, without which the peer
             could not acknowledge anything, may exceed it once more by the same amount; a peer that lets it come to
             that does not read.
@@ -95,21 +96,25 @@ class ReplayBuffer:
         "base",
         "buf",
         "dirty",
+        "later",
         "limit",
         "mem",
         "overrun",
+        "patient",
         "pos",
         "sent",
         "touched",
     )
 
-    def __init__(self, pool: SlabPool, touched: list[ReplayBuffer], bound: int) -> None:
-        self.touched = touched
+    def __init__(
+        self, pool: SlabPool, touched: list[ReplayBuffer], later: list[ReplayBuffer], bound: int
+    ) -> None:
+        self.touched, self.later = touched, later
         self._pool = pool
         self._bound = max(bound, 2 * SLAB_SIZE)
         self._older: deque[Slab] = deque()
         self.base = self.sent = self.acked = 0
-        self.dirty = self.overrun = self._closed = False
+        self.dirty = self.patient = self.overrun = self._closed = False
         self._use(pool.take())
 
     def _use(self, slab: Slab) -> None:
@@ -148,9 +153,9 @@ class ReplayBuffer:
         self.limit = FAST_LIMIT
         return True
 
-    def put(self, kind: int, stream_id: int, payload: bytes = b"") -> None:
-        """Write a frame that must not wait. If the peer has not read for so long that memory would be unbounded, set
-        `overrun` instead.
+    def put(self, kind: int, stream_id: int, payload: bytes = b"", patient: bool = False) -> None:
+        """Write a frame that is not refused room; patient: that may wait for others, to be sent with them. If the peer
+        has not read for so long that memory would be unbounded, set `overrun` instead.
         """
         pos, length = self.pos, len(payload)
         # The bound is looked at where another slab would be taken: one that is there may be filled.
@@ -164,8 +169,12 @@ class ReplayBuffer:
         if length:
             self.buf[body:stop] = payload
         if not self.dirty:
-            self.dirty = True
-            self.touched.append(self)
+            if not patient:
+                self.dirty = True
+                self.touched.append(self)
+            elif not self.patient:
+                self.patient = True
+                self.later.append(self)
 
     def _takes_control(self, size: int) -> bool:
         """Make the current slab able to take a control frame of `size` bytes; False: there are too many."""

@@ -187,9 +187,9 @@ class Session(Generic[S]):
         return stream
 
     def accept(self, stream: S) -> None:
-        """Answer a call: it is delivered."""
+        """Answer a call: it is delivered. The service's own answer mostly comes at once, and takes this along."""
         stream.state = TABLE[stream.state][_SEND_OPENED]
-        self.out.put(_KIND_OPENED, stream.id)
+        self.out.put(_KIND_OPENED, stream.id, b"", True)
 
     def refuse(self, stream: S, reason: CloseReason) -> None:
         """Answer a call: it is not delivered, and no byte of it reached an application."""

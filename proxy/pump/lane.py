@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, TypeVarTuple
 
 import structlog
@@ -202,6 +202,8 @@ class Lane(Stream):
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
+            if not reading and early is not None and not self.eof:
+                self.session.ping(monotonic_ns())  # its answer takes OPENED along, which might wait for company there
         if mask == EPOLLIN and not self._run and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:

@@ -4,9 +4,10 @@ A *turn* handles everything that one look at the epoll found, then settles: send
 link, ends the links that broke, and closes descriptors. Nothing is closed before a turn's end, so that no event of the
 same look can meet a descriptor's next owner.
 
-After a turn the loop looks again at once, and then waits in the kernel for up to LINGER before it gives the thread
-back to trio. A trio round trip costs several times what a small message does (docs/performance.md has the figures),
-and a conversation's next message is usually that near. Trio's other tasks run at least every MAX_BUSY + LINGER.
+After a turn the loop looks again at once, and then waits in the kernel for up to LINGER before it sends what could wait
+for company (``ReplayBuffer.put``) and gives the thread back to trio. A trio round trip costs several times what a small
+message does (docs/performance.md has the figures), and a conversation's next message is usually that near. Trio's other
+tasks run at least every MAX_BUSY + LINGER.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Pump:
         self.budget = budget
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
+        self.later: list[ReplayBuffer] = []
         self.lanes: dict[int, Lane] = {}
         self.crowd = 0
         self._watchers: dict[int, Watcher] = {}
@@ -120,7 +122,7 @@ class Pump:
             if self._again:
                 events = poll(0, MAX_EVENTS)
             elif not (events := (self._spin() if self.busy_poll else None) or poll(LINGER, MAX_EVENTS)):
-                return
+                return self.settle()
             self.crowd = len(events)
             again, self._again = self._again, []
             rest: list[tuple[int, int]] = []
@@ -142,9 +144,9 @@ class Pump:
                         self.send_first()
             for watcher in again:
                 self._guarded(watcher, watcher.ready, 0)
-            self.settle()
+            self._settle()
             if perf_counter() > stop:
-                return
+                return self.settle()
 
     def _spin(self) -> list[tuple[int, int]]:
         poll, stop = self._epoll.poll, perf_counter() + self.busy_poll
@@ -168,9 +170,18 @@ class Pump:
         watcher.crashed()
 
     def settle(self) -> None:
-        """End a turn. Whoever writes to a session between turns calls this as well, or the bytes wait for the next
-        turn.
+        """End the turns for now: what could wait is sent as well. Whoever writes to a session between turns calls this,
+        or the bytes wait for the next turn.
         """
+        for out in self.later:
+            out.patient = False
+            if out.unsent:
+                out.touch()
+        self.later.clear()
+        self._settle()
+
+    def _settle(self) -> None:
+        """End a turn."""
         self.slow_left = self._send_after = SEND_FIRST
         while self.touched or self._ended:
             self._flush()

@@ -100,7 +100,7 @@ class LaneSession(Session[Lane]):
         instance: str = "",
         survives: bool = False,
     ) -> None:
-        out = ReplayBuffer(pump.slabs, pump.touched, replay)
+        out = ReplayBuffer(pump.slabs, pump.touched, pump.later, replay)
         lane = cast(Any, Lane)  # takes this kind of session only
         super().__init__(dialler=dialled, out=out, sink=self, stream_type=lane, local=local, remote=remote)
         self.pump, self.key, self.name, self.peer, self.dialled = pump, key, name, peer, dialled

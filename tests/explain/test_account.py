@@ -66,7 +66,7 @@ def test_both_ways() -> None:
     assert [part.name for part in found.through.parts] == [
         "caller", "proxy of host-a", "macvlan mv0", "link host-b/1", "proxy of host-b", "redis",
     ]  # fmt: skip
-    assert found.through.parts[-1].read == "delivered 0.75 ms after the opening left; the caller did not wait"
+    assert found.through.parts[-1].read == "heard of it 0.75 ms after the opening left; the caller did not wait"
 
 
 def test_what_was_saved() -> None:

@@ -47,7 +47,7 @@ class Side:
         self.slabs = slabs or SlabPool()
         self.session: Session[Talk] = Session(
             dialler=dialler,
-            out=ReplayBuffer(self.slabs, self.touched, bound),
+            out=ReplayBuffer(self.slabs, self.touched, [], bound),
             sink=self,
             stream_type=Talk,
             local=local or Settings(),

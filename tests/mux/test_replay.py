@@ -17,7 +17,8 @@ class Out:
     def __init__(self, bound: int = BOUND, pool: SlabPool | None = None) -> None:
         self.pool = pool or SlabPool()
         self.touched: list[ReplayBuffer] = []
-        self.buffer = ReplayBuffer(self.pool, self.touched, bound)
+        self.later: list[ReplayBuffer] = []
+        self.buffer = ReplayBuffer(self.pool, self.touched, self.later, bound)
         self.wire = bytearray()
 
     def data(self, payload: bytes, stream_id: int = 1) -> bool:

@@ -197,7 +197,7 @@ async def test_descriptors_are_closed_at_the_turns_end_only(bench: Bench) -> Non
 
 async def test_settle_sends_once_for_each_buffer_and_goes_on_until_all_is_done(bench: Bench) -> None:
     pump = bench.pump
-    buffers = [ReplayBuffer(pump.slabs, pump.touched, 1 << 20) for _ in range(2)]
+    buffers = [ReplayBuffer(pump.slabs, pump.touched, pump.later, 1 << 20) for _ in range(2)]
     flushed: list[int] = []
 
     def flush(number: int) -> None:

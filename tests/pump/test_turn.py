@@ -62,7 +62,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.touched: list[ReplayBuffer] = []
-        self.out = ReplayBuffer(SlabPool(), self.touched, 4 << 20)
+        self.out = ReplayBuffer(SlabPool(), self.touched, [], 4 << 20)
         self.lanes = [FakeLane(self.out, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
         self.grant_below, self.halted = GRANT_BELOW, False
         self.others: list[bytes] = []
