@@ -66,7 +66,7 @@ class Inbound:
             self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
         elif offer is None:
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
-        elif not self.allowed.allows(call, peer):
+        elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
             self.tally.opened += 1

@@ -97,8 +97,8 @@ def decode_open_untrusted(payload: bytes) -> Open:
     return Open(service, uid, caller)
 
 
-_REASONS = {bytes([reason]): reason for reason in CloseReason}
-REASON_BYTES = {reason: raw for raw, reason in _REASONS.items()}
+REASONS = {int(reason): reason for reason in CloseReason}
+REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
 
 
 def encode_reason(reason: CloseReason) -> bytes:
@@ -109,8 +109,9 @@ def encode_reason(reason: CloseReason) -> bytes:
 def decode_reason_untrusted(payload: bytes, kind: str) -> CloseReason:
     """The reverse of `encode_reason`. Raises only ProtocolError."""
     try:
-        return _REASONS[payload]
-    except KeyError:
+        (code,) = payload
+        return REASONS[code]
+    except (ValueError, KeyError):
         raise ProtocolError(f"{kind} with unknown close reason {payload.hex() or '(none)'}") from None
 
 

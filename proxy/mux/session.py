@@ -27,6 +27,7 @@ from proxy.mux.frames import (
     KIND_SHIFT,
     LENGTH_MASK,
     REASON_BYTES,
+    REASONS,
     Kind,
 )
 from proxy.mux.loans import Loans
@@ -379,7 +380,9 @@ class Session(Generic[S]):
             self._sink.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")
+        reason = REASONS.get(mem[body]) if stop - body == 1 else None
+        if reason is None:
+            reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")  # raises
         stream = self.streams.get(stream_id) or self._live(stream_id, "RST")
         if stream is not None:
             if stream.state is _OPEN:  # the table's way, without the table

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVarTuple
 import structlog
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, MAX_DATA
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
@@ -46,6 +46,7 @@ EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
 _TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
+_pack_into = HEADER.pack_into
 _ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
 # As in proxy/mux/session.py: members that are looked up for every stream.
 _OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
@@ -130,7 +131,12 @@ class Lane(Stream):
         self.early = bytearray(out.mem[body : body + length])
         if not length:
             return self.on_eof()
-        self.session.sent(self, length)
+        # `Session.sent`, as this happens to every stream.
+        _pack_into(out.buf, body - HEADER_SIZE, self.word + length)
+        out.pos = body + length
+        self.credit -= length
+        if not out.dirty:
+            out.touch()
         if length == CHUNK:
             self.leave_plain_flow(length)
 

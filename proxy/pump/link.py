@@ -110,11 +110,14 @@ class Link:
             self.flush()
         if self._doomed:
             return
-        if not mask:
-            self._behind = False
-            self._guarded(self._handle)
-        elif mask & ~EPOLLOUT and not self._behind:
-            self._guarded(self._receive)
+        try:  # `_guarded`
+            if not mask:
+                self._behind = False
+                self._handle()
+            elif mask & ~EPOLLOUT and not self._behind:
+                self._receive()
+        except ProtocolError as error:
+            self.doom(CloseReason.PROTOCOL_ERROR, str(error))
 
     def crashed(self) -> None:
         """A bug showed in this link (Watcher)."""

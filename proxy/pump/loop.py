@@ -15,7 +15,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol, TypeVarTuple
+from typing import Protocol
 
 import structlog
 import trio
@@ -28,7 +28,6 @@ from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
-Ts = TypeVarTuple("Ts")
 
 MAX_EVENTS = 48
 """Events per turn. Few enough that the peer gets to work on one turn's messages while this host gathers the next (with
@@ -135,7 +134,7 @@ class Pump:
             for fd, mask in rest:
                 watcher = watchers.get(fd)
                 if watcher is not None:
-                    try:  # `_guarded`, as this happens to every stream
+                    try:
                         watcher.ready(mask)
                     except Exception:
                         self._failed(watcher)
@@ -143,7 +142,10 @@ class Pump:
                     if not self.slow_left:
                         self.send_first()
             for watcher in again:
-                self._guarded(watcher, watcher.ready, 0)
+                try:
+                    watcher.ready(0)
+                except Exception:
+                    self._failed(watcher)
             self._settle()
             if perf_counter() > stop:
                 return self.settle()
@@ -155,17 +157,11 @@ class Pump:
                 break
         return events
 
-    def _guarded(self, watcher: Watcher, action: Callable[[*Ts], None], *args: *Ts) -> None:
+    @staticmethod
+    def _failed(watcher: Watcher) -> None:
         """The exception barrier around one descriptor: a bug that shows in one connection costs that connection
         only.
         """
-        try:
-            action(*args)
-        except Exception:
-            self._failed(watcher)
-
-    @staticmethod
-    def _failed(watcher: Watcher) -> None:
         log.exception("unexpected error in the data plane", watcher=type(watcher).__name__)
         watcher.crashed()
 
@@ -205,7 +201,10 @@ class Pump:
         for out in touched:
             out.dirty = False
             if flusher := self._flushers.get(out):
-                self._guarded(flusher, flusher.flush)
+                try:
+                    flusher.flush()
+                except Exception:
+                    self._failed(flusher)
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Do `action` when the turn ends: for what must not happen in the middle of it."""

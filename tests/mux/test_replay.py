@@ -231,6 +231,20 @@ def test_each_buffer_is_touched_once() -> None:
     assert out.touched == [out.buffer]
 
 
+def test_a_patient_frame_asks_for_no_send_of_its_own() -> None:
+    out = Out()
+    for _ in range(3):
+        out.buffer.put(Kind.OPENED, 1, patient=True)
+    assert (out.touched, out.later) == ([], [out.buffer])
+    out.buffer.put(Kind.PING, 0, bytes(8))
+    assert out.touched == [out.buffer]
+    out.buffer.put(Kind.OPENED, 1, patient=True)
+    assert out.later == [out.buffer]
+    assert bytes(out.buffer.unsent_view()) == encode(Kind.OPENED, 1) * 3 + encode(Kind.PING, 0, bytes(8)) + encode(
+        Kind.OPENED, 1
+    )
+
+
 @pytest.mark.failure(1)
 def test_closing_gives_every_slab_back_once() -> None:
     out = Out()

@@ -235,6 +235,27 @@ def test_who_hears_no_acknowledgement_opens_no_more(monkeypatch: pytest.MonkeyPa
     assert pair.a.session.can_open
 
 
+def test_cleared_streams_are_opened_without_a_look_at_the_limits() -> None:
+    pair = Pair(b=Settings(max_streams=session.CLEARED + 2))
+    for number in range(session.CLEARED + 2):
+        assert pair.a.session.can_open
+        assert pair.a.open().id == 2 * number + 1
+    assert not pair.a.session.can_open
+    pair.cross()
+    assert len(pair.b.calls) == session.CLEARED + 2
+
+
+def test_nothing_is_cleared_any_more_when_either_side_leaves() -> None:
+    pair = Pair()
+    assert pair.a.session.can_open
+    assert pair.b.session.can_open
+    pair.b.session.goaway(CloseReason.DRAINING)
+    pair.cross()
+    assert not pair.a.session.can_open
+    pair.b.session.going_away = True
+    assert not pair.b.session.can_open
+
+
 @pytest.mark.failure(8)
 def test_a_tiny_id_space_wraps_and_never_runs_out_of_requests() -> None:
     """Ids 1, 3, 5, 7 for a. An id is used again only when no stale frame can claim it; otherwise there is no id, and

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from control.reading.addresses import UnixAddress
+from proxy.config import Upstream
+from proxy.mux.frames import Open, decode_open_untrusted
+from proxy.outbound import entrance
 from proxy.outbound.call import Call
 from proxy.outbound.entrance import Entrance
 from tests.pump.agents import mesh
@@ -38,6 +42,16 @@ async def test_a_call_that_a_link_takes_is_told_as_any_other() -> None:
         assert (stream.uid, stream.pid) == (os.getuid(), os.getpid())
         caller.close()
         await until(lambda: not agent.tally.open, "the end")
+
+
+async def test_so_many_users_are_kept_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entrance, "MOST_KEPT", 2)
+    async with mesh() as hosts:
+        await hosts.pair()
+        one = Entrance(hosts.agents["host-a"].outbound, "echo", Upstream(listen=UnixAddress("/x"), caller="shop"), None)
+        for uid in (1, 2, 3, 2):
+            assert decode_open_untrusted(one._written(uid)) == Open("echo", uid, "shop")
+            assert len(one._calls) <= 2
 
 
 async def test_a_call_that_no_link_takes_at_once_waits_as_a_call() -> None:

@@ -65,6 +65,7 @@ async def test_early_bytes_are_bounded_until_the_far_side_answers() -> None:
         [lane] = joined.far.session.streams.values()
         await until(lambda: lane.buffered == EARLY_LIMIT, "early bytes kept")
         assert joined.b.pump.budget.used == EARLY_LIMIT
+        await until(lambda: joined.near.session.known_at, "an answer to a ping, which OPENED would have come with")
         joined.handover.release()
         service, _ = await joined.handover.next.receive()
         joined.ends.append(service)

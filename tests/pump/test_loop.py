@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 import trio
 
-from proxy.mux.frames import Kind
+from proxy.mux.frames import Kind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import Budget
 from proxy.pump.loop import MAX_EVENTS, Pump
@@ -221,6 +221,33 @@ async def test_settle_sends_once_for_each_buffer_and_goes_on_until_all_is_done(b
         pump.on_touched(out, None)
         out.close()
     assert pump.slabs.in_use == 0
+
+
+async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: Bench) -> None:
+    pump = bench.pump
+    out = ReplayBuffer(pump.slabs, pump.touched, pump.later, 1 << 20)
+    sent: list[bytes] = []
+
+    def flush() -> None:
+        sent.append(bytes(out.unsent_view()))
+        out.sent = out.end
+
+    def answer(mask: int) -> None:
+        for letter in spy.ours.recv(100):
+            out.put(Kind.PING if letter == ord("p") else Kind.OPENED, 0, patient=letter != ord("p"))
+
+    pump.on_touched(out, cast(Any, SimpleNamespace(flush=flush)))
+    spy = bench.spy(act=answer)
+    spy.theirs.send(b"o")
+    await until(lambda: sent, "sent alone")
+    spy.theirs.send(b"oop")
+    await until(lambda: len(sent) > 1, "sent with another one")
+    out.put(Kind.OPENED, 0, patient=True)
+    pump.settle()
+    assert sent == [encode(Kind.OPENED), encode(Kind.OPENED) * 2 + encode(Kind.PING), encode(Kind.OPENED)]
+    assert pump.later == []
+    pump.on_touched(out, None)
+    out.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------- bugs

@@ -71,6 +71,21 @@ def test_report(reason: CloseReason, level: str, logs: list[MutableMapping[str, 
     }
 
 
+async def test_quiet_ends_are_those_that_nobody_hears_of() -> None:
+    tally = Tally()
+    assert tally.quiet == {CloseReason.FINISHED, CloseReason.ABORTED}
+    tally.trace = True
+    assert not tally.quiet
+    tally.trace = False
+    tally.opened += 1
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tally.idle)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not tally.quiet
+        tally.end(CloseReason.FINISHED)
+    assert tally.quiet
+
+
 async def test_idle() -> None:
     tally = Tally()
     await tally.idle()
