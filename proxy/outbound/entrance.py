@@ -2,7 +2,7 @@
 
 The usual call goes to the one peer that offers its service, over a link that is up. Nothing need be remembered of it
 but its lane, so no object of its own is made for it (which would cost 100 bytecodes more, where the whole connection
-costs this host 1,600). All other calls, and those that the peer refuses, are a `Call` each.
+costs this host 1,250). All other calls, and those that the peer refuses, are a `Call` each.
 """
 
 from __future__ import annotations
