@@ -23,7 +23,7 @@ def patch(exchange: Callable[[object, str, object], None] = setattr) -> None:
         send(link)
         out = link.session.out
         if out.acked < out.sent:
-            link.session._on_ack(0, memoryview(out.sent.to_bytes(8, "big")))  # as if the peer had said so
+            link.session._on_ack(0, memoryview(out.sent.to_bytes(8, "big")), 0, 8)  # as if the peer had said so
 
     exchange(Link, "flush", flush)
     exchange(Session, "acknowledge", lambda session: None)

@@ -96,7 +96,7 @@ def test_no_proxy_is_one_line(tmp_path: Path, command: Any) -> None:
 def test_the_socket_of_a_configuration(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     result = run(commands.links, "--config", str(file))
-    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"hostlane: {file}: no such file or directory\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"hostlane: {file}: no such file\n")
     file.write_text(f"run_dir: {tmp_path}/run\n")
     assert f"{tmp_path}/run/admin.sock: no such socket" in run(commands.links, "--config", str(file)).stderr
 

@@ -75,5 +75,5 @@ def test_nobody_answers(tmp_path: Path) -> None:
 def test_wrong_usage(tmp_path: Path) -> None:
     done = hostlane("explain", SERVICE, "--config", f"{tmp_path}/missing.yaml")
     assert done.returncode == 2
-    assert one_line(done) == f"hostlane: {tmp_path}/missing.yaml: no such file or directory"
+    assert one_line(done) == f"hostlane: {tmp_path}/missing.yaml: no such file"
     assert hostlane("explain", SERVICE, "--config", "x", "--socket", "y").returncode == 2
