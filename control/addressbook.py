@@ -231,7 +231,8 @@ class AddressBook:
         return {item.key.removeprefix(prefix): (item, msgspec.json.decode(item.value, type=Held)) for item in items}
 
     async def _find(self, key: str) -> Item | None:
-        return next((item for item in (await self._store.read(key)).items if item.key == key), None)
+        (item,) = await self._store.find(key)
+        return item
 
 
 def free_addresses(host: str, segment: Pool, taken: Collection[str]) -> Iterator[str]:

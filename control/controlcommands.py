@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -16,6 +17,9 @@ from control.errors import ConfigError, HostlaneError, StartError
 
 if TYPE_CHECKING:
     from control.config import Config
+
+GARBAGE = 10_000
+"""More objects than there were, until Python's collector looks for garbage among them (its own default: 700)."""
 
 
 @click.group(invoke_without_command=True)
@@ -99,6 +103,11 @@ def serve(config: Config) -> int:
     from control.system import logs
 
     logs.configure(config.log.level, config.log.format)
+    # Modules are here to stay, and so are connections by the thousand: the collector took a fifth of the server's time
+    # when 2,000 hosts came, a quarter of a second at a time, and found next to nothing.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     try:
         trio.run(server.run, config)
     except BaseException as error:

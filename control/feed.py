@@ -63,6 +63,7 @@ class Feed:
         self._kept = 0
         self._floor = revision
         self._lines: dict[int, bytes] = {}
+        self._whole: Told | None = None
 
     def change(
         self, revision: int, put: Iterable[HostRecord] = (), gone: Iterable[str] = (), trust: Trust | None = None
@@ -101,10 +102,16 @@ class Feed:
     def next(self, after: int | None) -> Told | None:
         """What to tell a watcher that has `after` (None: nothing yet); None if it has everything."""
         if after is None or after < self._floor:
-            return Told(self._line(-1), self.revision)
+            return self._all(-1 if after is None else after)
         if after >= self.revision:
             return None
         return Told(self._line(after), self.revision)
+
+    def telling(self) -> None:
+        """Watchers are about to be told what has changed: the whole map, as it was given to those who came before, is
+        given to nobody any more.
+        """
+        self._whole = None
 
     def heartbeat(self, after: int) -> bytes:
         """What to tell a watcher, who has `after`, instead of nothing."""
@@ -119,13 +126,23 @@ class Feed:
             trust=self.trust,
         )
 
+    def _all(self, after: int) -> Told:
+        """The whole map, as it was at some moment since the last telling: the next one has what has changed since.
+
+        While a thousand hosts come, there is a change for each that begins to watch; the whole map is not encoded for
+        each. It is never one older than what the watcher has, nor one that nothing could be told from.
+        """
+        if self._whole is None or self._whole.revision < max(after, self._floor):
+            self._whole = Told(_encode(self.snapshot()) + b"\n", self.revision)
+        return self._whole
+
     def _line(self, after: int) -> bytes:
         line = self._lines.get(after)
         if line is None:
             # In a quiet time there are few, or somebody asks for one after the other.
             if len(self._lines) >= LINES:
                 self._lines.clear()
-            line = self._lines[after] = _encode(self.snapshot() if after < 0 else self._since(after)) + b"\n"
+            line = self._lines[after] = _encode(self._since(after)) + b"\n"
         return line
 
     def _since(self, after: int) -> Changes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from time import time
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from control.errors import HostlaneError, RequestRefused, StartError
 from control.keyfiles import KeyFiles
 from control.mesh import Authorities
 from control.reading.times import when
-from control.store.base import Compacted, Conflict, LeaseGone, Put, Store, StoreError, When
+from control.store.base import Compacted, Conflict, Item, LeaseGone, Put, Store, StoreError, When
 from control.trust import REVOKED
 
 log = structlog.get_logger()
@@ -62,6 +63,29 @@ class ServerCertificate(NamedTuple):
     not_after: float
 
 
+class Shown(NamedTuple):
+    """The certificate that a host has shown: `serial` in lower-case hex, `expires` in seconds since 1970, `issuer` as
+    `ca.issuer_of` has it."""
+
+    host: str
+    serial: str
+    expires: float
+    issuer: bytes
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """Of the items that say whether it counts (`Issuer.standing`)."""
+        return f"{CERTIFICATES}{self.serial}", f"{REVOKED}{self.serial}", castate.KEY
+
+
+class Standing(NamedTuple):
+    """What goes into a commit that a host gets by its certificate: conditions that fail once it is revoked, and the
+    certificate itself, if the store does not know it."""
+
+    when: tuple[When, ...]
+    put: tuple[Put, ...] = ()
+
+
 class Issuer:
     """See the module's text.
 
@@ -92,12 +116,9 @@ class Issuer:
     async def state(self) -> tuple[CaState, int]:
         """Which CAs are in force, and the revision of the item that says so. Raises StartError (see `open`)."""
         for _ in range(ATTEMPTS):
-            items = (await self._store.read(castate.KEY)).items
-            if items:
-                try:
-                    return castate.decode(items[0].value), items[0].revision
-                except ValueError:
-                    raise StoreError(f"the store's {castate.KEY} is not one of this version") from None
+            (item,) = await self._store.find(castate.KEY)
+            if item is not None:
+                return _decoded(item), item.revision
             with suppress(Conflict):  # another server was faster
                 state = self._adopted()
                 await self._store.commit(when=[When(castate.KEY, 0)], put=[Put(castate.KEY, castate.encode(state))])
@@ -143,37 +164,54 @@ class Issuer:
                 return leaf, state
             except Conflict as error:
                 await self._give_back(lease)
-                if error.key != castate.KEY:
+                if error.key != castate.KEY or any(condition.key == castate.KEY for condition in when):
                     raise
         raise StoreError("the CAs in force change all the time")
 
-    async def enter(self, host: str, serial: str, expires: float, issuer: bytes) -> None:
-        """A host has shown this certificate, so it is in the store from now on, if it is not yet: what the store does
-        not know nobody can revoke. (It was issued after the copy was made that the store was restored from, or by
-        hand; `issuer`: `ca.issuer_of` it.) Raises RequestRefused (403 ``revoked``).
+    async def standing(self, shown: Shown, found: Sequence[Item | None]) -> Standing:
+        """What a commit by this certificate holds on, and has with it. `found`: the items of `shown.keys`.
+
+        One that the store does not know was issued after the copy was made that the store was restored from, or by
+        hand. It is entered: what the store does not know nobody can revoke. Raises RequestRefused (403 ``revoked``).
         """
-        key = f"{CERTIFICATES}{serial}"
-        if any(item.key == key for item in (await self._store.read(key)).items):
-            return
-        state, _ = await self.state()
-        root = next((each for each in state.roots if ca.issuer_of(ca.read_roots(each.certificate)[0]) == issuer), None)
+        known, revoked, cas = found
+        if known is not None and revoked is None:
+            return Standing((When(known.key, known.revision),))
+        key, revoked_key, _ = shown.keys
+        roots = () if cas is None else _decoded(cas).roots
+        root = next((root for root in roots if _issuer_of(root) == shown.issuer), None)
         now = self._now()
-        if root is None or expires <= now:
-            return
-        issued = min(math.floor(now), expires - self.lifetime)
-        record = Certificate(host=host, issued=issued, expires=expires, issuer=root.id)
-        lease = await self._store.grant(max(1.0, expires - now))
-        try:
-            await self._store.commit(
-                when=[When(key, 0), When(f"{REVOKED}{serial}", 0)],
-                put=[Put(key, msgspec.json.encode(record), lease)],
-            )
-            log.warning("a certificate that the store did not know", host=host, serial=serial, expires=when(expires))
-        except Conflict as error:
-            await self._give_back(lease)
-            if error.key != key:
-                text = f"this certificate of host {host} counts no longer"
-                raise RequestRefused(403, "revoked", text) from None
+        if revoked is not None or root is None or shown.expires <= now:
+            raise RequestRefused(403, "revoked", f"this certificate of host {shown.host} counts no longer")
+        assert cas is not None
+        issued = min(math.floor(now), shown.expires - self.lifetime)
+        record = Certificate(host=shown.host, issued=issued, expires=shown.expires, issuer=root.id)
+        lease = await self._store.grant(max(1.0, shown.expires - now))
+        return Standing(
+            (When(key, 0), When(revoked_key, 0), When(cas.key, cas.revision)),
+            (Put(key, msgspec.json.encode(record), lease),),
+        )
+
+    async def enter(self, shown: Shown, standing: Standing) -> None:
+        """Commit it by itself, if the store does not know the certificate; nothing, if others were faster."""
+        if standing.put:
+            try:
+                await self._store.commit(when=standing.when, put=standing.put)
+                self.committed(shown, standing)
+            except (Conflict, LeaseGone):
+                await self.withdraw(standing)
+
+    @staticmethod
+    def committed(shown: Shown, standing: Standing) -> None:
+        """The commit has happened."""
+        if standing.put:
+            good = when(shown.expires)
+            log.warning("a certificate that the store did not know", host=shown.host, serial=shown.serial, expires=good)
+
+    async def withdraw(self, standing: Standing) -> None:
+        """It has not, and will not."""
+        for item in standing.put:
+            await self._give_back(item.lease)
 
     async def keep_certificate(
         self,
@@ -257,3 +295,16 @@ class Issuer:
     async def _give_back(self, lease: int) -> None:
         with suppress(StoreError, LeaseGone):
             await self._store.revoke(lease)
+
+
+def _decoded(item: Item) -> CaState:
+    try:
+        return castate.decode(item.value)
+    except ValueError:
+        raise StoreError(f"the store's {castate.KEY} is not one of this version") from None
+
+
+@lru_cache(maxsize=8)
+def _issuer_of(root: KnownRoot) -> bytes:
+    """Kept: reading a certificate takes longer than registering a host takes otherwise."""
+    return ca.issuer_of(ca.read_roots(root.certificate)[0])

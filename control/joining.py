@@ -28,7 +28,7 @@ from msgspec import Struct, structs
 from control import ca, tokens
 from control.castate import CaState
 from control.errors import RequestRefused
-from control.issuing import ATTEMPTS, CERTIFICATES, DAY, Certificate, Issuer
+from control.issuing import ATTEMPTS, CERTIFICATES, DAY, Certificate, Issuer, Shown
 from control.mesh import (
     Issued,
     JoinRequest,
@@ -134,27 +134,41 @@ class Joining:
         log.info("host joined", host=record.host, client=client, token=token.id, serial=leaf.serial, expires=expires)
         return _issued(leaf, state)
 
-    async def renew(self, request: RenewRequest, host: str, serial: str) -> Issued:
-        """The next certificate of the host that asks, which it was by the certificate `serial` (lower-case hex) of its
-        connection (403 ``revoked``; 429; 400 ``csr``; 503 ``no_key``).
+    async def renew(self, request: RenewRequest, shown: Shown) -> Issued:
+        """The next certificate of the host that asks, by the one that it has shown (403 ``revoked``; 429; 400 ``csr``;
+        503 ``no_key``).
         """
+        host = shown.host
         if not self._renewals.allows(host, trio.current_time()):
             self.counts["too_many"] += 1
             log.info("renewal refused: too many attempts", host=host)
             raise RequestRefused(429, "too_many", "too many renewals; try again in a while")
         public_key = self._key_of(request.csr, {"host": host})
-        try:
-            leaf, state = await self._issuer.issue(
-                public_key, ca.Names.host(self._issuer.mesh, host), host, when=[When(f"{REVOKED}{serial}", 0)]
-            )
-        except Conflict:
-            self.counts["renewal_revoked"] += 1
-            log.warning("renewal refused: the certificate has been revoked", host=host, serial=serial)
-            text = "this certificate has been revoked; the host joins again with a new token, if it may"
-            raise RequestRefused(403, "revoked", text) from None
-        self.counts["renewed"] += 1
-        log.info("certificate renewed", host=host, serial=leaf.serial, before=serial, expires=when(leaf.not_after))
-        return _issued(leaf, state)
+        for _ in range(ATTEMPTS):
+            try:
+                standing = await self._issuer.standing(shown, await self._store.find(*shown.keys))
+            except RequestRefused:
+                self.counts["renewal_revoked"] += 1
+                log.warning("renewal refused: the certificate has been revoked", host=host, serial=shown.serial)
+                text = "this certificate has been revoked; the host joins again with a new token, if it may"
+                raise RequestRefused(403, "revoked", text) from None
+            try:
+                leaf, state = await self._issuer.issue(
+                    public_key, ca.Names.host(self._issuer.mesh, host), host, when=standing.when, put=standing.put
+                )
+            except (Conflict, LeaseGone):
+                # Revoked meanwhile, or entered by another request: looked at again.
+                await self._issuer.withdraw(standing)
+                continue
+            except RequestRefused:
+                await self._issuer.withdraw(standing)
+                raise
+            self._issuer.committed(shown, standing)
+            self.counts["renewed"] += 1
+            good = when(leaf.not_after)
+            log.info("certificate renewed", host=host, serial=leaf.serial, before=shown.serial, expires=good)
+            return _issued(leaf, state)
+        raise StoreError(f"the certificate of host {host} is changed all the time; try again")
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
         """A token (400 ``host`` or ``ttl``)."""
@@ -302,7 +316,8 @@ class Joining:
         return await self._one(f"{TOKENS}{token}")
 
     async def _one(self, key: str) -> Item | None:
-        return next((item for item in await self._items(key) if item.key == key), None)
+        (item,) = await self._store.find(key)
+        return item
 
     async def _items(self, prefix: str) -> tuple[Item, ...]:
         return (await self._store.read(prefix)).items

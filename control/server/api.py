@@ -10,14 +10,14 @@ from typing import Any
 from control import mesh
 from control.addressbook import AddressBook
 from control.errors import RequestRefused
-from control.issuing import Issuer
+from control.issuing import Issuer, Shown
 from control.joining import Joining
 from control.reading import units
 from control.rotation import Rotation
 from control.server.connection import Lines
 from control.server.hosts import Hosts
 from control.server.limits import Admission
-from control.server.routes import Call, Route
+from control.server.routes import Call, Caller, Route
 from control.server.watching import Watching
 from control.store.base import StoreError
 
@@ -60,13 +60,7 @@ class Api:
         if record.name != call.names["name"]:
             text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
             raise RequestRefused(400, "record", text)
-        caller = call.caller
-        assert caller.serial is not None
-        assert caller.expires is not None
-        assert caller.issuer is not None
-        # First: who is on the map can be revoked.
-        await self._issuer.enter(record.name, caller.serial, caller.expires, caller.issuer)
-        return await self._hosts.register(record)
+        return await self._hosts.register(record, _shown(call.caller))
 
     async def alive(self, call: Call) -> None:
         await self._hosts.alive(call.names["name"], call.body.instance)
@@ -154,9 +148,7 @@ class Api:
         return await self._joining.join(call.body, call.caller.address)
 
     async def renew(self, call: Call) -> mesh.Issued:
-        assert call.caller.host is not None
-        assert call.caller.serial is not None
-        return await self._joining.renew(call.body, call.caller.host, call.caller.serial)
+        return await self._joining.renew(call.body, _shown(call.caller))
 
     async def create_token(self, call: Call) -> mesh.TokenCreated:
         return await self._joining.create_token(call.body)
@@ -183,6 +175,15 @@ class Api:
         return await self._rotation.drop(call.body.force)
 
 
+def _shown(caller: Caller) -> Shown:
+    """The certificate of a request that only a host may make."""
+    assert caller.host is not None
+    assert caller.serial is not None
+    assert caller.expires is not None
+    assert caller.issuer is not None
+    return Shown(caller.host, caller.serial, caller.expires, caller.issuer)
+
+
 AFTER = {"epoch": "the store's epoch that `after` is of", "after": "the revision that the watcher has"}
 NO_HOST = {404: "unknown_host: it is not registered (any more)"}
 
@@ -202,9 +203,10 @@ ROUTES = (
           "a process of a host leaves; by the administrator: take a host off the map and free its addresses",
           status=204, query={"instance": "the process that leaves; needed from a host"}, refuses=NO_HOST),
     Route("POST", "/v1/hosts/{name}/alive", ("own",), Api.alive, "a process of a host is still there",
-          body=mesh.Instance, status=204, refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
+          body=mesh.Instance, status=204, quick=True,
+          refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
     Route("GET", "/v1/watch", ("host", "admin"), Api.watch, "the map and its changes, a line of JSON each, without end",
-          answer=mesh.WatchMessage, query=AFTER, stream=True),
+          answer=mesh.WatchMessage, query=AFTER, stream=True, quick=True),
     Route("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
           body=mesh.AddressRequest, answer=mesh.AddressLease,
           refuses={404: "no_segment", 409: "taken, by a host that is named, or pool_empty"}),

@@ -94,7 +94,8 @@ class Clients:
             await trio.aclose_forcefully(client)
             return
         try:
-            await self._guarded("local", client, partial(self._converse, client, Caller("local", admin=True)))
+            caller = Caller("local", admin=True)
+            await self._guarded("local", client, partial(self._converse, client, caller, lambda: False))
         finally:
             self._local.leave("")
 
@@ -133,15 +134,15 @@ class Clients:
                 self._waiting.pop(address, None)
         transport.turns = None
         caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
-        await self._converse(stream, caller)
+        await self._converse(stream, caller, partial(has_left, client))
         with trio.move_on_after(1):
             await stream.aclose()
 
-    async def _converse(self, stream: Stream, caller: Caller) -> None:
+    async def _converse(self, stream: Stream, caller: Caller, left: Callable[[], bool]) -> None:
         connection = Connection(
             stream,
             self._limits,
-            partial(self._respond, caller),
+            partial(self._respond, caller, left),
             lambda: caller.admin or self._rate.take(caller.address, trio.current_time()),
             lambda: self._stopping,
         )
@@ -151,7 +152,7 @@ class Clients:
         finally:
             self._connections.discard(connection)
 
-    async def _respond(self, caller: Caller, asked: Asked) -> Answer | Lines:
+    async def _respond(self, caller: Caller, left: Callable[[], bool], asked: Asked) -> Answer | Lines:
         self._api.requests += 1
         try:
             method = "GET" if asked.method == "HEAD" else asked.method
@@ -161,16 +162,25 @@ class Clients:
             if route.stream and asked.method == "HEAD":
                 raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
             body = self._table.decode(route, asked.body)
+            call = Call(caller, names, query, body)
             with trio.fail_after(self._limits.request_timeout):
                 # The administrator waits for nobody.
-                async with trio.CapacityLimiter(1) if caller.admin else self._working:
-                    found = await route.handle(self._api, Call(caller, names, query, body))
+                if route.quick or caller.admin:
+                    found = await route.handle(self._api, call)
+                else:
+                    async with self._working:
+                        if left():
+                            # It comes again: work for nobody would make others wait until they have left, too.
+                            raise trio.BrokenResourceError
+                        found = await route.handle(self._api, call)
         except RequestRefused as refused:
             return self._refusal(caller, asked, refused.status, refused.code, str(refused))
         except (StoreError, trio.TooSlowError) as error:
             text = str(error) if isinstance(error, StoreError) else "the store does not answer in time"
             log.warning("request failed", method=asked.method, path=_path(asked), error=text)
             return self._refusal(caller, asked, 503, "store", text)
+        except trio.BrokenResourceError:
+            raise
         except Exception:
             log.exception("request failed", method=asked.method, path=_path(asked))
             return self._refusal(

@@ -58,7 +58,8 @@ class Connection:
     """See the module's text.
 
     Args:
-        respond: answers a request that has arrived whole. Raises nothing but trio.Cancelled.
+        respond: answers a request that has arrived whole. Raises nothing but trio.Cancelled, and
+            trio.BrokenResourceError if the client has left meanwhile.
         may_ask: whether this client may make one more request now.
         stopping: whether this server is about to end: no connection is kept for another request.
     """

@@ -10,6 +10,7 @@ import structlog
 from control import registry
 from control.addressbook import AddressBook
 from control.errors import RequestRefused
+from control.issuing import Issuer, Shown, Standing
 from control.mesh import HostRecord, Registered
 from control.reading import units
 from control.registry import HOSTS, LINKS, Change
@@ -36,31 +37,39 @@ class Hosts:
         lease: seconds that a host stays on the map without being heard of.
     """
 
-    def __init__(self, store: Store, book: AddressBook, lease: float) -> None:
+    def __init__(self, store: Store, book: AddressBook, issuer: Issuer, lease: float) -> None:
         self._store = store
         self._book = book
+        self._issuer = issuer
         self._ttl = lease
         # Whose lease is whose, so that staying alive costs no read. A lease that is gone is noticed when it is kept.
         # Those heard of longest ago are forgotten first, which costs them a read.
         self._leases: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
-    async def register(self, record: HostRecord) -> Registered:
-        """Put a record in force (400 ``record``; 409 ``taken``)."""
+    async def register(self, record: HostRecord, shown: Shown) -> Registered:
+        """Put a record in force, by the certificate that the host has shown (400 ``record``; 403 ``revoked``; 409
+        ``taken``). Who is on the map can be revoked: the store knows that certificate from the same commit on.
+        """
         record = registry.check_record(record)
         for _ in range(ATTEMPTS):
-            host, link = await self._find(HOSTS + record.name), await self._find(LINKS + record.address)
+            host, link, *found = await self._store.find(HOSTS + record.name, LINKS + record.address, *shown.keys)
+            standing = await self._issuer.standing(shown, found)
             lease = await self._lease_for(record, host)
             kept = host is not None and host.lease == lease
             try:
-                revision = await self._commit(registry.register(record, lease, host, link))
+                revision = await self._commit(registry.register(record, lease, host, link), standing)
             except (Conflict, LeaseGone):
+                await self._issuer.withdraw(standing)
                 if not kept:
                     await self._store.revoke(lease)
                 continue
             except RequestRefused:
                 if not kept:
                     await self._store.revoke(lease)
+                # It is not on the map, and can be revoked all the same.
+                await self._issuer.enter(shown, standing)
                 raise
+            self._issuer.committed(shown, standing)
             self._remember(record.name, record.instance, lease)
             if host is not None and not kept:
                 # Nothing hangs on it any more, and the old process learns from its end that it has been replaced.
@@ -149,8 +158,12 @@ class Hosts:
         if len(self._leases) > REMEMBERED:
             self._leases.popitem(last=False)
 
-    async def _commit(self, change: Change) -> int:
-        return await self._store.commit(when=change.when, put=change.put, delete=change.delete)
+    async def _commit(self, change: Change, standing: Standing | None = None) -> int:
+        when, put = change.when, change.put
+        if standing is not None:
+            when, put = (*when, *standing.when), (*put, *standing.put)
+        return await self._store.commit(when=when, put=put, delete=change.delete)
 
     async def _find(self, key: str) -> Item | None:
-        return next((item for item in (await self._store.read(key)).items if item.key == key), None)
+        (item,) = await self._store.find(key)
+        return item

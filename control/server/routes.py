@@ -55,6 +55,8 @@ class Route:
         refuses: statuses of its own, beside those that any request may get (`Table.find`, and `openapi.COMMON`).
         query: names and meanings of parameters, none of which is needed.
         stream: the answer is lines of `answer` without end.
+        quick: it writes nothing and takes no time, so it need not wait for those that do. A host that says that it is
+            there must not wait behind all who come: its lease would end, and it would come itself.
     """
 
     method: str
@@ -68,6 +70,7 @@ class Route:
     refuses: Mapping[int, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
+    quick: bool = False
 
     @property
     def parts(self) -> list[str]:

@@ -70,7 +70,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             api = Api(
                 config.name,
                 config.mesh,
-                hosts=Hosts(store, book, config.lease),
+                hosts=Hosts(store, book, issuer, config.lease),
                 book=book,
                 joining=Joining(store, issuer),
                 issuer=issuer,

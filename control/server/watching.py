@@ -77,6 +77,8 @@ class Watching:
             self._changed = trio.Event()
             began = trio.current_time()
             self._telling += 1
+            if self.feed is not None:
+                self.feed.telling()
             # Those who wait now; whoever is still busy with the last line, or has just come, sees the number.
             for _ in range(0, len(self._waiting), TOGETHER):
                 self._waiting.unpark(count=TOGETHER)

@@ -108,6 +108,11 @@ class Store(Protocol):
     async def read(self, prefix: str) -> View:
         """All items whose keys begin with `prefix` (for one item its whole key, if no other key extends it)."""
 
+    async def find(self, *keys: str) -> tuple[Item | None, ...]:
+        """The items of these keys, as they were at one revision; None: there is no such item. At most OPERATIONS keys;
+        all of them for the price of one call.
+        """
+
     async def commit(
         self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()
     ) -> int:
@@ -157,6 +162,14 @@ def check(when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> No
     size = sum(map(len, changed)) + sum(len(item.value) for item in put)
     if size > COMMIT_BYTES:
         raise ValueError(f"a commit of {size} bytes; allowed: {COMMIT_BYTES}")
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Raises ValueError for what no store finds."""
+    if len(keys) > OPERATIONS:
+        raise ValueError(f"{len(keys)} keys; allowed: {OPERATIONS}")
+    for key in keys:
+        check_key(key)
 
 
 def check_key(key: str) -> None:

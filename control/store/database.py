@@ -147,6 +147,11 @@ class Database:
         rows = self._run(f"SELECT key, value, revision, lease FROM items{where} ORDER BY key", bounds)
         return View(self.revision(), tuple(map(Item._make, rows)))
 
+    def find(self, keys: Sequence[str]) -> tuple[Item | None, ...]:
+        query = "SELECT key, value, revision, lease FROM items WHERE key = ?"
+        rows = (self._run(query, [key]).fetchone() for key in keys)
+        return tuple(None if row is None else Item._make(row) for row in rows)
+
     def history(self, prefix: str, after: int) -> list[Commit]:
         """The commits after that revision, with their changes under the prefix. Raises Compacted."""
         revision, compacted = self._run("SELECT revision, compacted FROM state").fetchone()

@@ -16,7 +16,19 @@ from trio.abc import ReceiveChannel
 
 from control.errors import StartError
 from control.store import etcdwire
-from control.store.base import Commit, Compacted, LeaseGone, Put, StoreError, View, When, check, check_key
+from control.store.base import (
+    Commit,
+    Compacted,
+    Item,
+    LeaseGone,
+    Put,
+    StoreError,
+    View,
+    When,
+    check,
+    check_key,
+    check_keys,
+)
 from control.store.etcdwatch import follow
 from control.store.etcdwire import Answer, KeptAlive, Keyspace, Lease, Range, Txn
 from control.store.gateway import EtcdAccess, Gateway, Refused
@@ -69,6 +81,11 @@ class EtcdStore:
         check_key(prefix)
         answer = await self._gateway.call("/v3/kv/range", self._keyspace.range(prefix), Range, repeat=True)
         return self._keyspace.view(answer)
+
+    async def find(self, *keys: str) -> tuple[Item | None, ...]:
+        check_keys(keys)
+        answer = await self._gateway.call("/v3/kv/txn", self._keyspace.finding(keys), Txn, repeat=True)
+        return self._keyspace.found(answer)
 
     async def commit(self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()) -> int:
         check(when, put, delete)

@@ -133,9 +133,19 @@ class Keyspace:
         return {"key": encoded(start), "range_end": encoded(after_prefix(start))}
 
     def view(self, answer: Range) -> View:
-        cut = len(self._items)
-        items = (Item(pair.key.decode()[cut:], pair.value, pair.mod_revision, pair.lease) for pair in answer.kvs)
-        return View(answer.header.revision, tuple(items))
+        return View(answer.header.revision, tuple(map(self._item, answer.kvs)))
+
+    def finding(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The body of a read of these keys, in one transaction without a condition."""
+        return {"success": [{"request_range": {"key": encoded(self._items + key)}} for key in keys]}
+
+    def found(self, answer: Txn) -> tuple[Item | None, ...]:
+        """What each of those keys had."""
+        parts = (part.response_range.kvs for part in answer.responses)
+        return tuple(self._item(pairs[0]) if pairs else None for pairs in parts)
+
+    def _item(self, pair: Pair) -> Item:
+        return Item(pair.key.decode()[len(self._items) :], pair.value, pair.mod_revision, pair.lease)
 
     def txn(self, when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> dict[str, Any]:
         """The body of a commit. If a condition does not hold, etcd reads what all of them are about."""

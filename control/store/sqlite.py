@@ -24,6 +24,7 @@ from control.store.base import (
     Commit,
     Compacted,
     Conflict,
+    Item,
     LeaseGone,
     Put,
     StoreError,
@@ -31,6 +32,7 @@ from control.store.base import (
     When,
     check,
     check_key,
+    check_keys,
 )
 from control.store.database import Database
 from control.store.leases import Leases
@@ -112,6 +114,10 @@ class SqliteStore:
     async def read(self, prefix: str) -> View:
         check_key(prefix)
         return await self._ask(lambda database: database.read(prefix))
+
+    async def find(self, *keys: str) -> tuple[Item | None, ...]:
+        check_keys(keys)
+        return await self._ask(lambda database: database.find(keys))
 
     async def commit(self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()) -> int:
         check(when, put, delete)

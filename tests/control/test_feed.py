@@ -32,6 +32,25 @@ def test_a_new_watcher_gets_everything() -> None:
     assert told(feed, 7) is None
 
 
+def test_newcomers_between_two_tellings_get_one_map() -> None:
+    """And hear the rest with the next one."""
+    feed = Feed("e", 7, {"a": host("a")}, None, history=2)
+    line = feed.next(None)
+    feed.change(9, [host("b")])
+    assert feed.next(None) is line
+    assert told(feed, 7) == Changes(revision=9, put=(host("b"),))
+    feed.telling()
+    whole = told(feed, None)
+    assert isinstance(whole, Snapshot)
+    assert (whole.revision, len(whole.hosts)) == (9, 2)
+    # Not if it is older than what there is to go on from.
+    for revision in (10, 11, 12):
+        feed.change(revision, [host("c", instance=str(revision))])
+    whole = told(feed, None)
+    assert isinstance(whole, Snapshot)
+    assert whole.revision == 12
+
+
 def test_changes_since_a_revision() -> None:
     feed = Feed("e", 7, {"a": host("a")}, None)
     assert feed.change(9, [host("b")])

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from control import ca, joining, tokens
 from control.errors import RequestRefused
 from control.identity import host_of, serial_of
-from control.issuing import CERTIFICATES, DAY
+from control.issuing import CERTIFICATES, DAY, Shown
 from control.joining import NOT_ACCEPTED, TOKENS
 from control.mesh import Issued, JoinRequest, RenewRequest, RevokeRequest, TokenRequest
 from control.store.base import Put, StoreError
@@ -41,6 +41,13 @@ def request(raw: str, host: str = "host-a", csr: str = CSR) -> JoinRequest:
 
 def serial(issued: Issued) -> str:
     return serial_of(x509.load_pem_x509_certificate(issued.certificate.encode()))
+
+
+def shown(issued: Issued) -> Shown:
+    """It, as its holder's connection shows it."""
+    found = x509.load_pem_x509_certificate(issued.certificate.encode())
+    host = host_of(found, "hostlane")
+    return Shown(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
 
 
 async def refused(server: Server, asked: JoinRequest, count: str, client: str = "10.0.0.1") -> None:
@@ -222,7 +229,7 @@ async def test_a_certificate_is_renewed(server: Server) -> None:
     first = await server.join("host-a")
     server.clock.now += DAY / 2
     key = ca.new_key()
-    second = await server.joining.renew(RenewRequest(csr=ca.request(key)), "host-a", serial(first))
+    second = await server.joining.renew(RenewRequest(csr=ca.request(key)), shown(first))
     certificate = x509.load_pem_x509_certificate(second.certificate.encode())
     assert host_of(certificate, "hostlane") == "host-a"
     assert certificate.public_key() == key.public_key()
@@ -232,7 +239,7 @@ async def test_a_certificate_is_renewed(server: Server) -> None:
 async def test_a_renewal_without_a_request(server: Server) -> None:
     first = await server.join("host-a")
     with pytest.raises(RequestRefused) as caught:
-        await server.joining.renew(RenewRequest(csr="junk"), "host-a", serial(first))
+        await server.joining.renew(RenewRequest(csr="junk"), shown(first))
     assert caught.value.code == "csr"
 
 
@@ -240,9 +247,9 @@ async def test_a_host_that_renews_all_the_time(server: Server, monkeypatch: pyte
     monkeypatch.setattr(trio, "current_time", lambda: 1000.0)
     first = await server.join("host-a")
     for _ in range(joining.RENEW_BURST):
-        await server.joining.renew(RenewRequest(csr=CSR), "host-a", serial(first))
+        await server.joining.renew(RenewRequest(csr=CSR), shown(first))
     with pytest.raises(RequestRefused) as caught:
-        await server.joining.renew(RenewRequest(csr=CSR), "host-a", serial(first))
+        await server.joining.renew(RenewRequest(csr=CSR), shown(first))
     assert caught.value.status == 429
 
 
@@ -251,7 +258,7 @@ async def test_a_host_that_renews_all_the_time(server: Server, monkeypatch: pyte
 
 async def test_a_revoked_host(server: Server, second: Server, logs: Logs) -> None:
     first = await server.join("host-a")
-    renewed = await second.joining.renew(RenewRequest(csr=CSR), "host-a", serial(first))
+    renewed = await second.joining.renew(RenewRequest(csr=CSR), shown(first))
     other = await server.join("host-b")
     unused, others = await token(server), await token(server, "host-b")
     await server.store.commit(put=[Put("hosts/host-a", b"{}"), Put("hosts/host-b", b"{}")])
@@ -266,11 +273,11 @@ async def test_a_revoked_host(server: Server, second: Server, logs: Logs) -> Non
     for each in (server, second):
         for held in (first, renewed):
             with pytest.raises(RequestRefused) as caught:
-                await each.joining.renew(RenewRequest(csr=CSR), "host-a", serial(held))
+                await each.joining.renew(RenewRequest(csr=CSR), shown(held))
             assert (caught.value.status, caught.value.code) == (403, "revoked")
     await refused(server, request(unused), "token_unknown")
     # The other host does not notice.
-    await server.joining.renew(RenewRequest(csr=CSR), "host-b", serial(other))
+    await server.joining.renew(RenewRequest(csr=CSR), shown(other))
     await server.joining.join(request(others, "host-b"), "10.0.0.1")
     # A new token lets the name in again, and the old certificates stay out.
     again = await server.join("host-a")
@@ -287,17 +294,45 @@ async def test_revoking_twice_and_whom_nobody_knows(server: Server) -> None:
     assert (caught.value.status, caught.value.code) == (404, "unknown_host")
 
 
-async def test_a_certificate_that_was_just_revoked_is_not_entered_again(server: Server) -> None:
+async def forget(server: Server, issued: Issued) -> None:
+    """As a store that was restored from an older copy has."""
+    await server.store.commit(delete=[f"{CERTIFICATES}{serial(issued)}"])
+
+
+async def test_a_renewal_enters_what_the_store_has_lost(server: Server, logs: Logs) -> None:
+    """Hosts go on after an older copy was restored; and whoever is revoked then is revoked with all that he has."""
     issued = await server.join("host-a")
-    found = x509.load_pem_x509_certificate(issued.certificate.encode())
-    shown = ("host-a", serial(issued), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
-    await server.issuer.enter(*shown)
-    assert await keys(server, CERTIFICATES) == [f"{CERTIFICATES}{serial(issued)}"]
-    await server.joining.revoke(RevokeRequest(host="host-a"))
+    await forget(server, issued)
+    renewed = await server.joining.renew(RenewRequest(csr=CSR), shown(issued))
+    assert "a certificate that the store did not know" in [entry["event"] for entry in logs]
+    both = {serial(issued), serial(renewed)}
+    assert set((await server.joining.revoke(RevokeRequest(host="host-a"))).serials) == both
+    await forget(server, issued)
     with pytest.raises(RequestRefused) as caught:
-        await server.issuer.enter(*shown)
+        await server.joining.renew(RenewRequest(csr=CSR), shown(issued))
     assert (caught.value.status, caught.value.code) == (403, "revoked")
     assert await keys(server, CERTIFICATES) == []
+
+
+async def test_what_the_store_has_lost_and_no_ca_in_force_stands_for(server: Server) -> None:
+    """Not even through a server that has not heard yet that the CA was dropped."""
+    issued = await server.join("host-a")
+    await forget(server, issued)
+    await server.rotation.add()
+    await server.rotation.activate()
+    await server.rotation.drop(force=True)
+    with pytest.raises(RequestRefused) as caught:
+        await server.joining.renew(RenewRequest(csr=CSR), shown(issued))
+    assert (caught.value.status, caught.value.code) == (403, "revoked")
+
+
+async def test_two_who_enter_the_same_certificate(server: Server, second: Server) -> None:
+    issued = await server.join("host-a")
+    await forget(server, issued)
+    async with trio.open_nursery() as nursery:
+        for each in (server, second):
+            nursery.start_soon(each.joining.renew, RenewRequest(csr=CSR), shown(issued))
+    assert len(await keys(server, CERTIFICATES)) == 3
 
 
 async def test_a_host_with_many_certificates(server: Server) -> None:
@@ -343,7 +378,7 @@ async def test_one_certificate(server: Server) -> None:
     assert (await server.joining.revoke(RevokeRequest(serial=written))).serials == (serial(first),)
     assert (await server.joining.revoke(RevokeRequest(serial=serial(first)))).serials == (serial(first),)
     assert (await server.trust()).revoked == (serial(first),)
-    await server.joining.renew(RenewRequest(csr=CSR), "host-a", serial(other))
+    await server.joining.renew(RenewRequest(csr=CSR), shown(other))
 
 
 async def test_one_that_the_store_has_never_seen(server: Server) -> None:

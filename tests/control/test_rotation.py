@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from control import ca
 from control.errors import RequestRefused
 from control.identity import issued_at, serial_of
-from control.issuing import DAY
+from control.issuing import DAY, Shown
 from control.mesh import Issued, RenewRequest
 from tests.control.conftest import Server
 
@@ -23,7 +23,9 @@ def certificate(issued: Issued) -> x509.Certificate:
 
 
 async def renew(server: Server, issued: Issued, host: str = "host-a") -> Issued:
-    return await server.joining.renew(RenewRequest(csr=CSR), host, serial_of(certificate(issued)))
+    found = certificate(issued)
+    shown = Shown(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
+    return await server.joining.renew(RenewRequest(csr=CSR), shown)
 
 
 async def test_a_whole_rotation(server: Server) -> None:

@@ -16,12 +16,17 @@ import pytest
 import trio
 
 from control import ca, mesh
+from control.addressbook import AddressBook
 from control.client import ControlClient
 from control.config import Config, Limits, SqliteStore, Store
+from control.issuing import Issuer, Shown
 from control.keyfiles import KeyFiles
 from control.mesh import HostRecord, Offer
 from control.reading.addresses import TcpAddress
 from control.server import serve
+from control.server.hosts import Hosts
+from control.store.base import Put
+from control.store.base import Store as AnyStore
 
 MESH = "hostlane"
 LIMITS = Limits(requests_per_second=1000, connections_per_client=200)
@@ -102,3 +107,21 @@ def record(name: str, *services: str, address: str = "", instance: str = "1") ->
     place = address or f"10.77.0.{sum(name.encode()) % 250 + 1}:7600"
     offers = tuple(Offer(name=each) for each in services)
     return HostRecord(name=name, address=place, instance=instance, services=offers)
+
+
+SHOWN = Shown("host-a", "5e41", 4e9, b"")
+
+
+async def knowing(store: AnyStore) -> AnyStore:
+    """The store, which knows the certificate SHOWN."""
+    await store.commit(put=[Put(SHOWN.keys[0], b"{}")])
+    return store
+
+
+def shown(name: str, *services: str, **more: str) -> tuple[HostRecord, Shown]:
+    """A registration by that certificate, whose name does not matter there."""
+    return record(name, *services, **more), SHOWN
+
+
+def hosts_on(store: AnyStore, lease: float = 15.0, book: AddressBook | None = None) -> Hosts:
+    return Hosts(store, book or AddressBook(store, {}), Issuer(store, KeyFiles("/nowhere"), mesh=MESH), lease)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,10 @@ from hypothesis import strategies as st
 
 from control import ca, mesh
 from control.client import ControlClient, Denied, Unreachable
+from control.issuing import Shown
+from control.server import clients
 from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
+from control.server.hosts import Hosts
 from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, record
 
 SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
@@ -37,6 +41,12 @@ async def ends(stream: trio.abc.ReceiveStream) -> bytes:
         except trio.BrokenResourceError:
             pass
     return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with trio.fail_after(PATIENCE):
+        while not condition():
+            await trio.sleep(0.005)
 
 
 async def well(world: World) -> None:
@@ -220,6 +230,51 @@ async def test_handshakes_that_stall_hold_up_no_other_address(world: World) -> N
             await stream.aclose()
         # And those that waited behind them are served, or gone.
         await well(world)
+
+
+async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes waits for those before; who only says that it is there, or watches, does not. And nothing is done for
+    those who have lost patience: others would lose theirs meanwhile."""
+    made: list[clients.Clients] = []
+    taken: list[str] = []
+    release = trio.Event()
+    register, build = Hosts.register, clients.Clients.__init__
+
+    async def slow(hosts: Hosts, record: mesh.HostRecord, shown: Shown) -> mesh.Registered:
+        taken.append(record.name)
+        await release.wait()
+        return await register(hosts, record, shown)
+
+    def building(self: clients.Clients, *arguments: object) -> None:
+        made.append(self)
+        build(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(clients.Clients, "__init__", building)
+    monkeypatch.setattr(clients, "WORKING", 1)
+    async with world.serving(), world.client("host-w") as there:
+        await there.register(record("host-w", address="10.77.1.1:7600"))
+        monkeypatch.setattr(Hosts, "register", slow)
+        leaving = trio.CancelScope()
+        async with trio.open_nursery() as storm:
+
+            async def come(name: str, scope: trio.CancelScope) -> None:
+                with scope:
+                    async with world.client(name) as client:
+                        await client.register(record(name))
+
+            storm.start_soon(come, "host-0", trio.CancelScope())
+            await until(lambda: taken)
+            for count, scope in ((1, leaving), (2, trio.CancelScope())):
+                storm.start_soon(come, f"host-{count}", scope)
+                await until(lambda: made[0]._working.statistics().tasks_waiting == count)  # noqa: B023
+            with trio.fail_after(5):
+                await there.alive("host-w", "1")
+                async with there.watch() as messages:
+                    assert isinstance(await anext(messages), mesh.Snapshot)
+            leaving.cancel()
+            await trio.sleep(0.1)
+            release.set()
+    assert taken == ["host-0", "host-2"]
 
 
 @pytest.mark.failure(5, 18)

@@ -13,20 +13,15 @@ from control.addressbook import AddressBook
 from control.config import Pool
 from control.errors import RequestRefused
 from control.mesh import AddressRequest
-from control.server.hosts import Hosts
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
-from tests.control.server.conftest import record
+from tests.control.server.conftest import hosts_on, knowing, record, shown
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with open_sqlite(str(tmp_path / "store.db")) as opened:
-        yield opened
-
-
-def hosts_on(store: Store, lease: float = 15.0) -> Hosts:
-    return Hosts(store, AddressBook(store, {}), lease)
+        yield await knowing(opened)
 
 
 async def names(store: Store) -> list[str]:
@@ -35,9 +30,9 @@ async def names(store: Store) -> list[str]:
 
 async def test_a_record_is_replaced_and_keeps_its_lease(store: Store) -> None:
     hosts = hosts_on(store)
-    first = await hosts.register(record("host-a", "web"))
+    first = await hosts.register(*shown("host-a", "web"))
     (before,) = (await store.read("hosts/")).items
-    second = await hosts.register(record("host-a", "web", "redis"))
+    second = await hosts.register(*shown("host-a", "web", "redis"))
     (after,) = (await store.read("hosts/")).items
     assert second.revision > first.revision
     assert before.lease == after.lease
@@ -45,8 +40,8 @@ async def test_a_record_is_replaced_and_keeps_its_lease(store: Store) -> None:
 
 async def test_a_restarted_host_takes_over_from_itself(store: Store) -> None:
     old, new = hosts_on(store), hosts_on(store)
-    await old.register(record("host-a", instance="1"))
-    await new.register(record("host-a", instance="2"))
+    await old.register(*shown("host-a", instance="1"))
+    await new.register(*shown("host-a", instance="2"))
     with pytest.raises(RequestRefused) as caught:
         await old.alive("host-a", "1")
     assert caught.value.code == "superseded"
@@ -64,7 +59,7 @@ async def test_of_many_hosts_with_one_address_one_gets_it(store: Store) -> None:
 
     async def register(number: int) -> None:
         try:
-            await servers[number % 3].register(record(f"host-{number}", address="10.77.0.9:7600"))
+            await servers[number % 3].register(*shown(f"host-{number}", address="10.77.0.9:7600"))
         except RequestRefused as error:
             refused.append(error.code)
 
@@ -78,7 +73,7 @@ async def test_of_many_hosts_with_one_address_one_gets_it(store: Store) -> None:
 async def test_a_host_that_is_silent_is_gone_after_its_lease(store: Store) -> None:
     hosts = hosts_on(store, lease=0.2)
     async with store.watch("hosts/", 0) as commits:
-        await hosts.register(record("host-a"))
+        await hosts.register(*shown("host-a"))
         with trio.fail_after(20):
             while True:
                 commit = await commits.receive()
@@ -88,14 +83,14 @@ async def test_a_host_that_is_silent_is_gone_after_its_lease(store: Store) -> No
         await hosts.alive("host-a", "1")
     assert caught.value.code == "unknown_host"
     # Its address is free again.
-    await hosts.register(record("host-b", address=record("host-a").address))
+    await hosts.register(*shown("host-b", address=record("host-a").address))
 
 
 async def test_a_refused_registration_leaves_no_lease_behind(store: Store) -> None:
     hosts = hosts_on(store)
-    await hosts.register(record("host-a", address="10.77.0.9:7600"))
+    await hosts.register(*shown("host-a", address="10.77.0.9:7600"))
     with pytest.raises(RequestRefused):
-        await hosts.register(record("host-b", address="10.77.0.9:7600"))
+        await hosts.register(*shown("host-b", address="10.77.0.9:7600"))
     await hosts.remove("host-a")
     with pytest.raises(RequestRefused, match="no host host-a"):
         await hosts.remove("host-a")
@@ -117,7 +112,7 @@ async def test_a_lease_that_is_gone_before_the_commit_is_granted_again(
 
     monkeypatch.setattr(store, "grant", slow)
     hosts = hosts_on(store)
-    await hosts.register(record("host-a"))
+    await hosts.register(*shown("host-a"))
     (item,) = (await store.read("hosts/")).items
     assert item.lease == leases[1]
     await hosts.alive("host-a", "1")
@@ -127,7 +122,7 @@ async def test_what_is_known_of_leases_is_bounded(store: Store, monkeypatch: pyt
     monkeypatch.setattr("control.server.hosts.REMEMBERED", 2)
     hosts = hosts_on(store)
     for number in range(4):
-        await hosts.register(record(f"host-{number}", address=f"10.77.0.{number + 1}:7600"))
+        await hosts.register(*shown(f"host-{number}", address=f"10.77.0.{number + 1}:7600"))
     assert list(hosts._leases) == ["host-2", "host-3"]
     # Who was forgotten is found in the store.
     await hosts.alive("host-0", "1")
@@ -137,13 +132,13 @@ async def test_what_is_known_of_leases_is_bounded(store: Store, monkeypatch: pyt
 async def test_a_host_with_many_containers_is_removed(store: Store) -> None:
     lan = Pool(pool=ipaddress.ip_network("10.77.0.0/24"))
     book = AddressBook(store, {"lan": lan})
-    hosts = Hosts(store, book, 15.0)
+    hosts = hosts_on(store, book=book)
     for number in range(80):
         await book.lease("host-a", AddressRequest(segment="lan", part=f"@c{number}:eth1"))
     await book.lease("host-b", AddressRequest(segment="lan"))
     for registered in (True, False):
         if registered:
-            await hosts.register(record("host-a"))
+            await hosts.register(*shown("host-a"))
         await hosts.remove("host-a")
         assert await names(store) == []
         assert [use.held for use in await book.use()] == [1]

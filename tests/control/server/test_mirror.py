@@ -7,19 +7,17 @@ import msgspec
 import pytest
 import trio
 
-from control.addressbook import AddressBook
-from control.server.hosts import Hosts
 from control.server.mirror import Mirror
 from control.server.watching import Watching
 from control.store.base import Compacted, Put, Store, StoreError
 from control.store.sqlite import open_sqlite
-from tests.control.server.conftest import record
+from tests.control.server.conftest import hosts_on, knowing, record, shown
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with open_sqlite(str(tmp_path / "store.db")) as opened:
-        yield opened
+        yield await knowing(opened)
 
 
 async def until(condition: object) -> None:
@@ -29,14 +27,14 @@ async def until(condition: object) -> None:
 
 
 async def test_the_feed_follows_the_store(store: Store, nursery: trio.Nursery) -> None:
-    hosts = Hosts(store, AddressBook(store, {}), 15.0)
-    await hosts.register(record("host-a", "web"))
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a", "web"))
     watching = Watching(10)
     await nursery.start(Mirror(store, watching).run)
     feed = watching.feed
     assert feed is not None
     assert feed.hosts == {"host-a": record("host-a", "web")}
-    registered = await hosts.register(record("host-b"))
+    registered = await hosts.register(*shown("host-b"))
     await until(lambda: feed.revision == registered.revision)
     assert set(feed.hosts) == {"host-a", "host-b"}
     await hosts.leave("host-a", "1")
@@ -86,7 +84,7 @@ async def test_a_lost_thread_is_taken_up_again_unnoticed(store: Store, nursery: 
     await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
     feed = watching.feed
     assert feed is not None
-    await Hosts(store, AddressBook(store, {}), 15.0).register(record("host-a"))
+    await hosts_on(store).register(*shown("host-a"))
     failing.error = Compacted()
     failing.end.set()
     await until(lambda: failing.watches == 2)
@@ -121,7 +119,7 @@ async def test_what_cannot_be_read_is_told_by_no_map_and_ends_nothing(
     store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setattr("control.server.mirror.RETRY", 0.01)
-    await Hosts(store, AddressBook(store, {}), 15.0).register(record("host-a"))
+    await hosts_on(store).register(*shown("host-a"))
     watching = Watching(10)
     await nursery.start(Mirror(store, watching).run)
     await store.commit(put=[Put(key, b"of another version")])

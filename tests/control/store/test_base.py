@@ -64,6 +64,18 @@ async def test_what_is_put_is_read(store: Store) -> None:
     assert [item.key for item in (await store.read("")).items] == ["hosts/a", "hosts/b"]
 
 
+async def test_finding_some_keys(store: Store) -> None:
+    assert await store.find("a") == (None,)
+    lease = await store.grant(60)
+    first = await store.commit(put=[Put("a", b"1"), Put("a/b", b"2", lease)])
+    second = await store.commit(put=[Put("c", b"\0\xff")])
+    found = await store.find("c", "b", "a", "a/b")
+    assert found == (Item("c", b"\0\xff", second), None, Item("a", b"1", first), Item("a/b", b"2", first, lease))
+    for keys in (["a b"], ["a"] * 129):
+        with pytest.raises(ValueError):
+            await store.find(*keys)
+
+
 async def test_a_prefix_ends_where_it_ends(store: Store) -> None:
     await store.commit(put=[Put(key, b"") for key in ("a", "a/", "a/~", "a0", "a.", "b")])
     assert [item.key for item in (await store.read("a/")).items] == ["a/", "a/~"]
