@@ -40,11 +40,12 @@ ACK_EVERY = 262144
 replay buffer keeps, so that bulk never waits for one."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
-"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own: at that many
-`can_open` says no. The rest are the peer's: as many as it may have open, and as many that it resets before our answers
+"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own (at OWN_LINGERING
+`can_open` says no). The rest are the peer's: as many as it may have open, and as many that it resets before our answers
 reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
 CLEARED = 64
 """Streams that one look at the limits clears for opening."""
+OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
 
 # Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10; plain ints count faster, too.
 _KIND_OPEN, _KIND_OPENED, _KIND_RST = int(Kind.OPEN), int(Kind.OPENED), int(Kind.RST)
@@ -151,10 +152,10 @@ class Session(Generic[S]):
 
     def _clear(self) -> bool:
         """Look how many streams may be opened. They stay cleared: nothing but opening them uses an id of ours or one of
-        the peer's places, and that its own streams linger, too, may exceed a bound of our memory by CLEARED.
+        the peer's places. (Its own streams, which linger too, may come in between: OWN_LINGERING leaves room for that.)
         """
         places = self.remote.max_streams - (len(self.streams) - self._called)
-        places = min(places, MAX_LINGERING // 3 - len(self._linger_order))
+        places = min(places, OWN_LINGERING - len(self._linger_order))
         self.cleared = 0
         if places > 0 and not self._going_away and (next_id := self._free_id(self._next_id)):
             self._next_id = next_id

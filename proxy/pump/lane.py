@@ -208,7 +208,7 @@ class Lane(Stream):
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
-            if not reading and early is not None and not self.eof:
+            if early is not None and len(early) >= EARLY_LIMIT and not (self.eof or self._waiting):
                 self.session.ping(monotonic_ns())  # its answer takes OPENED along, which might wait for company there
         if mask == EPOLLIN and not self._run and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self

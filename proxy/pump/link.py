@@ -185,10 +185,12 @@ class Link:
     def _read_last(self, why: str) -> None:
         """Writing has failed, but what the peer said before may still be there to read: why it ended, most of all."""
         for _ in range(UNREAD):
+            if self._doomed:
+                return
             before, behind = self.heard, self._behind
             self._behind = False
             self._guarded(self._handle if behind else self._receive)
-            if self._doomed or (self.heard == before and not behind):
+            if self.heard == before and not behind:
                 break
         self.doom(CloseReason.LINK_LOST, why)
 

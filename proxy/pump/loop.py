@@ -151,6 +151,8 @@ class Pump:
                 return self.settle()
 
     def _spin(self) -> list[tuple[int, int]]:
+        if self.later:
+            self.settle()  # who spins pays for latency
         poll, stop = self._epoll.poll, perf_counter() + self.busy_poll
         while not (events := poll(0, MAX_EVENTS)):
             if perf_counter() > stop:

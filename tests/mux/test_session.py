@@ -224,7 +224,7 @@ def test_a_peer_that_acknowledges_nothing_does_not_fill_memory_with_ids(
 
 @pytest.mark.failure(8, 19)
 def test_who_hears_no_acknowledgement_opens_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "MAX_LINGERING", 30)
+    monkeypatch.setattr(session, "OWN_LINGERING", 10)
     pair = Pair()
     for _ in range(10):
         assert pair.a.session.can_open

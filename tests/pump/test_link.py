@@ -15,6 +15,7 @@ from proxy.mux import frames
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open, encode, encode_open, encode_u64
 from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import Settings
+from proxy.mux.stream import State
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 from tests.pump.rig import Counting, End, Handover, Host, Record, proxied, rig, running, sockets, until
@@ -141,6 +142,25 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
         host.check_empty()
         peer.close()
         service.close()
+
+
+@pytest.mark.failure(20)
+async def test_a_call_that_waits_for_room_pings_nobody() -> None:
+    """The peer acknowledges nothing, and nothing more may be kept. That the caller is not read then is not because it
+    has said all that it may before OPENED, of which a ping would ask the peer to tell.
+    """
+    async with far() as rig:
+        out, tokens = rig.link.session.out, list[int]()
+        rig.link.session.ping = tokens.append  # type: ignore[method-assign]
+        caller, record = rig.call()
+        out._bound = out.unacked
+        await caller.send(b"hello")
+        await until(lambda: record.lane._waiting, "no room")
+        for _ in range(50):
+            await trio.lowlevel.checkpoint()
+        assert tokens == []
+        assert record.lane.state is State.CALLING
+
 
 
 BROKEN = {
