@@ -40,9 +40,9 @@ ACK_EVERY = 262144
 replay buffer keeps, so that bulk never waits for one."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
-"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own (at OWN_LINGERING
-`can_open` says no). The rest are the peer's: as many as it may have open, and as many that it resets before our answers
-reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
+"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own (at
+OWN_LINGERING `can_open` says no). The rest are the peer's: as many as it may have open, and as many that it resets
+before our answers reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
 CLEARED = 64
 """Streams that one look at the limits clears for opening."""
 OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
