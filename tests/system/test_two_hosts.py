@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,9 +112,10 @@ def test_a_real_redis(machines: SimpleNamespace, lab: Lab) -> None:
 def _use(call: Path) -> None:
 
     def answers() -> bool:
-        with connect(call) as client:
+        with connect(call) as client, suppress(BrokenPipeError, ConnectionResetError):  # it does not listen yet
             client.sendall(b"PING\r\n")
             return client.recv(7) == b"+PONG\r\n"
+        return False
 
     eventually(answers, "Redis answers through the mesh")
     value = bytes(range(256)) * 4096
