@@ -51,7 +51,7 @@ OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
 _KIND_OPEN, _KIND_OPENED, _KIND_RST = int(Kind.OPEN), int(Kind.OPENED), int(Kind.RST)
 _CALLED, _CALLING, _OPEN, _CLOSED = State.CALLED, State.CALLING, State.OPEN, State.CLOSED
 _RECV_OPENED, _RECV_RST = Event.RECV_OPENED, Event.RECV_RST
-_SEND_OPENED, _SEND_RST = Event.SEND_OPENED, Event.SEND_RST
+_SEND_OPENED = Event.SEND_OPENED
 _unpack_from = HEADER.unpack_from
 
 S = TypeVar("S", bound=Stream)
