@@ -37,9 +37,10 @@ from typing import Any
 import trio
 
 from benchmarks import facts
-from control import ca, mesh
-from control.client import CONNECTING, ONLY, ControlClient, Unreachable
-from control.controlcommands import control as control_command
+from control.api import certificates, mesh
+from control.api.client import CONNECTING, ONLY, ControlClient, Unreachable
+from control.ca import root as ca
+from control.cli.controlcommands import control as control_command
 
 SERVER_CORE, HOSTS_CORE = 0, 1
 """Of those that this process may use, if there are two."""
@@ -224,7 +225,7 @@ class Server:
 
     def start(self) -> None:
         """Returns when it is ready."""
-        hostlane = [sys.executable, "-c", "from control.cli import main; main()"]
+        hostlane = [sys.executable, "-c", "from control.cli.main import main; main()"]
         self._process = subprocess.Popen([*_on(SERVER_CORE), *hostlane, "control", "--config", str(self._file)])
         self.pid = self._process.pid
         deadline = time.monotonic() + 30
@@ -267,13 +268,13 @@ def _certificates(directory: Path, options: argparse.Namespace) -> None:
     folder = directory / "state" / "ca"
     (key_file,) = folder.glob("*.key")
     (root_file,) = folder.glob("*.pem")
-    root = ca.Root(ca.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
-    (directory / "bundle.pem").write_text(ca.pem(root.certificate))
-    key, now = ca.new_key(), time.time()
+    root = ca.Root(certificates.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
+    (directory / "bundle.pem").write_text(certificates.pem(root.certificate))
+    key, now = certificates.new_key(), time.time()
     names = [f"host-{number}" for number in range(options.hosts)] + [f"real-{number}" for number in range(options.real)]
     for name in names:
         leaf = ca.issue(root, key.public_key(), ca.Names.host(MESH, name), now, 86400.0)
-        (directory / f"{name}.pem").write_text(leaf.certificate + ca.key_pem(key))
+        (directory / f"{name}.pem").write_text(leaf.certificate + certificates.key_pem(key))
 
 
 class Host:

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from proxy.config import TlsFiles
+from proxy.config.schema import TlsFiles
 from proxy.demo.certificates import Authority
 from proxy.links.credentials import Credentials, Identity, read
 from proxy.links.options import prepare_link

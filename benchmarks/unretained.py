@@ -31,7 +31,7 @@ def patch(exchange: Callable[[object, str, object], None] = setattr) -> None:
 
 
 if __name__ == "__main__":
-    from control.cli import main
+    from control.cli.main import main
 
     patch()
     sys.exit(main())

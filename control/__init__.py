@@ -1,4 +1,5 @@
-"""What talks about proxies without being one: the messages they answer with, and the command line.
+"""The command line, the control server, and what a proxy shares with both. From the top: ``cli``; ``server``; ``ca``;
+``store``; ``api``, what proxies, servers and commands say to each other; ``base``, what all stand on.
 
-Nothing here imports ``proxy``; of this package, ``proxy`` imports `control.messages` only.
+Nothing here imports ``proxy``, which imports of this package ``api`` and ``base`` only.
 """

@@ -14,7 +14,7 @@ import click
 from proxy.errors import ConfigError, HostlaneError, StartError
 
 if TYPE_CHECKING:
-    from proxy.config import Config
+    from proxy.config.schema import Config
 
 
 @click.command()
@@ -29,7 +29,7 @@ def proxy(file: str, takeover: bool) -> None:
     SIGHUP: the configuration file is read and applied again (hostlane reload does the same, and shows what changed).
     SIGUSR2: the same command is started again with --takeover, which loses neither a connection nor a stream.
     """
-    from proxy.config import load
+    from proxy.config.schema import load
 
     try:
         config = load(file)
@@ -45,7 +45,7 @@ def validate(files: tuple[str, ...]) -> None:
 
     Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
     """
-    from proxy.config import load
+    from proxy.config.schema import load
 
     code = 0
     for file in files:
@@ -89,8 +89,8 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
     """
     import trio
 
-    from control.system import logs
-    from proxy import agent
+    from control.base.system import logs
+    from proxy.agent import agent
 
     logs.configure(config.log.level, config.log.format)
     # Modules and their classes are here to stay: the collector, which comes by every few 10,000 calls, need not look at

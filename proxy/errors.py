@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from control.errors import ConfigError, HostlaneError, StartError
+from control.base.errors import ConfigError, HostlaneError, StartError
 
 __all__ = [
     "CloseReason",

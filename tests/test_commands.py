@@ -15,8 +15,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from proxy import agent, commands
-from proxy.config import Config
+from proxy import commands
+from proxy.agent import agent
+from proxy.config.schema import Config
 from proxy.demo import runner
 from proxy.errors import ConfigError, HandshakeError, StartError
 from tests.tools.sockets import free_port
@@ -140,7 +141,7 @@ def test_leaves() -> None:
     assert list(commands.leaves(BaseExceptionGroup("", [one, BaseExceptionGroup("", [two])]))) == [one, two]
 
 
-MAIN = [sys.executable, "-c", "from control.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from control.cli.main import main; main()"]
 
 
 def configured(tmp_path: Path, port: int) -> Path:

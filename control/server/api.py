@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
 
-from control import mesh
-from control.addressbook import AddressBook
-from control.errors import RequestRefused
-from control.issuing import Issuer, Shown
-from control.joining import Joining
-from control.reading import units
-from control.rotation import Rotation
+from control.api import mesh
+from control.base.errors import RequestRefused
+from control.base.reading import units
+from control.ca.issuing import Issuer, Shown
+from control.ca.joining import Joining
+from control.ca.rotation import Rotation
+from control.server.addressbook import AddressBook
 from control.server.connection import Lines
 from control.server.hosts import Hosts
 from control.server.limits import Admission

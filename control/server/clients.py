@@ -15,10 +15,10 @@ import structlog
 import trio
 from trio.abc import Stream
 
-from control.config import Limits
-from control.errors import RequestRefused
-from control.mesh import Refused
+from control.api.mesh import Refused
+from control.base.errors import RequestRefused
 from control.server.api import Api
+from control.server.config import Limits
 from control.server.connection import Answer, Asked, Connection, Lines
 from control.server.credentials import caller_of
 from control.server.inturn import InTurn, has_left

@@ -16,8 +16,8 @@ import msgspec
 import trio
 from trio.abc import Stream
 
-from control.config import Limits
-from control.mesh import Refused
+from control.api.mesh import Refused
+from control.server.config import Limits
 
 __all__ = ["Answer", "Asked", "Connection", "Lines"]
 

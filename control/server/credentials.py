@@ -7,8 +7,9 @@ import ssl
 
 from cryptography import x509
 
-from control import ca, identity
-from control.issuing import ServerCertificate
+from control.api import identity
+from control.ca import root as ca
+from control.ca.issuing import ServerCertificate
 from control.server.routes import Caller
 
 __all__ = ["caller_of", "server_context"]

@@ -1,4 +1,4 @@
-"""Registering, staying and leaving, carried out on the store (`control.registry` says what they mean)."""
+"""Registering, staying and leaving, carried out on the store (`control.server.registry` says what they mean)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from control import registry
-from control.addressbook import AddressBook
-from control.errors import RequestRefused
-from control.issuing import Issuer, Shown, Standing
-from control.mesh import HostRecord, Registered
-from control.reading import units
-from control.registry import HOSTS, LINKS, Change
+from control.api.mesh import HostRecord, Registered
+from control.base.errors import RequestRefused
+from control.base.reading import units
+from control.ca.issuing import Issuer, Shown, Standing
+from control.server import registry
+from control.server.addressbook import AddressBook
+from control.server.registry import HOSTS, LINKS, Change
 from control.store.base import Conflict, Item, LeaseGone, Store
 
 __all__ = ["Hosts"]

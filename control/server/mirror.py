@@ -12,13 +12,13 @@ import msgspec
 import structlog
 import trio
 
-from control import trust
-from control.feed import Feed
-from control.mesh import HostRecord, Trust
-from control.registry import HOSTS
+from control.api.mesh import HostRecord, Trust
+from control.ca import trust
+from control.ca.trust import TrustView
+from control.server.feed import Feed
+from control.server.registry import HOSTS
 from control.server.watching import Watching
 from control.store.base import Change, Compacted, Store, StoreError
-from control.trust import TrustView
 
 __all__ = ["RETRY", "Mirror"]
 

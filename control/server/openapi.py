@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from control.mesh import Refused
+from control.api.mesh import Refused
 from control.server.routes import Route
 
 __all__ = ["document", "statuses"]

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
-from control.errors import RequestRefused
-from control.reading.units import SHOWN_CHARACTERS, show
+from control.base.errors import RequestRefused
+from control.base.reading.units import SHOWN_CHARACTERS, show
 
 __all__ = ["Call", "Caller", "Route", "Table", "Who"]
 
@@ -21,8 +21,8 @@ connect to the local socket."""
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request. `host`, `serial`, `expires` (seconds since 1970), `issuer` (`control.ca.issuer_of`): of its
-    certificate, None without one. `admin`: by the local socket."""
+    """Who makes a request. `host`, `serial`, `expires` (seconds since 1970), `issuer` (`control.ca.root.issuer_of`):
+    of its certificate, None without one. `admin`: by the local socket."""
 
     address: str
     host: str | None = None

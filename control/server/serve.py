@@ -18,17 +18,18 @@ from importlib.metadata import version
 import structlog
 import trio
 
-from control.addressbook import AddressBook
-from control.config import Config
-from control.errors import StartError
-from control.issuing import Issuer, ServerCertificate
-from control.joining import Joining
-from control.keyfiles import KeyFiles
-from control.mesh import CONTROL_SOCKET
-from control.rotation import Rotation
+from control.api.mesh import CONTROL_SOCKET
+from control.base.errors import StartError
+from control.base.system.unixsock import bind_unix
+from control.ca.issuing import Issuer, ServerCertificate
+from control.ca.joining import Joining
+from control.ca.keyfiles import KeyFiles
+from control.ca.rotation import Rotation
 from control.server.accept import accept_all
+from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
+from control.server.config import Config
 from control.server.credentials import server_context
 from control.server.hosts import Hosts
 from control.server.limits import Admission
@@ -37,7 +38,6 @@ from control.server.openapi import document
 from control.server.routes import Table
 from control.server.watching import Watching
 from control.store.base import Store
-from control.system.unixsock import bind_unix
 
 __all__ = ["CA_FOLDER", "STOP_TIMEOUT", "keys_of", "open_store", "run"]
 

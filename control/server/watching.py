@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from control import mesh
-from control.errors import RequestRefused
-from control.feed import Feed
+from control.api import mesh
+from control.base.errors import RequestRefused
+from control.server.feed import Feed
 from control.server.routes import Caller
 
 __all__ = ["PACE", "Watching"]
@@ -35,7 +35,7 @@ class Watching:
     Attributes:
         feed: None while the store cannot be watched: a map of which nobody knows whether it is still true is not told.
         revoked: serial numbers of certificates that do not count any more.
-        issuers: the CAs in force (`control.trust.TrustView`), whose certificates count; empty: not known.
+        issuers: the CAs in force (`control.ca.trust.TrustView`), whose certificates count; empty: not known.
         watchers: how many there are.
     """
 

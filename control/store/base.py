@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from trio.abc import ReceiveChannel
 
-from control.errors import HostlaneError
+from control.base.errors import HostlaneError
 
 KEY_BYTES = 512
 OPERATIONS = 128

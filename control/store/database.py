@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import schema
 from control.store.base import (
     Change,

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import trio
 from trio.abc import ReceiveChannel
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import etcdwire
 from control.store.base import (
     Commit,

@@ -13,7 +13,7 @@ import httpx
 import msgspec
 import trio
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import etcdwire
 from control.store.base import StoreError
 from control.store.etcdwire import Answer, Failure, KeptAlive, Token

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from control.errors import StartError
+from control.base.errors import StartError
 
 APPLICATION_ID = 0x486C616E
 """``Hlan``, in the header of the file: SQLite's own way to tell whose a file is."""

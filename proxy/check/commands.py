@@ -31,8 +31,8 @@ def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...]
 
     from proxy.check.diagnose import SUBJECTS, diagnose
     from proxy.check.show import lines
-    from proxy.config import load
-    from proxy.netdev.addressbook import remembered
+    from proxy.config.schema import load
+    from proxy.netdev.leases.addressbook import remembered
 
     known = [name for name, _ in SUBJECTS]
     if unknown := [name for name in only if name not in known]:

@@ -18,7 +18,7 @@ from proxy.check.readers import sysctls as sysctls_reader
 from proxy.check.report import Group, Line, Report, group, report
 from proxy.check.rules import clock, hardware, limits, modules, mtu, netfilter, path, segment, sockets, sysctls
 from proxy.check.scene import Scene, look
-from proxy.config import Config
+from proxy.config.schema import Config
 
 F = TypeVar("F")
 Look = Callable[[Scene], Group]

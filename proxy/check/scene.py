@@ -7,11 +7,11 @@ import socket
 
 from msgspec import Struct
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.check.readers.namespaces import Child, children
 from proxy.check.report import Unseen
-from proxy.config import Config
-from proxy.netdev.observe import Interface, Snapshot, snapshot
+from proxy.config.schema import Config
+from proxy.netdev.observe.observe import Interface, Snapshot, snapshot
 
 OFFLOADED = frozenset({"macvlan", "macvtap", "ipvlan", "vf"})
 """Kinds of interfaces that no bridge and no NAT of the host stands behind."""

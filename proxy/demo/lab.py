@@ -31,12 +31,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-from proxy import config
+from proxy.config import schema as config
 from proxy.demo import docker_path, netns
 from proxy.demo.netns import LabError
 from proxy.demo.processes import begin, signals_held, stop
 from proxy.errors import NetError
-from proxy.netdev import manage
+from proxy.netdev.apply import manage
 
 __all__ = ["Host", "Lab", "LabError", "missing"]
 

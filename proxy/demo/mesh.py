@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.demo.processes import DemoError, Place, Service
 
-HOSTLANE = [sys.executable, "-P", "-c", "from control.cli import main; main()"]
+HOSTLANE = [sys.executable, "-P", "-c", "from control.cli.main import main; main()"]
 """The command ``hostlane`` of the very installation that runs now, whatever PATH says."""
 PATIENCE_S = 30
 """For a command that takes a second."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from proxy.errors import HostlaneError
-from proxy.netdev.namespaces import switch
+from proxy.netdev.observe.namespaces import switch
 
 PREFIX = "hostlane"
 """Namespaces are named ``hostlane-PID-SERIAL-ROLE``, PID being the process that made them."""

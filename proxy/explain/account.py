@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from control.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
+from control.api.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
 from proxy.check.report import Unseen
 
 

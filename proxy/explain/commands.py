@@ -7,8 +7,8 @@ from typing import NoReturn
 
 import click
 
-from control import admin
-from control.messages import LinkInfo, Status, UpstreamStatus
+from control.api import admin
+from control.api.messages import LinkInfo, Status, UpstreamStatus
 from proxy.errors import HostlaneError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from control.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
+from control.api.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
 from proxy.check.readers.limits import running
 from proxy.check.readers.namespaces import elsewhere, enter, label
 from proxy.check.report import Unseen

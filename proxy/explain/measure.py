@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from time import perf_counter
 
-from control.reading.addresses import UNIX_PATH_BYTES
+from control.base.reading.addresses import UNIX_PATH_BYTES
 from proxy.check.readers import files
 from proxy.check.readers.echo import open_echo
 from proxy.check.report import Unseen

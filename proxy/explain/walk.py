@@ -15,7 +15,7 @@ from proxy.check.readers import ruleset, tracking
 from proxy.check.readers.namespaces import enter, label, one_process_each
 from proxy.check.report import Unseen
 from proxy.explain.account import Layer
-from proxy.netdev.observe import Interface, RouteAnswer, Snapshot, route_to, snapshot
+from proxy.netdev.observe.observe import Interface, RouteAnswer, Snapshot, route_to, snapshot
 
 SENT, FORWARDED = ("output", "postrouting"), ("prerouting", "forward", "postrouting")
 """Netfilter hooks that a packet passes in the namespace that it is sent from, and in one that routes it on."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 
-from control.messages import StreamDirection
-from control.reading.addresses import UnixAddress
-from proxy.config import Config, Service
+from control.api.messages import StreamDirection
+from control.base.bucket import Bucket
+from control.base.reading.addresses import UnixAddress
+from proxy.config.schema import Config, Service
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
-from proxy.pump.bucket import Bucket
 from proxy.pump.connecting import Attempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket

@@ -10,14 +10,14 @@ from typing import Protocol, cast
 import structlog
 import trio
 
-from control.reading.addresses import TcpAddress
+from control.base.bucket import Bucket
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
 from proxy.links.credentials import Credentials
 from proxy.links.door import Door, serve_behind
 from proxy.links.handshake import Hello, check_names, resuming
 from proxy.links.slots import Slots
-from proxy.pump.bucket import Bucket
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello, encode_refusal

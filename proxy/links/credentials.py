@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.identity import UNREADABLE, host_uri, one_uri, serial_of, uris
-from control.reading.units import show
-from control.system.wholefile import read_file
-from proxy.config import TlsFiles
+from control.api.identity import UNREADABLE, host_uri, one_uri, serial_of, uris
+from control.base.reading.units import show
+from control.base.wholefile import read_file
+from proxy.config.schema import TlsFiles
 from proxy.errors import ConfigError
 from proxy.links.revoked import Revoked
 from proxy.links.tlswire import reason_of
@@ -134,7 +134,7 @@ def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
-    context.check_hostname = False  # the URI is the identity (control.identity), whatever the address
+    context.check_hostname = False  # the URI is the identity (control.api.identity), whatever the address
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=authorities)
     # The ssl module takes a file only. This one has no name, and never comes near a disk.

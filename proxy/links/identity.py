@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from control.identity import UNREADABLE, host_of, serial_of
+from control.api.identity import UNREADABLE, host_of, serial_of
 from proxy.errors import CloseReason, HandshakeError
 
 

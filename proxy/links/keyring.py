@@ -18,7 +18,7 @@ from typing import Self
 import structlog
 import trio
 
-from proxy.config import Config, TlsFiles
+from proxy.config.schema import Config, TlsFiles
 from proxy.errors import ConfigError
 from proxy.links.credentials import Credentials, Identity, read, when
 from proxy.links.revoked import Revoked
@@ -32,7 +32,7 @@ EXPIRES_SOON = 1 / 3
 """Share of its validity left, from which on a certificate is due: renewal at half-life has failed by then."""
 
 IDENTITY = "identity"
-"""In ``control.state_dir``: the set of three files that the control plane issued (`proxy.joining.statedir`)."""
+"""In ``control.state_dir``: the set of three files that the control plane issued (`proxy.mesh.statedir`)."""
 KEY, CERTIFICATE, CA = "key.pem", "certificate.pem", "ca.pem"
 
 Stamp = tuple[tuple[int, ...], ...]
@@ -71,7 +71,7 @@ class Keyring:
             files = files or held_files(config.control.state_dir)
         elif config.links.security == "none":
             return None
-        assert files is not None, "proxy.configcheck"
+        assert files is not None, "proxy.config.check"
         return cls(files, Identity(config.mesh, config.host))
 
     async def watch(self) -> None:

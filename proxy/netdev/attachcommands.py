@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from proxy.config.netvalues import AUTO
 from proxy.errors import NetError
-from proxy.netvalues import AUTO
 
 if TYPE_CHECKING:
-    from proxy.config import Config
-    from proxy.configinterfaces import ContainerInterface
-    from proxy.netdev.containers import Target
-    from proxy.netdev.steps import Plan
+    from proxy.config.interfaces import ContainerInterface
+    from proxy.config.schema import Config
+    from proxy.netdev.apply.containers import Target
+    from proxy.netdev.plan.steps import Plan
 
 
 def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
@@ -29,7 +29,7 @@ def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
 
 def find(container: str | None, pid: int | None) -> Target:
     """The container or process. Raises NetError."""
-    from proxy.netdev import containers
+    from proxy.netdev.apply import containers
 
     if (container is None) == (pid is None):
         raise click.UsageError("name a container or give --pid, one of them")
@@ -38,7 +38,7 @@ def find(container: str | None, pid: int | None) -> Target:
 
 def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInterface:
     """What the options say; without any, what ``containers`` of the configuration says about this one."""
-    from proxy.netdev.leases import segment_of
+    from proxy.netdev.leases.leases import segment_of
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     if not given and name in config.containers:
@@ -59,8 +59,9 @@ def attach(config: Config, target: Target, wanted: ContainerInterface) -> tuple[
     """
     import trio
 
-    from proxy.netdev import addressbook, containers
-    from proxy.netdev.leases import fill_interface, part_of, segment_of
+    from proxy.netdev.apply import containers
+    from proxy.netdev.leases import addressbook
+    from proxy.netdev.leases.leases import fill_interface, part_of, segment_of
 
     fresh = None
     if AUTO in wanted.addresses:
@@ -86,17 +87,17 @@ def give_back(config: Config, target: Target) -> None:
     """What was leased for the container is free. Raises NetError."""
     import trio
 
-    from proxy.netdev import addressbook
+    from proxy.netdev.leases import addressbook
 
     trio.run(addressbook.give_back, config, target.name)
 
 
 def read_options(name: str, given: dict[str, Any]) -> ContainerInterface:
     """The options as the section of a configuration file would be read. Raises UsageError with all that is wrong."""
-    from control.reading.decode import Decoder
-    from control.reading.yamlmap import Document, Path
-    from proxy.configinterfaces import ContainerInterface
-    from proxy.interfacecheck import check_interfaces
+    from control.base.reading.decode import Decoder
+    from control.base.reading.yamlmap import Document, Path
+    from proxy.config.interfacecheck import check_interfaces
+    from proxy.config.interfaces import ContainerInterface
 
     data = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     path: Path = ("containers", name)

@@ -13,9 +13,9 @@ from proxy.errors import ConfigError, NetError
 from proxy.netdev import attachcommands
 
 if TYPE_CHECKING:
-    from proxy.config import Config
-    from proxy.netdev.leases import Book
-    from proxy.netdev.steps import Plan
+    from proxy.config.schema import Config
+    from proxy.netdev.leases.leases import Book
+    from proxy.netdev.plan.steps import Plan
 
 
 @click.group()
@@ -41,7 +41,7 @@ def plan(file: str, as_json: bool) -> None:
     Exit 1 if it could not be applied; the reasons are on stderr.
     """
     with reported():
-        from proxy.netdev import manage
+        from proxy.netdev.apply import manage
 
         config, book = settled(load(file))
         _show(manage.planned(config, manage.look(), book.elsewhere), as_json, book.notes)
@@ -55,7 +55,7 @@ def apply(file: str, as_json: bool) -> None:
     A second run changes nothing. If a step fails, those before it are taken back. Exit 1 then.
     """
     with reported():
-        from proxy.netdev import manage
+        from proxy.netdev.apply import manage
 
         config, book = settled(load(file))
         _show(manage.bring_up(config, book.elsewhere), as_json, book.notes)
@@ -70,7 +70,7 @@ def remove(file: str, as_json: bool) -> None:
     fails; those before it are taken back.
     """
     with reported():
-        from proxy.netdev import manage
+        from proxy.netdev.apply import manage
 
         _show(manage.take_away(load(file)), as_json)
 
@@ -80,7 +80,7 @@ def remove(file: str, as_json: bool) -> None:
 def status(file: str, as_json: bool) -> None:
     """Show how the interfaces are. Exit 1 if one is not as configured or carries nothing."""
     with reported():
-        from proxy.netdev import manage
+        from proxy.netdev.apply import manage
 
         config, _ = settled(load(file), counting=False)
         found = manage.state(config)
@@ -109,8 +109,8 @@ def budget(hosts: int | None, containers: int | None, mac_limit: int | None, fil
     if any(value is not None for value in wanted) and None in wanted:
         raise click.UsageError("--hosts, --containers and --mac-limit go together")
     with reported():
-        from proxy.netdev import manage
-        from proxy.netdev.budget import divide, usages
+        from proxy.netdev.apply import manage
+        from proxy.netdev.plan.budget import divide, usages
 
         config = load(file)
         if hosts is not None and containers is not None and mac_limit is not None:
@@ -123,7 +123,7 @@ def budget(hosts: int | None, containers: int | None, mac_limit: int | None, fil
             return
         import trio
 
-        from proxy.netdev import addressbook
+        from proxy.netdev.leases import addressbook
 
         elsewhere, notes = trio.run(addressbook.counted, config)
         found = usages(addressbook.remembered(config), manage.look(), elsewhere=elsewhere)
@@ -161,7 +161,7 @@ def attach(container: str | None, pid: int | None, file: str, as_json: bool, **o
     or the options if there are any. It lasts as long as the container's network namespace.
     """
     with reported():
-        from proxy.netdev import containers
+        from proxy.netdev.apply import containers
 
         config = load(file)
         target = attachcommands.find(container, pid)
@@ -179,7 +179,7 @@ def attach(container: str | None, pid: int | None, file: str, as_json: bool, **o
 def detach(container: str | None, pid: int | None, file: str, as_json: bool) -> None:
     """Take away what a container got, also after it has ended."""
     with reported():
-        from proxy.netdev import containers
+        from proxy.netdev.apply import containers
 
         config = load(file)
         target = attachcommands.find(container, pid)
@@ -190,7 +190,7 @@ def detach(container: str | None, pid: int | None, file: str, as_json: bool) -> 
 
 def load(file: str) -> Config:
     """The configuration. Raises ConfigError."""
-    from proxy.config import load
+    from proxy.config.schema import load
 
     return load(file)
 
@@ -201,14 +201,14 @@ def settled(config: Config, *, counting: bool = True) -> tuple[Config, Book]:
     Args:
         counting: whether the MACs of other hosts matter.
     """
-    from proxy.netdev.leases import Book, fill, segments
+    from proxy.netdev.leases.leases import Book, fill, segments
 
     if config.control is None or not (segments(config) or (counting and config.segments)):
         return config, Book()
     import msgspec
     import trio
 
-    from proxy.netdev import addressbook
+    from proxy.netdev.leases import addressbook
 
     book = trio.run(addressbook.for_commands, config if counting else msgspec.structs.replace(config, segments={}))
     return fill(config, book.leases), book

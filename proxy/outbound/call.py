@@ -11,8 +11,8 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from control.messages import StreamDirection
-from control.reading.addresses import TcpAddress
+from control.api.messages import StreamDirection
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.pump.lane import Lane

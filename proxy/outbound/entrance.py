@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from control.messages import StreamDirection
-from control.reading.addresses import TcpAddress
-from proxy.config import Upstream
+from control.api.messages import StreamDirection
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Upstream
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
 from proxy.outbound.call import Call

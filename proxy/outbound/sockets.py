@@ -15,9 +15,9 @@ from typing import NamedTuple, Self
 
 import structlog
 
-from control.reading.addresses import Address, TcpAddress, UnixAddress
-from control.system.unixsock import Birth, BoundUnixSocket, bind_unix, inherit_unix
-from proxy.config import Upstream
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.system.unixsock import Birth, BoundUnixSocket, bind_unix, inherit_unix
+from proxy.config.schema import Upstream
 from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener

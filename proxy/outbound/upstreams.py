@@ -9,8 +9,8 @@ from time import monotonic
 
 import structlog
 
-from control.reading.addresses import Address, TcpAddress
-from proxy.config import Config, Limits, Service, Upstream
+from control.base.reading.addresses import Address, TcpAddress
+from proxy.config.schema import Config, Limits, Service, Upstream
 from proxy.errors import CloseReason
 from proxy.outbound.call import Call
 from proxy.outbound.entrance import Entrance

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from proxy.config import Links, Peer
+from control.base.backoff import Backoff
+from proxy.config.schema import Links, Peer
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, resuming, without
-from proxy.pool.backoff import Backoff
 from proxy.pool.sessions import Sessions
 from proxy.pool.usage import Usage
 from proxy.pump.link import Link

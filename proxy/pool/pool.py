@@ -12,13 +12,13 @@ from typing import Protocol
 import structlog
 import trio
 
-from proxy.config import Config, Peer
+from control.base.backoff import Backoff
+from proxy.config.schema import Config, Peer
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
-from proxy.pool.backoff import Backoff
 from proxy.pool.bulk import Bulk
 from proxy.pool.dialling import Dialler
 from proxy.pool.learning import Learning

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from proxy.config import Config, Peer
+from proxy.config.schema import Config, Peer
 from proxy.errors import CloseReason
 from proxy.pool.ebb import Cut, ebb
 from proxy.pool.pool import Pool

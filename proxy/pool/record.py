@@ -10,7 +10,7 @@ from time import time
 import structlog
 import trio
 
-from control.system.socketpath import kind
+from control.base.system.socketpath import kind
 from proxy.errors import StartError
 from proxy.pool.recorded import Use, encode
 

@@ -13,11 +13,11 @@ from time import monotonic
 import structlog
 import trio
 
-from proxy.config import Links
+from control.base.bucket import Bucket
+from proxy.config.schema import Links
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
-from proxy.pump.bucket import Bucket
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import Calls, LaneSession, Usage

@@ -12,7 +12,7 @@ from select import EPOLLOUT
 
 import trio
 
-from control.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.loop import Pump

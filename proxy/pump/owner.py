@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from control.messages import StreamDirection
+from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from time import monotonic
 import structlog
 import trio
 
+from control.base.bucket import Bucket
 from proxy.errors import CloseReason
-from proxy.pump.bucket import Bucket
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from proxy.config import EVERYBODY, Rule, Service
+from proxy.config.schema import EVERYBODY, Rule, Service
 from proxy.mux.frames import UNKNOWN_UID, Open
 
 

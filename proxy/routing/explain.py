@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.messages import Candidate
+from control.api.messages import Candidate
 
 HERE = "this host offers it, and nothing is nearer"
 ONE = "the only one that has a link"

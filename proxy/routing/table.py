@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy.config import Config
+from proxy.config.schema import Config
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import structlog
 import trio
 from trio import TaskStatus
 
-from control import messages
+from control.api import messages
 from proxy.links.door import Door, serve_behind
 from proxy.telemetry.slices import slices
 

@@ -16,7 +16,7 @@ import msgspec
 
 from proxy.check.diagnose import diagnose
 from proxy.check.report import Finding, Report
-from proxy.config import load
+from proxy.config.schema import load
 from proxy.demo import netns
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.sockets import PATIENCE

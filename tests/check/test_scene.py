@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.check.scene import Scene, look
-from proxy.config import parse
-from proxy.netdev.observe import Interface, Snapshot
+from proxy.config.schema import parse
+from proxy.netdev.observe.observe import Interface, Snapshot
 
 TEXT = """\
 host: host-a

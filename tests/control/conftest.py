@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from control import ca
-from control.issuing import Issuer
-from control.joining import Joining
-from control.keyfiles import KeyFiles
-from control.mesh import Issued, JoinRequest, TokenRequest, Trust
-from control.rotation import Rotation
+from control.api import certificates
+from control.api.mesh import Issued, JoinRequest, TokenRequest, Trust
+from control.ca.issuing import Issuer
+from control.ca.joining import Joining
+from control.ca.keyfiles import KeyFiles
+from control.ca.rotation import Rotation
+from control.ca.trust import PREFIXES, TrustView
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
-from control.trust import PREFIXES, TrustView
 
 Answering = Callable[..., str]
 
@@ -80,10 +80,10 @@ class Server:
         self.joining = Joining(store, self.issuer, now=clock)
         self.rotation = Rotation(store, self.keys, mesh=mesh, now=clock)
 
-    async def join(self, host: str, key: ca.Key | None = None) -> Issued:
+    async def join(self, host: str, key: certificates.Key | None = None) -> Issued:
         """A host by that name, with a token of its own."""
         token = (await self.joining.create_token(TokenRequest(host=host, ttl=600))).token
-        csr = ca.request(key or ca.new_key())
+        csr = certificates.request(key or certificates.new_key())
         return await self.joining.join(JoinRequest(host=host, token=token, csr=csr), "10.0.0.9")
 
     async def trust(self) -> Trust:

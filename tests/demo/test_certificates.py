@@ -4,7 +4,7 @@ import stat
 import time
 from pathlib import Path
 
-from proxy.config import TlsFiles
+from proxy.config.schema import TlsFiles
 from proxy.demo.certificates import Authority
 from proxy.links.credentials import Identity, read
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control import config
+from control.server import config
 from proxy.demo import controlserver
 from proxy.demo.controlserver import ControlServer
 from proxy.demo.loopback import Loopback

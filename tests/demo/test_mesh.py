@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy import config
+from proxy.config import schema as config
 from proxy.demo import mesh
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback

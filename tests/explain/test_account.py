@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from control.messages import LinkInfo, PeerState, PeerStatus, Status, UpstreamStatus
+from control.api.messages import LinkInfo, PeerState, PeerStatus, Status, UpstreamStatus
 from proxy.check.report import Unseen
 from proxy.explain.account import Facts, Layer, UnixHop, Way, chosen, explain
 

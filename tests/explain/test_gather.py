@@ -5,7 +5,7 @@ import subprocess
 import msgspec
 import pytest
 
-from control.messages import LinkInfo, Status
+from control.api.messages import LinkInfo, Status
 from proxy.demo import netns
 from proxy.demo.lab import Lab
 from proxy.errors import NetError

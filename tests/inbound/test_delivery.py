@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from control.base.bucket import Bucket
 from proxy.mux.frames import Open
-from proxy.pump.bucket import Bucket
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.proxyheader import header

@@ -8,7 +8,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
 from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE

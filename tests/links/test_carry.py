@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken, answer, dial, listen_to, new_id, protected, refuse

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from control.identity import host_uri
-from proxy.config import TlsFiles
+from control.api.identity import host_uri
+from proxy.config.schema import TlsFiles
 from proxy.demo.certificates import Authority, write
 from proxy.errors import ConfigError
 from proxy.links.credentials import MAX_FILE_BYTES, Identity, read

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.identity import host_uri, uris
+from control.api.identity import host_uri, uris
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.identity import peer_untrusted

@@ -10,8 +10,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from proxy import config
-from proxy.config import TlsFiles
+from proxy.config import schema as config
+from proxy.config.schema import TlsFiles
 from proxy.demo.certificates import Authority, write
 from proxy.errors import ConfigError
 from proxy.links.credentials import Identity

@@ -15,8 +15,8 @@ import trio.testing
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from structlog.testing import capture_logs
 
-from control.identity import host_uri
-from control.reading.addresses import TcpAddress
+from control.api.identity import host_uri
+from control.base.reading.addresses import TcpAddress
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links import accept

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import trio
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.links.handshake import Hello
 
 SESSION = "5e5510"

@@ -6,16 +6,16 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from proxy import config
-from proxy.configinterfaces import Interface
+from proxy.config import schema as config
+from proxy.config.interfaces import Interface
 from proxy.demo import netns
 from proxy.errors import NetError
-from proxy.netdev import observe
-from proxy.netdev.apply import apply
-from proxy.netdev.kernel import Kernel
-from proxy.netdev.plan import plan, removal
-from proxy.netdev.steps import Operation, Plan
-from proxy.netdev.world import World
+from proxy.netdev.apply.apply import apply
+from proxy.netdev.apply.kernel import Kernel
+from proxy.netdev.observe import observe
+from proxy.netdev.observe.world import World
+from proxy.netdev.plan.plan import plan, removal
+from proxy.netdev.plan.steps import Operation, Plan
 
 HEAD = "host: a\nlinks: {listen: 10.0.0.1:7600, security: none}\n"
 

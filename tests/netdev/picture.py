@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from proxy.netdev.records import Address, Interface, Route, Snapshot, Vf
-from proxy.netdev.world import VfDevice, VfParent, World
+from proxy.netdev.observe.records import Address, Interface, Route, Snapshot, Vf
+from proxy.netdev.observe.world import VfDevice, VfParent, World
 
 ETH0 = Interface(index=2, name="eth0", mac="02:00:00:00:00:10", mtu=1500, up=True, carrier=True, operstate="up")
 HL0 = Interface(

@@ -6,13 +6,15 @@ from typing import Any
 import click
 import pytest
 
-from control.mesh import AddressLease
-from proxy import config
-from proxy.configinterfaces import ContainerInterface
+from control.api.mesh import AddressLease
+from proxy.config import schema as config
+from proxy.config.interfaces import ContainerInterface
 from proxy.errors import NetError
-from proxy.netdev import addressbook, attachcommands, containers
-from proxy.netdev.containers import Target
-from proxy.netdev.steps import Plan
+from proxy.netdev import attachcommands
+from proxy.netdev.apply import containers
+from proxy.netdev.apply.containers import Target
+from proxy.netdev.leases import addressbook
+from proxy.netdev.plan.steps import Plan
 from tests.netdev.machine import HEAD
 
 CONFIG = config.parse(HEAD + "containers: {web: {parent: eth0, name: net0}}\n", "f")

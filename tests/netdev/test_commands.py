@@ -15,7 +15,7 @@ from tests.netdev.machine import HEAD, dump, ip
 
 pytestmark = pytest.mark.netns
 
-MAIN = [sys.executable, "-c", "from control.cli import main; main()"]
+MAIN = [sys.executable, "-c", "from control.cli.main import main; main()"]
 MAC = "02:00:00:00:00:01"
 HL0 = f'interfaces: {{hl0: {{parent: eth0, mac: "{MAC}", addresses: [10.9.0.1/24]}}}}\n'
 STEPS = [

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from control.reading.addresses import UnixAddress
-from proxy.config import Upstream
+from control.base.reading.addresses import UnixAddress
+from proxy.config.schema import Upstream
 from proxy.mux.frames import Open, decode_open_untrusted
 from proxy.outbound import entrance
 from proxy.outbound.call import Call

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from control.reading.addresses import Address, TcpAddress, UnixAddress
-from proxy.config import Upstream
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from proxy.config.schema import Upstream
 from proxy.errors import StartError
 from proxy.outbound.sockets import Heirloom, Opened, Sockets, bind_tcp
 

@@ -9,15 +9,15 @@ from functools import partial
 
 import trio
 
-from control.reading.addresses import TcpAddress
-from proxy.config import Config, Limits, Links, Peer
+from control.base.backoff import Backoff
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Config, Limits, Links, Peer
 from proxy.demo.certificates import Authority
 from proxy.links import accept
 from proxy.links.carry import Shaken
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
-from proxy.pool.backoff import Backoff
 from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.pool import Pool
 from proxy.pool.ttl import Terms

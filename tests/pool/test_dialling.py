@@ -7,8 +7,8 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from control.reading.addresses import TcpAddress
-from proxy.config import Peer
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Peer
 from proxy.errors import CloseReason, HandshakeError
 from tests.pool.hosts import Dialling, pool, running, until
 

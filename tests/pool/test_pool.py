@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.config import Limits
+from proxy.config.schema import Limits
 from proxy.demo.certificates import Authority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken

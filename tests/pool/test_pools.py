@@ -9,8 +9,8 @@ import msgspec
 import pytest
 import trio
 
-from control.reading.addresses import TcpAddress
-from proxy.config import Config, Limits, Links, Peer
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Config, Limits, Links, Peer
 from proxy.errors import HandshakeError
 from proxy.mux.frames import Open, encode_open
 from proxy.pool import dialling as module

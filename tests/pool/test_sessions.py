@@ -10,7 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello, resuming, without

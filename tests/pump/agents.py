@@ -15,11 +15,11 @@ from typing import Any
 
 import trio
 
-from proxy.agent import Agent
-from proxy.config import Config, parse
+from proxy.agent.agent import Agent
+from proxy.config.schema import Config, parse
 from proxy.demo.certificates import Authority
+from proxy.mesh.follower import ControlPlane
 from proxy.pump.options import LocalSocket
-from proxy.routing.follower import ControlPlane
 from tests.pump.rig import End, Kind, until
 from tests.tools.sockets import PATIENCE, open_fds
 from tests.tools.sockets import parse as parse_address

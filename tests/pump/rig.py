@@ -9,7 +9,7 @@ from typing import Literal
 
 import trio
 
-from control.messages import StreamDirection
+from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.mux.session import Settings

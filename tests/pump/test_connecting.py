@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from control.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump import connecting
 from proxy.pump.connecting import Attempt

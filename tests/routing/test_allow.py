@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.reading.addresses import UnixAddress
-from proxy.config import EVERYBODY, Rule, Service
+from control.base.reading.addresses import UnixAddress
+from proxy.config.schema import EVERYBODY, Rule, Service
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.routing.allow import Allowed, describe
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.messages import Candidate
+from control.api.messages import Candidate
 from proxy.routing import explain
 from proxy.routing.balance import choose
 from proxy.routing.explain import decide

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from control.reading.addresses import TcpAddress
-from proxy.config import Config, Peer, parse
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Config, Peer, parse
 from proxy.routing.table import Route, Table
 
 

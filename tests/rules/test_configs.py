@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import yaml
 
-from control import config as control_config
-from proxy import config
+from control.server import config as control_config
+from proxy.config import schema as config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTROL = sorted((ROOT / "configs").glob("control*.yaml"))

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from control.cli import hostlane
+from control.cli.main import hostlane
 from tests.rules.test_failures import COVERED
 
 ROOT = Path(__file__).resolve().parents[2]

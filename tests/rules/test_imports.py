@@ -3,56 +3,39 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-LAYERS: list[set[str]] = [
-    # The lowest: the modules in proxy/ itself that hold no state and know nothing of the rest.
-    {
-        "errors", "config", "configcheck", "configinterfaces", "difference", "interfacecheck", "netvalues",
-    },
+FLOORS: list[set[str]] = [
+    # The lowest first. What stands on one floor does not know what stands beside it.
+    {"errors", "config"},
     {"mux"},
-    {"pump"},
-    {"links"},
-    {"pool"},
-    {"routing"},
-    {"outbound", "inbound", "telemetry", "joining"},
-    # Interfaces get addresses of the control plane, which is asked with this host's certificate.
-    {"netdev"},
-    {"meshview", "reload"},
-    {"view"},
-    {"drain", "membership"},
-    {"handover"},
+    {"pump", "routing"},
+    {"links", "inbound"},
+    {"pool", "netdev"},
+    {"outbound", "mesh", "check", "demo"},
+    {"telemetry", "explain"},
     {"agent"},
-    {"check"},
-    {"explain"},
-    {"demo"},
-    {"commands", "poolcommands"},
+    {"commands"},
 ]
-RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+"""proxy/: the floors of docs/ARCHITECTURE.md."""
+CONTROL_FLOORS: list[set[str]] = [{"base"}, {"api"}, {"store"}, {"ca"}, {"server"}, {"cli"}]
+RANKS = {
+    package: {part: rank for rank, parts in enumerate(floors) for part in parts}
+    for package, floors in (("proxy", FLOORS), ("control", CONTROL_FLOORS))
+}
+TOGETHER = {"errors", "config"}
+"""The lowest floor of proxy/ holds no state and knows nothing of the rest; its two parts may name each other."""
 
-SHARED = (
-    "control.messages",
-    "control.admin",
-    "control.ca",
-    "control.tokens",
-    "control.mesh",
-    "control.client",
-    "control.errors",
-    "control.identity",
-    "control.reading",
-    "control.system",
-)
-"""What proxy may import of control: what an admin socket says, and the client that asks one; what hosts and the control
-plane say to each other, and the client for that; the root of the errors; how configuration files are read; logs and
-listening Unix sockets."""
+SHARED = ("control.api", "control.base")
+"""What proxy may import of control: what is said between them, and what both stand on."""
 
 SANS_IO = [
-    "proxy/difference.py",
+    "proxy/config/difference.py",
     "proxy/mux/*.py",
     "proxy/links/handshake.py",
     "proxy/links/slots.py",
@@ -62,27 +45,25 @@ SANS_IO = [
     "proxy/pool/ttl.py",
     "proxy/pool/recorded.py",
     "proxy/pool/replay.py",
-    "proxy/pool/backoff.py",
-    "proxy/pump/bucket.py",
     "proxy/pump/proxyheader.py",
-    "proxy/joining/schedule.py",
+    "proxy/mesh/schedule.py",
+    "proxy/mesh/map.py",
+    "proxy/mesh/effective.py",
     "proxy/routing/table.py",
     "proxy/routing/allow.py",
     "proxy/routing/balance.py",
     "proxy/routing/ejection.py",
     "proxy/routing/explain.py",
-    "proxy/routing/map.py",
-    "proxy/routing/effective.py",
-    *(
-        f"proxy/netdev/{name}.py"
-        for name in (
-            "records", "world", "mark", "steps", "draft", "addressing", "links", "vfs", "plan", "attach", "budget",
-            "status", "leases",
-        )
-    ),
+    "proxy/netdev/observe/records.py",
+    "proxy/netdev/observe/world.py",
+    "proxy/netdev/observe/mark.py",
+    "proxy/netdev/plan/*.py",
+    "proxy/netdev/leases/leases.py",
     "proxy/check/report.py",
     "proxy/check/rules/*.py",
     "proxy/explain/account.py",
+    "control/base/backoff.py",
+    "control/base/bucket.py",
     "control/store/leases.py",
     "control/store/etcdwire.py",
 ]
@@ -97,49 +78,53 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_name(path): path for path in FILES}
+"""A package counts as a module, too: its __init__."""
+
+
 def imports(source: str) -> Iterator[str]:
-    """The modules that a source names in import statements, wherever they stand; `from a import b` gives a and a.b."""
+    """What a source names in import statements, wherever they stand, TYPE_CHECKING or not. `from a import b` gives a.b:
+    whether that is a module or a name in one, its first words say where it stands.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import in line {node.lineno}"
-            yield str(node.module)
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def imported(source: str) -> set[str]:
+    """The modules of ours that a source imports."""
+    found = {target if target in MODULES else target.rpartition(".")[0] for target in imports(source)}
+    return found & MODULES.keys()
+
+
 def part(module: str) -> str | None:
-    """The layer's name in `proxy.<part>...`; None for proxy itself, which anything may import."""
+    """`mux` of proxy.mux.frames; None for the package itself, which holds nothing to import."""
     words = module.split(".")
     return words[1] if len(words) > 1 else None
 
 
 def complaints(module: str, source: str) -> Iterator[str]:
+    package = module.split(".")[0]
     for target in imports(source):
-        package = target.split(".")[0]
-        if module.startswith("control") and package == "proxy":
+        theirs = target.split(".")[0]
+        if theirs not in RANKS:
+            continue
+        if package == "control" and theirs == "proxy":
             yield f"{module} imports {target}: control never imports proxy"
-        if module.startswith("proxy") and package == "control" and not is_shared(target, source):
-            yield f"{module} imports {target}: proxy may import {' and '.join(SHARED)} only"
-        if module.startswith("proxy.") and package == "proxy":
-            yield from upward(module, target)
+        elif package == "proxy" and theirs == "control":
+            if not f"{target}.".startswith(tuple(f"{shared}." for shared in SHARED)):
+                yield f"{module} imports {target}: proxy may import {' and '.join(SHARED)} only"
+        elif not goes_down(RANKS[package], part(module), part(target)):
+            yield f"{module} imports {target}, which does not stand on a floor below"
 
 
-def is_shared(target: str, source: str) -> bool:
-    """`from control import messages` also gives plain `control`, which is fine beside it."""
-    for shared in SHARED:
-        if f"{target}.".startswith(f"{shared}.") or (target == "control" and shared in imports(source)):
-            return True
-    return False
-
-
-def upward(module: str, target: str) -> Iterator[str]:
-    mine, theirs = part(module), part(target)
-    if mine is None or theirs is None or theirs not in RANK or mine == theirs:
-        return
-    same_layer_allowed = RANK[mine] == 0
-    if RANK[theirs] > RANK[mine] or (RANK[theirs] == RANK[mine] and not same_layer_allowed):
-        yield f"{module} imports {target}: {mine} stands below or beside {theirs}"
+def goes_down(rank: dict[str, int], mine: str | None, theirs: str | None) -> bool:
+    if mine is None or theirs is None:
+        return False
+    return mine == theirs or {mine, theirs} <= TOGETHER or rank[theirs] < rank[mine]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: module_name(path))
@@ -147,9 +132,62 @@ def test_direction(path: Path) -> None:
     assert sorted(set(complaints(module_name(path), path.read_text()))) == []
 
 
-def test_every_part_has_a_layer() -> None:
-    parts = {part(module_name(path)) for path in FILES if path.is_relative_to(ROOT / "proxy")} - {None}
-    assert parts - RANK.keys() == set(), "give each a place in LAYERS"
+def circles(graph: Mapping[str, Iterable[str]]) -> list[set[str]]:
+    """The sets of modules that import each other, directly or by way of others (Tarjan's algorithm)."""
+    found: list[set[str]] = []
+    number: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(node: str) -> None:
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for other in graph[node]:
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == number[node]:
+            at = stack.index(node)
+            if len(stack) > at + 1 or node in graph[node]:
+                found.append(set(stack[at:]))
+            del stack[at:]
+
+    for node in graph:
+        if node not in number:
+            visit(node)
+    return found
+
+
+@pytest.mark.xfail(reason="mux, pump and outbound: to be untied next", strict=True)
+def test_no_circles() -> None:
+    assert circles({module: imported(path.read_text()) for module, path in MODULES.items()}) == []
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": ["b"], "b": ["c", "d"], "c": ["a"], "d": ["e"], "e": ["e"], "f": ["a"]}
+    assert circles(graph) == [{"e"}, {"a", "b", "c"}]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.name == "__init__.py"], ids=module_name)
+def test_packages_import_nothing(path: Path) -> None:
+    assert list(imports(path.read_text())) == []
+
+
+def test_every_part_has_a_floor() -> None:
+    for package, rank in RANKS.items():
+        parts = {part(module) for module in MODULES if module.startswith(f"{package}.")}
+        assert parts == rank.keys()
+
+
+@pytest.mark.parametrize(("package", "most"), [("proxy", 3), ("control", 2)])
+def test_the_root_of_a_package_is_no_place_for_modules(package: str, most: int) -> None:
+    assert len(list((ROOT / package).glob("*.py"))) <= most
+
+
+def test_every_pattern_matches() -> None:
+    """A file that moved away would make the rule about it green and empty."""
+    assert [pattern for pattern in SANS_IO if not list(ROOT.glob(pattern))] == []
 
 
 @pytest.mark.parametrize("path", sorted(path for glob in SANS_IO for path in ROOT.glob(glob)), ids=module_name)
@@ -165,17 +203,23 @@ def test_sans_io(path: Path) -> None:
     [
         ("proxy.mux.session", "from proxy.pump import loop", True),
         ("proxy.mux.session", "def late():\n    import proxy.pump.loop", True),
+        ("proxy.mux.session", "if TYPE_CHECKING:\n    from proxy.pump.loop import Pump", True),
         ("proxy.mux.session", "from proxy.mux.frames import Frame\nimport proxy.errors", False),
-        ("proxy.outbound.upstreams", "from proxy.inbound import deliver", True),
-        ("proxy.agent", "from proxy.inbound import deliver", False),
-        ("proxy.telemetry.admin", "from control import messages", False),
-        ("proxy.telemetry.admin", "from control.messages import Status", False),
-        ("proxy.explain.commands", "from control import admin", False),
-        ("proxy.telemetry.admin", "from control.cli import main", True),
-        ("proxy.telemetry.admin", "import control.messages_old", True),
-        ("control.cli", "from proxy.errors import HostlaneError", True),
-        ("control.cli", "import proxy", True),
-        ("proxy.config", "from control.reading.yamlmap import read", False),
+        ("proxy.pump.lane", "from proxy.routing.table import Table", True),
+        ("proxy.outbound.upstreams", "from proxy.inbound import deliver", False),
+        ("proxy.outbound.upstreams", "from proxy.mesh import map", True),
+        ("proxy.agent.agent", "from proxy.inbound import deliver", False),
+        ("proxy.config.schema", "from proxy.errors import StartError", False),
+        ("proxy.telemetry.admin", "from control.api import messages", False),
+        ("proxy.telemetry.admin", "from control.api.messages import Status", False),
+        ("proxy.telemetry.admin", "from control.cli.main import main", True),
+        ("proxy.telemetry.admin", "import control.apis", True),
+        ("proxy.telemetry.admin", "from proxy import commands", True),
+        ("control.cli.main", "from proxy.errors import HostlaneError", True),
+        ("control.cli.main", "import proxy", True),
+        ("control.store.base", "from control.server import feed", True),
+        ("control.ca.root", "from control.api.identity import BACKDATED", False),
+        ("proxy.config.schema", "from control.base.reading.yamlmap import read", False),
     ],
 )
 def test_the_rule_itself(module: str, source: str, wrong: bool) -> None:

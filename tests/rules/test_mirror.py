@@ -13,7 +13,7 @@ WITHOUT_TESTS: dict[str, str] = {}
 
 
 def mirror(source: Path) -> Path:
-    """proxy/mux/frames.py → tests/mux/test_frames.py; control/cli.py → tests/control/test_cli.py."""
+    """proxy/mux/frames.py → tests/mux/test_frames.py; control/cli/main.py → tests/control/cli/test_main.py."""
     folder = source.parent.relative_to("proxy") if source.parts[0] == "proxy" else source.parent
     return Path("tests") / folder / f"test_{source.name}"
 
@@ -45,5 +45,5 @@ def test_init_files_hold_no_code_to_test() -> None:
 
 def test_mirror() -> None:
     assert mirror(Path("proxy/mux/frames.py")) == Path("tests/mux/test_frames.py")
-    assert mirror(Path("proxy/config.py")) == Path("tests/test_config.py")
-    assert mirror(Path("control/cli.py")) == Path("tests/control/test_cli.py")
+    assert mirror(Path("proxy/config/schema.py")) == Path("tests/config/test_schema.py")
+    assert mirror(Path("control/cli/main.py")) == Path("tests/control/cli/test_main.py")

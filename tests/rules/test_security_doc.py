@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import config
-from proxy.config import TlsFiles
+from proxy.config import schema as config
+from proxy.config.schema import TlsFiles
 from proxy.links.credentials import Identity, read
 
 ROOT = Path(__file__).resolve().parents[2]

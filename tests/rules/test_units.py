@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from control import cli
+from control.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = sorted((ROOT / "configs" / "systemd").iterdir())

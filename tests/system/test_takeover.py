@@ -170,7 +170,7 @@ def test_files_are_those_of_the_new_process(lab: Lab) -> None:
 
 STANDS_STILL = """
 import time
-from control.cli import main
+from control.cli.main import main
 from proxy.pool.record import Recorder
 
 Recorder.open = lambda self: time.sleep(3600)
@@ -227,9 +227,9 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
 
 HALFWAY = """
 import sys, trio
-from proxy.handover.inheritance import Inheritance
-from proxy.handover.parcel import Word, expect, send
-from proxy.handover.take import Predecessor
+from proxy.agent.handover.inheritance import Inheritance
+from proxy.agent.handover.parcel import Word, expect, send
+from proxy.agent.handover.take import Predecessor
 
 async def main():
     found = await Predecessor.meet(sys.argv[1], sys.argv[2], Inheritance())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from control.identity import host_uri
+from control.api.identity import host_uri
 from proxy.demo.certificates import Authority, write
 from proxy.demo.lab import Lab
 from tests.system.talk import Caller, Callers

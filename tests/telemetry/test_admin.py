@@ -14,7 +14,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control import messages
+from control.api import messages
 from proxy.telemetry import admin
 from proxy.telemetry.slices import SLICE
 

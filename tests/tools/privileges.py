@@ -26,7 +26,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 @functools.cache
 def nobody_is_shut_out() -> str | None:
     """Why hostlane cannot run as nobody here; None: it can."""
-    argv = [*AS_NOBODY, sys.executable, "-P", "-c", "import control.cli, proxy"]
+    argv = [*AS_NOBODY, sys.executable, "-P", "-c", "import control.cli.main, proxy"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     except FileNotFoundError as error:

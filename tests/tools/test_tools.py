@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import load
+from proxy.config.schema import load
 from proxy.demo.lab import Lab
 from tests.tools import sockets
 from tests.tools.mesh import SERVICE, Mesh
@@ -209,7 +209,7 @@ def test_reading_too_little_is_an_error() -> None:
 # ---------------------------------------------------------------------------------------------------------- two proxies
 
 PROXY_OF_STRAW = f"""
-from proxy.config import load
+from proxy.config.schema import load
 import sys
 load(sys.argv[-1])
 {STAYS}

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from control.identity import host_uri
+from control.api.identity import host_uri
 from proxy.demo.certificates import Authority
 from proxy.links.credentials import Credentials, assemble
 

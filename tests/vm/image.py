@@ -134,7 +134,7 @@ def _install_project(tree: Path) -> None:
     _compile(tree)
     command = tree / "usr/bin/hostlane"
     command.parent.mkdir(parents=True)
-    command.write_text("#!/usr/bin/python3\nfrom control.cli import main\nmain()\n")
+    command.write_text("#!/usr/bin/python3\nfrom control.cli.main import main\nmain()\n")
     command.chmod(0o755)
     shutil.copy(Path(__file__).with_name("init"), tree / "init")
     (tree / "init").chmod(0o755)

@@ -21,9 +21,9 @@ from typing import Any
 
 from proxy.demo import netns
 from proxy.errors import NetError
-from proxy.netdev.apply import apply
-from proxy.netdev.kernel import Kernel
-from proxy.netdev.steps import Plan
+from proxy.netdev.apply.apply import apply
+from proxy.netdev.apply.kernel import Kernel
+from proxy.netdev.plan.steps import Plan
 from tests.netdev.machine import Failing, dump, ip
 from tests.vm.emulator import PREFIX
 

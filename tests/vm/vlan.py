@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from proxy.netdev.apply import apply
-from proxy.netdev.kernel import Kernel
-from proxy.netdev.manage import look
-from proxy.netdev.plan import plan, removal
+from proxy.netdev.apply.apply import apply
+from proxy.netdev.apply.kernel import Kernel
+from proxy.netdev.apply.manage import look
+from proxy.netdev.plan.plan import plan, removal
 from tests.netdev.machine import interfaces, ip
 from tests.vm.inside import BOX, HERE, NOTHING, Group, box, configure, group, hostlane, life, reaches_peer, steady
 

@@ -25,7 +25,7 @@ def certificate(file: str) -> Certificate | Unseen:
     """The life of the first certificate in a PEM file."""
     from cryptography import x509  # A tenth of a second, for those who have certificates.
 
-    from control.identity import UNREADABLE
+    from control.api.identity import UNREADABLE
 
     try:
         with open(file, "rb") as stream:

@@ -10,7 +10,7 @@ from proxy.check.readers import files
 from proxy.check.readers.ethtool import offloads
 from proxy.check.rules.hardware import Device, Facts, Offloads
 from proxy.check.scene import Scene
-from proxy.netdev.observe import Interface, route_to
+from proxy.netdev.observe.observe import Interface, route_to
 
 SYSFS = Path("/sys")
 

@@ -9,12 +9,12 @@ import resource
 import socket
 import struct
 
-from control.reading.addresses import ADMIN_SOCKET
+from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.limits import Facts
 from proxy.check.scene import Scene
-from proxy.config import Config
+from proxy.config.schema import Config
 
 _LINE = re.compile(r"^Max open files\s+(\S+)\s+(\S+)", re.MULTILINE)
 _UNLIMITED = 1 << 30

@@ -7,7 +7,7 @@ from proxy.check.readers.echo import Echo, TooBig, open_echo
 from proxy.check.report import Unseen
 from proxy.check.rules.mtu import Facts, Measured
 from proxy.check.scene import Scene, Target
-from proxy.netdev.observe import Interface, route_to
+from proxy.netdev.observe.observe import Interface, route_to
 
 SMALL = 128
 """Bytes; passes wherever IP does."""

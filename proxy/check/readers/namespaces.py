@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from proxy.check.report import Unseen
 from proxy.errors import NetError
-from proxy.netdev.namespaces import open_namespace, run_inside
-from proxy.netdev.observe import Interface, Snapshot, snapshot
+from proxy.netdev.observe.namespaces import open_namespace, run_inside
+from proxy.netdev.observe.observe import Interface, Snapshot, snapshot
 
 T = TypeVar("T")
 

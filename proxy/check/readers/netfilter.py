@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.check.readers import files, ruleset, tracking
 from proxy.check.readers.namespaces import elsewhere, enter
 from proxy.check.report import Unseen
 from proxy.check.rules.netfilter import BridgeParent, Facts, Namespace, UserlandProxy
 from proxy.check.scene import Scene
-from proxy.config import Config
+from proxy.config.schema import Config
 from proxy.errors import NetError
 
 _DOCKER_DNS = "127.0.0.11"

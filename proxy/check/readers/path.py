@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 
-from control.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress
 from proxy.check.report import Unseen
 from proxy.check.rules.path import Child, Facts, Offloaded, Way
 from proxy.check.scene import Scene, Target
-from proxy.config import Config
-from proxy.netdev.observe import Interface, route_to
-from proxy.netvalues import AUTO
+from proxy.config.netvalues import AUTO
+from proxy.config.schema import Config
+from proxy.netdev.observe.observe import Interface, route_to
 
 
 def read(scene: Scene) -> Facts:

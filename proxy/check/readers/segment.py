@@ -8,7 +8,7 @@ from proxy.check.readers import arp
 from proxy.check.report import Unseen
 from proxy.check.rules.segment import Answer, Facts
 from proxy.check.scene import Scene
-from proxy.netdev.observe import Interface, route_to
+from proxy.netdev.observe.observe import Interface, route_to
 
 _PROBE = "0.0.0.0"
 """The sender of an ARP probe (RFC 5227)."""

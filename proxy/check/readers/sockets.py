@@ -6,12 +6,12 @@ import os
 import stat
 from collections.abc import Iterator
 
-from control.reading.addresses import UnixAddress
+from control.base.reading.addresses import UnixAddress
 from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.sockets import Directory, Facts, Socket
 from proxy.check.scene import Scene
-from proxy.config import Config
+from proxy.config.schema import Config
 
 
 def read(scene: Scene) -> Facts:

@@ -8,7 +8,7 @@ from proxy.check.readers import files
 from proxy.check.report import Unseen
 from proxy.check.rules.sysctls import NAMES, PER_INTERFACE, Facts, InterfaceAddress, per_interface
 from proxy.check.scene import Scene
-from proxy.netdev.observe import Snapshot
+from proxy.netdev.observe.observe import Snapshot
 
 
 def read(scene: Scene) -> Facts:

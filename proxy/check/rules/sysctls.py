@@ -16,7 +16,8 @@ NAMES = (SLOW_START, SOMAXCONN, KEEPALIVE)
 PER_INTERFACE = ("rp_filter", "arp_ignore")
 
 BACKLOG = 4096
-"""What a Unix socket of the proxy asks for (``control.system.unixsock``), and the kernel's default since Linux 5.4."""
+"""What a Unix socket of the proxy asks for (`control.base.system.unixsock`), and the kernel's default since
+Linux 5.4."""
 IPVS_TIMEOUT_S = 900
 """IPVS forgets an idle connection after so long; other NAT and firewalls are in the same range."""
 

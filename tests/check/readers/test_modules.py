@@ -8,7 +8,7 @@ from proxy.check.readers.modules import modules, read
 from proxy.check.report import Unseen
 from proxy.check.rules.modules import Module
 from proxy.check.scene import Scene
-from proxy.netdev.observe import Interface, Snapshot
+from proxy.netdev.observe.observe import Interface, Snapshot
 
 TEXT = """\
 xt_conntrack 16384 0 - Live 0x0000000000000000

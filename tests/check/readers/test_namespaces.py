@@ -8,7 +8,7 @@ from proxy.check.readers.namespaces import Child, children, elsewhere, enter, la
 from proxy.check.report import Unseen
 from proxy.demo import netns
 from proxy.errors import NetError
-from proxy.netdev.observe import snapshot
+from proxy.netdev.observe.observe import snapshot
 from tests.check.ground import Ground, check, unseen
 from tests.tools.privileges import AS_NOBODY
 

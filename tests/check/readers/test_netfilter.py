@@ -7,7 +7,7 @@ import pytest
 
 from proxy.check.readers.netfilter import userland_proxy
 from proxy.check.rules.netfilter import UserlandProxy
-from proxy.config import parse
+from proxy.config.schema import parse
 from proxy.demo import netns
 from tests.check.ground import DOCKER_DNS, Ground, check, findings, names, seen, unseen
 from tests.tools.privileges import AS_NOBODY

@@ -15,15 +15,16 @@ import msgspec
 import pytest
 import trio
 
-from control import ca, mesh
-from control.addressbook import AddressBook
-from control.client import ControlClient
-from control.config import Config, Limits, SqliteStore, Store
-from control.issuing import Issuer, Shown
-from control.keyfiles import KeyFiles
-from control.mesh import HostRecord, Offer
-from control.reading.addresses import TcpAddress
+from control.api import certificates, mesh
+from control.api.client import ControlClient
+from control.api.mesh import HostRecord, Offer
+from control.base.reading.addresses import TcpAddress
+from control.ca import root as ca
+from control.ca.issuing import Issuer, Shown
+from control.ca.keyfiles import KeyFiles
 from control.server import serve
+from control.server.addressbook import AddressBook
+from control.server.config import Config, Limits, SqliteStore, Store
 from control.server.hosts import Hosts
 from control.store.base import Put
 from control.store.base import Store as AnyStore
@@ -70,12 +71,12 @@ class World:
     def context(self, host: str | None = None, *, root: ca.Root | None = None) -> ssl.SSLContext:
         """TLS of a client; with a host's certificate if one is named, by another CA if that is given."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=ca.pem(self.root.certificate))
+        context.load_verify_locations(cadata=certificates.pem(self.root.certificate))
         if host is not None:
-            key = ca.new_key()
+            key = certificates.new_key()
             leaf = ca.issue(root or self.root, key.public_key(), ca.Names.host(MESH, host), time.time(), 3600.0)
             file = self.directory / f"{host}-{os.urandom(4).hex()}.pem"
-            file.write_text(f"{leaf.certificate}{ca.key_pem(key)}")
+            file.write_text(f"{leaf.certificate}{certificates.key_pem(key)}")
             context.load_cert_chain(file)
         return context
 

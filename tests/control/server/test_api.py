@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from control import ca, mesh
-from control.client import Denied
+from control.api import certificates, mesh
+from control.api.client import Denied
 from control.server.api import ROUTES, Api
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import PATIENCE, World, record
@@ -33,7 +33,7 @@ async def test_status_counts(world: World) -> None:
 async def test_refused_joins_are_counted_by_their_cause(world: World) -> None:
     async with world.serving(), world.client() as stranger, world.admin() as admin:
         made = await admin.create_token(mesh.TokenRequest(host="host-a", ttl=60))
-        request = mesh.JoinRequest(host="host-a", token=made.token, csr=ca.request(ca.new_key()))
+        request = mesh.JoinRequest(host="host-a", token=made.token, csr=certificates.request(certificates.new_key()))
         await stranger.join(request)
         for wrong in (request, mesh.JoinRequest(host="host-a", token="junk", csr="")):
             with pytest.raises(Denied, match="the token is not accepted"):

@@ -20,9 +20,10 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control import ca, mesh
-from control.client import ControlClient, Denied, Unreachable
-from control.issuing import Shown
+from control.api import certificates, mesh
+from control.api.client import ControlClient, Denied, Unreachable
+from control.ca import root as ca
+from control.ca.issuing import Shown
 from control.server import clients
 from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
 from control.server.hosts import Hosts
@@ -85,13 +86,13 @@ async def test_a_certificate_of_another_ca_is_none(world: World, monkeypatch: py
         async with world.client(context=world.context("host-a", root=stranger)) as client:
             # For this client alone: the others may take their time, and on a busy machine they do.
             with monkeypatch.context() as patched, pytest.raises(Unreachable):
-                patched.setattr("control.client.DEADLINE", 0.5)
+                patched.setattr("control.api.client.DEADLINE", 0.5)
                 await client.hosts()
         await well(world)
 
 
 async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.client.DEADLINE", 0.5)
+    monkeypatch.setattr("control.api.client.DEADLINE", 0.5)
     context = world.context()
     server = world.context("host-a")
     posing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -140,15 +141,15 @@ async def test_a_renewed_certificate_leaves_no_connection_open(world: World, mon
 async def test_revoked_is_cut_off_at_once(world: World) -> None:
     async with world.serving(), world.admin() as admin:
         created = await admin.create_token(mesh.TokenRequest(host="host-a", ttl=600.0))
-        key = ca.new_key()
+        key = certificates.new_key()
         async with world.client() as nobody:
-            request = mesh.JoinRequest(host="host-a", token=created.token, csr=ca.request(key))
+            request = mesh.JoinRequest(host="host-a", token=created.token, csr=certificates.request(key))
             issued = await nobody.join(request)
             with pytest.raises(Denied) as caught:
                 await nobody.join(request)
             assert caught.value.status == 403
         file = world.directory / "joined.pem"
-        file.write_text(issued.certificate + ca.key_pem(key))
+        file.write_text(issued.certificate + certificates.key_pem(key))
         context = world.context()
         context.load_cert_chain(file)
         async with world.client(context=context) as client:
@@ -193,7 +194,7 @@ async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_
                 async for _ in messages:
                     pass
         with pytest.raises(Denied) as caught:
-            await thief.renew(mesh.RenewRequest(csr=ca.request(ca.new_key())))
+            await thief.renew(mesh.RenewRequest(csr=certificates.request(certificates.new_key())))
         assert (caught.value.status, caught.value.code) == (403, "revoked")
 
 

@@ -12,7 +12,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.config import Limits
+from control.server.config import Limits
 from control.server.connection import Answer, Asked, Connection, Lines
 
 LIMITS = Limits(body=16 << 10, request_timeout=2.0, idle_timeout=5.0)

@@ -3,14 +3,15 @@ from __future__ import annotations
 import ssl
 import time
 
-from control import ca
-from control.issuing import ServerCertificate
+from control.api import certificates
+from control.ca import root as ca
+from control.ca.issuing import ServerCertificate
 from control.server.credentials import caller_of, server_context
 from control.server.routes import Caller
 
 
 def der(names: ca.Names, root: ca.Root) -> tuple[bytes, ca.Leaf]:
-    leaf = ca.issue(root, ca.new_key().public_key(), names, time.time(), 3600.0)
+    leaf = ca.issue(root, certificates.new_key().public_key(), names, time.time(), 3600.0)
     return ssl.PEM_cert_to_DER_cert(leaf.certificate), leaf
 
 
@@ -30,9 +31,10 @@ def test_what_is_for_no_host_of_this_mesh_is_nobodys() -> None:
 
 
 def test_the_context_asks_for_a_certificate_and_does_not_insist() -> None:
-    root, key = ca.new_root("hostlane", time.time()), ca.new_key()
+    root, key = ca.new_root("hostlane", time.time()), certificates.new_key()
     leaf = ca.issue(root, key.public_key(), ca.Names.control("hostlane", "control-1"), time.time(), 3600.0)
-    own = ServerCertificate(leaf.certificate, ca.key_pem(key), ca.pem(root.certificate), leaf.not_after)
+    bundle = certificates.pem(root.certificate)
+    own = ServerCertificate(leaf.certificate, certificates.key_pem(key), bundle, leaf.not_after)
     context = server_context(own)
     assert context.verify_mode is ssl.CERT_OPTIONAL
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3

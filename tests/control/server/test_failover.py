@@ -12,11 +12,11 @@ import pytest
 import structlog
 import trio
 
-from control import mesh
-from control.client import ControlClient, Denied, Unreachable, Watch
-from control.config import EtcdStore, Store
-from control.reading.addresses import TcpAddress
+from control.api import mesh
+from control.api.client import ControlClient, Denied, Unreachable, Watch
+from control.base.reading.addresses import TcpAddress
 from control.server import serve
+from control.server.config import EtcdStore, Store
 from tests.control.server.conftest import MESH, PATIENCE, World, record
 from tests.control.store.etcds import Etcd
 from tests.tools.sockets import free_ports
@@ -47,7 +47,7 @@ async def test_a_dead_server_is_passed_over(world: World) -> None:
 
 
 async def test_nobody_answers_within_the_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.client.DEADLINE", 0.3)
+    monkeypatch.setattr("control.api.client.DEADLINE", 0.3)
     ports = free_ports(2)
     context = world.context("host-a")
     async with ControlClient([f"127.0.0.1:{port}" for port in ports], lambda: context, name=MESH) as client:
@@ -71,7 +71,7 @@ async def test_a_silent_server_is_noticed(world: World, monkeypatch: pytest.Monk
 
 @pytest.mark.failure(19)
 async def test_a_message_without_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.client.MAX_LINE", 100)
+    monkeypatch.setattr("control.api.client.MAX_LINE", 100)
     async with world.serving(), world.client("host-a") as client:
         await client.register(record("host-a", *[f"service-{number}" for number in range(2000)]))
         with trio.fail_after(PATIENCE):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from control.addressbook import AddressBook
-from control.config import Pool
-from control.errors import RequestRefused
-from control.mesh import AddressRequest
+from control.api.mesh import AddressRequest
+from control.base.errors import RequestRefused
+from control.server.addressbook import AddressBook
+from control.server.config import Pool
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import hosts_on, knowing, record, shown

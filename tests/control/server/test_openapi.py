@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import trio
 
-from control import ca, mesh
-from control.config import Pool
-from control.mesh import Refused
+from control.api import certificates, mesh
+from control.api.mesh import Refused
 from control.server.api import ROUTES
+from control.server.config import Pool
 from control.server.openapi import document, statuses
 from tests.control.server.conftest import World, record
 
@@ -141,13 +141,13 @@ async def provoke(wire: Wire) -> None:
 
 
 async def joining(wire: Wire) -> None:
-    key = ca.new_key()
-    csr = ca.request(key)
+    key = certificates.new_key()
+    csr = certificates.request(key)
     await wire("admin", "POST", "/v1/tokens", {"host": "no host", "ttl": 60})
     created = (await wire("admin", "POST", "/v1/tokens", {"host": "host-b", "ttl": 600})).json()["token"]
     issued = (await wire("nobody", "POST", "/v1/join", {"host": "host-b", "token": created, "csr": csr})).json()
     await wire("nobody", "POST", "/v1/join", {"host": "host-b", "token": created, "csr": csr})
-    wire.become("host-b", issued["certificate"] + ca.key_pem(key))
+    wire.become("host-b", issued["certificate"] + certificates.key_pem(key))
     await wire("nobody", "POST", "/v1/join", b"")
     await wire("host", "POST", "/v1/renew", {"csr": csr})
     await wire("host", "POST", "/v1/renew", {"csr": "x"})

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control import mesh
-from control.errors import RequestRefused
+from control.api import mesh
+from control.base.errors import RequestRefused
 from control.server.api import ROUTES
 from control.server.routes import Caller, Table
 

@@ -8,12 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from control import mesh
-from control.client import Denied
-from control.config import SqliteStore, Store
-from control.errors import StartError
-from control.reading.addresses import TcpAddress
+from control.api import mesh
+from control.api.client import Denied
+from control.base.errors import StartError
+from control.base.reading.addresses import TcpAddress
 from control.server import serve
+from control.server.config import SqliteStore, Store
 from tests.control.server.conftest import PATIENCE, World, record
 
 

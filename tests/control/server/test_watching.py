@@ -7,10 +7,10 @@ import pytest
 import trio
 import trio.testing
 
-from control import mesh
-from control.errors import RequestRefused
-from control.feed import Feed
-from control.mesh import Changes, Heartbeat, HostRecord, Snapshot
+from control.api import mesh
+from control.api.mesh import Changes, Heartbeat, HostRecord, Snapshot
+from control.base.errors import RequestRefused
+from control.server.feed import Feed
 from control.server.routes import Caller
 from control.server.watching import PACE, TOGETHER, Watching
 

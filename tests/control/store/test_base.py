@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.abc import ReceiveChannel
 
-from control.errors import HostlaneError
+from control.base.errors import HostlaneError
 from control.store import base
 from control.store.base import Change, Commit, Compacted, Conflict, Item, LeaseGone, Put, Store, When
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import database as databases
 from control.store.base import Compacted, Put, StoreError
 from control.store.database import Database
@@ -218,7 +218,7 @@ def test_two_processes_do_not_share_a_file(database: Database, monkeypatch: pyte
     program = "import sys; from control.store import database; database.BUSY = 0.1; database.Database(sys.argv[1])"
     other = subprocess.run([sys.executable, "-c", program, database.path], capture_output=True, text=True, timeout=60)
     assert other.stderr.splitlines()[-1] == (
-        f"control.errors.StartError: {database.path}: locked by another process; "
+        f"control.base.errors.StartError: {database.path}: locked by another process; "
         "is another control server running on it?"
     )
     assert refusal(database.path).startswith("locked by another process")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store.base import Compacted, Put, When
 from control.store.etcd import open_etcd
 from control.store.etcdwire import encoded

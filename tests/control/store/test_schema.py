@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import schema
 
 

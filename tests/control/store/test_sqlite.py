@@ -19,7 +19,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from control.errors import StartError
+from control.base.errors import StartError
 from control.store import sqlite
 from control.store.base import Change, Compacted, LeaseGone, Put, StoreError, When
 from control.store.database import Database

@@ -1,0 +1,376 @@
+"""The client of the control plane: several servers, of which any will do.
+
+A request goes to the server that answered last, and on to the others, in random order, when that one does not; rounds
+are repeated, with growing pauses, until one answers or `DEADLINE` is over. What a server *refuses* is an answer.
+
+Errors, of every method: `Unreachable` (nobody answered) and `Denied` (the answer is no). Cancelled, a request may or
+may not have been carried out; all but `ControlClient.join` may simply be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import trio
+
+from control.api import mesh
+from control.api.refusals import Denied, Unreachable, denied_by, reason_of
+
+__all__ = ["ControlClient", "Denied", "Unreachable", "Watch"]
+
+T = TypeVar("T")
+
+DEADLINE = 15.0
+"""Seconds for a request with all its attempts: enough to find the third server when two do not even refuse."""
+ATTEMPT, ONLY = 4.0, 8.0
+"""Seconds for one server to answer, and for the only one there is. One that is alive, and its store with it, takes
+milliseconds; but while a thousand hosts come back to it, whoever gives up just makes it begin again. A host that says
+every 5 s that it is there, and loses one connection so, is still heard before its lease (15 s) is over."""
+CONNECTING = 0.75
+"""The part of that which connecting may take, and then the TLS handshake. httpx knows one limit for both, and without
+one would leave the socket of a handshake that is given up to the garbage collector."""
+PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
+MAX_BODY = 1 << 20
+"""Bytes of an answer. An unverified server (`ControlClient.ca`) must not fill this process's memory."""
+MAX_LINE = 64 << 20
+"""Bytes of a watch's message, or of the whole map: 10,000 hosts with five services each take 4 MB."""
+
+_MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
+
+
+class ControlClient:
+    """See the module's text. ``async with`` closes it; so does `aclose`.
+
+    Args:
+        servers: ``IP:PORT`` or ``NAME:PORT``, or one ``unix:/path`` for a control server's local socket.
+        tls: the context for the next connection. Asked for each request, so that a renewed certificate is shown from
+            then on; it must return the same object as long as nothing has changed. None: only for the local socket.
+        name: of the mesh. The servers' certificates must bear its `mesh.control_name`.
+
+    Attributes:
+        on_denied: told of each refusal before it is raised.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        *,
+        name: str = "hostlane",
+        random: random.Random = random.Random(),  # noqa: B008 - one for all is what is meant
+    ) -> None:
+        if not servers:
+            raise ValueError("no control server")
+        self._socket = servers[0].removeprefix("unix:") if servers[0].startswith("unix:") else None
+        if self._socket is None and tls is None:
+            raise ValueError("servers on the network need TLS")
+        self._servers = [*servers]
+        self._attempt = ATTEMPT if len(servers) > 1 else ONLY
+        self._tls = tls
+        self._extensions = {} if self._socket else {"sni_hostname": mesh.control_name(name)}
+        self._random = random
+        self._best: str | None = None
+        self._http: httpx.AsyncClient | None = None
+        self._context: ssl.SSLContext | None = None
+        self.on_denied: Callable[[Denied], None] = _ignore
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close idle connections. The client may be used again."""
+        http, self._http, self._context = self._http, None, None
+        if http is not None:
+            await http.aclose()
+
+    async def register(self, record: mesh.HostRecord) -> mesh.Registered:
+        """This host is there, and offers that. Denied ``taken``: another host has its address."""
+        body = mesh.Registration(record=record)
+        return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.Registered, body)
+
+    async def alive(self, name: str, instance: str) -> None:
+        """This host is still there. Denied ``unknown_host``: its lease is over, register again; ``superseded``: another
+        process has registered this host since."""
+        await self._exchange("POST", f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance))
+
+    async def leave(self, name: str, instance: str) -> None:
+        """This host goes. Fine if it is gone already, or has been registered by another process since."""
+        query = f"?instance={quote(instance, safe='')}"
+        await self._exchange("DELETE", f"/v1/hosts/{quote(name, safe='')}{query}")
+
+    async def renew(self, request: mesh.RenewRequest) -> mesh.Issued:
+        """A new certificate for this host."""
+        return await self._ask("POST", "/v1/renew", mesh.Issued, request)
+
+    async def join(self, request: mesh.JoinRequest) -> mesh.Issued:
+        """The first certificate of a host, for a token.
+
+        The token works once, so nothing is repeated that may have reached a server: Unreachable then.
+        """
+        return await self._ask("POST", "/v1/join", mesh.Issued, request, once=True)
+
+    async def ca(self) -> mesh.Authorities:
+        """The CA certificates in force."""
+        return await self._ask("GET", "/v1/ca", mesh.Authorities)
+
+    async def addresses(self, request: mesh.AddressRequest) -> mesh.AddressLease:
+        """An address for this host. Denied ``taken`` (another host has it), ``no_segment``, ``pool_empty``."""
+        return await self._ask("POST", "/v1/addresses", mesh.AddressLease, request)
+
+    async def give_back(self, segment: str, part: str = "") -> None:
+        """What this host, or a part of it, holds on a segment is free. Fine if that is nothing."""
+        query = f"?segment={quote(segment, safe='')}&part={quote(part, safe='')}"
+        await self._exchange("DELETE", f"/v1/addresses{query}")
+
+    async def hosts(self) -> mesh.Snapshot:
+        """The whole map, as it is now."""
+        return await self._ask("GET", "/v1/hosts", mesh.Snapshot, most=MAX_LINE)
+
+    async def status(self) -> mesh.ControlStatus:
+        """What the server that answers does."""
+        return await self._ask("GET", "/v1/status", mesh.ControlStatus)
+
+    async def remove(self, name: str) -> None:
+        """Local socket: take a host off the map and free its addresses. Denied ``unknown_host``."""
+        await self._exchange("DELETE", f"/v1/hosts/{quote(name, safe='')}")
+
+    async def create_token(self, request: mesh.TokenRequest) -> mesh.TokenCreated:
+        """Local socket: a token for a host to join with."""
+        return await self._ask("POST", "/v1/tokens", mesh.TokenCreated, request, once=True)
+
+    async def tokens(self) -> list[mesh.TokenInfo]:
+        """Local socket: the tokens that nobody has used yet."""
+        return await self._ask("GET", "/v1/tokens", list[mesh.TokenInfo])
+
+    async def delete_token(self, token: str) -> None:
+        """Local socket: a token, by its id, is worth nothing any more. Denied ``unknown_token``."""
+        await self._exchange("DELETE", f"/v1/tokens/{quote(token, safe='')}")
+
+    async def revoke(self, request: mesh.RevokeRequest) -> mesh.RevokeDone:
+        """Local socket: certificates count no longer."""
+        return await self._ask("POST", "/v1/revoke", mesh.RevokeDone, request)
+
+    async def backup(self, request: mesh.Backup) -> None:
+        """Local socket: a copy of the store in a file. Denied ``backup``: there is none, and why."""
+        await self._exchange("POST", "/v1/backup", request, once=True)
+
+    async def ca_status(self) -> mesh.CaStatus:
+        """Local socket: the CAs in force, and what hangs on each."""
+        return await self._ask("GET", "/v1/ca/status", mesh.CaStatus)
+
+    async def rotate(self, step: Literal["add", "activate", "drop"], *, force: bool = False) -> mesh.CaStatus:
+        """Local socket: a step of the rotation of CAs; how they stand afterwards. `force`: see `mesh.CaDrop`."""
+        body = mesh.CaDrop(force=force) if step == "drop" else None
+        return await self._ask("POST", f"/v1/ca/{step}", mesh.CaStatus, body, once=True)
+
+    @asynccontextmanager
+    async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[Watch]:
+        """The map and its changes, from ``after`` in ``epoch`` on; without them, or when that is too long ago, it
+        begins with a `mesh.Snapshot`.
+
+        Entering raises as every method does. Keep watching in a loop: a watch that ends is the server's, and the next
+        one goes to another server first.
+        """
+        query = f"?epoch={quote(epoch, safe='')}&after={after}" if epoch else ""
+        http = self._new_client()
+        try:
+            server, response = await self._anybody(lambda server: self._send(http, server, "GET", f"/v1/watch{query}"))
+            try:
+                if response.status_code != 200:
+                    raise self._told(denied_by(response.status_code, await _body(response, MAX_BODY)))
+                watch = Watch(server, response)
+                try:
+                    yield watch
+                finally:
+                    await _finish(watch.chunks)
+            finally:
+                # Whoever watches again does so because this watch is no good any more.
+                self._best = None
+                with trio.move_on_after(1, shield=True):
+                    await response.aclose()
+        finally:
+            with trio.move_on_after(1, shield=True):
+                await http.aclose()
+
+    async def _ask(
+        self, method: str, path: str, kind: type[T], body: Any = None, *, once: bool = False, most: int = MAX_BODY
+    ) -> T:
+        """The decoded answer. `once`: do not repeat what may have arrived somewhere."""
+        server, raw = await self._exchange(method, path, body, once=once, most=most)
+        try:
+            return msgspec.json.decode(raw, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Unreachable(f"{server}: the answer is not one of a control server of this version") from None
+
+    async def _exchange(
+        self, method: str, path: str, body: Any = None, *, once: bool = False, most: int = MAX_BODY
+    ) -> tuple[str, bytes]:
+        """The server that agreed, and the body of its answer."""
+        content = b"" if body is None else msgspec.json.encode(body)
+
+        async def attempt(server: str) -> tuple[int, bytes]:
+            response = await self._send(await self._client(), server, method, path, content)
+            async with aclosing(response):
+                return response.status_code, await _body(response, most)
+
+        server, (status, raw) = await self._anybody(attempt, once=once)
+        if not 200 <= status < 300:
+            raise self._told(denied_by(status, raw))
+        self._best = server
+        return server, raw
+
+    def _told(self, denied: Denied) -> Denied:
+        self.on_denied(denied)
+        return denied
+
+    async def _anybody(self, attempt: Callable[[str], Awaitable[T]], *, once: bool = False) -> tuple[str, T]:
+        """The server that answered, and its answer. Raises Unreachable."""
+        failures: dict[str, str] = {}
+        pause = PAUSE
+        with trio.move_on_after(DEADLINE):
+            while True:
+                for server in self._order():
+                    try:
+                        with trio.fail_after(self._attempt):
+                            return server, await attempt(server)
+                    except (httpx.TransportError, httpx.StreamError, trio.TooSlowError, _Busy) as error:
+                        connecting = isinstance(error, httpx.ConnectTimeout)
+                        failures[server] = reason_of(error, self._attempt * (CONNECTING if connecting else 1))
+                        self._best = None
+                        if once and not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, _Busy)):
+                            raise Unreachable(f"{server}: {failures[server]}; it may have been done or not") from None
+                if self._socket is not None:
+                    break
+                await trio.sleep(self._random.random() * pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        tried = [f"{server}: {failures.get(server, 'not tried')}" for server in self._servers]
+        raise Unreachable(f"no control server answers: {'; '.join(tried)}")
+
+    def _order(self) -> list[str]:
+        """The last good one first, the others as the dice fall: the clients of a server that died spread."""
+        order = self._random.sample(self._servers, len(self._servers))
+        if self._best is not None:
+            order.sort(key=lambda server: server != self._best)
+        return order
+
+    async def _send(
+        self, http: httpx.AsyncClient, server: str, method: str, path: str, content: bytes = b""
+    ) -> httpx.Response:
+        """The head of the answer; its body is still to come. Raises _Busy where another server should be asked."""
+        url = f"http://hostlane{path}" if self._socket is not None else f"https://{server}{path}"
+        headers = {"content-type": "application/json"} if content else {}
+        extensions = dict(self._extensions)
+        request = http.build_request(method, url, content=content or None, headers=headers, extensions=extensions)
+        response = await http.send(request, stream=True)
+        if response.status_code >= 500:
+            async with aclosing(response):
+                raise _Busy(str(denied_by(response.status_code, await _body(response, MAX_BODY))))
+        return response
+
+    async def _client(self) -> httpx.AsyncClient:
+        """The one for requests, with the context of now."""
+        context = self._tls() if self._tls is not None else None
+        if self._http is None or context is not self._context:
+            before, self._context, self._http = self._http, context, self._new_client(context)
+            if before is not None:
+                # Others may ask meanwhile, and take the new one; or have it replaced as well.
+                await before.aclose()
+                return await self._client()
+        return self._http
+
+    def _new_client(self, context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+        if context is None and self._tls is not None:
+            context = self._tls()
+        # The environment's proxy settings are about other servers than these.
+        verify = context if context is not None else False
+        transport = httpx.AsyncHTTPTransport(uds=self._socket, verify=verify, trust_env=False)
+        headers = {"accept-encoding": "identity", "user-agent": "hostlane"}
+        # Everything but connecting is bounded by an attempt's time and `mesh.SILENCE`.
+        timeout = httpx.Timeout(None, connect=CONNECTING * self._attempt)
+        return httpx.AsyncClient(transport=transport, timeout=timeout, headers=headers, trust_env=False)
+
+
+class Watch:
+    """The messages of one watch, by ``async for``.
+
+    It ends when the server ends it (it stops, or has lost its own store), and raises Unreachable when the connection
+    breaks, nothing has come for `mesh.SILENCE`, or what comes is no message.
+
+    Attributes:
+        server: which one it is.
+    """
+
+    def __init__(self, server: str, response: httpx.Response) -> None:
+        self.server = server
+        self.chunks = response.aiter_raw()
+        self._pending = bytearray()
+        self._seen = 0
+
+    def __aiter__(self) -> AsyncIterator[mesh.WatchMessage]:
+        return self
+
+    async def __anext__(self) -> mesh.WatchMessage:
+        with trio.move_on_after(mesh.SILENCE):
+            while True:
+                end = self._pending.find(b"\n", self._seen)
+                if end >= 0:
+                    return self._take(end)
+                self._seen = len(self._pending)
+                if self._seen > MAX_LINE:
+                    raise Unreachable(f"{self.server}: a message of more than {MAX_LINE >> 20} MiB")
+                try:
+                    self._pending += await anext(self.chunks)
+                except (httpx.TransportError, httpx.StreamError) as error:
+                    raise Unreachable(f"{self.server}: {reason_of(error, mesh.SILENCE)}") from None
+        raise Unreachable(f"{self.server}: nothing came for {mesh.SILENCE:.0f} s")
+
+    def _take(self, end: int) -> mesh.WatchMessage:
+        line = bytes(self._pending[:end])
+        del self._pending[: end + 1]
+        self._seen = 0
+        try:
+            return _MESSAGES.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Unreachable(f"{self.server}: a message that is not one of this version") from None
+
+
+class _Busy(Exception):
+    """A server answered that it cannot (5xx)."""
+
+
+async def _body(response: httpx.Response, most: int) -> bytes:
+    body = bytearray()
+    chunks = response.aiter_raw()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > most:
+            await _finish(chunks)
+            raise httpx.ReadError(f"an answer of more than {most >> 20} MiB")
+    return bytes(body)
+
+
+async def _finish(chunks: AsyncIterator[bytes]) -> None:
+    """End a body that was not read to its end. httpx reads it by generators within generators, of which closing the
+    outermost leaves the others to the garbage collector; an exception out of the innermost ends them all."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            while True:
+                await anext(chunks)
+        except (StopAsyncIteration, httpx.TransportError, httpx.StreamError):
+            pass
+
+
+def _ignore(denied: Denied) -> None:
+    pass

@@ -1,0 +1,330 @@
+"""What hosts and the control plane say to each other: bodies of requests and answers, and the messages of the watch.
+
+All of it is JSON. Decoding ignores unknown fields, so that versions understand each other: fields may be added, with a
+default, and never change their meaning. Durations are seconds, times are seconds since 1970.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """A service that a host offers."""
+
+    name: str
+
+
+class HostRecord(Struct, frozen=True, kw_only=True):
+    """A host that is there, as everybody sees it.
+
+    Attributes:
+        address: where its peers dial it, ``IP:PORT``.
+        instance: the process that registered it; another one after a restart.
+        segment, mac: the address pool that its address was leased from, and the MAC of the interface, where known.
+        capacity: streams that it is willing to carry; 0: it does not say.
+    """
+
+    name: str
+    address: str
+    instance: str
+    version: str = ""
+    services: tuple[Offer, ...] = ()
+    segment: str | None = None
+    mac: str | None = None
+    capacity: int = 0
+
+
+class Registration(Struct, frozen=True, kw_only=True):
+    """``PUT /v1/hosts/NAME`` (mutual TLS; NAME must be the certificate's): the host is there, and offers this.
+
+    Idempotent; the whole record each time. The answer is a `Registered`. 409: the address is another host's.
+    """
+
+    record: HostRecord
+
+
+class Registered(Struct, frozen=True, kw_only=True):
+    """The record is in force, from this revision on, until ``lease`` has passed without ``POST /v1/hosts/NAME/alive``
+    (204; 404: register again; 409: another instance has registered since). ``DELETE /v1/hosts/NAME?instance=I`` takes
+    it away at once, unless it is another instance's by now."""
+
+    epoch: str
+    revision: int
+    lease: float
+
+
+class Instance(Struct, frozen=True, kw_only=True):
+    """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there."""
+
+    instance: str
+
+
+class Trust(Struct, frozen=True, kw_only=True):
+    """Whom hosts may believe.
+
+    Attributes:
+        bundle: PEM of the CA certificates in force, two during a rotation.
+        revoked: serial numbers (lower-case hex) of certificates that no longer count.
+        renew_before: certificates issued before this time are to be renewed now (a new CA issues).
+    """
+
+    bundle: str
+    revoked: tuple[str, ...] = ()
+    renew_before: float = 0.0
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
+    """The whole map. Always the first message of a watch that could not go on from where the host was.
+
+    ``epoch`` names the store: a revision means nothing in another one, and a host that is missing from the snapshot of
+    another store than before may only have not registered there yet.
+    """
+
+    epoch: str
+    revision: int
+    hosts: tuple[HostRecord, ...]
+    trust: Trust | None = None
+
+
+class Changes(Struct, frozen=True, kw_only=True, tag="changes"):
+    """What has changed since the message before. Slow watchers get several changes as one; the last state of each host
+    is what counts."""
+
+    revision: int
+    put: tuple[HostRecord, ...] = ()
+    gone: tuple[str, ...] = ()
+    trust: Trust | None = None
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Nothing has changed, and the server is alive. Comes at least every ``HEARTBEAT`` seconds of silence."""
+
+    revision: int
+
+
+WatchMessage = Snapshot | Changes | Heartbeat
+"""A line of ``GET /v1/watch?epoch=E&after=REVISION`` (mutual TLS, or the local socket): newline-delimited JSON without
+end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
+`Snapshot`; otherwise with the `Changes` since then."""
+
+
+def control_name(mesh: str) -> str:
+    """The DNS name that every control server's certificate bears, and no host's: clients ask for it (TLS server name),
+    whatever the address that they dial."""
+    return f"control.{mesh}.internal"
+
+
+CONTROL_SOCKET = "control.sock"
+"""Name, in its run_dir, of the socket where a control server takes its administrator's requests."""
+
+HEARTBEAT = 5.0
+SILENCE = 3 * HEARTBEAT
+"""Seconds without a message after which a watcher takes the server for dead, and tries the next one."""
+
+
+class JoinRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/join`` (TLS without a client certificate): a host's token and its certificate request (PEM)."""
+
+    host: str
+    token: str
+    csr: str
+
+
+class RenewRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/renew`` (mutual TLS): a request for a new certificate of the same host."""
+
+    csr: str
+
+
+class Issued(Struct, frozen=True, kw_only=True):
+    """A certificate (PEM, the host's own first) and the CA certificates in force (PEM)."""
+
+    mesh: str
+    certificate: str
+    bundle: str
+
+
+class Authorities(Struct, frozen=True, kw_only=True):
+    """``GET /v1/ca`` (anybody): the CA certificates in force, PEM. Whoever does not know them yet compares them with
+    the fingerprint that its token holds."""
+
+    mesh: str
+    bundle: str
+
+
+class TokenRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/tokens`` (local socket): a token for one host, good once within ``ttl`` seconds."""
+
+    host: str
+    ttl: float
+
+
+class TokenCreated(Struct, frozen=True, kw_only=True):
+    """The token, which is not kept anywhere and cannot be shown again, and when it expires."""
+
+    token: str
+    expires: float
+
+
+class TokenInfo(Struct, frozen=True, kw_only=True):
+    """``GET /v1/tokens`` (local socket) is a list of these: tokens that nobody has used yet."""
+
+    id: str
+    host: str
+    expires: float
+
+
+class RevokeRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/revoke`` (local socket): all certificates of a host, or one by its serial number (lower-case hex)."""
+
+    host: str | None = None
+    serial: str | None = None
+
+
+class RevokeDone(Struct, frozen=True, kw_only=True):
+    """The serial numbers that no longer count from now on."""
+
+    serials: tuple[str, ...]
+
+
+class AddressRequest(Struct, frozen=True, kw_only=True):
+    """``POST /v1/addresses`` (mutual TLS): an address on a segment for this host; the same one each time it asks.
+
+    With ``address`` the host says which one it has (an IP, without prefix length): it is entered in the address book,
+    or refused (409) with the name of its holder.
+
+    Attributes:
+        part: what of the host it is for, each with an address of its own; ``@CONTAINER:INTERFACE``, empty: itself.
+        before: the address that was leased to it last. It gets it again if nobody else has it by now, also from a book
+            that has forgotten it.
+        alone: this host brings no address of its own along, or does not any more: what it had entered is forgotten.
+    """
+
+    segment: str
+    address: str | None = None
+    mac: str | None = None
+    part: str = ""
+    before: str | None = None
+    alone: bool = False
+
+
+class AddressLease(Struct, frozen=True, kw_only=True):
+    """``address`` with its prefix length (``10.77.0.5/24``), and the MAC that goes with it; held for ``lease`` seconds
+    after the host was last there. ``DELETE /v1/addresses?segment=S&part=P`` gives it back. ``part``: as asked for; a
+    server that knows of no parts leaves it out."""
+
+    segment: str
+    address: str
+    mac: str
+    lease: float
+    part: str = ""
+
+
+class SegmentUse(Struct, frozen=True, kw_only=True):
+    """An address pool: addresses that it has, those that hosts hold, and the MACs that these put on the segment.
+
+    Attributes:
+        hosts: how many hosts hold the addresses.
+        own: MACs of the host that asks, in lower case.
+    """
+
+    name: str
+    pool: str
+    size: int
+    held: int
+    macs: int
+    hosts: int = 0
+    own: tuple[str, ...] = ()
+
+
+class ControlStatus(Struct, frozen=True, kw_only=True):
+    """``GET /v1/status``: what this control server does. ``watching``: its own watch of the store is up, and with it
+    those that it serves."""
+
+    name: str
+    mesh: str
+    version: str
+    uptime_s: float
+    epoch: str
+    revision: int
+    watching: bool
+    hosts: int
+    services: int
+    watchers: int
+    clients: int
+    requests: int
+    refused: int
+    segments: tuple[SegmentUse, ...] = ()
+    joining: dict[str, int] = {}
+    """How often since the start: ``joined``, ``renewed``, ``revoked``, and refusals by their cause, such as
+    ``token_used`` or ``too_many`` (`control.ca.joining.Joining`)."""
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """``GET /v1/health`` (anybody): the control server of this name sees its store (503: it does not)."""
+
+    name: str
+
+
+class Backup(Struct, frozen=True, kw_only=True):
+    """``POST /v1/backup``: where, on the control server's machine; an absolute path at which nothing is."""
+
+    path: str
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The body of every answer that is not 2xx: one line that a user can act on; ``code``: a word for programs."""
+
+    error: str
+    code: str = ""
+
+
+class CaRoot(Struct, frozen=True, kw_only=True):
+    """A CA of the mesh.
+
+    Attributes:
+        id: short name; issues: whether new certificates come from it; key_here: whether the server that answers has its
+            key.
+        certificates: that it issued and that are valid, the last one until `in_use_until` (0: none).
+        hosts: whose newest certificate is one of these.
+    """
+
+    id: str
+    issues: bool
+    key_here: bool
+    not_after: float
+    certificates: int = 0
+    in_use_until: float = 0.0
+    hosts: tuple[str, ...] = ()
+
+
+class CaStatus(Struct, frozen=True, kw_only=True):
+    """The CAs in force, the one that issues first: ``GET /v1/ca/status``, and the answer to ``POST /v1/ca/add``,
+    ``activate`` and ``drop`` (body: a `CaDrop`), all on the local socket."""
+
+    mesh: str
+    roots: tuple[CaRoot, ...]
+
+
+class CaDrop(Struct, frozen=True, kw_only=True):
+    """``POST /v1/ca/drop``; `force`: also while certificates of that CA are valid, which are refused from then on."""
+
+    force: bool = False
+
+
+def followed(found: Snapshot | None, message: Snapshot | Changes) -> Snapshot:
+    """The map as a watcher has it after one more message."""
+    if isinstance(message, Snapshot):
+        return message
+    assert found is not None, "a watch begins with a snapshot"
+    hosts = {host.name: host for host in found.hosts}
+    hosts.update((host.name, host) for host in message.put)
+    for name in message.gone:
+        hosts.pop(name, None)
+    return Snapshot(
+        epoch=found.epoch,
+        revision=message.revision,
+        hosts=tuple(hosts[name] for name in sorted(hosts)),
+        trust=found.trust if message.trust is None else message.trust,
+    )

@@ -1,0 +1,178 @@
+"""Where a socket is: ``unix:/path`` or ``tcp:host:port``.
+
+Readers raise ``ValueError`` and nothing else, worded as those of :mod:`control.base.reading.units`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+
+from msgspec import Struct
+
+from control.base.reading.units import absolute_path, quote, wrong
+
+UNIX_PATH_BYTES = 107
+"""Longest path of a Unix socket: sun_path holds 108 bytes and the kernel wants room for the final zero."""
+
+ADMIN_SOCKET = "admin.sock"
+"""Name of the admin socket in run_dir."""
+
+HANDOVER_SOCKET = "next.sock"
+"""Name of the socket in run_dir at which the next process takes this one's place (proxy/agent/handover/)."""
+
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOSTNAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
+_HOSTNAME_CHARACTERS = 253
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+
+IP_PORT = "IP:PORT or [IPv6]:PORT, port 1 to 65535"
+HOST_PORT = "IP:PORT, [IPv6]:PORT or HOSTNAME:PORT, port 1 to 65535"
+LISTEN = "unix:/absolute/path or tcp:IP:PORT"
+DELIVER = "unix:/absolute/path or tcp:HOST:PORT"
+
+
+class UnixAddress(Struct, frozen=True, tag="unix"):
+    """A Unix stream socket; ``path`` is absolute and at most `UNIX_PATH_BYTES` long."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class TcpAddress(Struct, frozen=True, tag="tcp"):
+    """A TCP socket; ``host`` is an IPv4 or IPv6 address without brackets or, where a name may stand, a host name."""
+
+    host: str
+    port: int
+
+    @property
+    def hostport(self) -> str:
+        """``host:port``, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"tcp:{self.hostport}"
+
+
+Address = UnixAddress | TcpAddress
+
+
+def ip_port(raw: object) -> TcpAddress:
+    """``10.77.0.1:7600``: an address of this machine to listen on, never a name (a name may resolve to several)."""
+    return _host_port(raw, raw, IP_PORT, names=False)
+
+
+def host_port(raw: object) -> TcpAddress:
+    """``host-b.example:7600`` or ``10.77.0.2:7600``: an address to connect to."""
+    found = _host_port(raw, raw, HOST_PORT, names=True)
+    _refuse_wildcard(raw, found)
+    return found
+
+
+def listen_address(raw: object) -> Address:
+    """``unix:/path`` or ``tcp:IP:PORT``."""
+    return _address(raw, LISTEN, names=False)
+
+
+def deliver_address(raw: object) -> Address:
+    """``unix:/path`` or ``tcp:HOST:PORT``."""
+    found = _address(raw, DELIVER, names=True)
+    if isinstance(found, TcpAddress):
+        _refuse_wildcard(raw, found)
+    return found
+
+
+def run_dir(raw: object) -> str:
+    """The absolute path of a directory whose sockets have paths that are short enough."""
+    path = absolute_path(raw)
+    longest = UNIX_PATH_BYTES - len("/" + ADMIN_SOCKET)
+    if len(os.fsencode(path)) > longest:
+        raise wrong(raw, f"at most {longest} bytes, because the admin socket's path may have {UNIX_PATH_BYTES}")
+    return path
+
+
+def unix_path(raw: object, text: object) -> str:
+    """Check ``text`` as the path of a Unix socket; errors show ``raw``, the value that it came from."""
+    path = absolute_path(text)
+    length = len(os.fsencode(path))
+    if length > UNIX_PATH_BYTES:
+        raise wrong(raw, f"a path of at most {UNIX_PATH_BYTES} bytes", f"a path of {length} bytes")
+    if path == "/" or str(text).endswith("/"):
+        raise wrong(raw, "the path of a socket, not of a directory")
+    return path
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether ``host`` stands for every address of a machine (0.0.0.0, ::)."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def overlap(one: Address, other: Address) -> bool:
+    """Whether two listeners, one on each address, would be in each other's way."""
+    if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
+        return one == other
+    return one.port == other.port and (one.host == other.host or is_wildcard(one.host) or is_wildcard(other.host))
+
+
+def _address(raw: object, allowed: str, *, names: bool) -> Address:
+    scheme, _, rest = raw.partition(":") if isinstance(raw, str) else ("", "", "")
+    if scheme == "unix":
+        return UnixAddress(unix_path(raw, rest))
+    if scheme == "tcp":
+        return _host_port(raw, rest, allowed, names=names)
+    if isinstance(raw, str) and os.path.isabs(raw):
+        raise wrong(raw, allowed, f"did you mean {quote('unix:' + raw[:40])}?")
+    raise wrong(raw, allowed)
+
+
+def _host_port(raw: object, text: object, allowed: str, *, names: bool) -> TcpAddress:
+    if not isinstance(text, str):
+        raise wrong(raw, allowed)
+    host, colon, port = text.rpartition(":")
+    if not colon or _is_ipv6(text):
+        raise wrong(raw, allowed, "an IPv6 address needs brackets" if _is_ipv6(text) else "no port")
+    if _PORT.fullmatch(port) is None or int(port) > 65535:
+        raise wrong(raw, allowed, "a bad port")
+    return TcpAddress(_host(raw, host, allowed, names=names), int(port))
+
+
+def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        if not _is_ipv6(host[1:-1]):
+            raise wrong(raw, allowed, "a bad IPv6 address")
+        # One spelling, so that equal addresses compare equal.
+        return str(ipaddress.IPv6Address(host[1:-1]))
+    if _is_ipv6(host):
+        raise wrong(raw, allowed, "an IPv6 address needs brackets")
+    if _is_ipv4(host) or (names and len(host) <= _HOSTNAME_CHARACTERS and _HOSTNAME.fullmatch(host)):
+        return host
+    raise wrong(raw, allowed, "a bad host name or address" if names else "a bad IP address")
+
+
+def _refuse_wildcard(raw: object, address: TcpAddress) -> None:
+    if is_wildcard(address.host):
+        raise wrong(raw, "the address of one machine", "which stands for every address of this machine")
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether this is an IPv6 address; a scope (``fe80::1%eth0``) is one that ends in a plain interface name."""
+    address, percent, scope = text.partition("%")
+    try:
+        ipaddress.IPv6Address(address)
+    except ValueError:
+        return False
+    return not percent or re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", scope) is not None

@@ -1,0 +1,176 @@
+"""A YAML text as plain data plus the line of every key, so that an error can say where.
+
+Only the part of YAML that a configuration needs: mappings, lists and plain scalars. Anchors, aliases and tags are
+refused: they are how a small file becomes a huge or a cyclic one, or code. Scalars follow YAML 1.2, where ``no`` is a
+word, ``22:22`` is not a number of seconds and ``0660`` is not 432.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn
+
+import yaml
+
+from control.base.reading.units import quote, show
+
+Path = tuple[str | int, ...]
+"""The way to a value from the top: keys, and positions in lists."""
+
+MAX_DEPTH = 16
+"""Deepest nesting that is read; the configuration needs 4. Composing is recursive, so something must stop it."""
+
+_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": True, "false": False}
+# At most 18 digits: a longer one is nobody's setting, and int() refuses thousands of digits with an error of its own.
+_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})?\.[0-9]{1,18}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a file; ``text`` is "what was found; what is allowed"."""
+
+    line: int
+    path: Path
+    text: str
+
+    def render(self, file: str) -> str:
+        """``FILE:LINE: key.path: text``, one line whatever the file holds."""
+        where = f"{render_path(self.path)}: " if self.path else ""
+        return f"{file}:{self.line}: {where}{self.text}"
+
+
+@dataclass
+class Document:
+    """The plain data of a file, the line of every key and list item, and what is wrong with the YAML itself."""
+
+    data: Any = None
+    lines: dict[Path, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def line(self, path: Path) -> int:
+        """The line of the key, or of the nearest one around it that the file has: a missing key's is its section's."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+    def problem(self, path: Path, text: str) -> None:
+        self.problems.append(Problem(self.line(path), path, text))
+
+
+def read(text: str) -> Document:
+    """Read one YAML document. Never raises: what is wrong stands in ``problems``, what could be read in ``data``."""
+    document = Document()
+    try:
+        node = _Loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        document.problems.append(_syntax_problem(error, text))
+    # PyYAML lets int() and chr() fail on absurd directives and escapes, and its reader has an error without a mark.
+    except (yaml.YAMLError, ValueError, OverflowError):
+        line, found = _odd_character(text)
+        document.problems.append(Problem(line, (), f"found {found}; allowed: YAML text"))
+    else:
+        if node is not None:
+            document.lines[()] = _line(node)
+            document.data = _plain(node, (), document)
+    return document
+
+
+def render_path(path: Path) -> str:
+    """``peers.host-b.services[1]``."""
+    parts = []
+    for part in path:
+        if isinstance(part, int):
+            parts.append(f"[{part}]")
+            continue
+        plain = re.fullmatch(r"[\w.-]{1,63}", part, re.ASCII)
+        parts.append(f".{part if plain else show(part)}")
+    return "".join(parts).removeprefix(".")
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes only, without implicit types; refuses what the module docstring says."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}  # type: ignore[misc]
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            self._refuse("anchors and aliases (& and *) are not supported; write the value out", event)
+        if getattr(event, "tag", None) is not None:
+            self._refuse("tags (!) are not supported; write the value in quotes", event)
+        if self.depth >= MAX_DEPTH:
+            self._refuse(f"nested more than {MAX_DEPTH} levels deep", event)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def _refuse(self, text: str, event: yaml.Event) -> NoReturn:
+        raise yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)  # type: ignore[arg-type]
+
+
+def _plain(node: yaml.Node, path: Path, document: Document) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _mapping(node, path, document)
+    if isinstance(node, yaml.SequenceNode):
+        for position, item in enumerate(node.value):
+            document.lines[*path, position] = _line(item)
+        return [_plain(item, (*path, position), document) for position, item in enumerate(node.value)]
+    assert isinstance(node, yaml.ScalarNode)
+    return node.value if node.style else _scalar(node.value)
+
+
+def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        line = _line(key_node)
+        if not isinstance(key_node, yaml.ScalarNode):
+            text = "found a key that is itself a mapping or list; allowed: a word"
+            document.problems.append(Problem(line, path, text))
+            continue
+        key = key_node.value
+        if key in data:
+            text = f"written a second time; the first is on line {document.lines[*path, key]}"
+            document.problems.append(Problem(line, (*path, key), text))
+            continue
+        document.lines[*path, key] = line
+        data[key] = _plain(value_node, (*path, key), document)
+    return data
+
+
+def _scalar(text: str) -> Any:
+    """The value of a scalar without quotes."""
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    return float(text) if _DECIMAL.fullmatch(text) else text
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
+    mark = error.problem_mark or error.context_mark
+    line, index = (mark.line + 1, mark.index) if mark else (1, len(text))
+    if text[index : index + 1] == "\t":
+        return Problem(line, (), "found a tab; allowed: spaces for indentation")
+    what = " ".join(": ".join(filter(None, (error.context, error.problem))).split())
+    return Problem(line, (), f"not valid YAML: {what}")
+
+
+def _odd_character(text: str) -> tuple[int, str]:
+    """Line and name of the first character that YAML does not allow; else of whatever PyYAML stumbled over."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        odd = yaml.reader.Reader.NON_PRINTABLE.search(line)
+        if odd:
+            return number, f"the character {quote(odd.group())}"
+    return 1, "an escape or directive with an impossible number"

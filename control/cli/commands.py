@@ -1,0 +1,119 @@
+"""``hostlane status | links | streams``: what a running proxy tells about itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+from rich.table import Table
+
+from control.api import admin
+from control.api.messages import LinkInfo, PeerStatus, Status, StreamInfo
+from control.cli import live, tables
+
+T = TypeVar("T")
+
+
+def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which proxy is asked and how the answer is shown."""
+    command = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
+    command = click.option("--socket", metavar="PATH", help="The proxy's admin socket.")(command)
+    return click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")(command)
+
+
+watched = click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+
+
+@click.command()
+@asks_a_proxy
+@watched
+def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
+    """Show what this host's proxy does.
+
+    Exit 1 if no proxy answers, or if no host can serve one of the upstreams.
+    """
+    if watch:
+        _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
+        return
+    found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
+    missing = unserved(found)
+    for line in missing:
+        click.echo(f"hostlane: {tables.printable(line)}", err=True)
+    if missing:
+        sys.exit(1)
+
+
+@click.command()
+@asks_a_proxy
+@watched
+def links(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
+    """Show the links to other hosts."""
+    show = _watch if watch else _show
+    show(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+
+
+@click.command()
+@asks_a_proxy
+@watched
+def streams(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
+    """Show the open streams."""
+    show = _watch if watch else _show
+    show(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
+
+
+def unserved(status: Status) -> list[str]:
+    """A line for each upstream that no host can serve. A peer whose first dial has not failed yet may still do so."""
+    peers = {peer.name: peer for peer in status.peers}
+    lines = []
+    for upstream in status.upstreams:
+        hosts = [peers.get(name) for name in upstream.offered_by]
+        if status.host in upstream.offered_by or any(host is not None and _may_serve(host) for host in hosts):
+            continue
+        reasons = "; ".join(_describe(host) for host in hosts if host is not None) or "nobody offers it"
+        lines.append(f"upstream {upstream.service} cannot be served: {reasons}")
+    return lines
+
+
+def _may_serve(peer: PeerStatus) -> bool:
+    return peer.state == "up" or peer.idle or (peer.state == "dialling" and peer.last_error is None)
+
+
+def _describe(peer: PeerStatus) -> str:
+    return f"{peer.name} is {peer.state}" + (f" ({peer.last_error})" if peer.last_error else "")
+
+
+def socket_of(config: str | None, socket: str | None) -> str:
+    """See `admin.socket_of`; exits with 2 where the options do not say."""
+    try:
+        return admin.socket_of(config, socket)
+    except admin.BadConfig as error:
+        fail(error, 2)
+
+
+def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> Any:
+    """Ask, print and return the answer; exit 1 with one line when there is none."""
+    try:
+        found, raw = admin.ask(socket, path, kind)
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    if as_json:
+        click.echo(raw)
+    else:
+        live.show(render(found))
+    return found
+
+
+def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> None:
+    """Ask and show, again and again, until Ctrl-C; exit 1 with one line when there is no answer."""
+    try:
+        live.watch(lambda: admin.ask(socket, path, kind), as_json, render)
+    except* admin.NoAnswer as group:
+        fail(group.exceptions[0], 1)
+
+
+def fail(error: Exception, code: int) -> NoReturn:
+    """Say why, in one line, and exit."""
+    click.echo(f"hostlane: {tables.printable(str(error))}", err=True)
+    sys.exit(code)

@@ -1,0 +1,193 @@
+"""``hostlane control``: run a control server, set one up, check its configuration."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control.base.errors import ConfigError, HostlaneError, StartError
+
+if TYPE_CHECKING:
+    from control.server.config import Config
+
+GARBAGE = 10_000
+"""More objects than there were, until Python's collector looks for garbage among them (its own default: 700)."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--config", "file", metavar="FILE", help="The control server's configuration.")
+@click.option("--check", is_flag=True, help="Check the configuration, and do not start.")
+@click.pass_context
+def control(context: click.Context, file: str | None, check: bool) -> None:
+    """Run a control server in the foreground.
+
+    It knows who is where, and who may join.
+
+    SIGTERM or Ctrl-C ends it. Exit 2 if the configuration is wrong or this machine cannot start it.
+    """
+    if context.invoked_subcommand is not None:
+        if file is not None or check:
+            raise click.UsageError(f"--config and --check stand behind {context.invoked_subcommand}, not before it")
+        return
+    if file is None:
+        raise click.UsageError("--config FILE is missing; `hostlane control init` writes a first one")
+    config = _loaded(file)
+    if check:
+        click.echo(f"{click.format_filename(file)}: ok")
+        return
+    sys.exit(serve(config))
+
+
+@control.command()
+@click.option("--config", "file", metavar="FILE", required=True, help="Written if it does not exist.")
+@click.option("--name", help="Of this control server, for a new FILE.")
+@click.option("--listen", metavar="IP:PORT", help="Where hosts' requests arrive, for a new FILE.")
+@click.option("--mesh", help="Name of the mesh, for a new FILE; hostlane unless given.")
+def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> None:
+    """Set up a mesh: the configuration, the CA with its key, and the directories.
+
+    Nothing that exists is changed. With several control servers, do it on one and copy state_dir/ca to the others.
+    """
+    try:
+        if os.path.lexists(file):
+            if name or listen or mesh:
+                raise click.UsageError(f"{file} exists, and says what --name, --listen and --mesh would")
+        else:
+            _write_config(file, name, listen, mesh)
+        config = _loaded(file)
+        from control.server.serve import keys_of
+
+        keys = keys_of(config)
+        for directory in {keys.directory, *_store_directory(config)}:
+            _make_directory(directory)
+        root = keys.create(config.mesh, time.time())
+    except StartError as error:
+        sys.exit(report([error]))
+    place = config.ca_keys[0] if config.ca_keys else keys.directory
+    click.echo(f"CA {root.id} of mesh {config.mesh}: its key is in {place}; keep a copy in a safe place")
+    option = f"--config {click.format_filename(file)}"
+    click.echo(f"next: hostlane control {option}")
+    click.echo(f"then, for each host: hostlane token create --host NAME {option}")
+
+
+@control.command()
+@click.argument("file", type=click.Path(dir_okay=False, resolve_path=True))
+@click.option("--config", metavar="FILE", help="The configuration that the control server runs with.")
+@click.option("--socket", metavar="PATH", help="The control server's socket.")
+def backup(file: str, config: str | None, socket: str | None) -> None:
+    """Have the control server that runs here write a copy of its store to FILE, which must not exist.
+
+    The server writes it, as its own user, for that user alone to read. FILE is there whole or not at all.
+
+    With etcd, etcdctl snapshot save does this. Exit 1 if there is no copy.
+    """
+    from control.api import mesh
+    from control.cli.meshcommands import ask_control
+
+    ask_control(config, socket, lambda client: client.backup(mesh.Backup(path=file)))
+
+
+def serve(config: Config) -> int:
+    """Run the control server until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
+    import trio
+
+    from control.base.system import logs
+    from control.server import serve as server
+
+    logs.configure(config.log.level, config.log.format)
+    # Modules are here to stay, and so are connections by the thousand: the collector took a fifth of the server's time
+    # when 2,000 hosts came, a quarter of a second at a time, and found next to nothing.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+    try:
+        trio.run(server.run, config)
+    except BaseException as error:
+        return _end(error)
+    return 0
+
+
+def report(errors: list[HostlaneError]) -> int:
+    """Print what is wrong, a line each; returns the exit code that goes with it."""
+    for error in errors:
+        lines = error.problems if isinstance(error, ConfigError) else [f"hostlane: {error}"]
+        for line in lines:
+            click.echo(line, err=True)
+    return 2 if any(isinstance(error, (ConfigError, StartError)) for error in errors) else 1
+
+
+def _loaded(file: str) -> Config:
+    from control.server.config import load
+
+    try:
+        return load(file)
+    except ConfigError as error:
+        sys.exit(report([error]))
+
+
+def _write_config(file: str, name: str | None, listen: str | None, mesh: str | None) -> None:
+    from control.server.config import parse
+
+    if name is None or listen is None:
+        raise click.UsageError(f"{file} does not exist; --name and --listen say what to write there")
+    lines = [
+        "# A control server; configs/control-reference.yaml has every key.",
+        f"name: {name}",
+        f"listen: {listen}",
+        *([f"mesh: {mesh}"] if mesh else []),
+    ]
+    text = "\n".join(lines) + "\n"
+    try:
+        parse(text, "options")
+        # Exclusively: somebody may have been faster.
+        with open(file, "x", encoding="utf-8") as stream:
+            stream.write(text)
+    except ConfigError as error:
+        raise click.UsageError(error.problems[0].partition(": ")[2]) from None
+    except OSError as error:
+        raise StartError(f"cannot write {file}: {(error.strerror or 'failed').lower()}") from None
+
+
+def _store_directory(config: Config) -> list[str]:
+    return [] if config.store_file is None else [os.path.dirname(config.store_file)]
+
+
+def _make_directory(path: str) -> None:
+    """For this user alone: it will hold keys, or all that the control plane knows."""
+    try:
+        Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot make directory {path}: {(error.strerror or 'failed').lower()}") from None
+
+
+def _end(error: BaseException) -> int:
+    found = list(_leaves(error))
+    expected = [leaf for leaf in found if isinstance(leaf, HostlaneError)]
+    if len(expected) == len(found):
+        return report(expected)
+    if all(isinstance(leaf, (HostlaneError, KeyboardInterrupt)) for leaf in found):
+        return 1
+    import structlog
+
+    # An error outside our tree is a bug; its traceback is for whoever repairs it, as one event like all others.
+    text = "".join(traceback.format_exception(error))
+    structlog.get_logger().error(
+        "control server failed", error=f"{type(found[0]).__name__}: {found[0]}", traceback=text
+    )
+    return 1
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -1,0 +1,90 @@
+"""``hostlane reload | drain``: what a running proxy is told to do."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+import msgspec
+
+from control.api import admin
+from control.api.messages import Applied, Draining
+from control.cli.commands import asks_a_proxy, fail, socket_of
+from control.cli.live import show
+from control.cli.tables import holders_table, printable
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
+MOST_SECONDS = 86400.0
+"""Who wants to wait longer than a day wants no drain."""
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds, from what the configuration would say."""
+    if value is None:
+        return None
+    match = _DURATION.fullmatch(value)
+    seconds = float(match[1]) * _SECONDS[match[2]] if match else -1.0
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise click.BadParameter(f"{value!r} is not a duration such as 500ms, 30s, 2m or 1h (at most 24h)")
+    return seconds
+
+
+@click.command()
+@asks_a_proxy
+def reload(config: str | None, socket: str | None, as_json: bool) -> None:
+    """Have the proxy read its configuration again.
+
+    It applies the file whole or not at all, and shows what changed; streams go on. Exit 2 if the file is wrong, 1 if
+    the running proxy cannot follow it or does not answer; nothing has changed then.
+    """
+    try:
+        found, raw = admin.order(socket_of(config, socket), "/reload", Applied)
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    if as_json:
+        click.echo(raw)
+    elif found.outcome == "applied":
+        for line in found.changes or ["nothing has changed"]:
+            click.echo(printable(line))
+    for problem in found.problems:
+        click.echo(printable(problem), err=True)
+    sys.exit({"applied": 0, "wrong": 2}.get(found.outcome, 1))
+
+
+@click.command()
+@click.option("--timeout", callback=_duration, metavar="TIME", help="Longest wait (default: limits.stop_timeout).")
+@click.option("--now", is_flag=True, help="Do not wait: end the streams at once.")
+@asks_a_proxy
+def drain(config: str | None, socket: str | None, as_json: bool, timeout: float | None, now: bool) -> None:
+    """End the proxy when its streams are through.
+
+    It takes no more calls, tells its peers, waits for the streams, ends what is left bit by bit over the last quarter
+    of the time, and exits. Shows who still holds streams. Exit 1 if any had to be cut.
+    """
+    if now and timeout is not None:
+        raise click.UsageError("--now and --timeout both say how long; use one of them")
+    seconds = 0.0 if now else timeout
+    path = "/drain" if seconds is None else f"/drain?seconds={seconds:g}"
+    last: Draining | None = None
+    try:
+        for last in admin.follow(socket_of(config, socket), path, Draining):
+            _tell(last, as_json)
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    if last is None or not last.over:
+        fail(admin.NoAnswer("the proxy was gone before it had drained"), 1)
+    sys.exit(1 if last.cut else 0)
+
+
+def _tell(found: Draining, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(found))
+    elif found.over:
+        click.echo(f"drained; {found.cut} streams were cut" if found.cut else "drained; no stream was cut")
+    else:
+        click.echo(f"{found.streams} streams open, {found.cut} cut, {found.left_s:.0f} s left")
+        if found.holders:
+            show([holders_table(found.holders)])
+

@@ -1,0 +1,201 @@
+"""What a proxy told, as tables for people. It is shown whatever it is, and never interpreted by the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from control.api.messages import Candidate, Discovery, Holder, LinkInfo, PeerStatus, ServiceRoute, Status, StreamInfo
+
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
+_STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
+
+
+def status_tables(status: Status) -> list[Table]:
+    """The host in one table, then its peers, upstreams and services, where there are any."""
+    tables = [_host(status)]
+    if status.peers:
+        tables.append(_peers(status.peers))
+    if status.upstreams:
+        rows = [(item.service, item.listen, ", ".join(item.offered_by) or "nobody") for item in status.upstreams]
+        tables.append(table_of(["upstream", "listen", "offered by"], rows))
+    if status.services:
+        services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
+        tables.append(table_of(["service", "deliver", "streams>"], services))
+    return tables
+
+
+def links_table(links: Sequence[LinkInfo]) -> Table:
+    """One row a link."""
+    columns = [
+        "link", "peer", "direction", "local", "remote", "streams>", "age>", "idle>", "rtt>", "sent>", "received>",
+        "unacked>", "congested", "ttl>", "why",
+    ]  # fmt: skip
+    return table_of(columns, [
+        (
+            link.id, link.peer, link.direction, link.local, link.remote, str(link.streams), span(link.age_s),
+            span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
+            amount(link.bytes_received), amount(link.unacked), "yes" if link.congested else "no",
+            "-" if link.ttl_s is None else span(link.ttl_s),
+            _why(link),
+        )
+        for link in links
+    ])  # fmt: skip
+
+
+def route_tables(route: ServiceRoute) -> list[Table]:
+    """Where a new stream for a service would go, then one row a host that offers it."""
+    takes = " or ".join(route.takes) or "nobody"
+    summary = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for key, value in (
+        ("service", route.service),
+        ("called through", route.listen or "no socket on this host"),
+        ("a new stream goes to", takes),
+        ("because", route.why),
+    ):
+        summary.add_row(Text(key, style="bold"), Text(printable(value)))
+    if not route.candidates:
+        return [summary]
+    rows = [
+        (
+            each.host, each.address, "this host" if each.state == "here" else each.state, str(each.streams),
+            "-" if each.ejected_for_s is None else f"for {span(each.ejected_for_s)}", f"{each.failures:g}",
+            "configuration" if each.static else _source(each), each.last_error or "-",
+        )
+        for each in route.candidates
+    ]  # fmt: skip
+    columns = ["host", "address", "state", "streams>", "ejected", "failures>", "known from", "last error"]
+    return [summary, table_of(columns, rows)]
+
+
+def _why(link: LinkInfo) -> str:
+    if link.suspended_s is not None:
+        return f"suspended for {span(link.suspended_s)}: {link.suspended_why}"
+    why = "leaving" if link.leaving else link.ttl_reason or "the peer decides"
+    return f"{why} (resumed {link.resumed} times)" if link.resumed else why
+
+
+def streams_table(streams: Sequence[StreamInfo]) -> Table:
+    """One row a stream."""
+    columns = [
+        "stream", "service", "direction", "peer", "link", "state", "age>", "sent>", "received>", "credit>", "buffered>",
+    ]  # fmt: skip
+    return table_of(columns, [
+        (
+            stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-",
+            f"{stream.state}, suspended" if stream.suspended else stream.state, span(stream.age_s),
+            amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit), amount(stream.buffered),
+        )
+        for stream in streams
+    ])  # fmt: skip
+
+
+def holders_table(holders: Sequence[Holder]) -> Table:
+    """One row for whoever keeps streams open."""
+    return table_of(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
+        (
+            holder.service, holder.direction, holder.peer or "-", "-" if holder.uid is None else str(holder.uid),
+            "-" if holder.pid is None else str(holder.pid), str(holder.streams),
+        )
+        for holder in holders
+    ])  # fmt: skip
+
+
+def amount(count: int) -> str:
+    """1536 as ``1.5 KiB``."""
+    value = float(count)
+    for unit in _SIZES:
+        if abs(value) < 1024 or unit == _SIZES[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def span(seconds: float) -> str:
+    """75.2 as ``1m15s``: two units, as much as a person compares."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal could act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _host(status: Status) -> Table:
+    process = f"version {status.version}, pid {status.pid}, up {span(status.uptime_s)}, security {status.security}"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(status.refused_by_reason.items()))
+    refused = f"{status.streams_refused} refused" + (f" ({reasons})" if reasons else "")
+    rows = [
+        ("host", status.host),
+        ("proxy", process),
+        ("sessions", str(status.sessions)),
+        ("streams", f"{status.streams} open, {status.streams_opened} opened, {refused}"),
+        ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
+        ("handshakes avoided", str(status.handshakes_avoided)),
+    ]
+    if status.draining:
+        rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
+    if status.control is not None:
+        rows += _discovery(status.control)
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for key, value in rows:
+        table.add_row(Text(key, style="bold"), Text(printable(value)))
+    return table
+
+
+def _source(candidate: Candidate) -> str:
+    if candidate.state == "here":
+        return "-"
+    return "control plane, unconfirmed" if candidate.unconfirmed else "control plane"
+
+
+def _discovery(found: Discovery) -> list[tuple[str, str]]:
+    """How the proxy follows the control plane, a row for each thing worth knowing."""
+    heard = "never heard" if found.age_s is None else f"heard {span(found.age_s)} ago"
+    names = ", ".join(found.unconfirmed)
+    kept = f", {len(found.unconfirmed)} of them unconfirmed: {names}" if names else ""
+    if found.server is not None:
+        follows = f"following {found.server}, {heard}"
+    else:
+        follows = f"not reached, {heard}: {found.last_error or 'no answer yet'}"
+    source = " (from disk)" if found.from_disk else ""
+    registered = "yes" if found.registered else f"no: {found.registration_error or 'no answer yet'}"
+    return [
+        ("control plane", follows),
+        ("map", f"revision {found.revision}, {found.hosts} hosts{kept}{source}"),
+        ("registered", registered),
+        *(("left out", f"{name}: {why}") for name, why in sorted(found.left_out.items())),
+    ]
+
+
+def _peers(peers: Iterable[PeerStatus]) -> Table:
+    rows = []
+    for peer in peers:
+        retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
+        links = f"{peer.links} + {peer.suspended} suspended" if peer.suspended else str(peer.links)
+        counts = (links, str(peer.streams), str(peer.waiting), str(peer.warm), str(peer.ahead))
+        held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
+        rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
+    counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]
+    return table_of(["peer", "address", "state", *counted, "retry in>", "last error"], rows)
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table of plain cells; a column whose name ends in ``>`` stands to the right, as numbers do."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in columns:
+        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*[Text(printable(cell), style=_STATE_STYLES.get(cell, "")) for cell in row])
+    return table

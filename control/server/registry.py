@@ -1,0 +1,118 @@
+"""What registering, staying and leaving mean to the store (sans-IO): items in, a commit or a refusal out.
+
+A host is two items that hang on one lease: ``hosts/NAME``, its record, and ``links/IP:PORT``, which makes sure that no
+two hosts are dialled at one address. The newest instance of a host wins: it may be a restart while the old record still
+lives, and the old process, should it still run, is told so when it next says that it is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from control.api.mesh import HostRecord, Offer
+from control.base.errors import RequestRefused
+from control.base.reading import addresses, units
+from control.store.base import Item, Put, When
+
+__all__ = ["HOSTS", "LINKS", "Change", "check_record", "decode_record", "holding", "leave", "register", "remove"]
+
+HOSTS, LINKS = "hosts/", "links/"
+MAX_SERVICES = 4096
+"""Of one host. With the longest names that is 300 KiB, a third of what a commit may have."""
+MAX_TEXT = 128
+"""Characters of an instance, version or MAC."""
+
+
+class LinkHolder(Struct, frozen=True, kw_only=True):
+    """``links/IP:PORT``: whose link address that is."""
+
+    host: str
+
+
+class Change(NamedTuple):
+    """A commit to make."""
+
+    when: tuple[When, ...]
+    put: tuple[Put, ...] = ()
+    delete: tuple[str, ...] = ()
+
+
+def check_record(record: HostRecord) -> HostRecord:
+    """The record as it may be kept: one spelling of its address. Raises RequestRefused (400 ``record``)."""
+    try:
+        units.host_name(record.name)
+        if addresses.is_wildcard((place := addresses.ip_port(record.address)).host):
+            raise units.wrong(record.address, "the address of one machine")
+        for offer in record.services:
+            units.service_name(offer.name)
+    except ValueError as error:
+        raise RequestRefused(400, "record", f"host {units.show(record.name)}: {error}") from None
+    if len({offer.name for offer in record.services}) != len(record.services):
+        raise RequestRefused(400, "record", f"host {record.name}: a service stands there twice")
+    if len(record.services) > MAX_SERVICES:
+        raise RequestRefused(
+            400, "record", f"host {record.name}: {len(record.services)} services; allowed: at most {MAX_SERVICES}"
+        )
+    texts = (record.instance, record.version, record.segment or "", record.mac or "")
+    if not record.instance or any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
+        allowed = f"an instance, and at most {MAX_TEXT} printable characters in each of instance, version, segment, mac"
+        raise RequestRefused(400, "record", f"host {record.name}: found other text; allowed: {allowed}")
+    services = tuple(Offer(name=name) for name in sorted(offer.name for offer in record.services))
+    return msgspec.structs.replace(record, address=place.hostport, services=services)
+
+
+def register(record: HostRecord, lease: int, host: Item | None, link: Item | None) -> Change:
+    """Put the record in force. `host` and `link` are the items that stand at its keys now.
+
+    Raises RequestRefused (409 ``taken``) if the address is another host's.
+    """
+    if link is not None and (holder := msgspec.json.decode(link.value, type=LinkHolder).host) != record.name:
+        text = f"link address {record.address} is host {holder}'s; allowed: an address of its own"
+        raise RequestRefused(409, "taken", text)
+    host_key, link_key = HOSTS + record.name, LINKS + record.address
+    before = None if host is None else decode_record(host)
+    return Change(
+        when=(
+            When(host_key, 0 if host is None else host.revision),
+            When(link_key, 0 if link is None else link.revision),
+        ),
+        put=(
+            Put(host_key, msgspec.json.encode(record), lease),
+            Put(link_key, msgspec.json.encode(LinkHolder(host=record.name)), lease),
+        ),
+        # A host that has moved holds its old address no longer than it is there.
+        delete=() if before is None or before.address == record.address else (LINKS + before.address,),
+    )
+
+
+def holding(name: str, instance: str, host: Item | None) -> int:
+    """The lease to keep alive for an instance of a host.
+
+    Raises RequestRefused: 404 ``unknown_host``, 409 ``superseded``.
+    """
+    if host is None:
+        raise RequestRefused(404, "unknown_host", f"host {name} is not registered (any more); register again")
+    if decode_record(host).instance != instance:
+        raise RequestRefused(409, "superseded", f"host {name} has been registered by another process since")
+    return host.lease
+
+
+def leave(instance: str, host: Item | None) -> Change | None:
+    """The host goes; None: there is nothing to do, as it is gone or another instance's by now."""
+    if host is None or decode_record(host).instance != instance:
+        return None
+    return remove(host)
+
+
+def remove(host: Item, more: Iterable[str] = ()) -> Change:
+    """Take a host off the map, and with it the items of the keys `more`."""
+    return Change(when=(When(host.key, host.revision),), delete=(host.key, LINKS + decode_record(host).address, *more))
+
+
+def decode_record(item: Item) -> HostRecord:
+    """The record that an item holds."""
+    return msgspec.json.decode(item.value, type=HostRecord)

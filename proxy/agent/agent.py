@@ -1,0 +1,382 @@
+"""The composition root: builds every part once, owns the top nursery, and knows the order of starting and stopping.
+
+Starting: the network interfaces, which stay when the proxy ends; then everything else that can fail on this machine
+(sockets, ports), so that a failure is one line and leaves nothing behind; then the tasks. While it runs, `Agent.apply`
+makes it another configuration's. Stopping (SIGTERM, SIGINT, ``hostlane drain``): proxy/agent/drain.py. A second signal
+ends the rest at once.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from control.api.messages import Draining
+from control.base.backoff import Backoff
+from control.base.system import logs
+from proxy.agent.drain import Drain
+from proxy.agent.handover import give, successor
+from proxy.agent.handover.arrival import arrive
+from proxy.agent.handover.estate import Estate
+from proxy.agent.reload import Reload
+from proxy.config.difference import Difference, between
+from proxy.config.schema import Config, Limits, Peer
+from proxy.errors import NotApplied, StartError
+from proxy.inbound.delivery import Inbound
+from proxy.links import accept
+from proxy.links.carry import Shaken, new_id
+from proxy.links.credentials import Credentials
+from proxy.links.handshake import Hello
+from proxy.links.keyring import Keyring
+from proxy.mesh.effective import Effective, needed
+from proxy.netdev.leases.leases import Book, fill
+from proxy.outbound.upstreams import Outbound
+from proxy.pool.history import SHARED_MEMORY, Gaps
+from proxy.pool.pool import Pool
+from proxy.pool.pools import Pools
+from proxy.pool.record import Recorder
+from proxy.pool.ttl import Terms
+from proxy.pool.usage import HANDSHAKE, Usage
+from proxy.pump.budget import Budget
+from proxy.pump.connecting import Connector
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.loop import Pump
+from proxy.pump.tally import Tally
+from proxy.routing.allow import Allowed
+from proxy.routing.table import Table
+from proxy.telemetry.admin import serve_admin
+from proxy.telemetry.notify import notify, stopping
+from proxy.telemetry.view import ProxyView
+
+if TYPE_CHECKING:
+    from proxy.mesh.follower import ControlPlane
+    from proxy.mesh.membership import Membership
+
+log = structlog.get_logger()
+
+GRACE = 10.0
+"""Seconds after a takeover in which the map must have come: its watch answers at once, or another server is asked."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
+
+
+class Agent:
+    """All parts of one proxy, built and not yet running."""
+
+    def __init__(
+        self,
+        config: Config,
+        file: str | None = None,
+        control: ControlPlane | None = None,
+        takeover: bool = False,
+        book: Book = Book(),  # noqa: B008 - it cannot change
+    ) -> None:
+        self._book = book
+        static = fill(config, book.leases)
+        config = Effective(static).config({})
+        self.config = config
+        self._takeover = takeover
+        self._estate: Estate | None = None
+        self.reload = Reload(file, self.rebase)
+        self.keyring = Keyring.from_config(config)
+        self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
+        self.deadlines = Deadlines(self.pump.settle)
+        self.connector = Connector(self.pump, self.deadlines)
+        self.tally = Tally(trace=config.log.level == "debug")
+        allowed = Allowed.from_services(config.services)
+        self.inbound = Inbound(config, allowed, self.connector, self.tally)
+        table = Table.from_config(config)
+        self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
+        self._gaps = Gaps(SHARED_MEMORY)
+        self.pools = Pools(self._pool, self._forget, self.pump.settle)
+        self.pools.adopt(config, config.peers, needed(config, table), False)
+        self.outbound = Outbound(
+            config,
+            pump=self.pump,
+            deadlines=self.deadlines,
+            connector=self.connector,
+            pools=self.pools,
+            table=table,
+            allowed=allowed,
+            tally=self.tally,
+            random=random.random,
+        )
+        self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
+        self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
+        self.view.drain_left = self.draining.left
+        self._instance, self._left = new_id(), trio.Event()
+        self.member: Membership | None = None
+        if static.control is not None:
+            # As in `run`: who has no control plane does not pay for its client.
+            from proxy.mesh.membership import Membership
+
+            self.member = Membership(
+                static,
+                self.keyring,
+                control,
+                instance=self._instance,
+                apply=self.apply,
+                renewed=self.outbound.ejections.forget,
+                cut=self.pools.cut,
+                book=book,
+            )
+            self.view.follower = self.member.follower
+
+    def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
+        return Pool(
+            self.config,
+            name,
+            peer,
+            pump=self.pump,
+            needed=needed,
+            hello=self.hello,
+            calls=self.inbound,
+            backoff=Backoff(random.random),
+            credentials=self.credentials,
+            usage=Usage(self._gaps, _terms(self.config)),
+            recorder=self.recorder,
+        )
+
+    def _forget(self, peer: str) -> None:
+        self.inbound.forget(peer)
+        self.outbound.ejections.forget(peer)
+        self.pump.budget.forget(peer)
+
+    def apply(self, config: Config) -> Difference:
+        """Make the running proxy equal to this configuration, whole or not at all. Returns what that changed.
+
+        It happens at once, within this call: nobody sees half of it, and two calls cannot meet. Streams that are open
+        go on, whatever has become of their service, upstream or peer; the links of a removed peer end with their last
+        stream, at the latest after ``limits.stop_timeout``. What holds for links (settings of `links` and `limits`)
+        holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
+
+        Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
+        (`difference.FIXED`), if a new socket cannot be had, if the proxy is about to stop, or if upstreams differ and
+        another process is about to take their sockets over.
+        """
+        if self.draining.began:
+            raise NotApplied(["the proxy is about to stop: it takes no configuration any more"])
+        difference = between(self.config, config)
+        if problems := difference.fixed:
+            raise NotApplied(problems)
+        if difference.upstreams and self._estate is not None and self._estate.engaged:
+            raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
+        if not difference:
+            self.config = self.view.config = config
+            return difference
+        with ExitStack() as undo:
+            try:
+                sockets = self.outbound.prepare(config, undo)
+            except StartError as error:
+                raise NotApplied([str(error)]) from error
+            undo.pop_all()
+        # Nothing from here on can fail.
+        self.config = self.view.config = config
+        if difference.settings:
+            self._adopt_settings(config)
+        table = Table.from_config(config)
+        allowed = Allowed.from_services(config.services) if difference.services else self.outbound.allowed
+        self.inbound.adopt(config, allowed)
+        for peer in difference.peers:
+            self.outbound.ejections.forget(peer)
+        self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
+        self.outbound.adopt(config, table, allowed, sockets)
+        return difference
+
+    def rebase(self, static: Config) -> Difference:
+        """As `apply`, for what the file says now: what the map adds stays."""
+        static = fill(static, self._book.leases)
+        if self.member is None:
+            return self.apply(Effective(static).config({}))
+        return self.member.follower.rebase(static)
+
+    def _adopt_settings(self, config: Config) -> None:
+        logs.set_level(config.log.level)
+        self.tally.trace = config.log.level == "debug"
+        self.pump.busy_poll = config.pump.busy_poll_us / 1e6
+        self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
+        for pool in self.pools.everywhere:
+            pool.usage.adopt(_terms(config))
+
+    def hello(self, peer: str, session: str) -> Hello:
+        """This host's HELLO to a peer."""
+        limits = self.config.limits
+        return Hello(
+            host=self.config.host,
+            to=peer,
+            instance=self._instance,
+            session=session,
+            stream_credit=limits.stream_credit,
+            max_streams=limits.streams_per_link,
+        )
+
+    def credentials(self) -> Credentials | None:
+        """What a new handshake uses; None: no TLS (``security: none``)."""
+        if self.config.links.security == "none":
+            return None
+        assert self.keyring is not None
+        return self.keyring.current
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `run` of this module."""
+        config = self.config
+        if config.interfaces:
+            # Who makes no interfaces does not pay for netlink: a quarter of a second and 9 MB.
+            from proxy.netdev.apply.ready import prepare
+
+            await prepare(config, self._book.elsewhere)
+        with ExitStack() as files:
+            # First, because a signal that nobody has asked for yet would kill the process.
+            signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
+            files.callback(self.pump.shut_down)
+            arrival = await arrive(config, self.outbound, self.draining, takeover=self._takeover, files=files)
+            self._estate = estate = arrival.estate
+            if self.recorder is not None:
+                self.recorder.open()
+                files.callback(self.recorder.close)
+            if self.member is not None:
+                # Before anything is accepted, so that what the last map asks for is open, or found among spare sockets.
+                await self.member.follower.begin()
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.pump.run)
+                for part in (self.deadlines, self.connector):
+                    await nursery.start(part.run)
+                if self.recorder is not None:
+                    await nursery.start(self.recorder.run)
+                await arrival.replace(self.outbound, config.limits.stop_timeout)
+                self.outbound.listen()
+                await nursery.start(partial(serve_admin, arrival.admin, self.view, self, door=estate.admin_door))
+                if config.links.security == "none":
+                    log.warning("links are neither encrypted nor authenticated", security="none")
+                if self.keyring is not None:
+                    nursery.start_soon(self.keyring.watch)
+                async with trio.open_nursery() as links:
+                    if self.member is not None:
+                        await links.start(self.member.keep)
+                    await links.start(self.pools.run)
+                    await links.start(
+                        partial(
+                            accept.serve,
+                            arrival.links,
+                            own=config.host,
+                            patience=lambda: self.config.links.dial_timeout,
+                            find=self.pools.get,
+                            hello=self.hello,
+                            attend=_attend,
+                            credentials=self.credentials,
+                            door=estate.links_door,
+                        )
+                    )
+                    nursery.start_soon(give.serve, arrival.handover, estate, estate.handover_door)
+                    if self.member is not None:
+                        await links.start(self.member.follower.run)
+                        nursery.start_soon(self._leave, self.member)
+                    log.info(
+                        "proxy ready",
+                        host=config.host,
+                        listen=config.links.listen.hostport,
+                        upstreams=list(self.config.upstreams),
+                        services=list(config.services),
+                        security=config.links.security,
+                    )
+                    links.start_soon(self._discard)
+                    notify("READY=1")
+                    task_status.started()
+                    links.start_soon(self._heed, signals)
+                    await self.draining.run()
+                    links.cancel_scope.cancel()
+                await self.draining.heard()
+                if self.member is not None:
+                    await self._left.wait()
+                    await self.member.close()
+                nursery.cancel_scope.cancel()
+        log.info("proxy stopped", host=config.host)
+
+    def drain(self, seconds: float | None = None) -> AsyncGenerator[Draining, None]:
+        """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
+
+        Args:
+            seconds: None: ``limits.stop_timeout``.
+        """
+        self._stop(self.config.limits.stop_timeout if seconds is None else seconds)
+        return self.draining.follow()
+
+    def _stop(self, seconds: float) -> None:
+        if self.member is not None:
+            self.member.follower.stop()  # a proxy that ends takes no configuration any more
+        self.draining.begin(seconds)
+        notify(stopping(seconds))
+
+    async def _leave(self, member: Membership) -> None:
+        """When the end begins, the mesh learns it first, so that nobody calls any more. Not if it is another process of
+        this host that goes on.
+        """
+        await self.draining.told()
+        await member.leave(handed_over=self._estate is not None and self._estate.left)
+        self._left.set()
+
+    async def _discard(self) -> None:
+        """Close the inherited sockets that no upstream wants; the map may yet name one, whose callers wait so long."""
+        if self.member is not None:
+            await trio.sleep(GRACE)
+        self.outbound.sockets.discard()
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        """SIGHUP: reload; SIGUSR2: start a successor; SIGTERM and SIGINT: drain, and at the second one end at once."""
+        told = False
+        async with trio.open_nursery() as nursery:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    nursery.start_soon(self.reload.asked)
+                elif number == signal.SIGUSR2:
+                    nursery.start_soon(successor.start, successor.command())
+                else:
+                    self._stop(0.0 if told else self.config.limits.stop_timeout)
+                    told = True
+
+
+def _memory(limits: Limits) -> tuple[int, int]:
+    """Bytes in all, and for each peer."""
+    return limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer
+
+
+def _terms(config: Config) -> Terms:
+    pool = config.pool
+    return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
+
+
+async def _attend(pool: accept.Home, shaken: Shaken) -> None:
+    assert isinstance(pool, Pool)
+    await pool.attend(shaken.sock, shaken, False)
+
+
+async def run(
+    config: Config,
+    file: str | None = None,
+    takeover: bool = False,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run one proxy until SIGTERM or SIGINT.
+
+    Args:
+        file: where the configuration came from, to be read again; None: nowhere.
+        takeover: take the place of the proxy that runs in the same run_dir, if one does.
+
+    Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
+    ends all streams at once; nothing stays behind but directories.
+    """
+    book = Book()
+    if config.control is not None:
+        from proxy.mesh.join import ensure
+        from proxy.netdev.leases.addressbook import at_start
+
+        await ensure(config, random.random)
+        book = await at_start(config, random.random)
+    await Agent(config, file, takeover=takeover, book=book).run(task_status=task_status)

@@ -1,0 +1,87 @@
+"""Listening sockets that systemd opened for this process (sd_listen_fds(3)): they are there before it, and stay when it
+ends. Their files, owners and modes are those of the socket unit, and are never changed or removed here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
+
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.units import quote
+from proxy.agent.handover.inheritance import LINKS, UPSTREAM, Inheritance
+from proxy.config.schema import Config
+from proxy.errors import ConfigError
+from proxy.outbound.sockets import Heirloom
+
+FIRST = 3
+"""The first descriptor; the others follow it."""
+VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+MOST = 65536
+
+
+def inherit(config: Config, into: Inheritance, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Take over what was passed to this process, matched by address with upstreams and links.listen, and take the
+    variables out of the environment: they are not for processes that this one starts.
+
+    Raises ConfigError with a line for each socket that fits nothing; all of them are closed then.
+    """
+    found = {name: environment.pop(name, "") for name in VARIABLES}
+    if found["LISTEN_PID"] != str(os.getpid()):
+        return
+    count = found["LISTEN_FDS"]
+    if not count.isascii() or not count.isdecimal() or int(count) > MOST:
+        raise ConfigError([f"environment: LISTEN_FDS: found {quote(count[:60])}; allowed: a number up to {MOST}"])
+    names = found["LISTEN_FDNAMES"].split(":")
+    wanted = {str(_plain(upstream.listen)): str(upstream.listen) for upstream in config.upstreams.values()}
+    problems: list[str] = []
+    for number in range(int(count)):
+        descriptor = FIRST + number
+        label = f"descriptor {descriptor}" + (f" ({names[number]})" if number < len(names) and names[number] else "")
+        if (problem := _take(descriptor, config, wanted, into)) is not None:
+            problems.append(f"environment: LISTEN_FDS: {label}: {problem}")
+    if problems:
+        into.close()
+        raise ConfigError(problems)
+
+
+def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inheritance) -> str | None:
+    """Put one where it belongs; otherwise close it and say why it belongs nowhere."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        return "found no socket; allowed: listening sockets of upstreams, and that of links.listen"
+    address = _address(sock)
+    os.set_inheritable(descriptor, False)
+    if isinstance(address, str):
+        sock.close()
+        return f"found {address}; allowed: listening stream sockets"
+    if str(address) in wanted:
+        into.put(UPSTREAM, wanted[str(address)], Heirloom(sock))
+    elif address == _plain(config.links.listen):
+        into.put(LINKS, config.links.listen.hostport, Heirloom(sock))
+    else:
+        sock.close()
+        return f"found {address}; allowed: what an upstream listens on, or links.listen"
+    return None
+
+
+def _address(sock: socket.socket) -> Address | str:
+    """Where it listens, or what it is instead."""
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return "a socket that does not listen for connections"
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return UnixAddress(name) if isinstance(name, str) and name else "a Unix socket without a path"
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        return _plain(TcpAddress(name[0], name[1]))
+    return "a socket of another family"
+
+
+def _plain(address: Address) -> Address:
+    """Written in the one way in which the kernel's answer is written, too."""
+    if isinstance(address, UnixAddress):
+        return address
+    return TcpAddress(str(ipaddress.ip_address(address.host)), address.port)

@@ -1,0 +1,260 @@
+"""What no single value of a configuration can tell: values that do not go together.
+
+A value that is wrong by itself is UNSET here (see :mod:`control.base.reading.decode`). The checks pass over it, so that
+one mistake gives one line and not a trail of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import UNSET
+
+from control.base.reading.addresses import (
+    ADMIN_SOCKET,
+    HANDOVER_SOCKET,
+    HOST_PORT,
+    IP_PORT,
+    Address,
+    TcpAddress,
+    UnixAddress,
+    is_wildcard,
+    overlap,
+)
+from control.base.reading.units import quote
+from control.base.reading.yamlmap import Document, Path
+from proxy.config.interfacecheck import check_interfaces
+
+Partial = Any
+"""A `proxy.config.schema.Config` in which every value may be UNSET, which its type does not say."""
+
+MTLS_NEEDS = (
+    'a mapping with certificate, key, ca for mutual TLS (or "security: none" beside it, only on an isolated segment)'
+)
+"""What ``links.tls`` must be where ``links.security`` is mtls."""
+
+Place = tuple[Path, Address]
+
+ALL = "all"
+"""Instead of a mapping under ``upstreams``: one for every service of the mesh."""
+
+
+def expand(document: Document) -> None:
+    """``upstreams: all`` becomes an ``all_upstreams`` with every default, unless the file has one."""
+    data = document.data
+    if isinstance(data, dict) and data.get("upstreams") == ALL:
+        data["upstreams"] = {}
+        if data.get("all_upstreams") is None:
+            data["all_upstreams"] = {}
+            document.lines[("all_upstreams",)] = document.line(("upstreams",))
+
+
+def check(config: Partial, document: Document, unknown: set[Path]) -> None:
+    """Add a problem to ``document`` for whatever does not go together; ``unknown``: sections that have unknown keys."""
+    offers_known = () not in unknown and not any(_shapes_offers(problem.path) for problem in document.problems)
+    _check_listen(config, document)
+    if not {(), ("links",)} & unknown:
+        _check_security(config, document)
+    _check_control(config, document)
+    _check_peers(config, document)
+    _check_listeners(config, document)
+    _check_loops(config, document)
+    _check_socket_rights(config, document)
+    _check_limits(config, document)
+    _check_rules(config, document, unknown)
+    check_interfaces(config, document)
+    _check_pool(config, document)
+    if offers_known and config.control is None:
+        _check_offered(config, document)
+
+
+def _check_listen(config: Partial, document: Document) -> None:
+    """Links arrive at an address that the file gives, or at one that the control plane leases."""
+    links, listen = config.links, ("links", "listen")
+    if links is UNSET or links.address is UNSET:
+        return
+    if links.address is None:
+        if listen not in document.lines:
+            document.problem(listen, f"missing; allowed: {IP_PORT} (or links.address: auto)")
+        return
+    if listen in document.lines:
+        document.problem(listen, "found beside links.address; allowed: one of them")
+    if config.control is None:
+        document.problem(("links", "address"), "found auto without control; allowed: with a control plane only")
+    if links.segment is None:
+        text = "missing; allowed with links.address: auto: the name of an address pool of the control plane"
+        document.problem(("links", "segment"), text)
+
+
+def _check_security(config: Partial, document: Document) -> None:
+    links = config.links
+    if links is not UNSET and links.security == "mtls" and links.tls is None and config.control is None:
+        path = ("links", "tls")
+        document.problem(path, f"missing; allowed: {MTLS_NEEDS}")
+
+
+def _check_control(config: Partial, document: Document) -> None:
+    """Whoever registers says where its peers reach it."""
+    if config.control in (None, UNSET):
+        return
+    path = ("control", "servers")
+    servers = config.control.servers
+    if servers == ():
+        document.problem(path, f"found no server; allowed: a list of {HOST_PORT}")
+    for position, server in enumerate(servers if isinstance(servers, tuple) else ()):
+        if server is not UNSET and server in servers[:position]:
+            document.problem((*path, position), f"found {quote(server.hostport)} a second time; allowed: each once")
+    listen = UNSET if config.links is UNSET else config.links.listen
+    if isinstance(listen, TcpAddress) and is_wildcard(listen.host):
+        found = f"found {quote(listen.hostport)}, which stands for every address of this machine, beside control"
+        document.problem(("links", "listen"), f"{found}; allowed: the one address that peers shall dial")
+
+
+def _check_peers(config: Partial, document: Document) -> None:
+    addresses: dict[Address, str] = {}
+    if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
+        addresses[config.links.listen] = "links.listen of this host"
+    for name, peer in _entries(config.peers):
+        path = ("peers", name)
+        if name == config.host:
+            document.problem(path, f"found this host's own name {quote(name)}; allowed: names of other hosts")
+        if peer is UNSET:
+            continue
+        if isinstance(peer.address, TcpAddress):
+            other = addresses.setdefault(peer.address, f"peers.{name}.address")
+            if other != f"peers.{name}.address":
+                text = f"found {quote(peer.address.hostport)}, which is also {other}; allowed: an address of its own"
+                document.problem((*path, "address"), text)
+        _check_repeated(peer.services, (*path, "services"), document)
+
+
+def _check_repeated(services: object, path: Path, document: Document) -> None:
+    seen: set[object] = {UNSET}
+    for position, service in enumerate(services if isinstance(services, tuple) else ()):
+        if service in seen and service is not UNSET:
+            document.problem((*path, position), f"found {quote(service)} a second time; allowed: each service once")
+        seen.add(service)
+
+
+def _check_listeners(config: Partial, document: Document) -> None:
+    """No two sockets of this proxy in one place."""
+    near: dict[str | int, list[Place]] = {}
+    for path, address in [*_own_places(config), *_listening(config)]:
+        # Only what shares a path or a port can overlap; a host may have thousands of upstreams.
+        neighbours = near.setdefault(address.port if isinstance(address, TcpAddress) else address.path, [])
+        other = next((place for place, taken in neighbours if overlap(address, taken)), None)
+        if other is not None:
+            found = f"found {quote(str(address))}, where {_name(other)} listens"
+            document.problem(path, f"{found}; allowed: a place of its own")
+        neighbours.append((path, address))
+
+
+def _check_loops(config: Partial, document: Document) -> None:
+    """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
+    listening = [*_own_places(config), *_listening(config), *_all_listening(config)]
+    places = {address: path for path, address in listening}
+    for name, service in _entries(config.services):
+        if service is not UNSET and service.deliver in places:
+            found = f"found {quote(str(service.deliver))}, where {_name(places[service.deliver])} listens"
+            document.problem(("services", name, "deliver"), f"{found}; allowed: the socket of the service itself")
+
+
+def _check_socket_rights(config: Partial, document: Document) -> None:
+    for name, upstream in _entries(config.upstreams):
+        for key in ("mode", "owner", "group"):
+            path = ("upstreams", name, key)
+            if upstream is not UNSET and isinstance(upstream.listen, TcpAddress) and path in document.lines:
+                document.problem(path, "found with a tcp: socket, which has none; allowed: with unix: only")
+
+
+def _check_limits(config: Partial, document: Document) -> None:
+    if config.limits is UNSET or config.limits.memory is UNSET:
+        return
+    memory = config.limits.memory
+    keys = ("stream_credit", "memory_per_peer")
+    sizes: dict[Path, Any] = {("limits", key): getattr(config.limits, key) for key in keys}
+    if config.links is not UNSET:
+        sizes["links", "replay_buffer"] = config.links.replay_buffer
+    for path, found in sizes.items():
+        if found not in (UNSET, None) and found > memory:
+            document.problem(path, f"found {found} bytes; allowed: at most limits.memory, {memory} bytes")
+
+
+def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> None:
+    """A rule that could let in everybody, or nobody, was meant otherwise."""
+    known = () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
+    # With a control plane, hosts come and go.
+    hosts = [config.host, *config.peers] if known and config.control is None else None
+    for name, service in _entries(config.services):
+        rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
+        for position, rule in enumerate(rules):
+            path = ("services", name, "allow", position)
+            if path not in document.lines or rule is UNSET or path in unknown:
+                continue
+            if rule.host is rule.service is rule.uid is None:
+                found = "found a rule that gives neither host nor service nor uid"
+                document.problem(path, f"{found}; allowed: one or more of them (no allow at all lets everybody in)")
+            elif hosts is not None and rule.host not in (None, UNSET, *hosts):
+                near = difflib.get_close_matches(rule.host, hosts, n=1)
+                hint = f' (did you mean "{near[0]}"?)' if near else ""
+                found = f"found {quote(rule.host)}, which is neither this host nor one of its peers{hint}"
+                document.problem((*path, "host"), f"{found}; allowed: {', '.join(sorted(hosts)[:20])}")
+
+
+def _check_pool(config: Partial, document: Document) -> None:
+    if config.pool is not UNSET and UNSET not in (config.pool.idle_min, config.pool.idle_max):
+        low, high = config.pool.idle_min, config.pool.idle_max
+        if low > high:
+            path = ("pool", "idle_max" if ("pool", "idle_max") in document.lines else "idle_min")
+            document.problem(path, f"found idle_min {low:g} s above idle_max {high:g} s; allowed: not above it")
+
+
+def _check_offered(config: Partial, document: Document) -> None:
+    offered = {*config.services, *(service for peer in config.peers.values() for service in peer.services)}
+    for name, _ in _entries(config.upstreams):
+        if name not in offered:
+            near = difflib.get_close_matches(name, offered, n=1)
+            hint = f' (did you mean "{near[0]}"?)' if near else ""
+            found = f"found no peer and no service of this host that offers {quote(name)}{hint}"
+            allowed = ", ".join(sorted(offered)[:20]) or "none so far"
+            document.problem(("upstreams", name), f"{found}; allowed: {allowed}")
+
+
+def _shapes_offers(path: Path) -> bool:
+    """Whether a problem at ``path`` may be the reason why a service seems to be offered by nobody."""
+    return path == () or path[0] == "services" or (path[0] == "peers" and "address" not in path[2:3])
+
+
+def _entries(section: Any) -> list[tuple[str, Any]]:
+    return list(section.items()) if isinstance(section, dict) else []
+
+
+def _own_places(config: Partial) -> Iterator[Place]:
+    if isinstance(config.run_dir, str):
+        for name in (ADMIN_SOCKET, HANDOVER_SOCKET):
+            yield ("run_dir",), UnixAddress(f"{config.run_dir}/{name}")
+    if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
+        yield ("links", "listen"), config.links.listen
+
+
+def _listening(config: Partial) -> Iterator[Place]:
+    for name, upstream in _entries(config.upstreams):
+        if upstream is not UNSET and upstream.listen is not UNSET:
+            yield ("upstreams", name, "listen"), upstream.listen
+
+
+def _all_listening(config: Partial) -> Iterator[Place]:
+    """Where this host's own services get an upstream because all do."""
+    every = config.all_upstreams
+    directory = UNSET if every in (None, UNSET) else every.directory or config.run_dir
+    named = dict(_entries(config.upstreams))
+    if isinstance(directory, str):
+        for name, _ in _entries(config.services):
+            if name not in named:
+                yield ("all_upstreams", name), UnixAddress(f"{directory}/{name}.sock")
+
+
+def _name(path: Path) -> str:
+    return "the admin socket" if path == ("run_dir",) else ".".join(str(part) for part in path[:2])

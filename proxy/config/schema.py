@@ -1,0 +1,275 @@
+"""The configuration of one host: a YAML file in, one immutable `Config` out, or every problem of the file at once.
+
+configs/reference.yaml shows every key with its default and meaning; the Structs below say the same to the code. In them
+a duration is seconds (float), a size is bytes (int), a mode is the number for chmod and an address is a small Struct.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from control.base.reading import addresses, files, units
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.decode import between, read_by
+from proxy.config import netvalues
+from proxy.config.check import check, expand
+from proxy.config.interfaces import ContainerInterface, Interface, InterfaceName, Segment, SegmentName
+
+__all__ = [
+    "Address",
+    "AllUpstreams",
+    "Config",
+    "Control",
+    "Limits",
+    "Links",
+    "Log",
+    "Peer",
+    "Pool",
+    "Pump",
+    "Rule",
+    "Service",
+    "TcpAddress",
+    "TlsFiles",
+    "UnixAddress",
+    "Upstream",
+    "load",
+    "parse",
+]
+
+UNLEASED = TcpAddress(netvalues.AUTO, netvalues.LINKS_PORT)
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
+ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
+SomeHost = Annotated[str | None, read_by(units.host_name, units.HOST_NAME)]
+SomeService = Annotated[str | None, read_by(units.service_name, units.SERVICE_NAME)]
+SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
+# None when the key is left out, and only then: a key without a value must not mean "anybody".
+ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
+Duration = Annotated[float, read_by(units.duration, units.DURATION)]
+Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
+Mode = Annotated[int, read_by(units.mode, units.MODE)]
+SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
+SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), f"{units.PATH}, or null")]
+FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
+RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
+IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
+LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
+HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
+ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
+DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
+
+
+class TlsFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """This host's files for mutual TLS, PEM. They are watched; proxy.links.credentials checks what is in them."""
+
+    certificate: FilePath
+    """The host's own, and the intermediate ones behind it."""
+    key: FilePath
+    """Its private key, without a passphrase."""
+    ca: FilePath
+    """Certificates of the CAs that peers' certificates may come from."""
+
+
+class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this host links with its peers."""
+
+    listen: IpPort = UNLEASED
+    """Where peers' links arrive: an address of this host on the macvlan or VF. Left out with `address` only; until the
+    lease is known (`proxy.leases.fill`) it is no address."""
+    address: LinksAddress = None
+    """``auto``: the control plane leases the address of `listen`; with its port."""
+    segment: SegmentName = None
+    """The control plane's address pool that `address` is of, or in which a given `listen` is entered."""
+    security: Literal["mtls", "none"] = "mtls"
+    tls: TlsFiles | None = None
+    """Needed with mtls, unless the control plane gives this host its certificate."""
+    max_per_peer: Annotated[int, between(1, 64)] = 2
+    """Most links to one peer, both directions together, whatever the number of containers."""
+    dial_timeout: Duration = 5.0
+    """From the first SYN of a dial to the end of the handshake."""
+    ping_interval: Duration = 5.0
+    """A link on which nothing arrived for this long is pinged."""
+    ping_timeout: Duration = 5.0
+    """A peer that answers no ping for this long is dead."""
+    resume_timeout: Duration = 30.0
+    """How long streams wait for another link when theirs is lost. By default as long as a switch's port that has just
+    come up may take to forward (spanning tree, IEEE 802.1D: twice a forward delay of 15 s)."""
+    replay_buffer: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
+    """Sent and not yet acknowledged bytes that a session keeps."""
+
+
+class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where this host learns who else is in its mesh, and is made known itself (docs/discovery.md)."""
+
+    servers: tuple[HostPort, ...]
+    """The control plane's; any of them will do, and the next one is asked when one does not answer."""
+    token_file: SomePath = None
+    """Holds the token that this host joins with, once; not read when it has a certificate."""
+    state_dir: FilePath = "/var/lib/hostlane"
+    """Keeps this host's key and certificate and the last map of the mesh over restarts."""
+
+
+class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another host, as the static configuration knows it."""
+
+    address: HostPort
+    services: tuple[ServiceName, ...] = ()
+    """What that host offers."""
+
+
+class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The local socket through which containers of this host call a service."""
+
+    listen: ListenAddress
+    mode: Mode = 0o666
+    """Unix sockets only, like owner and group."""
+    owner: Account = None
+    """None: the user that the proxy runs as."""
+    group: Account = None
+    caller: SomeService = None
+    """The service that whoever has this socket belongs to; None: not known."""
+
+
+class AllUpstreams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An upstream for every service of the mesh that has none of its own: ``DIRECTORY/SERVICE.sock``.
+
+    The other keys are those of `Upstream`.
+    """
+
+    directory: SomeDirectory = None
+    """None: run_dir."""
+    mode: Mode = 0o666
+    owner: Account = None
+    group: Account = None
+    caller: SomeService = None
+
+
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Callers that may call a service: those that are all of what is given here."""
+
+    host: SomeHost = None
+    """The calling host."""
+    service: SomeService = None
+    """The calling service, as the calling host names it (`Upstream.caller`)."""
+    uid: SomeUid = None
+    """The calling process's user on the calling host; callers through TCP have none."""
+
+
+EVERYBODY = (Rule(),)
+
+
+class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service that this host offers, to its peers and to its own containers."""
+
+    deliver: DeliverAddress
+    connect_timeout: Duration = 5.0
+    allow: tuple[Rule, ...] = EVERYBODY
+    """Who may call it: whoever one of the rules fits."""
+    proxy_protocol: Literal["none", "v2"] = "none"
+    """Whether the service is told who calls, in a header of the PROXY protocol."""
+
+
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one proxy may take at most."""
+
+    stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="16KiB", high="64MiB")] = 256 * KIB
+    """Bytes that one stream may have under way in each direction before its receiver has read them."""
+    memory: Annotated[int, read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
+    """Bytes buffered in the whole proxy."""
+    memory_per_peer: Annotated[
+        int | None, read_by(units.or_null(units.size), units.SIZE, low="64KiB", high="1024GiB")
+    ] = None
+    """Bytes of these for streams to and from one peer; None: half of them."""
+    opens_per_second: Annotated[int, between(1, 1_000_000)] = 20_000
+    """Streams that one peer may open a second, and as many at once; the next one is refused. More than an honest proxy
+    of this version opens (about 10,000), so that nobody meets it who does not set it."""
+    streams_per_link: Annotated[int, between(1, 65535)] = 65535
+    waiting_streams: Annotated[int, between(0, 65535)] = 1024
+    """Streams that wait for a link to one peer; the next one is refused."""
+    open_timeout: Duration = 5.0
+    """Longest wait of such a stream."""
+    stop_timeout: Duration = 10.0
+    """How long open streams may go on after SIGTERM or SIGINT."""
+
+
+class Pump(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The loop that moves the bytes."""
+
+    busy_poll_us: Annotated[int, between(0, 10_000)] = 0
+    """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
+
+
+class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long links are kept without a stream (docs/pool.md)."""
+
+    idle_min: Duration = 1.0
+    """A link is kept for at least so long."""
+    idle_max: Duration = 3600.0
+    """And for at most so long."""
+    idle_price: Duration = 0.01
+    """The waiting for a handshake that an hour of an idle link is worth."""
+    open_ahead: Annotated[bool, Meta(description="true or false")] = True
+    """Whether links are opened ahead of uses that come by the clock."""
+    record: SomePath = None
+    """Each stream is noted there when it has ended, for ``hostlane pool replay``."""
+    record_limit: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1024GiB")] = 64 * MIB
+    """Size of that file beyond which nothing is recorded."""
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON otherwise."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything one proxy knows about itself and its mesh before it starts."""
+
+    host: HostName
+    links: Links
+    run_dir: RunDir = "/run/hostlane"
+    """Holds the admin socket; created when missing."""
+    mesh: HostName = "hostlane"
+    """Name of the mesh in certificates (the SPIFFE trust domain)."""
+    control: Control | None = None
+    """None: the mesh is what `peers` says."""
+    peers: dict[HostName, Peer] = {}
+    """With `control`: hosts that are as they are written here, whatever the control plane says of them."""
+    upstreams: dict[ServiceName, Upstream] = {}
+    """The word ``all`` in the file is short for an empty `all_upstreams`."""
+    all_upstreams: AllUpstreams | None = None
+    """None: nothing but `upstreams`."""
+    services: dict[ServiceName, Service] = {}
+    interfaces: dict[InterfaceName, Interface] = {}
+    containers: dict[ContainerName, ContainerInterface] = {}
+    segments: dict[ServiceName, Segment] = {}
+    limits: Limits = Limits()
+    pump: Pump = Pump()
+    pool: Pool = Pool()
+    log: Log = Log()
+
+
+NEEDS = "host and links"
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """Read the configuration at ``path``.
+
+    Raises ConfigError when the file cannot be read or is wrong, and nothing else.
+    """
+    return files.load(path, Config, check, NEEDS, expand)
+
+
+def parse(text: str, file: str) -> Config:
+    """The configuration in ``text``; ``file`` is the name that errors give it.
+
+    Raises ConfigError with every problem, in the order of the file, and nothing else.
+    """
+    return files.parse(text, file, Config, check, NEEDS, expand)

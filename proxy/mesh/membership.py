@@ -1,0 +1,104 @@
+"""This host as a member of a mesh with a control plane: its certificate, the map that it follows, its registration."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Container
+from importlib.metadata import version
+
+import trio
+
+from control.api.client import ControlClient
+from control.api.mesh import Trust
+from proxy.config.difference import Difference
+from proxy.config.schema import Config
+from proxy.links.keyring import Keyring
+from proxy.mesh.follower import ControlPlane, Follower
+from proxy.mesh.keeper import Keeper
+from proxy.netdev.leases.addressbook import claim
+from proxy.netdev.leases.leases import Book
+
+
+class Membership:
+    """See the module's text.
+
+    Args:
+        static: what the file says; it has `control`.
+        keyring: this host's certificate, if it has one.
+        control: asked instead of the configuration's servers; then nobody renews the certificate.
+        instance: names this process in the registration.
+        apply: makes the proxy equal to a configuration (`Follower`).
+        renewed: told the name of a host that is another process by now.
+        cut: ends the links that were made with one of these certificates (serial numbers).
+        book: the leases that the proxy has started with.
+
+    Attributes:
+        follower: of the map.
+    """
+
+    def __init__(
+        self,
+        static: Config,
+        keyring: Keyring | None,
+        control: ControlPlane | None,
+        *,
+        instance: str,
+        apply: Callable[[Config], Difference],
+        renewed: Callable[[str], None],
+        cut: Callable[[Container[str]], None],
+        book: Book = Book(),  # noqa: B008 - it cannot change
+    ) -> None:
+        self._keyring, self._cut, self._book = keyring, cut, book
+        self._client = self._keeper = None
+        if control is None:
+            control = self._client = self._connect(static)
+            if static.links.tls is None and keyring is not None:  # otherwise it is the user's to renew
+                self._keeper = Keeper(static, keyring, self._client, cut=cut, random=random.random)
+        self.follower = Follower(
+            static,
+            control,
+            instance=instance,
+            version=version("hostlane"),
+            apply=apply,
+            renewed=renewed,
+            trusted=self.trusted,
+            random=random.random,
+            claim=None if self._client is None else self._claim,
+        )
+
+    async def _claim(self) -> None:
+        assert self._client is not None
+        if self.follower.static.links.segment is not None or self._book.leases:
+            await claim(self._client, self.follower.static, self._book)
+
+    def _connect(self, static: Config) -> ControlClient:
+        keyring, control = self._keyring, static.control
+        assert keyring is not None
+        assert control is not None
+        servers = [server.hostport for server in control.servers]
+        return ControlClient(servers, lambda: keyring.current.control, name=static.mesh)
+
+    def trusted(self, trust: Trust) -> None:
+        """The control plane says whom to believe."""
+        if self._keeper is not None:
+            self._keeper.trust(trust)
+        elif self._keyring is not None and (revoked := self._keyring.revoked.adopt(trust.revoked)):
+            self._cut(revoked)
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the certificate in force, until cancelled. What was revoked before is so when it says `started`."""
+        if self._keeper is None:
+            task_status.started()
+        else:
+            await self._keeper.run(task_status=task_status)
+
+    async def leave(self, handed_over: bool) -> None:
+        """The proxy ends; `handed_over`: another process of this host has taken its place. Raises nothing."""
+        self.follower.stop()
+        if not handed_over:
+            await self.follower.leave()
+
+    async def close(self) -> None:
+        """Close what is open to the control plane."""
+        if self._client is not None:
+            await self._client.aclose()

@@ -1,0 +1,152 @@
+"""This host makes itself known to the control plane, stays known, and leaves.
+
+It registers its whole record, says every third of the lease that it is still there, and registers again when it is told
+that nobody knows it, or when its record has changed. Nothing here stops the data: what goes wrong is said, and tried
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+import trio
+
+from control.api.client import Denied, Unreachable
+from control.api.mesh import HostRecord, Registered
+from control.base.backoff import Backoff
+
+log = structlog.get_logger()
+
+PAUSE, LONGEST_PAUSE = 0.5, 10.0
+"""Seconds: windows of the pause after a registration that failed (`control.base.backoff`). The client has tried every
+server for several seconds by then."""
+LEAVE_TIMEOUT = 2.0
+"""Seconds that leaving may take: whoever cannot say that it goes is missed when its lease ends."""
+
+
+class Registry(Protocol):
+    """What is needed of the control plane (`control.api.client.ControlClient`)."""
+
+    async def register(self, record: HostRecord) -> Registered: ...
+
+    async def alive(self, name: str, instance: str) -> None: ...
+
+    async def leave(self, name: str, instance: str) -> None: ...
+
+
+class Registration:
+    """See the module's text.
+
+    Args:
+        record: this host as it is now.
+        forgotten: called when the control plane had lost sight of this host.
+        random: returns numbers evenly spread over [0, 1).
+        claim: enters this host's addresses in the address book, before it registers. Raises as the registry does.
+
+    Attributes:
+        registered: the answer in force; None: none is, or it is not known to be.
+        last_error: of the last attempt, if that failed.
+        superseded: another process has registered this host since; this one gives way.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        record: Callable[[], HostRecord],
+        forgotten: Callable[[], None],
+        random: Callable[[], float],
+        claim: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.registered: Registered | None = None
+        self.last_error: str | None = None
+        self.superseded = False
+        self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
+        self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
+        self._claim = claim
+        self._again = trio.Event()
+        self._told: HostRecord | None = None
+
+    def renew(self) -> None:
+        """Register again, if the record has changed or the control plane does not know this host."""
+        self._again.set()
+
+    def seen(self, epoch: str, present: bool) -> None:
+        """The map, in this epoch, has this host or has it not."""
+        if self.registered is not None and (self.registered.epoch != epoch or not present):
+            self.registered = None
+            self._again.set()
+
+    async def run(self) -> None:
+        """Be registered until cancelled."""
+        while True:
+            self._again = trio.Event()
+            try:
+                if self.superseded:
+                    await self._again.wait()
+                    self.superseded = False
+                elif self.registered is None or self._told != self._record():
+                    await self._register()
+                else:
+                    await self._stay(self.registered)
+            except Unreachable as error:
+                self._failed(str(error))
+                await self._pause()
+            except Denied as error:
+                self._denied(error)
+                if not self.superseded and error.code != "unknown_host":
+                    await self._pause()
+
+    async def leave(self) -> None:
+        """Say that this host goes. Takes at most `LEAVE_TIMEOUT`, and raises nothing."""
+        if self._told is None or self.superseded:
+            return
+        with trio.move_on_after(LEAVE_TIMEOUT) as scope:
+            try:
+                await self._registry.leave(self._told.name, self._told.instance)
+            except (Unreachable, Denied) as error:
+                log.warning("the control plane does not know that this host leaves", error=str(error))
+        if scope.cancelled_caught:
+            log.warning("the control plane does not know that this host leaves", error="no answer")
+
+    async def _register(self) -> None:
+        record = self._record()
+        # Before the answer: whether a request that was cut off has arrived is not known, and leaving must take it back.
+        self._told, self.registered = record, None
+        if self._claim is not None:
+            await self._claim()
+        self.registered = await self._registry.register(record)
+        self._backoff.reset()
+        self.last_error = None
+        log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
+
+    async def _stay(self, registered: Registered) -> None:
+        """Wait for the next time, or for a reason to register again."""
+        with trio.move_on_after(registered.lease / 3 * (0.75 + self._random() / 4)):
+            await self._again.wait()
+            return
+        assert self._told is not None
+        await self._registry.alive(self._told.name, self._told.instance)
+        self.last_error = None
+
+    async def _pause(self) -> None:
+        with trio.move_on_after(self._backoff.next()):
+            await self._again.wait()
+
+    def _denied(self, error: Denied) -> None:
+        if error.code == "unknown_host":
+            self.registered = None
+            self._forgotten()
+            log.warning("the control plane had lost sight of this host, which registers again")
+        elif error.code == "superseded":
+            self.registered, self.superseded = None, True
+            self.last_error = str(error)
+            log.warning("another process has registered this host; this one gives way", error=str(error))
+        else:
+            self._failed(str(error))
+
+    def _failed(self, error: str) -> None:
+        level = log.debug if error == self.last_error else log.warning
+        level("not registered" if self.registered is None else "cannot say that this host is there", error=error)
+        self.last_error = error

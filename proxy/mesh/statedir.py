@@ -1,0 +1,116 @@
+"""What a host keeps of the control plane's trust over restarts, in its ``state_dir``.
+
+Key, certificate and CA bundle belong together, and a crash may come at any moment. So each set of the three is a
+directory of its own, written and flushed to the disk before the symbolic link ``identity`` is swapped, in one step, to
+point to it. Whoever reads through the link finds the old set or the new one. ``trust.json`` is what the control plane
+said last about trust: what is revoked must stay so when the proxy restarts without the control plane.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from contextlib import suppress
+
+import msgspec
+
+from control.api.mesh import Trust
+from control.base.wholefile import sync_directory, write_file
+from proxy.config.schema import TlsFiles
+from proxy.errors import StartError
+from proxy.links.keyring import CA, CERTIFICATE, IDENTITY, KEY, held_files
+
+SET = "identity-"
+TRUST = "trust.json"
+MAX_TRUST = 64 << 20
+"""Bytes: a million revoked serials."""
+
+
+class StateDir:
+    """See the module's text. All methods block on the disk.
+
+    Attributes:
+        files: where the set is that is in force, if there is one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files: TlsFiles = held_files(path)
+
+    def prepare(self) -> None:
+        """Make the directory, mode 0700, and see that it can be written. Raises StartError."""
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError(13, os.strerror(13))
+        except OSError as error:
+            reason = (error.strerror or "not writable").lower()
+            raise StartError(f"control.state_dir: {self.path}: {reason}; allowed: a directory of the proxy") from None
+
+    @property
+    def holds_identity(self) -> bool:
+        """Whether there is a set, good or bad."""
+        return os.path.lexists(os.path.join(self.path, IDENTITY))
+
+    def save(self, key: str, certificate: str, bundle: str) -> None:
+        """Put a new set (PEM) in force. Raises OSError, and the old one stays in force."""
+        name = f"{SET}{secrets.token_hex(8)}"
+        folder = os.path.join(self.path, name)
+        fresh = os.path.join(self.path, f"{name}.link")
+        before = self._in_force()
+        os.mkdir(folder, 0o700)
+        try:
+            for file, text, mode in ((KEY, key, 0o600), (CERTIFICATE, certificate, 0o644), (CA, bundle, 0o644)):
+                write_file(os.path.join(folder, file), text.encode(), mode)
+            sync_directory(self.path)
+            os.symlink(name, fresh)
+            os.rename(fresh, os.path.join(self.path, IDENTITY))
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(fresh)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        sync_directory(self.path)
+        self._sweep({name, before})
+
+    def save_bundle(self, bundle: str) -> None:
+        """The set that is in force with another bundle. Raises OSError."""
+        self.save(_text(self.files.key), _text(self.files.certificate), bundle)
+
+    def bundle(self) -> str:
+        """That of the set in force. Raises OSError."""
+        return _text(self.files.ca)
+
+    def save_trust(self, trust: Trust) -> None:
+        """Raises OSError, and the old one stays."""
+        write_file(os.path.join(self.path, TRUST), msgspec.json.encode(trust), 0o600)
+
+    def trust(self) -> Trust | None:
+        """What was saved last; None if nothing was, or it is damaged."""
+        try:
+            with open(os.path.join(self.path, TRUST), "rb") as file:
+                return msgspec.json.decode(file.read(MAX_TRUST), type=Trust)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    def _in_force(self) -> str:
+        try:
+            return os.readlink(os.path.join(self.path, IDENTITY))
+        except OSError:
+            return ""
+
+    def _sweep(self, keep: set[str]) -> None:
+        """Remove what is not in force, and what a crash left; the set before stays, for whoever reads it just now."""
+        for name in os.listdir(self.path):
+            path = os.path.join(self.path, name)
+            if name.startswith(SET) and name.endswith(".link"):
+                with suppress(OSError):
+                    os.unlink(path)
+            elif name.startswith(SET) and name not in keep:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read()

@@ -1,0 +1,1 @@
+"""Addresses that the control plane gives out: asked for, remembered, given back."""

@@ -1,0 +1,129 @@
+"""What the proxy tells about the mesh: the hosts and services that it knows, and how it learns of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
+
+from control.api.messages import Candidate, Discovery, MeshHost, ServiceRoute
+from proxy.config.schema import Config
+from proxy.pool.pool import Pool
+from proxy.routing.ejection import Ejections
+from proxy.routing.explain import decide
+
+if TYPE_CHECKING:
+    from proxy.mesh.follower import Follower
+
+State = Literal["up", "idle", "dialling", "down"]
+
+
+def discovery(config: Config, follower: Follower) -> Discovery:
+    """How this proxy follows the control plane."""
+    standing, registration, known = follower.standing, follower.registration, follower.map
+    assert config.control is not None
+    return Discovery(
+        servers=[server.hostport for server in config.control.servers],
+        server=standing.server,
+        last_error=standing.last_error,
+        epoch=known.epoch,
+        revision=known.revision,
+        age_s=None if standing.heard_at is None else max(0.0, time.time() - standing.heard_at),
+        from_disk=standing.from_disk,
+        hosts=len(known.hosts),
+        unconfirmed=sorted(known.unconfirmed),
+        registered=registration.registered is not None,
+        registration_error=registration.last_error,
+        left_out=standing.left_out,
+    )
+
+
+def hosts(config: Config, pools: Mapping[str, Pool], follower: Follower | None) -> list[MeshHost]:
+    """This host, and all its peers."""
+    told = {} if follower is None else follower.map.hosts
+    unconfirmed, static = _marks(follower)
+    own = MeshHost(
+        name=config.host, address=config.links.listen.hostport, state="here", services=sorted(config.services)
+    )
+    return [own] + [
+        MeshHost(
+            name=name,
+            address=peer.address.hostport,
+            state=state_of(pools[name]),
+            services=sorted(peer.services),
+            version=told[name].version if name in told and name not in static else "",
+            static=follower is None or name in static,
+            unconfirmed=name in unconfirmed and name not in static,
+        )
+        for name, peer in sorted(config.peers.items())
+    ]
+
+
+def services(
+    config: Config, pools: Mapping[str, Pool], ejections: Ejections, follower: Follower | None
+) -> list[ServiceRoute]:
+    """Every service that anybody offers, or that this host has an upstream for."""
+    offered: dict[str, list[str]] = {name: [] for name in config.upstreams}
+    offered.update((name, [config.host]) for name in config.services)
+    for peer, found in config.peers.items():
+        for name in found.services:
+            offered.setdefault(name, []).append(peer)
+    return [_route(config, name, offered[name], pools, ejections, follower) for name in sorted(offered)]
+
+
+def _route(
+    config: Config,
+    service: str,
+    offered_by: list[str],
+    pools: Mapping[str, Pool],
+    ejections: Ejections,
+    follower: Follower | None,
+) -> ServiceRoute:
+    candidates = list(_candidates(config, service, offered_by, pools, ejections, follower))
+    takes, why = decide(candidates)
+    upstream = config.upstreams.get(service)
+    return ServiceRoute(
+        service=service,
+        listen=None if upstream is None else str(upstream.listen),
+        takes=takes,
+        why=why,
+        candidates=candidates,
+    )
+
+
+def _candidates(
+    config: Config,
+    service: str,
+    offered_by: list[str],
+    pools: Mapping[str, Pool],
+    ejections: Ejections,
+    follower: Follower | None,
+) -> Iterator[Candidate]:
+    unconfirmed, static = _marks(follower)
+    now = monotonic()
+    for host in offered_by:
+        pool, record = pools.get(host), ejections.record(service, host)
+        yield Candidate(
+            host=host,
+            address=(config.links.listen if pool is None else pool.peer.address).hostport,
+            state="here" if pool is None else state_of(pool),
+            streams=0 if pool is None else pool.streams,
+            ejected_for_s=record.until - now if record is not None and record.until > now else None,
+            failures=0.0 if record is None else record.failures,
+            last_error=None if pool is None else pool.last_error,
+            static=pool is not None and (follower is None or host in static),
+            unconfirmed=host in unconfirmed and host not in static,
+        )
+
+
+def state_of(pool: Pool) -> State:
+    """Of all links to a peer together."""
+    return "up" if pool.up else "dialling" if pool.dialling else "idle" if pool.idle else "down"
+
+
+def _marks(follower: Follower | None) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of hosts that are unconfirmed, and of those that stand in the file."""
+    if follower is None:
+        return frozenset(), frozenset()
+    return follower.map.unconfirmed, frozenset(follower.static.peers)

@@ -1,0 +1,257 @@
+"""What the proxy tells about itself (``telemetry.admin.View``), read from its parts when somebody asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import trio
+
+from control.api.messages import (
+    LinkInfo,
+    MeshHost,
+    PeerState,
+    PeerStatus,
+    ServiceRoute,
+    ServiceStatus,
+    Status,
+    StreamInfo,
+    UpstreamStatus,
+)
+from proxy.config.schema import Config
+from proxy.inbound.delivery import Inbound
+from proxy.outbound.call import Call
+from proxy.outbound.upstreams import Outbound
+from proxy.pool.pool import Pool
+from proxy.pool.pools import Pools
+from proxy.pump.budget import Budget
+from proxy.pump.lane import Lane
+from proxy.pump.link import Link
+from proxy.pump.loop import Pump
+from proxy.pump.options import peer_process
+from proxy.pump.session import LaneSession
+from proxy.pump.tally import Tally
+from proxy.telemetry import meshview
+
+if TYPE_CHECKING:
+    from proxy.mesh.follower import Follower
+
+
+class ProxyView:
+    """See the module's text. Reads only; holds nothing of its own but the time of its making.
+
+    Attributes:
+        config: the one that the proxy runs with, which its owner keeps up to date.
+        drain_left: seconds that a drain has left; None: there is none.
+        follower: None without a control plane.
+    """
+
+    def __init__(
+        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, outbound: Outbound, tally: Tally
+    ) -> None:
+        self.config, self._pump, self._pools = config, pump, pools
+        self._inbound, self._outbound, self._tally = inbound, outbound, tally
+        self.follower: Follower | None = None
+        self._since = monotonic()
+        self.drain_left: Callable[[], float | None] = lambda: None
+
+    def status(self) -> Status:
+        """``GET /status``."""
+        config, sessions = self.config, self._sessions
+        return Status(
+            host=config.host,
+            pid=os.getpid(),
+            version=version("hostlane"),
+            uptime_s=monotonic() - self._since,
+            security=config.links.security,
+            sessions=len(sessions),
+            streams=self._tally.open,
+            memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
+            memory_limit=config.limits.memory,
+            streams_opened=self._tally.opened,
+            streams_refused=self._tally.failed,
+            draining=self.drain_left() is not None,
+            drain_left_s=self.drain_left(),
+            refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
+            handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
+            control=None if self.follower is None else meshview.discovery(self.config, self.follower),
+            peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
+            upstreams=[self._upstream(name) for name in config.upstreams],
+            services=[
+                ServiceStatus(
+                    name=name, deliver=str(service.deliver), streams=self._inbound.open[name] + self._spliced(name)
+                )
+                for name, service in config.services.items()
+            ],
+        )
+
+    def _spliced(self, service: str) -> int:
+        return sum(call.service == service for call in self._outbound.splices.values())
+
+    def _upstream(self, name: str) -> UpstreamStatus:
+        route = self._outbound.table.find(name)
+        offered_by = [self.config.host] * route.local + list(route.peers)
+        return UpstreamStatus(service=name, listen=str(self.config.upstreams[name].listen), offered_by=offered_by)
+
+    def hosts(self) -> list[MeshHost]:
+        """``GET /hosts``."""
+        return meshview.hosts(self.config, self._pools, self.follower)
+
+    def services(self) -> list[ServiceRoute]:
+        """``GET /services``."""
+        return meshview.services(self.config, self._pools, self._outbound.ejections, self.follower)
+
+    def links(self) -> list[LinkInfo]:
+        """``GET /links``."""
+        return [_link(session.link, pool) for pool in self._pools.everywhere for session in pool.sessions]
+
+    @property
+    def _sessions(self) -> list[LaneSession]:
+        return [session for pool in self._pools.everywhere for session in pool.sessions]
+
+    def streams(self) -> Iterator[StreamInfo]:
+        """``GET /streams``: those that are open at the first step, each as it is when it is reached, unless it has
+        ended by then. So whoever takes them may do other things between two steps.
+        """
+        outbound = self._outbound
+        lanes = [lane for session in self._sessions for lane in session.streams.values()]
+        calls = [*outbound.splices.values(), *outbound.calls]
+        yield from filter(None, map(self._lane, lanes))
+        yield from filter(None, map(self._call, calls))
+
+    def _lane(self, lane: Lane) -> StreamInfo | None:
+        if lane.session.streams.get(lane.id) is lane:
+            return _lane(lane)
+        # Refused meanwhile, perhaps, so that the call waits for another host.
+        return self._call(lane.owner) if isinstance(lane.owner, Call) else None
+
+    def _call(self, call: Call) -> StreamInfo | None:
+        """It may have begun as another kind than it is now."""
+        if call.splice in self._outbound.splices:
+            return _spliced(call)
+        if call in self._outbound.calls:
+            return _waiting(call)
+        lane = call.lane
+        return None if lane is None or lane.session.streams.get(lane.id) is not lane else _lane(lane)
+
+
+def _peer(pool: Pool, budget: Budget) -> PeerStatus:
+    state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
+    ttl, reason = pool.usage.told(trio.current_time())
+    return PeerStatus(
+        name=pool.name,
+        address=pool.peer.address.hostport,
+        state=state,
+        links=len(pool.links),
+        streams=pool.streams,
+        suspended=len(pool.sessions.suspended),
+        resumed=pool.sessions.resumed,
+        waiting=pool.waiting,
+        memory_used=budget.account(pool.name).used,
+        last_error=pool.last_error,
+        retry_in_s=None if pool.retry_at is None else max(0.0, pool.retry_at - trio.current_time()),
+        idle=state == "down" and pool.idle,
+        warm=pool.usage.warm,
+        ahead=pool.usage.ahead,
+        handshakes=pool.dials,
+        ttl_s=ttl,
+        ttl_reason=reason,
+    )
+
+
+def _link(link: Link, pool: Pool) -> LinkInfo:
+    session = link.session
+    out, opened_in = session.out, session.opened_in
+    ttl, reason = pool.usage.told(trio.current_time()) if link.dialled else (None, "")
+    return LinkInfo(
+        id=link.name,
+        peer=link.peer,
+        direction="dialled" if link.dialled else "accepted",
+        local=link.local_address,
+        remote=link.remote_address,
+        streams=link.streams,
+        age_s=link.age,
+        idle_s=monotonic() - link.heard_at,
+        rtt_ms=None if link.rtt is None else link.rtt * 1000,
+        bytes_sent=out.sent,
+        bytes_received=session.received,
+        unacked=out.unacked,
+        congested=link.congested,
+        open_ms=None if opened_in is None else opened_in * 1000,
+        leaving=link.leaving,
+        bulk=link.bulk,
+        queueing=link.queueing,
+        resumed=session.resumed,
+        suspended_s=monotonic() - session.lost_at if session.suspended else None,
+        suspended_why=f"{link.reason.label}: {link.detail}" if session.suspended else "",
+        ttl_s=ttl,
+        ttl_reason=reason,
+    )
+
+
+def _lane(lane: Lane) -> StreamInfo:
+    caller = lane.sock if lane.owner.direction == "outbound" else None
+    uid, pid = _known(None if caller is None else peer_process(caller))
+    return StreamInfo(
+        id=f"{lane.link.name}/{lane.id}",
+        link=lane.link.name,
+        service=lane.owner.service,
+        direction=lane.owner.direction,
+        peer=lane.link.peer,
+        state=lane.state.label,
+        age_s=monotonic() - lane.since,
+        bytes_sent=lane.bytes_sent,
+        bytes_received=lane.bytes_received,
+        credit=lane.credit,
+        buffered=lane.buffered,
+        uid=uid,
+        pid=pid,
+        suspended=lane.link.session.suspended,
+    )
+
+
+def _known(found: tuple[int, int] | None) -> tuple[int | None, int | None]:
+    return (None, None) if found is None else (found[0], found[1] or None)
+
+
+def _spliced(call: Call) -> StreamInfo:
+    splice = call.splice
+    assert splice is not None
+    uid, pid = _known(call.caller)
+    return StreamInfo(
+        id=f"local/{id(splice):x}",
+        link=None,
+        service=call.service,
+        direction="local",
+        peer=None,
+        state="open",
+        age_s=monotonic() - call.since,
+        bytes_sent=splice.caller.received,
+        bytes_received=splice.service.received,
+        credit=0,
+        buffered=len(splice.caller.pending) + len(splice.service.pending),
+        uid=uid,
+        pid=pid,
+    )
+
+
+def _waiting(call: Call) -> StreamInfo:
+    uid, pid = _known(call.caller)
+    return StreamInfo(
+        id=f"waiting/{id(call):x}",
+        link=None,
+        service=call.service,
+        direction="outbound",
+        peer=None,
+        state="waiting",
+        age_s=monotonic() - call.since,
+        bytes_sent=0,
+        bytes_received=0,
+        credit=0,
+        buffered=0,
+        uid=uid,
+        pid=pid,
+    )

@@ -1,0 +1,50 @@
+"""Both ends of a handover's connection, and a proxy that has things to hand over."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import trio
+
+from proxy.agent.handover.give import Offered
+from proxy.outbound.sockets import Heirloom
+
+
+def ends() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Of one connection between two processes, which is this one twice."""
+    one, other = trio.socket.socketpair()
+    return trio.SocketStream(one), trio.SocketStream(other)
+
+
+class Estate:
+    """A proxy with two sockets, that writes down what becomes of it."""
+
+    host = "host-a"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.why: str | None = None
+        self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+
+    def engage(self) -> str | None:
+        return self.why
+
+    def sockets(self) -> Iterator[Offered]:
+        for number, listener in enumerate(self.listeners, 1):
+            yield Offered("upstream", f"tcp:127.0.0.1:{number}", Heirloom(listener))
+
+    def hold(self, pid: int) -> str | None:
+        if self.why is None:
+            self.told.append(f"hold {pid}")
+        return self.why
+
+    def keep(self) -> None:
+        self.told.append("keep")
+
+    def leave(self, seconds: float) -> None:
+        self.told.append(f"leave {seconds:g}")
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()

@@ -1,0 +1,153 @@
+"""Sockets from systemd: matched by address, and one line for each that fits nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from control.base.reading.addresses import TcpAddress, UnixAddress
+from proxy.agent.handover import activation
+from proxy.agent.handover.activation import inherit
+from proxy.agent.handover.inheritance import Inheritance
+from proxy.config.schema import Config, parse
+from proxy.errors import ConfigError
+
+FIRST = 600
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="hl-") as found:
+        yield Path(found)
+
+
+@pytest.fixture(autouse=True)
+def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """3 is in use here."""
+    monkeypatch.setattr(activation, "FIRST", FIRST)
+    yield
+    for number in range(FIRST, FIRST + 10):
+        try:
+            os.close(number)
+        except OSError:
+            break
+
+
+def config(folder: Path, links: str = "127.0.0.1:7600", tcp: str = "tcp:127.0.0.1:7700") -> Config:
+    upstreams: dict[str, Any] = {"redis": {"listen": f"unix:{folder}/redis.sock"}, "web": {"listen": tcp}}
+    peers = {"host-b": {"address": "127.0.0.2:7600", "services": ["redis", "web"]}}
+    sections = {"host": "host-a", "links": {"listen": links, "security": "none"}}
+    return parse(json.dumps({**sections, "peers": peers, "upstreams": upstreams}), "f")
+
+
+def environment(count: object, names: str = "", pid: int | None = None) -> dict[str, str]:
+    return {
+        "LISTEN_PID": str(os.getpid() if pid is None else pid),
+        "LISTEN_FDS": str(count),
+        "LISTEN_FDNAMES": names,
+        "X": "y",
+    }
+
+
+def passed(*sockets: socket.socket) -> None:
+    """Hand them over as systemd does: one behind the other, and inheritable."""
+    for number, sock in enumerate(sockets):
+        os.dup2(sock.fileno(), FIRST + number)
+        sock.close()
+
+
+def tcp(host: str = "127.0.0.1") -> tuple[socket.socket, int]:
+    sock = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    return sock, sock.getsockname()[1]
+
+
+def unix(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    sock.listen()
+    return sock
+
+
+def test_each_where_it_belongs(folder: Path) -> None:
+    (web, web_port), (links, links_port) = tcp(), tcp()
+    found = config(folder, f"127.0.0.1:{links_port}", f"tcp:127.0.0.1:{web_port}")
+    passed(links, unix(folder / "redis.sock"), web)
+    given, inheritance = environment(3, "links:redis:web"), Inheritance()
+    inherit(found, inheritance, given)
+    assert given == {"X": "y"}, "processes that this one starts are not meant"
+    assert not os.get_inheritable(FIRST)
+    heirlooms = inheritance.upstreams()
+    assert list(heirlooms) == [UnixAddress(f"{folder}/redis.sock"), TcpAddress("127.0.0.1", web_port)]
+    sock = inheritance.links(found.links.listen)
+    assert sock is not None
+    assert sock.getsockname() == ("127.0.0.1", links_port)
+    for heirloom in heirlooms.values():
+        assert heirloom.lock is None, "its file is systemd's"
+        heirloom.close()
+    sock.close()
+
+
+def test_an_address_that_is_written_in_another_way(folder: Path) -> None:
+    links, port = tcp("::1")
+    found = config(folder, f"[0:0:0:0:0:0:0:1]:{port}")
+    passed(links)
+    inheritance = Inheritance()
+    inherit(found, inheritance, environment(1))
+    sock = inheritance.links(found.links.listen)
+    assert sock is not None
+    sock.close()
+
+
+def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
+    stranger, port = tcp()
+    unnamed = socket.socket(socket.AF_UNIX)
+    unnamed.bind("")
+    unnamed.listen()
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    deaf = socket.socket()
+    passed(stranger, unnamed, datagrams, deaf, unix(folder / "redis.sock"), unix(folder / "other.sock"))
+    inheritance = Inheritance()
+    with pytest.raises(ConfigError) as caught:
+        inherit(config(folder), inheritance, environment(6, "stranger::dgram"))
+    prefix = "environment: LISTEN_FDS: descriptor"
+    place = "; allowed: what an upstream listens on, or links.listen"
+    assert caught.value.problems == [
+        f"{prefix} {FIRST} (stranger): found tcp:127.0.0.1:{port}{place}",
+        f"{prefix} {FIRST + 1}: found a Unix socket without a path; allowed: listening stream sockets",
+        f"{prefix} {FIRST + 2} (dgram): found a socket that does not listen for connections; "
+        "allowed: listening stream sockets",
+        f"{prefix} {FIRST + 3}: found a socket that does not listen for connections; allowed: listening stream sockets",
+        f"{prefix} {FIRST + 5}: found unix:{folder}/other.sock{place}",
+    ]
+    for number in range(6):
+        with pytest.raises(OSError):
+            os.fstat(FIRST + number)
+
+
+def test_what_is_no_socket(folder: Path) -> None:
+    with open(os.devnull) as file:
+        os.dup2(file.fileno(), FIRST)
+    with pytest.raises(ConfigError) as caught:
+        inherit(config(folder), Inheritance(), environment(2))
+    assert [line.partition("found ")[2].partition(";")[0] for line in caught.value.problems] == ["no socket"] * 2
+
+
+@pytest.mark.parametrize("count", ["", "three", "-1", "99999999"])
+def test_a_number_that_is_none(folder: Path, count: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf'^environment: LISTEN_FDS: found "{count}"; allowed: a number up to 65536$'
+    ):
+        inherit(config(folder), Inheritance(), environment(count))
+
+
+@pytest.mark.parametrize("given", [{}, {"LISTEN_FDS": "3"}, environment(3, pid=1)])
+def test_it_is_not_for_this_process(folder: Path, given: dict[str, str]) -> None:
+    inherit(config(folder), Inheritance(), given)
+    assert "LISTEN_FDS" not in given

@@ -1,0 +1,275 @@
+"""The end of a proxy: who may finish, who is cut and when, who is told."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from collections import Counter
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from control.api.messages import Draining, Holder, StreamInfo
+from proxy.agent import drain
+from proxy.agent.agent import Agent
+from proxy.agent.drain import describe, holders, who
+from proxy.errors import CloseReason
+from proxy.pool import ebb
+from tests.pump.agents import Mesh, Service, mesh
+from tests.pump.rig import End, until
+
+pytestmark = pytest.mark.failure(10)
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+async def carried(hosts: Mesh, service: Service, count: int = 1) -> tuple[list[End], list[End]]:
+    """Callers on host-a, and the service's ends."""
+    callers = [hosts.call(kind="tcp") for _ in range(count)]
+    return callers, [await service.accept() for _ in callers]
+
+
+async def test_it_waits_for_the_last_stream() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        agent = hosts.agents["host-a"]
+        [caller], [accepted] = await carried(hosts, service)
+        agent.draining.begin(20)
+        await until(lambda: agent.pools["host-b"].links[0].leaving, "GOAWAY")
+        assert agent.view.status().draining
+        assert 0 < (agent.view.status().drain_left_s or 0) <= 20
+        await caller.send(b"x")
+        assert await accepted.read(1) == b"x"
+        for end in (caller, accepted):
+            end.finish()
+        assert await caller.rest() == (b"", False)
+        await agent.draining.over.wait()
+        assert agent.draining.cut == 0
+
+
+@pytest.mark.failure(3, 7, 10)
+async def test_last_bytes_that_wait_for_another_link_are_waited_for() -> None:
+    """The stream has ended as seen from here, but the cable was out when it did."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        [caller], [accepted] = await carried(hosts, service)
+        accepted.finish()
+        assert await caller.rest() == (b"", False)
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
+        await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
+        await caller.send(b"last words")
+        caller.finish()
+        await until(lambda: near.tally.open == 0, "the end, as seen from here")
+        near.draining.begin(20)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert not near.draining.over.is_set()
+        far._estate.links_door.open()
+        assert await accepted.rest() == (b"last words", False)
+        await near.draining.over.wait()
+
+
+async def test_a_peer_that_is_lost_and_is_owed_nothing_is_not_waited_for() -> None:
+    async with mesh() as hosts:
+        await hosts.pair()
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up, "the link")
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
+        await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
+        near.draining.begin(3600)
+        await near.draining.over.wait()
+
+
+@pytest.mark.failure(8, 10)
+async def test_a_call_that_waits_for_a_link_gets_it() -> None:
+    """Also when a proxy is replaced: nobody but the old process has the caller's connection."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up, "the link")
+        assert far._estate is not None
+        far._estate.links_door.close()
+        near.pools["host-b"].links[0].doom(CloseReason.STOPPED)
+        near.pump.settle()
+        caller = hosts.call(kind="tcp")
+        await until(lambda: near.pools["host-b"].waiting == 1, "the call waits")
+        near.draining.begin(20)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        far._estate.links_door.open()
+        with trio.fail_after(2):
+            accepted = await service.accept()
+        await caller.send(b"hello")
+        assert await accepted.read(5) == b"hello"
+        for end in (caller, accepted):
+            end.finish()
+        assert await caller.rest() == (b"", False)
+        await near.draining.over.wait()
+        assert near.draining.cut == 0
+
+
+async def test_it_is_over_at_once_when_nothing_is_open() -> None:
+    async with mesh() as hosts:
+        await hosts.pair()
+        agent = hosts.agents["host-a"]
+        agent.draining.begin(3600)
+        await agent.draining.over.wait()
+
+
+async def test_a_call_that_crosses_the_goodbye_is_carried() -> None:
+    """Both are written before either is read: the caller's proxy has not heard yet."""
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up and far.pools["host-a"].up, "the link")
+        caller = hosts.call(kind="tcp")
+        near.outbound.sockets.finish({})
+        near.pump.settle()
+        assert near.pools["host-b"].streams == 1, "OPEN is sent"
+        for pool in far.pools.values():
+            pool.drain()
+        assert far.pools["host-a"].streams == 0, "and not read yet"
+        await caller.send(b"x")
+        accepted = await service.accept()
+        assert await accepted.read(1) == b"x"
+        accepted.finish()
+        assert await caller.rest() == (b"", False)
+        caller.finish()
+        await until(lambda: not far.pools["host-a"].links, "the link ends behind it")
+
+
+async def test_callers_that_were_not_accepted_yet_are_taken_in() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        callers = [hosts.call() for _ in range(40)]
+        agent.outbound.stop_listening()
+        assert agent.pools["host-b"].streams == 40, "without a turn of the loop in between"
+        for _ in callers:
+            await service.accept()
+
+
+async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the clock ends its share: never all at once."""
+    monkeypatch.setattr(ebb, "TICK", 0.001)
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        agent = hosts.agents["host-a"]
+        callers, accepted = await carried(hosts, service, 40)
+        seen: list[int] = []
+        settle = agent.pump.settle
+
+        def settled() -> None:
+            settle()
+            seen.append(agent.tally.open)
+
+        await until(lambda: agent.tally.open == 40, "all are open")
+        monkeypatch.setattr(agent.pump, "settle", settled)
+        agent.draining.begin(2.0)
+        await agent.draining.over.wait()
+        assert agent.draining.cut == 40
+        steps = [before - after for before, after in itertools.pairwise(seen) if before > after]
+        assert len(steps) > 3, "not all at once"
+        for end in (*callers, *accepted):
+            assert await end.rest() == (b"", True)
+
+
+async def test_every_kind_of_stream_ends() -> None:
+    async with mesh() as hosts:
+        service = hosts.service("echo")
+        upstreams = {name: {"listen": hosts.upstream("host-a", name)} for name in ("echo", "web")}
+        sections = {**hosts.peers(b=["web"]), "services": {"echo": {"deliver": service.address}}}
+        agent = await hosts.start("host-a", **sections, upstreams=upstreams, limits={"open_timeout": "1h"})
+        callers = [hosts.call(name="echo"), hosts.call(name="web")]
+        await service.accept()
+        await until(lambda: len(list(agent.view.streams())) == 2, "one within the host, one that waits")
+        agent.draining.begin(0.2)
+        await agent.draining.over.wait()
+        assert agent.draining.cut == 2
+        for caller in callers:
+            assert (await caller.rest()).received == b""
+
+
+async def test_less_time_than_was_said_and_never_more() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair("tcp", "tcp")
+        agent = hosts.agents["host-a"]
+        [caller], _ = await carried(hosts, service)
+        agent.draining.begin(1000)
+        await until(lambda: agent.pools["host-b"].links[0].leaving, "it has begun")
+        agent.draining.begin(2000)
+        assert (agent.draining.left() or 0) <= 1000
+        agent.draining.begin(0)
+        await agent.draining.over.wait()
+        assert await caller.rest() == (b"", True)
+        assert agent.draining.cut == 1
+
+
+async def test_whoever_follows_hears_the_end() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        caller = hosts.call()
+        await service.accept()
+        await until(lambda: agent.tally.open == 1, "the call")
+        found: list[Draining] = []
+        async with trio.open_nursery() as nursery:
+
+            async def follow() -> None:
+                found.extend([line async for line in agent.drain(20)])
+
+            nursery.start_soon(follow)
+            await until(lambda: agent.draining.began, "it has begun")
+            caller.close()
+        assert [line.over for line in found][-1]
+        assert [line.over for line in found][:-1] == [False] * (len(found) - 1)
+        first = found[0]
+        assert first.holders == [
+            Holder(service="echo", direction="outbound", peer="host-b", uid=os.getuid(), pid=os.getpid(), streams=1)
+        ]
+        assert (found[-1].streams, found[-1].cut, found[-1].holders) == (0, 0, [])
+
+
+async def test_it_says_in_its_log_who_holds_streams(
+    monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+) -> None:
+    monkeypatch.setattr(drain, "REPORT", 0.01)
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent: Agent = hosts.agents["host-a"]
+        hosts.call()
+        await service.accept()
+        await until(lambda: agent.tally.open == 1, "the call")
+        agent.draining.begin(20)
+        await until(lambda: [entry for entry in logs if entry["event"] == "proxy waits for streams"], "a line")
+        [line, *_] = [entry for entry in logs if entry["event"] == "proxy waits for streams"]
+        assert line["holders"] == [f"echo outbound host-b pid {os.getpid()}: 1"]
+
+
+def info(service: str, pid: int | None) -> StreamInfo:
+    return StreamInfo(
+        id="x", link=None, service=service, direction="outbound", peer=None, state="open", age_s=0, bytes_sent=0,
+        bytes_received=0, credit=0, buffered=0, uid=None, pid=pid,
+    )  # fmt: skip
+
+
+def test_holders_are_counted_by_who_they_are() -> None:
+    found = holders(Counter(map(who, [info("web", 1), info("web", 2), info("redis", None), info("web", 2)])))
+    assert [(each.service, each.pid, each.streams) for each in found] == [
+        ("web", 2, 2), ("web", 1, 1), ("redis", None, 1),
+    ]  # fmt: skip
+    assert [describe(each) for each in found] == [
+        "web outbound pid 2: 2", "web outbound pid 1: 1", "redis outbound: 1",
+    ]  # fmt: skip

@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import pytest
+
+from control.base.reading.addresses import HOST_PORT
+from proxy.config import schema as config
+from proxy.errors import ConfigError
+
+HEAD = "host: a\nlinks: {listen: 10.0.0.1:7600, security: none}\n"
+
+
+def problems(text: str) -> list[str]:
+    try:
+        config.parse(text, "f")
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+TLS_NEEDED = (
+    "links.tls: missing; allowed: a mapping with certificate, key, ca for mutual TLS "
+    '(or "security: none" beside it, only on an isolated segment)'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host: a\nlinks:\n  listen: 10.0.0.1:7600\n", [f"f:2: {TLS_NEEDED}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: mtls\n", [f"f:2: {TLS_NEEDED}"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  tls: {certificate: /c, key: /k, ca: /a}\n", []),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  tls: {certificate: c, key: /k}\n",
+         ['f:4: links.tls.certificate: found "c"; allowed: an absolute path',
+          "f:4: links.tls.ca: missing; allowed: an absolute path"]),
+        ("host: a\nlinks:\n  listen: 10.0.0.1:1\n  security: tls\n",
+         ['f:4: links.security: found "tls"; allowed: mtls | none']),
+        # Misspelt: one line, not two.
+        (
+            "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
+            [
+                'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, address, segment, '
+                "security, tls, max_per_peer, dial_timeout, ping_interval, ping_timeout, resume_timeout, replay_buffer"
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_security(text: str, expected: list[str]) -> None:
+    assert problems(text) == expected
+
+
+TOGETHER = {
+    "own name as a peer": (
+        "peers: {a: {address: 10.0.0.2:1}}",
+        'peers.a: found this host\'s own name "a"; allowed: names of other hosts',
+    ),
+    "two peers, one address": (
+        "peers: {b: {address: 10.0.0.2:1}, c: {address: 10.0.0.2:1}}",
+        'peers.c.address: found "10.0.0.2:1", which is also peers.b.address; allowed: an address of its own',
+    ),
+    "own address as a peer's": (
+        "peers: {b: {address: 10.0.0.1:7600}}",
+        'peers.b.address: found "10.0.0.1:7600", which is also links.listen of this host; '
+        "allowed: an address of its own",
+    ),
+    "a service twice": (
+        "peers: {b: {address: 10.0.0.2:1, services: [x, y, x]}}",
+        'peers.b.services[2]: found "x" a second time; allowed: each service once',
+    ),
+    "two upstreams, one path": (
+        "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/t'}}\n"
+        "upstreams: {x: {listen: 'unix:/u'}, y: {listen: 'unix://u'}}",
+        'upstreams.y.listen: found "unix:/u", where upstreams.x listens; allowed: a place of its own',
+    ),
+    "an upstream on the admin socket": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/run/hostlane/admin.sock'}}",
+        'upstreams.x.listen: found "unix:/run/hostlane/admin.sock", where the admin socket listens; '
+        "allowed: a place of its own",
+    ),
+    "an upstream on the links' port": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'tcp:0.0.0.0:7600'}}",
+        'upstreams.x.listen: found "tcp:0.0.0.0:7600", where links.listen listens; allowed: a place of its own',
+    ),
+    "round in circles": (
+        "upstreams: {x: {listen: 'unix:/s'}}\nservices: {x: {deliver: 'unix:/s'}}",
+        'services.x.deliver: found "unix:/s", where upstreams.x listens; allowed: the socket of the service itself',
+    ),
+    "round in circles by the links": (
+        "services: {x: {deliver: 'tcp:10.0.0.1:7600'}}",
+        'services.x.deliver: found "tcp:10.0.0.1:7600", where links.listen listens; '
+        "allowed: the socket of the service itself",
+    ),
+    "an owner of a TCP port": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'tcp:127.0.0.1:1', owner: root}}",
+        "upstreams.x.owner: found with a tcp: socket, which has none; allowed: with unix: only",
+    ),
+    "offered by nobody": (
+        "upstreams: {x: {listen: 'unix:/t'}}",
+        'upstreams.x: found no peer and no service of this host that offers "x"; allowed: none so far',
+    ),
+    "nearly offered": (
+        "services: {web: {deliver: 'unix:/s'}}\nupstreams: {wep: {listen: 'unix:/t'}}",
+        'upstreams.wep: found no peer and no service of this host that offers "wep" (did you mean "web"?); '
+        "allowed: web",
+    ),
+    "a rule that gives nothing": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a}, {}]}}",
+        "services.x.allow[1]: found a rule that gives neither host nor service nor uid; "
+        "allowed: one or more of them (no allow at all lets everybody in)",
+    ),
+    "a rule whose lines are commented out": (
+        "services: {x: {deliver: 'unix:/s', allow: [null]}}",
+        "services.x.allow[0]: found a rule that gives neither host nor service nor uid; "
+        "allowed: one or more of them (no allow at all lets everybody in)",
+    ),
+    "a rule for a host that is none": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: hots-b}]}}\npeers: {host-b: {address: 10.0.0.2:1}}",
+        'services.x.allow[0].host: found "hots-b", which is neither this host nor one of its peers '
+        '(did you mean "host-b"?); allowed: a, host-b',
+    ),
+    "rules commented out": (
+        "services:\n  x:\n    deliver: 'unix:/s'\n    allow:",
+        "services.x.allow: found nothing; allowed: a list such as [a, b]",
+    ),
+    "a uid left blank": (
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a, uid: }]}}",
+        "services.x.allow[0].uid: found nothing; allowed: a numeric user id",
+    ),
+    "a caller left blank": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/x', caller: }}",
+        "upstreams.x.caller: found nothing; allowed: 1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last",
+    ),
+    "a replay buffer above the budget": (
+        "limits: {memory: 3MiB}",
+        "links.replay_buffer: found 4194304 bytes; allowed: at most limits.memory, 3145728 bytes",
+    ),
+    "credit above the budget": (
+        "limits: {memory: 4MiB, stream_credit: 5MiB}",
+        "limits.stream_credit: found 5242880 bytes; allowed: at most limits.memory, 4194304 bytes",
+    ),
+    "one peer's share above the budget": (
+        "limits: {memory: 4MiB, memory_per_peer: 5MiB}",
+        "limits.memory_per_peer: found 5242880 bytes; allowed: at most limits.memory, 4194304 bytes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), TOGETHER.values(), ids=TOGETHER)
+def test_values_that_do_not_go_together(text: str, expected: str) -> None:
+    assert [problem.split(" ", 1)[1] for problem in problems(HEAD + text + "\n")] == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "peers: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}",
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/x'}}",
+        # A service may live on several hosts, this one among them.
+        "services: {x: {deliver: 'unix:/s'}}\npeers: {b: {address: 10.0.0.2:1, services: [x]}}",
+        "services: {x: {deliver: 'unix:/s', allow: [{host: a}, {host: b, service: y, uid: 0}, {uid: 5}]}}\n"
+        "peers: {b: {address: 10.0.0.2:1}}",
+        "services: {x: {deliver: 'unix:/s', allow: []}}",
+        # Two services behind one socket are one application under two names.
+        "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/s'}}",
+    ],
+)
+def test_values_that_go_together(text: str) -> None:
+    assert problems(HEAD + text + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("peers: {b: {address: 10.0.0.2:1, services: x}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peers: {b: {address: 10.0.0.2:1, servics: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peers: 5\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("peerz: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}", 1),
+        ("upstreams: {x: 5, y: {listen: 7}}\nservices: {x: 5, y: {deliver: 7}}", 4),
+        ("limits: 5", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{hots: a}]}}", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: 5}, a]}}", 2),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}\npeers: 5", 1),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}\npeerz: {b: {address: 10.0.0.2:1}}", 1),
+        ("limits: {memory: 1}", 1),
+        ("limits: {stream_credit: 1}", 1),
+        ("run_dir: 5", 1),
+        # A bad address says nothing against what the peer offers.
+        ("peers: {b: {address: x, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}, y: {listen: 'unix:/y'}}", 2),
+    ],
+)
+def test_one_mistake_gives_one_line(text: str, count: int) -> None:
+    found = problems(HEAD + text + "\n")
+    assert len(found) == count, found
+
+
+def test_without_links_the_other_checks_go_on() -> None:
+    found = problems("host: a\nlinks: 5\npeers: {a: {address: 10.0.0.2:1}}\n")
+    assert [problem.split(": ")[1] for problem in found] == ["links", "peers.a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pool: {idle_min: 5s, idle_max: 5s}\n", []),
+        ("pool:\n  idle_min: 2s\n  idle_max: 1s\n",
+         ["f:5: pool.idle_max: found idle_min 2 s above idle_max 1 s; allowed: not above it"]),
+        ("pool:\n  idle_max: 500ms\n",
+         ["f:4: pool.idle_max: found idle_min 1 s above idle_max 0.5 s; allowed: not above it"]),
+    ],
+)  # fmt: skip
+def test_how_long_links_are_kept(text: str, expected: list[str]) -> None:
+    assert problems(HEAD + text) == expected
+
+
+CONTROL = "host: a\nlinks: {listen: 10.0.0.1:7600}\ncontrol: {servers: [10.0.0.9:7601]}\n"
+
+WITH_CONTROL = {
+    "no certificate files": ("", []),
+    "services that nobody offers yet": ("upstreams: {x: {listen: 'unix:/x'}}", []),
+    "rules for hosts that are not known yet": ("services: {x: {deliver: 'unix:/s', allow: [{host: b}]}}", []),
+    "static peers beside it": ("peers: {b: {address: 10.0.0.2:1}}", []),
+    "all": ("upstreams: all\nservices: {x: {deliver: 'unix:/s'}}", []),
+    "own service at the socket that it would be called through": (
+        "upstreams: all\nrun_dir: /run\nservices: {x: {deliver: 'unix:/run/x.sock'}}",
+        ['services.x.deliver: found "unix:/run/x.sock", where all_upstreams.x listens; '
+         "allowed: the socket of the service itself"],
+    ),
+    "the same with an upstream of its own": (
+        "upstreams: {x: {listen: 'unix:/x'}}\nall_upstreams: {directory: /run}\n"
+        "services: {x: {deliver: 'unix:/run/x.sock'}}", [],
+    ),
+    "broken upstreams beside all": (
+        "upstreams: 5\nall_upstreams:\nservices: {x: {deliver: 'unix:/s'}}",
+        ["upstreams: found 5; allowed: a mapping, one entry a name"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), WITH_CONTROL.values(), ids=WITH_CONTROL)
+def test_with_a_control_plane(text: str, expected: list[str]) -> None:
+    assert [problem.split(" ", 1)[1] for problem in problems(CONTROL + text + "\n")] == expected
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ("{}", ["f:3: control.servers: missing; allowed: a value of another type"]),
+        ("{servers: []}", ["f:3: control.servers: found no server; allowed: a list of " + HOST_PORT]),
+        ("{servers: [10.0.0.9:1, 10.0.0.9:1]}",
+         ['f:3: control.servers[1]: found "10.0.0.9:1" a second time; allowed: each once']),
+        ("{servers: [10.0.0.9]}", [f'f:3: control.servers[0]: found "10.0.0.9", no port; allowed: {HOST_PORT}']),
+        ("5", ["f:3: control: found 5; allowed: a mapping with servers, token_file, state_dir"]),
+        ("{servers: [c:1], token: /t}",
+         ['f:3: control.token: unknown key (did you mean "token_file"?); allowed: servers, token_file, state_dir']),
+        ("{servers: [c:1], state_dir: x}", ['f:3: control.state_dir: found "x"; allowed: an absolute path']),
+    ],
+)  # fmt: skip
+def test_a_control_section_that_is_wrong(control: str, expected: list[str]) -> None:
+    assert problems(f"host: a\nlinks: {{listen: 10.0.0.1:7600}}\ncontrol: {control}\n") == expected
+
+
+def test_peers_must_be_able_to_dial_whoever_registers() -> None:
+    found = problems("host: a\nlinks: {listen: 0.0.0.0:7600}\ncontrol: {servers: [c:1]}\n")
+    assert found == [
+        'f:2: links.listen: found "0.0.0.0:7600", which stands for every address of this machine, beside control; '
+        "allowed: the one address that peers shall dial"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "directory"),
+    [
+        ("upstreams: all", None),
+        ("upstreams: all\nall_upstreams: {directory: /x}", "/x"),
+        ("all_upstreams: {directory: /x}\nupstreams: {y: {listen: 'unix:/y'}}", "/x"),
+        ("all_upstreams:", None),
+    ],
+)
+def test_all_upstreams(text: str, directory: str | None) -> None:
+    found = config.parse(CONTROL + text + "\n", "f")
+    assert found.all_upstreams is not None
+    assert found.all_upstreams.directory == directory
+    assert set(found.upstreams) == ({"y"} if "y: " in text.replace("directory: ", "") else set())
+
+
+def test_own_certificate_files_beside_a_control_plane() -> None:
+    text = "host: a\nlinks: {listen: 10.0.0.1:1, tls: {certificate: /c, key: /k, ca: /a}}\ncontrol: {servers: [c:1]}\n"
+    assert problems(text) == []
+
+
+def test_all_has_a_line() -> None:
+    assert problems("host: a\nlinks: 5\nupstreams: al\n")[1] == (
+        'f:3: upstreams: found "al"; allowed: a mapping, one entry a name'
+    )
+
+
+@pytest.mark.parametrize(
+    ("links", "found"),
+    [
+        (
+            "{security: none}",
+            "links.listen: missing; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535 (or links.address: auto)",
+        ),
+        (
+            "{address: auto, listen: '10.0.0.1:1', segment: lan}",
+            "links.listen: found beside links.address; allowed: one of them",
+        ),
+        (
+            "{address: auto}",
+            "links.segment: missing; allowed with links.address: auto: the name of an address pool of the control "
+            "plane",
+        ),
+        (
+            "{address: 'auto:0', segment: lan}",
+            'links.address: found "auto:0"; allowed: auto (port 7600), "auto:PORT" with port 1 to 65535, or null',
+        ),
+    ],
+)
+def test_where_links_arrive(links: str, found: str) -> None:
+    text = f"host: a\nlinks: {links}\ncontrol: {{servers: ['10.0.0.9:1']}}\n"
+    leased = "interfaces: {hl0: {parent: eth0, addresses: [auto], segment: lan}}\n"
+    assert [problem.split(" ", 1)[1] for problem in problems(text + leased)] == [found]
+
+
+def test_a_leased_address_needs_a_control_plane() -> None:
+    found = problems("host: a\nlinks: {address: auto, segment: lan, security: none}\n")
+    assert "f:2: links.address: found auto without control; allowed: with a control plane only" in found

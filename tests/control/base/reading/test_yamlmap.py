@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control.base.reading import yamlmap
+from control.base.reading.yamlmap import read, render_path
+
+
+def problems(text: str) -> list[str]:
+    return [problem.render("f") for problem in read(text).problems]
+
+
+def test_data_and_lines() -> None:
+    document = read("a: 1\nb:\n  c: [x,\n    y]\n  d: {e: text}\n")
+    assert document.data == {"a": 1, "b": {"c": ["x", "y"], "d": {"e": "text"}}}
+    assert document.problems == []
+    assert document.lines == {
+        (): 1, ("a",): 1, ("b",): 2, ("b", "c"): 3, ("b", "c", 0): 3, ("b", "c", 1): 4, ("b", "d"): 5,
+        ("b", "d", "e"): 5,
+    }  # fmt: skip
+
+
+def test_the_line_of_a_missing_key_is_that_of_its_section() -> None:
+    document = read("\n\na:\n  b: 1\n")
+    assert document.line(("a", "c", "d")) == 3
+    assert document.line(("x",)) == 3
+    assert read("").line(("x",)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5", 5), ("-5", -5), ("0", 0), ("1.5", 1.5), (".5", 0.5), ("true", True), ("False", False),
+        ("null", None), ("~", None), ("", None),
+        # YAML 1.1 makes 438, 79200, False, a date, 256 and infinity of these.
+        ("0666", "0666"), ("22:00", "22:00"), ("no", "no"), ("2024-01-01", "2024-01-01"), ("0x100", "0x100"),
+        (".inf", ".inf"),
+        ('"5"', "5"), ("'true'", "true"), ('""', ""), ("10.77.0.1:7600", "10.77.0.1:7600"), ("9" * 19, "9" * 19),
+    ],
+)  # fmt: skip
+def test_scalars(text: str, value: object) -> None:
+    found = read(f"a: {text}\n").data["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_keys_are_text() -> None:
+    assert read("1: a\nno: b\n~: c\n").data == {"1": "a", "no": "b", "~": "c"}
+
+
+def test_duplicate_keys() -> None:
+    document = read("a: 1\nb: {c: 1, c: 2}\na: 3\n")
+    assert document.data == {"a": 1, "b": {"c": 1}}
+    assert [problem.render("f") for problem in document.problems] == [
+        "f:2: b.c: written a second time; the first is on line 2",
+        "f:3: a: written a second time; the first is on line 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a:\n\tb: 1\n", "f:2: found a tab; allowed: spaces for indentation"),
+        ("a: 1\n  b: 2\n", "f:2: not valid YAML: mapping values are not allowed here"),
+        ("a: [1\nb: 2\n", "f:2: not valid YAML: while parsing a flow sequence: expected ',' or ']', but got ':'"),
+        ('a: "x\n', "f:2: not valid YAML: while scanning a quoted scalar: found unexpected end of stream"),
+        ("a: 1\n---\nb: 1\n",
+         "f:2: not valid YAML: expected a single document in the stream: but found another document"),
+        ("a: &x 1\nb: *x\n",
+         "f:1: not valid YAML: anchors and aliases (& and *) are not supported; write the value out"),
+        ("b: *x\n", "f:1: not valid YAML: anchors and aliases (& and *) are not supported; write the value out"),
+        ("a: !!python/object:os.system x\n",
+         "f:1: not valid YAML: tags (!) are not supported; write the value in quotes"),
+        ("a: ! x\n", "f:1: not valid YAML: tags (!) are not supported; write the value in quotes"),
+        ("a: " + "[" * 20 + "]" * 20, "f:1: not valid YAML: nested more than 16 levels deep"),
+        ("a: " + "[" * 5000, "f:1: not valid YAML: nested more than 16 levels deep"),
+        ("a: 1\nb: \x07\n", 'f:2: found the character "\\u0007"; allowed: YAML text'),
+        ("a: \ud800\n", 'f:1: found the character "\\ud800"; allowed: YAML text'),
+        ('a: "\\UFFFFFFFF"\n', "f:1: found an escape or directive with an impossible number; allowed: YAML text"),
+        (f"%YAML {'1' * 5000}.1\n---\na: 1\n",
+         "f:1: found an escape or directive with an impossible number; allowed: YAML text"),
+        ("? [a]\n: 1\n", "f:1: found a key that is itself a mapping or list; allowed: a word"),
+    ],
+)  # fmt: skip
+def test_problems(text: str, expected: str) -> None:
+    assert problems(text) == [expected]
+
+
+def test_render_path() -> None:
+    assert render_path(()) == ""
+    assert render_path(("peers", "host-b", "services", 1)) == "peers.host-b.services[1]"
+    assert render_path(("a\nb", "")) == '"a\\nb".""'
+    assert render_path(("x" * 64,)) == '"' + "x" * 60 + '..."'
+
+
+@given(st.text() | st.text(alphabet="ab:-?[]{}&*!|>%@#'\",\n\t \\\0.1~<=", max_size=60))
+def test_any_text_gives_data_or_problems(text: str) -> None:
+    document = read(text)
+    assert all(problem.render("f").isprintable() and problem.line >= 1 for problem in document.problems)
+    assert depth(document.data) <= yamlmap.MAX_DEPTH
+
+
+def depth(data: object) -> int:
+    below = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return 1 + max((depth(value) for value in below), default=0)

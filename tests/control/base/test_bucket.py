@@ -1,0 +1,34 @@
+"""So many a second, so many at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control.base.bucket import Bucket
+
+
+def taken(bucket: Bucket, now: float, tries: int = 100) -> int:
+    return sum(bucket.take(now) for _ in range(tries))
+
+
+def test_a_burst_and_then_the_rate() -> None:
+    bucket = Bucket(rate=2, burst=5)
+    assert taken(bucket, 1000.0) == 5
+    assert taken(bucket, 1000.4) == 0
+    assert taken(bucket, 1000.5) == 1
+    assert taken(bucket, 1002.5) == 4
+    assert taken(bucket, 2000.0) == 5, "a pause fills it, and no more than that"
+
+
+@pytest.mark.failure(19)
+@given(
+    st.integers(1, 50), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 80)), max_size=30)
+)
+def test_never_more_than_the_burst_and_what_came_since(rate: int, burst: int, tries: list[tuple[float, int]]) -> None:
+    bucket, now, got = Bucket(rate, burst), 7.0, 0
+    for pause, wanted in tries:
+        now += pause
+        got += taken(bucket, now, wanted)
+        assert got <= burst + (now - 7.0) * rate + 1e-6

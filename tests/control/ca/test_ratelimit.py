@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from control.ca.ratelimit import Bucket, RateLimit, client_of
+
+
+def test_a_bucket() -> None:
+    bucket = Bucket(1.0, 3, 100.0)
+    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
+    assert [bucket.take(101.0) for _ in range(2)] == [True, False]
+    assert bucket.fill(1000.0) == 3
+
+
+def test_a_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
+    bucket = Bucket(1.0, 1, 100.0)
+    assert bucket.take(100.0)
+    assert not bucket.take(50.0)
+
+
+def test_clients_do_not_disturb_each_other() -> None:
+    limit = RateLimit(1.0, 2)
+    assert [limit.allows("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert limit.allows("b", 0.0)
+    assert limit.allows("a", 1.0)
+
+
+def test_all_together() -> None:
+    limit = RateLimit(1.0, 2, 1.0, 3)
+    assert [limit.allows(client, 0.0) for client in "aabbcc"] == [True, True, True, False, False, False]
+
+
+def test_who_is_refused_uses_up_nobody_elses_share() -> None:
+    limit = RateLimit(1.0, 1, 1.0, 2)
+    assert [limit.allows("a", 0.0) for _ in range(10)] == [True] + [False] * 9
+    assert limit.allows("b", 0.0)
+
+
+def test_memory_is_bounded() -> None:
+    limit = RateLimit(1.0, 2, most=10)
+    for number in range(1000):
+        assert limit.allows(str(number), 0.0)
+    assert len(limit) == 10
+
+
+def test_who_has_been_quiet_is_forgotten() -> None:
+    limit = RateLimit(1.0, 2)
+    for number in range(5):
+        limit.allows(str(number), 0.0)
+    for moment in range(10, 15):
+        limit.allows("x", float(moment))
+    assert len(limit) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix", "unix"),
+    ],
+)
+def test_whom_an_address_stands_for(address: str, client: str) -> None:
+    found = client_of(address)
+    assert found == client or (address.startswith("::ffff") and found.startswith("::ffff:"))

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from control.cli import main as cli
+
+MAIN = [sys.executable, "-c", "from control.cli.main import main; main()"]
+
+
+def hostlane(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_version() -> None:
+    done = hostlane("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"hostlane {version('hostlane')}\n", "")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(flag: str) -> None:
+    done = CliRunner().invoke(cli.hostlane, [flag])
+    assert done.exit_code == 0
+    listing = done.output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listing] == list(cli.COMMANDS)
+    assert not [line for line in listing if line.endswith("...")], "a first sentence is too long for the list"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_of_the_table_exists(name: str) -> None:
+    done = CliRunner().invoke(cli.hostlane, [name, "--help"])
+    assert done.exit_code == 0
+    assert f"{name} [OPTIONS]" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Usage: "),
+        (["bogus"], "No such command 'bogus'"),
+        (["--bogus"], "No such option"),
+        (["proxy"], "Missing option '--config'"),
+        (["proxy", "--config"], "requires an argument"),
+        (["proxy", "--bogus"], "No such option"),
+        (["proxy", "--config", "x", "y"], "unexpected extra argument"),
+        (["validate"], "Missing argument 'FILE...'"),
+        (["status", "x"], "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli.hostlane, arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_commands_are_imported_when_they_are_called() -> None:
+    code = (
+        "import sys; from control import cli; cli.hostlane(['--version'], standalone_mode=False);"
+        "slow = {'trio', 'httpx', 'rich', 'yaml', 'structlog', 'msgspec', 'proxy'};"
+        "print(sorted(slow & {name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_asking_a_proxy_does_not_import_one() -> None:
+    code = (
+        "import sys; from control import cli; cli.hostlane(['status', '--socket', '/nowhere'], standalone_mode=False);"
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "httpx" in imported
+    assert not {"proxy", "trio", "structlog"} & imported
+
+
+def test_an_answer_that_finds_no_room() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*MAIN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "hostlane: cannot write: no space left on device\n")
+
+
+class Bug(click.Command):
+    def invoke(self, ctx: click.Context) -> None:
+        raise LookupError("two\nlines")
+
+
+def test_a_bug_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "hostlane", lambda prog_name: Bug("bug").main([], prog_name))
+    monkeypatch.delenv(cli.DEBUG_VARIABLE, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "hostlane: internal error, LookupError: two lines (HOSTLANE_DEBUG=1 shows where)\n"
+    )
+    monkeypatch.setenv(cli.DEBUG_VARIABLE, "1")
+    with pytest.raises(LookupError):
+        cli.main()

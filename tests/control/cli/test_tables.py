@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from msgspec.structs import replace
+from rich.console import Console, RenderableType
+
+from control.api.messages import (
+    Candidate,
+    Discovery,
+    Holder,
+    LinkInfo,
+    PeerStatus,
+    ServiceRoute,
+    ServiceStatus,
+    Status,
+    StreamInfo,
+    UpstreamStatus,
+)
+from control.cli import tables
+
+PEER = PeerStatus(
+    name="host-b", address="10.77.0.2:7600", state="down", links=0, streams=0, waiting=3, retry_in_s=75.0,
+    memory_used=2048, last_error="[red]no\x1b[31m route",
+)  # fmt: skip
+STATUS = Status(
+    host="host-a", pid=7, version="0.1.0", uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,
+    memory_limit=2**29, streams_opened=10, streams_refused=3, handshakes_avoided=9, peers=[PEER],
+    refused_by_reason={"overloaded": 1, "not_allowed": 2},
+    upstreams=[
+        UpstreamStatus(service="redis", listen="unix:/r", offered_by=["host-b", "host-c"]),
+        UpstreamStatus(service="web", listen="tcp:127.0.0.1:80", offered_by=[]),
+    ],
+    services=[ServiceStatus(name="web", deliver="unix:/w", streams=4)],
+)  # fmt: skip
+LINK = LinkInfo(
+    id="b/1", peer="host-b", direction="dialled", local="10.77.0.1:5", remote="10.77.0.2:7600", streams=2, age_s=61.0,
+    idle_s=0.04, rtt_ms=None, bytes_sent=10**7, bytes_received=0, unacked=12, congested=True,
+    ttl_s=42.0, ttl_reason="90 % of its gaps are shorter",
+)  # fmt: skip
+STREAM = StreamInfo(
+    id="b/1/3", link=None, service="redis", direction="outbound", peer=None, state="waiting", age_s=1.0, bytes_sent=1,
+    bytes_received=2, credit=262144, buffered=0,
+)  # fmt: skip
+
+
+def rows(renderable: RenderableType) -> list[list[str]]:
+    """The cells of a rendered table; columns stand two blanks apart."""
+    out = io.StringIO()
+    Console(file=out, width=1000, markup=False, highlight=False).print(renderable)
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.getvalue().splitlines()]
+
+
+def test_status() -> None:
+    host, peers, upstreams, services = map(rows, tables.status_tables(STATUS))
+    assert host == [
+        ["host", "host-a"],
+        ["proxy", "version 0.1.0, pid 7, up 1h1m, security none"],
+        ["sessions", "1"],
+        ["streams", "2 open, 10 opened, 3 refused (2 not_allowed, 1 overloaded)"],
+        ["memory", "1.5 KiB of 512.0 MiB"],
+        ["handshakes avoided", "9"],
+    ]
+    assert peers == [
+        [
+            *("peer", "address", "state", "links", "streams", "waiting", "warm", "ahead", "memory"),
+            *("retry in", "last error"),
+        ],
+        ["host-b", "10.77.0.2:7600", "down", "0", "0", "3", "0", "0", "2.0 KiB", "1m15s", "[red]no\\x1b[31m route"],
+    ]
+    assert upstreams == [
+        ["upstream", "listen", "offered by"],
+        ["redis", "unix:/r", "host-b, host-c"],
+        ["web", "tcp:127.0.0.1:80", "nobody"],
+    ]
+    assert services == [["service", "deliver", "streams"], ["web", "unix:/w", "4"]]
+
+
+def test_links() -> None:
+    assert rows(tables.links_table([LINK])) == [
+        ["link", "peer", "direction", "local", "remote", "streams", "age", "idle", "rtt", "sent",
+         "received", "unacked", "congested", "ttl", "why"],
+        ["b/1", "host-b", "dialled", "10.77.0.1:5", "10.77.0.2:7600", "2", "1m1s", "0.0s", "-", "9.5 MiB",
+         "0 B", "12 B", "yes", "42s", "90 % of its gaps are shorter"],
+    ]  # fmt: skip
+
+
+def test_who_decides_about_a_link() -> None:
+    accepted, leaving = replace(LINK, ttl_s=None, ttl_reason=""), replace(LINK, leaving=True)
+    assert [row[-2:] for row in rows(tables.links_table([accepted, leaving]))[1:]] == [
+        ["-", "the peer decides"],
+        ["42s", "leaving"],
+    ]
+
+
+def test_a_link_that_is_lost_and_one_that_was() -> None:
+    lost = replace(LINK, suspended_s=2.5, suspended_why="peer_timeout: nothing heard for 5 s after a ping")
+    again = replace(LINK, resumed=3)
+    assert [row[-1] for row in rows(tables.links_table([lost, again]))[1:]] == [
+        "suspended for 2.5s: peer_timeout: nothing heard for 5 s after a ping",
+        "90 % of its gaps are shorter (resumed 3 times)",
+    ]
+    peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, suspended=1)]))[1])
+    assert peers[1][3] == "0 + 1 suspended"
+    streams = rows(tables.streams_table([replace(STREAM, state="open", suspended=True)]))
+    assert streams[1][5] == "open, suspended"
+
+
+def test_an_idle_peer_is_not_called_down() -> None:
+    peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, idle=True)]))[1])
+    assert peers[1][2] == "idle"
+
+
+def test_streams() -> None:
+    assert rows(tables.streams_table([STREAM])) == [
+        ["stream", "service", "direction", "peer", "link", "state", "age", "sent", "received", "credit", "buffered"],
+        ["b/1/3", "redis", "outbound", "-", "-", "waiting", "1.0s", "1 B", "2 B", "256.0 KiB", "0 B"],
+    ]
+
+
+def test_no_rows() -> None:
+    assert len(rows(tables.streams_table([]))) == 1
+    assert len(rows(tables.links_table([]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
+     (2**20, "1.0 MiB"), (2**30, "1.0 GiB"), (2**60, "1048576.0 TiB")],
+)  # fmt: skip
+def test_amount(count: int, text: str) -> None:
+    assert tables.amount(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0s"), (9.94, "9.9s"), (10, "10s"), (59.6, "1m0s"), (75.2, "1m15s"), (3600, "1h0m"), (90_000, "1d1h")],
+)
+def test_span(seconds: float, text: str) -> None:
+    assert tables.span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("ä b", "ä b"), ("a\x1b[2Jb", "a\\x1b[2Jb"), ("a\nb", "a\\nb"), ("", ""), ("\u202ex", "\\u202ex")],
+)
+def test_printable(text: str, shown: str) -> None:
+    assert tables.printable(text) == shown
+
+
+DISCOVERY = Discovery(
+    servers=["10.0.0.5:7601"], server="10.0.0.5:7601", last_error=None, epoch="one", revision=7, age_s=0.4,
+    from_disk=False, hosts=3, unconfirmed=[], registered=True, registration_error=None, left_out={},
+)  # fmt: skip
+
+
+def discovery_rows(found: Discovery) -> list[list[str]]:
+    return rows(tables.status_tables(replace(STATUS, control=found))[0])[6:]
+
+
+def test_how_the_control_plane_is_followed() -> None:
+    assert discovery_rows(DISCOVERY) == [
+        ["control plane", "following 10.0.0.5:7601, heard 0.4s ago"],
+        ["map", "revision 7, 3 hosts"],
+        ["registered", "yes"],
+    ]
+
+
+def test_how_it_is_not() -> None:
+    found = replace(
+        DISCOVERY,
+        server=None,
+        last_error="no control server answers\x1b",
+        age_s=3700.0,
+        from_disk=True,
+        unconfirmed=["host-b", "host-c"],
+        registered=False,
+        registration_error="taken",
+        left_out={"web": "service without a socket: why"},
+    )
+    assert discovery_rows(found) == [
+        ["control plane", "not reached, heard 1h1m ago: no control server answers\\x1b"],
+        ["map", "revision 7, 3 hosts, 2 of them unconfirmed: host-b, host-c (from disk)"],
+        ["registered", "no: taken"],
+        ["left out", "web: service without a socket: why"],
+    ]
+    never = discovery_rows(replace(found, age_s=None, last_error=None))
+    assert never[0] == ["control plane", "not reached, never heard: no answer yet"]
+
+
+def test_where_a_stream_would_go() -> None:
+    candidates = [
+        Candidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),
+        Candidate(host="host-b", address="b:1", state="up", streams=4, unconfirmed=True),
+        Candidate(host="host-c", address="c:1", state="down", streams=0, static=True, last_error="refused"),
+    ]
+    route = ServiceRoute(service="web", listen="unix:/w", takes=["host-b"], why="because", candidates=candidates)
+    summary, hosts = map(rows, tables.route_tables(route))
+    assert summary == [
+        ["service", "web"],
+        ["called through", "unix:/w"],
+        ["a new stream goes to", "host-b"],
+        ["because", "because"],
+    ]
+    assert hosts[1:] == [
+        ["host-a", "a:1", "this host", "0", "for 12s", "0.5", "-", "-"],
+        ["host-b", "b:1", "up", "4", "-", "0", "control plane, unconfirmed", "-"],
+        ["host-c", "c:1", "down", "0", "-", "0", "configuration", "refused"],
+    ]
+    [nobody] = tables.route_tables(ServiceRoute(service="web", listen=None, takes=[], why="so", candidates=[]))
+    assert rows(nobody)[1:3] == [["called through", "no socket on this host"], ["a new stream goes to", "nobody"]]
+
+
+def test_holders() -> None:
+    known = Holder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=3)
+    unknown = Holder(service="web", direction="inbound", peer=None, uid=None, pid=None, streams=1)
+    assert rows(tables.holders_table([known, unknown]))[1:] == [
+        ["redis", "outbound", "host-b", "1000", "4711", "3"],
+        ["web", "inbound", "-", "-", "-", "1"],
+    ]
+
+
+def test_a_proxy_that_drains_says_so() -> None:
+    draining = replace(STATUS, draining=True, drain_left_s=7.0)
+    [host, *_] = tables.status_tables(draining)
+    assert ["draining", "takes no more calls; ends in 7.0s at the latest"] in rows(host)
+    assert not [row for row in rows(tables.status_tables(STATUS)[0]) if row[0] == "draining"]

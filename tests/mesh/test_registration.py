@@ -1,0 +1,194 @@
+"""Being known to the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from control.api.client import Denied
+from control.api.mesh import HostRecord, Offer
+from proxy.mesh.registration import Registration
+from tests.mesh.plane import Plane, eventually
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+class Host:
+    def __init__(self, plane: Plane) -> None:
+        self.record = HostRecord(name="host-a", address="10.0.0.1:7600", instance="i1", services=(Offer(name="web"),))
+        self.forgotten = 0
+        self.registration = Registration(plane, lambda: self.record, self.forget, lambda: 0.5)
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+@asynccontextmanager
+async def running(plane: Plane) -> AsyncIterator[Host]:
+    async with trio.open_nursery() as nursery:
+        host = Host(plane)
+        nursery.start_soon(host.registration.run)
+        yield host
+        nursery.cancel_scope.cancel()
+
+
+async def test_it_registers_and_says_that_it_is_there(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        assert await plane.asked("register") == ("register", host.record)
+        began = trio.current_time()
+        assert await plane.asked("alive", 10) == ("alive", "host-a", "i1")
+        assert plane.count("register") == 1
+        assert 9 * plane.lease / 4 <= trio.current_time() - began <= 10 * plane.lease / 3
+
+
+async def test_another_offer_is_told_at_once(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await plane.asked("register")
+        began = trio.current_time()
+        host.registration.renew()
+        host.record = HostRecord(name="host-a", address="10.0.0.1:7600", instance="i1")
+        assert await plane.asked("register", 2) == ("register", host.record)
+        assert trio.current_time() == began
+        host.registration.renew()
+        await plane.asked("alive")
+        assert plane.count("register") == 2, "nothing had changed"
+
+
+async def test_another_offer_that_nobody_hears_is_told_later(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await eventually(lambda: host.registration.registered, "registered")
+        plane.down = True
+        host.record = HostRecord(name="host-a", address="10.0.0.1:7600", instance="i1")
+        host.registration.renew()
+        await plane.asked("register", 3)
+        plane.down = False
+        count = plane.count("register")
+        assert (await plane.asked("register", count + 1))[1] == host.record
+        await eventually(lambda: host.registration.registered, "registered")
+
+
+@pytest.mark.failure(11)
+async def test_when_nobody_knows_it_any_more(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await plane.asked("register")
+        plane.denied["alive"] = Denied("unknown_host", "host-a is not registered", 404)
+        await plane.asked("alive")
+        del plane.denied["alive"]
+        await plane.asked("register", 2)
+        await plane.asked("alive", 2)
+        assert host.forgotten == 1
+
+
+async def test_when_the_map_has_it_no_longer(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        host.registration.seen("one", False)
+        await plane.asked("register")
+        await eventually(lambda: host.registration.registered, "registered")
+        host.registration.seen("one", True)
+        host.registration.seen("one", False)
+        await plane.asked("register", 2)
+        plane.epoch = "two"
+        await eventually(lambda: host.registration.registered, "registered")
+        host.registration.seen("two", True)
+        await plane.asked("register", 3)
+        await eventually(lambda: host.registration.registered, "registered")
+        host.registration.seen("two", True)
+        await plane.asked("alive")
+        assert plane.count("register") == 3
+
+
+async def test_it_goes_on_trying(autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]) -> None:
+    plane = Plane()
+    plane.down = True
+    async with running(plane) as host:
+        await plane.asked("register", 20)
+        assert host.registration.registered is None
+        assert host.registration.last_error == "no control server answers: plane: connection refused"
+        warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert [entry["event"] for entry in warnings] == ["not registered"], "said once"
+        plane.down = False
+        plane.denied["register"] = Denied("taken", "host-b has the address 10.0.0.1:7600", 409)
+        await plane.asked("register", 22)
+        assert host.registration.last_error == "host-b has the address 10.0.0.1:7600"
+        plane.denied.clear()
+        await plane.asked("alive")
+        assert host.registration.last_error is None
+        plane.down = True
+        await plane.asked("alive", 3)
+        assert host.registration.registered is not None, "it may still be"
+        plane.down = False
+        await plane.asked("alive", 6)
+        assert plane.count("register") == 23
+
+
+async def test_it_gives_way_to_another_process(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    plane.denied["alive"] = Denied("superseded", "host-a was registered by another process", 409)
+    async with running(plane) as host:
+        await plane.asked("alive")
+        await eventually(lambda: host.registration.superseded, "told")
+        await trio.sleep(1000)
+        assert (plane.count("register"), plane.count("alive")) == (1, 1)
+        await host.registration.leave()
+        assert plane.count("leave") == 0, "it is not this process that is registered"
+        plane.denied.clear()
+        host.registration.renew()
+        await plane.asked("register", 2)
+
+
+async def test_leaving(autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await host.registration.leave()
+        assert plane.count("leave") == 0, "it never was there"
+        await plane.asked("register")
+        await host.registration.leave()
+        assert await plane.asked("leave") == ("leave", "host-a", "i1")
+        plane.down = True
+        await host.registration.leave()
+        assert logs[-1]["event"] == "the control plane does not know that this host leaves"
+
+
+async def test_leaving_does_not_wait_for_ever(autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]) -> None:
+    class Stuck(Plane):
+        async def leave(self, name: str, instance: str) -> None:
+            await trio.sleep_forever()
+
+    plane = Stuck()
+    async with running(plane) as host:
+        await plane.asked("register")
+        await host.registration.leave()
+        assert logs[-1]["error"] == "no answer"
+
+
+async def test_addresses_are_claimed_before_it_registers(autojump_clock: MockClock) -> None:
+    plane, answers = Plane(), [Denied("taken", "address 10.0.0.1 on segment lan is host host-b's", 409)]
+    claimed: list[int] = []
+
+    async def claim() -> None:
+        claimed.append(plane.count("register"))
+        if answers:
+            raise answers.pop()
+
+    host = Host(plane)
+    found = Registration(plane, lambda: host.record, host.forget, lambda: 0.5, claim)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await plane.asked("register")
+        nursery.cancel_scope.cancel()
+    assert claimed == [0, 0], "refused once, then granted, and nothing registered before"

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from proxy.netdev.observe.records import Address, Interface, Snapshot
+
+LO, ETH0 = Interface(index=1, name="lo"), Interface(index=2, name="eth0")
+SEEN = Snapshot(interfaces=(LO, ETH0), addresses=(Address(interface=2, address="10.9.0.1", prefix=24),))
+
+
+def test_interfaces_are_found_by_name_and_index() -> None:
+    assert (SEEN.named("eth0"), SEEN.named("eth1")) == (ETH0, None)
+    assert (SEEN.at(1), SEEN.at(3), SEEN.at(None)) == (LO, None, None)
+
+
+def test_addresses() -> None:
+    assert [str(address) for address in SEEN.addresses_of(2)] == ["10.9.0.1/24"]
+    assert SEEN.addresses_of(1) == []
