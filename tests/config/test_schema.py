@@ -32,7 +32,7 @@ from proxy.config.schema import (
 from proxy.errors import ConfigError
 from tests.tools.privileges import modes_count
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
