@@ -67,7 +67,7 @@ class ServerCertificate(NamedTuple):
 
 class Shown(NamedTuple):
     """The certificate that a host has shown: `serial` in lower-case hex, `expires` in seconds since 1970, `issuer` as
-    `ca.issuer_of` has it."""
+    `control.ca.root.issuer_of` has it."""
 
     host: str
     serial: str

@@ -52,7 +52,7 @@ class Route:
         handle: does it, and returns what `answer` says, or raises RequestRefused with a status that is in `refuses`.
         body, answer: types of the JSON, None: there is none.
         status: when all is well.
-        refuses: statuses of its own, beside those that any request may get (`Table.find`, and `openapi.COMMON`).
+        refuses: statuses of its own, beside those that any request may get (`Table.find`, and `openapi.statuses`).
         query: names and meanings of parameters, none of which is needed.
         stream: the answer is lines of `answer` without end.
         quick: it writes nothing and takes no time, so it need not wait for those that do. A host that says that it is

@@ -67,7 +67,7 @@ class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_rate: Annotated[int | None, read_by(units.or_null(netvalues.rate), netvalues.RATE)] = None
     """Mbit/s; None: unlimited."""
     addresses: tuple[PrefixedAddress, ...] = ()
-    """``auto``: one that the control plane leases, and then its MAC (`proxy.leases` fills it in)."""
+    """``auto``: one that the control plane leases, and then its MAC (`netdev.leases.leases.fill` enters it)."""
     segment: SegmentName = None
     """The control plane's pool that ``auto`` is of; None: ``links.segment``."""
     routes: tuple[Route, ...] = ()

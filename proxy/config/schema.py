@@ -80,7 +80,7 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     listen: IpPort = UNLEASED
     """Where peers' links arrive: an address of this host on the macvlan or VF. Left out with `address` only; until the
-    lease is known (`proxy.leases.fill`) it is no address."""
+    lease is known (`netdev.leases.leases.fill`) it is no address."""
     address: LinksAddress = None
     """``auto``: the control plane leases the address of `listen`; with its port."""
     segment: SegmentName = None

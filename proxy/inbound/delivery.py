@@ -25,7 +25,7 @@ from proxy.routing.allow import Allowed, describe
 
 
 class Inbound:
-    """Takes the streams that peers open (``pump.link.Calls``).
+    """Takes the streams that peers open (``pump.session.Calls``).
 
     Args:
         allowed: who may call which service.

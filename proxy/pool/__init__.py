@@ -1,2 +1,1 @@
-"""The pool: all sessions to one peer. ``policy`` decides (sans-IO), ``pool`` carries it out, ``backoff`` spaces the
-dials."""
+"""The pool: all sessions to one peer. ``policy`` decides (sans-IO), ``pool`` carries it out."""

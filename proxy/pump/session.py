@@ -2,7 +2,8 @@
 
 It is its own sink: what the peer says of a stream goes to the lane. When its link is lost it is *suspended*: lanes stay
 open, bytes that have arrived still go to local sockets, and local sockets are read as far as the out-buffer has room.
-`go_on` puts it on the next link, once the two HELLOs have said what each side has received (``mux.Session.resume``).
+`LaneSession.carry_on` puts it on the next link, once the two HELLOs have said what each side has received
+(`mux.session.Session.resume`).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Frames(Protocol):
     handlers: dict[int, tuple[Handler, int]]
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
-        """See `mux.Session`."""
+        """See `mux.session.Session`."""
 
 
 def collect(

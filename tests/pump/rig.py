@@ -150,7 +150,7 @@ class Record:
 
 
 class Handover:
-    """Calls (``pump.link.Calls``) that connects every stream to a socket of the test's, in order, at once.
+    """Calls (``pump.session.Calls``) that connects every stream to a socket of the test's, in order, at once.
 
     Attributes:
         refuse: answer so instead; hold: leave calls unanswered until `release`; bug: raise, with (`owned`) or without
