@@ -115,5 +115,5 @@ def test_without_the_right_it_says_what_is_needed(space: str) -> None:
         "except Exception as error: print(type(error).__name__, error, end='')"
     )
     argv = netns.inside(space, [sys.executable, "-c", program])
-    said = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]).stdout
     assert said == "NetError eth0: delete: needs the capability CAP_NET_ADMIN: run it as root"
