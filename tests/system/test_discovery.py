@@ -58,7 +58,7 @@ def served_by(fleet: Fleet, service: str = "echo") -> str:
 
 def test_services_move_under_traffic(fleet: Fleet) -> None:
     """Open streams stay where they are; new ones follow, and none goes to a host that has left the service."""
-    assert fleet.socket("a", "other").is_socket()
+    eventually(fleet.socket("a", "other").is_socket, "what is on the map has a socket")
     callers = [Caller(0, fleet.call("echo"))]
     for number, (old, new) in enumerate(zip("bcd", "cde", strict=True), start=1):
         fleet.offer(new, "echo")
@@ -69,7 +69,8 @@ def test_services_move_under_traffic(fleet: Fleet) -> None:
         assert time.monotonic() - began < BUSY * FOLLOWS, "the bound that is promised"
         assert {served_by(fleet) for _ in range(5)} == {new}
         callers.append(Caller(number, fleet.call("echo")))
-    assert not fleet.socket("a", "other").exists(), "host-e offers echo now, and nobody the other one"
+    # host-e offers echo now, and nobody the other one.
+    eventually(lambda: not fleet.socket("a", "other").exists(), "its socket is gone")
     for caller in callers:
         rounds = caller.rounds
         eventually(lambda caller=caller, rounds=rounds: caller.rounds > rounds + 10, "it talks on")  # type: ignore[misc]

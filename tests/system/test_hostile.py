@@ -13,7 +13,7 @@ from proxy.links.accept import HANDSHAKES_PER_SOURCE
 from proxy.links.handshake import encode_refusal
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World
-from tests.tools.sockets import connect, count_fds, eventually, exchange, read_to_end
+from tests.tools.sockets import connect, count_fds, eventually, exchange, read_to_end, say
 
 pytestmark = pytest.mark.netns
 
@@ -35,7 +35,7 @@ def test_what_is_not_a_proxy_is_turned_away_and_disturbs_nobody(lab: Lab, said: 
         with Callers(Caller(number, world.call(KINDS[number % 2])) for number in range(4)) as callers:
             callers.all_talk()
             with stranger(world, lab) as sock:
-                sock.sendall(said)
+                say(sock, said)
                 read_to_end(sock)
             world.b.wait_for("link refused", level="warning")
             callers.all_talk()
@@ -71,7 +71,7 @@ def test_running_out_of_descriptors_costs_the_calls_that_do_not_fit_and_passes(l
         with ExitStack() as many:
             clients = [many.enter_context(world.call("unix")) for _ in range(100)]
             for number, client in enumerate(clients):
-                client.sendall(b"%d" % number)
+                say(client, b"%d" % number)
             if host == "a":
                 world.a.wait_for("cannot accept a connection", level="error")
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ from proxy.demo.lab import Lab
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, World
 from tests.tools.servers import Echo
-from tests.tools.sockets import eventually, exchange, read_to_end
+from tests.tools.sockets import ending_of, eventually, exchange, read_to_end
 
 pytestmark = pytest.mark.netns
 
@@ -40,8 +41,7 @@ def test_a_call_that_nobody_can_take_in_time_is_peer_unreachable(lab: Lab) -> No
     with World(lab, more={"limits": {"open_timeout": "200ms"}}) as world:
         world.kill_b()
         for kind in KINDS:
-            with world.call(kind) as client:
-                assert read_to_end(client) == (b"", kind == "tcp")
+            assert ending_of(partial(world.call, kind)) == (b"", kind == "tcp")
             ended = world.a.wait_for("stream ended", service=kind, reason="peer_unreachable", level="warning")
             assert "0.2 s" in ended["detail"]
         assert world.counts() == {"a": 0}
@@ -54,8 +54,7 @@ def test_only_so_many_wait(lab: Lab) -> None:
         world.kill_b()
         waiting = [stack.enter_context(world.call("tcp")) for _ in range(3)]
         eventually(lambda: world.ask("a", "status")["peers"][0]["waiting"] == 3, "all wait")
-        with world.call("tcp") as fourth:
-            assert read_to_end(fourth).reset
+        assert ending_of(partial(world.call, "tcp")).reset
         world.a.wait_for("stream ended", reason="overloaded")
         world.b.restart()
         for client in waiting:
@@ -92,7 +91,9 @@ def test_a_pulled_cable_is_found_and_a_plugged_one_used(lab: Lab) -> None:
                     assert proxy.wait_for("stream ended", reason="resume_timeout")
                 assert {caller.ending for caller in callers if caller.number % 2} == {"reset"}
                 assert world.counts() == {"a": 0, "b": 0}
-                assert world.echoes["tcp"].resets == 4, "the service is told of an abort, not of an end"
+                echo = world.echoes["tcp"]
+                eventually(lambda: echo.open == 0, "the service is told")
+                assert echo.resets == 4, "of an abort, not of an end"
                 late = world.call("unix")
                 late.sendall(b"while it is down")
             finally:
@@ -120,10 +121,14 @@ def test_a_refused_call_goes_to_another_host_with_its_early_bytes(lab: Lab) -> N
     with World(lab, third=True, echo=False) as world:
         with Echo(world.deliver("unix", "c")):
             eventually(lambda: all(peer["state"] == "up" for peer in world.ask("a", "status")["peers"]), "both links")
-            for number in range(10):
+
+            def has_tried_b() -> bool:
                 with world.call("unix") as client:
-                    exchange(client, b"call %d" % number)
-            assert world.b.events("stream ended", reason="connect_failed"), "host-b was tried"
+                    exchange(client, b"whoever takes it")
+                return bool(world.b.events("stream ended", reason="connect_failed"))
+
+            # Which of two hosts a call goes to is left to chance, and the log comes when it comes.
+            eventually(has_tried_b, "host-b is tried")
             assert not world.a.events("stream ended", reason="connect_failed"), "and no caller noticed"
         with world.call("unix") as client:
             assert read_to_end(client) == (b"", False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,7 +21,17 @@ from tests.system.talk import Caller, Callers
 from tests.system.world import ask
 from tests.tools.process import Proxy
 from tests.tools.servers import Echo, Listener
-from tests.tools.sockets import abort, connect, count_fds, eventually, exchange, free_port, read_exactly, read_to_end
+from tests.tools.sockets import (
+    abort,
+    connect,
+    count_fds,
+    ending_of,
+    eventually,
+    exchange,
+    free_ports,
+    read_exactly,
+    read_to_end,
+)
 
 pytestmark = pytest.mark.failure(2, 3)
 
@@ -27,12 +41,13 @@ KINDS = ["unix", "tcp"]
 @pytest.fixture(scope="module")
 def host() -> Iterator[SimpleNamespace]:
     folder = Path(tempfile.mkdtemp(prefix="hl-"))
-    listen = {"unix": f"unix:{folder}/calls.sock", "tcp": f"tcp:127.0.0.1:{free_port()}"}
-    deliver = {"unix": f"unix:{folder}/service.sock", "tcp": f"tcp:127.0.0.1:{free_port()}"}
+    calls, service, links = free_ports(3)
+    listen = {"unix": f"unix:{folder}/calls.sock", "tcp": f"tcp:127.0.0.1:{calls}"}
+    deliver = {"unix": f"unix:{folder}/service.sock", "tcp": f"tcp:127.0.0.1:{service}"}
     config = {
         "host": "host-a",
         "run_dir": f"{folder}/run",
-        "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
+        "links": {"listen": f"127.0.0.1:{links}", "security": "none"},
         "upstreams": {kind: {"listen": listen[kind]} for kind in KINDS},
         "services": {kind: {"deliver": deliver[kind]} for kind in KINDS},
         "log": {"level": "debug", "format": "json"},
@@ -121,5 +136,60 @@ def test_traffic_bulk_and_a_reader_that_stopped_beside_each_other(host: SimpleNa
         assert callers.endings() == {"stopped"}
     eventually(lambda: ask(host.admin, "status")["streams"] == 0, "all streams are gone")
     eventually(lambda: count_fds(host.proxy.pid) <= before, "no descriptor is left")
-    with connect(host.listen[kind]) as client:
-        assert read_to_end(client) == (b"", kind == "tcp"), "nobody listens any more"
+    assert ending_of(partial(connect, host.listen[kind])) == (b"", kind == "tcp"), "nobody listens any more"
+
+
+INHERITED = {
+    "nohup, in the background": ["env", "--ignore-signal=HUP,INT,QUIT,PIPE"],
+    "standard input closed": ["sh", "-c", 'exec "$@" <&-', "sh"],
+    "a umask that leaves others nothing": ["sh", "-c", 'umask 077 && exec "$@"', "sh"],
+    "a directory that is gone": ["sh", "-c", 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"', "{folder}/gone"],
+}
+"""What a process has from whoever started it, and may be unlike anything that is usual: a command to stand before."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    found = Path(tempfile.mkdtemp(prefix="hl-"))
+    yield found
+    shutil.rmtree(found)
+
+
+@pytest.mark.parametrize("how", INHERITED)
+def test_a_proxy_is_the_same_whatever_it_inherits(folder: Path, how: str) -> None:
+    """It serves, reloads on SIGHUP, hands over to a successor that inherits the same, and ends by SIGINT. (nohup means
+    a terminal that is closed, which a daemon does not end by anyway; whoever sends SIGHUP to one wants a reload.)
+    """
+    config = {
+        "host": "host-a",
+        "run_dir": f"{folder}/run",
+        "links": {"listen": f"127.0.0.1:{free_ports(1)[0]}", "security": "none"},
+        "upstreams": {"echo": {"listen": f"unix:{folder}/calls.sock"}},
+        "services": {"echo": {"deliver": f"unix:{folder}/service.sock"}},
+        "log": {"format": "json"},
+    }
+    calls = folder / "calls.sock"
+    proxy = Proxy(config, folder)
+    proxy.argv = [*(word.format(folder=folder) for word in INHERITED[how]), *proxy.argv]
+    with Echo(f"unix:{folder}/service.sock"), proxy, ExitStack() as stack:
+        with connect(calls) as client:
+            exchange(client, b"hello")
+            assert stat.S_IMODE(calls.stat().st_mode) == 0o666, "callers may be anybody"
+            os.kill(proxy.pid, signal.SIGHUP)
+            proxy.wait_for("configuration applied")
+            os.kill(proxy.pid, signal.SIGUSR2)
+            new = proxy.wait_for("successor started")["pid"]
+            stack.callback(_kill, new)
+            proxy.wait_for("proxy handed over", pid=new)
+            exchange(client, b"the old one goes on")
+        eventually(lambda: not proxy.running, "the old one ends")
+        with connect(calls) as client:
+            exchange(client, b"the new one")
+        os.kill(new, signal.SIGINT)
+        eventually(lambda: not Path(f"/proc/{new}/exe").exists(), "the new one ends")
+        assert not calls.exists()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from proxy.demo.lab import Lab
 from tests.system.world import World, hostlane
 from tests.tools.process import Proxy
 from tests.tools.servers import Listener
-from tests.tools.sockets import dead_socket, eventually, exchange, names, read_to_end
+from tests.tools.sockets import dead_socket, ending_of, eventually, exchange, names
 
 pytestmark = pytest.mark.netns
 
@@ -139,8 +140,7 @@ def test_an_unreachable_peer_is_one_line_and_no_reason_not_to_start(lab: Lab, fo
 def test_a_service_that_is_not_there_is_one_line_for_each_call(lab: Lab) -> None:
     with World(lab, echo=False) as world:
         for kind, why in (("unix", "No such file or directory"), ("tcp", "Connection refused")):
-            with world.call(kind) as client:
-                assert read_to_end(client) == (b"", kind == "tcp")
+            assert ending_of(partial(world.call, kind)) == (b"", kind == "tcp")
             told = world.b.wait_for("stream ended", service=kind, reason="connect_failed", level="warning")
             assert told["detail"] == why
             world.a.wait_for("stream ended", service=kind, reason="connect_failed", level="warning")

@@ -55,6 +55,7 @@ def test_talkers_get_their_last_answer_when_the_services_proxy_stops(lab: Lab) -
             callers.all_talk()
         assert callers.endings() == {"stopped"}
         assert world.b.wait() == 0
+        eventually(lambda: world.echoes["tcp"].open == 0, "the service is told")
         assert (world.echoes["tcp"].resets, world.echoes["tcp"].ended) == (0, 4)
 
 

@@ -92,7 +92,7 @@ def test_again_and_again_under_load(lab: Lab) -> None:
                 side = "ab"[number % 2]
                 new = stack.enter_context(successor(getattr(world, side)))
                 new.wait_for("proxy ready")
-                assert new.events("proxy taken over")
+                new.wait_for("proxy taken over")
                 assert world.ask(side, "status")["pid"] == new.pid
                 carried(world, side)
         assert load.figures.errors == 0
@@ -213,11 +213,12 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
         admin = world.folder / side / "run" / "admin.sock"
         with Load(lab.a, world.listen("unix"), WHAT) as load:
             for _ in range(2):
+                seen = len(getattr(world, side).log)
                 blocked = Blocked(world, side)
                 blocked.process.start()
                 blocked.has_the_sockets(admin)
                 blocked.process.kill()
-                getattr(world, side).wait_for("proxy not handed over")
+                getattr(world, side).wait_for("proxy not handed over", since=seen)
             assert world.ask(side, "status")["pid"] == getattr(world, side).pid
             takes_over(world, side, stack)
             carried(world, side)

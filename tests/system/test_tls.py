@@ -22,7 +22,7 @@ from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World, hostlane
 from tests.tools.process import Proxy
 from tests.tools.servers import Echo
-from tests.tools.sockets import connect, eventually, exchange, read_to_end
+from tests.tools.sockets import connect, eventually, exchange, read_to_end, say
 
 pytestmark = pytest.mark.netns
 
@@ -181,7 +181,7 @@ def test_strangers_are_told_why_and_disturb_nobody(lab: Lab) -> None:
 def test_what_is_not_tls_is_turned_away(lab: Lab, said: bytes) -> None:
     with World(lab, mtls=True) as world:
         with connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()) as sock:
-            sock.sendall(said)
+            say(sock, said)
             read_to_end(sock)
         world.b.wait_for("link refused", level="warning")
         with world.call("unix") as client:

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +74,27 @@ def read_to_end(sock: socket.socket) -> Ending:
     except ConnectionResetError:
         return Ending(bytes(received), reset=True)
     return Ending(bytes(received), reset=False)
+
+
+def ending_of(call: Callable[[], socket.socket]) -> Ending:
+    """What becomes of a call that the other side ends by itself, as early as it likes: a reset that comes while the
+    kernel still tells of the connection is raised by connect(), a later one by recv().
+
+    Args:
+        call: makes the connection, and says nothing on it.
+    """
+    try:
+        sock = call()
+    except ConnectionResetError:
+        return Ending(b"", reset=True)
+    with sock:
+        return read_to_end(sock)
+
+
+def say(sock: socket.socket, words: bytes) -> None:
+    """Send to somebody who may have refused or ended the call by now; how it ends is seen by reading."""
+    with suppress(ConnectionError):
+        sock.sendall(words)
 
 
 def abort(sock: socket.socket) -> None:

@@ -19,7 +19,7 @@ from tests.tools import sockets
 from tests.tools.mesh import SERVICE, Mesh
 from tests.tools.process import Process
 from tests.tools.servers import Echo, Listener
-from tests.tools.sockets import abort, connect, count_fds, eventually, exchange, free_port, read_to_end
+from tests.tools.sockets import abort, connect, count_fds, ending_of, eventually, exchange, free_port, read_to_end, say
 
 LOGS = """
 import json, signal, sys, time
@@ -177,6 +177,30 @@ def test_a_unix_socket_without_unread_bytes_cannot_say_that_it_was_aborted(tmp_p
     with Listener(tmp_path / "s") as listener, connect(listener.address) as client:
         abort(listener.accept())
         assert read_to_end(client) == (b"", False)
+
+
+def test_the_end_of_a_call_is_the_same_wherever_it_is_seen() -> None:
+    with Listener("tcp:127.0.0.1:0") as listener:
+
+        def cut() -> socket.socket:
+            client = connect(listener.address)
+            abort(listener.accept())
+            return client
+
+        assert ending_of(cut) == (b"", True)
+
+    def overtaken() -> socket.socket:
+        raise ConnectionResetError
+
+    assert ending_of(overtaken) == (b"", True)
+
+
+def test_words_for_somebody_who_has_gone() -> None:
+    one, other = socket.socketpair()
+    other.close()
+    with one:
+        say(one, b"hello?")
+        assert read_to_end(one) == (b"", False)
 
 
 def test_a_listeners_address_is_free_again(address: str) -> None:
