@@ -89,11 +89,14 @@ def claim(data: bytes) -> tuple[str, str] | None:
 def _listen(selector: selectors.BaseSelector, targets: set[str], seconds: float) -> set[Heard]:
     heard = set()
     deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0:
-        for key, _ in selector.select(left):
+    # What has come counts, even where this process had no core to read it in time: it looks once more at the end.
+    left = seconds
+    while (ready := selector.select(left)) or left > 0:
+        for key, _ in ready:
             assert isinstance(key.fileobj, socket.socket)
             with contextlib.suppress(OSError):
                 said = claim(key.fileobj.recv(256))
                 if said is not None and said[0] in targets:
                     heard.add(Heard(key.data, *said))
+        left = max(0.0, deadline - time.monotonic())
     return heard

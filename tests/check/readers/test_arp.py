@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import selectors
+import socket
+
 import pytest
 
-from proxy.check.readers.arp import Heard, Question, ask, claim, packet
+from proxy.check.readers.arp import Heard, Question, _listen, ask, claim, packet
 from proxy.check.report import Unseen
 from proxy.demo import netns
 from tests.check.ground import Ground
@@ -26,6 +29,16 @@ def test_who_a_packet_is_from() -> None:
     assert claim(data[:-1]) is None
     assert claim(packet(QUESTION._replace(sender="0.0.0.0"))) is None, "a probe claims nothing yet"
     assert claim(b"\0\6" + data[2:]) is None, "not Ethernet"
+
+
+def test_an_answer_that_is_read_late_counts() -> None:
+    """The kernel had it in time; this process had no core."""
+    wire, sock = socket.socketpair(type=socket.SOCK_DGRAM)
+    with wire, sock, selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ, "eth0")
+        wire.send(packet(QUESTION))
+        assert _listen(selector, {"10.77.0.1"}, 0) == {Heard("eth0", "10.77.0.1", MAC)}
+        assert _listen(selector, {"10.77.0.1"}, 0) == set()
 
 
 @pytest.mark.netns

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import select
+import time
+
 import pytest
 
 from proxy.check.readers.echo import Echo, TooBig, open_echo
@@ -7,6 +10,7 @@ from proxy.check.report import Unseen
 from proxy.demo import netns
 from tests.check.ground import Ground, check, unseen
 from tests.tools.privileges import AS_NOBODY
+from tests.tools.sockets import PATIENCE
 
 pytestmark = pytest.mark.netns
 
@@ -37,6 +41,15 @@ def test_nobody_answers(ground: Ground) -> None:
     ground.run(ground.there, "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all")
     with opened(ground, "10.77.0.2") as echo:
         assert echo.ask(100) is False
+
+
+def test_an_answer_that_is_read_late_counts(ground: Ground) -> None:
+    """The kernel had it in time; this process had no core."""
+    with opened(ground, "10.77.0.2") as echo:
+        echo._socket.sendto(echo._request(100), ("10.77.0.2", 0))
+        select.select([echo._socket], [], [], PATIENCE)
+        assert echo._answer(time.monotonic() - 1) is True
+        assert echo._answer(time.monotonic() - 1) is None
 
 
 def test_a_router_speaks(ground: Ground) -> None:
