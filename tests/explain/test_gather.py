@@ -53,7 +53,10 @@ def test_from_the_host_and_from_a_container(lab: Lab) -> None:
         assert [layer.name for layer in found.direct][:2] == ["netfilter", "veth eth0"]
         assert [layer.name for layer in found.carried][:2] == ["netfilter", "macvlan mv0"]
         # The same, asked for from outside.
-        container = lab.a.popen(["cat"], container=True, stdin=subprocess.PIPE)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        container = lab.a.popen(["sh", "-c", "echo; exec cat"], container=True, **pipes)
+        assert container.stdout is not None
+        container.stdout.readline()  # it is in
         found = gathered(lab, mesh, lab.a.netns, to=lab.b.machine_address, pid=container.pid)
         assert found.direct_from.startswith(f"process {container.pid}")
         container.communicate()

@@ -334,14 +334,12 @@ async def test_a_full_replay_buffer_goes_on_when_the_peer_acknowledges() -> None
             out = rig.link.session.out
             await until(lambda: rig.link._waiting and not out.unsent and got == out.sent, "all lanes wait for an ACK")
             assert got < expected
-            with trio.move_on_after(3):
-                while got < expected:
-                    heard, before = rig.link.heard, got
-                    await rig.peer.send(encode(Kind.ACK, 0, got.to_bytes(8, "big")))
-                    await until(lambda heard=heard: rig.link.heard > heard, "the ACK")  # type: ignore[misc]
-                    await until(lambda before=before: got > before or got >= expected, "more")  # type: ignore[misc]
+            while got < expected:
+                heard, before = rig.link.heard, got
+                await rig.peer.send(encode(Kind.ACK, 0, got.to_bytes(8, "big")))
+                await until(lambda heard=heard: rig.link.heard > heard, "the ACK")  # type: ignore[misc]
+                await until(lambda before=before: got > before or got >= expected, "more")  # type: ignore[misc]
             nursery.cancel_scope.cancel()
-        assert got >= expected
 
 
 @pytest.mark.failure(19)

