@@ -31,6 +31,9 @@ async def keep_alive(link: Link, interval: float, silence: float) -> None:
         link.ping()
         with trio.move_on_after(silence):
             await link.ended.wait()
+        if link.heard == heard:
+            # Where this process had no core for so long, an answer may lie in the socket: the pump is due now as well.
+            await trio.lowlevel.checkpoint()
         unanswered = 0 if link.answered != answered else unanswered + 1
         if link.heard == heard:
             _give_up(link, f"nothing heard for {silence:g} s after a ping")

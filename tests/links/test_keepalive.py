@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -184,6 +185,30 @@ async def test_a_peer_that_reads_nothing_and_says_nothing() -> None:
         assert (link.reason, link.detail) == (CloseReason.PEER_TIMEOUT, "nothing heard for 0.01 s after a ping")
         await trio.lowlevel.wait_readable(theirs)
         assert theirs.recv(100)[0] == PING
+
+
+async def test_an_answer_that_is_read_late_counts() -> None:
+    """The peer answers at once; then nobody on this host has a core for longer than the silence allowed."""
+    answers = 0
+    async with pumping() as (link, theirs):
+
+        async def answer() -> None:
+            nonlocal answers
+            while answers < 20:
+                await trio.lowlevel.wait_readable(theirs)
+                frame = theirs.recv(16, socket.MSG_WAITALL)
+                if frame[0] == PING:  # and not an ACK, which is as long
+                    theirs.sendall(bytes([PONG]) + frame[1:])
+                    answers += 1
+                    time.sleep(0.03)
+            link.doom(CloseReason.STOPPED)
+            link.pump.settle()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            await keep_alive(link, 0.01, 0.01)
+            nursery.cancel_scope.cancel()
+        assert (link.reason, answers) == (CloseReason.STOPPED, 20), link.detail
 
 
 async def test_a_peer_that_answers_stays_and_is_timed() -> None:

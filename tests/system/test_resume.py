@@ -90,6 +90,7 @@ async def hurt(lab: Lab) -> None:
             host.cable_up()
 
 
+@pytest.mark.timeout(300)  # it takes more than a minute by itself: SECONDS, and two proxies to start and to stop
 @pytest.mark.parametrize("mtls", [False, True])
 async def test_200_streams_over_ten_pulled_cables_and_ten_killed_connections(lab: Lab, mtls: bool) -> None:
     """Messages there and back on 198 of them, bulk in one direction each on two; the load client checks every byte."""
