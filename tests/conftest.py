@@ -1,4 +1,4 @@
-"""What all tests share: when a test may skip, one lab per test module, and no clock in hypothesis."""
+"""What all tests share: when a test may skip, one lab per test module, and no clock that outruns others."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import trio
 from hypothesis import HealthCheck, settings
 
 from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
+from tests.tools.jumps import Jumps, run_at_once
 from tests.tools.privileges import nobody_is_shut_out
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
@@ -57,3 +59,22 @@ def lab() -> Iterator[labs.Lab]:
 def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several pumps share a test's thread: one that waits in the kernel keeps the others waiting."""
     monkeypatch.setattr(loop, "LINGER", 0)
+
+
+@pytest.fixture(autouse=True)
+def no_jump_past_others(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test whose clock jumps while a thread or another process works for it.
+
+    tests/tools/jumps.py says what is seen of that, what not, and what the test does instead.
+    """
+    jumps = Jumps()
+    jumps.install(monkeypatch)
+    yield
+    if jumps.found:
+        pytest.fail("\n".join(jumps.found), pytrace=False)
+
+
+@pytest.fixture
+def threadless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be done in a worker thread is done at once, so that a clock may jump: for tests of what comes when."""
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_at_once)

@@ -21,6 +21,8 @@ from proxy.mesh.follower import APPLY_EVERY, ATTEMPTS, HELD_BACK, Follower
 from proxy.mesh.map import KEPT
 from tests.mesh.plane import Plane, eventually, snapshot
 
+pytestmark = pytest.mark.usefixtures("threadless")  # The map's file is read and written beside a clock that jumps.
+
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[list[MutableMapping[str, Any]]]:

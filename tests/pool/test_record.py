@@ -15,7 +15,7 @@ from proxy.errors import StartError
 from proxy.pool import record
 from proxy.pool.record import Recorder
 from proxy.pool.recorded import Use, encode, read
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import PATIENCE, open_fds
 
 
 def written(path: Path) -> list[Use]:
@@ -65,23 +65,24 @@ def test_what_is_no_file_is_refused_at_once(kind: str, tmp_path: Path) -> None:
     assert open_fds() == before
 
 
-async def test_it_is_written_while_the_proxy_runs(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_it_is_written_while_the_proxy_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "INTERVAL", 0.01)
     path = tmp_path / "uses"
     recorder = Recorder(str(path), 1 << 20)
     recorder.open()
     async with trio.open_nursery() as nursery:
         await nursery.start(recorder.run)
         recorder.note("b", 1.0, 1)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while not path.stat().st_size:
-                await trio.sleep(0.1)
+                await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     recorder.close()
     assert len(written(path)) == 1
 
 
 @pytest.mark.failure(19, 20)
-async def test_the_file_is_bounded(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_the_file_is_bounded(tmp_path: Path, threadless: None, autojump_clock: MockClock) -> None:
     path = tmp_path / "uses"
     limit = 3 * len(encode(Use(time=1e9 + 0.123456, peer="b", duration=1.0, bytes=1))) + 20
     recorder = Recorder(str(path), limit)

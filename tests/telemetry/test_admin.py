@@ -75,8 +75,10 @@ def path(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[None]:
-    listening = trio.socket.socket(socket.AF_UNIX)
-    await listening.bind(str(path))
+    bound = socket.socket(socket.AF_UNIX)
+    bound.setblocking(False)
+    bound.bind(str(path))  # trio's own bind takes a thread to it, beside which no clock may jump.
+    listening = trio.socket.from_stdlib_socket(bound)
     listening.listen()
     async with trio.open_nursery() as nursery:
         await nursery.start(admin.serve_admin, trio.SocketListener(listening), View(), ORDERS)
