@@ -10,11 +10,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
 import trio
+from trio.testing import MockClock
 
+import control.api.client
 from control.api import certificates, mesh
 from control.api.client import ControlClient
 from control.api.mesh import HostRecord, Offer
@@ -102,6 +105,21 @@ def world() -> Iterator[World]:
     directory = Path(tempfile.mkdtemp(prefix="hl-"))
     yield World(directory)
     shutil.rmtree(directory)
+
+
+def over_after_a_round(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Random:
+    """The dice of a client whose time is over as soon as it has asked each server once, however long that took.
+
+    It rolls them after each round, to pause; a deadline in seconds may be over before the first one on a busy machine.
+    """
+    dice = Random()
+
+    def roll() -> float:
+        clock.jump(control.api.client.DEADLINE)
+        return 1.0
+
+    monkeypatch.setattr(dice, "random", roll)
+    return dice
 
 
 def record(name: str, *services: str, address: str = "", instance: str = "1") -> HostRecord:

@@ -19,6 +19,7 @@ import structlog
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from control.api import certificates, mesh
 from control.api.client import ControlClient, Denied, Unreachable
@@ -27,7 +28,7 @@ from control.ca.issuing import Shown
 from control.server import clients
 from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
 from control.server.hosts import Hosts
-from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, record
+from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, over_after_a_round, record
 
 SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
 GET = b"GET /v1/health HTTP/1.1\r\nHost: c\r\n\r\n"
@@ -91,8 +92,9 @@ async def test_a_certificate_of_another_ca_is_none(world: World, monkeypatch: py
         await well(world)
 
 
-async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.api.client.DEADLINE", 0.5)
+async def test_a_host_cannot_pose_as_a_control_server(
+    world: World, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = world.context()
     server = world.context("host-a")
     posing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -111,10 +113,10 @@ async def test_a_host_cannot_pose_as_a_control_server(world: World, monkeypatch:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handshake, [listener])
-        client = ControlClient([f"127.0.0.1:{port}"], lambda: context, name=MESH)
+        dice = over_after_a_round(mock_clock, monkeypatch)
+        client = ControlClient([f"127.0.0.1:{port}"], lambda: context, name=MESH, random=dice)
         with pytest.raises(Unreachable, match="its certificate is not accepted"):
-            with trio.fail_after(PATIENCE):
-                await client.join(mesh.JoinRequest(host="host-a", token="x", csr="x"))
+            await client.join(mesh.JoinRequest(host="host-a", token="x", csr="x"))
         nursery.cancel_scope.cancel()
 
 
