@@ -22,6 +22,7 @@ import trio
 
 from control.api import mesh
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
+from control.base.handshakes import closing_given_up
 
 __all__ = ["ControlClient", "Denied", "Unreachable", "Watch"]
 
@@ -34,8 +35,7 @@ ATTEMPT, ONLY = 4.0, 8.0
 milliseconds; but while a thousand hosts come back to it, whoever gives up just makes it begin again. A host that says
 every 5 s that it is there, and loses one connection so, is still heard before its lease (15 s) is over."""
 CONNECTING = 0.75
-"""The part of that which connecting may take, and then the TLS handshake. httpx knows one limit for both, and without
-one would leave the socket of a handshake that is given up to the garbage collector."""
+"""The part of that which connecting may take, and then the TLS handshake; httpx knows one limit for both."""
 PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
 MAX_BODY = 1 << 20
@@ -270,7 +270,7 @@ class ControlClient:
         """The head of the answer; its body is still to come. Raises _Busy where another server should be asked."""
         url = f"http://hostlane{path}" if self._socket is not None else f"https://{server}{path}"
         headers = {"content-type": "application/json"} if content else {}
-        extensions = dict(self._extensions)
+        extensions = {**self._extensions, "trace": closing_given_up()}
         request = http.build_request(method, url, content=content or None, headers=headers, extensions=extensions)
         response = await http.send(request, stream=True)
         if response.status_code >= 500:

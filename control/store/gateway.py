@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from control.base.errors import StartError
+from control.base.handshakes import closing_given_up
 from control.store import etcdwire
 from control.store.base import StoreError
 from control.store.etcdwire import Answer, Failure, KeptAlive, Token
@@ -196,7 +197,7 @@ class Gateway:
 
     def _request(self, url: str, body: Mapping[str, Any]) -> httpx.Request:
         data = msgspec.json.encode(body)
-        request = self._client.build_request("POST", url, content=data)
+        request = self._client.build_request("POST", url, content=data, extensions={"trace": closing_given_up()})
         request.stream = _Body(data)
         if self._token:
             request.headers["authorization"] = self._token

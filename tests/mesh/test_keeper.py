@@ -46,23 +46,6 @@ def logs() -> Iterator[Logs]:
         yield entries
 
 
-class Watched(Keeper):
-    """`busy`: how many requests are under way. One that is cancelled in its handshake leaves its socket to the garbage
-    collector (httpcore), of which Python then warns."""
-
-    busy = 0
-
-    async def _renew(self) -> None:
-        self.busy += 1
-        await super()._renew()
-        self.busy -= 1
-
-    async def _join_again(self) -> None:
-        self.busy += 1
-        await super()._join_again()
-        self.busy -= 1
-
-
 class Host:
     """A host that has joined; `later` is by how much its clock is ahead of the control server's."""
 
@@ -72,7 +55,7 @@ class Host:
         self.client = mesh.client_of(self.keyring)
         self.later = 0.0
         self.cut: list[str] = []
-        self.keeper = Watched(
+        self.keeper = Keeper(
             config, self.keyring, self.client, cut=self._cut, random=lambda: 0.0, now=lambda: time.time() + self.later
         )
 
@@ -112,8 +95,6 @@ async def kept(host: Host) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
         await nursery.start(host.keeper.run)
         yield
-        while host.keeper.busy:
-            await trio.sleep(0.001)
         nursery.cancel_scope.cancel()
     await host.client.aclose()
 
