@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from proxy.agent.handover import give as giving
 from proxy.agent.handover.give import Offered, give, serve
@@ -158,10 +158,9 @@ async def test_cancelled_it_keeps_everything(estate: Estate) -> None:
 
 @pytest.mark.parametrize("end", ["deadline", "cancelled"])
 async def test_a_last_word_that_has_come_counts(
-    end: str, estate: Estate, monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
+    end: str, estate: Estate, mock_clock: MockClock, logs: list[MutableMapping[str, Any]]
 ) -> None:
     """The new process begins when it has said it: the old one must not go on, whatever happens at that moment."""
-    monkeypatch.setattr(giving, "ANSWER", 0.05)
     old, new = ends()
     async with new, trio.open_nursery() as nursery:
         nursery.start_soon(give, old, estate)
@@ -169,7 +168,7 @@ async def test_a_last_word_that_has_come_counts(
         await send(new, Word(word="ready"))
         await expect(new, "yours")
         if end == "deadline":
-            time.sleep(0.1)  # the old side does not run meanwhile, and then both have happened
+            mock_clock.jump(giving.ANSWER)  # the old side does not run meanwhile, and then both have happened
         else:
             nursery.cancel_scope.cancel()
         assert say(new, Word(word="taken", seconds=12.0))

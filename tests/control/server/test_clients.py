@@ -240,6 +240,7 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
     those who have lost patience: others would lose theirs meanwhile."""
     made: list[clients.Clients] = []
     taken: list[str] = []
+    left: list[str] = []
     release = trio.Event()
     register, build = Hosts.register, clients.Clients.__init__
 
@@ -264,18 +265,19 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
                 with scope:
                     async with world.client(name) as client:
                         await client.register(record(name))
+                left.append(name)
 
             storm.start_soon(come, "host-0", trio.CancelScope())
             await until(lambda: taken)
             for count, scope in ((1, leaving), (2, trio.CancelScope())):
                 storm.start_soon(come, f"host-{count}", scope)
                 await until(lambda: made[0]._working.statistics().tasks_waiting == count)  # noqa: B023
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 await there.alive("host-w", "1")
                 async with there.watch() as messages:
                     assert isinstance(await anext(messages), mesh.Snapshot)
             leaving.cancel()
-            await trio.sleep(0.1)
+            await until(lambda: left == ["host-1"])
             release.set()
     assert taken == ["host-0", "host-2"]
 

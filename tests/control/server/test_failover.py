@@ -62,12 +62,12 @@ async def test_nobody_answers_within_the_deadline(
 
 @pytest.mark.failure(11)
 async def test_a_silent_server_is_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh, "SILENCE", 0.3)
     monkeypatch.setattr(mesh, "HEARTBEAT", 60.0)
     async with world.serving(), world.client("host-a") as client:
         with trio.fail_after(PATIENCE):
             async with client.watch() as messages:
                 await anext(messages)
+                monkeypatch.setattr(mesh, "SILENCE", 0.3)
                 with pytest.raises(Unreachable, match="nothing came for"):
                     await anext(messages)
 
