@@ -41,10 +41,12 @@ def main() -> int:
 def _measure(options: Options) -> int:
     programs = build()
     with Testbed(programs) as bed:
-        found = Results(_command(), facts.collect(bed.cores), list(options.paths))
+        found = Results(
+            _command(), facts.collect(bed.cores, options.builds), list(options.paths), [b.name for b in options.builds]
+        )
         for name, fact in found.facts.items():
             say(f"{name}: {fact}")
-        runner = Runner(bed, found, plan(options), options.rounds)
+        runner = Runner(bed, found, plan(options), options.rounds, options.builds)
         try:
             runner.start()
             runner.run()

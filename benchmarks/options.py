@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane")
 MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
 PATHS = PLAIN_PATHS + MTLS_PATHS
 EXTRA_PATHS = ("hostlane-unretained",)
 """Run only if named."""
-MEASURES = ("persistent", "connect", "links", "bulk", "mixed", "shaped", "stalled", "idle")
+MEASURES = ("persistent", "connect", "connect-after-bulk", "links", "bulk", "mixed", "shaped", "stalled", "idle")
 HERE = Path(__file__).resolve().parent
+HOSTLANE = "hostlane"
+"""The path that other builds are put beside and compared with."""
+
+_PROGRAM = "allowed: NAME=PATH[,KEY=VALUE...]"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{,23}")
+"""It becomes a folder's name above Unix sockets, whose paths may have 107 characters."""
+
+
+@dataclass(frozen=True)
+class OtherBuild:
+    """Another ``hostlane``, measured as a path of that name."""
+
+    name: str
+    program: Path
+    environment: tuple[tuple[str, str], ...] = ()
+    """Set for its proxies, beside what this process has."""
+
+    def __str__(self) -> str:
+        return ", ".join([str(self.program), *(f"{key}={value}" for key, value in self.environment)])
 
 
 @dataclass(frozen=True)
@@ -28,32 +50,86 @@ class Options:
     """How often the stalled reader is tried on each path."""
     out: Path
     """Folder that results.json and RESULTS.md go to."""
+    builds: tuple[OtherBuild, ...] = ()
+    """Their names are in ``paths`` too."""
 
 
 def parse(argv: Sequence[str] | None = None) -> Options:
     """Raises SystemExit(2) with one line that says what is allowed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = _Parser(prog="python -m benchmarks", description="Hostlane beside HAProxy, Envoy and no proxy at all.")
     parser.add_argument("--quick", action="store_true", help="the core of it, in less than three minutes")
     parser.add_argument("--only", type=_choice("measure", MEASURES), metavar=",".join(MEASURES), default=MEASURES)
     parser.add_argument("--paths", type=_choice("path", PATHS + EXTRA_PATHS), metavar=",".join(PATHS))
+    parser.add_argument(
+        "--program",
+        type=_other_build,
+        action="append",
+        default=[],
+        metavar="NAME=PATH[,KEY=VALUE...]",
+        help="another build of hostlane, as a path of that name in the same rounds: PATH is its executable, say "
+        "/tmp/old/.venv/bin/hostlane; KEY=VALUE are set in its environment; repeatable",
+    )
     parser.add_argument("--rounds", type=int, help="default 5, quick 3")
     parser.add_argument("--seconds", type=float, help="per cell, path and round; default 1, quick 0.4")
     parser.add_argument("--trials", type=int, help="of the stalled reader, per path; default 30, quick 6")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and RESULTS.md")
     given = parser.parse_args(argv)
     quick: bool = given.quick
+    builds: list[OtherBuild] = given.program
+    names = [build.name for build in builds]
+    for name in names:
+        if names.count(name) > 1:
+            parser.error(f"argument --program: {name!r} is given twice; allowed: a name of its own for each")
     options = Options(
         measures=given.only,
-        paths=given.paths or (PLAIN_PATHS if quick else PATHS),
+        paths=_beside_hostlane(given.paths or (PLAIN_PATHS if quick else PATHS), names),
         quick=quick,
         rounds=given.rounds or (3 if quick else 5),
         seconds=given.seconds or (0.4 if quick else 1.0),
         trials=given.trials or (6 if quick else 30),
         out=given.out,
+        builds=tuple(builds),
     )
     if options.rounds < 1 or options.seconds <= 0 or options.trials < 1:
         parser.error("--rounds, --seconds and --trials: more than 0")
     return options
+
+
+def _beside_hostlane(paths: tuple[str, ...], builds: Sequence[str]) -> tuple[str, ...]:
+    """The builds right after ``hostlane``: they are measured one after the other, and read side by side."""
+    at = paths.index(HOSTLANE) + 1 if HOSTLANE in paths else len(paths)
+    return (*paths[:at], *builds, *paths[at:])
+
+
+def _other_build(text: str) -> OtherBuild:
+    """Type of ``--program``."""
+    name, equals, rest = text.partition("=")
+    path, *settings = rest.split(",")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} names no program; {_PROGRAM}")
+    if not _NAME.fullmatch(name):
+        raise argparse.ArgumentTypeError(f"{name!r} is no name; allowed: 1 to 24 of a-z, 0-9 and -, not - first")
+    if name in PATHS + EXTRA_PATHS:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is a path already; allowed: any name but {', '.join(PATHS + EXTRA_PATHS)}"
+        )
+    program = Path(path).absolute()
+    if not program.is_file() or not os.access(program, os.X_OK):
+        what = "cannot be executed" if program.is_file() else "is a folder" if program.is_dir() else "is not there"
+        raise argparse.ArgumentTypeError(f"{path!r} {what}; allowed: a build's executable, such as .venv/bin/hostlane")
+    environment = []
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key.isidentifier():
+            raise argparse.ArgumentTypeError(f"{setting!r} is no setting of the environment; {_PROGRAM}")
+        environment.append((key, value))
+    return OtherBuild(name, program, tuple(environment))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line; the usage, which is longer than a screen is wide, is for ``--help``."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 class _choice:

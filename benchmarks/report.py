@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contract import Verdict, verdicts
+from benchmarks.contract import US, Verdict, verdicts
 from benchmarks.results import Results
 
 REFERENCE = "haproxy"
@@ -30,6 +30,12 @@ TABLES = (
     Table("connect", "A new connection per request: p50, µs", "p50_us"),
     Table("connect", "A new connection per request: p99, µs", "p99_us"),
     Table("connect", "A new connection per request: CPU of the whole machine, µs per request", "cpu_us", ",.1f"),
+    Table("connect-after-bulk", "A new connection per request, after a bulk phase: requests/s", "rate"),
+    Table("connect-after-bulk", "The same: CPU of the whole machine, µs per request", "cpu_us", ",.1f"),
+    Table("connect-after-bulk", "The same: requests/s, × before (median over the rounds)", "after_ratio", ".2f"),
+    Table(
+        "connect-after-bulk", "The same: CPU per request, × before (median over the rounds)", "after_cpu_ratio", ".2f"
+    ),
     Table("links", "TCP connections between the hosts", "links"),
     Table("bulk", "One stream at full speed: MB/s", "mb_per_s"),
     Table("mixed", "16 connections, 64 B, beside a full-speed stream: p50, µs", "p50_us"),
@@ -72,6 +78,8 @@ def _header(results: Results) -> Iterator[str]:
     yield ""
     yield f"Made by `{results.command}`. In each field: the median over the rounds, then its ratio to HAProxy"
     yield "(median of the ratios within a round). What is measured and how: [README.md](README.md)."
+    if results.builds:
+        yield f"Other builds of Hostlane ({', '.join(results.builds)}) have their ratio to `{US}` behind that."
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -112,10 +120,13 @@ def _field(results: Results, table: Table, cell: str, path: str) -> str:
     if value is None:
         return "failed" if results.error(table.measure, cell, path) else "–"
     text = format(value, table.form)
-    ratio = results.ratio(table.measure, cell, path, table.metric)
-    if path == REFERENCE or ratio is None or table.metric.endswith("_ratio"):
+    if table.metric.endswith("_ratio"):
         return text
-    return f"{text} · {ratio:.2f}×"
+    for other, unit in ((REFERENCE, "×"), (US, f"× {US}")):
+        if path != other and (other == REFERENCE or path in results.builds):
+            ratio = results.ratio(table.measure, cell, path, table.metric, to=other)
+            text += "" if ratio is None else f" · {ratio:.2f}{unit}"
+    return text
 
 
 def _stuck(results: Results) -> Iterator[str]:

@@ -22,6 +22,8 @@ class Results(msgspec.Struct):
     command: str
     facts: dict[str, str]
     paths: list[str]
+    builds: list[str] = []
+    """Those of the paths that are other builds of Hostlane."""
     failures: dict[str, str] = {}
     """Paths that could not be measured at all, and why."""
     samples: list[Sample] = []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from benchmarks import facts, paths
 from benchmarks.errors import BenchError
 from benchmarks.measures import Cell
+from benchmarks.options import OtherBuild
 from benchmarks.paths import BenchPath
 from benchmarks.results import Results, Sample
 from benchmarks.testbed import Testbed
@@ -36,17 +37,20 @@ def calm_down() -> None:
 class Runner:
     """Fills ``results`` as it goes, so that what was measured before an interruption is not lost."""
 
-    def __init__(self, bed: Testbed, results: Results, cells: Iterable[Cell], rounds: int) -> None:
+    def __init__(
+        self, bed: Testbed, results: Results, cells: Iterable[Cell], rounds: int, builds: Sequence[OtherBuild] = ()
+    ) -> None:
         self.bed = bed
         self.results = results
         self.cells = list(cells)
         self.rounds = rounds
+        self.builds = builds
         self.paths: list[BenchPath] = []
 
     def start(self) -> None:
         """Start all paths at once, then see that each carries a message; one that does not is left out."""
         for name in self.results.paths:
-            path = paths.make(name, self.bed)
+            path = paths.make(name, self.bed, self.builds)
             if self._attempt(path, path.launch):
                 self.paths.append(path)
         self.paths = [path for path in self.paths if self._attempt(path, path.check)]

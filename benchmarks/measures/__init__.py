@@ -11,6 +11,7 @@ __all__ = ["Cell", "plan"]
 _PLANS = {
     "persistent": messages.persistent,
     "connect": messages.connect,
+    "connect-after-bulk": messages.connect_after_bulk,
     "links": messages.links,
     "bulk": bulk.alone,
     "mixed": bulk.mixed,

@@ -1,4 +1,6 @@
-"""Small messages: on connections that stay, on a new connection each, and the TCP connections that carry them."""
+"""Small messages: on connections that stay, on a new connection each (also after bulk), and the TCP connections that
+carry them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from benchmarks.paths import BenchPath
 
 WARM = 0.2
 """Seconds of the same traffic before the figures count."""
+BULK = 0.5
+"""Seconds of a stream at full speed each way: enough for a hundred megabytes, and for links that fill up."""
 WITH_MTLS = {("ping", 64, 128), ("req", 64, 16)}
 """Kind, size and count where the peers' cost of TLS shows: in each message's records, and in a handshake for each
 connection."""
@@ -24,6 +28,14 @@ def persistent(options: Options) -> list[Cell]:
 def connect(options: Options) -> list[Cell]:
     sizes = (64,) if options.quick else (64, 1024)
     return [_cell("connect", "req", size, count, options) for size in sizes for count in (16, 128)]
+
+
+def connect_after_bulk(options: Options) -> list[Cell]:
+    """On processes that have just been started, so that what is measured before the bulk phase is before any bulk.
+    Starting them takes longest: ``--quick`` does it in one round only.
+    """
+    run = partial(_after_bulk, size=64, count=16, seconds=options.seconds)
+    return [Cell("connect-after-bulk", name(64, 16), run, once=options.quick, proxies_only=True, fresh=True)]
 
 
 def links(options: Options) -> list[Cell]:
@@ -42,6 +54,25 @@ def name(size: int, count: int) -> str:
 def _messages(path: BenchPath, *, kind: str, size: int, count: int, seconds: float) -> Values:
     what = f"{kind}={count}"
     return message_values(load(path, [Phase(WARM, what, warm=True), Phase(seconds, what)], size=size)[0])
+
+
+def _after_bulk(path: BenchPath, *, size: int, count: int, seconds: float) -> Values:
+    calls = f"req={count}"
+    phases = [
+        Phase(WARM, calls, warm=True),
+        Phase(seconds, calls),
+        Phase(BULK, "bulk=1,source=1", warm=True),
+        Phase(WARM, calls, warm=True),
+        Phase(seconds, calls),
+    ]
+    before, after = (message_values(figures) for figures in load(path, phases, size=size))
+    return {
+        **after,
+        **{f"before_{key}": before[key] for key in ("rate", "cpu_us")},
+        "after_ratio": after["rate"] / max(before["rate"], 1.0),
+        "after_cpu_ratio": after["cpu_us"] / max(before["cpu_us"], 1.0),
+        "errors": before["errors"] + after["errors"],
+    }
 
 
 def _count_links(path: BenchPath) -> Values:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from benchmarks.options import OtherBuild
 from benchmarks.paths.base import BenchPath
 from benchmarks.paths.direct import Bridge, Direct
 from benchmarks.paths.envoy import EnvoyH2, EnvoyH2Mtls, EnvoyTcp
 from benchmarks.paths.haproxy import HAProxy, HAProxyMtls
-from benchmarks.paths.hostlane import Hostlane, HostlaneMtls, HostlaneUnretained
+from benchmarks.paths.hostlane import Hostlane, HostlaneMtls, HostlaneOtherBuild, HostlaneUnretained
 from benchmarks.testbed import Testbed
 
 __all__ = ["BenchPath", "make"]
@@ -25,6 +28,9 @@ _CLASSES: dict[str, type[BenchPath]] = {
 }
 
 
-def make(name: str, bed: Testbed) -> BenchPath:
-    """The path of that name (options.PATHS); nothing of it runs yet."""
+def make(name: str, bed: Testbed, builds: Sequence[OtherBuild] = ()) -> BenchPath:
+    """The path of that name (options.PATHS, or one of the builds); nothing of it runs yet."""
+    for number, build in enumerate(builds):
+        if build.name == name:
+            return HostlaneOtherBuild(build, number, bed)
     return _CLASSES[name](name, bed)

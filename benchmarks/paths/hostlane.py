@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.errors import BenchError
+from benchmarks.options import OtherBuild
 from benchmarks.paths.base import ProxyPair
+from benchmarks.testbed import Testbed
 
 MAX_LINKS = 2
 """What the configuration leaves at its default: links.max_per_peer."""
@@ -80,3 +82,19 @@ class HostlaneUnretained(Hostlane):
 
     def _program(self) -> list[str]:
         return [sys.executable, "-m", "benchmarks.unretained"]
+
+
+class HostlaneOtherBuild(Hostlane):
+    """The same with the executable of another build.
+
+    Args:
+        number: of the builds in this run; each has a port of its own.
+    """
+
+    def __init__(self, build: OtherBuild, number: int, bed: Testbed) -> None:
+        super().__init__(build.name, bed)
+        self.build = build
+        self.port = 7640 + number
+
+    def _program(self) -> list[str]:
+        return ["env", *(f"{key}={value}" for key, value in self.build.environment), str(self.build.program)]

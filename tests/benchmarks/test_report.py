@@ -42,3 +42,22 @@ def test_failures_are_named() -> None:
 
 def test_a_measure_that_was_not_asked_for_has_no_table() -> None:
     assert "Memory" not in report.render(made())
+
+
+def test_another_build_is_compared_with_ours_too() -> None:
+    found = made()
+    found.paths.append("old")
+    found.builds.append("old")
+    found.samples.append(Sample("persistent", "64 B × 128", "old", 0, {"rate": 15_000.0, "cpu_us": 70.0}))
+    text = report.render(found)
+    assert "| 64 B × 128 | 20,000 | failed | 30,000 · 1.50× | 15,000 · 0.75× · 0.50× hostlane |" in text
+    assert "Other builds of Hostlane (old) have their ratio to `hostlane` behind that." in text
+
+
+def test_connect_after_bulk_has_its_ratio_to_before() -> None:
+    found = made()
+    values = {"rate": 900.0, "cpu_us": 55.0, "after_ratio": 0.9, "after_cpu_ratio": 1.1}
+    found.samples.append(Sample("connect-after-bulk", "64 B × 16", "hostlane", 0, values))
+    text = report.render(found)
+    assert "× before" in text
+    assert "| 64 B × 16 | – | failed | 0.90 |" in text
