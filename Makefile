@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
-NETNS := ip:iproute2 tc:iproute2 nft:nftables
+NETNS := ip:iproute2 tc:iproute2 ss:iproute2 nft:nftables
 REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
 
@@ -37,7 +37,8 @@ demo: .venv/.stamp
 	@$(BIN)/hostlane demo
 
 test: .venv/.stamp
-	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl etcd:etcd-server $(REDIS) $(COMPILER)
+	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl systemd-analyze:systemd \
+		etcd:etcd-server $(REDIS) $(COMPILER)
 	@$(BIN)/pytest $(ARGS)
 
 lint: .venv/.stamp

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import trio
@@ -14,21 +14,21 @@ from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
+from tests.tools import nobody
 from tests.tools.jumps import Jumps, run_at_once
-from tests.tools.privileges import nobody_is_shut_out
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
 settings.register_profile("hostlane", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.load_profile("hostlane")
 
 REQUIRED = os.environ.get("HOSTLANE_REQUIRE_NETNS") == "1"
-"""Set by .ci/run: nothing that a marker asks for may be missing."""
+"""Set by .ci/run: nothing may be missing that a test needs."""
 
 WHY_NOT = {
     "netns": functools.cache(labs.missing),
     "redis": functools.cache(redis.missing),
     "etcd": etcds.missing,
-    "nobody": nobody_is_shut_out,
+    "nobody": nobody.is_shut_out,
 }
 
 
@@ -39,13 +39,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test that cannot run here, saying why; fail it where it was promised to run."""
+    """Skip a test that cannot run here, saying why."""
     for marker, missing in WHY_NOT.items():
-        if item.get_closest_marker(marker) is None or (reason := missing()) is None:
-            continue
-        if REQUIRED:
-            pytest.fail(f"HOSTLANE_REQUIRE_NETNS=1, but: {reason}", pytrace=False)
-        pytest.skip(reason)
+        if item.get_closest_marker(marker) is not None and (reason := missing()) is not None:
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where all tests were promised to run, a skip is a failure, whoever skips: marker, fixture or the test itself."""
+    report = yield
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"HOSTLANE_REQUIRE_NETNS=1, but: {_reason(report)}"
+    return report
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """A skip's report is file, line and reason."""
+    return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+def pytest_sessionfinish() -> None:
+    nobody.remove_copy()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from proxy.demo.lab import Host, Lab
 from proxy.explain.account import Layer
 from proxy.explain.walk import walk
 from tests.check.ground import Ground
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 
 pytestmark = pytest.mark.netns
 
@@ -107,7 +107,7 @@ def test_loopback(ground: Ground) -> None:
 def test_without_privilege(ground: Ground) -> None:
     ground.live(ground.there)
     code = "from proxy.explain.walk import walk\nfor layer in walk('10.77.0.2'): print(layer.name, layer.read)"
-    argv = netns.inside(ground.here, [*AS_NOBODY, sys.executable, "-P", "-c", code])
+    argv = netns.inside(ground.here, [*as_nobody(), sys.executable, "-P", "-c", code])
     done = subprocess.run(argv, capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.splitlines() == [
         "netfilter nftables rules: no permission; ask as root",

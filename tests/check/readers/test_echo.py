@@ -9,7 +9,7 @@ from proxy.check.readers.echo import Echo, TooBig, open_echo
 from proxy.check.report import Unseen
 from proxy.demo import netns
 from tests.check.ground import Ground, check, unseen
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 from tests.tools.sockets import PATIENCE
 
 pytestmark = pytest.mark.netns
@@ -68,5 +68,5 @@ def test_a_router_speaks(ground: Ground) -> None:
 @pytest.mark.nobody
 def test_no_right_to_send_any(ground: Ground) -> None:
     config = ground.readable(ground.config())
-    report = check(netns.inside(ground.here, AS_NOBODY), config)
+    report = check(netns.inside(ground.here, as_nobody()), config)
     assert "path MTU to 10.77.0.2: no right to send echo requests; ask as root" in unseen(report)

@@ -10,7 +10,7 @@ from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.observe.observe import snapshot
 from tests.check.ground import Ground, check, unseen
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 
 pytestmark = pytest.mark.netns
 
@@ -44,13 +44,13 @@ def test_containers_of_others_are_theirs(ground: Ground) -> None:
 def test_a_macvlan_here_is_no_child(ground: Ground) -> None:
     ground.macvlan(ground.here, "mv0", ground.here, "10.77.0.3/24")
     assert found(ground) == ()
-    assert "interfaces in other namespaces" not in unseen(check(netns.inside(ground.here, AS_NOBODY)))
+    assert "interfaces in other namespaces" not in unseen(check(netns.inside(ground.here, as_nobody())))
 
 
 @pytest.mark.nobody
 def test_only_root_may_look(ground: Ground) -> None:
     ground.macvlan(ground.here, "mv0", ground.add("container"), "10.77.0.3/24")
-    report = check(netns.inside(ground.here, AS_NOBODY))
+    report = check(netns.inside(ground.here, as_nobody()))
     assert "interfaces in other namespaces that hang on eth0: 1: only root may enter those" in unseen(report)
 
 

@@ -10,7 +10,7 @@ from proxy.check.rules.netfilter import UserlandProxy
 from proxy.config.schema import parse
 from proxy.demo import netns
 from tests.check.ground import DOCKER_DNS, Ground, check, findings, names, seen, unseen
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 
 ONLY = ("netfilter",)
 
@@ -58,13 +58,13 @@ def test_docker_dns_rules_seen_without_privilege(ground: Ground) -> None:
     container = container_of(ground)
     ground.nft(container, DOCKER_DNS)
     config = ground.readable(ground.config(listen="10.77.0.3"))
-    report = check(netns.inside(container, AS_NOBODY), config)
+    report = check(netns.inside(container, as_nobody()), config)
     assert "nf_conntrack_count went" in str(findings(report)["tracked-links"].measured)
     assert "nftables rules: no permission; ask as root" in unseen(report)
     resolver = ground.folder / "resolv.conf"
     resolver.write_text("nameserver 127.0.0.11\n")
     inside = f'mount --bind {resolver} /etc/resolv.conf && exec "$@"'
-    prefix = netns.inside(container, ["unshare", "-m", "sh", "-c", inside, "_", *AS_NOBODY])
+    prefix = netns.inside(container, ["unshare", "-m", "sh", "-c", inside, "_", *as_nobody()])
     finding = findings(check(prefix, config))["docker-dns-conntrack"]
     assert "/etc/resolv.conf names Docker's DNS server" in finding.read
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen, unseen
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(13)]
 ONLY = ("segment",)
@@ -91,7 +91,7 @@ def test_a_peer_behind_a_router_is_not_asked_for(ground: Ground) -> None:
 
 @pytest.mark.nobody
 def test_without_privilege(ground: Ground) -> None:
-    report = check(netns.inside(ground.here, AS_NOBODY), ground.readable(ground.config()))
+    report = check(netns.inside(ground.here, as_nobody()), ground.readable(ground.config()))
     assert "addresses that exist twice, by ARP probes: no permission; ask as root" in unseen(report)
 
 
@@ -102,5 +102,5 @@ def test_without_privilege_what_the_kernel_remembers(ground: Ground) -> None:
     peers = {f"host-{number}": {"address": f"10.77.0.{number}:7600"} for number in (2, 3)}
     for number in (2, 3):
         ground.ip(ground.here, f"neighbour replace 10.77.0.{number} lladdr {MAC} dev eth0 nud reachable")
-    report = check(netns.inside(ground.here, AS_NOBODY), ground.readable(ground.config(peers=peers)))
+    report = check(netns.inside(ground.here, as_nobody()), ground.readable(ground.config(peers=peers)))
     assert "duplicate-peer-mac" in names(report)

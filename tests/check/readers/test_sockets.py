@@ -8,7 +8,7 @@ import pytest
 
 from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen, unseen
-from tests.tools.privileges import AS_NOBODY
+from tests.tools.nobody import as_nobody
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure(15)]
 ONLY = ("sockets",)
@@ -88,5 +88,5 @@ def test_what_may_not_be_looked_at(ground: Ground) -> None:
     config = ground.config(**upstream(folder / "calls" / "echo.sock"))
     (folder / "calls").mkdir(parents=True)
     folder.chmod(0o700)
-    report = check(netns.inside(ground.here, AS_NOBODY), ground.readable(config))
+    report = check(netns.inside(ground.here, as_nobody()), ground.readable(config))
     assert f"{folder}/calls (upstreams.echo.listen): no permission; ask as root" in unseen(report)
