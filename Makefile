@@ -8,9 +8,14 @@ NETNS := ip:iproute2 tc:iproute2 ss:iproute2 nft:nftables
 REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
 
+# More test processes than cores: most of the time is spent waiting for others. A module's tests stay in one process; the
+# longest modules come first (tests/conftest.py). WORKERS=0: all in one.
+WORKERS = $(shell n=$$(($$(nproc) * 3 / 2)); echo $$((n > 12 ? 12 : n)))
+SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
-	@echo "make test    all tests (those that need root and network namespaces skip without them; ARGS=... goes to pytest)"
+	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
@@ -39,7 +44,7 @@ demo: .venv/.stamp
 test: .venv/.stamp
 	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl systemd-analyze:systemd \
 		etcd:etcd-server $(REDIS) $(COMPILER)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS)
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -32,10 +34,48 @@ WHY_NOT = {
 }
 
 
+TOOK = "hostlane/seconds-by-module"
+"""In pytest's cache: what each module took in the last run of all tests by several processes."""
+GUESSED = {"tests/system/": 1000.0, "": 100.0}
+"""Of a module whose tests start processes, which says more than its size, while it is not known what it takes."""
+
+_seconds: Counter[str] = Counter()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All processes must have the same order, whatever another run writes meanwhile."""
+    cache = getattr(node.config, "cache", None)
+    node.workerinput["took"] = cache.get(TOOK, {}) if cache else {}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several processes, the modules that take minutes come first, so that none of them is what all wait for."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: "tests/system/" not in item.nodeid)
+    """With several processes, the modules that take longest come first, so that none of them is what all wait for."""
+    if not hasattr(config, "workerinput"):
+        return
+    took: dict[str, float] = {}
+    for item in items:
+        name = _module(item.nodeid)
+        if name not in took and any(item.get_closest_marker(marker) for marker in WHY_NOT):
+            took[name] = next(seconds for folder, seconds in GUESSED.items() if folder in name)
+    took |= config.workerinput["took"]
+    items.sort(key=lambda item: -took.get(_module(item.nodeid), 0.0))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    _seconds[_module(report.nodeid)] += report.duration
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    nobody.remove_copy()
+    asked, cache = session.config.option, getattr(session.config, "cache", None)
+    spread = bool(getattr(asked, "tx", None)) and not hasattr(session.config, "workerinput")
+    if cache and spread and exitstatus in (0, 1) and not asked.keyword and not asked.markexpr:
+        cache.set(TOOK, cache.get(TOOK, {}) | {name: round(seconds, 1) for name, seconds in _seconds.items()})
+
+
+def _module(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -57,10 +97,6 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def _reason(report: pytest.TestReport) -> str:
     """A skip's report is file, line and reason."""
     return report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else str(report.longrepr)
-
-
-def pytest_sessionfinish() -> None:
-    nobody.remove_copy()
 
 
 @pytest.fixture(scope="module")
