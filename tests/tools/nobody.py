@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 SETPRIV = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
-_TRY = ("-P", "-c", "import control.cli, proxy")
+_TRY = ("-P", "-c", "import control.cli.main, proxy")
 
 _copies: list[Path] = []
 

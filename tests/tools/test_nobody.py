@@ -14,7 +14,7 @@ from tests.tools import nobody
 
 pytestmark = pytest.mark.netns  # root
 
-CODE = "import os, proxy, sys, control.cli; print(os.getuid(), proxy.__file__, os.__file__)"
+CODE = "import os, proxy, sys, control.cli.main; print(os.getuid(), proxy.__file__, os.__file__)"
 
 
 @pytest.fixture
