@@ -1,6 +1,6 @@
 """The control server. A request's way:
 
-    TLS or Unix socket ─▶ admission ─▶ connection (h11) ─▶ routes ─▶ api ─▶ hosts, addressbook, joining... ─▶ store
+    TLS or Unix socket ─▶ admission ─▶ connection (HTTP) ─▶ routes ─▶ api ─▶ hosts, addressbook, joining... ─▶ store
     store ─▶ mirror ─▶ feed ─▶ watching ─▶ connection ─▶ every watcher
 
 ``limits`` (sans-IO) says who may still connect and ask; ``routes`` (sans-IO) is which request means what, and who may

@@ -9,12 +9,12 @@ from typing import Any
 
 from control.api import mesh
 from control.base.errors import RequestRefused
+from control.base.http import Lines
 from control.base.reading import units
 from control.ca.issuing import Issuer, Shown
 from control.ca.joining import Joining
 from control.ca.rotation import Rotation
 from control.server.addressbook import AddressBook
-from control.server.connection import Lines
 from control.server.hosts import Hosts
 from control.server.limits import Admission
 from control.server.routes import Call, Caller, Route

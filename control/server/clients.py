@@ -17,9 +17,10 @@ from trio.abc import Stream
 
 from control.api.mesh import Refused
 from control.base.errors import RequestRefused
+from control.base.http import Answer, Asked, Lines
 from control.server.api import Api
 from control.server.config import Limits
-from control.server.connection import Answer, Asked, Connection, Lines
+from control.server.connection import Connection
 from control.server.credentials import caller_of
 from control.server.inturn import InTurn, has_left
 from control.server.limits import Admission, Rate
@@ -194,8 +195,8 @@ class Clients:
     def _refusal(self, caller: Caller, asked: Asked, status: int, code: str, text: str) -> Answer:
         self._api.refused += 1
         log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
-        allow = text.rpartition("allowed: ")[2] if status == 405 else None
-        return Answer(status, _encode(Refused(error=text, code=code)), allow=allow)
+        allow = (("allow", text.rpartition("allowed: ")[2]),) if status == 405 else ()
+        return Answer(status, _encode(Refused(error=text, code=code)), headers=allow)
 
 
 def _path(asked: Asked) -> str:

@@ -10,19 +10,20 @@ way (local connection, stream, link).
 
 from __future__ import annotations
 
-import http
-from collections.abc import AsyncGenerator, Callable, Iterator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 from urllib.parse import parse_qs
 
-import h11
 import msgspec
 import structlog
 import trio
 from trio import TaskStatus
 
 from control.api import messages
+from control.base.http import CLOSE, Answer, Asked, HttpConnection, HttpLimits, Lines
 from proxy.links.door import Door, serve_behind
 from proxy.telemetry.slices import slices
 
@@ -40,7 +41,16 @@ LINGER_BYTES = 65536
 """Bytes that an answered client may still send before it is cut off."""
 LONGEST_DRAIN = 86400.0
 """Seconds that a client may let a drain take: who wants more wants no drain."""
-_READ_BYTES = 4096
+LIMITS = HttpLimits(
+    header_bytes=MAX_HEADER_BYTES,
+    read_bytes=4096,
+    body=None,  # None of our requests has one.
+    idle=math.inf,  # Until the answer is sent, CLIENT_TIMEOUT counts from accept.
+    request=math.inf,
+    send=CLIENT_TIMEOUT,
+    linger=LINGER_TIMEOUT,
+    linger_bytes=LINGER_BYTES,
+)
 
 
 class View(Protocol):
@@ -113,97 +123,54 @@ class _Server:
             await trio.aclose_forcefully(client)
 
     async def _converse(self, client: trio.SocketStream, patience: trio.CancelScope) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEADER_BYTES)
+        respond = partial(self._respond, patience)
+        connection = HttpConnection(client, LIMITS, respond, _malformed, send_eof=client.send_eof)
         # The client that is one too many gets its answer unread: reading is what there is too much of.
         if self._clients > MAX_CLIENTS:
-            await _answer(client, connection, 503, _refusal(f"more than {MAX_CLIENTS} clients at a time"))
-            return
-        try:
-            request = await _request(client, connection)
-        except h11.RemoteProtocolError as error:
-            await _answer(client, connection, error.error_status_hint, _refusal("not a valid HTTP/1.1 request"))
-            await _linger(client)
-            return
-        if request is None:
-            return
-        order = self._orders.get(_path(request)) if request.method == b"POST" else None
-        if order is not None:
-            patience.deadline = float("inf")
-            await order(client, connection, request)
-            await _linger(client)
+            await connection.answer(_answer(503, _refusal(f"more than {MAX_CLIENTS} clients at a time")))
         else:
-            status, content, allow = await self._respond(request)
-            await _answer(client, connection, status, content, body=request.method != b"HEAD", allow=allow)
-            await _linger(client)
+            await connection.converse()
 
-    async def _respond(self, request: h11.Request) -> tuple[int, bytes, str]:
-        """Status and body for a question, or for an order that is none, and the methods that are allowed there."""
-        path = _path(request)
+    async def _respond(self, patience: trio.CancelScope, asked: Asked) -> Answer | Lines:
+        path, _, query = asked.target.partition("?")
+        order = self._orders.get(path) if asked.method == "POST" else None
+        if order is None:
+            return await self._tell(asked.method, path)
+        patience.deadline = math.inf
+        return await order(query)
+
+    async def _tell(self, method: str, path: str) -> Answer:
+        """The answer to a question, or to an order that is none."""
         handler = self._routes.get(path)
         if handler is None and path not in self._orders:
             paths = ", ".join([*self._routes, *self._orders])
-            return 404, _refusal(f"no such path {_text(path)}; there are {paths}"), ""
+            return _answer(404, _refusal(f"no such path {_text(path)}; there are {paths}"))
         allowed = "GET, HEAD" if handler is not None else "POST"
-        if handler is None or request.method not in (b"GET", b"HEAD"):
-            what = f"method {_text(request.method)} is not allowed for {path}"
-            return 405, _refusal(f"{what}; allowed: {allowed}"), allowed
+        if handler is None or method not in ("GET", "HEAD"):
+            what = f"method {_text(method)} is not allowed for {path}"
+            return _answer(405, _refusal(f"{what}; allowed: {allowed}"), ("allow", allowed))
         try:
-            return 200, await _encoded(handler()), allowed
+            return _answer(200, await _encoded(handler()))
         except Exception:
             # As the barrier in serve, a step earlier, where an answer can still say so.
             log.exception("admin request failed", path=_text(path))
-            return 500, _refusal("the proxy could not answer; its log says why"), allowed
+            return _answer(500, _refusal("the proxy could not answer; its log says why"))
 
-    async def _reload(self, client: trio.SocketStream, connection: h11.Connection, request: h11.Request) -> None:
-        await _answer(client, connection, 200, msgspec.json.encode(await self._given.reload()))
+    async def _reload(self, query: str) -> Answer:
+        return _answer(200, msgspec.json.encode(await self._given.reload()))
 
-    async def _drain(self, client: trio.SocketStream, connection: h11.Connection, request: h11.Request) -> None:
+    async def _drain(self, query: str) -> Answer | Lines:
         try:
-            seconds = _seconds(request)
+            seconds = _seconds(query)
         except ValueError as error:
-            return await _answer(client, connection, 400, _refusal(str(error)))
-        headers = [("content-type", "application/x-ndjson"), ("connection", "close")]
-        await client.send_all(connection.send(h11.Response(status_code=200, headers=headers)) or b"")
-        async with aclosing(self._given.drain(seconds)) as lines:
-            async for line in lines:
-                data = h11.Data(data=msgspec.json.encode(line) + b"\n")
-                with trio.fail_after(CLIENT_TIMEOUT):
-                    await client.send_all(connection.send(data) or b"")
-        await client.send_all(connection.send(h11.EndOfMessage()) or b"")
+            return _answer(400, _refusal(str(error)))
 
+        async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
+            async with aclosing(self._given.drain(seconds)) as found:
+                async for line in found:
+                    await send(msgspec.json.encode(line) + b"\n")
 
-async def _request(client: trio.SocketStream, connection: h11.Connection) -> h11.Request | None:
-    """The head of the client's request; None if it left without one. A body, which none of ours has, stays unread.
-
-    Raises h11.RemoteProtocolError for what is not a request, trio.BrokenResourceError when the client is gone.
-    """
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.Request):
-            return event
-        if event is not h11.NEED_DATA:
-            return None
-        connection.receive_data(await client.receive_some(_READ_BYTES))
-
-
-async def _answer(
-    client: trio.SocketStream,
-    connection: h11.Connection,
-    status: int,
-    content: bytes,
-    *,
-    body: bool = True,
-    allow: str = "",
-) -> None:
-    """Send one whole answer, to HEAD without ``body``. Raises trio.BrokenResourceError when the client is gone."""
-    headers = [("content-type", "application/json"), ("content-length", str(len(content))), ("connection", "close")]
-    if status == 405:
-        headers.append(("allow", allow))
-    response = h11.Response(status_code=status, headers=headers, reason=http.HTTPStatus(status).phrase)
-    data = connection.send(response) or b""
-    await client.send_all(data)
-    if body:
-        await client.send_all(content)
+        return lines
 
 
 async def _encoded(found: object) -> bytes:
@@ -213,26 +180,21 @@ async def _encoded(found: object) -> bytes:
         return b"[" + b",".join([msgspec.json.encode(part)[1:-1] async for part in parts]) + b"]"
 
 
-async def _linger(client: trio.SocketStream) -> None:
-    """Take what is left of a request, a bounded part of it: closing a socket with bytes unread resets the client."""
-    await client.send_eof()
-    with trio.move_on_after(LINGER_TIMEOUT):
-        for _ in range(LINGER_BYTES // _READ_BYTES):
-            if not await client.receive_some(_READ_BYTES):
-                return
+def _answer(status: int, content: bytes, *headers: tuple[str, str]) -> Answer:
+    return Answer(status, content, headers=(CLOSE, *headers))
+
+
+def _malformed(status: int, what: str) -> bytes:
+    """Of what is refused before we are asked, our limits leave only what is no HTTP."""
+    return _refusal("not a valid HTTP/1.1 request")
 
 
 def _refusal(text: str) -> bytes:
     return msgspec.json.encode(messages.Refusal(error=text))
 
 
-def _path(request: h11.Request) -> str:
-    return bytes(request.target).partition(b"?")[0].decode("latin-1")
-
-
-def _seconds(request: h11.Request) -> float | None:
+def _seconds(query: str) -> float | None:
     """What the query says about it. Raises ValueError with a line for the client."""
-    query = bytes(request.target).partition(b"?")[2].decode("latin-1")
     found = parse_qs(query, keep_blank_values=True)
     text = found.pop("seconds", [""])[-1]
     if found or (query and not text):
@@ -246,6 +208,6 @@ def _seconds(request: h11.Request) -> float | None:
     return seconds
 
 
-def _text(raw: bytes | str) -> str:
+def _text(raw: str) -> str:
     """A piece of somebody's request, short, quoted and in printable ASCII."""
-    return ascii(raw[:60].decode("latin-1") if isinstance(raw, bytes) else raw[:60])
+    return ascii(raw[:60])

@@ -12,8 +12,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from control.base.http import Answer, Asked, Lines
 from control.server.config import Limits
-from control.server.connection import Answer, Asked, Connection, Lines
+from control.server.connection import Connection
 
 LIMITS = Limits(body=16 << 10, request_timeout=2.0, idle_timeout=5.0)
 GET = b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n"
