@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
@@ -15,6 +14,7 @@ import yaml
 
 from control.api.messages import Refusal
 from control.base.reading.files import MAX_FILE_BYTES
+from control.base.unixhttp import unix_client
 from control.base.wholefile import read_file
 
 T = TypeVar("T")
@@ -133,10 +133,9 @@ def run_dir_from_config(file: str) -> str:
 @contextmanager
 def _talking(socket_path: str) -> Iterator[httpx.Client]:
     """A client for the socket, inside of which whatever goes wrong is NoAnswer."""
-    _probe(socket_path)
+    client = _client(socket_path)
     try:
-        # The environment's proxy settings are about other servers than this one.
-        with httpx.Client(transport=httpx.HTTPTransport(uds=socket_path), timeout=TIMEOUT, trust_env=False) as client:
+        with client:
             yield client
     except httpx.TimeoutException:
         raise NoAnswer(f"{socket_path}: no answer for {TIMEOUT:.0f} s; the proxy is stopped or overloaded") from None
@@ -144,15 +143,13 @@ def _talking(socket_path: str) -> Iterator[httpx.Client]:
         raise NoAnswer(f"{socket_path}: the answer is not HTTP, so not one of a Hostlane proxy") from None
 
 
-def _probe(socket_path: str) -> None:
-    """Connect and leave again, for an error that says why not: httpx hides the errno and leaves its socket open."""
+def _client(socket_path: str) -> httpx.Client:
+    """Raises NoAnswer, which says why, when nobody listens there."""
     # The kernel's own refusal of such a path has no errno to tell it by.
     if len(os.fsencode(socket_path)) > UNIX_PATH_BYTES or "\0" in socket_path:
         raise NoAnswer(f"{socket_path}: not the path of a socket, which has at most {UNIX_PATH_BYTES} bytes")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(TIMEOUT)
-        try:
-            probe.connect(socket_path)
-        except OSError as error:
-            reason = _REASONS.get(error.errno or 0, (error.strerror or "cannot connect").lower())
-            raise NoAnswer(f"{socket_path}: {reason}") from None
+    try:
+        return unix_client(socket_path, TIMEOUT)
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, (error.strerror or "cannot connect").lower())
+        raise NoAnswer(f"{socket_path}: {reason}") from None

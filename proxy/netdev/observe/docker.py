@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from urllib.parse import quote
 
 import httpx
 
+from control.base.unixhttp import unix_client
 from proxy.errors import NetError
 
 DEFAULT = "unix:///var/run/docker.sock"
@@ -25,9 +25,7 @@ def container_pid(name: str) -> int | None:
     if scheme != "unix":
         raise NetError(f"DOCKER_HOST is {host}; allowed: unix:///path, because the container must run on this host")
     try:
-        _probe(path)
-        # The environment's proxy settings are about other servers than this one.
-        with httpx.Client(transport=httpx.HTTPTransport(uds=path), timeout=SECONDS, trust_env=False) as client:
+        with unix_client(path, SECONDS) as client:
             answer = client.get(f"http://docker/containers/{quote(name, safe='')}/json")
         if answer.status_code == 404:
             return None
@@ -39,10 +37,3 @@ def container_pid(name: str) -> int | None:
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise NetError(f"the Docker Engine at {host} does not tell about {name}: {said}") from error
-
-
-def _probe(path: str) -> None:
-    """Connect and leave again: httpx hides why it cannot, and leaves its socket open then."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(SECONDS)
-        probe.connect(path)
