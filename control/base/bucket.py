@@ -6,6 +6,9 @@ one number to look at, and no more than that to write.
 
 from __future__ import annotations
 
+_SLACK = 1e-7
+"""Tokens."""
+
 
 class Bucket:
     """Full at first.
@@ -18,7 +21,8 @@ class Bucket:
 
     def __init__(self, rate: float, burst: float) -> None:
         self._token = 1 / rate
-        self._latest = (burst - 1) / rate
+        # Sums of floats are off by a little, which must not cost the last token of a burst.
+        self._latest = (burst - 1 + _SLACK) / rate
         self._full_at = 0.0
 
     def take(self, now: float) -> bool:
@@ -30,3 +34,7 @@ class Bucket:
             return False
         self._full_at = full_at + self._token
         return True
+
+    def is_full(self, now: float) -> bool:
+        """Whether it is as it was at first."""
+        return self._full_at <= now

@@ -38,12 +38,12 @@ from control.api.mesh import (
 )
 from control.api.tokens import Token, TokenRecord
 from control.base.errors import RequestRefused
+from control.base.ratelimit import RateLimit, client_of
 from control.base.reading.times import when
 from control.base.reading.units import host_name, show
 from control.ca import root as ca
 from control.ca.castate import CaState
 from control.ca.issuing import ATTEMPTS, CERTIFICATES, DAY, Certificate, Issuer, Shown
-from control.ca.ratelimit import RateLimit, client_of
 from control.ca.trust import REVOKED
 from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
 

@@ -18,12 +18,13 @@ from trio.abc import Stream
 from control.api.mesh import Refused
 from control.base.errors import RequestRefused
 from control.base.http import Answer, Asked, Lines
+from control.base.ratelimit import RateLimit
 from control.server.api import Api
 from control.server.config import Limits
 from control.server.connection import Connection
 from control.server.credentials import caller_of
 from control.server.inturn import InTurn, has_left
-from control.server.limits import Admission, Rate
+from control.server.limits import Admission
 from control.server.routes import Call, Caller, Table
 from control.server.watching import Watching
 from control.store.base import StoreError
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 LOCAL_CLIENTS = 64
 """Connections to the local socket, apart from those of the network, so that the administrator always gets in."""
+CLIENTS = 10_000
+"""Whose requests are counted, each against limits.requests_per_second, and twice as many at once."""
 HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
 """At a time. When a thousand hosts come back at once, a few handshakes are made and then the next, instead of all of
 them together until all have run out of time. One address cannot hold up more than its share."""
@@ -60,7 +63,8 @@ class Clients:
         self._limits, self._mesh = limits, mesh
         self._admission = admission
         self._local = Admission(LOCAL_CLIENTS, LOCAL_CLIENTS)
-        self._rate = Rate(limits.requests_per_second)
+        per_second = limits.requests_per_second
+        self._requests = RateLimit(per_second, 2 * per_second, most=CLIENTS)
         self._connections: set[Connection] = set()
         self._handshakes = trio.CapacityLimiter(HANDSHAKES)
         self._working = trio.CapacityLimiter(WORKING)
@@ -144,7 +148,7 @@ class Clients:
             stream,
             self._limits,
             partial(self._respond, caller, left),
-            lambda: caller.admin or self._rate.take(caller.address, trio.current_time()),
+            lambda: caller.admin or self._requests.allows(caller.address, trio.current_time()),
             lambda: self._stopping,
         )
         self._connections.add(connection)

@@ -1,8 +1,8 @@
-"""How much one client may take (sans-IO): connections at a time, and requests a second by a token bucket."""
+"""How many connections one client may have at a time, and all together (sans-IO)."""
 
 from __future__ import annotations
 
-__all__ = ["Admission", "Rate"]
+__all__ = ["Admission"]
 
 
 class Admission:
@@ -34,26 +34,3 @@ class Admission:
         self._clients[client] -= 1
         if not self._clients[client]:
             del self._clients[client]
-
-
-class Rate:
-    """Requests a second for each client, and twice as many at once."""
-
-    KEPT = 10_000
-    """Clients that are remembered; those that ask for nothing are forgotten first."""
-
-    def __init__(self, per_second: float) -> None:
-        self._rate = per_second
-        self._burst = 2 * per_second
-        self._buckets: dict[str, tuple[float, float]] = {}
-
-    def take(self, client: str, now: float) -> bool:
-        """Whether `client` may make a request at `now` (seconds of any clock)."""
-        left, since = self._buckets.pop(client, (self._burst, now))
-        left = min(self._burst, left + (now - since) * self._rate)
-        allowed = left >= 1
-        # Put back last: the dict is in the order of use.
-        self._buckets[client] = (left - 1 if allowed else left, now)
-        if len(self._buckets) > self.KEPT:
-            del self._buckets[next(iter(self._buckets))]
-        return allowed

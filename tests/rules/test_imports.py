@@ -64,6 +64,7 @@ SANS_IO = [
     "proxy/explain/account.py",
     "control/base/backoff.py",
     "control/base/bucket.py",
+    "control/base/ratelimit.py",
     "control/store/leases.py",
     "control/store/etcdwire.py",
 ]

@@ -22,6 +22,26 @@ def test_a_burst_and_then_the_rate() -> None:
     assert taken(bucket, 2000.0) == 5, "a pause fills it, and no more than that"
 
 
+def test_a_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
+    bucket = Bucket(1.0, 1)
+    assert bucket.take(100.0)
+    assert not bucket.take(50.0)
+
+
+def test_it_is_full_again_when_nobody_took_for_long_enough() -> None:
+    bucket = Bucket(1.0, 3)
+    assert bucket.is_full(100.0)
+    assert bucket.take(100.0)
+    assert not bucket.is_full(100.5)
+    assert bucket.is_full(101.0)
+
+
+@pytest.mark.parametrize("start", [0.0, 7.1, 123_456.789, 1e7])
+def test_rounding_costs_no_token(start: float) -> None:
+    for rate in (3, 10, 70):
+        assert taken(Bucket(rate, 20), start) == 20
+
+
 @pytest.mark.failure(19)
 @given(
     st.integers(1, 50), st.integers(1, 50), st.lists(st.tuples(st.floats(0, 5), st.integers(0, 80)), max_size=30)

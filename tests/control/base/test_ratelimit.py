@@ -2,20 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from control.ca.ratelimit import Bucket, RateLimit, client_of
+from control.base.ratelimit import RateLimit, client_of
 
 
-def test_a_bucket() -> None:
-    bucket = Bucket(1.0, 3, 100.0)
-    assert [bucket.take(100.0) for _ in range(4)] == [True, True, True, False]
-    assert [bucket.take(101.0) for _ in range(2)] == [True, False]
-    assert bucket.fill(1000.0) == 3
-
-
-def test_a_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
-    bucket = Bucket(1.0, 1, 100.0)
-    assert bucket.take(100.0)
-    assert not bucket.take(50.0)
+def test_a_rate_and_twice_as_many_at_once() -> None:
+    limit = RateLimit(10, 20)
+    assert [limit.allows("a", 0.0) for _ in range(21)] == [True] * 20 + [False]
+    assert limit.allows("b", 0.0)
+    assert limit.allows("a", 0.1)
+    assert not limit.allows("a", 0.1)
 
 
 def test_clients_do_not_disturb_each_other() -> None:
@@ -36,6 +31,7 @@ def test_who_is_refused_uses_up_nobody_elses_share() -> None:
     assert limit.allows("b", 0.0)
 
 
+@pytest.mark.failure(19)
 def test_memory_is_bounded() -> None:
     limit = RateLimit(1.0, 2, most=10)
     for number in range(1000):

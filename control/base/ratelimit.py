@@ -9,35 +9,10 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 
+from control.base.bucket import Bucket
+
 MOST = 4096
 """Clients that are remembered: some 1 MB."""
-
-
-class Bucket:
-    """So many a second, and so many at once after a pause. Full at first.
-
-    Args:
-        rate: tokens that come a second; burst: tokens that it holds at most.
-    """
-
-    __slots__ = ("_at", "_burst", "_rate", "_tokens")
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self._rate, self._burst = rate, burst
-        self._tokens, self._at = burst, now
-
-    def fill(self, now: float) -> float:
-        """Tokens that are there now (seconds by any clock that does not go backwards)."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._rate)
-        self._at = now
-        return self._tokens
-
-    def take(self, now: float) -> bool:
-        """Whether there was a token to take."""
-        if self.fill(now) < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
 
 
 class RateLimit:
@@ -52,7 +27,7 @@ class RateLimit:
         self, rate: float, burst: float, all_rate: float | None = None, all_burst: float = 0.0, most: int = MOST
     ) -> None:
         self._rate, self._burst = rate, burst
-        self._all = None if all_rate is None else Bucket(all_rate, all_burst, 0.0)
+        self._all = None if all_rate is None else Bucket(all_rate, all_burst)
         self._most = most
         self._clients: OrderedDict[str, Bucket] = OrderedDict()
 
@@ -61,7 +36,7 @@ class RateLimit:
         self._forget(now)
         bucket = self._clients.get(client)
         if bucket is None:
-            bucket = self._clients[client] = Bucket(self._rate, self._burst, now)
+            bucket = self._clients[client] = Bucket(self._rate, self._burst)
         self._clients.move_to_end(client)
         if len(self._clients) > self._most:
             self._clients.popitem(last=False)
@@ -75,7 +50,7 @@ class RateLimit:
         """The one heard longest ago has the fullest bucket, nearly: looking at a few each time is enough."""
         for _ in range(2):
             oldest = next(iter(self._clients.values()), None)
-            if oldest is None or oldest.fill(now) < self._burst:
+            if oldest is None or not oldest.is_full(now):
                 return
             self._clients.popitem(last=False)
 
