@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
@@ -10,22 +9,23 @@ import msgspec
 
 from control.api import admin
 from control.api.messages import Applied, Draining
+from control.base.reading import units
 from control.cli.commands import asks_a_proxy, fail, socket_of
 from control.cli.live import show
 from control.cli.tables import holders_table, printable
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
 MOST_SECONDS = 86400.0
 """Who wants to wait longer than a day wants no drain."""
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Seconds, from what the configuration would say."""
     if value is None:
         return None
-    match = _DURATION.fullmatch(value)
-    seconds = float(match[1]) * _SECONDS[match[2]] if match else -1.0
+    try:
+        seconds = units.seconds(value)
+    except ValueError:
+        seconds = -1.0
     if not 0 <= seconds <= MOST_SECONDS:
         raise click.BadParameter(f"{value!r} is not a duration such as 500ms, 30s, 2m or 1h (at most 24h)")
     return seconds

@@ -24,7 +24,7 @@ from msgspec import Struct
 from control.api.mesh import AddressLease, AddressRequest, SegmentUse
 from control.base.errors import RequestRefused
 from control.base.reading import units
-from control.base.reading.units import show
+from control.base.reading.units import is_mac, show
 from control.server.config import Pool
 from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
 
@@ -40,7 +40,6 @@ LEFT = 40
 ROUNDS = 10
 """How often in a hold time what is held is kept: nine of ten may fail."""
 _PART = re.compile(r"(@[A-Za-z0-9_.:-]{1,150})?", re.ASCII)
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.ASCII)
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -291,7 +290,7 @@ def _wanted(request: AddressRequest, segment: Pool) -> str:
     except ValueError:
         text = f"found {show(request.address)}; allowed: an address of {segment.pool} (segment {request.segment})"
         raise RequestRefused(400, "address", text) from None
-    if request.mac is not None and _MAC.fullmatch(request.mac.lower()) is None:
+    if request.mac is not None and not is_mac(request.mac.lower()):
         text = f"found MAC {show(request.mac)}; allowed: one such as 02:00:5e:10:00:01"
         raise RequestRefused(400, "address", text)
     return str(ip)

@@ -10,7 +10,7 @@ import ipaddress
 import re
 
 from control.base.reading.addresses import TcpAddress
-from control.base.reading.units import wrong
+from control.base.reading.units import is_mac, matching, wrong
 
 STABLE = "stable"
 """Instead of a MAC: derived from the names of host and interface."""
@@ -26,7 +26,6 @@ DEFAULT = "default"
 
 _INTERFACE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,14})", re.ASCII)
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}", re.ASCII)
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 _AUTO_PORT = re.compile(r"auto(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,7})(Mbit|Gbit)", re.ASCII)
 
@@ -43,16 +42,12 @@ RATE = "a rate with its unit, such as 500Mbit or 10Gbit"
 
 def interface_name(raw: object) -> str:
     """The name of a network interface, unchanged; at most 15 bytes, as the kernel's IFNAMSIZ has it."""
-    if not isinstance(raw, str) or _INTERFACE.fullmatch(raw) is None:
-        raise wrong(raw, INTERFACE_NAME)
-    return raw
+    return matching(_INTERFACE, raw, INTERFACE_NAME)
 
 
 def container_name(raw: object) -> str:
     """The name of a container as Docker allows it, unchanged."""
-    if not isinstance(raw, str) or _CONTAINER.fullmatch(raw) is None:
-        raise wrong(raw, CONTAINER_NAME)
-    return raw
+    return matching(_CONTAINER, raw, CONTAINER_NAME)
 
 
 def mac(raw: object) -> str:
@@ -60,7 +55,7 @@ def mac(raw: object) -> str:
     text = raw.lower() if isinstance(raw, str) else ""
     if text == STABLE:
         return text
-    if _MAC.fullmatch(text) is None:
+    if not is_mac(text):
         raise wrong(raw, MAC)
     if int(text[:2], 16) & 1:
         raise wrong(raw, MAC, "which is the address of a group")

@@ -19,6 +19,7 @@ _LIFETIME = re.compile(r"([0-9]{1,6})(s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
+_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 # As host names, and "_" because names of docker-compose services have it.
 _SERVICE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", re.ASCII)
@@ -69,40 +70,49 @@ def or_null(reader: Callable[..., Any]) -> Callable[..., Any]:
     return lambda raw, **limits: None if raw is None else reader(raw, **limits)
 
 
+def matching(pattern: re.Pattern[str], raw: object, allowed: str) -> str:
+    """The text, unchanged, if it is one that `pattern` describes as a whole."""
+    if not isinstance(raw, str) or pattern.fullmatch(raw) is None:
+        raise wrong(raw, allowed)
+    return raw
+
+
+def _with_unit(pattern: re.Pattern[str], raw: object, allowed: str) -> re.Match[str]:
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        raise wrong(raw, allowed, "which has no unit")
+    match = pattern.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise wrong(raw, allowed)
+    return match
+
+
+def seconds(raw: object) -> float:
+    """``"500ms"`` to 0.5, of any length."""
+    match = _with_unit(_DURATION, raw, DURATION)
+    # Rounded because 1.1 * 0.001 is not the number that anybody wrote.
+    return round(float(match[1]) * _SECONDS[match[2]], 9)
+
+
 def duration(raw: object) -> float:
     """``"500ms"`` to 0.5 (seconds); from 1 ms to an hour, beyond which a timeout is a slip of the pen."""
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        raise wrong(raw, DURATION, "which has no unit")
-    match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
-    if match is None:
-        raise wrong(raw, DURATION)
-    # Rounded because 1.1 * 0.001 is not the number that anybody wrote.
-    seconds = round(float(match[1]) * _SECONDS[match[2]], 9)
-    if not 0.001 <= seconds <= 3600.0:
+    found = seconds(raw)
+    if not 0.001 <= found <= 3600.0:
         raise wrong(raw, "1ms to 1h")
-    return seconds
+    return found
 
 
 def lifetime(raw: object) -> float:
     """``"24h"`` to 86400.0 (seconds); from a minute to ten years: for what outlives the process."""
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        raise wrong(raw, LIFETIME, "which has no unit")
-    match = _LIFETIME.fullmatch(raw) if isinstance(raw, str) else None
-    if match is None:
-        raise wrong(raw, LIFETIME)
-    seconds = int(match[1]) * {**_SECONDS, "d": 86400.0}[match[2]]
-    if not 60.0 <= seconds <= 3650 * 86400.0:
+    match = _with_unit(_LIFETIME, raw, LIFETIME)
+    found = int(match[1]) * {**_SECONDS, "d": 86400.0}[match[2]]
+    if not 60.0 <= found <= 3650 * 86400.0:
         raise wrong(raw, "1m to 3650d")
-    return seconds
+    return found
 
 
 def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
     """``"4MiB"`` to 4194304 (bytes), from ``low`` to ``high``."""
-    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
-        raise wrong(raw, SIZE, "which has no unit")
-    match = _SIZE.fullmatch(raw) if isinstance(raw, str) else None
-    if match is None:
-        raise wrong(raw, SIZE)
+    match = _with_unit(_SIZE, raw, SIZE)
     found = _in_bytes(match)
     if not _in_bytes(_SIZE.fullmatch(low)) <= found <= _in_bytes(_SIZE.fullmatch(high)):
         raise wrong(raw, f"{low} to {high}")
@@ -115,16 +125,17 @@ def _in_bytes(match: re.Match[str] | None) -> int:
 
 def host_name(raw: object) -> str:
     """The name of a host, unchanged."""
-    if not isinstance(raw, str) or _HOST_NAME.fullmatch(raw) is None:
-        raise wrong(raw, HOST_NAME)
-    return raw
+    return matching(_HOST_NAME, raw, HOST_NAME)
 
 
 def service_name(raw: object) -> str:
     """The name of a service, unchanged."""
-    if not isinstance(raw, str) or _SERVICE_NAME.fullmatch(raw) is None:
-        raise wrong(raw, SERVICE_NAME)
-    return raw
+    return matching(_SERVICE_NAME, raw, SERVICE_NAME)
+
+
+def is_mac(text: str) -> bool:
+    """Whether this is a MAC in lower case."""
+    return _MAC.fullmatch(text) is not None
 
 
 def account(raw: object) -> str | int | None:
@@ -146,9 +157,7 @@ def uid(raw: object) -> int:
 
 def mode(raw: object) -> int:
     """``"0660"`` to 0o660. Read from text, because YAML versions disagree on what a bare 0660 is."""
-    if not isinstance(raw, str) or _MODE.fullmatch(raw) is None:
-        raise wrong(raw, MODE)
-    return int(raw, 8)
+    return int(matching(_MODE, raw, MODE), 8)
 
 
 def absolute_path(raw: object) -> str:

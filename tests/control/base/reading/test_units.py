@@ -16,8 +16,8 @@ RAW = (
     | st.dictionaries(st.text(), st.text())
 )
 READERS = [
-    units.duration, units.size, units.host_name, units.service_name, units.account, units.uid, units.mode,
-    units.absolute_path,
+    units.seconds, units.duration, units.size, units.host_name, units.service_name, units.account, units.uid,
+    units.mode, units.absolute_path,
 ]  # fmt: skip
 
 
@@ -27,6 +27,12 @@ READERS = [
 )
 def test_duration(text: str, seconds: float) -> None:
     assert units.duration(text) == seconds
+
+
+def test_seconds_of_any_length() -> None:
+    assert units.seconds("0s") == 0
+    assert units.seconds("1.1ms") == 0.0011
+    assert units.seconds("24h") == 86400
 
 
 @pytest.mark.parametrize(
@@ -172,3 +178,11 @@ def test_readers_raise_one_printable_line_and_nothing_else(reader: object, raw: 
         assert str(error).startswith("found ")
         assert "; allowed: " in str(error)
         assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("02:00:5e:10:00:01", True), ("02:00:5E:10:00:01", False), ("02:00:5e:10:00", False), ("02005e100001", False)],
+)
+def test_a_mac(text: str, is_one: bool) -> None:
+    assert units.is_mac(text) is is_one
