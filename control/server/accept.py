@@ -14,15 +14,14 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from control.base.system.accepting import EXHAUSTED, PAUSE
+
 __all__ = ["AT_ONCE", "accept_all"]
 
 log = structlog.get_logger()
 
 AT_ONCE = 128
 """Connections accepted in one round; each costs some 50 µs."""
-PAUSE = 0.1
-"""Seconds until the next attempt when this machine has no descriptor or memory for one more, as trio does."""
-_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _OURS = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT)
 
 
@@ -40,7 +39,7 @@ async def accept_all(
                 clients.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(client)))
                 full = False
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in EXHAUSTED:
                 if not full:
                     log.error("clients have to wait", error=os.strerror(error.errno).lower())
                 full = True

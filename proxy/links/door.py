@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
 
-log = structlog.get_logger()
+from control.base.system.accepting import EXHAUSTED, PAUSE
 
-PAUSE = 0.1
-"""Seconds until the system is asked for descriptors again, when it had none."""
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+log = structlog.get_logger()
 
 
 class Door:
@@ -77,7 +74,7 @@ async def _copied(listener: trio.SocketListener) -> trio.SocketListener:
         try:
             return trio.SocketListener(listener.socket.dup())
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in EXHAUSTED:
                 raise
             log.error("cannot accept connections", error=error.strerror, retry_in_s=PAUSE)
         await trio.sleep(PAUSE)

@@ -11,6 +11,7 @@ from select import EPOLLIN
 
 import structlog
 
+from control.base.system.accepting import EXHAUSTED, PAUSE
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket
@@ -22,10 +23,6 @@ BURST = 16
 open."""
 MOST_WAITING = 4096
 """Connections that a listener's queue can hold (net.core.somaxconn)."""
-PAUSE = 0.1
-"""Seconds to leave a listener alone after the system refused a descriptor: nothing but an end of other connections
-helps, and a level-triggered epoll would report the waiting connection all the time."""
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 # accept4(2) itself. The library's accept works the caller's address out, asks the listener for its kind each time, and
@@ -76,7 +73,7 @@ class Listener:
             elif (code := ctypes.get_errno()) in _NOBODY:
                 self._said = False
                 return
-            elif code in _EXHAUSTED:
+            elif code in EXHAUSTED:
                 return self._pause(code)
             # else the caller has gone already (ECONNABORTED)
 
