@@ -39,6 +39,7 @@ import trio
 from benchmarks import facts
 from control.api import certificates, mesh
 from control.api.client import CONNECTING, ONLY, ControlClient, Unreachable
+from control.base.reading.addresses import CONTROL_SOCKET
 from control.ca import root as ca
 from control.cli.controlcommands import control as control_command
 
@@ -214,7 +215,7 @@ class Server:
 
     def __init__(self, directory: Path, options: argparse.Namespace) -> None:
         self._file = directory / "control.yaml"
-        self._socket = directory / "run" / mesh.CONTROL_SOCKET
+        self._socket = directory / "run" / CONTROL_SOCKET
         self._file.write_text(
             f"name: control-1\nlisten: 127.0.0.1:{options.port}\nrun_dir: {directory}/run\n"
             f"state_dir: {directory}/state\nstore: {{sqlite: {{path: {directory}/state/store.db}}}}\n"

@@ -13,17 +13,15 @@ import msgspec
 import yaml
 
 from control.api.messages import Refusal
+from control.base.reading.addresses import ADMIN_SOCKET, DEFAULT_RUN_DIR, UNIX_PATH_BYTES
 from control.base.reading.files import MAX_FILE_BYTES
 from control.base.unixhttp import unix_client
 from control.base.wholefile import read_file
 
 T = TypeVar("T")
 
-DEFAULT_RUN_DIR = "/run/hostlane"
-SOCKET_NAME = "admin.sock"
 TIMEOUT = 10.0
 """Seconds without a byte, as long as a proxy gives its client; one that is alive needs milliseconds."""
-UNIX_PATH_BYTES = 107
 
 _REASONS = {
     errno.ENOENT: "no such socket; is the proxy running?",
@@ -103,12 +101,12 @@ def socket_of(config: str | None, socket_path: str | None) -> str:
         raise BadConfig("--config and --socket both say which proxy to ask; use one of them")
     if config is not None:
         return socket_from_config(config)
-    return f"{DEFAULT_RUN_DIR}/{SOCKET_NAME}" if socket_path is None else socket_path
+    return f"{DEFAULT_RUN_DIR}/{ADMIN_SOCKET}" if socket_path is None else socket_path
 
 
 def socket_from_config(file: str) -> str:
     """The admin socket of the proxy that runs with this configuration. Raises as `run_dir_from_config` does."""
-    return os.path.join(run_dir_from_config(file), SOCKET_NAME)
+    return os.path.join(run_dir_from_config(file), ADMIN_SOCKET)
 
 
 def run_dir_from_config(file: str) -> str:

@@ -115,9 +115,6 @@ def control_name(mesh: str) -> str:
     return f"control.{mesh}.internal"
 
 
-CONTROL_SOCKET = "control.sock"
-"""Name, in its run_dir, of the socket where a control server takes its administrator's requests."""
-
 HEARTBEAT = 5.0
 SILENCE = 3 * HEARTBEAT
 """Seconds without a message after which a watcher takes the server for dead, and tries the next one."""

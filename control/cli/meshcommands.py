@@ -19,6 +19,7 @@ from control.api import admin, mesh
 from control.api.mesh import followed
 from control.api.messages import ServiceRoute, Status
 from control.base.errors import HostlaneError
+from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_DIR
 from control.cli import live, meshtables, tables
 from control.cli.commands import fail
 
@@ -210,7 +211,7 @@ def _show(
     of_proxy: Callable[[Status], Table],
 ) -> None:
     place = _place(config, socket)
-    if os.path.basename(place) == admin.SOCKET_NAME:
+    if os.path.basename(place) == ADMIN_SOCKET:
         _show_proxy(place, as_json, watch, of_proxy)
         return
     if not watch:
@@ -299,15 +300,15 @@ def _place(
     if socket is not None:
         return socket
     try:
-        run_dir = admin.DEFAULT_RUN_DIR if config is None else admin.run_dir_from_config(config)
+        run_dir = DEFAULT_RUN_DIR if config is None else admin.run_dir_from_config(config)
     except admin.BadConfig as error:
         fail(error, 2)
-    control = os.path.join(run_dir, mesh.CONTROL_SOCKET)
+    control = os.path.join(run_dir, CONTROL_SOCKET)
     if only_proxy:
-        return os.path.join(run_dir, admin.SOCKET_NAME)
+        return os.path.join(run_dir, ADMIN_SOCKET)
     if only_control or os.path.lexists(control):
         return control
-    return os.path.join(run_dir, admin.SOCKET_NAME)
+    return os.path.join(run_dir, ADMIN_SOCKET)
 
 
 def _print(found: Any, as_json: bool, render: Callable[[], list[Table]]) -> None:

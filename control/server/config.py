@@ -8,13 +8,26 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import UNSET, Struct
 
-from control.base.reading import addresses, files, units
-from control.base.reading.addresses import TcpAddress
+from control.base.reading import files, units
+from control.base.reading.addresses import DEFAULT_RUN_DIR
 from control.base.reading.decode import between, read_by
+from control.base.reading.keys import (
+    Account,
+    Duration,
+    FilePath,
+    HostName,
+    HostPort,
+    IpPort,
+    Log,
+    Mode,
+    RunDir,
+    ServiceName,
+    SomePath,
+)
 from control.base.reading.yamlmap import Document, Path
 
 __all__ = ["Config", "EtcdStore", "Limits", "Log", "Pool", "Socket", "SqliteStore", "Store", "load", "parse"]
@@ -44,17 +57,7 @@ def reserved(raw: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         raise units.wrong(raw, RESERVED) from None
 
 
-Name = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
-SegmentName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
-Duration = Annotated[float, read_by(units.duration, units.DURATION)]
 Lifetime = Annotated[float, read_by(units.lifetime, units.LIFETIME)]
-Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
-Mode = Annotated[int, read_by(units.mode, units.MODE)]
-FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
-SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
-RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
-IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
-HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, read_by(pool, POOL)]
 Part = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, read_by(reserved, RESERVED)]
 
@@ -71,7 +74,7 @@ class EtcdStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     endpoints: tuple[HostPort, ...]
     """Where its members take clients' requests."""
-    prefix: SegmentName = "hostlane"
+    prefix: ServiceName = "hostlane"
     """What every key begins with: several meshes may share a cluster."""
     ca: SomePath = None
     """CA certificates of the members, PEM. None: plain HTTP, fit for one machine or a network of their own."""
@@ -126,22 +129,15 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long an address stays a host's after it was last there."""
 
 
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Logs go to stderr."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-
-
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one control server knows before it starts."""
 
-    name: Name
+    name: HostName
     """Of this control server; each of several has its own."""
     listen: IpPort
     """Where hosts' requests arrive, TLS only."""
-    mesh: Name = "hostlane"
-    run_dir: RunDir = "/run/hostlane"
+    mesh: HostName = "hostlane"
+    run_dir: RunDir = DEFAULT_RUN_DIR
     """Holds ``control.sock``; created when missing."""
     state_dir: FilePath = "/var/lib/hostlane-control"
     """Holds the CA's key and certificate, in its folder ``ca``, made by ``hostlane control init``."""
@@ -154,7 +150,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A host that has not been heard of for so long is off the map."""
     certificate_lifetime: Lifetime = 24 * 3600.0
     """Of hosts' certificates; they renew at half of it."""
-    segments: dict[SegmentName, Pool] = {}
+    segments: dict[ServiceName, Pool] = {}
     limits: Limits = Limits()
     log: Log = Log()
 

@@ -18,8 +18,8 @@ from importlib.metadata import version
 import structlog
 import trio
 
-from control.api.mesh import CONTROL_SOCKET
 from control.base.errors import StartError
+from control.base.reading.addresses import CONTROL_SOCKET
 from control.base.system.unixsock import bind_unix
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import Joining

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from control.base.reading import units
 from control.base.reading.decode import between, read_by
+from control.base.reading.keys import Duration
 from proxy.config import netvalues
 
 InterfaceName = Annotated[str, read_by(netvalues.interface_name, netvalues.INTERFACE_NAME)]
@@ -20,7 +21,6 @@ SegmentName = Annotated[str | None, read_by(units.or_null(units.service_name), u
 Network = Annotated[str, read_by(netvalues.network, netvalues.NETWORK)]
 Ip = Annotated[str, read_by(netvalues.ip, netvalues.IP)]
 Rate = Annotated[int, read_by(netvalues.rate, netvalues.RATE)]
-Duration = Annotated[float, read_by(units.duration, units.DURATION)]
 VlanId = Annotated[int, between(1, 4094)] | None
 
 Kind = Literal["macvlan", "vf", "existing"]

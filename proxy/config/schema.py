@@ -12,8 +12,21 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from control.base.reading import addresses, files, units
-from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import DEFAULT_RUN_DIR, Address, TcpAddress, UnixAddress
 from control.base.reading.decode import between, read_by
+from control.base.reading.keys import (
+    Account,
+    Duration,
+    FilePath,
+    HostName,
+    HostPort,
+    IpPort,
+    Log,
+    Mode,
+    RunDir,
+    ServiceName,
+    SomePath,
+)
 from proxy.config import netvalues
 from proxy.config.check import check, expand
 from proxy.config.interfaces import ContainerInterface, Interface, InterfaceName, Segment, SegmentName
@@ -43,23 +56,13 @@ UNLEASED = TcpAddress(netvalues.AUTO, netvalues.LINKS_PORT)
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
-HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
-ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
 SomeHost = Annotated[str | None, read_by(units.host_name, units.HOST_NAME)]
 SomeService = Annotated[str | None, read_by(units.service_name, units.SERVICE_NAME)]
 SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
 # None when the key is left out, and only then: a key without a value must not mean "anybody".
 ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
-Duration = Annotated[float, read_by(units.duration, units.DURATION)]
-Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
-Mode = Annotated[int, read_by(units.mode, units.MODE)]
-SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
 SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), f"{units.PATH}, or null")]
-FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
-RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
-IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
 LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
-HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
 ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
 DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
 
@@ -221,20 +224,12 @@ class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Size of that file beyond which nothing is recorded."""
 
 
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Logs go to stderr."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
-    """auto: console on a terminal, JSON otherwise."""
-
-
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one proxy knows about itself and its mesh before it starts."""
 
     host: HostName
     links: Links
-    run_dir: RunDir = "/run/hostlane"
+    run_dir: RunDir = DEFAULT_RUN_DIR
     """Holds the admin socket; created when missing."""
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from control.base.reading.addresses import CONTROL_SOCKET
 from proxy.demo import mesh
 from proxy.demo.mesh import HOSTLANE, End
 from proxy.demo.processes import DemoError, Place, Service
@@ -53,7 +54,7 @@ class ControlServer:
         """The server in the foreground; it takes requests when this returns. Raises DemoError if it does not start."""
         argv = [*HOSTLANE, "control", "--config", str(self.file)]
         service = Service("the control server", self.place, argv, self.folder / "control.log")
-        path, deadline = str(self.run_dir / "control.sock"), time.monotonic() + READY_S
+        path, deadline = str(self.run_dir / CONTROL_SOCKET), time.monotonic() + READY_S
         while time.monotonic() < deadline:
             service.check()
             with socket.socket(socket.AF_UNIX) as client:

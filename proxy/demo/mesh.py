@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.demo.processes import DemoError, Place, Service
 
 HOSTLANE = [sys.executable, "-P", "-c", "from control.cli.main import main; main()"]
@@ -42,7 +43,7 @@ class End:
 
     @property
     def admin_socket(self) -> Path:
-        return self.run_dir / "admin.sock"
+        return self.run_dir / ADMIN_SOCKET
 
 
 def configuration(end: End, server: str, *, offers: Path | None = None) -> str:

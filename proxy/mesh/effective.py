@@ -16,12 +16,9 @@ from msgspec import structs
 
 from control.api.mesh import HostRecord
 from control.base.reading import addresses, units
-from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET, UNIX_PATH_BYTES, UnixAddress
+from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, HANDOVER_SOCKET, UNIX_PATH_BYTES, UnixAddress
 from proxy.config.schema import Config, Peer, Upstream
 from proxy.routing.table import Table
-
-CONTROL_SOCKET = "control.sock"
-"""A control server's own, which may share this proxy's run_dir."""
 
 
 def needed(config: Config, table: Table) -> set[str]:

@@ -16,8 +16,14 @@ from control.base.reading.units import absolute_path, quote, wrong
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket: sun_path holds 108 bytes and the kernel wants room for the final zero."""
 
+DEFAULT_RUN_DIR = "/run/hostlane"
+"""Where a proxy or a control server has its sockets, unless its configuration names another directory (run_dir)."""
+
 ADMIN_SOCKET = "admin.sock"
 """Name of the admin socket in run_dir."""
+
+CONTROL_SOCKET = "control.sock"
+"""Name, in its run_dir, of the socket where a control server takes its administrator's requests."""
 
 HANDOVER_SOCKET = "next.sock"
 """Name of the socket in run_dir at which the next process takes this one's place (proxy/agent/handover/)."""

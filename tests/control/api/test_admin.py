@@ -9,8 +9,6 @@ import pytest
 
 from control.api import admin
 from control.api.messages import UpstreamStatus
-from control.base.reading import addresses
-from proxy.config import schema as config
 from tests.tools.privileges import modes_count
 
 UPSTREAM = UpstreamStatus(service="redis", listen="unix:/r", offered_by=["b"])
@@ -106,13 +104,6 @@ def test_socket_from_config(tmp_path: Path) -> None:
     assert admin.socket_from_config(str(file)) == "/tmp/x/admin.sock"
     file.write_text("\ufeffhost: a\n")
     assert admin.socket_from_config(str(file)) == "/run/hostlane/admin.sock"
-
-
-def test_the_two_packages_agree_on_the_place() -> None:
-    """``control`` may not import ``proxy``, so it has these a second time."""
-    assert config.Config.__struct_defaults__[0] == admin.DEFAULT_RUN_DIR
-    assert addresses.ADMIN_SOCKET == admin.SOCKET_NAME
-    assert addresses.UNIX_PATH_BYTES == admin.UNIX_PATH_BYTES
 
 
 @pytest.mark.parametrize(

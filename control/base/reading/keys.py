@@ -1,0 +1,30 @@
+"""Types of keys, and a section, that the configurations of the proxy and of the control server have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Struct
+
+from control.base.reading import addresses, units
+from control.base.reading.addresses import TcpAddress
+from control.base.reading.decode import read_by
+
+HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
+ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
+Duration = Annotated[float, read_by(units.duration, units.DURATION)]
+Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
+Mode = Annotated[int, read_by(units.mode, units.MODE)]
+FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]
+SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{units.PATH}, or null")]
+RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
+IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
+HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs go to stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON otherwise."""
