@@ -27,7 +27,7 @@ from control.ca import root as ca
 from control.ca.castate import CaState, KnownRoot
 from control.ca.keyfiles import KeyFiles
 from control.ca.trust import REVOKED
-from control.store.base import Compacted, Conflict, Item, LeaseGone, Put, Store, StoreError, When
+from control.store.base import Compacted, Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
 
 log = structlog.get_logger()
 
@@ -118,7 +118,7 @@ class Issuer:
     async def state(self) -> tuple[CaState, int]:
         """Which CAs are in force, and the revision of the item that says so. Raises StartError (see `open`)."""
         for _ in range(ATTEMPTS):
-            (item,) = await self._store.find(castate.KEY)
+            item = await find_one(self._store, castate.KEY)
             if item is not None:
                 return _decoded(item), item.revision
             with suppress(Conflict):  # another server was faster

@@ -45,7 +45,7 @@ from control.ca import root as ca
 from control.ca.castate import CaState
 from control.ca.issuing import ATTEMPTS, CERTIFICATES, DAY, Certificate, Issuer, Shown
 from control.ca.trust import REVOKED
-from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
+from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
 
 log = structlog.get_logger()
 
@@ -114,7 +114,8 @@ class Joining:
             token = tokens.parse_untrusted(request.token)
         except ValueError as error:
             raise self._no("token_malformed", str(error), **who) from None
-        key, item = f"{TOKENS}{token.id}", await self._token(token.id)
+        key = f"{TOKENS}{token.id}"
+        item = await find_one(self._store, key)
         if item is None:
             raise self._no("token_unknown", "it was never made, or deleted", token=token.id, **who)
         record = self._check(token, _decoded(item, TokenRecord), request.host, who)
@@ -202,7 +203,7 @@ class Joining:
 
     async def delete_token(self, token: str) -> None:
         """By its id (404 ``unknown_token``)."""
-        item = await self._token(token) if tokens.is_id(token) else None
+        item = await find_one(self._store, f"{TOKENS}{token}") if tokens.is_id(token) else None
         if item is None:
             text = f"there is no token {show(token)}; hostlane token list shows them"
             raise RequestRefused(404, "unknown_token", text)
@@ -257,8 +258,8 @@ class Joining:
         serial = serial.lower().replace(":", "").lstrip("0")
         if _SERIAL.fullmatch(serial) is None:
             raise RequestRefused(400, "serial", f"serial: found {show(serial)}; allowed: a serial number in hex")
-        if not await self._one(f"{REVOKED}{serial}"):
-            if item := await self._one(f"{CERTIFICATES}{serial}"):
+        if not await find_one(self._store, f"{REVOKED}{serial}"):
+            if item := await find_one(self._store, f"{CERTIFICATES}{serial}"):
                 try:
                     await self._commit_revoked([item], [])
                 except (Conflict, LeaseGone):
@@ -312,13 +313,6 @@ class Joining:
             self.counts["bad_csr"] += 1
             log.warning("certificate request refused", why=str(error), **who)
             raise RequestRefused(400, "csr", f"csr: {error}") from None
-
-    async def _token(self, token: str) -> Item | None:
-        return await self._one(f"{TOKENS}{token}")
-
-    async def _one(self, key: str) -> Item | None:
-        (item,) = await self._store.find(key)
-        return item
 
     async def _items(self, prefix: str) -> tuple[Item, ...]:
         return (await self._store.read(prefix)).items

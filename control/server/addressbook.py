@@ -26,7 +26,7 @@ from control.base.errors import RequestRefused
 from control.base.reading import units
 from control.base.reading.units import is_mac, show
 from control.server.config import Pool
-from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When
+from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
 
 __all__ = ["ADDRESSES", "MACS", "AddressBook", "Held", "free_addresses", "mac_of"]
 
@@ -134,7 +134,7 @@ class AddressBook:
         delete = []
         if mac is not None:
             mac_key = f"{MACS}{request.segment}/{mac}"
-            entry = await self._find(mac_key)
+            entry = await find_one(self._store, mac_key)
             holder = mine if entry is None else msgspec.json.decode(entry.value, type=Held)
             if not holder.is_of(host, request.part):
                 await self._store.revoke(lease)
@@ -228,10 +228,6 @@ class AddressBook:
         prefix = f"{ADDRESSES}{segment}/"
         items = (await self._store.read(prefix)).items
         return {item.key.removeprefix(prefix): (item, msgspec.json.decode(item.value, type=Held)) for item in items}
-
-    async def _find(self, key: str) -> Item | None:
-        (item,) = await self._store.find(key)
-        return item
 
 
 def free_addresses(host: str, segment: Pool, taken: Collection[str]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from control.ca.issuing import Issuer, Shown, Standing
 from control.server import registry
 from control.server.addressbook import AddressBook
 from control.server.registry import HOSTS, LINKS, Change
-from control.store.base import Conflict, Item, LeaseGone, Store
+from control.store.base import Conflict, Item, LeaseGone, Store, find_one
 
 __all__ = ["Hosts"]
 
@@ -89,7 +89,7 @@ class Hosts:
                 return
             except LeaseGone:
                 self._leases.pop(name, None)
-        lease = registry.holding(name, instance, await self._find(HOSTS + name))
+        lease = registry.holding(name, instance, await find_one(self._store, HOSTS + name))
         try:
             await self._store.keep_alive(lease)
         except LeaseGone:
@@ -125,7 +125,7 @@ class Hosts:
         log.info("host removed", host=name, freed=freed)
 
     async def _remove(self, name: str, decide: Callable[[Item | None], Change | None]) -> Item | None:
-        host = await self._find(HOSTS + name)
+        host = await find_one(self._store, HOSTS + name)
         change = decide(host)
         if host is None or change is None:
             return None
@@ -163,7 +163,3 @@ class Hosts:
         if standing is not None:
             when, put = (*when, *standing.when), (*put, *standing.put)
         return await self._store.commit(when=when, put=put, delete=change.delete)
-
-    async def _find(self, key: str) -> Item | None:
-        (item,) = await self._store.find(key)
-        return item

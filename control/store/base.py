@@ -148,6 +148,12 @@ class Store(Protocol):
         full, or the store is none of this machine."""
 
 
+async def find_one(store: Store, key: str) -> Item | None:
+    """`Store.find` for one key. Raises StoreError."""
+    (item,) = await store.find(key)
+    return item
+
+
 def check(when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> None:
     """Raises ValueError for a commit that no store takes."""
     changed = [*(item.key for item in put), *delete]

@@ -71,6 +71,7 @@ async def test_finding_some_keys(store: Store) -> None:
     second = await store.commit(put=[Put("c", b"\0\xff")])
     found = await store.find("c", "b", "a", "a/b")
     assert found == (Item("c", b"\0\xff", second), None, Item("a", b"1", first), Item("a/b", b"2", first, lease))
+    assert (await base.find_one(store, "c"), await base.find_one(store, "b")) == (Item("c", b"\0\xff", second), None)
     for keys in (["a b"], ["a"] * 129):
         with pytest.raises(ValueError):
             await store.find(*keys)
