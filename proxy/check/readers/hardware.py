@@ -58,6 +58,6 @@ def _with_parent(scene: Scene, interface: Interface) -> Iterator[Interface]:
     if interface.name == "lo":
         return
     yield interface
-    parent = scene.snapshot.at(interface.parent) if interface.parent_netns is None else None
+    parent = scene.snapshot.parent_of(interface)
     if parent is not None and interface.kind in ("macvlan", "vlan", "ipvlan"):
         yield parent

@@ -61,7 +61,7 @@ def _others(scene: Scene) -> Iterator[Namespace]:
 def _bridge_parents(scene: Scene) -> Iterator[BridgeParent]:
     """Of macvlans whose parent is in this namespace. Elsewhere the bridge's sysctl is another one."""
     for interface in scene.snapshot.interfaces:
-        parent = scene.snapshot.at(interface.parent) if interface.parent_netns is None else None
+        parent = scene.snapshot.parent_of(interface)
         if interface.kind == "macvlan" and parent is not None and parent.kind == "bridge":
             yield BridgeParent(macvlan=interface.name, bridge=parent.name)
     for child in () if isinstance(scene.children, Unseen) else scene.children:

@@ -58,7 +58,7 @@ def _questions(scene: Scene) -> Iterator[arp.Question]:
 
 def _through_parent(scene: Scene, interface: Interface, address: str) -> Iterator[arp.Question]:
     """A peer with the MAC of our macvlan does not hear what comes from that MAC; its parent has another."""
-    parent = scene.snapshot.at(interface.parent) if interface.parent_netns is None else None
+    parent = scene.snapshot.parent_of(interface)
     if interface.kind == "macvlan" and parent is not None and _has_arp(parent):
         yield arp.Question(parent.name, parent.mac, _PROBE, address)
 

@@ -29,6 +29,6 @@ def read(scene: Scene) -> Facts:
 
 def _parents(here: Snapshot) -> Iterator[tuple[str, str]]:
     for interface in here.interfaces:
-        parent = here.at(interface.parent) if interface.parent_netns is None else None
+        parent = here.parent_of(interface)
         if interface.kind == "macvlan" and parent is not None:
             yield interface.name, parent.name

@@ -116,5 +116,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     def at(self, index: int | None) -> Interface | None:
         return next((found for found in self.interfaces if found.index == index), None)
 
+    def parent_of(self, interface: Interface) -> Interface | None:
+        """The one below it (`Interface.parent`), if that is in this namespace."""
+        return self.at(interface.parent) if interface.parent_netns is None else None
+
     def addresses_of(self, index: int) -> list[Address]:
         return [found for found in self.addresses if found.interface == index]

@@ -45,7 +45,7 @@ def plan_macvlan(draft: Draft, name: str, wanted: Wanted) -> Interface | None:
 
 def fits(draft: Draft, there: Interface, wanted: Wanted) -> bool:
     """Whether the macvlan child can become what is wanted; its parent and mode cannot be changed."""
-    below = draft.world.snapshot.at(there.parent) if there.parent_netns is None else None
+    below = draft.world.snapshot.parent_of(there)
     if (wanted.kind, wanted.mode) != ("macvlan", there.macvlan_mode) or below is None:
         return False
     if wanted.vlan is None:
@@ -89,7 +89,7 @@ def _unfit(draft: Draft, parent: Interface) -> str:
     if master is not None:
         return f"is a port of {master.name}, which receives its frames; use {master.name}"
     if parent.kind == "macvlan":
-        below = draft.world.snapshot.at(parent.parent) if parent.parent_netns is None else None
+        below = draft.world.snapshot.parent_of(parent)
         return "is a macvlan child itself; use " + (
             below.name if below else "its parent, which is in another namespace"
         )
@@ -161,7 +161,7 @@ def _check_siblings(draft: Draft, name: str, wanted: Wanted, below: Interface) -
 
 def delete_link(draft: Draft, there: Interface) -> None:
     """Delete a macvlan or VLAN interface; the undo makes it again, index, addresses and routes included."""
-    parent = draft.world.snapshot.at(there.parent) if there.parent_netns is None else None
+    parent = draft.world.snapshot.parent_of(there)
     undo: list[Operation] = []
     if parent is not None and there.kind in ("macvlan", "vlan"):
         passthru = there.macvlan_mode == "passthru"

@@ -67,7 +67,7 @@ def duplicate(name: str, snapshot: Snapshot) -> str | None:
 
 
 def _no_carrier(there: Interface, snapshot: Snapshot) -> str:
-    below = snapshot.at(there.parent) if there.parent_netns is None and there.kind in ("macvlan", "vlan") else None
+    below = snapshot.parent_of(there) if there.kind in ("macvlan", "vlan") else None
     if below is None:
         return f"{there.name} has no carrier; look at its cable and switch port"
     if not below.up:

@@ -14,3 +14,10 @@ def test_interfaces_are_found_by_name_and_index() -> None:
 def test_addresses() -> None:
     assert [str(address) for address in SEEN.addresses_of(2)] == ["10.9.0.1/24"]
     assert SEEN.addresses_of(1) == []
+
+
+def test_a_parent_in_another_namespace_is_none_of_this() -> None:
+    child = Interface(index=3, name="mv0", parent=2)
+    assert SEEN.parent_of(child) == ETH0
+    assert SEEN.parent_of(Interface(index=3, name="mv0", parent=2, parent_netns=0)) is None
+    assert SEEN.parent_of(LO) is None
