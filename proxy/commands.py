@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from proxy.errors import ConfigError, HostlaneError, StartError
+from control.base.terminal import ended_by, report
+from proxy.errors import ConfigError
 
 if TYPE_CHECKING:
     from proxy.config.schema import Config
@@ -34,7 +33,7 @@ def proxy(file: str, takeover: bool) -> None:
     try:
         config = load(file)
     except ConfigError as error:
-        sys.exit(_report([error]))
+        sys.exit(report([error]))
     sys.exit(serve(config, os.path.abspath(file), takeover))
 
 
@@ -52,7 +51,7 @@ def validate(files: tuple[str, ...]) -> None:
         try:
             _check_certificates(load(file), file)
         except ConfigError as error:
-            code = _report([error])
+            code = report([error])
         else:
             click.echo(f"{click.format_filename(file)}: ok")
     sys.exit(code)
@@ -100,44 +99,5 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
     try:
         trio.run(agent.run, config, file, takeover)
     except BaseException as error:
-        return _end(error)
+        return ended_by(error, "proxy failed")
     return 0
-
-
-def _end(error: BaseException) -> int:
-    found = list(leaves(error))
-    expected = [leaf for leaf in found if isinstance(leaf, HostlaneError)]
-    if len(expected) == len(found):
-        return _report(expected)
-    # Ctrl-C before the proxy was up, or after it had stopped: whoever pressed it knows.
-    if all(isinstance(leaf, (HostlaneError, KeyboardInterrupt)) for leaf in found):
-        return 1
-    _log_bug(error)
-    return 1
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions themselves, out of whatever groups nurseries have put around them."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves(inner)
-    else:
-        yield error
-
-
-def _log_bug(error: BaseException) -> None:
-    """An error outside our tree is a bug; its traceback is for whoever repairs it, as one event like all others."""
-    import structlog
-
-    first = next(iter(leaves(error)), error)
-    text = "".join(traceback.format_exception(error))
-    structlog.get_logger().error("proxy failed", error=f"{type(first).__name__}: {first}", traceback=text)
-
-
-def _report(errors: list[HostlaneError]) -> int:
-    """Print what is wrong, a line each; returns the exit code that goes with it."""
-    for error in errors:
-        lines = error.problems if isinstance(error, ConfigError) else [f"hostlane: {error}"]
-        for line in lines:
-            click.echo(line, err=True)
-    return 2 if any(isinstance(error, (ConfigError, StartError)) for error in errors) else 1

@@ -135,12 +135,6 @@ def test_demo_passes_its_exit_code_on(monkeypatch: pytest.MonkeyPatch, code: int
     assert run(commands.demo).exit_code == code
 
 
-def test_leaves() -> None:
-    one, two = ValueError("1"), KeyboardInterrupt()
-    assert list(commands.leaves(one)) == [one]
-    assert list(commands.leaves(BaseExceptionGroup("", [one, BaseExceptionGroup("", [two])]))) == [one, two]
-
-
 MAIN = [sys.executable, "-c", "from control.cli.main import main; main()"]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import click
 from rich.table import Table
 
 from control.api import admin
 from control.api.messages import LinkInfo, PeerStatus, Status, StreamInfo
+from control.base.terminal import fail, printable
 from control.cli import live, tables
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -
     found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
     missing = unserved(found)
     for line in missing:
-        click.echo(f"hostlane: {tables.printable(line)}", err=True)
+        click.echo(f"hostlane: {printable(line)}", err=True)
     if missing:
         sys.exit(1)
 
@@ -111,9 +112,3 @@ def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[A
         live.watch(lambda: admin.ask(socket, path, kind), as_json, render)
     except* admin.NoAnswer as group:
         fail(group.exceptions[0], 1)
-
-
-def fail(error: Exception, code: int) -> NoReturn:
-    """Say why, in one line, and exit."""
-    click.echo(f"hostlane: {tables.printable(str(error))}", err=True)
-    sys.exit(code)

@@ -6,14 +6,13 @@ import gc
 import os
 import sys
 import time
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from control.base.errors import ConfigError, HostlaneError, StartError
+from control.base.errors import ConfigError, StartError
+from control.base.terminal import ended_by, report
 
 if TYPE_CHECKING:
     from control.server.config import Config
@@ -111,17 +110,8 @@ def serve(config: Config) -> int:
     try:
         trio.run(server.run, config)
     except BaseException as error:
-        return _end(error)
+        return ended_by(error, "control server failed")
     return 0
-
-
-def report(errors: list[HostlaneError]) -> int:
-    """Print what is wrong, a line each; returns the exit code that goes with it."""
-    for error in errors:
-        lines = error.problems if isinstance(error, ConfigError) else [f"hostlane: {error}"]
-        for line in lines:
-            click.echo(line, err=True)
-    return 2 if any(isinstance(error, (ConfigError, StartError)) for error in errors) else 1
 
 
 def _loaded(file: str) -> Config:
@@ -166,28 +156,3 @@ def _make_directory(path: str) -> None:
         Path(path).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StartError(f"cannot make directory {path}: {(error.strerror or 'failed').lower()}") from None
-
-
-def _end(error: BaseException) -> int:
-    found = list(_leaves(error))
-    expected = [leaf for leaf in found if isinstance(leaf, HostlaneError)]
-    if len(expected) == len(found):
-        return report(expected)
-    if all(isinstance(leaf, (HostlaneError, KeyboardInterrupt)) for leaf in found):
-        return 1
-    import structlog
-
-    # An error outside our tree is a bug; its traceback is for whoever repairs it, as one event like all others.
-    text = "".join(traceback.format_exception(error))
-    structlog.get_logger().error(
-        "control server failed", error=f"{type(found[0]).__name__}: {found[0]}", traceback=text
-    )
-    return 1
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

@@ -20,8 +20,8 @@ from control.api.mesh import followed
 from control.api.messages import ServiceRoute, Status
 from control.base.errors import HostlaneError
 from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_DIR
+from control.base.terminal import fail
 from control.cli import live, meshtables, tables
-from control.cli.commands import fail
 
 if TYPE_CHECKING:
     from control.api.client import ControlClient

@@ -10,9 +10,10 @@ import msgspec
 from control.api import admin
 from control.api.messages import Applied, Draining
 from control.base.reading import units
-from control.cli.commands import asks_a_proxy, fail, socket_of
+from control.base.terminal import fail, printable
+from control.cli.commands import asks_a_proxy, socket_of
 from control.cli.live import show
-from control.cli.tables import holders_table, printable
+from control.cli.tables import holders_table
 
 MOST_SECONDS = 86400.0
 """Who wants to wait longer than a day wants no drain."""

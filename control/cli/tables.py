@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.api.messages import Candidate, Discovery, Holder, LinkInfo, PeerStatus, ServiceRoute, Status, StreamInfo
+from control.base.terminal import printable
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 _STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
@@ -125,11 +126,6 @@ def span(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes}m"
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that a terminal could act on."""
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def _host(status: Status) -> Table:

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from proxy.errors import ConfigError, HostlaneError
+from control.base.terminal import reported
 
 
 @click.command()
@@ -37,14 +37,8 @@ def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...]
     known = [name for name, _ in SUBJECTS]
     if unknown := [name for name in only if name not in known]:
         raise click.UsageError(f"--only {unknown[0]}: found no such group; allowed: {', '.join(known)}")
-    try:
+    with reported():
         report = diagnose(remembered(load(file)) if file is not None else None, certificates, only)
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
-    except HostlaneError as error:
-        click.echo(f"hostlane: {error}", err=True)
-        sys.exit(1)
     if as_json:
         click.echo(msgspec.json.encode(report))
     else:

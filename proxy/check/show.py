@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
+from control.base.terminal import printable
 from proxy.check.report import Finding, Group, Report
 
 _STYLES = {"wrong": "bold red", "note": "yellow"}
@@ -47,8 +48,3 @@ def _finding(finding: Finding) -> Iterator[Text]:
     for label, text in parts:
         if text is not None:
             yield Text(f"            {label + ':':<10}{printable(text)}")
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that a terminal could act on."""
-    return text if text.isprintable() else ascii(text)[1:-1]

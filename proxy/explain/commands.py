@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import NoReturn
-
 import click
 
 from control.api import admin
 from control.api.messages import LinkInfo, Status, UpstreamStatus
+from control.base.terminal import fail
 from proxy.errors import HostlaneError
 
 
@@ -41,13 +39,13 @@ def explain(
     try:
         path = admin.socket_of(config, socket)
     except admin.BadConfig as error:
-        _fail(str(error), 2)
+        fail(error, 2)
     try:
         status, _ = admin.ask(path, "/status", Status)
         links, _ = admin.ask(path, "/links", list[LinkInfo])
         found = put_together(gather(path, status, links, _upstream(service, status), to, pid))
     except (admin.NoAnswer, HostlaneError) as error:
-        _fail(str(error), 1)
+        fail(error, 1)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return
@@ -61,9 +59,4 @@ def _upstream(name: str, status: Status) -> UpstreamStatus:
         if upstream.service == name:
             return upstream
     known = ", ".join(upstream.service for upstream in status.upstreams) or "none so far"
-    _fail(f"found no upstream {name!r} of the proxy on {status.host}; allowed: {known}", 2)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"hostlane: {text if text.isprintable() else ascii(text)[1:-1]}", err=True)
-    sys.exit(code)
+    fail(f"found no upstream {name!r} of the proxy on {status.host}; allowed: {known}", 2)

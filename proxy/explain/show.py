@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from proxy.check.show import printable
+from control.base.terminal import printable
 from proxy.explain.account import Explanation, Part, Way
 
 _TIME = 11

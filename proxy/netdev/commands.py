@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from proxy.errors import ConfigError, NetError
+from control.base.terminal import reported
 from proxy.netdev import attachcommands
 
 if TYPE_CHECKING:
@@ -212,19 +211,6 @@ def settled(config: Config, *, counting: bool = True) -> tuple[Config, Book]:
 
     book = trio.run(addressbook.for_commands, config if counting else msgspec.structs.replace(config, segments={}))
     return fill(config, book.leases), book
-
-
-@contextmanager
-def reported() -> Iterator[None]:
-    """Whatever goes wrong is a line on stderr and an exit code."""
-    try:
-        yield
-    except ConfigError as error:
-        click.echo(str(error), err=True)
-        sys.exit(2)
-    except NetError as error:
-        click.echo(f"hostlane: {error}", err=True)
-        sys.exit(1)
 
 
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

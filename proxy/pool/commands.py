@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
+
+from control.base.terminal import fail
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,11 +63,11 @@ def replay(file: str, handshake: float, low: float, high: float, ahead: bool, as
         with click.open_file(file, "rb") as lines:
             trace = Trace(read(iter(lambda: lines.readline(LONGEST_LINE), b""), file))
     except BadLine as error:
-        _fail(str(error))
+        fail(error, 2)
     except OSError as error:
-        _fail(f"{file}: {(error.strerror or 'not readable').lower()}")
+        fail(f"{file}: {(error.strerror or 'not readable').lower()}", 2)
     if not trace.uses:
-        _fail(f"{file}: found no use; allowed: at least one line")
+        fail(f"{file}: found no use; allowed: at least one line", 2)
     rows = compare(trace, Terms(handshake / 1000, 0.0, low, high, ahead))
     if as_json:
         click.echo(msgspec.json.encode(rows))
@@ -130,8 +131,3 @@ def _table(rows: list[Row]) -> Table:
             f"{row.links:.2f}",
         )
     return table
-
-
-def _fail(text: str) -> NoReturn:
-    click.echo(f"hostlane: {text if text.isprintable() else ascii(text)[1:-1]}", err=True)
-    sys.exit(2)

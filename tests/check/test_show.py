@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.check.report import Finding, Line, Report, Seen, Unseen, group, report
-from proxy.check.show import lines, printable, summary
+from proxy.check.show import lines, summary
 
 WRONG = Finding(
     name="arp-flux", level="wrong", where="mv0", read="x = 1", cost="much", mend="x = 0", measured="17 of them"
@@ -52,6 +52,4 @@ def test_summary(found: list[Line], text: str) -> None:
 
 def test_what_a_terminal_could_act_on() -> None:
     """A container's name, or a path in somebody's configuration."""
-    assert printable("caf\u00e9") == "caf\u00e9"
-    assert printable("\x1b[2J") == "\\x1b[2J"
     assert not any("\x1b" in line.plain for line in lines(made(Seen("\x1b[2J"))))

@@ -141,14 +141,6 @@ def test_span(seconds: float, text: str) -> None:
     assert tables.span(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("ä b", "ä b"), ("a\x1b[2Jb", "a\\x1b[2Jb"), ("a\nb", "a\\nb"), ("", ""), ("\u202ex", "\\u202ex")],
-)
-def test_printable(text: str, shown: str) -> None:
-    assert tables.printable(text) == shown
-
-
 DISCOVERY = Discovery(
     servers=["10.0.0.5:7601"], server="10.0.0.5:7601", last_error=None, epoch="one", revision=7, age_s=0.4,
     from_disk=False, hosts=3, unconfirmed=[], registered=True, registration_error=None, left_out={},

@@ -1,0 +1,74 @@
+"""What commands say on stderr and how they end. Exit codes everywhere: 0 fine, 1 the thing asked about is not fine,
+2 usage or configuration.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+import click
+
+from control.base.errors import ConfigError, HostlaneError, StartError
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal could act on."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def fail(reason: Exception | str, code: int) -> NoReturn:
+    """Say why, in one line, and exit."""
+    click.echo(f"hostlane: {printable(str(reason))}", err=True)
+    sys.exit(code)
+
+
+def report(errors: Sequence[HostlaneError]) -> int:
+    """Print what is wrong, a line each; returns the exit code that goes with it."""
+    for error in errors:
+        lines = error.problems if isinstance(error, ConfigError) else [f"hostlane: {error}"]
+        for line in lines:
+            click.echo(line, err=True)
+    return 2 if any(isinstance(error, (ConfigError, StartError)) for error in errors) else 1
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Whatever goes wrong in a command is a line on stderr and an exit code."""
+    try:
+        yield
+    except HostlaneError as error:
+        sys.exit(report([error]))
+
+
+def ended_by(error: BaseException, what: str) -> int:
+    """The exit code of a process that ran until this; what went wrong is on stderr by then.
+
+    Args:
+        what: the event for the log where it is a bug ("proxy failed").
+    """
+    found = list(leaves(error))
+    expected = [leaf for leaf in found if isinstance(leaf, HostlaneError)]
+    if len(expected) == len(found):
+        return report(expected)
+    # Ctrl-C before it was up, or after it had stopped: whoever pressed it knows.
+    if all(isinstance(leaf, (HostlaneError, KeyboardInterrupt)) for leaf in found):
+        return 1
+    import structlog
+
+    # An error outside our tree is a bug; its traceback is for whoever repairs it, as one event like all others.
+    text = "".join(traceback.format_exception(error))
+    structlog.get_logger().error(what, error=f"{type(found[0]).__name__}: {found[0]}", traceback=text)
+    return 1
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions themselves, out of whatever groups nurseries have put around them."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
