@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
@@ -83,6 +83,7 @@ class Session(Generic[S]):
 
     Args:
         dialler: the dialling side opens streams with odd ids, the accepting side with even ones.
+        stream_type: makes a stream of the session that it belongs to, and what `Stream` takes.
         max_id: highest stream id in use (tests make it tiny; ids are used again after it).
 
     Attributes:
@@ -96,7 +97,7 @@ class Session(Generic[S]):
         dialler: bool,
         out: ReplayBuffer,
         sink: Sink[S],
-        stream_type: Callable[[Session[S], int, State, int, int], S],
+        stream_type: Callable[[Self, int, State, int, int], S],
         local: Settings,
         remote: Settings,
         max_id: int = frames.MAX_ID,
@@ -177,7 +178,7 @@ class Session(Generic[S]):
             stream_id += 2
         return 0
 
-    def open(self, call: bytes) -> S:
+    def open(self: Self, call: bytes) -> S:
         """Open a stream, which may send at once. `call` is of `encode_open`; the caller has checked `can_open`."""
         stream_id = self._next_id
         self._next_id = stream_id + 2
@@ -349,7 +350,7 @@ class Session(Generic[S]):
                 self._forget(stream)
             self._sink.on_fin(stream)
 
-    def _on_open(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_open(self: Self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
         call = frames.decode_open_untrusted(bytes(mem[body:stop]))

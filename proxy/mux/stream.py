@@ -24,12 +24,8 @@ An event that has no entry in the table is a bug if it came from our side and a 
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ProtocolError
-
-if TYPE_CHECKING:
-    from proxy.mux.session import Session
 
 
 class State(enum.IntEnum):
@@ -120,7 +116,7 @@ MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if Event.RECV_DATA
 
 
 class Stream:
-    """State and credit of one stream. The driver (proxy/pump) subclasses it to hang its socket on.
+    """State and credit of one stream. The driver (proxy/pump) subclasses it to hang its socket and its session on.
 
     Attributes:
         credit: bytes that the peer still allows us to send; never negative.
@@ -129,10 +125,9 @@ class Stream:
         word: header word of a plain DATA frame of this stream, without the length.
     """
 
-    __slots__ = ("allow", "credit", "granted", "granted_at", "id", "received_grants", "session", "state", "word")
+    __slots__ = ("allow", "credit", "granted", "granted_at", "id", "received_grants", "state", "word")
 
-    def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
-        self.session = session
+    def __init__(self, stream_id: int, state: State, credit: int, allow: int) -> None:
         self.id = stream_id
         self.state = state
         self.credit = self.received_grants = credit

@@ -73,11 +73,10 @@ class Lane(Stream):
         "pending",
         "recv_into",
         "send",
+        "session",
         "since",
         "sock",
     )
-
-    session: LaneSession
 
     def __init__(self, session: LaneSession, stream_id: int, state: State, credit: int, allow: int) -> None:
         # `Stream.__init__`, whose call would cost as much as all of this.

@@ -9,7 +9,7 @@ open, bytes that have arrived still go to local sockets, and local sockets are r
 from __future__ import annotations
 
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 import trio
@@ -102,8 +102,7 @@ class LaneSession(Session[Lane]):
         survives: bool = False,
     ) -> None:
         out = ReplayBuffer(pump.slabs, pump.touched, pump.later, replay)
-        lane = cast(Any, Lane)  # takes this kind of session only
-        super().__init__(dialler=dialled, out=out, sink=self, stream_type=lane, local=local, remote=remote)
+        super().__init__(dialler=dialled, out=out, sink=self, stream_type=Lane, local=local, remote=remote)
         self.pump, self.key, self.name, self.peer, self.dialled = pump, key, name, peer, dialled
         self.instance, self.survives = instance, survives
         self.budget = pump.budget.account(peer)

@@ -23,7 +23,7 @@ class Talk(Stream):
     """
 
     def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
-        super().__init__(session, stream_id, state, credit, allow)
+        super().__init__(stream_id, state, credit, allow)
         self.got = bytearray()
         self.unread = 0
         self.events: list[str] = []

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from proxy.mux.loans import FACTOR, FAST, LARGEST, LOANS, PROVEN, Loans
@@ -16,8 +14,7 @@ class Mover:
     """A stream that uses half of its usual credit, and is granted more, again and again."""
 
     def __init__(self, loans: Loans[Stream], received: int = PROVEN) -> None:
-        session: Any = None
-        self.stream = Stream(session, 1, State.OPEN, CREDIT, CREDIT)
+        self.stream = Stream(1, State.OPEN, CREDIT, CREDIT)
         self.stream.granted += received
         self.now = NOON
         self._loans = loans
