@@ -37,6 +37,8 @@ from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
 from proxy.mesh.effective import Effective, needed
 from proxy.netdev.leases.leases import Book, fill
+from proxy.outbound.call import Call
+from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.pool import Pool
@@ -96,7 +98,7 @@ class Agent:
         self._gaps = Gaps(SHARED_MEMORY)
         self.pools = Pools(self._pool, self._forget, self.pump.settle)
         self.pools.adopt(config, config.peers, needed(config, table), False)
-        self.outbound = Outbound(
+        context = CallContext[Call](
             config,
             pump=self.pump,
             deadlines=self.deadlines,
@@ -107,7 +109,8 @@ class Agent:
             tally=self.tally,
             random=random.random,
         )
-        self.view = ProxyView(config, self.pump, self.pools, self.inbound, self.outbound, self.tally)
+        self.outbound = Outbound(config, context)
+        self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.tally)
         self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
         self.view.drain_left = self.draining.left
         self._instance, self._left = new_id(), trio.Event()
@@ -122,7 +125,7 @@ class Agent:
                 control,
                 instance=self._instance,
                 apply=self.apply,
-                renewed=self.outbound.ejections.forget,
+                renewed=self.outbound.context.ejections.forget,
                 cut=self.pools.cut,
                 book=book,
             )
@@ -145,7 +148,7 @@ class Agent:
 
     def _forget(self, peer: str) -> None:
         self.inbound.forget(peer)
-        self.outbound.ejections.forget(peer)
+        self.outbound.context.ejections.forget(peer)
         self.pump.budget.forget(peer)
 
     def apply(self, config: Config) -> Difference:
@@ -181,10 +184,10 @@ class Agent:
         if difference.settings:
             self._adopt_settings(config)
         table = Table.from_config(config)
-        allowed = Allowed.from_services(config.services) if difference.services else self.outbound.allowed
+        allowed = Allowed.from_services(config.services) if difference.services else self.outbound.context.allowed
         self.inbound.adopt(config, allowed)
         for peer in difference.peers:
-            self.outbound.ejections.forget(peer)
+            self.outbound.context.ejections.forget(peer)
         self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
         self.outbound.adopt(config, table, allowed, sockets)
         return difference

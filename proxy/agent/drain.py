@@ -130,7 +130,7 @@ class Drain:
 
     async def _drain_once(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ebb, self._deadline, self._open, self._outbound.pump.settle)
+            nursery.start_soon(ebb, self._deadline, self._open, self._outbound.context.pump.settle)
             nursery.start_soon(self._report)
             await self._tally.idle()
             with trio.move_on_after(LAST_WORDS):
@@ -150,8 +150,8 @@ class Drain:
         lanes = [lane for pool in self._pools.everywhere for each in pool.sessions for lane in each.streams.values()]
         cuts = [
             *(partial(lane.guard, lane.abort, reason) for lane in lanes),
-            *(partial(splice.end, reason) for splice in self._outbound.splices),
-            *(partial(call.give_up, reason) for call in list(self._outbound.calls)),
+            *(partial(splice.end, reason) for splice in self._outbound.context.splices),
+            *(partial(call.give_up, reason) for call in list(self._outbound.context.calls)),
         ]
         return [partial(self._cut, cut) for cut in cuts]
 

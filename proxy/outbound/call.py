@@ -15,6 +15,7 @@ from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
+from proxy.outbound.calls import CallContext
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.proxyheader import header
@@ -23,7 +24,6 @@ from proxy.routing.allow import describe
 from proxy.routing.balance import TRIES
 
 if TYPE_CHECKING:
-    from proxy.outbound.upstreams import Outbound
     from proxy.pool.pool import Pool
     from proxy.pump.connecting import Attempt
     from proxy.pump.deadlines import Deadline
@@ -42,11 +42,11 @@ class Call:
 
     __slots__ = (
         "_attempt",
+        "_context",
         "_deadline",
         "_detail",
         "_early",
         "_eof",
-        "_outbound",
         "_refusal",
         "_refused",
         "_request",
@@ -61,9 +61,9 @@ class Call:
     direction: StreamDirection = "outbound"
 
     def __init__(
-        self, outbound: Outbound, request: Open, sock: LocalSocket | None, tcp: bool, lane: Lane | None = None
+        self, context: CallContext[Call], request: Open, sock: LocalSocket | None, tcp: bool, lane: Lane | None = None
     ) -> None:
-        self._outbound = outbound
+        self._context = context
         self._sock = sock
         self._untried: list[Pool] = []
         self._attempt: Attempt | None = None
@@ -81,16 +81,16 @@ class Call:
 
     def start(self) -> None:
         """Take the nearest host that offers the service: this one, else a peer."""
-        local, pools = self._outbound.endpoints(self.service)
+        local, pools = self._context.endpoints(self.service)
         self._untried = pools[:]
-        if local is not None and not self._outbound.allowed.allows(self._request, self._outbound.host):
+        if local is not None and not self._context.allowed.allows(self._request, self._context.host):
             self._refusal, self._detail = CloseReason.NOT_ALLOWED, describe(self._request)
             local = None
         if local is None:
             return self._try_peers()
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
-        self._outbound.calls[self] = None
-        attempt = self._outbound.connector.connect(local.deliver, local.connect_timeout, connected)
+        self._context.calls[self] = None
+        attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
 
@@ -107,32 +107,32 @@ class Call:
 
     def _local_connected(self, tell: bool, service: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         self._attempt = None
-        self._outbound.calls.pop(self, None)
+        self._context.calls.pop(self, None)
         if service is not None and self._sock is not None:
-            if self._outbound.ejections.held:
-                self._outbound.ejections.succeeded(self.service, self._outbound.host)
+            if self._context.ejections.held:
+                self._context.ejections.succeeded(self.service, self._context.host)
             caller, self._sock = self._sock, None
-            self.splice = Splice(self._outbound.pump, caller, service, self._splice_ended)
-            self._outbound.splices[self.splice] = self
+            self.splice = Splice(self._context.pump, caller, service, self._splice_ended)
+            self._context.splices[self.splice] = self
             self.splice.start()
             if tell:
                 self._introduce(self.splice)
         else:
             if service is None:
-                self._outbound.failed(self.service, self._outbound.host, reason)
+                self._context.failed(self.service, self._context.host, reason)
             self._refusal, self._detail = reason, detail
             self._look_again()
             self._try_peers()
 
     def _introduce(self, splice: Splice) -> None:
         """Tell the service who calls, before anything of the caller's: nothing has been read from it yet."""
-        caller, own = splice.caller.sock, self._outbound.own_address
+        caller, own = splice.caller.sock, self._context.own_address
         try:
             if self._tcp:
                 source, destination = _hostport(caller.getpeername()), _hostport(caller.getsockname())
             else:
                 source, destination = TcpAddress(own.host, 0).hostport, own.hostport
-            splice.service.write(memoryview(header(self._request, self._outbound.host, source, destination)))
+            splice.service.write(memoryview(header(self._request, self._context.host, source, destination)))
         except OSError:  # either is gone already
             return splice.end(CloseReason.ABORTED)
         splice.settle()
@@ -140,16 +140,16 @@ class Call:
     def _splice_ended(self, reason: CloseReason) -> None:
         splice = self.splice
         assert splice is not None
-        del self._outbound.splices[splice]
-        if self._outbound.tally.end(reason):
+        del self._context.splices[splice]
+        if self._context.tally.end(reason):
             self._report(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
 
     def _look_again(self) -> None:
         """Others may offer the service than when the call began."""
-        if (pools := self._outbound.peers(self.service)) is None:  # its upstream is no more
-            self._untried = [pool for pool in self._untried if self._outbound.has(pool)]
+        if (pools := self._context.peers(self.service)) is None:  # its upstream is no more
+            self._untried = [pool for pool in self._untried if self._context.has(pool)]
         else:
             self._untried = [pool for pool in pools if pool.name not in self._refused]
 
@@ -158,19 +158,19 @@ class Call:
         untried = self._untried
         if not untried:
             return self._fail(self._refusal)
-        pool = untried[0] if len(untried) == 1 else self._outbound.choose(self.service, untried)
+        pool = untried[0] if len(untried) == 1 else self._context.choose(self.service, untried)
         if pool is not None and (link := pool.pick(self.service)) is not None:
             untried.remove(pool)
             return self._open(link)
         if not self._wait_for_link():
             return self._fail(CloseReason.OVERLOADED)
         if self._deadline is None:
-            self._deadline = self._outbound.deadlines.add(self._outbound.limits.open_timeout, self._expire)
-            self._outbound.calls[self] = None
+            self._deadline = self._context.deadlines.add(self._context.limits.open_timeout, self._expire)
+            self._context.calls[self] = None
 
     def _wait_for_link(self) -> bool:
         """Wait at peers that could take the call; the first that can gets it. False: all their lists are full."""
-        return sum(pool.wait(self) for pool in self._outbound.waits(self.service, self._untried)) > 0
+        return sum(pool.wait(self) for pool in self._context.waits(self.service, self._untried)) > 0
 
     def _open(self, link: Link) -> None:
         self._cancel_deadline()
@@ -207,8 +207,8 @@ class Call:
             return self.start()
         for pool in self._untried:
             pool.leave(self)
-        self._untried = self._outbound.endpoints(self.service)[1][:]
-        if not self._untried or self._outbound.choose(self.service, self._untried) is not None:
+        self._untried = self._context.endpoints(self.service)[1][:]
+        if not self._untried or self._context.choose(self.service, self._untried) is not None:
             self.link_up()
         elif not self._wait_for_link():
             self._stop_waiting()
@@ -221,7 +221,7 @@ class Call:
         if self._deadline is None:
             return
         for pool in self._untried:
-            if not self._outbound.has(pool):
+            if not self._context.has(pool):
                 pool.leave(self)
         self._look_again()
         if not self._untried:
@@ -237,18 +237,18 @@ class Call:
 
     def _expire(self) -> None:
         self._deadline = None
-        self._outbound.calls.pop(self, None)
+        self._context.calls.pop(self, None)
         for pool in self._untried:
             if pool.leave(self):
-                self._outbound.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
-        self._detail = f"no link within {self._outbound.limits.open_timeout:g} s"
+                self._context.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
+        self._detail = f"no link within {self._context.limits.open_timeout:g} s"
         self._fail(CloseReason.PEER_UNREACHABLE)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-            self._outbound.calls.pop(self, None)
+            self._context.calls.pop(self, None)
 
     def _stop_waiting(self) -> None:
         self._cancel_deadline()
@@ -260,13 +260,13 @@ class Call:
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
         self._untried = []
-        if self._outbound.ejections.held:
-            self._outbound.ejections.succeeded(self.service, lane.link.peer)
+        if self._context.ejections.held:
+            self._context.ejections.succeeded(self.service, lane.link.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """This host could not deliver; perhaps the next one can (Owner)."""
         self._refusal, self._detail = reason, f"by {lane.link.peer}"
-        self._outbound.failed(self.service, lane.link.peer, reason)
+        self._context.failed(self.service, lane.link.peer, reason)
         self._refused += (lane.link.peer,)
         if len(self._refused) >= TRIES:
             self._untried = []
@@ -279,8 +279,8 @@ class Call:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
-            self._outbound.failed(self.service, lane.link.peer, reason)
-        if self._outbound.tally.end(reason):
+            self._context.failed(self.service, lane.link.peer, reason)
+        if self._context.tally.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
 
     def give_up(self, reason: CloseReason) -> None:
@@ -288,7 +288,7 @@ class Call:
         self._stop_waiting()
         if self._attempt is not None:
             self._attempt.cancel()
-            self._outbound.calls.pop(self, None)
+            self._context.calls.pop(self, None)
         if self._sock is not None:
             self._fail(reason)
 
@@ -297,12 +297,12 @@ class Call:
         self._cancel_deadline()
         sock, self._sock = self._sock, None
         if sock is not None:
-            self._outbound.pump.close(sock)
-        if self._outbound.tally.end(reason):
+            self._context.pump.close(sock)
+        if self._context.tally.end(reason):
             self._report(reason, 0, 0, None)
 
     def _report(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
-        self._outbound.tally.report(
+        self._context.tally.report(
             reason,
             since=self.since,
             service=self.service,

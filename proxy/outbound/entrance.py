@@ -15,11 +15,11 @@ from proxy.config.schema import Upstream
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
 from proxy.outbound.call import Call
+from proxy.outbound.calls import CallContext
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_uid
 
 if TYPE_CHECKING:
-    from proxy.outbound.upstreams import Outbound
     from proxy.pool.pool import Pool
 
 MOST_KEPT = 1024
@@ -36,9 +36,9 @@ class Entrance:
 
     direction: StreamDirection = "outbound"
 
-    def __init__(self, outbound: Outbound, service: str, upstream: Upstream, pool: Pool | None) -> None:
+    def __init__(self, context: CallContext[Call], service: str, upstream: Upstream, pool: Pool | None) -> None:
         self.service = service
-        self._outbound, self._tally, self._pool = outbound, outbound.tally, pool
+        self._context, self._tally, self._pool = context, context.tally, pool
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._calls: dict[int, bytes] = {}
@@ -54,7 +54,7 @@ class Entrance:
             lane.attach(sock, tcp)
             lane.start_calling()
         else:
-            Call(self._outbound, Open(service, uid, self._caller), sock, tcp).start()
+            Call(self._context, Open(service, uid, self._caller), sock, tcp).start()
 
     def _written(self, uid: int) -> bytes:
         if len(self._calls) >= MOST_KEPT:
@@ -64,19 +64,19 @@ class Entrance:
 
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
-        if self._outbound.ejections.held:
-            self._outbound.ejections.succeeded(self.service, lane.link.peer)
+        if self._context.ejections.held:
+            self._context.ejections.succeeded(self.service, lane.link.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """The peer could not deliver (Owner)."""
         uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
         request = Open(self.service, uid, self._caller)
-        Call(self._outbound, request, None, self._tcp, lane).lane_refused(lane, reason)
+        Call(self._context, request, None, self._tcp, lane).lane_refused(lane, reason)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
-            self._outbound.failed(self.service, lane.link.peer, reason)
+            self._context.failed(self.service, lane.link.peer, reason)
         if reason in self._tally.quiet:
             self._tally.ended += 1
         elif self._tally.end(reason):

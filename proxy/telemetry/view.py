@@ -24,7 +24,7 @@ from control.api.messages import (
 from proxy.config.schema import Config
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
-from proxy.outbound.upstreams import Outbound
+from proxy.outbound.calls import CallContext
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pump.budget import Budget
@@ -50,10 +50,10 @@ class ProxyView:
     """
 
     def __init__(
-        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, outbound: Outbound, tally: Tally
+        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, context: CallContext[Call], tally: Tally
     ) -> None:
         self.config, self._pump, self._pools = config, pump, pools
-        self._inbound, self._outbound, self._tally = inbound, outbound, tally
+        self._inbound, self._context, self._tally = inbound, context, tally
         self.follower: Follower | None = None
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
@@ -89,10 +89,10 @@ class ProxyView:
         )
 
     def _spliced(self, service: str) -> int:
-        return sum(call.service == service for call in self._outbound.splices.values())
+        return sum(call.service == service for call in self._context.splices.values())
 
     def _upstream(self, name: str) -> UpstreamStatus:
-        route = self._outbound.table.find(name)
+        route = self._context.table.find(name)
         offered_by = [self.config.host] * route.local + list(route.peers)
         return UpstreamStatus(service=name, listen=str(self.config.upstreams[name].listen), offered_by=offered_by)
 
@@ -102,7 +102,7 @@ class ProxyView:
 
     def services(self) -> list[ServiceRoute]:
         """``GET /services``."""
-        return meshview.services(self.config, self._pools, self._outbound.ejections, self.follower)
+        return meshview.services(self.config, self._pools, self._context.ejections, self.follower)
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
@@ -116,9 +116,9 @@ class ProxyView:
         """``GET /streams``: those that are open at the first step, each as it is when it is reached, unless it has
         ended by then. So whoever takes them may do other things between two steps.
         """
-        outbound = self._outbound
+        context = self._context
         lanes = [lane for session in self._sessions for lane in session.streams.values()]
-        calls = [*outbound.splices.values(), *outbound.calls]
+        calls = [*context.splices.values(), *context.calls]
         yield from filter(None, map(self._lane, lanes))
         yield from filter(None, map(self._call, calls))
 
@@ -130,9 +130,9 @@ class ProxyView:
 
     def _call(self, call: Call) -> StreamInfo | None:
         """It may have begun as another kind than it is now."""
-        if call.splice in self._outbound.splices:
+        if call.splice in self._context.splices:
             return _spliced(call)
-        if call in self._outbound.calls:
+        if call in self._context.calls:
             return _waiting(call)
         lane = call.lane
         return None if lane is None or lane.session.streams.get(lane.id) is not lane else _lane(lane)

@@ -43,7 +43,7 @@ def everything(agent: Agent) -> object:
     sockets = {address: opened.upstream for address, opened in agent.outbound.sockets.opened.items()}
     return (
         agent.config, agent.view.config, dict(agent.pools), agent.pools.everywhere, sockets, agent.inbound._offers,
-        agent.outbound.table, agent.outbound.allowed, agent.pump.budget.limit,
+        agent.outbound.context.table, agent.outbound.context.allowed, agent.pump.budget.limit,
         {name: (pool.peer, pool._needed, pool._config) for name, pool in agent.pools.items()},
     )  # fmt: skip
 
@@ -231,7 +231,7 @@ async def test_a_call_that_waits_goes_where_the_service_is_now() -> None:
         await until(lambda: agent.pools["host-b"].waiting, "it waits for host-b, which is not there")
         agent.apply(hosts.config("host-a", {**hosts.peers(c=["echo"]), **upstream(hosts, "echo"), **PATIENT}))
         await talks(caller, await service.accept())
-        await until(lambda: not agent.outbound.calls or agent.pools["host-c"].streams, "on its link")
+        await until(lambda: not agent.outbound.context.calls or agent.pools["host-c"].streams, "on its link")
 
 
 async def test_a_call_that_waits_for_a_peer_that_nobody_replaces_fails(logs: list[MutableMapping[str, Any]]) -> None:
@@ -257,9 +257,9 @@ async def test_a_call_that_waits_ends_with_its_upstream_and_its_peer(
         if not at_once:
             agent.apply(msgspec.structs.replace(agent.config, upstreams={}))
             assert agent.pools["host-b"].waiting
-            assert agent.outbound.calls
+            assert agent.outbound.context.calls
         agent.apply(msgspec.structs.replace(agent.config, peers={}, upstreams={}))
-        assert not agent.outbound.calls
+        assert not agent.outbound.context.calls
         assert await caller.rest() == (b"", False)
         [ended] = [entry for entry in logs if entry["event"] == "stream ended"]
         assert ended["reason"] == CloseReason.PEER_UNREACHABLE.label
@@ -273,7 +273,7 @@ async def test_a_call_that_is_not_delivered_after_its_upstream_and_its_peer_were
             services={"echo": {"deliver": "unix:/nowhere", "connect_timeout": "20s"}},
         )  # fmt: skip
         caller = hosts.call()
-        await until(lambda: agent.outbound.calls, "this host is asked")
+        await until(lambda: agent.outbound.context.calls, "this host is asked")
         agent.apply(msgspec.structs.replace(agent.config, peers={}, upstreams={}, services={}))
         assert await caller.rest() == (b"", False)
 

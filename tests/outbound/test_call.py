@@ -15,10 +15,9 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.mux.replay import CHUNK
 from proxy.outbound import call
-from proxy.outbound import upstreams as upstreams_module
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
-from tests.pump.agents import Mesh, mesh
+from tests.pump.agents import mesh, two_peers
 from tests.pump.rig import KINDS, Kind, until
 from tests.tools.sockets import connect
 
@@ -37,15 +36,6 @@ def reasons(logs: list[MutableMapping[str, Any]]) -> list[tuple[str, str]]:
     ]
 
 
-async def two_peers(hosts: Mesh, first: dict[str, Any], second: dict[str, Any]) -> None:
-    """host-a calls ``echo``, which host-b and host-c say they offer; these sections say what they really do."""
-    await hosts.start("host-b", **hosts.peers(a=[]), services=first)
-    await hosts.start("host-c", **hosts.peers(a=[]), services=second)
-    upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
-    agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
-    await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_service_of_this_host_comes_first(kind: Kind) -> None:
     async with mesh() as hosts:
@@ -58,7 +48,7 @@ async def test_a_service_of_this_host_comes_first(kind: Kind) -> None:
         await caller.send(b"hello")
         accepted = await near.accept()
         assert await accepted.read(5) == b"hello"
-        assert len(agent.outbound.splices) == 1
+        assert len(agent.outbound.context.splices) == 1
         assert agent.pools["host-b"].streams == 0
         caller.finish()
         assert await accepted.rest() == (b"", False)
@@ -361,7 +351,7 @@ async def test_a_service_of_this_host_is_told_who_calls_before_the_first_byte(ki
         assert await accepted.read(len(wanted) + 5) == wanted + b"early"
         await accepted.send(b"answer")
         assert await caller.read(6) == b"answer"
-        [splice] = agent.outbound.splices
+        [splice] = agent.outbound.context.splices
         assert (splice.caller.received, splice.service.received) == (5, 6)
 
 
@@ -424,63 +414,6 @@ async def test_a_service_that_does_not_accept_in_time_is_left_for_the_next_host(
             assert await (await service.accept()).read(5) == b"hello"
 
 
-async def test_a_host_that_fails_is_ejected_and_comes_back_when_it_delivers(
-    logs: list[MutableMapping[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
-    monkeypatch.setattr(upstreams_module, "monotonic", lambda: now)
-    async with mesh() as hosts:
-        service = hosts.service("good")
-        await two_peers(
-            hosts, {"echo": {"deliver": f"unix:{hosts.folder}/bad.service"}}, {"echo": {"deliver": service.address}}
-        )
-        outbound = hosts.agents["host-a"].outbound
-
-        async def one_call() -> None:
-            await hosts.call(kind="tcp").send(b"x")
-            assert await (await service.accept()).read(1) == b"x"
-
-        for _ in range(200):
-            await one_call()
-            if outbound.ejected("echo"):
-                break
-        assert outbound.ejected("echo") == {"host-b"}
-        [entry] = [entry for entry in logs if entry["event"] == "host ejected"]
-        assert (entry["offered_by"], entry["reason"], entry["for_s"]) == ("host-b", "connect_failed", 30)
-        refused = hosts.agents["host-b"].tally.failed
-        for _ in range(20):
-            await one_call()
-        assert hosts.agents["host-b"].tally.failed == refused, "left alone"
-        now = 31.0
-        late = hosts.service("bad")
-        caller = hosts.call(kind="tcp")
-        for _ in range(200):
-            await caller.send(b"x")
-            with trio.move_on_after(0.01):
-                await (await late.accept()).read(1)
-                break
-            caller = hosts.call(kind="tcp")
-        await until(lambda: outbound.ejections.record("echo", "host-b") is None, "nothing held against it")
-
-
-async def test_the_service_of_this_host_is_passed_over_when_it_fails_and_a_peer_does_not() -> None:
-    async with mesh() as hosts:
-        far = hosts.service("far")
-        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": far.address}})
-        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
-        services = {"echo": {"deliver": f"unix:{hosts.folder}/missing"}}
-        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, services=services)
-        await until(lambda: agent.pools["host-b"].up, "the link")
-        for _ in range(5):
-            await hosts.call().send(b"hello")
-            assert await (await far.accept()).read(5) == b"hello"
-        assert agent.outbound.ejected("echo") == {"host-a"}
-        assert agent.outbound.endpoints("echo")[0] is None
-        hosts.kill("host-b")
-        await until(lambda: not agent.pools["host-b"].up, "the loss")
-        assert agent.outbound.endpoints("echo")[0] is not None, "nobody else is there"
-
-
 async def test_only_so_many_hosts_are_asked(
     monkeypatch: pytest.MonkeyPatch, logs: list[MutableMapping[str, Any]]
 ) -> None:
@@ -505,4 +438,4 @@ async def test_a_host_that_cannot_be_reached_counts_as_failed() -> None:
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, limits=limits)
         for _ in range(5):
             assert await hosts.call(kind="tcp").rest() == (b"", True)
-        assert agent.outbound.ejected("echo") == {"host-b"}
+        assert agent.outbound.context.ejected("echo") == {"host-b"}

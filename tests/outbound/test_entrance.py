@@ -36,7 +36,7 @@ async def test_a_call_that_a_link_takes_is_told_as_any_other() -> None:
         assert await accepted.read(5) == b"hello"
         [lane] = agent.pools["host-b"].links[0].session.streams.values()
         assert isinstance(lane.owner, Entrance)
-        assert not agent.outbound.calls
+        assert not agent.outbound.context.calls
         [stream] = agent.view.streams()
         assert (stream.service, stream.direction, stream.peer) == ("echo", "outbound", "host-b")
         assert (stream.uid, stream.pid) == (os.getuid(), os.getpid())
@@ -48,7 +48,8 @@ async def test_so_many_users_are_kept_written_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(entrance, "MOST_KEPT", 2)
     async with mesh() as hosts:
         await hosts.pair()
-        one = Entrance(hosts.agents["host-a"].outbound, "echo", Upstream(listen=UnixAddress("/x"), caller="shop"), None)
+        context = hosts.agents["host-a"].outbound.context
+        one = Entrance(context, "echo", Upstream(listen=UnixAddress("/x"), caller="shop"), None)
         for uid in (1, 2, 3, 2):
             assert decode_open_untrusted(one._written(uid)) == Open("echo", uid, "shop")
             assert len(one._calls) <= 2
@@ -60,11 +61,11 @@ async def test_a_call_that_no_link_takes_at_once_waits_as_a_call() -> None:
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         caller = hosts.call()
         await caller.send(b"hello")
-        await until(lambda: agent.outbound.calls, "the call")
+        await until(lambda: agent.outbound.context.calls, "the call")
         service = hosts.service()
         await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
         assert await (await service.accept()).read(5) == b"hello"
-        assert not agent.outbound.calls
+        assert not agent.outbound.context.calls
         [lane] = agent.pools["host-b"].links[0].session.streams.values()
         assert isinstance(lane.owner, Call)
 
@@ -80,6 +81,6 @@ async def test_a_call_that_the_only_peer_refuses(logs: list[MutableMapping[str, 
         await until(lambda: not agent.tally.open, "the end")
         [said] = [each for each in logs if each["event"] == "stream ended" and each["direction"] == "outbound"]
         assert (said["reason"], said["detail"]) == ("connect_failed", "by host-b")
-        record = agent.outbound.ejections.record("echo", "host-b")
+        record = agent.outbound.context.ejections.record("echo", "host-b")
         assert record is not None
         assert record.failures == 1.0

@@ -167,6 +167,15 @@ class Mesh:
             sock.close()
 
 
+async def two_peers(hosts: Mesh, first: dict[str, Any], second: dict[str, Any]) -> None:
+    """host-a calls ``echo``, which host-b and host-c say they offer; these sections say what they really do."""
+    await hosts.start("host-b", **hosts.peers(a=[]), services=first)
+    await hosts.start("host-c", **hosts.peers(a=[]), services=second)
+    upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+    agent = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+    await until(lambda: all(pool.up for pool in agent.pools.values()), "both links")
+
+
 @asynccontextmanager
 async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
     """Checks at the end that no descriptor, task or file is left of any proxy, nor a byte of a budget."""
@@ -214,8 +223,8 @@ def close_leftovers(agent: Agent) -> None:
 def check_empty(agent: Agent) -> None:
     """Nothing of any stream is left."""
     assert agent.tally.open == 0
-    assert not agent.outbound.calls
-    assert not agent.outbound.splices
+    assert not agent.outbound.context.calls
+    assert not agent.outbound.context.splices
     assert not any(agent.inbound.open.values())
     pump = agent.pump
     assert not pump.lanes

@@ -69,7 +69,7 @@ async def test_held_callers_wait_and_kept_ones_are_served(monkeypatch: pytest.Mo
             admin = await trio.open_unix_socket(f"{agent.config.run_dir}/admin.sock")
             await admin.send_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
             await trio.testing.wait_all_tasks_blocked(0.01)
-            assert not agent.outbound.calls
+            assert not agent.outbound.context.calls
             estate.keep()
             assert await (await service.accept()).read(8) == b"patience"
             assert (await admin.receive_some(12)) == b"HTTP/1.1 200"

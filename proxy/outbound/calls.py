@@ -1,0 +1,146 @@
+"""What all calls share: where each may go, and what has become of those before it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Generic, TypeVar
+
+import structlog
+
+from control.base.reading.addresses import TcpAddress
+from proxy.config.schema import Config, Limits, Service
+from proxy.errors import CloseReason
+from proxy.pool.pool import Pool
+from proxy.pump.connecting import Connector
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.loop import Pump
+from proxy.pump.splice import Splice
+from proxy.pump.tally import Tally
+from proxy.routing.allow import Allowed
+from proxy.routing.balance import NOBODY, choose, waits
+from proxy.routing.ejection import Ejections
+from proxy.routing.table import Route, Table
+
+log = structlog.get_logger()
+
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+C = TypeVar("C")
+"""A call. (The class, `outbound.call.Call`, is built on this module.)"""
+
+
+class CallContext(Generic[C]):
+    """See the module's text. Holds no socket.
+
+    Args:
+        pools: those of the peers, by name; as they are at each moment.
+        random: returns numbers evenly spread over [0, 1).
+
+    Attributes:
+        calls: those that nothing carries yet; splices: those that stay on this host. (The others are with the lanes.)
+        ejections: hosts that are left alone because opens failed there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        pump: Pump,
+        deadlines: Deadlines,
+        connector: Connector,
+        pools: Mapping[str, Pool],
+        table: Table,
+        allowed: Allowed,
+        tally: Tally,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self.pump, self.deadlines, self.connector = pump, deadlines, connector
+        self.calls: dict[C, None] = {}
+        self.splices: dict[Splice, C] = {}
+        self.tally = tally
+        self.ejections = Ejections()
+        self._random = random
+        self._pools = pools
+        self._adopt(config, table, allowed)
+
+    def adopt(self, config: Config, table: Table, allowed: Allowed) -> dict[str, bool]:
+        """Take another configuration over, with the pools that it has. Returns the services that are offered by others
+        than before, and of each whether this host is new among those, or offers it in another way. Raises nothing.
+        """
+        before = self._endpoints
+        self._adopt(config, table, allowed)
+        return {
+            service: endpoints[0] is not None and endpoints[0] != before[service][0]
+            for service, endpoints in self._endpoints.items()
+            if before.get(service, endpoints) != endpoints
+        }
+
+    def _adopt(self, config: Config, table: Table, allowed: Allowed) -> None:
+        self._config, self.table, self.allowed = config, table, allowed
+        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
+
+    @property
+    def host(self) -> str:
+        """This host's name."""
+        return self._config.host
+
+    @property
+    def own_address(self) -> TcpAddress:
+        """Where this host is in the mesh, as its peers see it; the loopback address if it listens on all it has."""
+        listen = self._config.links.listen
+        return TcpAddress(LOOPBACK.get(listen.host, listen.host), listen.port)
+
+    @property
+    def limits(self) -> Limits:
+        """The configured limits."""
+        return self._config.limits
+
+    def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
+        """Who offers a service: this host, if it does and is not ejected while a peer could do it; and the peers, in a
+        list that is not the caller's to change.
+        """
+        local, pools = self._endpoints[service]
+        if local is not None and self.ejections.held:
+            ejected = self.ejected(service)
+            if self.host in ejected and any(pool.up and pool.name not in ejected for pool in pools):
+                local = None
+        return local, pools
+
+    def peers(self, service: str) -> list[Pool] | None:
+        """The peers that offer a service; None: this host calls it no more."""
+        found = self._endpoints.get(service)
+        return None if found is None else found[1]
+
+    def only_peer(self, service: str) -> Pool | None:
+        """The peer that offers a service, if nobody else does."""
+        local, pools = self._endpoints[service]
+        return pools[0] if local is None and len(pools) == 1 else None
+
+    def has(self, pool: Pool) -> bool:
+        """Whether its peer is one of this host's; not one that was removed."""
+        return self._pools.get(pool.name) is pool
+
+    def choose(self, service: str, pools: list[Pool]) -> Pool | None:
+        """See `routing.balance`."""
+        return choose(pools, self._random, self.ejected(service))
+
+    def waits(self, service: str, pools: list[Pool]) -> list[Pool]:
+        """See `routing.balance`."""
+        return waits(pools, self._random, self.ejected(service))
+
+    def ejected(self, service: str) -> frozenset[str]:
+        """The hosts that are left alone."""
+        return self.ejections.ejected(service, monotonic()) if self.ejections.held else NOBODY
+
+    def failed(self, service: str, host: str, reason: CloseReason) -> None:
+        """A host did not deliver a stream."""
+        seconds = self.ejections.failed(service, host, reason, monotonic())
+        if seconds is not None:
+            log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)
+
+
+def _endpoints(config: Config, route: Route, pools: Mapping[str, Pool]) -> tuple[Service | None, list[Pool]]:
+    local = config.services.get(route.service) if route.local else None
+    return local, [pools[peer] for peer in route.peers]
