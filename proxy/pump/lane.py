@@ -88,7 +88,7 @@ class Lane(Stream):
         self.granted_at = 0.0
         self.word = stream_id << KEY_SHIFT
         self.out = session.out
-        self.owner: Owner = NOBODY
+        self.owner: Owner[Lane] = NOBODY
         self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
+from proxy.mux.stream import Stream
 
-if TYPE_CHECKING:
-    from proxy.pump.lane import Lane
+L_in = TypeVar("L_in", bound=Stream, contravariant=True)
+"""The lane."""
 
 
-class Owner(Protocol):
+class Owner(Protocol[L_in]):
     """Whoever opened the lane or has to deliver it (outbound or inbound)."""
 
     @property
@@ -22,13 +23,13 @@ class Owner(Protocol):
     def direction(self) -> StreamDirection:
         """For the CLI: outbound or inbound."""
 
-    def lane_opened(self, lane: Lane) -> None:
+    def lane_opened(self, lane: L_in) -> None:
         """The far side delivered the stream."""
 
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+    def lane_refused(self, lane: L_in, reason: CloseReason) -> None:
         """The far side did not; the lane is closed, its socket is not: take it with `Lane.surrender`."""
 
-    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+    def lane_ended(self, lane: L_in, reason: CloseReason) -> None:
         """The lane is closed, and so is its socket if it had one. Called exactly once, unless it was refused."""
 
 
@@ -38,13 +39,13 @@ class Nobody:
     service = ""
     direction: StreamDirection = "outbound"
 
-    def lane_opened(self, lane: Lane) -> None:
+    def lane_opened(self, lane: Stream) -> None:
         """Nobody is told."""
 
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+    def lane_refused(self, lane: Stream, reason: CloseReason) -> None:
         """Nobody is told."""
 
-    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
+    def lane_ended(self, lane: Stream, reason: CloseReason) -> None:
         """Nobody is told."""
 
 
