@@ -51,6 +51,7 @@ from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.tally import Tally
+from proxy.pump.turn import collect
 from proxy.routing.allow import Allowed
 from proxy.routing.table import Table
 from proxy.telemetry.admin import serve_admin
@@ -87,7 +88,7 @@ class Agent:
         self._estate: Estate | None = None
         self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
-        self.pump = Pump(Budget(*_memory(config.limits)), config.pump.busy_poll_us / 1e6)
+        self.pump = Pump(Budget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.tally = Tally(trace=config.log.level == "debug")

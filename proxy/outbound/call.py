@@ -235,6 +235,9 @@ class Call:
     def crashed(self) -> None:
         """`ready` does nothing that could raise (Watcher)."""
 
+    def abandoned(self) -> None:
+        """`Outbound.close` gives calls up before (Watcher)."""
+
     def _expire(self) -> None:
         self._deadline = None
         self._context.calls.pop(self, None)

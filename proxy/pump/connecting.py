@@ -85,6 +85,9 @@ class Attempt:
         self._unwatch()
         self.finish(CloseReason.CONNECT_FAILED, "internal error")
 
+    def abandoned(self) -> None:
+        """Whoever asked for the connection gives it up before (Watcher)."""
+
     def _unwatch(self) -> None:
         """Take the socket out of the pump if it is in (it is while there is a deadline)."""
         if self._deadline is not None and self._sock is not None:

@@ -238,6 +238,10 @@ class Lane(Stream):
         """A bug showed in this lane (Watcher)."""
         self.abort(CloseReason.ABORTED)
 
+    def abandoned(self) -> None:
+        """Its link is gone, but there were bytes that nobody has taken yet (Watcher)."""
+        self.drop(CloseReason.STOPPED)
+
     def guard(self, action: Callable[[*Ts], None], *args: *Ts) -> None:
         """The exception barrier of a stream: a bug that shows in `action` costs this stream only."""
         try:

@@ -123,6 +123,9 @@ class Link:
         """A bug showed in this link (Watcher)."""
         self.doom(CloseReason.PROTOCOL_ERROR, "internal error")
 
+    def abandoned(self) -> None:
+        """Whoever looks after a link ends it before (Watcher)."""
+
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
             action()

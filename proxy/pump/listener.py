@@ -80,6 +80,9 @@ class Listener:
     def crashed(self) -> None:
         """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
 
+    def abandoned(self) -> None:
+        """Whoever listens stops before (Watcher)."""
+
     def finish(self) -> None:
         """Take in what is waiting already: those callers were told that they are connected. `stop` follows."""
         if self._watching:

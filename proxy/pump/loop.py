@@ -20,11 +20,8 @@ from typing import Protocol
 import structlog
 import trio
 
-from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer, SlabPool
-from proxy.pump import turn
 from proxy.pump.budget import Budget
-from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
@@ -58,6 +55,9 @@ class Watcher(Protocol):
         descriptor stood for.
         """
 
+    def abandoned(self) -> None:
+        """The pump ends, and the descriptor is still in it: end what it stands for, if nobody else does."""
+
 
 class Flusher(Watcher, Protocol):
     """Who sends what is written to an out-buffer."""
@@ -66,26 +66,61 @@ class Flusher(Watcher, Protocol):
         """Send what can be sent without waiting."""
 
 
+class PlainLane(Watcher, Protocol):
+    """A lane in plain flow, as whoever collects from it sees it (`turn.collect`).
+
+    Attributes:
+        out: where its bytes go.
+        word: header word of a frame of them, without the length.
+        credit: bytes that it may still send.
+    """
+
+    out: ReplayBuffer
+    word: int
+    credit: int
+
+    def recv_into(self, view: memoryview, /) -> int:
+        """That of its socket."""
+
+    def on_recv_error(self, error: OSError) -> None:
+        """Receiving failed."""
+
+    def on_eof(self) -> None:
+        """The socket will give no more bytes."""
+
+    def leave_plain_flow(self, length: int) -> None:
+        """`length` bytes were received, and it may be that there are more, or that too little credit is left."""
+
+
+Event = tuple[int, int]
+"""A descriptor and what it is ready for, as epoll returns them."""
+Collect = Callable[[list[Event], dict[int, PlainLane], list[ReplayBuffer], list[Event]], None]
+"""See `turn.collect`."""
+
+
 class Pump:
     """Owns the data plane's descriptors. All methods are called from the trio thread, inside or between turns.
 
     Args:
         budget: bytes that all lanes together may buffer.
+        collect: takes the bytes of the lanes in plain flow that are ready (`turn.collect`).
         busy_poll: seconds to look again and again before waiting in the kernel; trades CPU for latency.
 
     Attributes:
+        lanes: by descriptor, the lanes in plain flow: open, and with at least CHUNK bytes of credit.
         crowd: descriptors that were ready in this turn.
         slow_left: pieces of slow work until what they wrote is sent. Whoever does one counts it down, and calls
             `send_first` at 0; in the loops over connections themselves, as a call each would be dear.
     """
 
-    def __init__(self, budget: Budget, busy_poll: float = 0.0) -> None:
+    def __init__(self, budget: Budget, collect: Collect, busy_poll: float = 0.0) -> None:
         self.budget = budget
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
         self.later: list[ReplayBuffer] = []
-        self.lanes: dict[int, Lane] = {}
+        self.lanes: dict[int, PlainLane] = {}
         self.crowd = 0
+        self._collect = collect
         self._watchers: dict[int, Watcher] = {}
         self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
@@ -110,13 +145,12 @@ class Pump:
         yet) and close the epoll. All other descriptors are their owners' to close, before this.
         """
         for watcher in list(self._watchers.values()):
-            if isinstance(watcher, Lane):
-                watcher.drop(CloseReason.STOPPED)
+            watcher.abandoned()
         self.settle()
         self._epoll.close()
 
     def _turns(self) -> None:
-        poll, watchers, stop = self._epoll.poll, self._watchers, perf_counter() + MAX_BUSY
+        poll, collect, watchers, stop = self._epoll.poll, self._collect, self._watchers, perf_counter() + MAX_BUSY
         while True:
             if self._again:
                 events = poll(0, MAX_EVENTS)
@@ -124,9 +158,9 @@ class Pump:
                 return self.settle()
             self.crowd = len(events)
             again, self._again = self._again, []
-            rest: list[tuple[int, int]] = []
+            rest: list[Event] = []
             try:
-                turn.collect(events, self.lanes, self.touched, rest)
+                collect(events, self.lanes, self.touched, rest)
             except Exception:
                 # A bug in one lane. The slow way shows in which; lanes handled already only find nothing to read.
                 log.exception("unexpected error in the data plane")
@@ -150,7 +184,7 @@ class Pump:
             if perf_counter() > stop:
                 return self.settle()
 
-    def _spin(self) -> list[tuple[int, int]]:
+    def _spin(self) -> list[Event]:
         if self.later:
             self.settle()  # who spins pays for latency
         poll, stop = self._epoll.poll, perf_counter() + self.busy_poll

@@ -199,6 +199,9 @@ class LaneSession(Session[Lane]):
     def crashed(self) -> None:
         """`flush` does nothing that could raise (Watcher)."""
 
+    def abandoned(self) -> None:
+        """It is no descriptor's watcher (Watcher)."""
+
     # Leaving
 
     def drain(self) -> None:

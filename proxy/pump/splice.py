@@ -61,6 +61,9 @@ class End:
         """A bug showed (Watcher)."""
         self.splice.end(CloseReason.ABORTED)
 
+    def abandoned(self) -> None:
+        """Whoever made the splice ends it before (Watcher)."""
+
     def read(self) -> None:
         """Move one read to the other socket; raises OSError."""
         length = self.sock.recv_into(_scratch)

@@ -8,14 +8,13 @@ their final place, hot names are locals.
 from __future__ import annotations
 
 from select import EPOLLIN
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, KIND_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.replay import CHUNK, ReplayBuffer
 from proxy.mux.session import UNKNOWN, Handler
-
-if TYPE_CHECKING:
-    from proxy.pump.lane import Lane
+from proxy.pump.lane import Lane
+from proxy.pump.loop import Event, PlainLane
 
 
 class Frames(Protocol):
@@ -39,7 +38,7 @@ class Frames(Protocol):
 
 
 def collect(
-    events: list[tuple[int, int]], lanes: dict[int, Lane], touched: list[ReplayBuffer], rest: list[tuple[int, int]]
+    events: list[Event], lanes: dict[int, PlainLane], touched: list[ReplayBuffer], rest: list[Event]
 ) -> None:
     """Local sockets to out-buffers: one receive and one DATA frame for each ready lane.
 

@@ -27,6 +27,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
+from proxy.pump.turn import collect
 from tests.links.wire import tcp_pair
 from tests.tools.tls import of_host
 
@@ -130,7 +131,7 @@ def pool(
         config,
         name,
         peer,
-        pump=pump or Pump(Budget(1 << 20)),
+        pump=pump or Pump(Budget(1 << 20), collect),
         needed=needed,
         hello=partial(hello, own, max_streams),
         calls=calls or Silent(),

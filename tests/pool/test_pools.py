@@ -18,6 +18,7 @@ from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pump.budget import Budget
 from proxy.pump.loop import Pump
+from proxy.pump.turn import collect
 from tests.pool.hosts import Dialling, Record, pool, until
 
 BASE = Config(host="host-a", links=Links(listen=TcpAddress("127.0.0.1", 0), security="none"))
@@ -35,7 +36,7 @@ class Rig:
     """Pools that run; `forgotten` has the names of peers whose pools are gone."""
 
     def __init__(self) -> None:
-        self.pump = Pump(Budget(1 << 20))
+        self.pump = Pump(Budget(1 << 20), collect)
         self.forgotten: list[str] = []
         self.pools = Pools(self._make, self.forgotten.append, self.pump.settle)
 

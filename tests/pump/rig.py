@@ -21,6 +21,7 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
 from proxy.pump.session import Calls, LaneSession
+from proxy.pump.turn import collect
 from tests.tools.sockets import PATIENCE, Ending, abort, open_fds
 
 Kind = Literal["unix", "tcp"]
@@ -222,7 +223,7 @@ class Host:
     """A pump and what belongs to it."""
 
     def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
-        self.pump = Pump(Budget(memory), busy_poll)
+        self.pump = Pump(Budget(memory), collect, busy_poll)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()

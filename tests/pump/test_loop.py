@@ -17,6 +17,7 @@ from proxy.mux.frames import Kind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import Budget
 from proxy.pump.loop import MAX_EVENTS, Pump
+from proxy.pump.turn import collect
 from tests.pump.rig import until
 from tests.tools.sockets import PATIENCE
 
@@ -38,6 +39,9 @@ class Spy:
     def crashed(self) -> None:
         self.crashes += 1
 
+    def abandoned(self) -> None:
+        pass
+
 
 class Bench:
     """A pump that is running, and its spies."""
@@ -55,7 +59,7 @@ class Bench:
 
 @pytest.fixture(params=[0.0, 0.0005], ids=["", "busy poll"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    pump = Pump(Budget(1 << 20), request.param)
+    pump = Pump(Budget(1 << 20), collect, request.param)
     bench = Bench(pump)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
