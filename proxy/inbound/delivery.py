@@ -113,8 +113,9 @@ class Offer:
 
     def preface(self, lane: Lane, call: Open) -> bytes:
         """What it is told."""
-        link = lane.link
-        return header(call, link.peer, link.remote_address, link.local_address)
+        session = lane.session
+        link = session.link
+        return header(call, session.peer, link.remote_address, link.local_address)
 
     def lane_opened(self, lane: Lane) -> None:
         """Never: this host was called (Owner)."""

@@ -264,13 +264,13 @@ class Call:
         """Delivered (Owner)."""
         self._untried = []
         if self._context.ejections.held:
-            self._context.ejections.succeeded(self.service, lane.link.peer)
+            self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """This host could not deliver; perhaps the next one can (Owner)."""
-        self._refusal, self._detail = reason, f"by {lane.link.peer}"
-        self._context.failed(self.service, lane.link.peer, reason)
-        self._refused += (lane.link.peer,)
+        self._refusal, self._detail = reason, f"by {lane.session.peer}"
+        self._context.failed(self.service, lane.session.peer, reason)
+        self._refused += (lane.session.peer,)
         if len(self._refused) >= TRIES:
             self._untried = []
         else:
@@ -282,9 +282,9 @@ class Call:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
-            self._context.failed(self.service, lane.link.peer, reason)
+            self._context.failed(self.service, lane.session.peer, reason)
         if self._context.tally.end(reason):
-            self._report(reason, lane.bytes_sent, lane.bytes_received, lane.link.peer)
+            self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
     def give_up(self, reason: CloseReason) -> None:
         """The proxy stops: end the call if nothing carries it yet."""

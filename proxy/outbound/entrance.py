@@ -65,7 +65,7 @@ class Entrance:
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
         if self._context.ejections.held:
-            self._context.ejections.succeeded(self.service, lane.link.peer)
+            self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """The peer could not deliver (Owner)."""
@@ -76,7 +76,7 @@ class Entrance:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
-            self._context.failed(self.service, lane.link.peer, reason)
+            self._context.failed(self.service, lane.session.peer, reason)
         if reason in self._tally.quiet:
             self._tally.ended += 1
         elif self._tally.end(reason):
@@ -85,7 +85,7 @@ class Entrance:
                 since=lane.since,
                 service=self.service,
                 direction="outbound",
-                peer=lane.link.peer,
+                peer=lane.session.peer,
                 detail="",
                 sent=lane.bytes_sent,
                 received=lane.bytes_received,

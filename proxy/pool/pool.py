@@ -318,7 +318,7 @@ class Pool:
     def cut(self, revoked: Container[str]) -> None:
         """End the sessions whose peer showed one of these certificates, and their links."""
         for session in self.sessions:
-            if (serial := session.link.serial) in revoked:
+            if (serial := self.sessions.link(session).serial) in revoked:
                 session.stop(CloseReason.REVOKED, f"certificate {serial}")
 
     async def attend(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> None:

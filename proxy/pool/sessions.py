@@ -18,9 +18,11 @@ from proxy.config.schema import Links
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import Shaken
 from proxy.links.handshake import Hello
+from proxy.pump.carrier import Usage
+from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
-from proxy.pump.session import Calls, LaneSession, Usage
+from proxy.pump.session import Calls, LaneSession
 
 log = structlog.get_logger()
 
@@ -60,7 +62,7 @@ class Sessions:
     """
 
     def __init__(
-        self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage, leaving: Callable[[], None]
+        self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage[Lane], leaving: Callable[[], None]
     ) -> None:
         self.resumed = self._made = 0
         self.settings = links
@@ -68,6 +70,7 @@ class Sessions:
         self._peer = peer
         self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
+        self._links: dict[str, Link] = {}
         self.gone: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[LaneSession]:
@@ -107,12 +110,17 @@ class Sessions:
             raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
         link.serial = shaken.serial
         self.add(session)
+        self._links[session.key] = link
         return link
 
     def add(self, session: LaneSession) -> None:
         """It is about to have a link, the first or another one."""
         self._all[session.key] = session
         self.resumed += session.suspended
+
+    def link(self, session: LaneSession) -> Link:
+        """That which carries it, or did last."""
+        return self._links[session.key]
 
     @property
     def suspended(self) -> list[LaneSession]:
@@ -240,6 +248,7 @@ class Sessions:
                 tell_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
+            self._links.pop(session.key, None)
 
     def _note_gone(self, session: LaneSession) -> None:
         # A peer that did not know it has begun a new one under the same id.

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, TypeVarTuple
+from typing import TypeVarTuple
 
 import structlog
 
@@ -21,13 +21,10 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, State, Stream
+from proxy.pump.carrier import CarriedSession
+from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.owner import NOBODY, Owner
-
-if TYPE_CHECKING:
-    from proxy.pump.link import Link
-    from proxy.pump.loop import Watcher
-    from proxy.pump.session import LaneSession
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -78,7 +75,7 @@ class Lane(Stream):
         "sock",
     )
 
-    def __init__(self, session: LaneSession, stream_id: int, state: State, credit: int, allow: int) -> None:
+    def __init__(self, session: CarriedSession[Lane], stream_id: int, state: State, credit: int, allow: int) -> None:
         # `Stream.__init__`, whose call would cost as much as all of this.
         self.session = session
         self.id = stream_id
@@ -173,11 +170,6 @@ class Lane(Stream):
             self._end_writing()
 
     @property
-    def link(self) -> Link:
-        """That which carries it, or did last."""
-        return self.session.link
-
-    @property
     def age(self) -> float:
         """Seconds since it was opened."""
         return monotonic() - self.since
@@ -251,7 +243,7 @@ class Lane(Stream):
 
     def failed(self) -> None:
         """Say which exception is being handled, and give the stream up."""
-        log.exception("unexpected error in a stream", peer=self.link.peer, service=self.owner.service)
+        log.exception("unexpected error in a stream", peer=self.session.peer, service=self.owner.service)
         self.crashed()
 
     def _hung_up(self) -> None:
@@ -279,15 +271,15 @@ class Lane(Stream):
         """Receive up to BULK_RUN times. Each piece is sent at once, so that small messages wait behind no more than
         BULK_MARK.
         """
-        link = self.link
-        self._run = run = min(self._run + 1, BULK_RUN) if link.pump.crowd <= BULK_CROWD else 1
+        session = self.session
+        self._run = run = min(self._run + 1, BULK_RUN) if session.pump.crowd <= BULK_CROWD else 1
         out, flight = self.out, MAX_CREDIT if run > 1 else BULK_FLIGHT
         for _ in range(run):
             held_back = out.unsent > BULK_MARK or out.unacked > flight
             length = self._receive(0 if held_back else MAX_DATA, gone)
             if length < CHUNK:
                 break
-            link.flush()
+            session.send_now()
         else:
             return
         if length and self.credit:
@@ -319,7 +311,7 @@ class Lane(Stream):
         """Stop reading until credit comes or the link has drained; either calls `resume`."""
         self._waiting = True
         if self.credit:
-            self.link.wait_for_room(self)
+            self.session.waiting[self] = None
         self.update()
 
     def resume(self) -> None:

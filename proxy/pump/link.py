@@ -19,7 +19,7 @@ import trio
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.pump import turn
-from proxy.pump.lane import BULK_MARK, Lane
+from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.share import Share
@@ -196,10 +196,6 @@ class Link:
             if self.heard == before and not behind:
                 break
         self.doom(CloseReason.LINK_LOST, why)
-
-    def wait_for_room(self, lane: Lane) -> None:
-        """Call ``lane.resume()`` once the out-buffer has drained, or the peer has acknowledged something."""
-        self._waiting[lane] = None
 
     def _resume_waiting(self) -> None:
         if self.session.out.unsent <= BULK_MARK:

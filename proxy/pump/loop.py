@@ -150,7 +150,8 @@ class Pump:
         self._epoll.close()
 
     def _turns(self) -> None:
-        poll, collect, watchers, stop = self._epoll.poll, self._collect, self._watchers, perf_counter() + MAX_BUSY
+        poll, watchers, stop = self._epoll.poll, self._watchers, perf_counter() + MAX_BUSY
+        collect = self._collect
         while True:
             if self._again:
                 events = poll(0, MAX_EVENTS)

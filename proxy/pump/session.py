@@ -9,7 +9,7 @@ open, bytes that have arrived still go to local sockets, and local sockets are r
 from __future__ import annotations
 
 from time import monotonic, monotonic_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import structlog
 import trio
@@ -17,12 +17,10 @@ import trio
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
-from proxy.mux.session import Session, Settings
+from proxy.mux.session import Settings
+from proxy.pump.carrier import CarriedSession, Carrier, Usage
 from proxy.pump.lane import Lane
-
-if TYPE_CHECKING:
-    from proxy.pump.link import Link
-    from proxy.pump.loop import Pump
+from proxy.pump.loop import Pump
 
 log = structlog.get_logger()
 
@@ -40,50 +38,27 @@ class Calls(Protocol):
         """
 
 
-class Usage(Protocol):
-    """Whoever learns from the streams (the pool). Called inside turns: must not take long.
-
-    Attributes:
-        notable: bytes that a stream must have moved for its end to be told.
-    """
-
-    notable: int
-
-    def began(self) -> None:
-        """A session without streams is about to have one."""
-
-    def ended(self) -> None:
-        """Its last stream is not open any more."""
-
-    def stream_ended(self, lane: Lane) -> None:
-        """A notable stream is not open any more; its owner has not been told yet."""
-
-
-class LaneSession(Session[Lane]):
+class LaneSession(CarriedSession[Lane]):
     """See the module's text. Its link or, while it is suspended, its pool ends it.
 
     Args:
         key: the session's id on the wire; instance: of the peer's process, as its HELLO said.
-        name: for logs and the CLI; peer: the peer's host name.
         dialled: whether this side dialled, and dials again.
-        survives: whether it outlives its link; if not, its streams end with the link.
+        survives: whether it outlives its link; if not, its streams end with the link. The others are as in
+            `CarriedSession`.
 
     Attributes:
-        link: that which carries it, or did last.
-        suspended: whether it has none; `awake` is set when that changes, for a link or for good.
+        awake: set when it is not suspended any more: it has a link, or has ended.
         lost_at: when it lost its link last, and stalled_since: since when the peer has acknowledged nothing more,
             over however many links; seconds (monotonic), of a suspended session. fruitless: how many those were.
         resumed: how often it has gone on over another link.
         ended: set when it has; `reason` and `detail` then say why, `lost_streams` how many streams were open.
-        waiting: lanes that wait for room in the out-buffer.
         opened_in: seconds from OPEN to OPENED of the stream that was delivered last; its sender did not wait.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
         bulk: whether its pool gives it bulk streams.
         retiring: whether it is leaving because nothing used it.
         known_at: token of the last ping that was answered.
     """
-
-    link: Link
 
     def __init__(
         self,
@@ -97,25 +72,33 @@ class LaneSession(Session[Lane]):
         remote: Settings,
         replay: int,
         calls: Calls,
-        usage: Usage,
+        usage: Usage[Lane],
         instance: str = "",
         survives: bool = False,
     ) -> None:
         out = ReplayBuffer(pump.slabs, pump.touched, pump.later, replay)
-        super().__init__(dialler=dialled, out=out, sink=self, stream_type=Lane, local=local, remote=remote)
-        self.pump, self.key, self.name, self.peer, self.dialled = pump, key, name, peer, dialled
+        super().__init__(
+            pump,
+            name=name,
+            peer=peer,
+            usage=usage,
+            dialler=dialled,
+            out=out,
+            sink=self,
+            stream_type=Lane,
+            local=local,
+            remote=remote,
+        )
+        self.key, self.dialled = key, dialled
         self.instance, self.survives = instance, survives
-        self.budget = pump.budget.account(peer)
         self.loans.most = min(self.loans.most, pump.budget.per_peer // (LOAN_SHARE * self.loans.larger))
-        self.suspended = False
         self.awake, self.ended = trio.Event(), trio.Event()
         self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
-        self.waiting: dict[Lane, None] = {}
         self.opened_in: float | None = None
         self.bulk = self.retiring = False
-        self._calls, self.usage = calls, usage
+        self._calls = calls
         self._acked_when_lost = -1
         self._retired_at = self.known_at = self._ended_below = 0
 
@@ -138,7 +121,7 @@ class LaneSession(Session[Lane]):
 
     # Links
 
-    def carry_on(self, link: Link) -> None:
+    def carry_on(self, link: Carrier) -> None:
         """From now on `link` carries it: the first one, or the next one after `suspend`."""
         self.link, self.halted = link, False
         self.pump.on_touched(self.out, link)

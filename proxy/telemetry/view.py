@@ -29,7 +29,6 @@ from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pump.budget import Budget
 from proxy.pump.lane import Lane
-from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import peer_process
 from proxy.pump.session import LaneSession
@@ -106,7 +105,7 @@ class ProxyView:
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
-        return [_link(session.link, pool) for pool in self._pools.everywhere for session in pool.sessions]
+        return [_link(session, pool) for pool in self._pools.everywhere for session in pool.sessions]
 
     @property
     def _sessions(self) -> list[LaneSession]:
@@ -162,8 +161,8 @@ def _peer(pool: Pool, budget: Budget) -> PeerStatus:
     )
 
 
-def _link(link: Link, pool: Pool) -> LinkInfo:
-    session = link.session
+def _link(session: LaneSession, pool: Pool) -> LinkInfo:
+    link = pool.sessions.link(session)
     out, opened_in = session.out, session.opened_in
     ttl, reason = pool.usage.told(trio.current_time()) if link.dialled else (None, "")
     return LinkInfo(
@@ -196,11 +195,11 @@ def _lane(lane: Lane) -> StreamInfo:
     caller = lane.sock if lane.owner.direction == "outbound" else None
     uid, pid = _known(None if caller is None else peer_process(caller))
     return StreamInfo(
-        id=f"{lane.link.name}/{lane.id}",
-        link=lane.link.name,
+        id=f"{lane.session.name}/{lane.id}",
+        link=lane.session.name,
         service=lane.owner.service,
         direction=lane.owner.direction,
-        peer=lane.link.peer,
+        peer=lane.session.peer,
         state=lane.state.label,
         age_s=monotonic() - lane.since,
         bytes_sent=lane.bytes_sent,
@@ -209,7 +208,7 @@ def _lane(lane: Lane) -> StreamInfo:
         buffered=lane.buffered,
         uid=uid,
         pid=pid,
-        suspended=lane.link.session.suspended,
+        suspended=lane.session.suspended,
     )
 
 

@@ -53,7 +53,7 @@ def lose_here(home: Recording) -> socket.socket:
 
 def answer(lane: Lane) -> None:
     lane.session.accept(lane)
-    lane.link.pump.settle()
+    lane.session.pump.settle()
 
 
 # Two hosts
@@ -71,7 +71,7 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
                 lose(b if number else a)
                 await until(lambda before=before: a.up and b.up and (a.links[0], b.links[0]) != before)  # type: ignore[misc]
                 await until(lambda before=before: a.links[0] is not before[0] and b.links[0] is not before[1])  # type: ignore[misc]
-                assert calls(b)[0].link is b.links[0]
+                assert calls(b)[0].session.link is b.links[0]
             answer(calls(b)[0])
             await until(lambda: owner.told == ["opened"])
             assert (a.sessions.resumed, b.sessions.resumed, a.streams, b.streams) == (3, 3, 1, 1)

@@ -134,7 +134,7 @@ class Record:
         assert not self.over.is_set()
         self.refused, self.reason = True, reason
         if sock := lane.surrender(lane):
-            lane.link.pump.close(sock)
+            lane.session.pump.close(sock)
         self.over.set()
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
@@ -189,7 +189,7 @@ class Handover:
         self.hold, held, self._held = False, self._held, []
         for record in held:
             self._deliver(record)
-            record.lane.link.pump.settle()
+            record.lane.session.pump.settle()
 
     def _deliver(self, record: Record) -> None:
         ours, theirs = proxied(self.kind)

@@ -159,7 +159,7 @@ async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:
         lane = stream.outbound.lane
         joined.a.pump.crowd = BULK_CROWD + 1
         lane._run = BULK_RUN
-        lane.link.congested = True  # what is read stays where it can be counted
+        joined.near.congested = True  # what is read stays where it can be counted
         stream.caller.fill()
         lane._read_bulk(gone=False)
         assert (lane._run, lane.bytes_sent) == (1, MAX_DATA)
@@ -168,7 +168,7 @@ async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:
         assert lane._run == 2
         assert lane.out.unsent > BULK_MARK
         assert lane.bytes_sent == MAX_DATA, "no more is read than small messages may wait behind"
-        lane.link.congested = False
+        joined.near.congested = False
         joined.a.pump.settle()
         await until(lambda: lane.bytes_sent > 2 * MAX_DATA, "the link takes more again")
 
@@ -247,7 +247,7 @@ async def test_a_slow_reader_stalls_its_own_stream_only(closer: str) -> None:
         stalled, other = await joined.stream(), await joined.stream()
         written = await fill(joined, stalled, closer)
         receiver = (stalled.inbound if closer == "caller" else stalled.outbound).lane
-        budget = receiver.link.pump.budget
+        budget = receiver.session.pump.budget
         assert 0 < receiver.buffered <= CREDIT, "what the proxy holds is bounded by the credit"
         assert budget.used == receiver.buffered
         for _ in range(50):

@@ -228,5 +228,5 @@ async def test_a_stream_opened_on_a_link_that_is_lost_at_once() -> None:
         assert await service.read(5) == b"early"
         await record.opened.wait()
         assert isinstance(inbound, Record)
-        assert joined.near.session.open(encode_open(Open("x"))).link is joined.near
+        assert joined.near.session.open(encode_open(Open("x"))).session.link is joined.near
         del caller

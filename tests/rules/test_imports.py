@@ -160,7 +160,6 @@ def circles(graph: Mapping[str, Iterable[str]]) -> list[set[str]]:
     return found
 
 
-@pytest.mark.xfail(reason="mux, pump and outbound: to be untied next", strict=True)
 def test_no_circles() -> None:
     assert circles({module: imported(path.read_text()) for module, path in MODULES.items()}) == []
 

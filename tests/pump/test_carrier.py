@@ -1,0 +1,52 @@
+"""Where sessions and links meet: what lanes ask of their session is asked of the link that carries it."""
+
+from __future__ import annotations
+
+from proxy.mux.frames import Open, encode_open
+from tests.pump.rig import rig
+
+
+async def test_what_lanes_share_is_their_sessions_whichever_link_carries_it() -> None:
+    async with rig(survives=True) as joined:
+        stream = await joined.stream()
+        session = stream.outbound.lane.session
+        assert session is joined.near.session
+        assert (session.name, session.peer, session.pump) == ("peer/1", "peer", joined.a.pump)
+        assert session.link is joined.near
+        await joined.cut()
+        assert session.suspended
+        assert session.link is joined.near, "the last one"
+        joined.relink()
+        assert session.link is joined.near
+        assert (session.link.local_address, session.link.remote_address) == (
+            joined.far.remote_address, joined.far.local_address,
+        )
+
+
+async def test_bytes_are_sent_in_the_middle_of_a_turn() -> None:
+    async with rig() as joined:
+        stream = await joined.stream()
+        lane = stream.outbound.lane
+        session = joined.near.session
+        lane.out.mem[lane.out.pos + 8 : lane.out.pos + 13] = b"hello"
+        session.sent(lane, 5)
+        assert session.out.unsent == 13
+        session.send_now()
+        assert session.out.unsent == 0
+        assert await stream.service.read(5) == b"hello"
+        joined.a.pump.settle()
+
+
+async def test_a_lane_that_waits_for_room_goes_on_when_there_is_some() -> None:
+    async with rig() as joined:
+        caller, record = joined.call()
+        lane, session = record.lane, joined.near.session
+        lane._wait()
+        assert list(session.waiting) == [lane]
+        joined.near.flush()
+        assert not session.waiting
+        await caller.send(b"hello")
+        service, _ = await joined.handover.next.receive()
+        joined.ends.append(service)
+        assert await service.read(5) == b"hello"
+        assert session.open(encode_open(Open("x"))).session is session
