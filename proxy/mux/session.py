@@ -160,9 +160,7 @@ class Session(Generic[S]):
         self.cleared = 0
         if places > 0 and not self._going_away and (next_id := self._free_id(self._next_id)):
             self._next_id = next_id
-            # Ids that have not been used yet are free, one after the other; others only one at a time.
-            ids = 1 if self._around else (self._max_id - next_id) // 2 + 1
-            self.cleared = min(places, ids, CLEARED)
+            self.cleared = self._free_from(next_id, min(places, CLEARED))
         return self.cleared > 0
 
     def _free_id(self, stream_id: int) -> int:
@@ -177,6 +175,18 @@ class Session(Generic[S]):
                 return stream_id
             stream_id += 2
         return 0
+
+    def _free_from(self, stream_id: int, most: int) -> int:
+        """How many ids are free one after the other from this one on, which is: at most so many, and none in a second
+        time around without a look.
+        """
+        count = min(most, (self._max_id - stream_id) // 2 + 1)
+        if self._around:  # ids that have not been used yet are free
+            streams, lingering = self.streams, self.lingering
+            for more in range(1, count):
+                if stream_id + 2 * more in streams or stream_id + 2 * more in lingering:
+                    return more
+        return count
 
     def open(self: Self, call: bytes) -> S:
         """Open a stream, which may send at once. `call` is of `encode_open`; the caller has checked `can_open`."""

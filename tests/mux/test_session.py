@@ -278,6 +278,27 @@ def test_a_tiny_id_space_wraps_and_never_runs_out_of_requests() -> None:
     assert set(used) == {1, 3, 5, 7}
 
 
+def test_the_second_time_around_as_many_ids_are_cleared_at_once_as_the_first_time() -> None:
+    """Or each call would pay for a look at the limits, for as long as the session lives."""
+    pair = Pair(max_id=40)
+    a = pair.a.session
+    kept = None
+    for _ in range(20):
+        assert a.can_open
+        kept, other = pair.open()[0], kept
+        if other is not None:
+            a.reset(other, CloseReason.ABORTED)
+    pair.acknowledge()
+    assert kept is not None
+    assert kept.id == 39
+    assert a.can_open
+    assert a.cleared == 19, "up to the one that is open"
+    ids = [pair.open()[0].id for _ in range(19)]
+    assert ids == list(range(1, 39, 2))
+    a.reset(kept, CloseReason.ABORTED)
+    assert not a.can_open, "it lingers"
+
+
 @pytest.mark.failure(8)
 def test_ids_in_use_are_stepped_over_and_when_all_are_there_is_none() -> None:
     pair = Pair(max_id=7)
