@@ -64,7 +64,7 @@ class Entrance:
 
     def lane_opened(self, lane: Lane) -> None:
         """Delivered (Owner)."""
-        if self._context.ejections.held:
+        if self.service in self._context.ejections.hosts:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from control.base.reading.addresses import UnixAddress
 from proxy.config.schema import Upstream
+from proxy.errors import CloseReason
 from proxy.mux.frames import Open, decode_open_untrusted
 from proxy.outbound import entrance
 from proxy.outbound.call import Call
@@ -84,3 +85,23 @@ async def test_a_call_that_the_only_peer_refuses(logs: list[MutableMapping[str, 
         record = agent.outbound.context.ejections.record("echo", "host-b")
         assert record is not None
         assert record.failures == 1.0
+
+
+async def test_what_another_services_hosts_did_costs_a_delivered_call_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        outbound = hosts.agents["host-a"].outbound
+        outbound.ejections.failed("nobody calls it again", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+        told: list[str] = []
+        monkeypatch.setattr(outbound.ejections, "succeeded", lambda service, host: told.append(service))
+        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
+        for held in (False, True):
+            if held:
+                outbound.ejections.failed("echo", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+            caller = hosts.call()
+            await caller.send(b"hello")
+            accepted = await service.accept()
+            assert await accepted.read(5) == b"hello"
+            await accepted.send(b"hello")
+            assert await caller.read(5) == b"hello", "and so the answer to OPEN has come"
+            assert told == ["echo"] * held
