@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
+from proxy.pump.session import LaneSession
+
+COUNT = 1.0
+"""Seconds between two counts of the open streams, at least: a pool that is asked for links all the time looks often."""
 
 
 class Bulk:
@@ -15,11 +20,12 @@ class Bulk:
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
         self._moved_at_look = 0
+        self._count_at = float("-inf")
 
-    def note(self, lane: Lane, now: float) -> None:
-        """What a stream has moved so far, if this host called it."""
+    def note(self, lane: Lane, now: float, ended: bool = True) -> None:
+        """What a stream has moved so far, or until its end, if this host called it."""
         if lane.owner.direction == "outbound":
-            self._usage.moved(lane.owner.service, lane.bytes_moved, lane.age, now)
+            self._usage.moved(lane.owner.service, lane.bytes_moved, lane.age, now, ended)
 
     def set_apart(self, link: Link, links: Sequence[Link]) -> Link:
         """A link for bulk, if there are several: the one with the fewest streams."""
@@ -29,16 +35,25 @@ class Bulk:
             link.session.bulk = True
         return link
 
-    def look(self, links: Sequence[Link], now: float) -> None:
-        """See which of the open streams have proved heavy; not worth it unless the links have moved that much."""
-        moved = 0
-        for link in links:
-            link.session.bulk = link.session.bulk and link.streams > 0
-            moved += link.session.out.end + link.session.received
-        if 0 <= moved - self._moved_at_look < BULK_BYTES:
+    def look(self, sessions: Iterable[LaneSession], now: float) -> None:
+        """See which services are heavy no more, and which open streams have proved heavy. Streams are gone through only
+        where some are counted, or the sessions have moved as much as a heavy one does.
+        """
+        self._usage.expire(now)
+        moved, heavy, everything = 0, self._usage.any_bulk, list(sessions)
+        for session in everything:
+            session.bulk = session.bulk and len(session.streams) > 0 and heavy
+            moved += session.out.end + session.received
+        enough = not 0 <= moved - self._moved_at_look < BULK_BYTES
+        count = self._usage.counted and now >= self._count_at
+        if not (enough or count):
             return
-        self._moved_at_look = moved
-        for link in links:
-            for lane in link.session.streams.values():
+        lanes = [lane for session in everything for lane in session.streams.values()]
+        if count:
+            self._count_at = now + COUNT
+            self._usage.count(Counter(lane.owner.service for lane in lanes if lane.owner.direction == "outbound"))
+        if enough:
+            self._moved_at_look = moved
+            for lane in lanes:
                 if is_bulk(lane.bytes_moved, lane.age):
-                    self.note(lane, now)
+                    self.note(lane, now, ended=False)

@@ -35,10 +35,10 @@ class Learning:
         self.look()
 
     def look(self) -> None:
-        """Every stream is notable while others wait for its end, while the heavy ones are told from the others, and if
-        all are recorded. To be called when one begins to wait, or a service has proved heavy.
+        """Every stream is notable while others wait for its end, and while all are recorded. To be called when one
+        begins to wait, and now and then.
         """
-        every = self._waiting or self._usage.any_bulk or self._recorder is not None
+        every = self._waiting or (self._recorder is not None and not self._recorder.full)
         self.notable = 0 if every else BULK_BYTES
 
     def began(self) -> None:
@@ -52,7 +52,7 @@ class Learning:
     def stream_ended(self, lane: Lane) -> None:
         """See `pump.session.Usage`."""
         moved = lane.bytes_moved
-        if self._usage.any_bulk or is_bulk(moved, lane.age):
+        if is_bulk(moved, lane.age):
             self._bulk.note(lane, trio.current_time())
         if self._recorder is not None:
             self._recorder.note(self._peer, lane.age, moved)

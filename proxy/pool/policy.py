@@ -1,15 +1,28 @@
-"""What a pool does next, decided synchronously from plain numbers (sans-IO)."""
+"""What a pool does next, decided synchronously from what it knows at that moment (sans-IO).
+
+`next_step` is the whole decision, in this order: close a link that is not wanted, one at a time; else dial, first for
+the session that has waited longest for another link, then for streams; else wait until time changes the answer. The
+pool carries the step out and asks again. It asks as well when something happens that may change the answer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from proxy.pool.usage import Wanted
 
 CROWDED = 512
 """Streams on the least loaded link above which another link is worth its handshake. Below, one link is cheaper: the
 more streams share a link, the more messages share one system call (docs/performance.md)."""
 QUEUEING = 0.1
 """Part of the last second or so in which bytes waited for a link above which another one is worth its handshake."""
+
+SPARE = 60.0
+"""Seconds that a link without streams is kept beside another one: a crowd that comes back does so within a minute."""
+LOOK = 5.0
+"""Seconds between looks at a pool that has links: whether they are wanted, whether streams have proved heavy. A use
+that comes and goes in between wakes nobody, since waking costs as much as the use; so a TTL is kept to within this."""
 
 MOST_LEAVING = 64
 """Links of one peer that may be leaving at a time, beside those that it may have. Upgrades in a row leave a few for as
@@ -42,6 +55,10 @@ class Load(Protocol):
 
 
 L = TypeVar("L", bound=Load)
+K = TypeVar("K")
+"""Which link."""
+T = TypeVar("T")
+"""Which session."""
 
 
 def choose(links: Sequence[L], bulk: bool = False) -> L | None:
@@ -67,32 +84,138 @@ def wants_more(link: Load, bulk: bool = False) -> bool:
     return link.bulk is not bulk or link.queueing >= QUEUEING or link.streams >= CROWDED
 
 
-class Standing(NamedTuple):
-    """Where a pool stands."""
+class LinkState(NamedTuple, Generic[K]):
+    """A link, as it is at the moment of a decision (a `Load`)."""
 
-    links: int
-    """Links that are up and take streams; those that are leaving have ended as far as this matters."""
+    link: K
+    """Which one it is."""
+    dialled: bool = True
+    """Whether this side dialled it: who did closes it."""
+    usable: bool = True
+    leaving: bool = False
+    """Whether it takes no more streams, and ends when it has none."""
+    congested: bool = False
+    queueing: float = 0.0
+    bulk: bool = False
+    streams: int = 0
+    unused_for: float = 0.0
+    """Seconds since its last stream ended, if it has none."""
+
+
+class Standing(NamedTuple, Generic[K, T]):
+    """What a pool knows when it decides. Times are seconds of one clock that does not go back."""
+
+    now: float
     limit: int
     """Links that the pool may have (links.max_per_peer)."""
-    needed: bool
-    """Whether there should be a link though nobody waits: a use is expected, or an upstream of this host names a
-    service of the peer and the last link did not end because it was idle. (Such a peer is dialled at the start and
-    after a failure, so that a call meets neither a cold link nor an outage that nobody knew of.)"""
-    waiting: int
+    wanted: Wanted
+    """What its use so far says."""
+    links: tuple[LinkState[K], ...] = ()
+    """In the order in which they came up. Those that are leaving have ended as far as the limit matters."""
+    needed: bool = False
+    """Whether an upstream of this host names a service of the peer. Such a peer is dialled at the start and after a
+    failure, so that a call meets neither a cold link nor an outage that nobody knew of."""
+    idle: bool = False
+    """Whether there is no link because nothing used the last one: not even a needed one is dialled then."""
+    waiting: int = 0
     """Streams that wait for a link."""
-    best: Load | None
-    """What `choose` chose."""
+    invited: bool = False
+    """Whether a link would be welcome though nobody waits for it, since the last dial."""
     bulk: bool = False
-    """Whether it was asked for bulk."""
+    """Whether a stream that is likely to be heavy has asked for a link for its kind, since the last dial for one."""
+    lost: T | None = None
+    """Of the sessions that wait for another link, and that this side dials for, the one that has waited longest."""
+    suspended: int = 0
+    """Sessions that wait for another link and will take streams again, whoever dials for them."""
+    suspended_ours: int = 0
+    """Those of them that this side dials for."""
+    draining: bool = False
+    """Whether this host takes no new streams; those that wait already still get their link."""
+    retry_at: float | None = None
+    """When there may be another dial after one that failed."""
+
+    @property
+    def taking(self) -> int:
+        """Links that are not leaving."""
+        return sum(not each.leaving for each in self.links)
 
 
-def should_dial(standing: Standing) -> bool:
-    """Whether to dial now. One dial at a time is the pool's matter."""
-    if standing.links >= standing.limit:
-        return False
-    if standing.links == 0 or standing.best is None:
-        return standing.needed or standing.waiting > 0
-    return wants_more(standing.best, standing.bulk)
+class Dial(NamedTuple, Generic[T]):
+    """Dial now."""
+
+    session: T | None
+    """The one to go on with; None: for a new one."""
+    ahead: bool = False
+    """Whether it is for a use that is expected, and nobody waits."""
+    bulk: bool = False
+    """Whether it is for streams that are likely to be heavy."""
+
+
+class Retire(NamedTuple, Generic[K]):
+    """Close this link, which nothing uses."""
+
+    link: K
+
+
+class Wait(NamedTuple):
+    """Do nothing before this time, unless something happens."""
+
+    until: float
+
+
+def next_step(standing: Standing[K, T]) -> Dial[T] | Retire[K] | Wait:
+    """See the module's text."""
+    unwanted = _unwanted(standing)
+    if unwanted is not None:
+        return Retire(unwanted)
+    until = min(standing.wanted.until, standing.now + LOOK if standing.links else float("inf"))
+    dial = _dial(standing)
+    if dial is None:
+        return Wait(until)
+    if standing.retry_at is not None and standing.now < standing.retry_at:
+        return Wait(min(until, standing.retry_at))
+    return dial
+
+
+def _unwanted(standing: Standing[K, T]) -> K | None:
+    # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
+    if standing.draining or standing.taking < len(standing.links):
+        return None
+    unused = [each for each in standing.links if each.dialled and not each.streams]
+    spare = [each for each in unused if len(standing.links) > 1 and each.unused_for >= SPARE]
+    unwanted = spare or (unused if not standing.wanted.link else [])
+    return unwanted[-1].link if unwanted else None
+
+
+def _dial(standing: Standing[K, T]) -> Dial[T] | None:
+    ahead = standing.wanted.ahead and not standing.waiting
+    if standing.lost is not None:
+        return Dial(standing.lost, ahead)
+    leaving = len(standing.links) - standing.taking
+    if not has_room(standing.taking + standing.suspended_ours, leaving, standing.limit):
+        return None
+    if standing.draining and not standing.waiting:
+        return None
+    best = choose(standing.links)
+    if best is None:
+        return Dial(None, ahead) if standing.waiting or _needed(standing) else None
+    if wants_more(best):
+        return Dial(None, ahead)
+    if standing.bulk and wants_more(choose(standing.links, True) or best, True):
+        return Dial(None, ahead, True)
+    return None
+
+
+def _needed(standing: Standing[K, T]) -> bool:
+    """Whether there should be a link though nobody waits for one."""
+    # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
+    expected = (not standing.idle or standing.wanted.ahead) and not standing.suspended
+    return standing.invited or (standing.needed and expected)
+
+
+def has_room(links: int, leaving: int, limit: int) -> bool:
+    """Whether the pool may have one more link beside those that take streams, or will again, and those that leave."""
+    return links < limit and leaving < MOST_LEAVING
 
 
 def admits(*, links: int, dialling: bool, limit: int, own: str, peer: str) -> bool:

@@ -1,13 +1,16 @@
-"""The pool: all sessions to one peer, whoever dialled them. It dials one link at a time (`proxy.pool.dialling`), and
-streams wait for it, within bounds. Those that it dialled and that nothing uses are closed again when `usage` says so. A
-session that has lost its link waits for another one (`proxy.pool.sessions`)."""
+"""The pool: all sessions to one peer, whoever dialled them.
+
+What is to be done next, `policy.next_step` says, from all that the pool knows at that moment (`Pool.next_step`); `run`
+does it, and asks again when something has happened. Links are dialled one at a time (`proxy.pool.dialling`); streams
+take one that is up (`proxy.pool.picking`) or wait for it, within bounds (`proxy.pool.waiting`). A session that has lost
+its link waits for another one (`proxy.pool.sessions`).
+"""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Container
 from time import monotonic
-from typing import Protocol
 
 import structlog
 import trio
@@ -19,31 +22,21 @@ from proxy.links.carry import Shaken
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
+from proxy.pool import policy
 from proxy.pool.bulk import Bulk
 from proxy.pool.dialling import Dialler
 from proxy.pool.learning import Learning
-from proxy.pool.policy import CROWDED, MOST_LEAVING, Standing, admits, choose, should_dial, wants_more
+from proxy.pool.picking import Picker
+from proxy.pool.policy import Dial, LinkState, Retire, Standing, Wait, admits, choose, has_room
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import Sessions, tell_down, tell_up
 from proxy.pool.usage import Usage
+from proxy.pool.waiting import Waiter, WaitingList
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import Calls, LaneSession
 
 log = structlog.get_logger()
-
-SPARE = 60.0
-"""Seconds that a link without streams is kept beside another one: a crowd that comes back does so within a minute."""
-LOOK = 5.0
-"""Seconds between looks at a pool that has links: whether they are wanted, whether streams have proved heavy. A use
-that comes and goes in between wakes nobody, since waking costs as much as the use; so a TTL is kept to within this."""
-
-
-class Waiter(Protocol):
-    """A stream that waits for a link."""
-
-    def link_up(self) -> None:
-        """There is a link now. Called at most once, after the waiter was taken off the list."""
 
 
 class Pool:
@@ -60,6 +53,7 @@ class Pool:
         links: those that are up; one that is leaving (GOAWAY) stays until its streams are through.
         sessions: those of the links, and those that wait for one.
         usage: what the pool has learnt.
+        pick: see `Picker.pick`.
     """
 
     def __init__(
@@ -78,26 +72,25 @@ class Pool:
         recorder: Recorder | None = None,
     ) -> None:
         self.name = name
-        self.links: list[Link] = []
         self._config = config
         self._pump = pump
         self._needed = needed
         self._hello = hello
         self._credentials = credentials
         self.usage = usage
-        self._unused = self._invited = self._bulk_asked = self._serving = False
+        self._unused = self._invited = self._bulk_asked = self._draining = False
         self._bulk = Bulk(usage)
-        self._waiters: dict[Waiter, None] = {}
+        self._picker = Picker(usage, self._bulk, self._ask)
+        self.links, self.pick = self._picker.links, self._picker.pick
+        self._waiters = WaitingList()
         self._learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = Sessions(
             name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set()
         )
-        self._opened_ahead: Link | None = None
         self._dialler = Dialler(
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
             sessions=self.sessions,
         )  # fmt: skip
-        self._draining = False
         self._changed = trio.Event()
 
     def adopt(self, config: Config, peer: Peer, needed: bool) -> None:
@@ -137,37 +130,11 @@ class Pool:
 
     # Streams
 
-    def pick(self, service: str = "") -> Link | None:
-        """The link for a new stream, which the caller opens at once, if any is up; asks for another one where that
-        would be better.
-        """
-        links, usage = self.links, self.usage
-        link: Link | None
-        if not (
-            len(links) == 1
-            and (link := links[0]).carefree
-            and (session := link.session).cleared > 0
-            and len(session.streams) < CROWDED
-            and not (session.bulk or usage.any_bulk)
-        ):  # else it is the one that `_choose` would find, at a quarter of the price
-            link = self._choose(service)
-            if link is None:
-                return None
-        usage.avoided += 1
-        if not self._serving:
-            usage.warm += 1
-        if self._opened_ahead is link:
-            self._opened_ahead = None
-            usage.ahead += not self._serving
-        return link
-
-    def _choose(self, service: str) -> Link | None:
-        bulk = self.usage.any_bulk and self.usage.bulk(service, trio.current_time())
-        link = choose(self.links, bulk)
-        if (link is None or wants_more(link, bulk)) and self._should_dial(link, bulk):
-            self._bulk_asked = bulk
+    def _ask(self, bulk: bool) -> None:
+        """A stream has not found the link that would be best for it, `bulk` if it is likely to be heavy."""
+        if has_room(self._taking + self.sessions.count(dialled=True), self._leaving, self.limit):
+            self._bulk_asked |= bulk
             self._changed.set()
-        return self._bulk.set_apart(link, self.links) if link is not None and bulk and not link.bulk else link
 
     def invite(self) -> None:
         """Have a link soon: this idle peer would be a better place for the next stream than one that is up."""
@@ -206,18 +173,15 @@ class Pool:
 
     def wait(self, waiter: Waiter) -> bool:
         """Put a stream on the waiting list, which asks for a dial; False: the list is full."""
-        if len(self._waiters) >= self._config.limits.waiting_streams:
+        if not self._waiters.add(waiter, self._config.limits.waiting_streams):
             return False
-        self._waiters[waiter] = None
         self._learning.look()
         self._changed.set()
         return True
 
     def leave(self, waiter: Waiter) -> bool:
         """Take a stream off the waiting list; False: it is not there."""
-        present = waiter in self._waiters
-        self._waiters.pop(waiter, None)
-        return present
+        return self._waiters.remove(waiter)
 
     # Links
 
@@ -227,29 +191,54 @@ class Pool:
             task_status.started()
             while True:
                 self._changed = trio.Event()
-                until = self._look(trio.current_time())
-                lost = self.sessions.to_dial()
-                if lost is None and not (self._should_dial(choose(self.links)) or self._should_dial_for_bulk()):
-                    with trio.CancelScope(deadline=until):
-                        await self._changed.wait()
-                elif self.retry_at is not None and trio.current_time() < self.retry_at:
-                    with trio.CancelScope(deadline=self.retry_at):
-                        await self._changed.wait()
-                else:
-                    await self._dial(nursery, lost)
+                match self.next_step(trio.current_time()):
+                    case Retire(link):
+                        link.retire()
+                    case Wait(until):
+                        with trio.CancelScope(deadline=until):
+                            await self._changed.wait()
+                    case dial:
+                        await self._dial(nursery, dial)
 
-    def _should_dial(self, best: Link | None, bulk: bool = False) -> bool:
-        # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
-        expected = not self.idle or self.usage.wanted(trio.current_time()).ahead
-        needed = self._invited or (self._needed and expected and not self.sessions.count())
-        if self._draining and not self._waiters:
-            return False
-        links = self._taking + self.sessions.count(dialled=True)
-        standing = Standing(links, self.limit, needed, len(self._waiters), best, bulk)
-        return should_dial(standing) and self._leaving < MOST_LEAVING
+    def next_step(self, now: float) -> Dial[LaneSession] | Retire[Link] | Wait:
+        """Take stock, and decide what to do."""
+        self._bulk.look(self.sessions, now)
+        self._picker.look()
+        self._learning.look()
+        self._bulk_asked = self._bulk_asked and self.usage.any_bulk
+        return policy.next_step(self._standing(now))
 
-    def _should_dial_for_bulk(self) -> bool:
-        return self._bulk_asked and self._should_dial(choose(self.links, True), True)
+    def _standing(self, now: float) -> Standing[Link, LaneSession]:
+        links = tuple(
+            LinkState(
+                link,
+                dialled=link.dialled,
+                usable=link.usable,
+                leaving=link.leaving,
+                congested=link.congested,
+                queueing=link.queueing,
+                bulk=link.bulk,
+                streams=link.streams,
+                unused_for=monotonic() - link.session.idle_since,
+            )
+            for link in self.links
+        )
+        return Standing(
+            now,
+            self.limit,
+            self.usage.wanted(now),
+            links,
+            needed=self._needed,
+            idle=self.idle,
+            waiting=len(self._waiters),
+            invited=self._invited,
+            bulk=self._bulk_asked,
+            lost=self.sessions.to_dial(),
+            suspended=self.sessions.count(),
+            suspended_ours=self.sessions.count(dialled=True),
+            draining=self._draining,
+            retry_at=self.retry_at,
+        )
 
     @property
     def _taking(self) -> int:
@@ -259,28 +248,15 @@ class Pool:
     def _leaving(self) -> int:
         return len(self.links) - self._taking
 
-    def _look(self, now: float) -> float:
-        """Close a link that is not wanted any more; returns when to look again."""
-        wanted = self.usage.wanted(now)
-        self._bulk.look(self.links, now)
-        self._learning.look()
-        # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
-        if not self._draining and not any(link.leaving for link in self.links):
-            mine = [link for link in self.links if link.dialled and not link.streams]
-            spare = [link for link in mine if self._taking > 1 and monotonic() - link.session.idle_since >= SPARE]
-            if unwanted := spare or (mine if not wanted.link else []):
-                unwanted[-1].retire()
-        return min(wanted.until, now + LOOK if self.links else float("inf"))
-
-    async def _dial(self, nursery: trio.Nursery, lost: LaneSession | None) -> None:
+    async def _dial(self, nursery: trio.Nursery, step: Dial[LaneSession]) -> None:
         """See `Dialler.dial`. `nursery` is the caller's own (it looks after the link)."""
-        self._invited = self._bulk_asked = False
-        ahead = self.usage.wanted(trio.current_time()).ahead and not self._waiters
+        self._invited = False
+        self._bulk_asked = self._bulk_asked and not step.bulk
 
         def join(shaken: Shaken, session: LaneSession | None) -> Link:
-            return self._join(shaken.sock, shaken, True, ahead and not self._waiters, session)
+            return self._join(shaken.sock, shaken, True, step.ahead and not self._waiters, session)
 
-        link = await self._dialler.dial(lost, join, lambda: self._draining and not self._waiters)
+        link = await self._dialler.dial(step.session, join, lambda: self._draining and not self._waiters)
         if link is not None:
             nursery.start_soon(self._look_after, link)
 
@@ -293,7 +269,7 @@ class Pool:
         """Why one more link that the peer dialled is not welcome; None: it is."""
         if self._draining:
             return CloseReason.DRAINING
-        if self._leaving >= MOST_LEAVING:
+        if self._leaving >= policy.MOST_LEAVING:
             return CloseReason.OVERLOADED
         links, dialling = self._taking + self.sessions.count(), self._dialler.busy and self._dialler.afresh
         welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
@@ -347,10 +323,9 @@ class Pool:
         own = self._hello(self.name, shaken.hello.session)
         link = self.sessions.put(sock, shaken, session or self.sessions.begin(shaken.hello, own, dialled))
         self._dialler.joined()
-        self.links.append(link)
+        self._picker.add(link, ahead)
         self._unused = False
         self.usage.link_up(trio.current_time())
-        self._opened_ahead = link if ahead else None
         self._changed.set()
         if self.sessions.lines.take(monotonic()):
             tell_up(link, ahead)
@@ -371,9 +346,7 @@ class Pool:
             self._changed.set()
 
     def _lost(self, link: Link) -> None:
-        self.links.remove(link)
-        if link is self._opened_ahead:
-            self._opened_ahead = None
+        self._picker.remove(link)
         expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         self._dialler.lost(link)
@@ -388,18 +361,13 @@ class Pool:
     def _serve_one(self) -> None:
         """Of those that wait because the links are full, the first one gets the place of a stream that has ended."""
         if self._waiters and choose(self.links) is not None:
-            waiter = next(iter(self._waiters))
-            del self._waiters[waiter]
-            waiter.link_up()
+            self._waiters.serve_one()
 
     def _serve_waiters(self, dialled: bool) -> None:
-        waiters = list(self._waiters)
-        self._waiters.clear()
-        avoided = self.usage.avoided
-        self._serving = True
-        for waiter in waiters:
-            waiter.link_up()
-        self._serving = False
-        if dialled and self.usage.avoided > avoided:
-            self.usage.avoided -= 1  # the handshake that the first of them asked for
+        usage = self.usage
+        avoided, warm = usage.avoided, usage.warm
+        self._waiters.serve_all()
+        usage.warm = warm  # they have waited
+        if dialled and usage.avoided > avoided:
+            usage.avoided -= 1  # the handshake that the first of them asked for
         self._pump.settle()

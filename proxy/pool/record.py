@@ -63,7 +63,7 @@ class Recorder:
 
     def note(self, peer: str, duration: float, count: int) -> None:
         """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Costs a microsecond."""
-        if len(self._noted) < MOST_NOTED and not self._full:
+        if len(self._noted) < MOST_NOTED and not self.full:
             self._noted.append(Use(time=time() - duration, peer=peer, duration=duration, bytes=count))
         else:
             self.dropped += 1
@@ -73,13 +73,14 @@ class Recorder:
         write that fails ends the recording, with a line in the log, and nothing else.
         """
         task_status.started()
-        while not self._full:
+        while not self.full:
             await trio.sleep(INTERVAL)
             await trio.to_thread.run_sync(self._write, self._take())
         log.warning("recording ends", file=self._path, bytes=self._size, dropped=self.dropped)
 
     @property
-    def _full(self) -> bool:
+    def full(self) -> bool:
+        """Whether nothing more is written."""
         return self._size >= self._limit
 
     def _take(self) -> list[Use]:

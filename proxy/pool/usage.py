@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from proxy.pool.history import Gaps, History
@@ -22,6 +23,35 @@ BULK_MEMORY = 600.0
 BULK_SHARE = 0.5
 """Part of a service's recent streams that must have been heavy: its small calls would go where the bulk goes."""
 _BULK_WEIGHT = 1 / 8
+
+
+class _Mark:
+    """A service that has proved heavy.
+
+    Attributes:
+        share: of its recent streams, those that were heavy; seen: when the latest of these was.
+        opened, heavy: its streams that were opened, and those that have ended heavy, since the last look.
+        open: how many were open then; None: not known.
+    """
+
+    __slots__ = ("heavy", "open", "opened", "seen", "share")
+
+    def __init__(self, now: float) -> None:
+        self.share, self.seen = 1.0, now
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from the next look on."""
+        self.opened = self.heavy = 0
+        self.open: int | None = None
+
+    def count(self, still_open: int) -> bool:
+        """A look: those that have ended since the last one, and not heavy, were light. False: there was no last one."""
+        before, self.open = self.open, still_open
+        light = 0 if before is None else max(0, before + self.opened - self.heavy - still_open)
+        self.share *= (1 - _BULK_WEIGHT) ** light
+        self.opened = self.heavy = 0
+        return before is not None
 
 
 class Wanted(NamedTuple):
@@ -46,7 +76,8 @@ class Usage:
         avoided: streams that this host opened, less the handshakes that one of them had asked for.
         warm, ahead: streams that this host opened and that found a link, and those of them for which it had been opened
             ahead.
-        any_bulk: whether any service has proved heavy of late.
+        counted: services that have proved heavy and whose streams are counted, to see whether they still are; the
+            others' calls need not ask for anything (`Picker.pick`).
         plan: what follows the end of the last stream, once somebody has asked; None while streams are open.
     """
 
@@ -57,8 +88,8 @@ class Usage:
         self._terms = terms
         self._measured = False
         self._since: float | None = None
-        self._bulk: dict[str, tuple[float, float]] = {}
-        self.any_bulk = False
+        self._bulk: dict[str, _Mark] = {}
+        self.counted: set[str] = set()
 
     @property
     def terms(self) -> Terms:
@@ -132,25 +163,61 @@ class Usage:
 
     # Bulk
 
-    def moved(self, service: str, count: int, seconds: float, now: float) -> None:
-        """A stream of a service that this host calls has moved `count` bytes in `seconds`, and may go on."""
+    @property
+    def any_bulk(self) -> bool:
+        """Whether any service has proved heavy of late."""
+        return bool(self._bulk)
+
+    def moved(self, service: str, count: int, seconds: float, now: float, ended: bool = True) -> None:
+        """A stream of a service that this host calls has moved `count` bytes in `seconds`, and has `ended` or may go
+        on. Light ones that have ended need not be told of: `count` finds them.
+        """
         heavy = is_bulk(count, seconds)
-        share, seen = self._bulk.get(service, (float(heavy), now))
-        share += (heavy - share) * _BULK_WEIGHT
-        if heavy or service in self._bulk:
-            self._bulk[service] = (share, now if heavy else seen)
-            self.any_bulk = True
+        mark = self._bulk.get(service)
+        if mark is None:
+            if not heavy:
+                return
+            mark = self._bulk[service] = _Mark(now)
+        mark.share += (heavy - mark.share) * _BULK_WEIGHT
+        if heavy:
+            mark.seen = now
+            if service not in self.counted:
+                mark.begin()
+                self.counted.add(service)
+            mark.heavy += ended
+
+    def opened(self, service: str) -> None:
+        """A stream of a service that is `counted` has been opened."""
+        self._bulk[service].opened += 1
+
+    def expire(self, now: float) -> None:
+        """Forget the services that have moved no bulk for long, whether anybody calls them or not."""
+        for service, mark in list(self._bulk.items()):
+            if now - mark.seen > BULK_MEMORY:
+                self._forget(service)
+
+    def count(self, still_open: Mapping[str, int]) -> None:
+        """See which streams of services that are `counted` have ended light; `still_open`: how many have not ended. A
+        service that is mostly light by now is counted no more, until another stream of it proves heavy.
+        """
+        for service in list(self.counted):
+            mark = self._bulk[service]
+            if mark.count(still_open.get(service, 0)) and mark.share < BULK_SHARE:
+                self.counted.remove(service)
 
     def bulk(self, service: str, now: float) -> bool:
         """Whether a new stream of the service is likely to be heavy."""
-        if service not in self._bulk:
+        mark = self._bulk.get(service)
+        if mark is None:
             return False
-        share, seen = self._bulk[service]
-        if now - seen > BULK_MEMORY:
-            del self._bulk[service]
-            self.any_bulk = bool(self._bulk)
+        if now - mark.seen > BULK_MEMORY:
+            self._forget(service)
             return False
-        return share >= BULK_SHARE
+        return mark.share >= BULK_SHARE
+
+    def _forget(self, service: str) -> None:
+        del self._bulk[service]
+        self.counted.discard(service)
 
 
 def is_bulk(count: int, seconds: float) -> bool:

@@ -61,7 +61,6 @@ class Link:
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
-        carefree: whether that has never been the case, and it is not about to end.
         ended: set when the link is gone; `reason` and `detail` then say why. The session is over, and all its streams
             have been told, or it is suspended.
         heard: how often bytes have arrived.
@@ -78,7 +77,7 @@ class Link:
         self.since = self.heard_at = monotonic()
         self.heard = 0
         self.rtt: float | None = None
-        self.congested, self.carefree = False, True
+        self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
         self._sock = sock
         self._wire: Wire = sock if wire is None else wire
@@ -177,7 +176,7 @@ class Link:
                 return self.pump.at_end(partial(self._read_last, error.strerror or str(error)))
             out.sent += sent
             if sent < len(view):
-                self.congested, self.carefree = True, False
+                self.congested = True
                 self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
             elif out.sent == out.base + out.pos:
@@ -207,7 +206,7 @@ class Link:
     @property
     def usable(self) -> bool:
         """Whether a new stream may be opened on it."""
-        return self.session.can_open and not self._doomed
+        return not self._doomed and self.session.can_open
 
     @property
     def queueing(self) -> float:
@@ -259,7 +258,8 @@ class Link:
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
         if not self._doomed:
-            self._doomed, self.session.halted, self.carefree = True, True, False
+            self._doomed, self.session.halted = True, True
+            self.session.cleared = 0  # nobody opens a stream here without another look: `usable` says no
             self.reason, self.detail = reason, detail
             self.pump.at_end(self._end)
 

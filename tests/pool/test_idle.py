@@ -9,7 +9,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
-from proxy.pool import pool as pools
+from proxy.pool import policy
+from proxy.pool.policy import Retire
 from proxy.pool.ttl import LEAD
 from proxy.pool.usage import BULK_BYTES
 from proxy.pump.lane import Lane
@@ -18,7 +19,7 @@ from tests.pool.hosts import CLOSING, KEEPING, Dialling, Record, Recording, Wait
 
 @pytest.fixture(autouse=True)
 def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "LOOK", 0.01)
+    monkeypatch.setattr(policy, "LOOK", 0.01)
 
 
 def opened(home: Recording) -> Lane:
@@ -67,7 +68,7 @@ async def test_both_hosts_need_each_other_and_nothing_happens() -> None:
 async def test_the_host_that_was_dialled_keeps_the_link() -> None:
     async with two_hosts(terms=(KEEPING, CLOSING), needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
-        b._look(trio.current_time() + 1e6)
+        assert not isinstance(b.next_step(trio.current_time() + 1e6), Retire)
         assert a.up
         assert b.up
 
@@ -78,7 +79,7 @@ async def test_a_link_in_use_stays() -> None:
         lane = opened(a)
         a.usage._terms = CLOSING
         link = a.links[0]
-        a._look(trio.current_time() + 1e6)
+        assert not isinstance(a.next_step(trio.current_time() + 1e6), Retire)
         assert not link.leaving
         lane.abort(CloseReason.ABORTED)
         a._pump.settle()
@@ -151,9 +152,9 @@ async def test_a_link_is_opened_ahead_of_an_expected_use(dialling: Dialling, aut
         assert dialling.at[0] - start == pytest.approx(100 - LEAD, abs=0.1)
         dialling.succeeds()
         await until(lambda: home.up)
-        assert home._opened_ahead is home.links[0]
+        assert home._picker.opened_ahead is home.links[0]
         opened(home)
-        assert (home.usage.warm, home.usage.ahead, home._opened_ahead) == (1, 1, None)
+        assert (home.usage.warm, home.usage.ahead, home._picker.opened_ahead) == (1, 1, None)
 
 
 async def test_warm_hits_are_those_that_did_not_wait() -> None:
@@ -195,7 +196,7 @@ async def test_bulk_gets_a_link_of_its_own() -> None:
 
 
 async def test_a_spare_link_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "SPARE", 0.0)
+    monkeypatch.setattr(policy, "SPARE", 0.0)
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
         opened(a)

@@ -51,12 +51,25 @@ async def test_of_most_streams_nothing_is_told_unless_another_one_waits() -> Non
     assert one.notable == BULK_BYTES
 
 
-async def test_while_a_service_is_heavy_the_light_streams_count_too() -> None:
+async def test_a_service_that_is_heavy_makes_no_other_stream_notable() -> None:
+    """It would be a price that every connection to the peer pays; `Usage.count` finds the light ones."""
     usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
     one, _, _ = learning(usage)
     one.stream_ended(lane(BULK_BYTES))
     assert usage.any_bulk
+    assert one.notable == BULK_BYTES
+
+
+async def test_once_the_record_is_full_streams_are_notable_no_more(tmp_path: Any) -> None:
+    recorder = Recorder(str(tmp_path / "uses"), 1)
+    recorder.open()
+    one, _, _ = learning(Usage(Gaps(SHARED_MEMORY), KEEPING), recorder)
     assert one.notable == 0
+    one.stream_ended(lane(10))
+    recorder.close()
+    one.look()
+    assert recorder.full
+    assert one.notable == BULK_BYTES
 
 
 async def test_a_heavy_stream_is_noted_and_each_one_recorded(tmp_path: Any) -> None:

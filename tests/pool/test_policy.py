@@ -6,7 +6,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.policy import CROWDED, QUEUEING, Standing, admits, choose, should_dial, wants_more
+from proxy.pool.policy import (
+    CROWDED,
+    LOOK,
+    MOST_LEAVING,
+    QUEUEING,
+    SPARE,
+    Dial,
+    LinkState,
+    Retire,
+    Standing,
+    Wait,
+    admits,
+    choose,
+    next_step,
+    wants_more,
+)
+from proxy.pool.usage import Wanted
 
 
 class Link(NamedTuple):
@@ -68,51 +84,148 @@ def test_when_another_link_is_worth_its_handshake() -> None:
     assert not wants_more(Link(bulk=True), bulk=True)
 
 
-def standing(
-    links: int = 1, limit: int = 2, needed: bool = False, waiting: int = 0, best: Link | None = None
-) -> Standing:
-    return Standing(links, limit, needed, waiting, best)
+# The step
+
+NOW, EVER = 1000.0, float("inf")
+KEEP = Wanted(True, False, EVER)
+"""Its use says: a link is to be kept."""
+CLOSE = Wanted(False, False, EVER)
+AHEAD = Wanted(True, True, NOW + 7)
+A = LinkState("a")
+B = LinkState("b")
+BUSY, FULL, SLOW = A._replace(streams=3), A._replace(streams=CROWDED), A._replace(streams=3, queueing=1.0)
+LEAVING = A._replace(usable=False, leaving=True, streams=1)
+START = Standing[str, str](NOW, 2, CLOSE)
+"""A pool that knows nothing, may have two links, and looks at NOW."""
+UP = START._replace(links=(BUSY,), wanted=KEEP)
+NOTHING, LATER = Wait(EVER), Wait(NOW + LOOK)
+
+Step = Dial[str] | Retire[str] | Wait
+
+STEPS: list[tuple[str, Standing[str, str], Step]] = [
+    # Nothing is up.
+    ("nobody asks, and time changes nothing", START, NOTHING),
+    ("an upstream needs the peer", START._replace(needed=True), Dial(None)),
+    ("an upstream needs it, but nothing used the last link", START._replace(needed=True, idle=True), NOTHING),
+    ("nothing used the last link, and a stream waits", START._replace(idle=True, waiting=1), Dial(None)),
+    ("a stream waits", START._replace(waiting=1), Dial(None)),
+    ("it is invited", START._replace(invited=True), Dial(None)),
+    ("no stream waits for a use that is expected", START._replace(needed=True, wanted=AHEAD), Dial(None, True)),
+    (
+        "a use is expected of a peer that is idle",
+        START._replace(needed=True, idle=True, wanted=AHEAD),
+        Dial(None, True),
+    ),
+    ("a use is expected, of a peer that no upstream names", START._replace(wanted=AHEAD), Wait(NOW + 7)),
+    ("a use was expected, and has come", START._replace(wanted=AHEAD, waiting=1), Dial(None)),
+    (
+        "a link is wanted later",
+        START._replace(idle=True, needed=True, wanted=CLOSE._replace(until=NOW + 60)),
+        Wait(NOW + 60),
+    ),
+    # A dial has failed.
+    ("it is too early for another dial", START._replace(waiting=1, retry_at=NOW + 1), Wait(NOW + 1)),
+    ("the time for another dial has come", START._replace(waiting=1, retry_at=NOW), Dial(None)),
+    ("nobody asks for another dial", START._replace(retry_at=NOW + 1), NOTHING),
+    ("a look comes before the next dial", UP._replace(links=(FULL,), retry_at=NOW + 2 * LOOK), LATER),
+    # A link is up.
+    ("one is enough", UP, LATER),
+    ("one is enough, needed or not", UP._replace(needed=True), LATER),
+    ("one is enough, though it is congested for a moment", UP._replace(links=(BUSY._replace(congested=True),)), LATER),
+    ("its use changes before the next look", UP._replace(wanted=KEEP._replace(until=NOW + 1)), Wait(NOW + 1)),
+    ("it is crowded", UP._replace(links=(FULL,)), Dial(None)),
+    ("bytes wait for it", UP._replace(links=(SLOW,)), Dial(None)),
+    ("crowded, with one that is not", UP._replace(links=(FULL, B), limit=3), LATER),
+    ("crowded, at the limit", UP._replace(links=(FULL, FULL)), LATER),
+    ("bulk asks and the link is not for it", UP._replace(bulk=True), Dial(None, False, True)),
+    ("bulk asks and there is a link for it", UP._replace(bulk=True, links=(BUSY, B._replace(bulk=True))), LATER),
+    ("bulk asks, at the limit", UP._replace(bulk=True, limit=1), LATER),
+    ("bulk asks, and small messages need a link as well", UP._replace(bulk=True, links=(FULL,)), Dial(None)),
+    ("the only link is for bulk", UP._replace(links=(BUSY._replace(bulk=True),)), Dial(None)),
+    # Links that are leaving.
+    ("the peer drains and nobody asks", UP._replace(links=(LEAVING,)), LATER),
+    ("the peer drains and an upstream needs it", UP._replace(links=(LEAVING,), needed=True), Dial(None)),
+    (
+        "the peer drains and a stream waits, whatever the limit",
+        UP._replace(links=(LEAVING,), waiting=1, limit=1),
+        Dial(None),
+    ),
+    ("as many are leaving as may", UP._replace(links=(LEAVING,) * MOST_LEAVING, waiting=1), LATER),
+    # Sessions that have lost their link.
+    ("one that this side dials for", START._replace(lost="s", suspended=1, suspended_ours=1), Dial("s")),
+    ("it comes before streams that wait", START._replace(lost="s", suspended_ours=1, waiting=1), Dial("s")),
+    ("it counts neither limit nor drain", UP._replace(lost="s", limit=1, draining=True), Dial("s")),
+    ("it waits as any dial that failed does", START._replace(lost="s", retry_at=NOW + 1), Wait(NOW + 1)),
+    ("one that the peer dials for is waited for", START._replace(needed=True, suspended=1), NOTHING),
+    ("... until somebody needs a link", START._replace(suspended=1, waiting=1), Dial(None)),
+    # This host drains.
+    ("it drains", START._replace(draining=True, needed=True), NOTHING),
+    ("it drains, and a stream waits that was accepted before", START._replace(draining=True, waiting=1), Dial(None)),
+    ("it drains, and keeps what is not used", UP._replace(links=(A,), wanted=CLOSE, draining=True), LATER),
+    # Links that nothing uses.
+    ("not wanted any more", UP._replace(links=(A,), wanted=CLOSE), Retire("a")),
+    ("not wanted, but in use", UP._replace(wanted=CLOSE), LATER),
+    ("not wanted, but the peer's to close", UP._replace(links=(A._replace(dialled=False),), wanted=CLOSE), LATER),
+    ("the last of two that are not wanted goes first", UP._replace(links=(A, B), wanted=CLOSE), Retire("b")),
+    ("one at a time", UP._replace(links=(A, LEAVING), wanted=CLOSE), LATER),
+    ("spare beside another one for long", UP._replace(links=(BUSY, B._replace(unused_for=SPARE))), Retire("b")),
+    ("spare, but not for long", UP._replace(links=(BUSY, B._replace(unused_for=SPARE - 1))), LATER),
+    ("long without a stream, but the only one", UP._replace(links=(A._replace(unused_for=SPARE),)), LATER),
+    ("closing comes before dialling", UP._replace(links=(A,), wanted=CLOSE, lost="s"), Retire("a")),
+]
 
 
 @pytest.mark.parametrize(
-    ("now", "dial"),
-    [
-        (standing(links=0), False),
-        (standing(links=0, needed=True), True),
-        (standing(links=0, waiting=1), True),
-        (standing(best=Link()), False),
-        (standing(best=Link(), needed=True), False),
-        (standing(best=Link(streams=CROWDED)), True),
-        (standing(best=Link(queueing=1.0)), True),
-        (standing(best=Link())._replace(bulk=True), True),
-        (standing(links=2, best=Link(queueing=1.0)), False),
-        (standing(links=1, best=None), False),
-        (standing(links=1, best=None, waiting=1), True),
-        (standing(links=2, best=None, waiting=1), False),
-    ],
-    ids=[
-        "nobody asks",
-        "an upstream needs it",
-        "a stream waits",
-        "one is enough",
-        "one is enough, needed or not",
-        "crowded",
-        "queueing",
-        "bulk comes and the link is not for it",
-        "at the limit",
-        "the peer drains and nobody asks",
-        "the peer drains and a stream waits",
-        "at the limit, whoever waits",
-    ],
+    ("standing", "step"), [row[1:] for row in STEPS], ids=[name.replace(" ", "-") for name, *_ in STEPS]
 )
-def test_when_to_dial(now: Standing, dial: bool) -> None:
-    assert should_dial(now) is dial
+def test_the_next_step(standing: Standing[str, str], step: Step) -> None:
+    assert next_step(standing) == step
 
 
-@given(st.integers(0, 5), st.integers(1, 4), st.booleans(), st.integers(0, 9), st.none() | links)
-def test_never_beyond_the_limit(count: int, limit: int, needed: bool, waiting: int, best: Link | None) -> None:
-    if should_dial(Standing(count, limit, needed, waiting, best)):
-        assert count < limit
+states = st.builds(
+    LinkState[str],
+    st.sampled_from("abc"),
+    dialled=st.booleans(),
+    usable=st.booleans(),
+    leaving=st.booleans(),
+    congested=st.booleans(),
+    queueing=st.floats(0, 1),
+    bulk=st.booleans(),
+    streams=st.integers(0, 2 * CROWDED),
+    unused_for=st.floats(0, 2 * SPARE),
+)
+standings = st.builds(
+    Standing[str, str],
+    st.just(NOW),
+    st.integers(1, 4),
+    st.sampled_from([KEEP, CLOSE, AHEAD]),
+    st.lists(states, max_size=5).map(tuple),
+    needed=st.booleans(),
+    idle=st.booleans(),
+    waiting=st.integers(0, 9),
+    invited=st.booleans(),
+    bulk=st.booleans(),
+    lost=st.none() | st.just("s"),
+    suspended=st.integers(0, 3),
+    suspended_ours=st.integers(0, 3),
+    draining=st.booleans(),
+    retry_at=st.none() | st.floats(NOW - 10, NOW + 10),
+)
+
+
+@given(standings)
+def test_whatever_the_standing(standing: Standing[str, str]) -> None:
+    match next_step(standing):
+        case Dial(session, ahead, bulk):
+            assert standing.retry_at is None or standing.retry_at <= NOW
+            assert session == standing.lost
+            assert session or standing.taking + standing.suspended_ours < standing.limit, "never beyond the limit"
+            assert not (ahead and standing.waiting)
+            assert not bulk or standing.bulk
+        case Retire(link):
+            assert any(each.link == link and each.dialled and not each.streams for each in standing.links)
+        case Wait(until):
+            assert until > NOW, "or the pool would ask for ever"
 
 
 @given(st.integers(0, 3), st.integers(1, 4))

@@ -232,7 +232,7 @@ async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) ->
 async def test_a_peer_that_says_goodbye_on_each_link_and_keeps_it(
     dialling: Dialling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.pool.pool.MOST_LEAVING", 3)
+    monkeypatch.setattr("proxy.pool.policy.MOST_LEAVING", 3)
     home = pool(needed=True, max_per_peer=2)
     async with running(home):
         for number in range(3):

@@ -135,6 +135,41 @@ def test_a_service_that_is_seldom_heavy_is_not_bulk() -> None:
     assert not found.bulk("mixed", 1.0)
 
 
+def test_a_service_that_nobody_calls_any_more_is_forgotten_too() -> None:
+    found = usage()
+    found.moved("backup", BULK_BYTES, 1.0, 10.0)
+    found.expire(10.0 + BULK_MEMORY)
+    assert found.any_bulk
+    found.expire(10.1 + BULK_MEMORY)
+    assert (found.any_bulk, found.counted) == (False, set())
+
+
+def test_light_streams_are_counted_until_they_are_most_and_again_after_a_heavy_one() -> None:
+    found = usage()
+    found.moved("mixed", BULK_BYTES, 1.0, 0.0)
+    assert found.counted == {"mixed"}
+    found.count({"mixed": 1})  # how many were open is known from here on
+    for _ in range(10):
+        found.opened("mixed")
+    found.count({"mixed": 11})
+    assert found.bulk("mixed", 0.0), "all of them go on"
+    found.count({"mixed": 2})
+    assert (found.bulk("mixed", 0.0), found.counted) == (False, set())
+    found.moved("mixed", BULK_BYTES, 1.0, 1.0)
+    assert (found.bulk("mixed", 1.0), found.counted) == (False, {"mixed"})
+
+
+def test_heavy_streams_that_end_are_not_counted_as_light() -> None:
+    found = usage()
+    found.moved("backup", BULK_BYTES, 1.0, 0.0)
+    found.count({})
+    for _ in range(20):
+        found.opened("backup")
+        found.moved("backup", BULK_BYTES, 1.0, 0.0)
+    found.count({})
+    assert found.bulk("backup", 0.0)
+
+
 def test_other_terms_keep_the_measured_handshake_and_make_another_plan() -> None:
     found = usage()
     found.dialled(0.5)

@@ -1,0 +1,216 @@
+"""Which way a call takes to its link: the short one, or the one through `Picker._choose`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace as Made
+
+import pytest
+import trio
+
+from proxy.mux.frames import Kind
+from proxy.pool import policy
+from proxy.pool.bulk import Bulk
+from proxy.pool.history import SHARED_MEMORY, Gaps
+from proxy.pool.picking import Picker
+from proxy.pool.policy import CROWDED, QUEUEING
+from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, Usage
+from proxy.pump.link import Link as RealLink
+from tests.pool.hosts import KEEPING, Dialling, Recording, pool, running, until
+
+
+@dataclass(eq=False)
+class Link:
+    """As much of one as the choice looks at."""
+
+    congested: bool = False
+    queueing: float = 0.0
+    usable: bool = True
+    session: Made = field(default_factory=lambda: Made(bulk=False, cleared=9, streams={}))
+
+    @property
+    def bulk(self) -> bool:
+        return bool(self.session.bulk)
+
+    @property
+    def streams(self) -> int:
+        return len(self.session.streams)
+
+    def open(self, count: int) -> None:
+        self.session.streams = dict.fromkeys(range(count))
+
+
+class Counting(Picker):
+    """Counts the calls that take the long way, and what they ask for."""
+
+    def __init__(self, *links: Link) -> None:
+        self.asked: list[bool] = []
+        self.chosen = 0
+        usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
+        super().__init__(usage, Bulk(usage), self.asked.append)
+        for link in links:
+            self.add(link, False)  # type: ignore[arg-type]
+
+    def _choose(self, service: str) -> RealLink | None:
+        self.chosen += 1
+        return super()._choose(service)
+
+    def ways(self, service: str = "web", calls: int = 10) -> tuple[set[object], int]:
+        """Where so many calls go, and how many of them take the long way."""
+        before = self.chosen
+        links: set[object] = {self.pick(service) for _ in range(calls)}
+        return links, self.chosen - before
+
+
+async def test_the_first_call_chooses_and_the_others_follow() -> None:
+    one, two = Link(), Link()
+    picker = Counting(one, two)
+    assert picker.ways() == ({one}, 1)
+    assert picker.ways() == ({one}, 0)
+    picker.look()
+    assert picker.ways() == ({one}, 1), "nothing is kept longer than from one look to the next"
+    assert (picker._usage.avoided, picker._usage.warm) == (30, 30)
+
+
+async def test_without_a_link_there_is_none() -> None:
+    picker = Counting()
+    assert picker.ways() == ({None}, 10)
+    assert (picker._usage.avoided, picker.asked) == (0, [])
+
+
+async def test_congestion_lasts_as_long_as_it_lasts() -> None:
+    only = Link()
+    picker = Counting(only)
+    assert picker.ways() == ({only}, 1)
+    only.congested = True
+    assert picker.ways() == ({only}, 10)
+    only.congested = False
+    assert picker.ways() == ({only}, 0)
+
+
+async def test_the_first_link_is_the_first_again_once_it_is_not_congested() -> None:
+    one, two = Link(), Link()
+    picker = Counting(one, two)
+    one.congested = True
+    assert picker.ways() == ({two}, 10)
+    one.congested = False
+    assert picker.ways() == ({one}, 1)
+
+
+async def test_beside_a_crowded_link_the_other_one_is_at_hand() -> None:
+    one, two = Link(), Link()
+    picker = Counting(one, two)
+    assert picker.ways() == ({one}, 1)
+    one.open(CROWDED)
+    assert picker.ways() == ({two}, 1)
+
+
+@pytest.mark.parametrize("queueing", [0.0, QUEUEING])
+async def test_a_call_that_chooses_asks_for_another_link_where_that_is_better(queueing: float) -> None:
+    picker = Counting(Link(queueing=queueing))
+    picker.ways()
+    assert picker.asked == [False] * (queueing > 0)
+
+
+async def test_a_link_that_leaves_is_not_at_hand_any_more() -> None:
+    one, two = Link(), Link()
+    picker = Counting(one, two)
+    picker.pick()
+    one.usable, one.session.cleared = False, 0  # as `Link.doom`, and a GOAWAY, leave it
+    assert picker.ways() == ({two}, 1)
+    picker.remove(one)  # type: ignore[arg-type]
+    assert picker.ways() == ({two}, 1)
+    assert picker.links == [two]
+
+
+async def test_bulk_of_one_service_costs_the_calls_of_others_nothing() -> None:
+    """Neither before there is a link for it, nor while there is one, nor after."""
+    one, two = Link(), Link()
+    picker = Counting(one)
+    picker.pick("web")
+    picker._usage.moved("backup", BULK_BYTES, 1.0, trio.current_time())
+    assert picker.ways("web") == ({one}, 0)
+    assert picker.ways("backup") == ({one}, 10)
+    assert picker.asked == [True] * 10
+    assert picker.ways("web") == ({one}, 0)
+    picker.add(two, False)  # type: ignore[arg-type]
+    one.open(3)
+    assert picker.ways("backup") == ({two}, 10)
+    assert two.bulk
+    assert picker.ways("web") == ({one}, 1), "which looks at the new link"
+    two.congested = True
+    assert picker.ways("web") == ({one}, 0), "whatever the link for bulk is like"
+    two.congested = two.session.bulk = False
+    picker._usage.expire(trio.current_time() + BULK_MEMORY + 1)
+    assert picker.ways("web") == ({one}, 0)
+    assert picker.ways("backup") == ({one}, 0), "a service like any other"
+
+
+async def test_the_only_link_is_at_hand_though_it_is_for_bulk() -> None:
+    only = Link()
+    only.session.bulk = True
+    picker = Counting(only)
+    assert picker.ways() == ({only}, 1)
+    assert picker.asked == [False], "and another one is asked for"
+
+
+async def test_a_link_that_was_opened_ahead_counts_once() -> None:
+    picker = Counting()
+    picker.add(Link(), True)  # type: ignore[arg-type]
+    assert picker.opened_ahead is picker.links[0]
+    picker.ways()
+    assert (picker._usage.ahead, picker.opened_ahead) == (1, None)
+
+
+# In a pool
+
+
+def short(home: Recording, monkeypatch: pytest.MonkeyPatch, service: str = "web") -> bool:
+    """Whether a call takes the short way."""
+    long: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(home._picker, "_choose", lambda service: long.append(service))
+        home.pick(service)
+    return not long
+
+
+async def test_after_congestion_calls_take_the_short_way_again(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = pool(needed=True)
+    async with running(home):
+        theirs = dialling.succeeds()
+        await until(lambda: home.up)
+        link = home.links[0]
+        home.pick("web")
+        assert short(home, monkeypatch)
+        while not link.congested:
+            for _ in range(100):
+                link.session.out.put(Kind.PING, 0, bytes(8))
+            home._pump.settle()
+        assert not short(home, monkeypatch)
+        theirs.setblocking(False)
+        while link.congested:
+            try:
+                theirs.recv(1 << 20)
+            except BlockingIOError:
+                await trio.sleep(0.001)
+        home.pick("web")  # a look may have come in between
+        assert short(home, monkeypatch)
+
+
+async def test_after_bulk_calls_take_the_short_way_again_though_nobody_calls_its_service(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "LOOK", 0.01)
+    home = pool(needed=True, max_per_peer=1)
+    async with running(home):
+        dialling.succeeds()
+        await until(lambda: home.up)
+        home.usage.moved("backup", BULK_BYTES, 1.0, trio.current_time() - BULK_MEMORY + 0.2)
+        home.pick("web")
+        assert short(home, monkeypatch, "web"), "also while it lasts"
+        assert not short(home, monkeypatch, "backup")
+        await until(lambda: not home.usage.any_bulk)
+        home.pick("web")
+        assert short(home, monkeypatch, "backup")
