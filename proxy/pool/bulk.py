@@ -10,7 +10,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 
-COUNT = 1.0
+COUNT = 0.25
 """Seconds between two counts of the open streams, at least: a pool that is asked for links all the time looks often."""
 
 

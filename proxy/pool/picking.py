@@ -24,16 +24,17 @@ class Picker:
     Args:
         usage: counts what is picked; bulk: sets links apart.
         ask: called where another link would be better, with whether it is for streams that are likely to be heavy.
+        look_soon: called where the pool should take stock before its next look.
 
     Attributes:
         links: those that are up, in the order in which they came up; changed by `add` and `remove` only.
         opened_ahead: the link that was opened ahead of an expected use, until it is used.
     """
 
-    def __init__(self, usage: Usage, bulk: Bulk, ask: Callable[[bool], None]) -> None:
+    def __init__(self, usage: Usage, bulk: Bulk, ask: Callable[[bool], None], look_soon: Callable[[], None]) -> None:
         self.links: list[Link] = []
         self.opened_ahead: Link | None = None
-        self._usage, self._bulk, self._ask = usage, bulk, ask
+        self._usage, self._bulk, self._ask, self._look_soon = usage, bulk, ask, look_soon
         self._at_hand: Link | None = None
 
     def add(self, link: Link, ahead: bool) -> None:
@@ -89,8 +90,8 @@ class Picker:
                 self._at_hand = None
         else:
             self._at_hand = link if self._lasting(link) else None
-        if counted and service in usage.counted:
-            usage.opened(service)
+        if counted and service in usage.counted and usage.opened(service):
+            self._look_soon()
         if link is self.opened_ahead:
             self.opened_ahead = None
             usage.ahead += 1

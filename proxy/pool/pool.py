@@ -80,7 +80,7 @@ class Pool:
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._draining = False
         self._bulk = Bulk(usage)
-        self._picker = Picker(usage, self._bulk, self._ask)
+        self._picker = Picker(usage, self._bulk, self._ask, lambda: self._changed.set())
         self.links, self.pick = self._picker.links, self._picker.pick
         self._waiters = WaitingList()
         self._learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)

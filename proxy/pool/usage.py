@@ -23,6 +23,8 @@ BULK_MEMORY = 600.0
 BULK_SHARE = 0.5
 """Part of a service's recent streams that must have been heavy: its small calls would go where the bulk goes."""
 _BULK_WEIGHT = 1 / 8
+BULK_COUNT = 64
+"""Streams of a service that has proved heavy after which it is worth a look whether they are."""
 
 
 class _Mark:
@@ -186,9 +188,11 @@ class Usage:
                 self.counted.add(service)
             mark.heavy += ended
 
-    def opened(self, service: str) -> None:
-        """A stream of a service that is `counted` has been opened."""
-        self._bulk[service].opened += 1
+    def opened(self, service: str) -> bool:
+        """A stream of a service that is `counted` has been opened. Whether a look is worth it now."""
+        mark = self._bulk[service]
+        mark.opened += 1
+        return mark.opened % BULK_COUNT == 0
 
     def expire(self, now: float) -> None:
         """Forget the services that have moved no bulk for long, whether anybody calls them or not."""

@@ -14,7 +14,7 @@ from proxy.pool.bulk import Bulk
 from proxy.pool.history import SHARED_MEMORY, Gaps
 from proxy.pool.picking import Picker
 from proxy.pool.policy import CROWDED, QUEUEING
-from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, Usage
+from proxy.pool.usage import BULK_BYTES, BULK_COUNT, BULK_MEMORY, Usage
 from proxy.pump.link import Link as RealLink
 from tests.pool.hosts import KEEPING, Dialling, Recording, pool, running, until
 
@@ -45,11 +45,14 @@ class Counting(Picker):
 
     def __init__(self, *links: Link) -> None:
         self.asked: list[bool] = []
-        self.chosen = 0
+        self.chosen = self.looks = 0
         usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
-        super().__init__(usage, Bulk(usage), self.asked.append)
+        super().__init__(usage, Bulk(usage), self.asked.append, self._count)
         for link in links:
             self.add(link, False)  # type: ignore[arg-type]
+
+    def _count(self) -> None:
+        self.looks += 1
 
     def _choose(self, service: str) -> RealLink | None:
         self.chosen += 1
@@ -144,6 +147,17 @@ async def test_bulk_of_one_service_costs_the_calls_of_others_nothing() -> None:
     picker._usage.expire(trio.current_time() + BULK_MEMORY + 1)
     assert picker.ways("web") == ({one}, 0)
     assert picker.ways("backup") == ({one}, 0), "a service like any other"
+
+
+async def test_many_calls_of_a_heavy_service_ask_for_a_look_whether_they_are() -> None:
+    picker = Counting(Link())
+    picker._usage.moved("backup", BULK_BYTES, 1.0, trio.current_time())
+    picker.ways("backup", BULK_COUNT - 1)
+    assert picker.looks == 0
+    picker.ways("backup", BULK_COUNT + 1)
+    assert picker.looks == 2
+    picker.ways("web", 10 * BULK_COUNT)
+    assert picker.looks == 2
 
 
 async def test_the_only_link_is_at_hand_though_it_is_for_bulk() -> None:
