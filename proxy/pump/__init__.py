@@ -2,7 +2,7 @@
 
 * ``turn``: the common case and nothing else, narrow enough to have a compiled twin.
 * ``loop``: the epoll, whose turn it is, and the end of every turn.
-* ``lane``: a stream with its local socket.  ``link``: a session with its link.  ``splice``: two local sockets, no
-  frames.
+* ``lane``: a stream with its local socket.  ``session``: a session of lanes.  ``link``: a link with the session that
+  it carries.  ``carrier``: what these three know of each other.  ``splice``: two local sockets, no frames.
 * ``listener``, ``connecting``: where local sockets come from.  ``budget``, ``deadlines``, ``options``: what they share.
 """

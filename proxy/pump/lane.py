@@ -384,7 +384,7 @@ class Lane(Stream):
         else:
             self.update()
 
-    # What the peer does (called by the link)
+    # What the peer does (called by the session)
 
     def on_opened(self) -> None:
         """The far side delivered the stream: early bytes need not be kept any longer."""
