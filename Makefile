@@ -8,7 +8,7 @@ NETNS := ip:iproute2 tc:iproute2 ss:iproute2 nft:nftables
 REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
 
-# More test processes than cores: most of the time is spent waiting for others. A module's tests stay in one process; the
+# More test processes than cores: tests also wait for others. A module's tests stay in one process; the
 # longest modules come first (tests/conftest.py). WORKERS=0: all in one.
 WORKERS = $(shell n=$$(($$(nproc) * 3 / 2)); echo $$((n > 12 ? 12 : n)))
 SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
