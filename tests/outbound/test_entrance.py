@@ -90,14 +90,14 @@ async def test_a_call_that_the_only_peer_refuses(logs: list[MutableMapping[str, 
 async def test_what_another_services_hosts_did_costs_a_delivered_call_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with mesh() as hosts:
         service = await hosts.pair()
-        outbound = hosts.agents["host-a"].outbound
-        outbound.ejections.failed("nobody calls it again", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+        context = hosts.agents["host-a"].outbound.context
+        context.ejections.failed("nobody calls it again", "host-b", CloseReason.CONNECT_FAILED, 0.0)
         told: list[str] = []
-        monkeypatch.setattr(outbound.ejections, "succeeded", lambda service, host: told.append(service))
+        monkeypatch.setattr(context.ejections, "succeeded", lambda service, host: told.append(service))
         await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
         for held in (False, True):
             if held:
-                outbound.ejections.failed("echo", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+                context.ejections.failed("echo", "host-b", CloseReason.CONNECT_FAILED, 0.0)
             caller = hosts.call()
             await caller.send(b"hello")
             accepted = await service.accept()
