@@ -32,7 +32,7 @@ from random import Random
 
 import click
 
-from proxy.pool.recorded import Use, encode
+from proxy.pool.recorded import RecordedUse, encode
 
 DAY = 86400.0
 """Seconds."""
@@ -101,10 +101,10 @@ DAYS: dict[str, list[tuple[Kind, int]]] = {
 """Kinds of peers, and how many of each."""
 
 
-def day(kind: str, seed: int = 1) -> list[Use]:
+def day(kind: str, seed: int = 1) -> list[RecordedUse]:
     """All uses of a day, in the order of time. The same seed gives the same day."""
     uses = [
-        Use(time=round(time, 3), peer=f"{make.__name__}-{number}", duration=round(takes, 3), bytes=moved)
+        RecordedUse(time=round(time, 3), peer=f"{make.__name__}-{number}", duration=round(takes, 3), bytes=moved)
         for make, peers in DAYS[kind]
         for number in range(1, peers + 1)
         for time, takes, moved in make(Random(f"{seed}/{make.__name__}/{number}"))

@@ -269,12 +269,12 @@ def _certificates(directory: Path, options: argparse.Namespace) -> None:
     folder = directory / "state" / "ca"
     (key_file,) = folder.glob("*.key")
     (root_file,) = folder.glob("*.pem")
-    root = ca.Root(certificates.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
+    root = ca.RootCa(certificates.read_roots(root_file.read_text())[0], ca.read_key(key_file.read_bytes()))
     (directory / "bundle.pem").write_text(certificates.pem(root.certificate))
     key, now = certificates.new_key(), time.time()
     names = [f"host-{number}" for number in range(options.hosts)] + [f"real-{number}" for number in range(options.real)]
     for name in names:
-        leaf = ca.issue(root, key.public_key(), ca.Names.host(MESH, name), now, 86400.0)
+        leaf = ca.issue(root, key.public_key(), ca.CertificateNames.host(MESH, name), now, 86400.0)
         (directory / f"{name}.pem").write_text(leaf.certificate + certificates.key_pem(key))
 
 
@@ -439,7 +439,7 @@ async def _real(options: argparse.Namespace) -> None:
                     await client.register(record)
                     async with client.watch() as messages:
                         async for message in messages:
-                            if isinstance(message, mesh.Snapshot):
+                            if isinstance(message, mesh.MapSnapshot):
                                 times.append(time.perf_counter() - began)
                                 return
                 except Unreachable:

@@ -19,7 +19,7 @@ from typing import Self
 from benchmarks.build import Programs
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Target
-from proxy.demo.lab import Host, Lab, LabError
+from proxy.demo.lab import Lab, LabError, LabHost
 
 DIRECT_PORT = 7700
 CONTAINER_PORT = 7701
@@ -93,7 +93,7 @@ class Testbed:
 
     def start(
         self,
-        host: Host,
+        host: LabHost,
         argv: Sequence[str],
         *,
         container: bool = False,
@@ -105,7 +105,7 @@ class Testbed:
         with open(log or os.devnull, "ab") as sink:
             return host.popen(pinned, container=container, stdout=stdout or sink, stderr=sink, stdin=subprocess.DEVNULL)
 
-    def core(self, host: Host) -> int:
+    def core(self, host: LabHost) -> int:
         return self.cores[0] if host is self.lab.a else self.cores[1]
 
     def client(self, address: str, *, container: bool = False, pids: tuple[int, ...] = ()) -> Target:
@@ -146,7 +146,7 @@ def _cores() -> tuple[int, int]:
     return usable[0], usable[min(1, len(usable) - 1)]
 
 
-def _set_sysctls(host: Host, container: bool) -> None:
+def _set_sysctls(host: LabHost, container: bool) -> None:
     _set_sysctls_in(host.command([], container=container))
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from proxy.config.schema import TlsFiles
-from proxy.demo.certificates import Authority
-from proxy.links.credentials import Credentials, Identity, read
+from proxy.demo.certificates import CertificateAuthority
+from proxy.links.credentials import Credentials, RequiredIdentity, read
 from proxy.links.options import prepare_link
 from proxy.links.tlswire import TlsWire
 
@@ -73,10 +73,10 @@ def tcp_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
     return pair
 
 
-def credentials(authority: Authority, host: str) -> Credentials:
+def credentials(authority: CertificateAuthority, host: str) -> Credentials:
     with tempfile.TemporaryDirectory() as folder:
         files = TlsFiles(**authority.write(Path(folder), host))
-        return read(files, Identity("hostlane", host), time.time())
+        return read(files, RequiredIdentity("hostlane", host), time.time())
 
 
 def plain(stack: ExitStack, one: Credentials, other: Credentials) -> tuple[Wire, Wire]:
@@ -140,7 +140,7 @@ def cost(ends: tuple[Wire, Wire], size: int, seconds: float) -> float:
 
 
 def table(sizes: tuple[int, ...] = SIZES, seconds: float = 0.15, tries: int = TRIES) -> str:
-    authority = Authority()
+    authority = CertificateAuthority()
     one, other = credentials(authority, "host-a"), credentials(authority, "host-b")
     lines = ["| bytes | " + " | ".join(f"{name}, µs" for name in WAYS) + " | TlsWire, MB/s |", "|---" * 5 + "|"]
     for size in sizes:

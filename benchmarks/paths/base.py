@@ -12,7 +12,7 @@ from benchmarks import loadrun
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Phase, Target
 from benchmarks.testbed import Testbed
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 
 STOP_WITHIN = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -122,7 +122,7 @@ class ProxyPair(BenchPath):
 
     def certificates(self) -> dict[str, dict[str, str]]:
         """Files of both hosts (``key``, ``certificate``, ``ca``), by side, of a CA of this path's own."""
-        authority = Authority()
+        authority = CertificateAuthority()
         for side in "ab":
             (self.folder / f"tls-{side}").mkdir(exist_ok=True)
         return {side: authority.write(self.folder / f"tls-{side}", f"host-{side}") for side in "ab"}

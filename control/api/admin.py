@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import yaml
 
-from control.api.messages import Refusal
+from control.api.messages import AdminErrorBody
 from control.base.reading.addresses import ADMIN_SOCKET, DEFAULT_RUN_DIR, UNIX_PATH_BYTES
 from control.base.reading.files import MAX_FILE_BYTES
 from control.base.unixhttp import unix_client
@@ -86,7 +86,7 @@ def _answer(socket_path: str, method: str, path: str, kind: type[T]) -> tuple[T,
 
 def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
     try:
-        error = msgspec.json.decode(response.content, type=Refusal).error
+        error = msgspec.json.decode(response.content, type=AdminErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
     raise NoAnswer(f"{socket_path}: the proxy refused: {error}")

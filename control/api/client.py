@@ -24,7 +24,7 @@ from control.api import mesh
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
 from control.base.handshakes import closing_given_up
 
-__all__ = ["ControlClient", "Denied", "Unreachable", "Watch"]
+__all__ = ["ControlClient", "Denied", "MapWatch", "Unreachable"]
 
 T = TypeVar("T")
 
@@ -94,10 +94,10 @@ class ControlClient:
         if http is not None:
             await http.aclose()
 
-    async def register(self, record: mesh.HostRecord) -> mesh.Registered:
+    async def register(self, record: mesh.HostRecord) -> mesh.RegisterResponse:
         """This host is there, and offers that. Denied ``taken``: another host has its address."""
-        body = mesh.Registration(record=record)
-        return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.Registered, body)
+        body = mesh.RegisterRequest(record=record)
+        return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.RegisterResponse, body)
 
     async def alive(self, name: str, instance: str) -> None:
         """This host is still there. Denied ``unknown_host``: its lease is over, register again; ``superseded``: another
@@ -109,20 +109,20 @@ class ControlClient:
         query = f"?instance={quote(instance, safe='')}"
         await self._exchange("DELETE", f"/v1/hosts/{quote(name, safe='')}{query}")
 
-    async def renew(self, request: mesh.RenewRequest) -> mesh.Issued:
+    async def renew(self, request: mesh.RenewRequest) -> mesh.IssueResponse:
         """A new certificate for this host."""
-        return await self._ask("POST", "/v1/renew", mesh.Issued, request)
+        return await self._ask("POST", "/v1/renew", mesh.IssueResponse, request)
 
-    async def join(self, request: mesh.JoinRequest) -> mesh.Issued:
+    async def join(self, request: mesh.JoinRequest) -> mesh.IssueResponse:
         """The first certificate of a host, for a token.
 
         The token works once, so nothing is repeated that may have reached a server: Unreachable then.
         """
-        return await self._ask("POST", "/v1/join", mesh.Issued, request, once=True)
+        return await self._ask("POST", "/v1/join", mesh.IssueResponse, request, once=True)
 
-    async def ca(self) -> mesh.Authorities:
+    async def ca(self) -> mesh.CaBundle:
         """The CA certificates in force."""
-        return await self._ask("GET", "/v1/ca", mesh.Authorities)
+        return await self._ask("GET", "/v1/ca", mesh.CaBundle)
 
     async def addresses(self, request: mesh.AddressRequest) -> mesh.AddressLease:
         """An address for this host. Denied ``taken`` (another host has it), ``no_segment``, ``pool_empty``."""
@@ -133,9 +133,9 @@ class ControlClient:
         query = f"?segment={quote(segment, safe='')}&part={quote(part, safe='')}"
         await self._exchange("DELETE", f"/v1/addresses{query}")
 
-    async def hosts(self) -> mesh.Snapshot:
+    async def hosts(self) -> mesh.MapSnapshot:
         """The whole map, as it is now."""
-        return await self._ask("GET", "/v1/hosts", mesh.Snapshot, most=MAX_LINE)
+        return await self._ask("GET", "/v1/hosts", mesh.MapSnapshot, most=MAX_LINE)
 
     async def status(self) -> mesh.ControlStatus:
         """What the server that answers does."""
@@ -161,7 +161,7 @@ class ControlClient:
         """Local socket: certificates count no longer."""
         return await self._ask("POST", "/v1/revoke", mesh.RevokeDone, request)
 
-    async def backup(self, request: mesh.Backup) -> None:
+    async def backup(self, request: mesh.BackupRequest) -> None:
         """Local socket: a copy of the store in a file. Denied ``backup``: there is none, and why."""
         await self._exchange("POST", "/v1/backup", request, once=True)
 
@@ -175,9 +175,9 @@ class ControlClient:
         return await self._ask("POST", f"/v1/ca/{step}", mesh.CaStatus, body, once=True)
 
     @asynccontextmanager
-    async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[Watch]:
+    async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[MapWatch]:
         """The map and its changes, from ``after`` in ``epoch`` on; without them, or when that is too long ago, it
-        begins with a `mesh.Snapshot`.
+        begins with a `mesh.MapSnapshot`.
 
         Entering raises as every method does. Keep watching in a loop: a watch that ends is the server's, and the next
         one goes to another server first.
@@ -189,7 +189,7 @@ class ControlClient:
             try:
                 if response.status_code != 200:
                     raise self._told(denied_by(response.status_code, await _body(response, MAX_BODY)))
-                watch = Watch(server, response)
+                watch = MapWatch(server, response)
                 try:
                     yield watch
                 finally:
@@ -301,7 +301,7 @@ class ControlClient:
         return httpx.AsyncClient(transport=transport, timeout=timeout, headers=headers, trust_env=False)
 
 
-class Watch:
+class MapWatch:
     """The messages of one watch, by ``async for``.
 
     It ends when the server ends it (it stops, or has lost its own store), and raises Unreachable when the connection

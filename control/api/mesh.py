@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 
-class Offer(Struct, frozen=True, kw_only=True):
+class ServiceOffer(Struct, frozen=True, kw_only=True):
     """A service that a host offers."""
 
     name: str
@@ -29,22 +29,22 @@ class HostRecord(Struct, frozen=True, kw_only=True):
     address: str
     instance: str
     version: str = ""
-    services: tuple[Offer, ...] = ()
+    services: tuple[ServiceOffer, ...] = ()
     segment: str | None = None
     mac: str | None = None
     capacity: int = 0
 
 
-class Registration(Struct, frozen=True, kw_only=True):
+class RegisterRequest(Struct, frozen=True, kw_only=True):
     """``PUT /v1/hosts/NAME`` (mutual TLS; NAME must be the certificate's): the host is there, and offers this.
 
-    Idempotent; the whole record each time. The answer is a `Registered`. 409: the address is another host's.
+    Idempotent; the whole record each time. The answer is a `RegisterResponse`. 409: the address is another host's.
     """
 
     record: HostRecord
 
 
-class Registered(Struct, frozen=True, kw_only=True):
+class RegisterResponse(Struct, frozen=True, kw_only=True):
     """The record is in force, from this revision on, until ``lease`` has passed without ``POST /v1/hosts/NAME/alive``
     (204; 404: register again; 409: another instance has registered since). ``DELETE /v1/hosts/NAME?instance=I`` takes
     it away at once, unless it is another instance's by now."""
@@ -60,7 +60,7 @@ class Instance(Struct, frozen=True, kw_only=True):
     instance: str
 
 
-class Trust(Struct, frozen=True, kw_only=True):
+class TrustBundle(Struct, frozen=True, kw_only=True):
     """Whom hosts may believe.
 
     Attributes:
@@ -74,7 +74,7 @@ class Trust(Struct, frozen=True, kw_only=True):
     renew_before: float = 0.0
 
 
-class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
+class MapSnapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
     """The whole map. Always the first message of a watch that could not go on from where the host was.
 
     ``epoch`` names the store: a revision means nothing in another one, and a host that is missing from the snapshot of
@@ -84,29 +84,29 @@ class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot"):
     epoch: str
     revision: int
     hosts: tuple[HostRecord, ...]
-    trust: Trust | None = None
+    trust: TrustBundle | None = None
 
 
-class Changes(Struct, frozen=True, kw_only=True, tag="changes"):
+class MapChanges(Struct, frozen=True, kw_only=True, tag="changes"):
     """What has changed since the message before. Slow watchers get several changes as one; the last state of each host
     is what counts."""
 
     revision: int
     put: tuple[HostRecord, ...] = ()
     gone: tuple[str, ...] = ()
-    trust: Trust | None = None
+    trust: TrustBundle | None = None
 
 
-class Heartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
+class MapHeartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """Nothing has changed, and the server is alive. Comes at least every ``HEARTBEAT`` seconds of silence."""
 
     revision: int
 
 
-WatchMessage = Snapshot | Changes | Heartbeat
+WatchMessage = MapSnapshot | MapChanges | MapHeartbeat
 """A line of ``GET /v1/watch?epoch=E&after=REVISION`` (mutual TLS, or the local socket): newline-delimited JSON without
 end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
-`Snapshot`; otherwise with the `Changes` since then."""
+`MapSnapshot`; otherwise with the `MapChanges` since then."""
 
 
 def control_name(mesh: str) -> str:
@@ -134,7 +134,7 @@ class RenewRequest(Struct, frozen=True, kw_only=True):
     csr: str
 
 
-class Issued(Struct, frozen=True, kw_only=True):
+class IssueResponse(Struct, frozen=True, kw_only=True):
     """A certificate (PEM, the host's own first) and the CA certificates in force (PEM)."""
 
     mesh: str
@@ -142,7 +142,7 @@ class Issued(Struct, frozen=True, kw_only=True):
     bundle: str
 
 
-class Authorities(Struct, frozen=True, kw_only=True):
+class CaBundle(Struct, frozen=True, kw_only=True):
     """``GET /v1/ca`` (anybody): the CA certificates in force, PEM. Whoever does not know them yet compares them with
     the fingerprint that its token holds."""
 
@@ -255,7 +255,7 @@ class ControlStatus(Struct, frozen=True, kw_only=True):
     segments: tuple[SegmentUse, ...] = ()
     joining: dict[str, int] = {}
     """How often since the start: ``joined``, ``renewed``, ``revoked``, and refusals by their cause, such as
-    ``token_used`` or ``too_many`` (`control.ca.joining.Joining`)."""
+    ``token_used`` or ``too_many`` (`control.ca.joining.HostEnrolment`)."""
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -264,13 +264,13 @@ class Health(Struct, frozen=True, kw_only=True):
     name: str
 
 
-class Backup(Struct, frozen=True, kw_only=True):
+class BackupRequest(Struct, frozen=True, kw_only=True):
     """``POST /v1/backup``: where, on the control server's machine; an absolute path at which nothing is."""
 
     path: str
 
 
-class Refused(Struct, frozen=True, kw_only=True):
+class ControlErrorBody(Struct, frozen=True, kw_only=True):
     """The body of every answer that is not 2xx: one line that a user can act on; ``code``: a word for programs."""
 
     error: str
@@ -310,16 +310,16 @@ class CaDrop(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-def followed(found: Snapshot | None, message: Snapshot | Changes) -> Snapshot:
+def followed(found: MapSnapshot | None, message: MapSnapshot | MapChanges) -> MapSnapshot:
     """The map as a watcher has it after one more message."""
-    if isinstance(message, Snapshot):
+    if isinstance(message, MapSnapshot):
         return message
     assert found is not None, "a watch begins with a snapshot"
     hosts = {host.name: host for host in found.hosts}
     hosts.update((host.name, host) for host in message.put)
     for name in message.gone:
         hosts.pop(name, None)
-    return Snapshot(
+    return MapSnapshot(
         epoch=found.epoch,
         revision=message.revision,
         hosts=tuple(hosts[name] for name in sorted(hosts)),

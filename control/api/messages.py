@@ -175,7 +175,7 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     """Its session waits for another link."""
 
 
-class Applied(Struct, frozen=True, kw_only=True):
+class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 
     ``wrong``: the file is; ``refused``: the running proxy cannot follow it. Nothing has changed in either case, and
@@ -187,7 +187,7 @@ class Applied(Struct, frozen=True, kw_only=True):
     problems: list[str] = []
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class StreamHolder(Struct, frozen=True, kw_only=True):
     """Who keeps streams open, in a proxy that drains. ``uid`` and ``pid`` as in `StreamInfo`."""
 
     service: str
@@ -198,7 +198,7 @@ class Holder(Struct, frozen=True, kw_only=True):
     streams: int
 
 
-class Draining(Struct, frozen=True, kw_only=True):
+class DrainProgress(Struct, frozen=True, kw_only=True):
     """A line of the answer to ``POST /drain``, which goes on until the proxy ends.
 
     ``cut`` counts the streams that did not finish in time; ``over``: nothing is open any more, this is the last line.
@@ -208,10 +208,10 @@ class Draining(Struct, frozen=True, kw_only=True):
     streams: int
     cut: int
     over: bool
-    holders: list[Holder]
+    holders: list[StreamHolder]
 
 
-class Candidate(Struct, frozen=True, kw_only=True):
+class RouteCandidate(Struct, frozen=True, kw_only=True):
     """A host that offers a service, as the choice for a new stream sees it.
 
     ``state``: ``here`` is this host; ``idle``: no link, because nothing used the last one. ``ejected_for_s``: so long
@@ -241,11 +241,11 @@ class ServiceRoute(Struct, frozen=True, kw_only=True):
     listen: str | None
     takes: list[str]
     why: str
-    candidates: list[Candidate]
+    candidates: list[RouteCandidate]
 
 
 class MeshHost(Struct, frozen=True, kw_only=True):
-    """An item of ``GET /hosts``: a host of the mesh, as this proxy knows it. ``state`` as in `Candidate`."""
+    """An item of ``GET /hosts``: a host of the mesh, as this proxy knows it. ``state`` as in `RouteCandidate`."""
 
     name: str
     address: str
@@ -256,7 +256,7 @@ class MeshHost(Struct, frozen=True, kw_only=True):
     unconfirmed: bool = False
 
 
-class Refusal(Struct, frozen=True, kw_only=True):
+class AdminErrorBody(Struct, frozen=True, kw_only=True):
     """The body of every answer that is not 200: one line that a user can act on."""
 
     error: str

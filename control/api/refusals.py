@@ -23,7 +23,7 @@ class Denied(HostlaneError):
     """A control server refused the request.
 
     Attributes:
-        code: a word for programs (`control.api.mesh.Refused`).
+        code: a word for programs (`control.api.mesh.ControlErrorBody`).
         text: one line for people, as is ``str()``.
         status: the HTTP status.
     """
@@ -36,7 +36,7 @@ class Denied(HostlaneError):
 def denied_by(status: int, raw: bytes) -> Denied:
     """What an answer that is no agreement says."""
     try:
-        refused = msgspec.json.decode(raw, type=mesh.Refused)
+        refused = msgspec.json.decode(raw, type=mesh.ControlErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Denied("", f"HTTP status {status}, and no reason of a control server", status)
     return Denied(refused.code, refused.error, status)

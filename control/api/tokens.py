@@ -32,7 +32,7 @@ _ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
-class Token(Struct, frozen=True, kw_only=True):
+class JoinToken(Struct, frozen=True, kw_only=True):
     """What a token says.
 
     Attributes:
@@ -58,19 +58,19 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     used: float | None = None
 
 
-def make(host: str, ca: tuple[str, ...], random: bytes) -> Token:
+def make(host: str, ca: tuple[str, ...], random: bytes) -> JoinToken:
     """A token, out of ``ID_BYTES + SECRET_BYTES`` random bytes."""
     if len(random) != ID_BYTES + SECRET_BYTES:
         raise ValueError(f"{len(random)} random bytes")
-    return Token(id=random[:ID_BYTES].hex(), secret=_encode(random[ID_BYTES:]), host=host, ca=ca)
+    return JoinToken(id=random[:ID_BYTES].hex(), secret=_encode(random[ID_BYTES:]), host=host, ca=ca)
 
 
-def text(token: Token) -> str:
+def text(token: JoinToken) -> str:
     """The token as it is handed over."""
     return PREFIX + _encode(msgspec.json.encode(token))
 
 
-def parse_untrusted(raw: str) -> Token:
+def parse_untrusted(raw: str) -> JoinToken:
     """The token in a text; white space around it does not matter. Raises only ValueError, which repeats none of it."""
     raw = raw.strip()
     if not raw.startswith(PREFIX):
@@ -81,7 +81,7 @@ def parse_untrusted(raw: str) -> Token:
     if _BASE64URL.fullmatch(body) is None:
         raise ValueError("it has characters that no token has")
     try:
-        token = msgspec.json.decode(_decode(body), type=Token)
+        token = msgspec.json.decode(_decode(body), type=JoinToken)
         host_name(token.host)
         well_formed = (
             _ID.fullmatch(token.id) is not None
@@ -102,12 +102,12 @@ def is_id(raw: str) -> bool:
     return _ID.fullmatch(raw) is not None
 
 
-def hash_of(token: Token) -> str:
+def hash_of(token: JoinToken) -> str:
     """What is kept of the secret."""
     return hashlib.sha256(_decode(token.secret)).hexdigest()
 
 
-def matches(token: Token, record: TokenRecord) -> bool:
+def matches(token: JoinToken, record: TokenRecord) -> bool:
     """Whether the secret is the one of the record; takes as long either way."""
     return hmac.compare_digest(hash_of(token), record.hash)
 

@@ -27,7 +27,7 @@ class RequestRefused(HostlaneError):
     """The control plane does not do what a request asks for; ``str()`` is the line that the asker gets.
 
     Attributes:
-        status: of the HTTP answer; code: a word for programs (`control.api.mesh.Refused`).
+        status: of the HTTP answer; code: a word for programs (`control.api.mesh.ControlErrorBody`).
     """
 
     def __init__(self, status: int, code: str, text: str) -> None:

@@ -16,7 +16,7 @@ import h11
 import trio
 from trio.abc import Stream
 
-__all__ = ["CLOSE", "SEND_BYTES", "Answer", "Asked", "HttpConnection", "HttpLimits", "Lines"]
+__all__ = ["CLOSE", "SEND_BYTES", "HttpConnection", "HttpLimits", "HttpRequest", "HttpResponse", "ResponseLines"]
 
 SEND_BYTES = 64 << 10
 """A long answer goes out in pieces of this size, each with its own deadline."""
@@ -51,7 +51,7 @@ class HttpLimits:
 
 
 @dataclass(frozen=True)
-class Asked:
+class HttpRequest:
     """A request that has arrived whole, or but for its body if the limits allow none."""
 
     method: str
@@ -60,7 +60,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """A whole answer. `headers`: further ones, such as the ``allow`` of a 405."""
 
     status: int
@@ -69,7 +69,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Lines = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
+ResponseLines = Callable[[Callable[[bytes], Awaitable[None]]], Awaitable[None]]
 """An answer without end: called with the function that sends a piece, it returns when it ends."""
 
 
@@ -92,7 +92,7 @@ class HttpConnection:
         self,
         stream: Stream,
         limits: HttpLimits,
-        respond: Callable[[Asked], Awaitable[Answer | Lines]],
+        respond: Callable[[HttpRequest], Awaitable[HttpResponse | ResponseLines]],
         refusal: Callable[[int, str], bytes],
         *,
         may_ask: Callable[[], bool] = lambda: True,
@@ -128,7 +128,7 @@ class HttpConnection:
                 await self._refuse(status, " ".join(str(error).split())[:200])
                 return
 
-    async def answer(self, answer: Answer, *, body: bool = True) -> None:
+    async def answer(self, answer: HttpResponse, *, body: bool = True) -> None:
         """Send it, without its body to a HEAD. Raises as `converse`, instead of which it may be called, once: a client
         can get its answer before it has asked.
         """
@@ -159,7 +159,7 @@ class HttpConnection:
         if asked is None:
             return False
         answer = await self._respond(asked)
-        if isinstance(answer, Answer):
+        if isinstance(answer, HttpResponse):
             await self.answer(answer, body=asked.method != "HEAD")
         else:
             await self._stream_lines(answer)
@@ -183,7 +183,7 @@ class HttpConnection:
             return bool(data)
         return False
 
-    async def _request(self) -> Asked | None:
+    async def _request(self) -> HttpRequest | None:
         """The request; None if the client left, or has been refused already. Raises h11.RemoteProtocolError."""
         head = await self._event()
         if not isinstance(head, h11.Request):
@@ -206,7 +206,7 @@ class HttpConnection:
                     return None
             if not isinstance(event, h11.EndOfMessage):
                 return None
-        return Asked(head.method.decode("ascii"), head.target.decode("latin-1"), bytes(body))
+        return HttpRequest(head.method.decode("ascii"), head.target.decode("latin-1"), bytes(body))
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -217,7 +217,7 @@ class HttpConnection:
         """Say no, and end the connection."""
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        await self.answer(Answer(status, self._refusal(status, what), headers=(CLOSE,)))
+        await self.answer(HttpResponse(status, self._refusal(status, what), headers=(CLOSE,)))
         await self._linger()
 
     async def _linger(self) -> None:
@@ -229,7 +229,7 @@ class HttpConnection:
                 if not await self._stream.receive_some(self._limits.read_bytes):
                     return
 
-    async def _stream_lines(self, lines: Lines) -> None:
+    async def _stream_lines(self, lines: ResponseLines) -> None:
         """An answer in chunks, until `lines` ends it."""
         headers = [("content-type", "application/x-ndjson"), ("transfer-encoding", "chunked"), CLOSE]
         # One scope for all pieces: setting one up is a tenth of what sending a line costs, and a thousand clients

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 
-from control.base.bucket import Bucket
+from control.base.tokenbucket import TokenBucket
 
 MOST = 4096
 """Clients that are remembered: some 1 MB."""
@@ -19,24 +19,24 @@ class RateLimit:
     """See the module's text.
 
     Args:
-        rate, burst: of one client (`Bucket`); all_rate, all_burst: of all together, which only those use up that their
-            own bucket lets through. None: no such limit.
+        rate, burst: of one client (`TokenBucket`); all_rate, all_burst: of all together, which only those use up that
+            their own bucket lets through. None: no such limit.
     """
 
     def __init__(
         self, rate: float, burst: float, all_rate: float | None = None, all_burst: float = 0.0, most: int = MOST
     ) -> None:
         self._rate, self._burst = rate, burst
-        self._all = None if all_rate is None else Bucket(all_rate, all_burst)
+        self._all = None if all_rate is None else TokenBucket(all_rate, all_burst)
         self._most = most
-        self._clients: OrderedDict[str, Bucket] = OrderedDict()
+        self._clients: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def allows(self, client: str, now: float) -> bool:
         """Whether this client may ask once more now."""
         self._forget(now)
         bucket = self._clients.get(client)
         if bucket is None:
-            bucket = self._clients[client] = Bucket(self._rate, self._burst)
+            bucket = self._clients[client] = TokenBucket(self._rate, self._burst)
         self._clients.move_to_end(client)
         if len(self._clients) > self._most:
             self._clients.popitem(last=False)

@@ -19,7 +19,7 @@ import trio
 from msgspec import Struct
 
 from control.api import certificates
-from control.api.mesh import Authorities
+from control.api.mesh import CaBundle
 from control.base.errors import HostlaneError, RequestRefused, StartError
 from control.base.reading.times import when
 from control.ca import castate
@@ -27,7 +27,7 @@ from control.ca import root as ca
 from control.ca.castate import CaState, KnownRoot
 from control.ca.keyfiles import KeyFiles
 from control.ca.trust import REVOKED
-from control.store.base import Compacted, Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
+from control.store.base import Compacted, Condition, Conflict, Item, LeaseGone, Put, Store, StoreError, find_one
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ LONGEST_WAIT = 3600.0
 """Seconds until it is looked at in any case: the wall clock may be set meanwhile."""
 
 
-class Certificate(Struct, frozen=True, kw_only=True):
+class CertificateRecord(Struct, frozen=True, kw_only=True):
     """What the store has under ``certificates/<serial>``.
 
     Attributes:
@@ -65,7 +65,7 @@ class ServerCertificate(NamedTuple):
     not_after: float
 
 
-class Shown(NamedTuple):
+class ClientCertificate(NamedTuple):
     """The certificate that a host has shown: `serial` in lower-case hex, `expires` in seconds since 1970, `issuer` as
     `control.ca.root.issuer_of` has it."""
 
@@ -80,11 +80,11 @@ class Shown(NamedTuple):
         return f"{CERTIFICATES}{self.serial}", f"{REVOKED}{self.serial}", castate.KEY
 
 
-class Standing(NamedTuple):
+class CertificateGuard(NamedTuple):
     """What goes into a commit that a host gets by its certificate: conditions that fail once it is revoked, and the
     certificate itself, if the store does not know it."""
 
-    when: tuple[When, ...]
+    when: tuple[Condition, ...]
     put: tuple[Put, ...] = ()
 
 
@@ -123,29 +123,31 @@ class Issuer:
                 return _decoded(item), item.revision
             with suppress(Conflict):  # another server was faster
                 state = self._adopted()
-                await self._store.commit(when=[When(castate.KEY, 0)], put=[Put(castate.KEY, castate.encode(state))])
+                await self._store.commit(
+                    when=[Condition(castate.KEY, 0)], put=[Put(castate.KEY, castate.encode(state))]
+                )
                 log.info("the store knew no CA; it has this server's now", ca=state.issuing)
         raise StoreError(f"the store's {castate.KEY} comes and goes")
 
-    async def authorities(self) -> Authorities:
+    async def authorities(self) -> CaBundle:
         """The CA certificates in force (``GET /v1/ca``)."""
         state, _ = await self.state()
-        return Authorities(mesh=state.mesh, bundle=state.bundle)
+        return CaBundle(mesh=state.mesh, bundle=state.bundle)
 
     async def issue(
         self,
         public_key: certificates.PublicKey,
-        names: ca.Names,
+        names: ca.CertificateNames,
         holder: str,
         *,
-        when: Sequence[When] = (),
+        when: Sequence[Condition] = (),
         put: Sequence[Put] = (),
         any_root: bool = False,
-    ) -> tuple[ca.Leaf, CaState]:
+    ) -> tuple[ca.IssuedCertificate, CaState]:
         """A certificate, which is in force from now on, and the CAs that were when it was issued.
 
         Args:
-            holder: for the store (`Certificate.host`).
+            holder: for the store (`CertificateRecord.host`).
             when, put: committed with it.
             any_root: if the CA that issues has no key here, another one in force will do (for this server itself).
 
@@ -156,11 +158,11 @@ class Issuer:
             root = self._root(state, any_root)
             now = self._now()
             leaf = ca.issue(root, public_key, names, now, self.lifetime)
-            record = Certificate(host=holder, issued=math.floor(now), expires=leaf.not_after, issuer=root.id)
+            record = CertificateRecord(host=holder, issued=math.floor(now), expires=leaf.not_after, issuer=root.id)
             lease = await self._store.grant(max(1.0, leaf.not_after - now))
             try:
                 await self._store.commit(
-                    when=[When(castate.KEY, revision), *when],
+                    when=[Condition(castate.KEY, revision), *when],
                     put=[Put(f"{CERTIFICATES}{leaf.serial}", msgspec.json.encode(record), lease), *put],
                 )
                 return leaf, state
@@ -170,7 +172,7 @@ class Issuer:
                     raise
         raise StoreError("the CAs in force change all the time")
 
-    async def standing(self, shown: Shown, found: Sequence[Item | None]) -> Standing:
+    async def standing(self, shown: ClientCertificate, found: Sequence[Item | None]) -> CertificateGuard:
         """What a commit by this certificate holds on, and has with it. `found`: the items of `shown.keys`.
 
         One that the store does not know was issued after the copy was made that the store was restored from, or by
@@ -178,7 +180,7 @@ class Issuer:
         """
         known, revoked, cas = found
         if known is not None and revoked is None:
-            return Standing((When(known.key, known.revision),))
+            return CertificateGuard((Condition(known.key, known.revision),))
         key, revoked_key, _ = shown.keys
         roots = () if cas is None else _decoded(cas).roots
         root = next((root for root in roots if _issuer_of(root) == shown.issuer), None)
@@ -187,14 +189,14 @@ class Issuer:
             raise RequestRefused(403, "revoked", f"this certificate of host {shown.host} counts no longer")
         assert cas is not None
         issued = min(math.floor(now), shown.expires - self.lifetime)
-        record = Certificate(host=shown.host, issued=issued, expires=shown.expires, issuer=root.id)
+        record = CertificateRecord(host=shown.host, issued=issued, expires=shown.expires, issuer=root.id)
         lease = await self._store.grant(max(1.0, shown.expires - now))
-        return Standing(
-            (When(key, 0), When(revoked_key, 0), When(cas.key, cas.revision)),
+        return CertificateGuard(
+            (Condition(key, 0), Condition(revoked_key, 0), Condition(cas.key, cas.revision)),
             (Put(key, msgspec.json.encode(record), lease),),
         )
 
-    async def enter(self, shown: Shown, standing: Standing) -> None:
+    async def enter(self, shown: ClientCertificate, standing: CertificateGuard) -> None:
         """Commit it by itself, if the store does not know the certificate; nothing, if others were faster."""
         if standing.put:
             try:
@@ -204,13 +206,13 @@ class Issuer:
                 await self.withdraw(standing)
 
     @staticmethod
-    def committed(shown: Shown, standing: Standing) -> None:
+    def committed(shown: ClientCertificate, standing: CertificateGuard) -> None:
         """The commit has happened."""
         if standing.put:
             good = when(shown.expires)
             log.warning("a certificate that the store did not know", host=shown.host, serial=shown.serial, expires=good)
 
-    async def withdraw(self, standing: Standing) -> None:
+    async def withdraw(self, standing: CertificateGuard) -> None:
         """It has not, and will not."""
         for item in standing.put:
             await self._give_back(item.lease)
@@ -253,7 +255,7 @@ class Issuer:
         key = certificates.new_key()
         revision = (await self._store.read(castate.KEY)).revision
         leaf, state = await self.issue(
-            key.public_key(), ca.Names.control(self.mesh, name), f"control/{name}", any_root=True
+            key.public_key(), ca.CertificateNames.control(self.mesh, name), f"control/{name}", any_root=True
         )
         for gone in state.dropped:
             self._keys.retire(gone)
@@ -284,10 +286,10 @@ class Issuer:
         known = tuple(KnownRoot(id=ca.root_id(root), certificate=certificates.pem(root)) for root in roots)
         return CaState(mesh=self.mesh, roots=known, issuing=known[0].id)
 
-    def _root(self, state: CaState, any_root: bool) -> ca.Root:
+    def _root(self, state: CaState, any_root: bool) -> ca.RootCa:
         for known in sorted(state.roots, key=lambda root: root.id != state.issuing):
             if (key := self._keys.key(known.id)) is not None:
-                return ca.Root(certificates.read_roots(known.certificate)[0], key)
+                return ca.RootCa(certificates.read_roots(known.certificate)[0], key)
             if not any_root:
                 break
         log.error("no certificate issued: this control server lacks the CA's key", ca=state.issuing)

@@ -27,7 +27,7 @@ from msgspec import Struct, structs
 
 from control.api import certificates, tokens
 from control.api.mesh import (
-    Issued,
+    IssueResponse,
     JoinRequest,
     RenewRequest,
     RevokeDone,
@@ -36,16 +36,16 @@ from control.api.mesh import (
     TokenInfo,
     TokenRequest,
 )
-from control.api.tokens import Token, TokenRecord
+from control.api.tokens import JoinToken, TokenRecord
 from control.base.errors import RequestRefused
 from control.base.ratelimit import RateLimit, client_of
 from control.base.reading.times import when
 from control.base.reading.units import host_name, show
 from control.ca import root as ca
 from control.ca.castate import CaState
-from control.ca.issuing import ATTEMPTS, CERTIFICATES, DAY, Certificate, Issuer, Shown
+from control.ca.issuing import ATTEMPTS, CERTIFICATES, DAY, CertificateRecord, ClientCertificate, Issuer
 from control.ca.trust import REVOKED
-from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
+from control.store.base import Condition, Conflict, Item, LeaseGone, Put, Store, StoreError, find_one
 
 log = structlog.get_logger()
 
@@ -75,7 +75,7 @@ NOT_ACCEPTED = "the token is not accepted; make a new one with: hostlane token c
 _SERIAL = re.compile(r"[0-9a-f]{1,40}", re.ASCII)
 
 
-class Revoked(Struct, frozen=True, kw_only=True):
+class RevocationRecord(Struct, frozen=True, kw_only=True):
     """What the store has under ``revoked/<serial>``, until the certificate has expired; `host`: empty if not known."""
 
     host: str
@@ -83,7 +83,7 @@ class Revoked(Struct, frozen=True, kw_only=True):
     expires: float
 
 
-class Joining:
+class HostEnrolment:
     """See the module's text.
 
     Args:
@@ -101,7 +101,7 @@ class Joining:
         self._joins = RateLimit(JOIN_RATE, JOIN_BURST, JOINS_RATE, JOINS_BURST)
         self._renewals = RateLimit(RENEW_RATE, RENEW_BURST)
 
-    async def join(self, request: JoinRequest, client: str) -> Issued:
+    async def join(self, request: JoinRequest, client: str) -> IssueResponse:
         """A host's first certificate, for a token. `client`: the IP address that asks (429 ``too_many``; 403 ``token``;
         400 ``csr``; 503 ``no_key``).
         """
@@ -124,9 +124,9 @@ class Joining:
         try:
             leaf, state = await self._issuer.issue(
                 public_key,
-                ca.Names.host(self._issuer.mesh, record.host),
+                ca.CertificateNames.host(self._issuer.mesh, record.host),
                 record.host,
-                when=[When(key, item.revision)],
+                when=[Condition(key, item.revision)],
                 put=[Put(key, msgspec.json.encode(used), item.lease)],
             )
         except (Conflict, LeaseGone):
@@ -136,7 +136,7 @@ class Joining:
         log.info("host joined", host=record.host, client=client, token=token.id, serial=leaf.serial, expires=expires)
         return _issued(leaf, state)
 
-    async def renew(self, request: RenewRequest, shown: Shown) -> Issued:
+    async def renew(self, request: RenewRequest, shown: ClientCertificate) -> IssueResponse:
         """The next certificate of the host that asks, by the one that it has shown (403 ``revoked``; 429; 400 ``csr``;
         503 ``no_key``).
         """
@@ -156,7 +156,11 @@ class Joining:
                 raise RequestRefused(403, "revoked", text) from None
             try:
                 leaf, state = await self._issuer.issue(
-                    public_key, ca.Names.host(self._issuer.mesh, host), host, when=standing.when, put=standing.put
+                    public_key,
+                    ca.CertificateNames.host(self._issuer.mesh, host),
+                    host,
+                    when=standing.when,
+                    put=standing.put,
                 )
             except (Conflict, LeaseGone):
                 # Revoked meanwhile, or entered by another request: looked at again.
@@ -188,7 +192,7 @@ class Joining:
         record = TokenRecord(host=request.host, hash=tokens.hash_of(token), expires=expires)
         key = f"{TOKENS}{token.id}"
         lease = await self._store.grant(request.ttl + REMEMBERED)
-        await self._store.commit(when=[When(key, 0)], put=[Put(key, msgspec.json.encode(record), lease)])
+        await self._store.commit(when=[Condition(key, 0)], put=[Put(key, msgspec.json.encode(record), lease)])
         log.info("token created", host=request.host, token=token.id, expires=when(expires))
         return TokenCreated(token=tokens.text(token), expires=expires)
 
@@ -233,7 +237,7 @@ class Joining:
         for _ in range(ATTEMPTS):
             own = [item for item in await self._items(TOKENS) if _decoded(item, TokenRecord).host == host]
             unused = [item.key for item in own if _decoded(item, TokenRecord).used is None]
-            valid = [item for item in await self._items(CERTIFICATES) if _decoded(item, Certificate).host == host]
+            valid = [item for item in await self._items(CERTIFICATES) if _decoded(item, CertificateRecord).host == host]
             found_any = found_any or bool(own or valid)
             if not valid and not unused:
                 break
@@ -267,7 +271,7 @@ class Joining:
                     raise RequestRefused(409, "changed", text) from None
             else:
                 now = self._now()
-                revoked = Revoked(host="", at=now, expires=now + UNKNOWN_REVOKED)
+                revoked = RevocationRecord(host="", at=now, expires=now + UNKNOWN_REVOKED)
                 lease = await self._store.grant(UNKNOWN_REVOKED)
                 await self._store.commit(put=[Put(f"{REVOKED}{serial}", msgspec.json.encode(revoked), lease)])
             self.counts["revoked"] += 1
@@ -278,16 +282,16 @@ class Joining:
         """On the lease of the certificate: revoked until it would have expired."""
         now, put = self._now(), []
         for item in certificates:
-            record = _decoded(item, Certificate)
-            revoked = Revoked(host=record.host, at=now, expires=record.expires)
+            record = _decoded(item, CertificateRecord)
+            revoked = RevocationRecord(host=record.host, at=now, expires=record.expires)
             put.append(Put(f"{REVOKED}{_serial(item)}", msgspec.json.encode(revoked), item.lease))
-        conditions = [When(item.key, item.revision) for item in certificates]
+        conditions = [Condition(item.key, item.revision) for item in certificates]
         await self._store.commit(when=conditions, put=put, delete=[*(item.key for item in certificates), *gone])
 
     async def _was_revoked(self, host: str) -> bool:
-        return any(_decoded(item, Revoked).host == host for item in await self._items(REVOKED))
+        return any(_decoded(item, RevocationRecord).host == host for item in await self._items(REVOKED))
 
-    def _check(self, token: Token, record: TokenRecord, host: str, who: dict[str, str]) -> TokenRecord:
+    def _check(self, token: JoinToken, record: TokenRecord, host: str, who: dict[str, str]) -> TokenRecord:
         """The record, if it says that the token is good for this host. The secret comes first: without it, the rest is
         nobody's business.
         """
@@ -322,8 +326,8 @@ def _serial(item: Item) -> str:
     return item.key.removeprefix(CERTIFICATES)
 
 
-def _issued(leaf: ca.Leaf, state: CaState) -> Issued:
-    return Issued(mesh=state.mesh, certificate=leaf.certificate, bundle=state.bundle)
+def _issued(leaf: ca.IssuedCertificate, state: CaState) -> IssueResponse:
+    return IssueResponse(mesh=state.mesh, certificate=leaf.certificate, bundle=state.bundle)
 
 
 def _decoded(item: Item, kind: type[T]) -> T:

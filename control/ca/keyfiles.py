@@ -40,7 +40,7 @@ class KeyFiles:
         self._keys: dict[str, certificates.Key] = {}
         self._complained: dict[str, str] = {}
 
-    def create(self, mesh: str, now: float) -> ca.Root:
+    def create(self, mesh: str, now: float) -> ca.RootCa:
         """The first CA of a mesh. Raises StartError if there is a CA here already, or the files cannot be written.
 
         With one `named` file that exists, its key is taken; if it does not exist, the key is written there.
@@ -54,7 +54,7 @@ class KeyFiles:
             return self._write(ca.new_root(mesh, now, key), None)
         return self._write(ca.new_root(mesh, now), place)
 
-    def add(self, mesh: str, now: float) -> ca.Root:
+    def add(self, mesh: str, now: float) -> ca.RootCa:
         """One more CA, in the directory. Raises StartError if the files cannot be written."""
         return self._write(ca.new_root(mesh, now), None)
 
@@ -119,7 +119,7 @@ class KeyFiles:
         except ValueError as error:
             raise StartError(f"{path}: {error}") from None
 
-    def _write(self, root: ca.Root, place: str | None) -> ca.Root:
+    def _write(self, root: ca.RootCa, place: str | None) -> ca.RootCa:
         """The key first: a certificate without its key would be taken for a CA."""
         path = os.path.join(self.directory, f"{root.id}.pem")
         try:

@@ -43,7 +43,7 @@ MAX_CSR_BYTES = 16 << 10
 
 
 
-class Root(NamedTuple):
+class RootCa(NamedTuple):
     """A CA: its certificate and private key."""
 
     certificate: x509.Certificate
@@ -55,24 +55,24 @@ class Root(NamedTuple):
         return root_id(self.certificate)
 
 
-class Names(NamedTuple):
+class CertificateNames(NamedTuple):
     """Whom a certificate is for: one URI, and the DNS names beside it (control servers only)."""
 
     uri: str
     dns: tuple[str, ...] = ()
 
     @classmethod
-    def host(cls, mesh: str, host: str) -> Names:
+    def host(cls, mesh: str, host: str) -> CertificateNames:
         """A host; it has no DNS name, so it cannot pose as a control server."""
         return cls(host_uri(mesh, host))
 
     @classmethod
-    def control(cls, mesh: str, name: str) -> Names:
+    def control(cls, mesh: str, name: str) -> CertificateNames:
         """A control server."""
         return cls(control_uri(mesh, name), (control_name(mesh),))
 
 
-class Leaf(NamedTuple):
+class IssuedCertificate(NamedTuple):
     """A certificate that a root has issued: PEM, serial number (hex), end of its validity (seconds since 1970)."""
 
     certificate: str
@@ -82,7 +82,7 @@ class Leaf(NamedTuple):
 
 
 
-def new_root(mesh: str, now: float, key: Key | None = None) -> Root:
+def new_root(mesh: str, now: float, key: Key | None = None) -> RootCa:
     """A new CA of the mesh, with this key or a fresh one. `now`: seconds since 1970."""
     key = new_key() if key is None else key
     name = x509.Name(
@@ -98,10 +98,12 @@ def new_root(mesh: str, now: float, key: Key | None = None) -> Root:
     builder = builder.add_extension(
         x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"spiffe://{mesh}")]), critical=False
     )
-    return Root(builder.sign(key, signature_hash(key)), key)
+    return RootCa(builder.sign(key, signature_hash(key)), key)
 
 
-def issue(root: Root, public_key: PublicKey, names: Names, now: float, lifetime: float) -> Leaf:
+def issue(
+    root: RootCa, public_key: PublicKey, names: CertificateNames, now: float, lifetime: float
+) -> IssuedCertificate:
     """A certificate for both ends of a connection, valid from `BACKDATED` before `now` for `lifetime` seconds after it,
     and not longer than the root.
     """
@@ -121,7 +123,7 @@ def issue(root: Root, public_key: PublicKey, names: Names, now: float, lifetime:
     ):
         builder = builder.add_extension(extension, critical=critical)
     certificate = builder.sign(root.key, signature_hash(root.key))
-    return Leaf(pem(certificate), serial_of(certificate), certificate.not_valid_after_utc.timestamp())
+    return IssuedCertificate(pem(certificate), serial_of(certificate), certificate.not_valid_after_utc.timestamp())
 
 
 

@@ -17,9 +17,9 @@ from control.base.errors import RequestRefused, StartError
 from control.base.reading.times import when
 from control.ca import castate
 from control.ca.castate import CaState, KnownRoot
-from control.ca.issuing import CERTIFICATES, Certificate, Issuer
+from control.ca.issuing import CERTIFICATES, CertificateRecord, Issuer
 from control.ca.keyfiles import KeyFiles
-from control.store.base import Conflict, Put, Store, StoreError, When
+from control.store.base import Condition, Conflict, Put, Store, StoreError
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ SHOWN = 5
 """Hosts named in an error."""
 
 
-class Rotation:
+class CaRotation:
     """See the module's text. `now`: seconds since 1970."""
 
     def __init__(self, store: Store, keys: KeyFiles, *, mesh: str, now: Callable[[], float] = time) -> None:
@@ -38,7 +38,7 @@ class Rotation:
         """The CAs in force, who issues, which keys this server has, and what still hangs on each."""
         state, _ = await self._issuer.state()
         found = await self._certificates()
-        newest: dict[str, Certificate] = {}
+        newest: dict[str, CertificateRecord] = {}
         for each in sorted(found, key=lambda each: each.issued):
             newest[each.host] = each
         return CaStatus(
@@ -96,24 +96,30 @@ class Rotation:
 
     async def _commit(self, state: CaState, revision: int) -> None:
         try:
-            await self._store.commit(when=[When(castate.KEY, revision)], put=[Put(castate.KEY, castate.encode(state))])
+            await self._store.commit(
+                when=[Condition(castate.KEY, revision)], put=[Put(castate.KEY, castate.encode(state))]
+            )
         except Conflict:
             text = "somebody else rotates the CA at the same time; look at its status, and try again"
             raise RequestRefused(409, "changed", text) from None
 
-    async def _certificates(self) -> list[Certificate]:
+    async def _certificates(self) -> list[CertificateRecord]:
         """Those that are valid."""
         found = []
         for item in (await self._store.read(CERTIFICATES)).items:
             try:
-                found.append(msgspec.json.decode(item.value, type=Certificate))
+                found.append(msgspec.json.decode(item.value, type=CertificateRecord))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 raise StoreError(f"the store's {item.key} is not one of this version") from None
         return [each for each in found if each.expires > self._now()]
 
 
 def _status(
-    root: KnownRoot, state: CaState, key_here: bool, issued: list[Certificate], newest: dict[str, Certificate]
+    root: KnownRoot,
+    state: CaState,
+    key_here: bool,
+    issued: list[CertificateRecord],
+    newest: dict[str, CertificateRecord],
 ) -> CaRoot:
     own = [each for each in issued if each.issuer == root.id]
     return CaRoot(

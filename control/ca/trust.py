@@ -1,9 +1,9 @@
-"""What hosts may believe (`control.api.mesh.Trust`), out of items of the store (sans-IO)."""
+"""What hosts may believe (`control.api.mesh.TrustBundle`), out of items of the store (sans-IO)."""
 
 from __future__ import annotations
 
 from control.api import certificates
-from control.api.mesh import Trust
+from control.api.mesh import TrustBundle
 from control.ca import castate
 from control.ca import root as ca
 
@@ -22,7 +22,7 @@ class TrustView:
     """
 
     def __init__(self) -> None:
-        self.trust: Trust | None = None
+        self.trust: TrustBundle | None = None
         self.revoked: frozenset[str] = frozenset()
         self.issuers: frozenset[bytes] = frozenset()
         self._state: castate.CaState | None = None
@@ -46,7 +46,7 @@ class TrustView:
         revoked = tuple(sorted(self.revoked))
         self.trust = None
         if state is not None:
-            self.trust = Trust(bundle=state.bundle, revoked=revoked, renew_before=state.renew_before)
+            self.trust = TrustBundle(bundle=state.bundle, revoked=revoked, renew_before=state.renew_before)
         return self.trust != before
 
     def clear(self) -> None:

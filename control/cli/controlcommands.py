@@ -91,7 +91,7 @@ def backup(file: str, config: str | None, socket: str | None) -> None:
     from control.api import mesh
     from control.cli.meshcommands import ask_control
 
-    ask_control(config, socket, lambda client: client.backup(mesh.Backup(path=file)))
+    ask_control(config, socket, lambda client: client.backup(mesh.BackupRequest(path=file)))
 
 
 def serve(config: Config) -> int:

@@ -207,7 +207,7 @@ def _show(
     socket: str | None,
     as_json: bool,
     watch: bool,
-    of_map: Callable[[mesh.Snapshot], Table],
+    of_map: Callable[[mesh.MapSnapshot], Table],
     of_proxy: Callable[[Status], Table],
 ) -> None:
     place = _place(config, socket)
@@ -222,18 +222,18 @@ def _show(
         ask_control(None, place, lambda client: _watch(client, lambda found: _frame(found, as_json, show, of_map)))
 
 
-async def _watch(client: ControlClient, shown: Callable[[mesh.Snapshot], None]) -> None:
+async def _watch(client: ControlClient, shown: Callable[[mesh.MapSnapshot], None]) -> None:
     """Show the map, and again each time it changes, until the server ends."""
-    found: mesh.Snapshot | None = None
+    found: mesh.MapSnapshot | None = None
     async with client.watch() as messages:
         async for message in messages:
-            if not isinstance(message, mesh.Heartbeat):
+            if not isinstance(message, mesh.MapHeartbeat):
                 found = followed(found, message)
                 shown(found)
 
 
 def _frame(
-    found: mesh.Snapshot, as_json: bool, show: Callable[[list[Table]], None], render: Callable[[Any], Table]
+    found: mesh.MapSnapshot, as_json: bool, show: Callable[[list[Table]], None], render: Callable[[Any], Table]
 ) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from control.api.mesh import CaStatus, Snapshot, TokenInfo
+from control.api.mesh import CaStatus, MapSnapshot, TokenInfo
 from control.api.messages import Status
 from control.cli.tables import span, table_of
 
@@ -15,7 +15,7 @@ SHOWN = 8
 """Names in one cell; a host with a hundred services takes one row, not a screen."""
 
 
-def hosts_table(found: Snapshot) -> Table:
+def hosts_table(found: MapSnapshot) -> Table:
     """One row a host of the map."""
     rows = [
         (host.name, host.address, host.segment or "-", host.version or "-", str(len(host.services)),
@@ -25,7 +25,7 @@ def hosts_table(found: Snapshot) -> Table:
     return table_of(["host", "address", "segment", "version", "services>", "offers"], rows)
 
 
-def services_table(found: Snapshot) -> Table:
+def services_table(found: MapSnapshot) -> Table:
     """One row a service of the map."""
     offered: dict[str, list[str]] = {}
     for host in found.hosts:

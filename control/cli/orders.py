@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from control.api import admin
-from control.api.messages import Applied, Draining
+from control.api.messages import DrainProgress, ReloadResult
 from control.base.reading import units
 from control.base.terminal import fail, printable
 from control.cli.commands import asks_a_proxy, socket_of
@@ -41,7 +41,7 @@ def reload(config: str | None, socket: str | None, as_json: bool) -> None:
     the running proxy cannot follow it or does not answer; nothing has changed then.
     """
     try:
-        found, raw = admin.order(socket_of(config, socket), "/reload", Applied)
+        found, raw = admin.order(socket_of(config, socket), "/reload", ReloadResult)
     except admin.NoAnswer as error:
         fail(error, 1)
     if as_json:
@@ -68,9 +68,9 @@ def drain(config: str | None, socket: str | None, as_json: bool, timeout: float 
         raise click.UsageError("--now and --timeout both say how long; use one of them")
     seconds = 0.0 if now else timeout
     path = "/drain" if seconds is None else f"/drain?seconds={seconds:g}"
-    last: Draining | None = None
+    last: DrainProgress | None = None
     try:
-        for last in admin.follow(socket_of(config, socket), path, Draining):
+        for last in admin.follow(socket_of(config, socket), path, DrainProgress):
             _tell(last, as_json)
     except admin.NoAnswer as error:
         fail(error, 1)
@@ -79,7 +79,7 @@ def drain(config: str | None, socket: str | None, as_json: bool, timeout: float 
     sys.exit(1 if last.cut else 0)
 
 
-def _tell(found: Draining, as_json: bool) -> None:
+def _tell(found: DrainProgress, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
     elif found.over:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from control.api.messages import Candidate, Discovery, Holder, LinkInfo, PeerStatus, ServiceRoute, Status, StreamInfo
+from control.api.messages import (
+    Discovery,
+    LinkInfo,
+    PeerStatus,
+    RouteCandidate,
+    ServiceRoute,
+    Status,
+    StreamHolder,
+    StreamInfo,
+)
 from control.base.terminal import printable
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -93,7 +102,7 @@ def streams_table(streams: Sequence[StreamInfo]) -> Table:
     ])  # fmt: skip
 
 
-def holders_table(holders: Sequence[Holder]) -> Table:
+def holders_table(holders: Sequence[StreamHolder]) -> Table:
     """One row for whoever keeps streams open."""
     return table_of(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
         (
@@ -150,7 +159,7 @@ def _host(status: Status) -> Table:
     return table
 
 
-def _source(candidate: Candidate) -> str:
+def _source(candidate: RouteCandidate) -> str:
     if candidate.state == "here":
         return "-"
     return "control plane, unconfirmed" if candidate.unconfirmed else "control plane"

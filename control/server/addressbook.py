@@ -25,10 +25,10 @@ from control.api.mesh import AddressLease, AddressRequest, SegmentUse
 from control.base.errors import RequestRefused
 from control.base.reading import units
 from control.base.reading.units import is_mac, show
-from control.server.config import Pool
-from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, When, find_one
+from control.server.config import AddressPoolConfig
+from control.store.base import Condition, Conflict, Item, LeaseGone, Put, Store, StoreError, find_one
 
-__all__ = ["ADDRESSES", "MACS", "AddressBook", "Held", "free_addresses", "mac_of"]
+__all__ = ["ADDRESSES", "MACS", "AddressBook", "AddressRecord", "free_addresses", "mac_of"]
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ ROUNDS = 10
 _PART = re.compile(r"(@[A-Za-z0-9_.:-]{1,150})?", re.ASCII)
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class AddressRecord(Struct, frozen=True, kw_only=True):
     """An entry; `static`: the host brought the address along; `part`: `control.api.mesh.AddressRequest`."""
 
     host: str
@@ -60,7 +60,7 @@ class Held(Struct, frozen=True, kw_only=True):
 class AddressBook:
     """See the module's text. Methods raise RequestRefused (what the asker is told), and StoreError."""
 
-    def __init__(self, store: Store, segments: Mapping[str, Pool]) -> None:
+    def __init__(self, store: Store, segments: Mapping[str, AddressPoolConfig]) -> None:
         self._store = store
         self._segments = dict(segments)
 
@@ -117,33 +117,33 @@ class AddressBook:
     async def _enter(
         self,
         request: AddressRequest,
-        segment: Pool,
+        segment: AddressPoolConfig,
         host: str,
         ip: str,
         mac: str | None,
-        taken: Mapping[str, tuple[Item, Held]],
+        taken: Mapping[str, tuple[Item, AddressRecord]],
         left: Sequence[str],
     ) -> None:
         """Write an entry in place of those `left`. Raises Conflict if anybody was faster, RequestRefused if the MAC is
         another host's."""
         key = f"{ADDRESSES}{request.segment}/{ip}"
-        mine = Held(host=host, mac=mac, static=request.address is not None, part=request.part)
+        mine = AddressRecord(host=host, mac=mac, static=request.address is not None, part=request.part)
         lease = await self._store.grant(segment.hold)
-        when = [When(key, 0 if ip not in taken else taken[ip][0].revision)]
+        when = [Condition(key, 0 if ip not in taken else taken[ip][0].revision)]
         put = [Put(key, msgspec.json.encode(mine), lease)]
         delete = []
         if mac is not None:
             mac_key = f"{MACS}{request.segment}/{mac}"
             entry = await find_one(self._store, mac_key)
-            holder = mine if entry is None else msgspec.json.decode(entry.value, type=Held)
+            holder = mine if entry is None else msgspec.json.decode(entry.value, type=AddressRecord)
             if not holder.is_of(host, request.part):
                 await self._store.revoke(lease)
                 text = f"MAC {mac} on segment {request.segment} is {holder}; allowed: a MAC of its own"
                 raise RequestRefused(409, "taken", text)
-            when.append(When(mac_key, 0 if entry is None else entry.revision))
-            put.append(Put(mac_key, msgspec.json.encode(Held(host=host, mac=mac, part=request.part)), lease))
+            when.append(Condition(mac_key, 0 if entry is None else entry.revision))
+            put.append(Put(mac_key, msgspec.json.encode(AddressRecord(host=host, mac=mac, part=request.part)), lease))
         for item, _ in map(taken.__getitem__, left):
-            when.append(When(item.key, item.revision))
+            when.append(Condition(item.key, item.revision))
             delete.append(item.key)
         replaced = {*left, ip}
         old = {held.mac for at, (_, held) in taken.items() if at in replaced}
@@ -165,7 +165,7 @@ class AddressBook:
         keys = []
         for prefix in (ADDRESSES, MACS):
             for item in (await self._store.read(f"{prefix}{segment}/")).items:
-                if msgspec.json.decode(item.value, type=Held).is_of(host, part):
+                if msgspec.json.decode(item.value, type=AddressRecord).is_of(host, part):
                     keys.append(item.key)
         if keys:
             # What a host holds only the host changes, one request after the other.
@@ -177,7 +177,7 @@ class AddressBook:
         keys = []
         for prefix in (ADDRESSES, MACS):
             for item in (await self._store.read(prefix)).items:
-                if msgspec.json.decode(item.value, type=Held).host == host:
+                if msgspec.json.decode(item.value, type=AddressRecord).host == host:
                     keys.append(item.key)
         return keys
 
@@ -187,8 +187,8 @@ class AddressBook:
         for name, segment in self._segments.items():
             held = (await self._store.read(f"{ADDRESSES}{name}/")).items
             macs = (await self._store.read(f"{MACS}{name}/")).items
-            holders = [msgspec.json.decode(item.value, type=Held) for item in held]
-            own = [msgspec.json.decode(item.value, type=Held) for item in macs] if host is not None else []
+            holders = [msgspec.json.decode(item.value, type=AddressRecord) for item in held]
+            own = [msgspec.json.decode(item.value, type=AddressRecord) for item in macs] if host is not None else []
             found.append(
                 SegmentUse(
                     name=name,
@@ -218,19 +218,21 @@ class AddressBook:
 
     async def _keep(self, present: frozenset[str]) -> None:
         for item in (await self._store.read(ADDRESSES)).items:
-            if msgspec.json.decode(item.value, type=Held).host in present:
+            if msgspec.json.decode(item.value, type=AddressRecord).host in present:
                 try:
                     await self._store.keep_alive(item.lease)
                 except LeaseGone:
                     continue
 
-    async def _entries(self, segment: str) -> dict[str, tuple[Item, Held]]:
+    async def _entries(self, segment: str) -> dict[str, tuple[Item, AddressRecord]]:
         prefix = f"{ADDRESSES}{segment}/"
         items = (await self._store.read(prefix)).items
-        return {item.key.removeprefix(prefix): (item, msgspec.json.decode(item.value, type=Held)) for item in items}
+        return {
+            item.key.removeprefix(prefix): (item, msgspec.json.decode(item.value, type=AddressRecord)) for item in items
+        }
 
 
-def free_addresses(host: str, segment: Pool, taken: Collection[str]) -> Iterator[str]:
+def free_addresses(host: str, segment: AddressPoolConfig, taken: Collection[str]) -> Iterator[str]:
     """Addresses of the pool that nobody holds, from the place on that follows from the host's name."""
     size = segment.pool.num_addresses
     start = int.from_bytes(hashlib.sha256(host.encode()).digest()[:8], "big") % size
@@ -241,7 +243,7 @@ def free_addresses(host: str, segment: Pool, taken: Collection[str]) -> Iterator
             yield str(ip)
 
 
-def mac_of(name: str, segment: Pool, ip: str) -> str:
+def mac_of(name: str, segment: AddressPoolConfig, ip: str) -> str:
     """The MAC that goes with an address: unique on the segment, as the address is, and the same each time."""
     position = int(ipaddress.ip_address(ip)) - int(segment.pool.network_address)
     raw = bytes([0x02, hashlib.sha256(name.encode()).digest()[0]]) + position.to_bytes(4, "big")
@@ -251,7 +253,7 @@ def mac_of(name: str, segment: Pool, ip: str) -> str:
 class _Usable:
     """The addresses of a pool that a host may have, by ``in``."""
 
-    def __init__(self, segment: Pool) -> None:
+    def __init__(self, segment: AddressPoolConfig) -> None:
         pool = segment.pool
         self._reserved = segment.reserved
         # The network's own address and, where there is one, its broadcast address.
@@ -277,7 +279,7 @@ def _ip(raw: str | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return found
 
 
-def _wanted(request: AddressRequest, segment: Pool) -> str:
+def _wanted(request: AddressRequest, segment: AddressPoolConfig) -> str:
     """The address that a host says it has, in one spelling. Raises RequestRefused."""
     try:
         ip = _ip(request.address)
@@ -292,7 +294,7 @@ def _wanted(request: AddressRequest, segment: Pool) -> str:
     return str(ip)
 
 
-def _again(request: AddressRequest, segment: Pool, taken: Collection[str]) -> str | None:
+def _again(request: AddressRequest, segment: AddressPoolConfig, taken: Collection[str]) -> str | None:
     """The address that the asker had before, if it can have it again."""
     try:
         before = str(_ip(request.before))
@@ -301,10 +303,10 @@ def _again(request: AddressRequest, segment: Pool, taken: Collection[str]) -> st
     return before if before not in taken and _in(before, segment) else None
 
 
-def _in(ip: str, segment: Pool) -> bool:
+def _in(ip: str, segment: AddressPoolConfig) -> bool:
     return ipaddress.ip_address(ip) in _Usable(segment)
 
 
-def _answer(request: AddressRequest, segment: Pool, ip: str, mac: str | None) -> AddressLease:
+def _answer(request: AddressRequest, segment: AddressPoolConfig, ip: str, mac: str | None) -> AddressLease:
     address = f"{ip}/{segment.pool.prefixlen}"
     return AddressLease(segment=request.segment, address=address, mac=mac or "", lease=segment.hold, part=request.part)

@@ -9,16 +9,16 @@ from typing import Any
 
 from control.api import mesh
 from control.base.errors import RequestRefused
-from control.base.http import Lines
+from control.base.http import ResponseLines
 from control.base.reading import units
-from control.ca.issuing import Issuer, Shown
-from control.ca.joining import Joining
-from control.ca.rotation import Rotation
+from control.ca.issuing import ClientCertificate, Issuer
+from control.ca.joining import HostEnrolment
+from control.ca.rotation import CaRotation
 from control.server.addressbook import AddressBook
-from control.server.hosts import Hosts
-from control.server.limits import Admission
-from control.server.routes import Call, Caller, Route
-from control.server.watching import Watching
+from control.server.hosts import HostRegistry
+from control.server.limits import ConnectionLimiter
+from control.server.routes import ApiRoute, Caller, MatchedRequest
+from control.server.watching import MapWatchers
 from control.store.base import StoreError
 
 __all__ = ["ROUTES", "Api"]
@@ -36,13 +36,13 @@ class Api:
         name: str,
         mesh_name: str,
         *,
-        hosts: Hosts,
+        hosts: HostRegistry,
         book: AddressBook,
-        joining: Joining,
+        joining: HostEnrolment,
         issuer: Issuer,
-        rotation: Rotation,
-        watching: Watching,
-        admission: Admission,
+        rotation: CaRotation,
+        watching: MapWatchers,
+        admission: ConnectionLimiter,
         backup: Callable[[str], Awaitable[None]],
     ) -> None:
         self._name, self._mesh = name, mesh_name
@@ -55,17 +55,17 @@ class Api:
         self.refused = 0
         self.document: dict[str, Any] = {}
 
-    async def put_host(self, call: Call) -> mesh.Registered:
+    async def put_host(self, call: MatchedRequest) -> mesh.RegisterResponse:
         record = call.body.record
         if record.name != call.names["name"]:
             text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
             raise RequestRefused(400, "record", text)
         return await self._hosts.register(record, _shown(call.caller))
 
-    async def alive(self, call: Call) -> None:
+    async def alive(self, call: MatchedRequest) -> None:
         await self._hosts.alive(call.names["name"], call.body.instance)
 
-    async def delete_host(self, call: Call) -> None:
+    async def delete_host(self, call: MatchedRequest) -> None:
         name = call.names["name"]
         if call.caller.admin:
             await self._hosts.remove(name)
@@ -74,10 +74,10 @@ class Api:
         else:
             await self._hosts.leave(name, call.query["instance"])
 
-    async def hosts(self, call: Call) -> mesh.Snapshot:
+    async def hosts(self, call: MatchedRequest) -> mesh.MapSnapshot:
         return self._watching.checked().snapshot()
 
-    async def watch(self, call: Call) -> Lines:
+    async def watch(self, call: MatchedRequest) -> ResponseLines:
         self._watching.admit()
         epoch = call.query.get("epoch", "")
         try:
@@ -93,18 +93,18 @@ class Api:
 
         return lines
 
-    async def addresses(self, call: Call) -> mesh.AddressLease:
+    async def addresses(self, call: MatchedRequest) -> mesh.AddressLease:
         assert call.caller.host is not None
         return await self._book.lease(call.caller.host, call.body)
 
-    async def give_back(self, call: Call) -> None:
+    async def give_back(self, call: MatchedRequest) -> None:
         assert call.caller.host is not None
         if not call.query.get("segment"):
             text = "found no segment; allowed: ?segment=NAME, and &part=@CONTAINER:INTERFACE"
             raise RequestRefused(400, "query", text)
         await self._book.give_back(call.caller.host, call.query["segment"], call.query.get("part", ""))
 
-    async def status(self, call: Call) -> mesh.ControlStatus:
+    async def status(self, call: MatchedRequest) -> mesh.ControlStatus:
         feed = self._watching.feed
         return mesh.ControlStatus(
             name=self._name,
@@ -124,11 +124,11 @@ class Api:
             joining=dict(self._joining.counts),
         )
 
-    async def health(self, call: Call) -> mesh.Health:
+    async def health(self, call: MatchedRequest) -> mesh.Health:
         self._watching.checked()
         return mesh.Health(name=self._name)
 
-    async def backup(self, call: Call) -> None:
+    async def backup(self, call: MatchedRequest) -> None:
         path = call.body.path
         if not path.startswith("/") or not path.isprintable():
             raise RequestRefused(400, "path", f"found {units.show(path)}; allowed: an absolute path")
@@ -138,97 +138,101 @@ class Api:
             # Not a 503: no other control server would do it, and this one is well.
             raise RequestRefused(409, "backup", str(error)) from None
 
-    async def openapi(self, call: Call) -> dict[str, Any]:
+    async def openapi(self, call: MatchedRequest) -> dict[str, Any]:
         return self.document
 
-    async def ca(self, call: Call) -> mesh.Authorities:
+    async def ca(self, call: MatchedRequest) -> mesh.CaBundle:
         return await self._issuer.authorities()
 
-    async def join(self, call: Call) -> mesh.Issued:
+    async def join(self, call: MatchedRequest) -> mesh.IssueResponse:
         return await self._joining.join(call.body, call.caller.address)
 
-    async def renew(self, call: Call) -> mesh.Issued:
+    async def renew(self, call: MatchedRequest) -> mesh.IssueResponse:
         return await self._joining.renew(call.body, _shown(call.caller))
 
-    async def create_token(self, call: Call) -> mesh.TokenCreated:
+    async def create_token(self, call: MatchedRequest) -> mesh.TokenCreated:
         return await self._joining.create_token(call.body)
 
-    async def tokens(self, call: Call) -> list[mesh.TokenInfo]:
+    async def tokens(self, call: MatchedRequest) -> list[mesh.TokenInfo]:
         return await self._joining.tokens()
 
-    async def delete_token(self, call: Call) -> None:
+    async def delete_token(self, call: MatchedRequest) -> None:
         await self._joining.delete_token(call.names["id"])
 
-    async def revoke(self, call: Call) -> mesh.RevokeDone:
+    async def revoke(self, call: MatchedRequest) -> mesh.RevokeDone:
         return await self._joining.revoke(call.body)
 
-    async def ca_status(self, call: Call) -> mesh.CaStatus:
+    async def ca_status(self, call: MatchedRequest) -> mesh.CaStatus:
         return await self._rotation.status()
 
-    async def ca_add(self, call: Call) -> mesh.CaStatus:
+    async def ca_add(self, call: MatchedRequest) -> mesh.CaStatus:
         return await self._rotation.add()
 
-    async def ca_activate(self, call: Call) -> mesh.CaStatus:
+    async def ca_activate(self, call: MatchedRequest) -> mesh.CaStatus:
         return await self._rotation.activate()
 
-    async def ca_drop(self, call: Call) -> mesh.CaStatus:
+    async def ca_drop(self, call: MatchedRequest) -> mesh.CaStatus:
         return await self._rotation.drop(call.body.force)
 
 
-def _shown(caller: Caller) -> Shown:
+def _shown(caller: Caller) -> ClientCertificate:
     """The certificate of a request that only a host may make."""
     assert caller.host is not None
     assert caller.serial is not None
     assert caller.expires is not None
     assert caller.issuer is not None
-    return Shown(caller.host, caller.serial, caller.expires, caller.issuer)
+    return ClientCertificate(caller.host, caller.serial, caller.expires, caller.issuer)
 
 
 AFTER = {"epoch": "the store's epoch that `after` is of", "after": "the revision that the watcher has"}
 NO_HOST = {404: "unknown_host: it is not registered (any more)"}
 
 ROUTES = (
-    Route("GET", "/openapi.json", ("anybody", "admin"), Api.openapi, "this document", answer=dict[str, Any]),
-    Route("GET", "/v1/health", ("anybody", "admin"), Api.health, "whether this server can do its work",
+    ApiRoute("GET", "/openapi.json", ("anybody", "admin"), Api.openapi, "this document", answer=dict[str, Any]),
+    ApiRoute("GET", "/v1/health", ("anybody", "admin"), Api.health, "whether this server can do its work",
           answer=mesh.Health),
-    Route("GET", "/v1/ca", ("anybody", "admin"), Api.ca, "the CA certificates in force", answer=mesh.Authorities),
-    Route("POST", "/v1/join", ("anybody",), Api.join, "a host's first certificate, for a token",
-          body=mesh.JoinRequest, answer=mesh.Issued, refuses={403: "token: none, used, expired, of another host"}),
-    Route("POST", "/v1/renew", ("host",), Api.renew, "a host's next certificate",
-          body=mesh.RenewRequest, answer=mesh.Issued),
-    Route("GET", "/v1/hosts", ("host", "admin"), Api.hosts, "the map, as it is now", answer=mesh.Snapshot),
-    Route("PUT", "/v1/hosts/{name}", ("own",), Api.put_host, "register a host, the whole record each time",
-          body=mesh.Registration, answer=mesh.Registered, refuses={409: "taken: the address is another host's"}),
-    Route("DELETE", "/v1/hosts/{name}", ("own", "admin"), Api.delete_host,
+    ApiRoute("GET", "/v1/ca", ("anybody", "admin"), Api.ca, "the CA certificates in force", answer=mesh.CaBundle),
+    ApiRoute("POST", "/v1/join", ("anybody",), Api.join, "a host's first certificate, for a token",
+          body=mesh.JoinRequest, answer=mesh.IssueResponse,
+          refuses={403: "token: none, used, expired, of another host"}),
+    ApiRoute("POST", "/v1/renew", ("host",), Api.renew, "a host's next certificate",
+          body=mesh.RenewRequest, answer=mesh.IssueResponse),
+    ApiRoute("GET", "/v1/hosts", ("host", "admin"), Api.hosts, "the map, as it is now", answer=mesh.MapSnapshot),
+    ApiRoute("PUT", "/v1/hosts/{name}", ("own",), Api.put_host, "register a host, the whole record each time",
+          body=mesh.RegisterRequest, answer=mesh.RegisterResponse,
+          refuses={409: "taken: the address is another host's"}),
+    ApiRoute("DELETE", "/v1/hosts/{name}", ("own", "admin"), Api.delete_host,
           "a process of a host leaves; by the administrator: take a host off the map and free its addresses",
           status=204, query={"instance": "the process that leaves; needed from a host"}, refuses=NO_HOST),
-    Route("POST", "/v1/hosts/{name}/alive", ("own",), Api.alive, "a process of a host is still there",
+    ApiRoute("POST", "/v1/hosts/{name}/alive", ("own",), Api.alive, "a process of a host is still there",
           body=mesh.Instance, status=204, quick=True,
           refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
-    Route("GET", "/v1/watch", ("host", "admin"), Api.watch, "the map and its changes, a line of JSON each, without end",
+    ApiRoute("GET", "/v1/watch", ("host", "admin"), Api.watch,
+             "the map and its changes, a line of JSON each, without end",
           answer=mesh.WatchMessage, query=AFTER, stream=True, quick=True),
-    Route("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
+    ApiRoute("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
           body=mesh.AddressRequest, answer=mesh.AddressLease,
           refuses={404: "no_segment", 409: "taken, by a host that is named, or pool_empty"}),
-    Route("DELETE", "/v1/addresses", ("host",), Api.give_back,
+    ApiRoute("DELETE", "/v1/addresses", ("host",), Api.give_back,
           "a host does not need an address any more; fine if it has none", status=204,
           query={"segment": "that the address is on; needed", "part": "what of the host had it; default: itself"}),
-    Route("GET", "/v1/status", ("host", "admin"), Api.status, "what this server does", answer=mesh.ControlStatus),
-    Route("POST", "/v1/tokens", ("admin",), Api.create_token, "a token for a host to join with",
+    ApiRoute("GET", "/v1/status", ("host", "admin"), Api.status, "what this server does", answer=mesh.ControlStatus),
+    ApiRoute("POST", "/v1/tokens", ("admin",), Api.create_token, "a token for a host to join with",
           body=mesh.TokenRequest, answer=mesh.TokenCreated),
-    Route("GET", "/v1/tokens", ("admin",), Api.tokens, "tokens that can still be used", answer=list[mesh.TokenInfo]),
-    Route("DELETE", "/v1/tokens/{id}", ("admin",), Api.delete_token, "a token is worth nothing any more",
+    ApiRoute("GET", "/v1/tokens", ("admin",), Api.tokens, "tokens that can still be used", answer=list[mesh.TokenInfo]),
+    ApiRoute("DELETE", "/v1/tokens/{id}", ("admin",), Api.delete_token, "a token is worth nothing any more",
           status=204, refuses={404: "unknown_token"}),
-    Route("POST", "/v1/revoke", ("admin",), Api.revoke, "certificates of a host, or one, count no longer",
+    ApiRoute("POST", "/v1/revoke", ("admin",), Api.revoke, "certificates of a host, or one, count no longer",
           body=mesh.RevokeRequest, answer=mesh.RevokeDone, refuses={404: "unknown_host"}),
-    Route("POST", "/v1/backup", ("admin",), Api.backup, "a copy of the store in a new file on this machine",
-          body=mesh.Backup, status=204, refuses={409: "backup: it could not be written, or the store is etcd's"}),
-    Route("GET", "/v1/ca/status", ("admin",), Api.ca_status, "the CAs in force and what hangs on them",
+    ApiRoute("POST", "/v1/backup", ("admin",), Api.backup, "a copy of the store in a new file on this machine",
+          body=mesh.BackupRequest, status=204,
+          refuses={409: "backup: it could not be written, or the store is etcd's"}),
+    ApiRoute("GET", "/v1/ca/status", ("admin",), Api.ca_status, "the CAs in force and what hangs on them",
           answer=mesh.CaStatus),
-    Route("POST", "/v1/ca/add", ("admin",), Api.ca_add, "a new CA joins the bundle; the old one goes on issuing",
+    ApiRoute("POST", "/v1/ca/add", ("admin",), Api.ca_add, "a new CA joins the bundle; the old one goes on issuing",
           answer=mesh.CaStatus, refuses={409: "in_rotation"}),
-    Route("POST", "/v1/ca/activate", ("admin",), Api.ca_activate, "the new CA issues; hosts renew now",
+    ApiRoute("POST", "/v1/ca/activate", ("admin",), Api.ca_activate, "the new CA issues; hosts renew now",
           answer=mesh.CaStatus, refuses={409: "nothing_to_activate"}),
-    Route("POST", "/v1/ca/drop", ("admin",), Api.ca_drop, "the CA that does not issue leaves the bundle",
+    ApiRoute("POST", "/v1/ca/drop", ("admin",), Api.ca_drop, "the CA that does not issue leaves the bundle",
           body=mesh.CaDrop, answer=mesh.CaStatus, refuses={409: "nothing_to_drop, in_use"}),
 )  # fmt: skip

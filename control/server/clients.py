@@ -15,18 +15,18 @@ import structlog
 import trio
 from trio.abc import Stream
 
-from control.api.mesh import Refused
+from control.api.mesh import ControlErrorBody
 from control.base.errors import RequestRefused
-from control.base.http import Answer, Asked, Lines
+from control.base.http import HttpRequest, HttpResponse, ResponseLines
 from control.base.ratelimit import RateLimit
 from control.server.api import Api
-from control.server.config import Limits
+from control.server.config import ControlLimits
 from control.server.connection import Connection
 from control.server.credentials import caller_of
-from control.server.inturn import InTurn, has_left
-from control.server.limits import Admission
-from control.server.routes import Call, Caller, Table
-from control.server.watching import Watching
+from control.server.limits import ConnectionLimiter
+from control.server.pacedstream import PacedStream, has_left
+from control.server.routes import ApiRoutes, Caller, MatchedRequest
+from control.server.watching import MapWatchers
 from control.store.base import StoreError
 
 __all__ = ["Clients"]
@@ -57,12 +57,18 @@ class Clients:
     """
 
     def __init__(
-        self, table: Table, api: Api, watching: Watching, limits: Limits, mesh: str, admission: Admission
+        self,
+        table: ApiRoutes,
+        api: Api,
+        watching: MapWatchers,
+        limits: ControlLimits,
+        mesh: str,
+        admission: ConnectionLimiter,
     ) -> None:
         self._table, self._api, self._watching = table, api, watching
         self._limits, self._mesh = limits, mesh
         self._admission = admission
-        self._local = Admission(LOCAL_CLIENTS, LOCAL_CLIENTS)
+        self._local = ConnectionLimiter(LOCAL_CLIENTS, LOCAL_CLIENTS)
         per_second = limits.requests_per_second
         self._requests = RateLimit(per_second, 2 * per_second, most=CLIENTS)
         self._connections: set[Connection] = set()
@@ -122,7 +128,7 @@ class Clients:
             await trio.lowlevel.wait_readable(client.socket)
         if patience.cancelled_caught:
             return
-        transport = InTurn(client, self._turns)
+        transport = PacedStream(client, self._turns)
         own = self._waiting.setdefault(address, trio.CapacityLimiter(HANDSHAKES_PER_CLIENT))
         try:
             async with own, self._handshakes:
@@ -157,7 +163,9 @@ class Clients:
         finally:
             self._connections.discard(connection)
 
-    async def _respond(self, caller: Caller, left: Callable[[], bool], asked: Asked) -> Answer | Lines:
+    async def _respond(
+        self, caller: Caller, left: Callable[[], bool], asked: HttpRequest
+    ) -> HttpResponse | ResponseLines:
         self._api.requests += 1
         try:
             method = "GET" if asked.method == "HEAD" else asked.method
@@ -167,7 +175,7 @@ class Clients:
             if route.stream and asked.method == "HEAD":
                 raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
             body = self._table.decode(route, asked.body)
-            call = Call(caller, names, query, body)
+            call = MatchedRequest(caller, names, query, body)
             with trio.fail_after(self._limits.request_timeout):
                 # The administrator waits for nobody.
                 if route.quick or caller.admin:
@@ -192,17 +200,17 @@ class Clients:
                 caller, asked, 500, "internal", "this control server could not answer; its log says why"
             )
         if route.stream:
-            lines: Lines = found
+            lines: ResponseLines = found
             return lines
-        return Answer(route.status, b"" if found is None else _encode(found))
+        return HttpResponse(route.status, b"" if found is None else _encode(found))
 
-    def _refusal(self, caller: Caller, asked: Asked, status: int, code: str, text: str) -> Answer:
+    def _refusal(self, caller: Caller, asked: HttpRequest, status: int, code: str, text: str) -> HttpResponse:
         self._api.refused += 1
         log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
         allow = (("allow", text.rpartition("allowed: ")[2]),) if status == 405 else ()
-        return Answer(status, _encode(Refused(error=text, code=code)), headers=allow)
+        return HttpResponse(status, _encode(ControlErrorBody(error=text, code=code)), headers=allow)
 
 
-def _path(asked: Asked) -> str:
+def _path(asked: HttpRequest) -> str:
     """For logs: short, printable, and without the query."""
     return ascii(asked.target.partition("?")[0][:80])

@@ -22,7 +22,7 @@ from control.base.reading.keys import (
     HostName,
     HostPort,
     IpPort,
-    Log,
+    LogConfig,
     Mode,
     RunDir,
     ServiceName,
@@ -30,7 +30,18 @@ from control.base.reading.keys import (
 )
 from control.base.reading.yamlmap import Document, Path
 
-__all__ = ["Config", "EtcdStore", "Limits", "Log", "Pool", "Socket", "SqliteStore", "Store", "load", "parse"]
+__all__ = [
+    "AddressPoolConfig",
+    "Config",
+    "ControlLimits",
+    "ControlSocketConfig",
+    "EtcdConfig",
+    "LogConfig",
+    "SqliteConfig",
+    "StoreConfig",
+    "load",
+    "parse",
+]
 
 POOL = "a network such as 10.77.0.0/24, with 2 to 1048576 addresses"
 RESERVED = "an address or a network of the pool"
@@ -62,14 +73,14 @@ Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, read_by(pool,
 Part = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, read_by(reserved, RESERVED)]
 
 
-class SqliteStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SqliteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One control server that keeps everything in one file."""
 
     path: SomePath = None
     """None: ``store.db`` in state_dir."""
 
 
-class EtcdStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class EtcdConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Several control servers in front of one etcd (v3) cluster."""
 
     endpoints: tuple[HostPort, ...]
@@ -85,14 +96,14 @@ class EtcdStore(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     password_file: SomePath = None
 
 
-class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where hosts, addresses and tokens are kept: one of the two."""
 
-    sqlite: SqliteStore | None = None
-    etcd: EtcdStore | None = None
+    sqlite: SqliteConfig | None = None
+    etcd: EtcdConfig | None = None
 
 
-class Socket(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControlSocketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who administers the mesh on this machine: whoever may connect to ``control.sock`` in run_dir."""
 
     mode: Mode = 0o600
@@ -101,7 +112,7 @@ class Socket(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     group: Account = None
 
 
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControlLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What clients may take at most."""
 
     connections: Annotated[int, between(16, 1_000_000)] = 20_000
@@ -119,7 +130,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For the next request on a connection."""
 
 
-class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AddressPoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A segment's address pool, from which hosts with ``links.address: auto`` get theirs."""
 
     pool: Network
@@ -144,15 +155,15 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ca_keys: tuple[FilePath, ...] = ()
     """Keys of CAs that are kept elsewhere (a mounted secret, say). ``hostlane control init`` takes the first one, or
     writes it if it does not exist."""
-    store: Store = Store(sqlite=SqliteStore())
-    socket: Socket = Socket()
+    store: StoreConfig = StoreConfig(sqlite=SqliteConfig())
+    socket: ControlSocketConfig = ControlSocketConfig()
     lease: Duration = 15.0
     """A host that has not been heard of for so long is off the map."""
     certificate_lifetime: Lifetime = 24 * 3600.0
     """Of hosts' certificates; they renew at half of it."""
-    segments: dict[ServiceName, Pool] = {}
-    limits: Limits = Limits()
-    log: Log = Log()
+    segments: dict[ServiceName, AddressPoolConfig] = {}
+    limits: ControlLimits = ControlLimits()
+    log: LogConfig = LogConfig()
 
     @property
     def store_file(self) -> str | None:

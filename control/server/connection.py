@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from trio.abc import Stream
 
-from control.api.mesh import Refused
-from control.base.http import Answer, Asked, HttpConnection, HttpLimits, Lines
-from control.server.config import Limits
+from control.api.mesh import ControlErrorBody
+from control.base.http import HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
+from control.server.config import ControlLimits
 
 __all__ = ["Connection"]
 
@@ -33,8 +33,8 @@ class Connection(HttpConnection):
     def __init__(
         self,
         stream: Stream,
-        limits: Limits,
-        respond: Callable[[Asked], Awaitable[Answer | Lines]],
+        limits: ControlLimits,
+        respond: Callable[[HttpRequest], Awaitable[HttpResponse | ResponseLines]],
         may_ask: Callable[[], bool],
         stopping: Callable[[], bool],
     ) -> None:
@@ -55,6 +55,6 @@ class Connection(HttpConnection):
                 413: ("too_large", f"the body is too large; allowed: {limits.body} bytes"),
                 429: ("too_many", "too many requests from this address; ask again in a second"),
             }.get(status, ("http", f"not a valid HTTP/1.1 request: {what}"))
-            return msgspec.json.encode(Refused(error=text, code=code))
+            return msgspec.json.encode(ControlErrorBody(error=text, code=code))
 
         super().__init__(stream, bounds, respond, refusal, may_ask=may_ask, stopping=stopping)

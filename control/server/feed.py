@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from control.api.mesh import Changes, Heartbeat, HostRecord, Snapshot, Trust
+from control.api.mesh import HostRecord, MapChanges, MapHeartbeat, MapSnapshot, TrustBundle
 
-__all__ = ["HISTORY", "LINES", "Feed", "Told"]
+__all__ = ["HISTORY", "LINES", "FeedLine", "MapFeed"]
 
 HISTORY = 20_000
 """Names of changed hosts that are remembered: a mesh of 1,000 that registers twenty times over, in 2 MB."""
@@ -26,7 +26,7 @@ LINES = 64
 _encode = msgspec.json.Encoder().encode
 
 
-class Told(NamedTuple):
+class FeedLine(NamedTuple):
     """A line for a watcher, and the revision that it has by then."""
 
     line: bytes
@@ -39,7 +39,7 @@ class _Step(NamedTuple):
     trust: bool
 
 
-class Feed:
+class MapFeed:
     """See the module's text.
 
     Attributes:
@@ -51,7 +51,12 @@ class Feed:
     """
 
     def __init__(
-        self, epoch: str, revision: int, hosts: Mapping[str, HostRecord], trust: Trust | None, history: int = HISTORY
+        self,
+        epoch: str,
+        revision: int,
+        hosts: Mapping[str, HostRecord],
+        trust: TrustBundle | None,
+        history: int = HISTORY,
     ) -> None:
         self.epoch = epoch
         self.revision = revision
@@ -63,10 +68,10 @@ class Feed:
         self._kept = 0
         self._floor = revision
         self._lines: dict[int, bytes] = {}
-        self._whole: Told | None = None
+        self._whole: FeedLine | None = None
 
     def change(
-        self, revision: int, put: Iterable[HostRecord] = (), gone: Iterable[str] = (), trust: Trust | None = None
+        self, revision: int, put: Iterable[HostRecord] = (), gone: Iterable[str] = (), trust: TrustBundle | None = None
     ) -> bool:
         """The store has committed this. Returns whether anything is different by it; `trust`: only if it is another."""
         names: dict[str, None] = {}
@@ -99,13 +104,13 @@ class Feed:
         """The revision that a new watcher has, who says that it has `after` of `epoch`; None: nothing to go on from."""
         return after if epoch == self.epoch and after >= self._floor else None
 
-    def next(self, after: int | None) -> Told | None:
+    def next(self, after: int | None) -> FeedLine | None:
         """What to tell a watcher that has `after` (None: nothing yet); None if it has everything."""
         if after is None or after < self._floor:
             return self._all(-1 if after is None else after)
         if after >= self.revision:
             return None
-        return Told(self._line(after), self.revision)
+        return FeedLine(self._line(after), self.revision)
 
     def telling(self) -> None:
         """Watchers are about to be told what has changed: the whole map, as it was given to those who came before, is
@@ -115,25 +120,25 @@ class Feed:
 
     def heartbeat(self, after: int) -> bytes:
         """What to tell a watcher, who has `after`, instead of nothing."""
-        return _encode(Heartbeat(revision=after)) + b"\n"
+        return _encode(MapHeartbeat(revision=after)) + b"\n"
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> MapSnapshot:
         """The map as it is now."""
-        return Snapshot(
+        return MapSnapshot(
             epoch=self.epoch,
             revision=self.revision,
             hosts=tuple(self.hosts[name] for name in sorted(self.hosts)),
             trust=self.trust,
         )
 
-    def _all(self, after: int) -> Told:
+    def _all(self, after: int) -> FeedLine:
         """The whole map, as it was at some moment since the last telling: the next one has what has changed since.
 
         While a thousand hosts come, there is a change for each that begins to watch; the whole map is not encoded for
         each. It is never one older than what the watcher has, nor one that nothing could be told from.
         """
         if self._whole is None or self._whole.revision < max(after, self._floor):
-            self._whole = Told(_encode(self.snapshot()) + b"\n", self.revision)
+            self._whole = FeedLine(_encode(self.snapshot()) + b"\n", self.revision)
         return self._whole
 
     def _line(self, after: int) -> bytes:
@@ -145,7 +150,7 @@ class Feed:
             line = self._lines[after] = _encode(self._since(after)) + b"\n"
         return line
 
-    def _since(self, after: int) -> Changes:
+    def _since(self, after: int) -> MapChanges:
         names: set[str] = set()
         trust = False
         for step in reversed(self._steps):
@@ -153,7 +158,7 @@ class Feed:
                 break
             names.update(step.names)
             trust = trust or step.trust
-        return Changes(
+        return MapChanges(
             revision=self.revision,
             put=tuple(self.hosts[name] for name in sorted(names) if name in self.hosts),
             gone=tuple(name for name in sorted(names) if name not in self.hosts),

@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from control.api.mesh import HostRecord, Registered
+from control.api.mesh import HostRecord, RegisterResponse
 from control.base.errors import RequestRefused
 from control.base.reading import units
-from control.ca.issuing import Issuer, Shown, Standing
+from control.ca.issuing import CertificateGuard, ClientCertificate, Issuer
 from control.server import registry
 from control.server.addressbook import AddressBook
-from control.server.registry import HOSTS, LINKS, Change
+from control.server.registry import HOSTS, LINKS, StoreTransaction
 from control.store.base import Conflict, Item, LeaseGone, Store, find_one
 
-__all__ = ["Hosts"]
+__all__ = ["HostRegistry"]
 
 log = structlog.get_logger()
 
@@ -30,7 +30,7 @@ REMEMBERED = 20_000
 """Hosts whose lease is known without asking the store; hosts that crash under a new name each time leave theirs."""
 
 
-class Hosts:
+class HostRegistry:
     """See the module's text. Methods raise RequestRefused (what the asker is told), and StoreError.
 
     Args:
@@ -46,7 +46,7 @@ class Hosts:
         # Those heard of longest ago are forgotten first, which costs them a read.
         self._leases: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
-    async def register(self, record: HostRecord, shown: Shown) -> Registered:
+    async def register(self, record: HostRecord, shown: ClientCertificate) -> RegisterResponse:
         """Put a record in force, by the certificate that the host has shown (400 ``record``; 403 ``revoked``; 409
         ``taken``). Who is on the map can be revoked: the store knows that certificate from the same commit on.
         """
@@ -76,7 +76,7 @@ class Hosts:
                 await self._store.revoke(host.lease)
             if not kept:
                 log.info("host registered", host=record.name, address=record.address, services=len(record.services))
-            return Registered(epoch=self._store.epoch, revision=revision, lease=self._ttl)
+            return RegisterResponse(epoch=self._store.epoch, revision=revision, lease=self._ttl)
         raise RequestRefused(503, "busy", f"host {record.name} is registered from several places at once; try again")
 
     async def alive(self, name: str, instance: str) -> None:
@@ -124,7 +124,7 @@ class Hosts:
             await self._store.commit(delete=held)
         log.info("host removed", host=name, freed=freed)
 
-    async def _remove(self, name: str, decide: Callable[[Item | None], Change | None]) -> Item | None:
+    async def _remove(self, name: str, decide: Callable[[Item | None], StoreTransaction | None]) -> Item | None:
         host = await find_one(self._store, HOSTS + name)
         change = decide(host)
         if host is None or change is None:
@@ -158,7 +158,7 @@ class Hosts:
         if len(self._leases) > REMEMBERED:
             self._leases.popitem(last=False)
 
-    async def _commit(self, change: Change, standing: Standing | None = None) -> int:
+    async def _commit(self, change: StoreTransaction, standing: CertificateGuard | None = None) -> int:
         when, put = change.when, change.put
         if standing is not None:
             when, put = (*when, *standing.when), (*put, *standing.put)

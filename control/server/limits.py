@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Admission"]
+__all__ = ["ConnectionLimiter"]
 
 
-class Admission:
+class ConnectionLimiter:
     """Counts connections, all together and by client.
 
     Attributes:

@@ -12,15 +12,15 @@ import msgspec
 import structlog
 import trio
 
-from control.api.mesh import HostRecord, Trust
+from control.api.mesh import HostRecord, TrustBundle
 from control.ca import trust
 from control.ca.trust import TrustView
-from control.server.feed import Feed
+from control.server.feed import MapFeed
 from control.server.registry import HOSTS
-from control.server.watching import Watching
-from control.store.base import Change, Compacted, Store, StoreError
+from control.server.watching import MapWatchers
+from control.store.base import Compacted, KeyChange, Store, StoreError
 
-__all__ = ["RETRY", "Mirror"]
+__all__ = ["RETRY", "StoreMirror"]
 
 log = structlog.get_logger()
 
@@ -28,14 +28,14 @@ RETRY = 1.0
 """Seconds between attempts to reach a store that is away."""
 
 
-class Mirror:
+class StoreMirror:
     """See the module's text."""
 
-    def __init__(self, store: Store, watching: Watching) -> None:
+    def __init__(self, store: Store, watching: MapWatchers) -> None:
         self._store = store
         self._watching = watching
         self._trust = TrustView()
-        self._feed: Feed | None = None
+        self._feed: MapFeed | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the store until cancelled. Started when the feed is there, or the first attempt has failed."""
@@ -72,7 +72,7 @@ class Mirror:
             elif item.key.startswith(trust.PREFIXES):
                 self._put(fresh, item.key, item.value)
         if self._feed is None:
-            self._feed = Feed(self._store.epoch, view.revision, hosts, fresh.trust)
+            self._feed = MapFeed(self._store.epoch, view.revision, hosts, fresh.trust)
         else:
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
@@ -89,12 +89,12 @@ class Mirror:
         except ValueError:
             raise _unreadable(key) from None
 
-    def _apply(self, revision: int, changes: Iterable[Change]) -> None:
+    def _apply(self, revision: int, changes: Iterable[KeyChange]) -> None:
         feed = self._feed
         assert feed is not None
         put: list[HostRecord] = []
         gone: list[str] = []
-        changed: Trust | None = None
+        changed: TrustBundle | None = None
         for change in changes:
             if change.key.startswith(HOSTS):
                 if change.value is None:

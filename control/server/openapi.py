@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from control.api.mesh import Refused
-from control.server.routes import Route
+from control.api.mesh import ControlErrorBody
+from control.server.routes import ApiRoute
 
 __all__ = ["document", "statuses"]
 
@@ -17,10 +17,10 @@ _REF = "#/components/schemas/{name}"
 _ANYTIME = "any other refusal: 405, 408, 413, 429 (too many requests), 431, 500, 501, 503 (the store, or too busy)"
 
 
-def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
+def document(routes: Sequence[ApiRoute], version: str) -> dict[str, Any]:
     """The whole document, as plain data."""
     types = [kind for route in routes for kind in (route.body, route.answer) if kind is not None]
-    schemas, components = msgspec.json.schema_components([*types, Refused], ref_template=_REF)
+    schemas, components = msgspec.json.schema_components([*types, ControlErrorBody], ref_template=_REF)
     shown = iter(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -35,7 +35,7 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     }
 
 
-def statuses(route: Route) -> dict[int, str]:
+def statuses(route: ApiRoute) -> dict[int, str]:
     """What a request may be answered with, and what it means, but for what any request may get at any time."""
     found = {route.status: HTTPStatus(route.status).phrase}
     if route.body is not None or route.query:
@@ -47,8 +47,8 @@ def statuses(route: Route) -> dict[int, str]:
     return {**found, **route.refuses}
 
 
-def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
-    refused = {"application/json": {"schema": {"$ref": _REF.format(name="Refused")}}}
+def _operation(route: ApiRoute, body: Any, answer: Any) -> dict[str, Any]:
+    refused = {"application/json": {"schema": {"$ref": _REF.format(name="ControlErrorBody")}}}
     responses: dict[str, Any] = {"default": {"description": _ANYTIME, "content": refused}}
     for status, meaning in sorted(statuses(route).items()):
         response: dict[str, Any] = {"description": meaning}
@@ -70,7 +70,7 @@ def _operation(route: Route, body: Any, answer: Any) -> dict[str, Any]:
     return operation
 
 
-def _parameters(route: Route) -> Iterator[dict[str, Any]]:
+def _parameters(route: ApiRoute) -> Iterator[dict[str, Any]]:
     for part in route.parts:
         if part.startswith("{"):
             yield {"name": part[1:-1], "in": "path", "required": True, "schema": {"type": "string"}}

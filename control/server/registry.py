@@ -13,12 +13,22 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from control.api.mesh import HostRecord, Offer
+from control.api.mesh import HostRecord, ServiceOffer
 from control.base.errors import RequestRefused
 from control.base.reading import addresses, units
-from control.store.base import Item, Put, When
+from control.store.base import Condition, Item, Put
 
-__all__ = ["HOSTS", "LINKS", "Change", "check_record", "decode_record", "holding", "leave", "register", "remove"]
+__all__ = [
+    "HOSTS",
+    "LINKS",
+    "StoreTransaction",
+    "check_record",
+    "decode_record",
+    "holding",
+    "leave",
+    "register",
+    "remove",
+]
 
 HOSTS, LINKS = "hosts/", "links/"
 MAX_SERVICES = 4096
@@ -33,10 +43,10 @@ class LinkHolder(Struct, frozen=True, kw_only=True):
     host: str
 
 
-class Change(NamedTuple):
+class StoreTransaction(NamedTuple):
     """A commit to make."""
 
-    when: tuple[When, ...]
+    when: tuple[Condition, ...]
     put: tuple[Put, ...] = ()
     delete: tuple[str, ...] = ()
 
@@ -61,11 +71,11 @@ def check_record(record: HostRecord) -> HostRecord:
     if not record.instance or any(len(text) > MAX_TEXT or not text.isprintable() for text in texts):
         allowed = f"an instance, and at most {MAX_TEXT} printable characters in each of instance, version, segment, mac"
         raise RequestRefused(400, "record", f"host {record.name}: found other text; allowed: {allowed}")
-    services = tuple(Offer(name=name) for name in sorted(offer.name for offer in record.services))
+    services = tuple(ServiceOffer(name=name) for name in sorted(offer.name for offer in record.services))
     return msgspec.structs.replace(record, address=place.hostport, services=services)
 
 
-def register(record: HostRecord, lease: int, host: Item | None, link: Item | None) -> Change:
+def register(record: HostRecord, lease: int, host: Item | None, link: Item | None) -> StoreTransaction:
     """Put the record in force. `host` and `link` are the items that stand at its keys now.
 
     Raises RequestRefused (409 ``taken``) if the address is another host's.
@@ -75,10 +85,10 @@ def register(record: HostRecord, lease: int, host: Item | None, link: Item | Non
         raise RequestRefused(409, "taken", text)
     host_key, link_key = HOSTS + record.name, LINKS + record.address
     before = None if host is None else decode_record(host)
-    return Change(
+    return StoreTransaction(
         when=(
-            When(host_key, 0 if host is None else host.revision),
-            When(link_key, 0 if link is None else link.revision),
+            Condition(host_key, 0 if host is None else host.revision),
+            Condition(link_key, 0 if link is None else link.revision),
         ),
         put=(
             Put(host_key, msgspec.json.encode(record), lease),
@@ -101,16 +111,18 @@ def holding(name: str, instance: str, host: Item | None) -> int:
     return host.lease
 
 
-def leave(instance: str, host: Item | None) -> Change | None:
+def leave(instance: str, host: Item | None) -> StoreTransaction | None:
     """The host goes; None: there is nothing to do, as it is gone or another instance's by now."""
     if host is None or decode_record(host).instance != instance:
         return None
     return remove(host)
 
 
-def remove(host: Item, more: Iterable[str] = ()) -> Change:
+def remove(host: Item, more: Iterable[str] = ()) -> StoreTransaction:
     """Take a host off the map, and with it the items of the keys `more`."""
-    return Change(when=(When(host.key, host.revision),), delete=(host.key, LINKS + decode_record(host).address, *more))
+    return StoreTransaction(
+        when=(Condition(host.key, host.revision),), delete=(host.key, LINKS + decode_record(host).address, *more)
+    )
 
 
 def decode_record(item: Item) -> HostRecord:

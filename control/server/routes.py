@@ -12,7 +12,7 @@ import msgspec
 from control.base.errors import RequestRefused
 from control.base.reading.units import SHOWN_CHARACTERS, show
 
-__all__ = ["Call", "Caller", "Route", "Table", "Who"]
+__all__ = ["ApiRoute", "ApiRoutes", "Caller", "MatchedRequest", "Who"]
 
 Who = Literal["anybody", "host", "own", "admin"]
 """anybody: also without a certificate; host: any host; own: the host whose name is in the path; admin: whoever may
@@ -33,7 +33,7 @@ class Caller:
 
 
 @dataclass(frozen=True)
-class Call:
+class MatchedRequest:
     """A request that a route has matched: who, the names in its path, its query, its decoded body."""
 
     caller: Caller
@@ -43,7 +43,7 @@ class Call:
 
 
 @dataclass(frozen=True, eq=False)
-class Route:
+class ApiRoute:
     """One method on one path.
 
     Attributes:
@@ -52,7 +52,7 @@ class Route:
         handle: does it, and returns what `answer` says, or raises RequestRefused with a status that is in `refuses`.
         body, answer: types of the JSON, None: there is none.
         status: when all is well.
-        refuses: statuses of its own, beside those that any request may get (`Table.find`, and `openapi.statuses`).
+        refuses: statuses of its own, beside those that any request may get (`ApiRoutes.find`, and `openapi.statuses`).
         query: names and meanings of parameters, none of which is needed.
         stream: the answer is lines of `answer` without end.
         quick: it writes nothing and takes no time, so it need not wait for those that do. A host that says that it is
@@ -62,7 +62,7 @@ class Route:
     method: str
     path: str
     who: tuple[Who, ...]
-    handle: Callable[[Any, Call], Awaitable[Any]]
+    handle: Callable[[Any, MatchedRequest], Awaitable[Any]]
     summary: str
     body: Any = None
     answer: Any = None
@@ -77,14 +77,14 @@ class Route:
         return self.path.split("/")
 
 
-class Table:
+class ApiRoutes:
     """All routes, found by method and path."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[ApiRoute]) -> None:
         self.routes = tuple(routes)
         self._decoders = {route: msgspec.json.Decoder(route.body) for route in routes if route.body is not None}
 
-    def find(self, method: str, target: str, caller: Caller) -> tuple[Route, dict[str, str], dict[str, str]]:
+    def find(self, method: str, target: str, caller: Caller) -> tuple[ApiRoute, dict[str, str], dict[str, str]]:
         """The route of a request that `caller` may make, the names in its path, its query.
 
         Raises RequestRefused: 404 ``no_such_path``; 405 ``method``; 401 ``no_certificate``; 403 ``forbidden``; 400
@@ -102,7 +102,7 @@ class Table:
         _admit(route, names, caller)
         return route, names, _query(route, query)
 
-    def decode(self, route: Route, body: bytes) -> Any:
+    def decode(self, route: ApiRoute, body: bytes) -> Any:
         """The body as the route has it. Raises RequestRefused (400 ``body``)."""
         decoder = self._decoders.get(route)
         if decoder is None:
@@ -129,7 +129,7 @@ def _match(parts: list[str], found: list[str]) -> dict[str, str] | None:
     return names
 
 
-def _admit(route: Route, names: Mapping[str, str], caller: Caller) -> None:
+def _admit(route: ApiRoute, names: Mapping[str, str], caller: Caller) -> None:
     if "anybody" in route.who or (caller.admin and "admin" in route.who):
         return
     if caller.admin:
@@ -144,7 +144,7 @@ def _admit(route: Route, names: Mapping[str, str], caller: Caller) -> None:
         raise RequestRefused(403, "forbidden", text)
 
 
-def _query(route: Route, text: str) -> dict[str, str]:
+def _query(route: ApiRoute, text: str) -> dict[str, str]:
     try:
         # A bound on the number, as each costs; an unknown one is a slip of the pen that would change what is meant.
         query = dict(parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=16))

@@ -22,21 +22,21 @@ from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET
 from control.base.system.unixsock import bind_unix
 from control.ca.issuing import Issuer, ServerCertificate
-from control.ca.joining import Joining
+from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
-from control.ca.rotation import Rotation
+from control.ca.rotation import CaRotation
 from control.server.accept import accept_all
 from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
 from control.server.config import Config
 from control.server.credentials import server_context
-from control.server.hosts import Hosts
-from control.server.limits import Admission
-from control.server.mirror import Mirror
+from control.server.hosts import HostRegistry
+from control.server.limits import ConnectionLimiter
+from control.server.mirror import StoreMirror
 from control.server.openapi import document
-from control.server.routes import Table
-from control.server.watching import Watching
+from control.server.routes import ApiRoutes
+from control.server.watching import MapWatchers
 from control.store.base import Store
 
 __all__ = ["CA_FOLDER", "STOP_TIMEOUT", "keys_of", "open_store", "run"]
@@ -65,22 +65,22 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             issuer = Issuer(store, keys, mesh=config.mesh, lifetime=config.certificate_lifetime)
             await issuer.open()
             book = AddressBook(store, config.segments)
-            watching = Watching(config.limits.watchers)
-            admission = Admission(config.limits.connections, config.limits.connections_per_client)
+            watching = MapWatchers(config.limits.watchers)
+            admission = ConnectionLimiter(config.limits.connections, config.limits.connections_per_client)
             api = Api(
                 config.name,
                 config.mesh,
-                hosts=Hosts(store, book, issuer, config.lease),
+                hosts=HostRegistry(store, book, issuer, config.lease),
                 book=book,
-                joining=Joining(store, issuer),
+                joining=HostEnrolment(store, issuer),
                 issuer=issuer,
-                rotation=Rotation(store, keys, mesh=config.mesh),
+                rotation=CaRotation(store, keys, mesh=config.mesh),
                 watching=watching,
                 admission=admission,
                 backup=store.backup,
             )
             api.document = document(ROUTES, version("hostlane"))
-            clients = Clients(Table(ROUTES), api, watching, config.limits, config.mesh, admission)
+            clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission)
 
             def use(own: ServerCertificate) -> None:
                 clients.context = server_context(own)
@@ -96,7 +96,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             files.callback(listener.close)
             async with trio.open_nursery() as parts:
                 await parts.start(issuer.keep_certificate, config.name, use)
-                await parts.start(Mirror(store, watching).run)
+                await parts.start(StoreMirror(store, watching).run)
                 await parts.start(watching.run)
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 async with trio.open_nursery() as connections:

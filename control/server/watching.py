@@ -15,10 +15,10 @@ import trio
 
 from control.api import mesh
 from control.base.errors import RequestRefused
-from control.server.feed import Feed
+from control.server.feed import MapFeed
 from control.server.routes import Caller
 
-__all__ = ["PACE", "Watching"]
+__all__ = ["PACE", "MapWatchers"]
 
 PACE, LONGEST = 0.1, 1.0
 """Seconds between the end of one telling and the next, at least and at most. New streams may lag 2 s."""
@@ -29,7 +29,7 @@ TOGETHER = 50
 """Watchers woken in one round of the event loop: about 10 ms of work."""
 
 
-class Watching:
+class MapWatchers:
     """See the module's text. `now`: seconds since 1970.
 
     Attributes:
@@ -42,7 +42,7 @@ class Watching:
     def __init__(self, most: int, now: Callable[[], float] = time.time) -> None:
         self._most = most
         self._now = now
-        self.feed: Feed | None = None
+        self.feed: MapFeed | None = None
         self.revoked: frozenset[str] = frozenset()
         self.issuers: frozenset[bytes] = frozenset()
         self.watchers = 0
@@ -61,7 +61,7 @@ class Watching:
         self._telling += 1
         self._waiting.unpark_all()
 
-    def checked(self) -> Feed:
+    def checked(self) -> MapFeed:
         """The feed. Raises RequestRefused (503 ``store``) if there is none that is known to be true."""
         if self.feed is None or self._ended:
             raise RequestRefused(503, "store", "this control server has no view of its store now; try another one")
@@ -87,7 +87,7 @@ class Watching:
             if not quiet.cancelled_caught:
                 await trio.sleep(max(PACE, min(REST * (trio.current_time() - began), LONGEST)))
 
-    def admit(self) -> Feed:
+    def admit(self) -> MapFeed:
         """Whether there may be one more watcher. Raises RequestRefused (503 ``store`` or ``busy``)."""
         if self.watchers >= self._most:
             raise RequestRefused(503, "busy", f"more than {self._most} watchers; try another control server")

@@ -70,21 +70,21 @@ class Put(NamedTuple):
     lease: int = 0
 
 
-class When(NamedTuple):
+class Condition(NamedTuple):
     """A condition: the item's last change was in this revision; 0: there is no such item."""
 
     key: str
     revision: int
 
 
-class View(NamedTuple):
+class StoreSnapshot(NamedTuple):
     """Items in the order of their keys, as they were at one revision."""
 
     revision: int
     items: tuple[Item, ...]
 
 
-class Change(NamedTuple):
+class KeyChange(NamedTuple):
     """What became of a key; `value` None: it is gone."""
 
     key: str
@@ -95,7 +95,7 @@ class Commit(NamedTuple):
     """The changes of one revision, in the order of their keys."""
 
     revision: int
-    changes: tuple[Change, ...]
+    changes: tuple[KeyChange, ...]
 
 
 class Store(Protocol):
@@ -105,7 +105,7 @@ class Store(Protocol):
     """Names this history, for good: another one in a store that began empty or came from a backup. Set once the store
     is open."""
 
-    async def read(self, prefix: str) -> View:
+    async def read(self, prefix: str) -> StoreSnapshot:
         """All items whose keys begin with `prefix` (for one item its whole key, if no other key extends it)."""
 
     async def find(self, *keys: str) -> tuple[Item | None, ...]:
@@ -114,7 +114,7 @@ class Store(Protocol):
         """
 
     async def commit(
-        self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()
+        self, *, when: Sequence[Condition] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()
     ) -> int:
         """Change all of it or nothing; returns the revision. A key stands once among `put` and `delete`.
 
@@ -154,7 +154,7 @@ async def find_one(store: Store, key: str) -> Item | None:
     return item
 
 
-def check(when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> None:
+def check(when: Sequence[Condition], put: Sequence[Put], delete: Sequence[str]) -> None:
     """Raises ValueError for a commit that no store takes."""
     changed = [*(item.key for item in put), *delete]
     if len(changed) != len(set(changed)):

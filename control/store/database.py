@@ -17,16 +17,16 @@ from collections.abc import Callable, Sequence
 from control.base.errors import StartError
 from control.store import schema
 from control.store.base import (
-    Change,
     Commit,
     Compacted,
+    Condition,
     Conflict,
     Item,
+    KeyChange,
     LeaseGone,
     Put,
     StoreError,
-    View,
-    When,
+    StoreSnapshot,
     after_prefix,
 )
 
@@ -142,10 +142,10 @@ class Database:
         """All leases, with the TTL of each."""
         return dict(self._run("SELECT id, ttl FROM leases").fetchall())
 
-    def read(self, prefix: str) -> View:
+    def read(self, prefix: str) -> StoreSnapshot:
         where, bounds = _range(prefix)
         rows = self._run(f"SELECT key, value, revision, lease FROM items{where} ORDER BY key", bounds)
-        return View(self.revision(), tuple(map(Item._make, rows)))
+        return StoreSnapshot(self.revision(), tuple(map(Item._make, rows)))
 
     def find(self, keys: Sequence[str]) -> tuple[Item | None, ...]:
         query = "SELECT key, value, revision, lease FROM items WHERE key = ?"
@@ -160,12 +160,12 @@ class Database:
         where, bounds = _range(prefix)
         where = f"{where} AND revision > ?" if where else " WHERE revision > ?"
         rows = self._run(f"SELECT revision, key, value FROM changes{where} ORDER BY revision, key", [*bounds, after])
-        commits: dict[int, list[Change]] = {}
+        commits: dict[int, list[KeyChange]] = {}
         for number, key, value in rows:
-            commits.setdefault(number, []).append(Change(key, value))
+            commits.setdefault(number, []).append(KeyChange(key, value))
         return [Commit(number, tuple(changes)) for number, changes in commits.items()]
 
-    def commit(self, when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> int:
+    def commit(self, when: Sequence[Condition], put: Sequence[Put], delete: Sequence[str]) -> int:
         """See `control.store.base.Store.commit`; nothing is changed when it raises Conflict or LeaseGone."""
         for condition in when:
             if self._changed_in(condition.key) != condition.revision:
@@ -176,8 +176,8 @@ class Database:
         revision = self.revision() + 1
         for item in put:
             self._run("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", [item.key, item.value, revision, item.lease])
-        changes = [Change(item.key, item.value) for item in put]
-        changes += [Change(key, None) for key in delete if self._delete(key)]
+        changes = [KeyChange(item.key, item.value) for item in put]
+        changes += [KeyChange(key, None) for key in delete if self._delete(key)]
         return self._note(revision, changes)
 
     def grant(self, lease: int, ttl: float) -> None:
@@ -190,7 +190,7 @@ class Database:
             for key in keys:
                 self._delete(key)
             self._run("DELETE FROM leases WHERE id = ?", [lease])
-            self._note(self.revision() + 1, [Change(key, None) for key in keys])
+            self._note(self.revision() + 1, [KeyChange(key, None) for key in keys])
 
     def backup(self, target: str) -> None:
         """Write a copy, whole or not at all; it gets an epoch of its own each time a store is begun with it.
@@ -233,7 +233,7 @@ class Database:
             self._run("DELETE FROM changes WHERE revision <= ?", [drop])
             self._run("UPDATE state SET compacted = ?", [drop])
 
-    def _note(self, revision: int, changes: list[Change]) -> int:
+    def _note(self, revision: int, changes: list[KeyChange]) -> int:
         if not changes:
             return revision - 1
         now = self._clock()

@@ -19,20 +19,20 @@ from control.store import etcdwire
 from control.store.base import (
     Commit,
     Compacted,
+    Condition,
     Item,
     LeaseGone,
     Put,
     StoreError,
-    View,
-    When,
+    StoreSnapshot,
     check,
     check_key,
     check_keys,
 )
 from control.store.etcdwatch import follow
-from control.store.etcdwire import Answer, KeptAlive, Keyspace, Lease, Range, Txn
-from control.store.gateway import EtcdAccess, Gateway, Refused
-from control.store.watches import Watch
+from control.store.etcdwire import EtcdKeepAlive, EtcdKeyspace, EtcdLease, EtcdRange, EtcdResponse, EtcdTxn
+from control.store.gateway import EtcdAccess, EtcdRefused, Gateway
+from control.store.watches import StoreWatch
 
 
 @asynccontextmanager
@@ -44,7 +44,7 @@ async def open_etcd(access: EtcdAccess) -> AsyncIterator[EtcdStore]:
     check_key(access.prefix)
     gateway = Gateway(access)
     try:
-        store = EtcdStore(gateway, Keyspace(access.prefix))
+        store = EtcdStore(gateway, EtcdKeyspace(access.prefix))
         try:
             await gateway.authenticate()
             await store.start()
@@ -59,7 +59,7 @@ async def open_etcd(access: EtcdAccess) -> AsyncIterator[EtcdStore]:
 class EtcdStore:
     """See `control.store.base.Store`; made by `open_etcd`."""
 
-    def __init__(self, gateway: Gateway, keyspace: Keyspace) -> None:
+    def __init__(self, gateway: Gateway, keyspace: EtcdKeyspace) -> None:
         self.epoch = ""
         self._gateway = gateway
         self._keyspace = keyspace
@@ -72,27 +72,29 @@ class EtcdStore:
         read = {"request_range": {"key": key}}
         # In one transaction, and read even so: of two servers that start, or two tries, one makes it.
         body = {"compare": [absent], "success": [new, read], "failure": [read]}
-        answer = await self._gateway.call("/v3/kv/txn", body, Txn, repeat=True)
+        answer = await self._gateway.call("/v3/kv/txn", body, EtcdTxn, repeat=True)
         (pair,) = answer.responses[-1].response_range.kvs
         # The cluster's id is part of it: a snapshot that was restored as a new cluster is another history.
         self.epoch = f"{pair.value.decode()}-{self._gateway.cluster:x}"
 
-    async def read(self, prefix: str) -> View:
+    async def read(self, prefix: str) -> StoreSnapshot:
         check_key(prefix)
-        answer = await self._gateway.call("/v3/kv/range", self._keyspace.range(prefix), Range, repeat=True)
+        answer = await self._gateway.call("/v3/kv/range", self._keyspace.range(prefix), EtcdRange, repeat=True)
         return self._keyspace.view(answer)
 
     async def find(self, *keys: str) -> tuple[Item | None, ...]:
         check_keys(keys)
-        answer = await self._gateway.call("/v3/kv/txn", self._keyspace.finding(keys), Txn, repeat=True)
+        answer = await self._gateway.call("/v3/kv/txn", self._keyspace.finding(keys), EtcdTxn, repeat=True)
         return self._keyspace.found(answer)
 
-    async def commit(self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()) -> int:
+    async def commit(
+        self, *, when: Sequence[Condition] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()
+    ) -> int:
         check(when, put, delete)
         try:
             body = self._keyspace.txn(when, put, delete)
-            answer = await self._gateway.call("/v3/kv/txn", body, Txn, repeat=not put and not delete)
-        except Refused as refused:
+            answer = await self._gateway.call("/v3/kv/txn", body, EtcdTxn, repeat=not put and not delete)
+        except EtcdRefused as refused:
             if refused.failure.code == etcdwire.NOT_FOUND:
                 raise LeaseGone("the lease of an item is gone") from None
             raise
@@ -104,7 +106,7 @@ class EtcdStore:
     async def watch(self, prefix: str, after: int) -> AsyncIterator[ReceiveChannel[Commit]]:
         check_key(prefix)
         await self._reach(after)
-        watch = Watch(prefix, after)
+        watch = StoreWatch(prefix, after)
         failed: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow, self._gateway, self._keyspace, watch)
@@ -122,17 +124,17 @@ class EtcdStore:
     async def grant(self, ttl: float) -> int:
         # A grant that was made and not heard of ends by itself.
         body = {"TTL": str(math.ceil(ttl))}
-        return (await self._gateway.call("/v3/lease/grant", body, Lease, repeat=True)).id
+        return (await self._gateway.call("/v3/lease/grant", body, EtcdLease, repeat=True)).id
 
     async def keep_alive(self, lease: int) -> None:
-        answer = await self._gateway.call("/v3/lease/keepalive", {"ID": str(lease)}, KeptAlive, repeat=True)
+        answer = await self._gateway.call("/v3/lease/keepalive", {"ID": str(lease)}, EtcdKeepAlive, repeat=True)
         if answer.result.ttl <= 0:
             raise LeaseGone("the lease is gone")
 
     async def revoke(self, lease: int) -> None:
         try:
-            await self._gateway.call("/v3/lease/revoke", {"ID": str(lease)}, Answer, repeat=True)
-        except Refused as refused:
+            await self._gateway.call("/v3/lease/revoke", {"ID": str(lease)}, EtcdResponse, repeat=True)
+        except EtcdRefused as refused:
             if refused.failure.code != etcdwire.NOT_FOUND:
                 raise
 
@@ -144,8 +146,8 @@ class EtcdStore:
         """Raises Compacted when the history does not reach back to this revision, or not up to it."""
         body = {**self._keyspace.range(""), "revision": str(max(after, 1)), "count_only": True}
         try:
-            await self._gateway.call("/v3/kv/range", body, Range, repeat=True)
-        except Refused as refused:
+            await self._gateway.call("/v3/kv/range", body, EtcdRange, repeat=True)
+        except EtcdRefused as refused:
             if refused.failure.code == etcdwire.OUT_OF_RANGE:
                 raise Compacted(f"revision {after}: {refused.failure.message}") from None
             raise

@@ -14,14 +14,14 @@ import trio
 
 from control.store import etcdwire
 from control.store.base import Compacted, StoreError
-from control.store.etcdwire import Assembly, Keyspace, WatchLine
+from control.store.etcdwire import CommitAssembler, EtcdKeyspace, EtcdWatchMessage
 from control.store.gateway import PAUSE, Gateway
-from control.store.watches import Watch
+from control.store.watches import StoreWatch
 
 log = structlog.get_logger()
 
 
-async def follow(gateway: Gateway, keyspace: Keyspace, watch: Watch) -> None:
+async def follow(gateway: Gateway, keyspace: EtcdKeyspace, watch: StoreWatch) -> None:
     """Give the watch what comes, until it has ended or this is cancelled. Raises nothing: the watch ends, with
     Compacted, or with StoreError when no member could be watched for the gateway's patience."""
     heard_at = trio.current_time()
@@ -43,7 +43,7 @@ async def follow(gateway: Gateway, keyspace: Keyspace, watch: Watch) -> None:
         await trio.sleep(PAUSE)
 
 
-async def _listen(gateway: Gateway, keyspace: Keyspace, watch: Watch, endpoint: str) -> tuple[bool, str]:
+async def _listen(gateway: Gateway, keyspace: EtcdKeyspace, watch: StoreWatch, endpoint: str) -> tuple[bool, str]:
     """Take what this member sends until no more comes: (there was a watch, why it is over)."""
     async with trio.open_nursery() as nursery:
         listening = _Listening(gateway, keyspace, watch, endpoint, nursery.cancel_scope)
@@ -66,14 +66,14 @@ class _Listening:
     """
 
     def __init__(
-        self, gateway: Gateway, keyspace: Keyspace, watch: Watch, endpoint: str, scope: trio.CancelScope
+        self, gateway: Gateway, keyspace: EtcdKeyspace, watch: StoreWatch, endpoint: str, scope: trio.CancelScope
     ) -> None:
         self.heard = False
         self.why = "it does not answer"
         self._gateway = gateway
         self._watch = watch
         self._endpoint = endpoint
-        self._assembly = Assembly(keyspace)
+        self._assembly = CommitAssembler(keyspace)
         self._scope = scope
         self._over = False
         scope.deadline = trio.current_time() + gateway.timeout
@@ -83,7 +83,7 @@ class _Listening:
         if self._over:
             return
         try:
-            self._taken(etcdwire.decode(line, WatchLine))
+            self._taken(etcdwire.decode(line, EtcdWatchMessage))
         except StoreError as error:
             self.why = str(error)
             self._over = True
@@ -94,7 +94,7 @@ class _Listening:
             # From now on `_probe` says when it is over.
             self.heard, self._scope.deadline = True, math.inf
 
-    def _taken(self, line: WatchLine) -> None:
+    def _taken(self, line: EtcdWatchMessage) -> None:
         if line.error is not None:
             raise StoreError(line.error.message)
         message = line.result

@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from control.store.base import Change, Commit, Conflict, Item, Put, StoreError, View, When, after_prefix
+from control.store.base import (
+    Commit,
+    Condition,
+    Conflict,
+    Item,
+    KeyChange,
+    Put,
+    StoreError,
+    StoreSnapshot,
+    after_prefix,
+)
 
 T = TypeVar("T")
 
@@ -28,46 +38,46 @@ STALE_TOKEN = ("etcdserver: user name is empty", "etcdserver: revision of auth s
 """Authenticate again, as after UNAUTHENTICATED."""
 
 
-class Header(Struct, frozen=True):
+class EtcdHeader(Struct, frozen=True):
     cluster_id: int = 0
     member_id: int = 0
     revision: int = 0
 
 
-class Answer(Struct, frozen=True):
-    header: Header = Header()
+class EtcdResponse(Struct, frozen=True):
+    header: EtcdHeader = EtcdHeader()
 
 
-class Pair(Struct, frozen=True):
+class EtcdKeyValue(Struct, frozen=True):
     key: bytes = b""
     value: bytes = b""
     mod_revision: int = 0
     lease: int = 0
 
 
-class Range(Answer, frozen=True):
-    kvs: list[Pair] = []
+class EtcdRange(EtcdResponse, frozen=True):
+    kvs: list[EtcdKeyValue] = []
 
 
-class TxnPart(Struct, frozen=True):
-    response_range: Range = Range()
+class EtcdTxnPart(Struct, frozen=True):
+    response_range: EtcdRange = EtcdRange()
 
 
-class Txn(Answer, frozen=True):
+class EtcdTxn(EtcdResponse, frozen=True):
     succeeded: bool = False
-    responses: list[TxnPart] = []
+    responses: list[EtcdTxnPart] = []
 
 
-class Lease(Answer, frozen=True):
+class EtcdLease(EtcdResponse, frozen=True):
     id: int = msgspec.field(default=0, name="ID")
     ttl: int = msgspec.field(default=0, name="TTL")
 
 
-class Token(Answer, frozen=True):
+class EtcdAuthToken(EtcdResponse, frozen=True):
     token: str = ""
 
 
-class Failure(Struct, frozen=True):
+class EtcdFailure(Struct, frozen=True):
     """What comes instead of an answer; in a stream the code has another name."""
 
     message: str = ""
@@ -75,36 +85,36 @@ class Failure(Struct, frozen=True):
     grpc_code: int = 0
 
 
-class Event(Struct, frozen=True):
-    kv: Pair
+class EtcdEvent(Struct, frozen=True):
+    kv: EtcdKeyValue
     type: str = "PUT"
 
 
-class Watched(Answer, frozen=True):
+class EtcdWatchResponse(EtcdResponse, frozen=True):
     created: bool = False
     canceled: bool = False
     fragment: bool = False
     compact_revision: int = 0
     cancel_reason: str = ""
-    events: list[Event] = []
+    events: list[EtcdEvent] = []
 
 
-class KeptAlive(Struct, frozen=True):
+class EtcdKeepAlive(Struct, frozen=True):
     """The only message of a stream of keep-alives."""
 
-    result: Lease = Lease()
-    error: Failure | None = None
+    result: EtcdLease = EtcdLease()
+    error: EtcdFailure | None = None
 
     @property
-    def header(self) -> Header:
+    def header(self) -> EtcdHeader:
         return self.result.header
 
 
-class WatchLine(Struct, frozen=True):
+class EtcdWatchMessage(Struct, frozen=True):
     """A message of a watch."""
 
-    result: Watched = Watched()
-    error: Failure | None = None
+    result: EtcdWatchResponse = EtcdWatchResponse()
+    error: EtcdFailure | None = None
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -116,7 +126,7 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise StoreError("the answer is not one of etcd's v3 gateway") from None
 
 
-class Keyspace:
+class EtcdKeyspace:
     """The part of etcd that is this store's: everything below `prefix`; others may have the rest.
 
     Attributes:
@@ -132,22 +142,22 @@ class Keyspace:
         start = self._items + prefix
         return {"key": encoded(start), "range_end": encoded(after_prefix(start))}
 
-    def view(self, answer: Range) -> View:
-        return View(answer.header.revision, tuple(map(self._item, answer.kvs)))
+    def view(self, answer: EtcdRange) -> StoreSnapshot:
+        return StoreSnapshot(answer.header.revision, tuple(map(self._item, answer.kvs)))
 
     def finding(self, keys: Sequence[str]) -> dict[str, Any]:
         """The body of a read of these keys, in one transaction without a condition."""
         return {"success": [{"request_range": {"key": encoded(self._items + key)}} for key in keys]}
 
-    def found(self, answer: Txn) -> tuple[Item | None, ...]:
+    def found(self, answer: EtcdTxn) -> tuple[Item | None, ...]:
         """What each of those keys had."""
         parts = (part.response_range.kvs for part in answer.responses)
         return tuple(self._item(pairs[0]) if pairs else None for pairs in parts)
 
-    def _item(self, pair: Pair) -> Item:
+    def _item(self, pair: EtcdKeyValue) -> Item:
         return Item(pair.key.decode()[len(self._items) :], pair.value, pair.mod_revision, pair.lease)
 
-    def txn(self, when: Sequence[When], put: Sequence[Put], delete: Sequence[str]) -> dict[str, Any]:
+    def txn(self, when: Sequence[Condition], put: Sequence[Put], delete: Sequence[str]) -> dict[str, Any]:
         """The body of a commit. If a condition does not hold, etcd reads what all of them are about."""
         keys = [encoded(self._items + condition.key) for condition in when]
         puts = [
@@ -166,7 +176,7 @@ class Keyspace:
             "failure": [{"request_range": {"key": key}} for key in keys],
         }
 
-    def conflict(self, when: Sequence[When], answer: Txn) -> Conflict:
+    def conflict(self, when: Sequence[Condition], answer: EtcdTxn) -> Conflict:
         """The first condition that did not hold."""
         for condition, part in zip(when, answer.responses, strict=True):
             found = part.response_range.kvs
@@ -177,7 +187,7 @@ class Keyspace:
     def watch(self, prefix: str, after: int) -> dict[str, Any]:
         """The body of a watch of what comes after that revision.
 
-        It begins with that revision itself, of which `Assembly` drops what comes: only so does etcd refuse when
+        It begins with that revision itself, of which `CommitAssembler` drops what comes: only so does etcd refuse when
         anything after it may be compacted. Compacting revision N takes deletions in N as well, and yet a watch from N
         on is allowed.
         """
@@ -187,20 +197,20 @@ class Keyspace:
             }
         }  # fmt: skip
 
-    def change(self, event: Event) -> Change:
+    def change(self, event: EtcdEvent) -> KeyChange:
         key = event.kv.key.decode()[len(self._items) :]
-        return Change(key, None if event.type == "DELETE" else event.kv.value)
+        return KeyChange(key, None if event.type == "DELETE" else event.kv.value)
 
 
-class Assembly:
+class CommitAssembler:
     """Commits out of the messages of one watch. A large message comes in fragments, which cut where they like."""
 
-    def __init__(self, keyspace: Keyspace) -> None:
+    def __init__(self, keyspace: EtcdKeyspace) -> None:
         self._keyspace = keyspace
         self._revision = 0
-        self._changes: list[Change] = []
+        self._changes: list[KeyChange] = []
 
-    def take(self, message: Watched) -> Iterator[Commit]:
+    def take(self, message: EtcdWatchResponse) -> Iterator[Commit]:
         """The commits that are complete with this message."""
         for event in message.events:
             if event.kv.mod_revision != self._revision:
@@ -216,7 +226,7 @@ class Assembly:
             self._changes = []
 
 
-class Lines:
+class LineSplitter:
     """Lines out of bytes that come in pieces."""
 
     def __init__(self) -> None:

@@ -17,9 +17,9 @@ from control.base.errors import StartError
 from control.base.handshakes import closing_given_up
 from control.store import etcdwire
 from control.store.base import StoreError
-from control.store.etcdwire import Answer, Failure, KeptAlive, Token
+from control.store.etcdwire import EtcdAuthToken, EtcdFailure, EtcdKeepAlive, EtcdResponse
 
-T = TypeVar("T", bound=Answer | KeptAlive)
+T = TypeVar("T", bound=EtcdResponse | EtcdKeepAlive)
 
 REQUEST_TIMEOUT = 5.0
 """Seconds for one answer of one member, as etcdctl's ``--command-timeout``; healthy ones need milliseconds."""
@@ -63,14 +63,14 @@ class EtcdAccess(NamedTuple):
     timeout: float = REQUEST_TIMEOUT
 
 
-class Refused(StoreError):
+class EtcdRefused(StoreError):
     """etcd's final answer is no.
 
     Attributes:
         failure: what it said.
     """
 
-    def __init__(self, line: str, failure: Failure) -> None:
+    def __init__(self, line: str, failure: EtcdFailure) -> None:
         super().__init__(line)
         self.failure = failure
 
@@ -152,7 +152,7 @@ class Gateway:
     async def authenticate(self) -> None:
         """Get a token, where a user is configured. Raises as `call`."""
         if self._access.user is not None:
-            self._token = (await self.call("/v3/auth/authenticate", self._login, Token, repeat=True)).token
+            self._token = (await self.call("/v3/auth/authenticate", self._login, EtcdAuthToken, repeat=True)).token
 
     async def refresh(self) -> None:
         """Get another token, where a user is configured; nothing, if that fails: the next request says why."""
@@ -164,7 +164,7 @@ class Gateway:
     async def alive(self, endpoint: str) -> bool:
         """Whether this member answers at all."""
         try:
-            await self._ask(endpoint, "/v3/maintenance/status", {}, Answer)
+            await self._ask(endpoint, "/v3/maintenance/status", {}, EtcdResponse)
         except (_Silent, StoreError):
             return False
         return True
@@ -178,7 +178,7 @@ class Gateway:
         try:
             if response.status_code != 200:
                 raise StoreError(_failure(await response.aread()).message)
-            lines = etcdwire.Lines()
+            lines = etcdwire.LineSplitter()
             # Left only by what the iterator raises: there is no other way to close all that httpx has nested in it.
             async for data in response.aiter_raw():
                 for line in lines.feed(data):
@@ -215,23 +215,23 @@ class Gateway:
             raise _Silent(f"{endpoint}: the connection broke ({_plain(error)})", taken=True) from None
         if response.status_code == 200:
             answer = etcdwire.decode(response.content, kind)
-            if isinstance(answer, KeptAlive) and answer.error is not None:
+            if isinstance(answer, EtcdKeepAlive) and answer.error is not None:
                 raise _Silent(f"{endpoint}: {answer.error.message}", taken=True)
             self.check_cluster(endpoint, answer.header.cluster_id)
             return answer
         failure = _failure(response.content)
         stale = failure.code == etcdwire.UNAUTHENTICATED or failure.message in etcdwire.STALE_TOKEN
-        if stale and self._access.user is not None and not again and kind is not Token:
+        if stale and self._access.user is not None and not again and kind is not EtcdAuthToken:
             await self._renew_token(endpoint)
             return await self._ask(endpoint, path, body, kind, again=True)
         if failure.code in etcdwire.ANSWERS:
-            raise Refused(f"{endpoint}: {failure.message}", failure)
+            raise EtcdRefused(f"{endpoint}: {failure.message}", failure)
         not_taken = any(text in failure.message for text in etcdwire.NOT_TAKEN)
         raise _Silent(f"{endpoint}: {failure.message}", taken=not not_taken)
 
     async def _renew_token(self, endpoint: str) -> None:
         self._token = None
-        self._token = (await self._ask(endpoint, "/v3/auth/authenticate", self._login, Token)).token
+        self._token = (await self._ask(endpoint, "/v3/auth/authenticate", self._login, EtcdAuthToken)).token
 
 
 class _Body(httpx.AsyncByteStream):
@@ -252,11 +252,11 @@ class _Body(httpx.AsyncByteStream):
         return data
 
 
-def _failure(body: bytes) -> Failure:
+def _failure(body: bytes) -> EtcdFailure:
     try:
-        return msgspec.json.decode(body, type=Failure)
+        return msgspec.json.decode(body, type=EtcdFailure)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Failure(message="the answer is not one of etcd's v3 gateway")
+        return EtcdFailure(message="the answer is not one of etcd's v3 gateway")
 
 
 def _plain(error: BaseException) -> str:

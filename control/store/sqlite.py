@@ -23,20 +23,20 @@ from trio.abc import ReceiveChannel
 from control.store.base import (
     Commit,
     Compacted,
+    Condition,
     Conflict,
     Item,
     LeaseGone,
     Put,
     StoreError,
-    View,
-    When,
+    StoreSnapshot,
     check,
     check_key,
     check_keys,
 )
 from control.store.database import Database
 from control.store.leases import Leases
-from control.store.watches import Watch
+from control.store.watches import StoreWatch
 
 log = structlog.get_logger()
 
@@ -103,7 +103,7 @@ class SqliteStore:
         self._waiting: deque[_Job] = deque()
         self._news = trio.Event()
         self._closed = False
-        self._watches: set[Watch] = set()
+        self._watches: set[StoreWatch] = set()
         self._leases = Leases()
         self._sooner = trio.Event()
         for lease, ttl in leases.items():
@@ -111,7 +111,7 @@ class SqliteStore:
         # Our own, so that no other user of trio's threads keeps the file waiting.
         self._thread = trio.CapacityLimiter(1)
 
-    async def read(self, prefix: str) -> View:
+    async def read(self, prefix: str) -> StoreSnapshot:
         check_key(prefix)
         return await self._ask(lambda database: database.read(prefix))
 
@@ -119,14 +119,16 @@ class SqliteStore:
         check_keys(keys)
         return await self._ask(lambda database: database.find(keys))
 
-    async def commit(self, *, when: Sequence[When] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()) -> int:
+    async def commit(
+        self, *, when: Sequence[Condition] = (), put: Sequence[Put] = (), delete: Sequence[str] = ()
+    ) -> int:
         check(when, put, delete)
         return await self._ask(lambda database: database.commit(when, put, delete))
 
     @asynccontextmanager
     async def watch(self, prefix: str, after: int) -> AsyncIterator[ReceiveChannel[Commit]]:
         check_key(prefix)
-        watch = Watch(prefix, after)
+        watch = StoreWatch(prefix, after)
         # From now on it gets what is new; what was before comes in front of that.
         self._watches.add(watch)
         try:

@@ -24,7 +24,7 @@ def cost(commit: Commit) -> int:
     return COMMIT_OVERHEAD + sum(each)
 
 
-class Watch(ReceiveChannel[Commit]):
+class StoreWatch(ReceiveChannel[Commit]):
     """The commits after revision `seen` that touch keys under `prefix`, for one task that receives.
 
     The store gives it everything, in order (`offer`); what it has had already or does not want is passed over.

@@ -18,48 +18,48 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from control.api.messages import Draining
+from control.api.messages import DrainProgress
 from control.base.backoff import Backoff
 from control.base.system import logs
 from proxy.agent.drain import Drain
-from proxy.agent.handover import give, successor
-from proxy.agent.handover.arrival import arrive
-from proxy.agent.handover.estate import Estate
+from proxy.agent.handover import sender, successor
+from proxy.agent.handover.sockets import HandoverSockets
+from proxy.agent.handover.startup import open_listeners
 from proxy.agent.reload import Reload
-from proxy.config.difference import Difference, between
-from proxy.config.schema import Config, Limits, Peer
+from proxy.config.difference import ConfigDifference, between
+from proxy.config.schema import Config, PeerConfig, ProxyLimits
 from proxy.errors import NotApplied, StartError
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
-from proxy.links.carry import Shaken, new_id
+from proxy.links.carry import HandshakeResult, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
-from proxy.mesh.effective import Effective, needed
-from proxy.netdev.leases.leases import Book, fill
+from proxy.mesh.effective import EffectiveConfig, needed
+from proxy.netdev.leases.leases import LeasedAddresses, fill
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
-from proxy.pool.history import SHARED_MEMORY, Gaps
+from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.record import Recorder
-from proxy.pool.ttl import Terms
-from proxy.pool.usage import HANDSHAKE, Usage
-from proxy.pump.budget import Budget
+from proxy.pool.ttl import TtlTerms
+from proxy.pool.usage import HANDSHAKE, PoolUsage
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
-from proxy.pump.tally import Tally
+from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
-from proxy.routing.allow import Allowed
-from proxy.routing.table import Table
+from proxy.routing.allow import AllowRules
+from proxy.routing.table import RoutingTable
 from proxy.telemetry.admin import serve_admin
 from proxy.telemetry.notify import notify, stopping
 from proxy.telemetry.view import ProxyView
 
 if TYPE_CHECKING:
-    from proxy.mesh.follower import ControlPlane
+    from proxy.mesh.follower import MapClient
     from proxy.mesh.membership import Membership
 
 log = structlog.get_logger()
@@ -76,27 +76,27 @@ class Agent:
         self,
         config: Config,
         file: str | None = None,
-        control: ControlPlane | None = None,
+        control: MapClient | None = None,
         takeover: bool = False,
-        book: Book = Book(),  # noqa: B008 - it cannot change
+        book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
     ) -> None:
         self._book = book
         static = fill(config, book.leases)
-        config = Effective(static).config({})
+        config = EffectiveConfig(static).config({})
         self.config = config
         self._takeover = takeover
-        self._estate: Estate | None = None
+        self._handover_sockets: HandoverSockets | None = None
         self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
-        self.pump = Pump(Budget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
+        self.pump = Pump(MemoryBudget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
-        self.tally = Tally(trace=config.log.level == "debug")
-        allowed = Allowed.from_services(config.services)
-        self.inbound = Inbound(config, allowed, self.connector, self.tally)
-        table = Table.from_config(config)
+        self.stats = StreamStats(trace=config.log.level == "debug")
+        allowed = AllowRules.from_services(config.services)
+        self.inbound = Inbound(config, allowed, self.connector, self.stats)
+        table = RoutingTable.from_config(config)
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
-        self._gaps = Gaps(SHARED_MEMORY)
+        self._gaps = GapHistogram(SHARED_MEMORY)
         self.pools = Pools(self._pool, self._forget, self.pump.settle)
         self.pools.adopt(config, config.peers, needed(config, table), False)
         context = CallContext[Call](
@@ -107,12 +107,12 @@ class Agent:
             pools=self.pools,
             table=table,
             allowed=allowed,
-            tally=self.tally,
+            stats=self.stats,
             random=random.random,
         )
         self.outbound = Outbound(config, context)
-        self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.tally)
-        self.draining = Drain(self.outbound, self.pools, self.tally, self.view.streams)
+        self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
+        self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left = self.draining.left
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
@@ -132,7 +132,7 @@ class Agent:
             )
             self.view.follower = self.member.follower
 
-    def _pool(self, name: str, peer: Peer, needed: bool) -> Pool:
+    def _pool(self, name: str, peer: PeerConfig, needed: bool) -> Pool:
         return Pool(
             self.config,
             name,
@@ -143,7 +143,7 @@ class Agent:
             calls=self.inbound,
             backoff=Backoff(random.random),
             credentials=self.credentials,
-            usage=Usage(self._gaps, _terms(self.config)),
+            usage=PoolUsage(self._gaps, _terms(self.config)),
             recorder=self.recorder,
         )
 
@@ -152,7 +152,7 @@ class Agent:
         self.outbound.context.ejections.forget(peer)
         self.pump.budget.forget(peer)
 
-    def apply(self, config: Config) -> Difference:
+    def apply(self, config: Config) -> ConfigDifference:
         """Make the running proxy equal to this configuration, whole or not at all. Returns what that changed.
 
         It happens at once, within this call: nobody sees half of it, and two calls cannot meet. Streams that are open
@@ -169,7 +169,7 @@ class Agent:
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
-        if difference.upstreams and self._estate is not None and self._estate.engaged:
+        if difference.upstreams and self._handover_sockets is not None and self._handover_sockets.engaged:
             raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
         if not difference:
             self.config = self.view.config = config
@@ -184,8 +184,8 @@ class Agent:
         self.config = self.view.config = config
         if difference.settings:
             self._adopt_settings(config)
-        table = Table.from_config(config)
-        allowed = Allowed.from_services(config.services) if difference.services else self.outbound.context.allowed
+        table = RoutingTable.from_config(config)
+        allowed = AllowRules.from_services(config.services) if difference.services else self.outbound.context.allowed
         self.inbound.adopt(config, allowed)
         for peer in difference.peers:
             self.outbound.context.ejections.forget(peer)
@@ -193,16 +193,16 @@ class Agent:
         self.outbound.adopt(config, table, allowed, sockets)
         return difference
 
-    def rebase(self, static: Config) -> Difference:
+    def rebase(self, static: Config) -> ConfigDifference:
         """As `apply`, for what the file says now: what the map adds stays."""
         static = fill(static, self._book.leases)
         if self.member is None:
-            return self.apply(Effective(static).config({}))
+            return self.apply(EffectiveConfig(static).config({}))
         return self.member.follower.rebase(static)
 
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)
-        self.tally.trace = config.log.level == "debug"
+        self.stats.trace = config.log.level == "debug"
         self.pump.busy_poll = config.pump.busy_poll_us / 1e6
         self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
         for pool in self.pools.everywhere:
@@ -239,8 +239,8 @@ class Agent:
             # First, because a signal that nobody has asked for yet would kill the process.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
-            arrival = await arrive(config, self.outbound, self.draining, takeover=self._takeover, files=files)
-            self._estate = estate = arrival.estate
+            startup = await open_listeners(config, self.outbound, self.draining, takeover=self._takeover, files=files)
+            self._handover_sockets = handover_sockets = startup.handover_sockets
             if self.recorder is not None:
                 self.recorder.open()
                 files.callback(self.recorder.close)
@@ -253,9 +253,11 @@ class Agent:
                     await nursery.start(part.run)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
-                await arrival.replace(self.outbound, config.limits.stop_timeout)
+                await startup.replace(self.outbound, config.limits.stop_timeout)
                 self.outbound.listen()
-                await nursery.start(partial(serve_admin, arrival.admin, self.view, self, door=estate.admin_door))
+                await nursery.start(
+                    partial(serve_admin, startup.admin, self.view, self, gate=handover_sockets.admin_gate)
+                )
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -267,17 +269,17 @@ class Agent:
                     await links.start(
                         partial(
                             accept.serve,
-                            arrival.links,
+                            startup.links,
                             own=config.host,
                             patience=lambda: self.config.links.dial_timeout,
                             find=self.pools.get,
                             hello=self.hello,
                             attend=_attend,
                             credentials=self.credentials,
-                            door=estate.links_door,
+                            gate=handover_sockets.links_gate,
                         )
                     )
-                    nursery.start_soon(give.serve, arrival.handover, estate, estate.handover_door)
+                    nursery.start_soon(sender.serve, startup.handover, handover_sockets, handover_sockets.handover_gate)
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)
@@ -302,7 +304,7 @@ class Agent:
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
-    def drain(self, seconds: float | None = None) -> AsyncGenerator[Draining, None]:
+    def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
         """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
 
         Args:
@@ -322,7 +324,7 @@ class Agent:
         this host that goes on.
         """
         await self.draining.told()
-        await member.leave(handed_over=self._estate is not None and self._estate.left)
+        await member.leave(handed_over=self._handover_sockets is not None and self._handover_sockets.left)
         self._left.set()
 
     async def _discard(self) -> None:
@@ -345,19 +347,19 @@ class Agent:
                     told = True
 
 
-def _memory(limits: Limits) -> tuple[int, int]:
+def _memory(limits: ProxyLimits) -> tuple[int, int]:
     """Bytes in all, and for each peer."""
     return limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer
 
 
-def _terms(config: Config) -> Terms:
+def _terms(config: Config) -> TtlTerms:
     pool = config.pool
-    return Terms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
+    return TtlTerms(HANDSHAKE, pool.idle_price / 3600, pool.idle_min, pool.idle_max, pool.open_ahead)
 
 
-async def _attend(pool: accept.Home, shaken: Shaken) -> None:
+async def _attend(pool: accept.AcceptingPool, handshake: HandshakeResult) -> None:
     assert isinstance(pool, Pool)
-    await pool.attend(shaken.sock, shaken, False)
+    await pool.attend(handshake.sock, handshake, False)
 
 
 async def run(
@@ -376,7 +378,7 @@ async def run(
     Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
     ends all streams at once; nothing stays behind but directories.
     """
-    book = Book()
+    book = LeasedAddresses()
     if config.control is not None:
         from proxy.mesh.join import ensure
         from proxy.netdev.leases.addressbook import at_start

@@ -1,5 +1,5 @@
 """The end of a proxy, in order: no new calls, the peers are told, streams may finish, what is left ends bit by bit
-(`proxy.pool.ebb`); at the deadline nothing is left.
+(`proxy.pool.staggeredclose`); at the deadline nothing is left.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import partial
 import structlog
 import trio
 
-from control.api.messages import Draining, Holder, StreamDirection, StreamInfo
+from control.api.messages import DrainProgress, StreamDirection, StreamHolder, StreamInfo
 from proxy.errors import CloseReason
 from proxy.outbound.upstreams import Outbound
-from proxy.pool.ebb import ebb
 from proxy.pool.pools import Pools
-from proxy.pump.tally import Tally
+from proxy.pool.staggeredclose import staggered_close
+from proxy.pump.streamstats import StreamStats
 from proxy.telemetry.slices import slices
 
 log = structlog.get_logger()
@@ -45,9 +45,9 @@ class Drain:
     """
 
     def __init__(
-        self, outbound: Outbound, pools: Pools, tally: Tally, streams: Callable[[], Iterator[StreamInfo]]
+        self, outbound: Outbound, pools: Pools, stats: StreamStats, streams: Callable[[], Iterator[StreamInfo]]
     ) -> None:
-        self._outbound, self._pools, self._tally, self._streams = outbound, pools, tally, streams
+        self._outbound, self._pools, self._stats, self._streams = outbound, pools, stats, streams
         self._began = trio.Event()
         self._deadline = float("inf")
         self._round = trio.CancelScope()
@@ -76,17 +76,17 @@ class Drain:
             self._round.cancel()
         self._began.set()
 
-    async def progress(self) -> Draining:
+    async def progress(self) -> DrainProgress:
         """Where it stands."""
-        return Draining(
+        return DrainProgress(
             left_s=self.left() or 0.0,
-            streams=self._tally.open,
+            streams=self._stats.open,
             cut=self.cut,
             over=self.over.is_set(),
             holders=await self._holders(),
         )
 
-    async def follow(self) -> AsyncGenerator[Draining, None]:
+    async def follow(self) -> AsyncGenerator[DrainProgress, None]:
         """`progress` about once a second, and at last when it is over; `heard` waits for whoever follows."""
         self._followers += 1
         try:
@@ -115,7 +115,7 @@ class Drain:
         self._outbound.stop_listening()
         for pool in self._pools.everywhere:
             pool.drain()
-        streams = self._tally.open
+        streams = self._stats.open
         log.info("proxy stopping", streams=streams, wait_s=round(self.left() or 0, 3) if streams else 0)
         changed = True
         while changed:
@@ -123,16 +123,16 @@ class Drain:
                 with trio.move_on_at(self._deadline):
                     await self._drain_once()
             changed = self._round.cancelled_caught
-        self.cut += self._tally.open
+        self.cut += self._stats.open
         if self.cut:
             log.warning("streams were cut", streams=self.cut)
         self.over.set()
 
     async def _drain_once(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(ebb, self._deadline, self._open, self._outbound.context.pump.settle)
+            nursery.start_soon(staggered_close, self._deadline, self._open, self._outbound.context.pump.settle)
             nursery.start_soon(self._report)
-            await self._tally.idle()
+            await self._stats.idle()
             with trio.move_on_after(LAST_WORDS):
                 for pool in self._pools.everywhere:
                     for link in tuple(pool.links):
@@ -156,11 +156,11 @@ class Drain:
         return [partial(self._cut, cut) for cut in cuts]
 
     def _cut(self, cut: Callable[[], None]) -> None:
-        before = self._tally.open
+        before = self._stats.open
         cut()
-        self.cut += before - self._tally.open
+        self.cut += before - self._stats.open
 
-    async def _holders(self) -> list[Holder]:
+    async def _holders(self) -> list[StreamHolder]:
         counted: Counter[Who] = Counter()
         async with aclosing(slices(self._streams())) as parts:
             async for part in parts:
@@ -172,7 +172,7 @@ class Drain:
             await trio.sleep(REPORT)
             log.info(
                 "proxy waits for streams",
-                streams=self._tally.open,
+                streams=self._stats.open,
                 left_s=round(self.left() or 0, 1),
                 holders=[describe(holder) for holder in (await self._holders())[:10]],
             )
@@ -183,15 +183,15 @@ def who(stream: StreamInfo) -> Who:
     return stream.service, stream.direction, stream.peer, stream.uid, stream.pid
 
 
-def holders(counted: Counter[Who]) -> list[Holder]:
+def holders(counted: Counter[Who]) -> list[StreamHolder]:
     """Those with the most streams, that with the most first."""
     return [
-        Holder(service=service, direction=direction, peer=peer, uid=uid, pid=pid, streams=count)
+        StreamHolder(service=service, direction=direction, peer=peer, uid=uid, pid=pid, streams=count)
         for (service, direction, peer, uid, pid), count in counted.most_common(MOST_HOLDERS)
     ]
 
 
-def describe(holder: Holder) -> str:
+def describe(holder: StreamHolder) -> str:
     """For a line in the log."""
     peer = f" {holder.peer}" if holder.peer else ""
     process = f" pid {holder.pid}" if holder.pid is not None else ""

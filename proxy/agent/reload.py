@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from control.api.messages import Applied
-from proxy.config.difference import Difference
+from control.api.messages import ReloadResult
+from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config, load
 from proxy.errors import ConfigError, NotApplied
 from proxy.telemetry.notify import notify, reloading
@@ -24,7 +24,7 @@ class Reload:
         apply: as `Agent.apply`.
     """
 
-    def __init__(self, file: str | None, apply: Callable[[Config], Difference]) -> None:
+    def __init__(self, file: str | None, apply: Callable[[Config], ConfigDifference]) -> None:
         self._file, self._apply = file, apply
         self._one = trio.Lock()
         self._asked = False
@@ -39,12 +39,12 @@ class Reload:
                 self._asked = False
                 await self._reload()
 
-    async def __call__(self) -> Applied:
+    async def __call__(self) -> ReloadResult:
         """Never raises; what is wrong stands in the answer."""
         async with self._one:
             return await self._reload()
 
-    async def _reload(self) -> Applied:
+    async def _reload(self) -> ReloadResult:
         notify(reloading())
         answer = await self._try()
         notify("READY=1")
@@ -54,15 +54,15 @@ class Reload:
             log.error("configuration not applied", file=self._file, problems=answer.problems)
         return answer
 
-    async def _try(self) -> Applied:
+    async def _try(self) -> ReloadResult:
         if self._file is None:
-            return Applied(outcome="refused", problems=["the proxy was not started from a file"])
+            return ReloadResult(outcome="refused", problems=["the proxy was not started from a file"])
         try:
             # A file system may be slow, and the thread that reads it is not that of the data.
             config = await trio.to_thread.run_sync(load, self._file)
             difference = self._apply(config)
         except ConfigError as error:
-            return Applied(outcome="wrong", problems=error.problems)
+            return ReloadResult(outcome="wrong", problems=error.problems)
         except NotApplied as error:
-            return Applied(outcome="refused", problems=error.problems)
-        return Applied(outcome="applied", changes=[str(change) for change in difference.changes])
+            return ReloadResult(outcome="refused", problems=error.problems)
+        return ReloadResult(outcome="applied", changes=[str(change) for change in difference.changes])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
+from proxy.check.context import DiagnosisContext, look
 from proxy.check.readers import clock as clock_reader
 from proxy.check.readers import hardware as hardware_reader
 from proxy.check.readers import limits as limits_reader
@@ -15,19 +16,18 @@ from proxy.check.readers import path as path_reader
 from proxy.check.readers import segment as segment_reader
 from proxy.check.readers import sockets as sockets_reader
 from proxy.check.readers import sysctls as sysctls_reader
-from proxy.check.report import Group, Line, Report, group, report
+from proxy.check.report import Line, Report, SubjectReport, group, report
 from proxy.check.rules import clock, hardware, limits, modules, mtu, netfilter, path, segment, sockets, sysctls
-from proxy.check.scene import Scene, look
 from proxy.config.schema import Config
 
 F = TypeVar("F")
-Look = Callable[[Scene], Group]
+Look = Callable[[DiagnosisContext], SubjectReport]
 
 
 def _subject(
-    name: str, about: str, read: Callable[[Scene], F], judge: Callable[[F], Iterable[Line]]
+    name: str, about: str, read: Callable[[DiagnosisContext], F], judge: Callable[[F], Iterable[Line]]
 ) -> tuple[str, Look]:
-    return name, lambda scene: group(name, about, judge(read(scene)))
+    return name, lambda context: group(name, about, judge(read(context)))
 
 
 SUBJECTS: tuple[tuple[str, Look], ...] = (
@@ -53,5 +53,5 @@ def diagnose(config: Config | None, certificates: Sequence[str] = (), only: Coll
         certificates: PEM files to hold against the clock.
         only: names of `SUBJECTS`; none: all.
     """
-    scene = look(config, tuple(certificates))
-    return report(look_into(scene) for name, look_into in SUBJECTS if not only or name in only)
+    context = look(config, tuple(certificates))
+    return report(look_into(context) for name, look_into in SUBJECTS if not only or name in only)

@@ -27,30 +27,30 @@ class Finding(Struct, frozen=True, kw_only=True):
     """What it costs here, where that could be measured."""
 
 
-class Seen(Struct, frozen=True):
+class Passed(Struct, frozen=True):
     """Something that was looked at and is as it should be."""
 
     text: str
 
 
-class Unseen(Struct, frozen=True):
+class Unchecked(Struct, frozen=True):
     """Something that could not be looked at, and why."""
 
     what: str
     why: str
 
 
-Line = Finding | Seen | Unseen
+Line = Finding | Passed | Unchecked
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class SubjectReport(Struct, frozen=True, kw_only=True):
     """All that was found out about one subject."""
 
     name: str
     about: str
     findings: tuple[Finding, ...]
     seen: tuple[str, ...]
-    unseen: tuple[Unseen, ...]
+    unseen: tuple[Unchecked, ...]
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -58,23 +58,23 @@ class Report(Struct, frozen=True, kw_only=True):
 
     wrong: int
     notes: int
-    groups: tuple[Group, ...]
+    groups: tuple[SubjectReport, ...]
 
 
-def group(name: str, about: str, lines: Iterable[Line]) -> Group:
+def group(name: str, about: str, lines: Iterable[Line]) -> SubjectReport:
     """The lines of one subject, what is wrong first."""
     found = list(lines)
     findings = [line for line in found if isinstance(line, Finding)]
-    return Group(
+    return SubjectReport(
         name=name,
         about=about,
         findings=tuple(sorted(findings, key=lambda finding: finding.level != "wrong")),
-        seen=tuple(line.text for line in found if isinstance(line, Seen)),
-        unseen=tuple(line for line in found if isinstance(line, Unseen)),
+        seen=tuple(line.text for line in found if isinstance(line, Passed)),
+        unseen=tuple(line for line in found if isinstance(line, Unchecked)),
     )
 
 
-def report(groups: Iterable[Group]) -> Report:
+def report(groups: Iterable[SubjectReport]) -> Report:
     """The diagnosis that is made of these groups."""
     kept = tuple(groups)
     levels = [finding.level for group in kept for finding in group.findings]

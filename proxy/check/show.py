@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from control.base.terminal import printable
-from proxy.check.report import Finding, Group, Report
+from proxy.check.report import Finding, Report, SubjectReport
 
 _STYLES = {"wrong": "bold red", "note": "yellow"}
 
@@ -28,7 +28,7 @@ def summary(report: Report) -> str:
     return f"{report.wrong or 'nothing'} wrong, {notes}{rest}"
 
 
-def _group(group: Group) -> Iterator[Text]:
+def _group(group: SubjectReport) -> Iterator[Text]:
     yield Text.assemble((group.name, "bold"), f": {group.about}")
     for finding in group.findings:
         yield from _finding(finding)

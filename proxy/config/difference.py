@@ -32,7 +32,7 @@ FIXED = (
 RESTART = "cannot change while the proxy runs: restart it (docs/upgrade.md: without losing a connection)"
 
 
-class Change(msgspec.Struct, frozen=True):
+class ConfigChange(msgspec.Struct, frozen=True):
     """One key that differs; of one that has changed, what it was and what it shall be, as a person reads it."""
 
     key: str
@@ -54,7 +54,7 @@ class Change(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ConfigDifference:
     """From one configuration to another one, in the order of their keys.
 
     Attributes:
@@ -63,7 +63,7 @@ class Difference:
         settings: whether anything else is different.
     """
 
-    changes: tuple[Change, ...]
+    changes: tuple[ConfigChange, ...]
     peers: frozenset[str]
     upstreams: frozenset[str]
     services: frozenset[str]
@@ -78,10 +78,10 @@ class Difference:
         return [f"{change.found}; {RESTART}" for change in self.changes if is_fixed(change.key)]
 
 
-def between(old: Config, new: Config) -> Difference:
+def between(old: Config, new: Config) -> ConfigDifference:
     """The difference."""
     changes = tuple(change for change in _compare(old, new, "") if change.key.partition(".")[0] not in IDLE)
-    return Difference(
+    return ConfigDifference(
         changes,
         peers=_touched(old.peers, new.peers),
         upstreams=_touched(old.upstreams, new.upstreams),
@@ -99,7 +99,7 @@ def is_fixed(key: str) -> bool:
     return any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED)
 
 
-def _compare(old: object, new: object, key: str) -> Iterator[Change]:
+def _compare(old: object, new: object, key: str) -> Iterator[ConfigChange]:
     """The differences at a key and below it."""
     if old is new or old == new:
         return
@@ -110,14 +110,14 @@ def _compare(old: object, new: object, key: str) -> Iterator[Change]:
         for field in old.__struct_fields__:
             yield from _compare(getattr(old, field), getattr(new, field), f"{key}.{field}".lstrip("."))
     else:
-        yield Change(key, "changed", _show(old, key), _show(new, key))
+        yield ConfigChange(key, "changed", _show(old, key), _show(new, key))
 
 
-def _compare_item(old: object | None, new: object | None, key: str) -> Iterator[Change]:
+def _compare_item(old: object | None, new: object | None, key: str) -> Iterator[ConfigChange]:
     if old is None:
-        yield Change(key, "added")
+        yield ConfigChange(key, "added")
     elif new is None:
-        yield Change(key, "removed")
+        yield ConfigChange(key, "removed")
     else:
         yield from _compare(old, new, key)
 

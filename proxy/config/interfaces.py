@@ -40,7 +40,7 @@ ONLY_WITH: dict[str, tuple[Kind, ...]] = {
 """Keys that stand with some kinds only. What exists already belongs to somebody else: it gets addresses and routes."""
 
 
-class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RouteConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A route through the interface."""
 
     to: Network
@@ -49,7 +49,7 @@ class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metric: Annotated[int, between(0, 2**32 - 1)] = 0
 
 
-class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AnyInterfaceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface, of this host or of a container."""
 
     kind: Kind = "macvlan"
@@ -70,24 +70,24 @@ class AnyInterface(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """``auto``: one that the control plane leases, and then its MAC (`netdev.leases.leases.fill` enters it)."""
     segment: SegmentName = None
     """The control plane's pool that ``auto`` is of; None: ``links.segment``."""
-    routes: tuple[Route, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
 
 
-class Interface(AnyInterface, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class InterfaceConfig(AnyInterfaceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A network interface of this host."""
 
     up_timeout: Duration = 30.0
     """How long the proxy's start waits for the link."""
 
 
-class ContainerInterface(AnyInterface, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ContainerInterfaceConfig(AnyInterfaceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An interface that a container gets from this host."""
 
     name: InterfaceName = "eth1"
     """What it is called in the container."""
 
 
-class Segment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SegmentConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A segment whose switches can keep so many MACs and no more."""
 
     parent: InterfaceName

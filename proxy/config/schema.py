@@ -21,7 +21,7 @@ from control.base.reading.keys import (
     HostName,
     HostPort,
     IpPort,
-    Log,
+    LogConfig,
     Mode,
     RunDir,
     ServiceName,
@@ -29,25 +29,25 @@ from control.base.reading.keys import (
 )
 from proxy.config import netvalues
 from proxy.config.check import check, expand
-from proxy.config.interfaces import ContainerInterface, Interface, InterfaceName, Segment, SegmentName
+from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, InterfaceName, SegmentConfig, SegmentName
 
 __all__ = [
     "Address",
-    "AllUpstreams",
+    "AllUpstreamsConfig",
+    "AllowRuleConfig",
     "Config",
-    "Control",
-    "Limits",
-    "Links",
-    "Log",
-    "Peer",
-    "Pool",
-    "Pump",
-    "Rule",
-    "Service",
+    "ControlPlaneConfig",
+    "LinksConfig",
+    "LogConfig",
+    "PeerConfig",
+    "PoolConfig",
+    "ProxyLimits",
+    "PumpConfig",
+    "ServiceConfig",
     "TcpAddress",
     "TlsFiles",
     "UnixAddress",
-    "Upstream",
+    "UpstreamConfig",
     "load",
     "parse",
 ]
@@ -78,7 +78,7 @@ class TlsFiles(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Certificates of the CAs that peers' certificates may come from."""
 
 
-class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How this host links with its peers."""
 
     listen: IpPort = UNLEASED
@@ -106,7 +106,7 @@ class Links(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sent and not yet acknowledged bytes that a session keeps."""
 
 
-class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ControlPlaneConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where this host learns who else is in its mesh, and is made known itself (docs/discovery.md)."""
 
     servers: tuple[HostPort, ...]
@@ -117,7 +117,7 @@ class Control(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keeps this host's key and certificate and the last map of the mesh over restarts."""
 
 
-class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PeerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another host, as the static configuration knows it."""
 
     address: HostPort
@@ -125,7 +125,7 @@ class Peer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What that host offers."""
 
 
-class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UpstreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The local socket through which containers of this host call a service."""
 
     listen: ListenAddress
@@ -138,10 +138,10 @@ class Upstream(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The service that whoever has this socket belongs to; None: not known."""
 
 
-class AllUpstreams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AllUpstreamsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An upstream for every service of the mesh that has none of its own: ``DIRECTORY/SERVICE.sock``.
 
-    The other keys are those of `Upstream`.
+    The other keys are those of `UpstreamConfig`.
     """
 
     directory: SomeDirectory = None
@@ -152,32 +152,32 @@ class AllUpstreams(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     caller: SomeService = None
 
 
-class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AllowRuleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Callers that may call a service: those that are all of what is given here."""
 
     host: SomeHost = None
     """The calling host."""
     service: SomeService = None
-    """The calling service, as the calling host names it (`Upstream.caller`)."""
+    """The calling service, as the calling host names it (`UpstreamConfig.caller`)."""
     uid: SomeUid = None
     """The calling process's user on the calling host; callers through TCP have none."""
 
 
-EVERYBODY = (Rule(),)
+EVERYBODY = (AllowRuleConfig(),)
 
 
-class Service(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service that this host offers, to its peers and to its own containers."""
 
     deliver: DeliverAddress
     connect_timeout: Duration = 5.0
-    allow: tuple[Rule, ...] = EVERYBODY
+    allow: tuple[AllowRuleConfig, ...] = EVERYBODY
     """Who may call it: whoever one of the rules fits."""
     proxy_protocol: Literal["none", "v2"] = "none"
     """Whether the service is told who calls, in a header of the PROXY protocol."""
 
 
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ProxyLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one proxy may take at most."""
 
     stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="16KiB", high="64MiB")] = 256 * KIB
@@ -200,14 +200,14 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long open streams may go on after SIGTERM or SIGINT."""
 
 
-class Pump(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
     busy_poll_us: Annotated[int, between(0, 10_000)] = 0
     """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
 
 
-class Pool(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long links are kept without a stream (docs/pool.md)."""
 
     idle_min: Duration = 1.0
@@ -228,27 +228,27 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one proxy knows about itself and its mesh before it starts."""
 
     host: HostName
-    links: Links
+    links: LinksConfig
     run_dir: RunDir = DEFAULT_RUN_DIR
     """Holds the admin socket; created when missing."""
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""
-    control: Control | None = None
+    control: ControlPlaneConfig | None = None
     """None: the mesh is what `peers` says."""
-    peers: dict[HostName, Peer] = {}
+    peers: dict[HostName, PeerConfig] = {}
     """With `control`: hosts that are as they are written here, whatever the control plane says of them."""
-    upstreams: dict[ServiceName, Upstream] = {}
+    upstreams: dict[ServiceName, UpstreamConfig] = {}
     """The word ``all`` in the file is short for an empty `all_upstreams`."""
-    all_upstreams: AllUpstreams | None = None
+    all_upstreams: AllUpstreamsConfig | None = None
     """None: nothing but `upstreams`."""
-    services: dict[ServiceName, Service] = {}
-    interfaces: dict[InterfaceName, Interface] = {}
-    containers: dict[ContainerName, ContainerInterface] = {}
-    segments: dict[ServiceName, Segment] = {}
-    limits: Limits = Limits()
-    pump: Pump = Pump()
-    pool: Pool = Pool()
-    log: Log = Log()
+    services: dict[ServiceName, ServiceConfig] = {}
+    interfaces: dict[InterfaceName, InterfaceConfig] = {}
+    containers: dict[ContainerName, ContainerInterfaceConfig] = {}
+    segments: dict[ServiceName, SegmentConfig] = {}
+    limits: ProxyLimits = ProxyLimits()
+    pump: PumpConfig = PumpConfig()
+    pool: PoolConfig = PoolConfig()
+    log: LogConfig = LogConfig()
 
 
 NEEDS = "host and links"

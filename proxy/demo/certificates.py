@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 BOTH_ENDS = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
-class Authority:
+class CertificateAuthority:
     """A CA with a P-256 key that exists in this process only.
 
     Attributes:

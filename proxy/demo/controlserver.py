@@ -9,8 +9,8 @@ from pathlib import Path
 
 from control.base.reading.addresses import CONTROL_SOCKET
 from proxy.demo import mesh
-from proxy.demo.mesh import HOSTLANE, End
-from proxy.demo.processes import DemoError, Place, Service
+from proxy.demo.mesh import HOSTLANE, DemoProxy
+from proxy.demo.processes import BackgroundProcess, CommandHost, DemoError
 
 READY_S = 15.0
 """How long it may take to listen; it needs well under a second."""
@@ -20,7 +20,7 @@ READY_S = 15.0
 class ControlServer:
     """Where it runs, the port for hosts' requests, and the folder that holds its configuration and all its files."""
 
-    place: Place
+    place: CommandHost
     port: int
     folder: Path
 
@@ -50,10 +50,10 @@ class ControlServer:
         """Make the CA of the mesh; what the command prints. Raises DemoError."""
         return self._said("control", "init")
 
-    def start(self) -> Service:
+    def start(self) -> BackgroundProcess:
         """The server in the foreground; it takes requests when this returns. Raises DemoError if it does not start."""
         argv = [*HOSTLANE, "control", "--config", str(self.file)]
-        service = Service("the control server", self.place, argv, self.folder / "control.log")
+        service = BackgroundProcess("the control server", self.place, argv, self.folder / "control.log")
         path, deadline = str(self.run_dir / CONTROL_SOCKET), time.monotonic() + READY_S
         while time.monotonic() < deadline:
             service.check()
@@ -65,7 +65,7 @@ class ControlServer:
                     time.sleep(0.02)
         raise DemoError(f"the control server did not listen at {path} within {READY_S:.0f} s")
 
-    def let_in(self, end: End) -> None:
+    def let_in(self, end: DemoProxy) -> None:
         """Make a token for a host and bring it there. Raises DemoError."""
         made = self._said("token", "create", "--host", end.place.name)
         end.token.touch(mode=0o600)

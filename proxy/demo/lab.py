@@ -12,7 +12,7 @@
     │ eth0 172.17.0.2/16   │  ← the way Docker would go →      │ eth0 172.17.0.2/16   │
     └──────────────────────┘                                   └──────────────────────┘
 
-mv0 is what ``hostlane net apply`` makes of the section ``interfaces`` in `Host.section`: a macvlan interface (bridge
+mv0 is what ``hostlane net apply`` makes of the section ``interfaces`` in `LabHost.section`: a macvlan interface (bridge
 mode) on cable0, in a namespace without a firewall. Docker has a namespace and a cable of its own, so that its rules and
 its connection tracking are paid on the Docker path alone. Both ways are one cable long. The cables are not shaped until
 asked.
@@ -38,7 +38,7 @@ from proxy.demo.processes import begin, signals_held, stop
 from proxy.errors import NetError
 from proxy.netdev.apply import manage
 
-__all__ = ["Host", "Lab", "LabError", "missing"]
+__all__ = ["Lab", "LabError", "LabHost", "missing"]
 
 CABLE = "cable0"
 
@@ -64,7 +64,7 @@ def missing() -> str | None:
 
 
 @dataclass(frozen=True)
-class Host:
+class LabHost:
     """One side of the cable."""
 
     name: str
@@ -119,9 +119,9 @@ class Host:
 class Lab:
     """Context manager: the two hosts exist inside the block.
 
-    On exit, whatever the reason, every process started through ``Host.popen`` gets SIGTERM, everything still running in
-    the namespaces a few seconds later gets SIGKILL, and the namespaces go. Signals wait until that is done.
-    Several labs can exist side by side. Raises LabError from ``__enter__`` (nothing is left then either).
+    On exit, whatever the reason, every process started through ``LabHost.popen`` gets SIGTERM, everything still running
+    in the namespaces a few seconds later gets SIGKILL, and the namespaces go. Signals wait until that is done. Several
+    labs can exist side by side. Raises LabError from ``__enter__`` (nothing is left then either).
 
     Args:
         interfaces: whether mv0 is there from the beginning; without, somebody has ``hostlane net apply`` make it.
@@ -136,7 +136,7 @@ class Lab:
     missing = staticmethod(missing)
 
     @property
-    def hosts(self) -> tuple[Host, Host]:
+    def hosts(self) -> tuple[LabHost, LabHost]:
         return self.a, self.b
 
     def __enter__(self) -> Self:
@@ -173,7 +173,7 @@ class Lab:
             for name in self._namespaces():
                 netns.delete(name)
 
-    def publish(self, port: int, container_port: int, host: Host | None = None) -> None:
+    def publish(self, port: int, container_port: int, host: LabHost | None = None) -> None:
         """``docker run -p PORT:CONTAINER_PORT`` on host B (or another), for clients that call its machine_address."""
         docker_path.publish((host or self.b).machine_netns, port, container_port)
 
@@ -198,7 +198,7 @@ class Lab:
             yield from (host.netns, host.container_netns, host.machine_netns)
 
 
-def _make_interfaces(host: Host) -> None:
+def _make_interfaces(host: LabHost) -> None:
     """What `hostlane net apply` does, without the time that a new Python takes. Raises LabError."""
     text = f"host: {host.name}\nlinks: {{listen: {host.address}:7600, security: none}}\n{host.section}"
     try:
@@ -208,8 +208,8 @@ def _make_interfaces(host: Host) -> None:
         raise LabError(str(error)) from error
 
 
-def _host(stem: str, name: str, side: str, number: int) -> Host:
-    return Host(
+def _host(stem: str, name: str, side: str, number: int) -> LabHost:
+    return LabHost(
         name=name,
         address=f"10.77.0.{number}",
         machine_address=f"10.78.0.{number}",

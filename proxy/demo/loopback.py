@@ -13,7 +13,7 @@ from proxy.demo.processes import begin, signals_held, stop
 
 @dataclass(frozen=True)
 class LoopbackHost:
-    """The same interface as `proxy.demo.lab.Host`, as far as the demo uses it; a container is no different here."""
+    """The same interface as `proxy.demo.lab.LabHost`, as far as the demo uses it; a container is no different here."""
 
     name: str
     address: str = "127.0.0.1"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from control.base.reading.addresses import ADMIN_SOCKET
-from proxy.demo.processes import DemoError, Place, Service
+from proxy.demo.processes import BackgroundProcess, CommandHost, DemoError
 
 HOSTLANE = [sys.executable, "-P", "-c", "from control.cli.main import main; main()"]
 """The command ``hostlane`` of the very installation that runs now, whatever PATH says."""
@@ -20,10 +20,10 @@ PATIENCE_S = 30
 
 
 @dataclass(frozen=True)
-class End:
+class DemoProxy:
     """One host's side of the mesh: its proxy's link address and its folder for sockets."""
 
-    place: Place
+    place: CommandHost
     port: int
     run_dir: Path
 
@@ -46,7 +46,7 @@ class End:
         return self.run_dir / ADMIN_SOCKET
 
 
-def configuration(end: End, server: str, *, offers: Path | None = None) -> str:
+def configuration(end: DemoProxy, server: str, *, offers: Path | None = None) -> str:
     """The YAML of a host that joins the mesh of a control server (IP:PORT). It offers ``redis`` from the socket
     ``offers``, or else calls what the mesh has."""
     lines = [
@@ -66,23 +66,23 @@ def configuration(end: End, server: str, *, offers: Path | None = None) -> str:
     return "\n".join(lines) + "\n" + end.place.section
 
 
-def make_interfaces(end: End) -> str:
+def make_interfaces(end: DemoProxy) -> str:
     """What ``hostlane net apply`` prints on that host, with its configuration. Raises DemoError if it fails."""
     return said(end.place, end.file.parent, "net", "apply", "--config", end.file.name)
 
 
-def start(end: End) -> Service:
+def start(end: DemoProxy) -> BackgroundProcess:
     """The proxy with its configuration in the foreground, as a service manager starts it."""
     argv = [*HOSTLANE, "proxy", "--config", str(end.file)]
-    return Service(f"the proxy of {end.place.name}", end.place, argv, end.run_dir.with_suffix(".log"))
+    return BackgroundProcess(f"the proxy of {end.place.name}", end.place, argv, end.run_dir.with_suffix(".log"))
 
 
-def explain(end: End, service: str, options: Sequence[str]) -> str:
+def explain(end: DemoProxy, service: str, options: Sequence[str]) -> str:
     """What ``hostlane explain`` of a service prints on that host. Raises DemoError if it has nothing to say."""
     return said(end.place, end.file.parent, "explain", service, "--socket", str(end.admin_socket), *options)
 
 
-def status(end: End) -> dict[str, Any]:
+def status(end: DemoProxy) -> dict[str, Any]:
     """What ``hostlane status --json`` says. Raises DemoError if it says nothing useful."""
     done = _run(end.place, end.file.parent, "status", "--socket", str(end.admin_socket), "--json")
     try:
@@ -94,7 +94,7 @@ def status(end: End) -> dict[str, Any]:
     return found
 
 
-def said(place: Place, folder: Path, *words: str) -> str:
+def said(place: CommandHost, folder: Path, *words: str) -> str:
     """What ``hostlane`` with these words prints there, run in that folder. Raises DemoError if it fails."""
     done = _run(place, folder, *words)
     if done.returncode:
@@ -102,7 +102,7 @@ def said(place: Place, folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def _run(place: Place, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def _run(place: CommandHost, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     # In a session of its own: Ctrl-C is for the demo, which ends the command with all the rest.
     options: dict[str, Any] = {"cwd": folder, "start_new_session": True, "timeout": PATIENCE_S, "check": False}
     try:
@@ -111,7 +111,7 @@ def _run(place: Place, folder: Path, *words: str) -> subprocess.CompletedProcess
         raise DemoError(f"{_what(place, words)} did not end within {PATIENCE_S} s") from None
 
 
-def _what(place: Place, words: Sequence[str]) -> str:
+def _what(place: CommandHost, words: Sequence[str]) -> str:
     return f"hostlane {' '.join(words[:2])} on {place.name}"
 
 

@@ -22,7 +22,7 @@ class DemoError(HostlaneError):
     """The demo cannot go on; the text says why in one line."""
 
 
-class Place(Protocol):
+class CommandHost(Protocol):
     """Where a command runs: a host of the lab, or this machine itself."""
 
     @property
@@ -41,10 +41,12 @@ class Place(Protocol):
     def popen(self, argv: Sequence[str], *, container: bool = False, **options: Any) -> subprocess.Popen[Any]: ...
 
 
-class Service:
+class BackgroundProcess:
     """A long-running process whose output goes to a file, so that its last words can be quoted."""
 
-    def __init__(self, what: str, place: Place, argv: Sequence[str], log: Path, *, container: bool = False) -> None:
+    def __init__(
+        self, what: str, place: CommandHost, argv: Sequence[str], log: Path, *, container: bool = False
+    ) -> None:
         self.what = what
         self.log = log
         with log.open("wb") as output:

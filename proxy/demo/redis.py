@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.demo.processes import DemoError, Place, Service
+from proxy.demo.processes import BackgroundProcess, CommandHost, DemoError
 
 READY_S = 15.0
 """How long a server or a proxy may take to answer for the first time; both need well under a second."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class BenchmarkRun:
     """One run of redis-benchmark."""
 
     requests_per_s: float
@@ -34,7 +34,7 @@ def missing() -> str | None:
     return None
 
 
-def serve(place: Place, address: str, port: int, path: Path, *, container: bool = False) -> Service:
+def serve(place: CommandHost, address: str, port: int, path: Path, *, container: bool = False) -> BackgroundProcess:
     """Start a server that keeps nothing on disk, on a TCP address of the place and on the Unix socket ``path``."""
     options = {
         "bind": address,
@@ -47,7 +47,7 @@ def serve(place: Place, address: str, port: int, path: Path, *, container: bool 
     }
     argv = ["redis-server", *(word for key, value in options.items() for word in (f"--{key}", value))]
     where = f"{place.name}'s container" if container else place.name
-    return Service(f"redis-server on {where}", place, argv, path.with_suffix(".log"), container=container)
+    return BackgroundProcess(f"redis-server on {where}", place, argv, path.with_suffix(".log"), container=container)
 
 
 def load_command(target: Sequence[str], *, persistent: bool, requests: int, clients: int) -> list[str]:
@@ -56,19 +56,19 @@ def load_command(target: Sequence[str], *, persistent: bool, requests: int, clie
     return ["redis-benchmark", *target, *counts, "-t", "set", "-d", "64", "--precision", "3", "--csv"]
 
 
-def parse_csv(text: str) -> Measured:
+def parse_csv(text: str) -> BenchmarkRun:
     """The one result in ``redis-benchmark --csv`` output. Raises DemoError if it holds none (Redis before 6.2)."""
     start = text.find('"test"')
     row = next(csv.DictReader(io.StringIO(text[start:])), None) if start >= 0 else None
     try:
         values = row or {}
-        return Measured(*(float(values[key]) for key in ("rps", "p50_latency_ms", "p99_latency_ms")))
+        return BenchmarkRun(*(float(values[key]) for key in ("rps", "p50_latency_ms", "p99_latency_ms")))
     except (KeyError, TypeError, ValueError):
         said = " ".join(text.split())[:200] or "nothing"
         raise DemoError(f"redis-benchmark printed no result that the demo understands, but: {said}") from None
 
 
-class Client:
+class RedisClient:
     """A connection over a Unix socket, speaking RESP2. Raises OSError when it breaks, DemoError for an error reply."""
 
     def __init__(self, path: Path, timeout: float = READY_S) -> None:
@@ -81,7 +81,7 @@ class Client:
             raise
         self._stream = self._socket.makefile("rb")
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> RedisClient:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,7 +110,7 @@ class Client:
         return data[:-2]
 
 
-def wait_until_it_answers(path: Path, services: Sequence[Service]) -> None:
+def wait_until_it_answers(path: Path, services: Sequence[BackgroundProcess]) -> None:
     """PING over ``path`` until PONG. Raises DemoError when a service dies or READY_S seconds have passed."""
     deadline = time.monotonic() + READY_S
     last = "no socket"
@@ -118,7 +118,7 @@ def wait_until_it_answers(path: Path, services: Sequence[Service]) -> None:
         for service in services:
             service.check()
         try:
-            with Client(path) as client:
+            with RedisClient(path) as client:
                 if client.call(b"PING") == b"PONG":
                     return
         except OSError as error:

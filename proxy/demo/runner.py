@@ -17,16 +17,16 @@ from rich.console import Console
 from proxy.demo import redis, table
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
+from proxy.demo.paths import DemoPath, Workload, measure
 from proxy.demo.processes import SIGNALS, DemoError, signals_held
-from proxy.demo.redis import Measured
-from proxy.demo.stage import Stage, on_loopback, on_two_hosts
-from proxy.demo.table import Row
-from proxy.demo.ways import Kind, Way, measure
+from proxy.demo.redis import BenchmarkRun
+from proxy.demo.setup import DemoSetup, on_loopback, on_two_hosts
+from proxy.demo.table import ResultRow
 from proxy.errors import HostlaneError
 
 KINDS = (
-    Kind("persistent", persistent=True, requests=60_000),
-    Kind("new per request", persistent=False, requests=4_000),
+    Workload("persistent", persistent=True, requests=60_000),
+    Workload("new per request", persistent=False, requests=4_000),
 )
 """4,000 new connections x ROUNDS stay well below the 28,000 local ports, which TIME_WAIT holds for a minute each: close
 to that, connect() searches for a free one so long that the direct ways looked nearly 20 times slower than they are."""
@@ -52,7 +52,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class Unwinding:
+class SignalUnwinder:
     """Handler of signals: the first one raises `Stopped`. Those after it change nothing: the demo ends already."""
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class Unwinding:
             raise Stopped(number)
 
 
-def main(kinds: Sequence[Kind] = KINDS, rounds: int = ROUNDS) -> int:
+def main(kinds: Sequence[Workload] = KINDS, rounds: int = ROUNDS) -> int:
     """Run the demo, at least one round of it.
 
     Returns the exit code: 0 if all went right, 1 (with one line on stderr) if not, 130 or 143 after SIGINT or SIGTERM.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    unwinding = Unwinding()
+    unwinding = SignalUnwinder()
     try:
         _listen(unwinding)
         with ExitStack() as stack:
@@ -102,7 +102,7 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _show(stack: ExitStack, kinds: Sequence[Kind], rounds: int) -> None:
+def _show(stack: ExitStack, kinds: Sequence[Workload], rounds: int) -> None:
     """The whole demo. What it starts ends with ``stack``. Raises HostlaneError when something does not work."""
     began = time.monotonic()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -142,7 +142,7 @@ def _quote(console: Console, text: str) -> None:
     console.print(textwrap.indent(f"{lines}\n", "    "), soft_wrap=True, markup=False)
 
 
-def _build(stack: ExitStack) -> tuple[Stage, str]:
+def _build(stack: ExitStack) -> tuple[DemoSetup, str]:
     """The hosts, with nothing on them; and what they are, for people."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hostlane-demo-")))
     why_not = Lab.missing()
@@ -156,7 +156,7 @@ def _build(stack: ExitStack) -> tuple[Stage, str]:
     )
 
 
-def _run(stage: Stage, way: Way, kind: Kind) -> tuple[Measured, int | None]:
+def _run(stage: DemoSetup, way: DemoPath, kind: Workload) -> tuple[BenchmarkRun, int | None]:
     """One run. When a process of the stage has died meanwhile, that is the error, not what the run made of it."""
     try:
         return measure(way, kind)
@@ -164,13 +164,13 @@ def _run(stage: Stage, way: Way, kind: Kind) -> tuple[Measured, int | None]:
         stage.check()
 
 
-def run_rounds(stage: Stage, kinds: Sequence[Kind], rounds: int, deadline: float) -> list[Row]:
+def run_rounds(stage: DemoSetup, kinds: Sequence[Workload], rounds: int, deadline: float) -> list[ResultRow]:
     """Measure every way and kind, once a round, until all rounds are done or another would end after ``deadline``
     (time.monotonic), judging by the last one.
 
     Raises DemoError when a run fails or a process of the stage dies.
     """
-    rows = [Row(way.name, kind.name) for kind in kinds for way in stage.ways]
+    rows = [ResultRow(way.name, kind.name) for kind in kinds for way in stage.ways]
     pairs = [(way, kind) for kind in kinds for way in stage.ways]
     for _ in range(rounds):
         began = time.monotonic()

@@ -8,32 +8,32 @@ from dataclasses import dataclass, field
 
 from rich.table import Table
 
-from proxy.demo.redis import Measured
+from proxy.demo.redis import BenchmarkRun
 
 
 @dataclass
-class Row:
+class ResultRow:
     """All rounds of one way through one kind of connections."""
 
     way: str
     connections: str
-    runs: list[Measured] = field(default_factory=list)
+    runs: list[BenchmarkRun] = field(default_factory=list)
     handshakes_avoided: int | None = None
     """In all rounds together; None where nothing avoids any."""
     links: int | None = None
     """TCP connections between the hosts while it ran, the most that ss saw; None if ss could not say."""
 
-    def add(self, measured: Measured, links: int | None) -> None:
+    def add(self, measured: BenchmarkRun, links: int | None) -> None:
         self.runs.append(measured)
         self.links = max((count for count in (self.links, links) if count is not None), default=None)
 
-    def median(self) -> Measured:
+    def median(self) -> BenchmarkRun:
         """The middle of each column by itself."""
         columns = ((run.requests_per_s, run.p50_ms, run.p99_ms) for run in self.runs)
-        return Measured(*(statistics.median(column) for column in zip(*columns, strict=True)))
+        return BenchmarkRun(*(statistics.median(column) for column in zip(*columns, strict=True)))
 
 
-def build(rows: Iterable[Row], title: str) -> Table:
+def build(rows: Iterable[ResultRow], title: str) -> Table:
     """One line per row; a rule between kinds of connections. Medians over the rounds."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("way")
@@ -49,7 +49,7 @@ def build(rows: Iterable[Row], title: str) -> Table:
     return table
 
 
-def cells(row: Row) -> list[str]:
+def cells(row: ResultRow) -> list[str]:
     middle = row.median()
     numbers = [f"{middle.requests_per_s:,.0f}", f"{middle.p50_ms:.2f}", f"{middle.p99_ms:.2f}"]
     return [row.way, row.connections, *numbers, number(row.handshakes_avoided), number(row.links)]

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct
 
 from control.api.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 
 
-class Layer(Struct, frozen=True, kw_only=True):
+class PathLayer(Struct, frozen=True, kw_only=True):
     """Something that every packet passes."""
 
     name: str
@@ -33,7 +33,7 @@ class UnixHop(Struct, frozen=True, kw_only=True):
     """Of a small message."""
 
 
-class Part(Struct, frozen=True, kw_only=True):
+class PathStep(Struct, frozen=True, kw_only=True):
     """A step of a way. ``round_trip_ms`` is None where it cannot be measured from here."""
 
     name: str
@@ -44,11 +44,11 @@ class Part(Struct, frozen=True, kw_only=True):
     seen: bool = True
 
 
-class Way(Struct, frozen=True, kw_only=True):
+class MessagePath(Struct, frozen=True, kw_only=True):
     """``round_trip_ms``: the sum of what was measured; None: nothing was."""
 
     title: str
-    parts: tuple[Part, ...]
+    parts: tuple[PathStep, ...]
     round_trip_ms: float | None
     first_byte: str
     """What a new connection waits for before its first byte may go."""
@@ -61,26 +61,26 @@ class Explanation(Struct, frozen=True, kw_only=True):
     host: str
     peer: str | None
     """The host that the service is called on; None: this one."""
-    direct: Way | None
-    through: Way
+    direct: MessagePath | None
+    through: MessagePath
     saved: tuple[str, ...]
     """What Hostlane has saved on this host since its proxy started."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class ExplanationFacts(Struct, frozen=True, kw_only=True):
     """Everything that was read. ``peer`` and the rest below are empty for a service of this host."""
 
     status: Status
     upstream: UpstreamStatus
-    unix: UnixHop | Unseen
+    unix: UnixHop | Unchecked
     peer: PeerStatus | None = None
     links: tuple[LinkInfo, ...] = ()
     """Those with the peer."""
     direct_to: str = ""
     direct_from: str = "here"
-    direct: tuple[Layer, ...] = ()
-    direct_ms: float | Unseen | None = None
-    carried: tuple[Layer, ...] = ()
+    direct: tuple[PathLayer, ...] = ()
+    direct_ms: float | Unchecked | None = None
+    carried: tuple[PathLayer, ...] = ()
     """The layers under the link."""
 
 
@@ -93,7 +93,7 @@ def chosen(status: Status, upstream: UpstreamStatus) -> PeerStatus | None:
     return next((peer for peer in offering if peer.state == "up"), offering[0] if offering else None)
 
 
-def explain(facts: Facts) -> Explanation:
+def explain(facts: ExplanationFacts) -> Explanation:
     """Both ways, and what was saved."""
     return Explanation(
         service=facts.upstream.service,
@@ -105,21 +105,21 @@ def explain(facts: Facts) -> Explanation:
     )
 
 
-def _direct(facts: Facts) -> Way:
+def _direct(facts: ExplanationFacts) -> MessagePath:
     assert facts.peer is not None
     measured = facts.direct_ms if isinstance(facts.direct_ms, float) else None
-    answers = facts.direct_ms.why if isinstance(facts.direct_ms, Unseen) else "its kernel answers, nobody is woken"
+    answers = facts.direct_ms.why if isinstance(facts.direct_ms, Unchecked) else "its kernel answers, nobody is woken"
     parts = [
-        Part(name="caller", read="a TCP connection of its own, with state in the kernel at both ends"),
+        PathStep(name="caller", read="a TCP connection of its own, with state in the kernel at both ends"),
         *(_layer(layer) for layer in facts.direct),
-        Part(
+        PathStep(
             name=facts.peer.name,
             read=f"{facts.direct_to}, {answers}",
             round_trip_ms=measured,
             seen=measured is not None,
         ),
     ]
-    return Way(
+    return MessagePath(
         title=f"directly from {facts.direct_from} to {facts.peer.name}, {facts.direct_to}",
         parts=tuple(parts),
         round_trip_ms=measured,
@@ -127,13 +127,13 @@ def _direct(facts: Facts) -> Way:
     )
 
 
-def _through(facts: Facts) -> Way:
+def _through(facts: ExplanationFacts) -> MessagePath:
     unix = _unix(facts)
     proxy = f"process {facts.status.pid}"
     if facts.peer is None:
         parts = [
             unix,
-            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: socket to socket, no frames, no link"),
+            PathStep(name=f"proxy of {facts.status.host}", read=f"{proxy}: socket to socket, no frames, no link"),
         ]
         first_byte = "connect() to the Unix socket: no handshake"
     else:
@@ -141,10 +141,10 @@ def _through(facts: Facts) -> Way:
         link = "a link that is open" if best else "and a link, once there is one"
         parts = [
             unix,
-            Part(name=f"proxy of {facts.status.host}", read=f"{proxy}: an 8-byte header in front, {link}"),
+            PathStep(name=f"proxy of {facts.status.host}", read=f"{proxy}: an 8-byte header in front, {link}"),
             *(_layer(layer) for layer in facts.carried),
             _link(best, facts.peer),
-            Part(name=f"proxy of {facts.peer.name}", read="takes the header off, finds the service"),
+            PathStep(name=f"proxy of {facts.peer.name}", read="takes the header off, finds the service"),
             _delivered(facts.upstream.service, facts.links),
         ]
         first_byte = (
@@ -152,7 +152,7 @@ def _through(facts: Facts) -> Way:
             if best
             else "connect() to the Unix socket, and for a link: the proxy has to dial one, with its handshake"
         )
-    return Way(
+    return MessagePath(
         title=f"through Hostlane, {facts.upstream.listen}",
         parts=tuple(parts),
         round_trip_ms=_sum(parts),
@@ -160,39 +160,41 @@ def _through(facts: Facts) -> Way:
     )
 
 
-def _unix(facts: Facts) -> Part:
-    if isinstance(facts.unix, Unseen):
-        return Part(name="caller", read=f"{facts.upstream.listen}: {facts.unix.why}", seen=False)
+def _unix(facts: ExplanationFacts) -> PathStep:
+    if isinstance(facts.unix, Unchecked):
+        return PathStep(name="caller", read=f"{facts.upstream.listen}: {facts.unix.why}", seen=False)
     read = f"{facts.upstream.listen}, connect() in {facts.unix.connect_ms:.3f} ms; measured in {facts.unix.directory}"
-    return Part(name="caller", read=read, round_trip_ms=facts.unix.round_trip_ms)
+    return PathStep(name="caller", read=read, round_trip_ms=facts.unix.round_trip_ms)
 
 
-def _layer(layer: Layer) -> Part:
-    return Part(name=layer.name, read=layer.read, where=layer.where, costs=layer.costs, seen=layer.seen)
+def _layer(layer: PathLayer) -> PathStep:
+    return PathStep(name=layer.name, read=layer.read, where=layer.where, costs=layer.costs, seen=layer.seen)
 
 
-def _link(link: LinkInfo | None, peer: PeerStatus) -> Part:
+def _link(link: LinkInfo | None, peer: PeerStatus) -> PathStep:
     if link is None:
         error = f": {peer.last_error}" if peer.last_error else ""
-        return Part(name="link", read=f"there is none now, {peer.name} is {peer.state}{error}", seen=False)
+        return PathStep(name="link", read=f"there is none now, {peer.name} is {peer.state}{error}", seen=False)
     pinged = "; not pinged yet" if link.rtt_ms is None else "; a ping, which wakes both proxies"
     read = f"{link.local} to {link.remote}, {link.streams} streams on it, up for {link.age_s:.0f} s{pinged}"
-    return Part(name=f"link {link.id}", read=read, round_trip_ms=link.rtt_ms)
+    return PathStep(name=f"link {link.id}", read=read, round_trip_ms=link.rtt_ms)
 
 
-def _delivered(service: str, links: Sequence[LinkInfo]) -> Part:
+def _delivered(service: str, links: Sequence[LinkInfo]) -> PathStep:
     """The time from OPEN to OPENED holds one round trip of the link, a connect at the far side, both proxies, and up to
     a millisecond in which the far one waits for something to send along.
     """
     opened = [link for link in links if link.open_ms is not None]
     if not opened:
-        return Part(name=service, read="no stream was opened on these links yet; open one and ask again", seen=False)
+        return PathStep(
+            name=service, read="no stream was opened on these links yet; open one and ask again", seen=False
+        )
     link = min(opened, key=lambda link: link.open_ms or 0)
     read = f"heard of it {link.open_ms:.2f} ms after the opening left; the caller did not wait"
-    return Part(name=service, read=read)
+    return PathStep(name=service, read=read)
 
 
-def _saved(facts: Facts) -> Iterator[str]:
+def _saved(facts: ExplanationFacts) -> Iterator[str]:
     status = facts.status
     avoided, streams = status.handshakes_avoided, status.streams_opened
     yield f"{avoided} handshakes avoided by {streams} streams; links open now: {status.sessions}"
@@ -202,6 +204,6 @@ def _saved(facts: Facts) -> Iterator[str]:
         yield f"that is {seconds:.3f} s of waiting, at {min(rtts):.3f} ms for a round trip of the link"
 
 
-def _sum(parts: Sequence[Part]) -> float | None:
+def _sum(parts: Sequence[PathStep]) -> float | None:
     measured = [part.round_trip_ms for part in parts if part.round_trip_ms is not None]
     return sum(measured) if measured else None

@@ -8,16 +8,16 @@ import socket
 from control.api.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
 from proxy.check.readers.limits import running
 from proxy.check.readers.namespaces import elsewhere, enter, label
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.errors import NetError
-from proxy.explain.account import Facts, Layer, UnixHop, chosen
+from proxy.explain.account import ExplanationFacts, PathLayer, UnixHop, chosen
 from proxy.explain.measure import echo_ms, unix_hop
 from proxy.explain.walk import walk
 
 
 def gather(
     admin_socket: str, status: Status, links: list[LinkInfo], upstream: UpstreamStatus, to: str | None, pid: int | None
-) -> Facts:
+) -> ExplanationFacts:
     """What the walks and measurements say.
 
     Raises NetError when a namespace cannot be entered, or ``to`` or the peer's name does not resolve.
@@ -29,11 +29,11 @@ def gather(
     hop = _unix_hop(admin_socket, upstream)
     peer = chosen(status, upstream)
     if peer is None:
-        return Facts(status=status, upstream=upstream, unix=hop)
+        return ExplanationFacts(status=status, upstream=upstream, unix=hop)
     target = _resolved(to if to is not None else _host(peer))
     with_peer = tuple(link for link in links if link.peer == peer.name)
     layers, round_trip = _look(target, pid)
-    return Facts(
+    return ExplanationFacts(
         status=status,
         upstream=upstream,
         unix=hop,
@@ -47,19 +47,19 @@ def gather(
     )
 
 
-def _unix_hop(admin_socket: str, upstream: UpstreamStatus) -> UnixHop | Unseen:
+def _unix_hop(admin_socket: str, upstream: UpstreamStatus) -> UnixHop | Unchecked:
     """In the directory of the upstream's own socket, or the admin socket's where that is TCP."""
     path = upstream.listen.removeprefix("unix:")
     return unix_hop(os.path.dirname(path if path.startswith("/") else os.path.abspath(admin_socket)))
 
 
-def _look(target: str, pid: int | None) -> tuple[tuple[Layer, ...], float | Unseen]:
+def _look(target: str, pid: int | None) -> tuple[tuple[PathLayer, ...], float | Unchecked]:
     if pid is None:
         return walk(target), echo_ms(target)
     return enter(pid, lambda: (walk(target), echo_ms(target)))
 
 
-def _carried(admin_socket: str, address: str) -> tuple[Layer, ...]:
+def _carried(admin_socket: str, address: str) -> tuple[PathLayer, ...]:
     """The layers under the link, from the namespace that the proxy is in."""
     pid = running(admin_socket)
     if not pid or not elsewhere(pid):
@@ -67,7 +67,7 @@ def _carried(admin_socket: str, address: str) -> tuple[Layer, ...]:
     try:
         return enter(pid, lambda: walk(address))
     except NetError as error:
-        return (Layer(name="interface", read=str(error), where=label(pid), seen=False),)
+        return (PathLayer(name="interface", read=str(error), where=label(pid), seen=False),)
 
 
 def _host(peer: PeerStatus) -> str:

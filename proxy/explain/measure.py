@@ -16,7 +16,7 @@ from time import perf_counter
 from control.base.reading.addresses import UNIX_PATH_BYTES
 from proxy.check.readers import files
 from proxy.check.readers.echo import open_echo
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.explain.account import UnixHop
 from proxy.explain.echo import BYTES
 
@@ -26,7 +26,7 @@ _SMALL = 128
 _PATIENCE_S = 10.0
 
 
-def unix_hop(directory: str) -> UnixHop | Unseen:
+def unix_hop(directory: str) -> UnixHop | Unchecked:
     """Measured with a listener of our own, in a process of its own.
 
     In a temporary directory where that one is closed to us, or its path too long for one more name.
@@ -45,19 +45,19 @@ def unix_hop(directory: str) -> UnixHop | Unseen:
         return files.unseen(what, error)
 
 
-def echo_ms(address: str) -> float | Unseen:
+def echo_ms(address: str) -> float | Unchecked:
     """There and back to a machine: its kernel answers, nobody else."""
     what = f"the round trip to {address}"
     echo = open_echo(address)
-    if isinstance(echo, Unseen):
-        return Unseen(what, echo.why)
+    if isinstance(echo, Unchecked):
+        return Unchecked(what, echo.why)
     trips = []
     with echo:
         try:
             for _ in range(ECHOES):
                 began = perf_counter()
                 if echo.ask(_SMALL) is not True:
-                    return Unseen(what, "it answers no echo requests")
+                    return Unchecked(what, "it answers no echo requests")
                 trips.append(perf_counter() - began)
         except OSError as error:
             return files.unseen(what, error)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from control.base.terminal import printable
-from proxy.explain.account import Explanation, Part, Way
+from proxy.explain.account import Explanation, MessagePath, PathStep
 
 _TIME = 11
 """Columns of ``12.345 ms``, with room."""
@@ -26,7 +26,7 @@ def lines(found: Explanation) -> Iterator[Text]:
         yield Text(f"  {printable(text)}")
 
 
-def _way(way: Way) -> Iterator[Text]:
+def _way(way: MessagePath) -> Iterator[Text]:
     yield Text(f"{'there+back':>{_TIME}}   {printable(way.title)}", style="bold")
     where = ""
     for position, part in enumerate(way.parts):
@@ -43,7 +43,7 @@ def _way(way: Way) -> Iterator[Text]:
     yield Text(f"{'':>{_TIME}}   a new connection waits for: {printable(way.first_byte)}")
 
 
-def _part(part: Part) -> Text:
+def _part(part: PathStep) -> Text:
     time = "" if part.round_trip_ms is None else f"{part.round_trip_ms:.3f} ms"
     return Text.assemble(
         f"{time:>{_TIME}}   ",

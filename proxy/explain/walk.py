@@ -13,9 +13,9 @@ from pyroute2 import IPRoute, NetlinkError
 
 from proxy.check.readers import ruleset, tracking
 from proxy.check.readers.namespaces import enter, label, one_process_each
-from proxy.check.report import Unseen
-from proxy.explain.account import Layer
-from proxy.netdev.observe.observe import Interface, RouteAnswer, Snapshot, route_to, snapshot
+from proxy.check.report import Unchecked
+from proxy.explain.account import PathLayer
+from proxy.netdev.observe.observe import NetInterface, NetSnapshot, RouteAnswer, route_to, snapshot
 
 SENT, FORWARDED = ("output", "postrouting"), ("prerouting", "forward", "postrouting")
 """Netfilter hooks that a packet passes in the namespace that it is sent from, and in one that routes it on."""
@@ -24,16 +24,16 @@ _NAMESPACES = 4
 """A way through more of them is followed no further."""
 
 
-def walk(address: str) -> tuple[Layer, ...]:
+def walk(address: str) -> tuple[PathLayer, ...]:
     """All layers, in the order in which a packet passes them. Raises NetError when the kernel does not answer."""
     return tuple(_leave(address, "here", SENT, _NAMESPACES))
 
 
-def _leave(address: str, where: str, hooks: tuple[str, ...], depth: int) -> Iterator[Layer]:
+def _leave(address: str, where: str, hooks: tuple[str, ...], depth: int) -> Iterator[PathLayer]:
     here, route = snapshot(), route_to(address)
     interface = here.at(route.interface) if route else None
     if route is None or interface is None:
-        yield Layer(name="no route", read=f"there is none to {address}", where=where, seen=False)
+        yield PathLayer(name="no route", read=f"there is none to {address}", where=where, seen=False)
         return
     yield _rules(where, hooks)
     yield from _through(here, interface, route, where)
@@ -43,7 +43,7 @@ def _leave(address: str, where: str, hooks: tuple[str, ...], depth: int) -> Iter
         yield from _other_end(address, interface, route, depth)
 
 
-def _through(here: Snapshot, interface: Interface, route: RouteAnswer, where: str) -> Iterator[Layer]:
+def _through(here: NetSnapshot, interface: NetInterface, route: RouteAnswer, where: str) -> Iterator[PathLayer]:
     addresses = " ".join(str(item) for item in here.addresses_of(interface.index) if item.scope == 0)
     read = f"{addresses or 'no address'}{f', router {route.via}' if route.via else ''}"
     if not (interface.up and interface.carrier):
@@ -52,26 +52,26 @@ def _through(here: Snapshot, interface: Interface, route: RouteAnswer, where: st
         yield _bridge(interface, where)
     elif interface.kind == "macvlan":
         read = f"{read}; mode {interface.macvlan_mode}: past the bridges and rules of the host"
-        yield Layer(name=f"macvlan {interface.name}", read=read, where=where)
+        yield PathLayer(name=f"macvlan {interface.name}", read=read, where=where)
     else:
-        yield Layer(name=f"{interface.kind or 'interface'} {interface.name}", read=read, where=where)
+        yield PathLayer(name=f"{interface.kind or 'interface'} {interface.name}", read=read, where=where)
 
 
-def _bridge(interface: Interface, where: str) -> Layer:
-    return Layer(
+def _bridge(interface: NetInterface, where: str) -> PathLayer:
+    return PathLayer(
         name=f"bridge {interface.name}", read=f"MTU {interface.mtu}", where=where,
         costs="a look-up for each frame, and whatever hangs on bridges",
     )  # fmt: skip
 
 
-def _rules(where: str, hooks: tuple[str, ...]) -> Layer:
+def _rules(where: str, hooks: tuple[str, ...]) -> PathLayer:
     rules, count = ruleset.read(), tracking.count()
     name = "netfilter"
-    if isinstance(rules, Unseen):
-        return Layer(name=name, read=f"{rules.what}: {rules.why}", where=where, seen=False)
+    if isinstance(rules, Unchecked):
+        return PathLayer(name=name, read=f"{rules.what}: {rules.why}", where=where, seen=False)
     passed = [chain for chain in rules.chains if chain.hook in hooks]
     if not passed:
-        return Layer(name=name, read=f"no rules at {', '.join(hooks)}", where=where)
+        return PathLayer(name=name, read=f"no rules at {', '.join(hooks)}", where=where)
     number = sum(chain.rules for chain in passed)
     named = {chain.hook for chain in passed}
     read = f"{number} rules in {len(passed)} chains at {', '.join(hook for hook in hooks if hook in named)}"
@@ -81,41 +81,41 @@ def _rules(where: str, hooks: tuple[str, ...]) -> Layer:
     if rules.conntrack:
         pays.append("connection tracking")
         read += f"; {count} connections tracked now" if isinstance(count, int) else ""
-    return Layer(name=name, read=read, where=where, costs=" and ".join(pays))
+    return PathLayer(name=name, read=read, where=where, costs=" and ".join(pays))
 
 
-def _parent(here: Snapshot, interface: Interface, where: str) -> Layer:
+def _parent(here: NetSnapshot, interface: NetInterface, where: str) -> PathLayer:
     """Frames of a macvlan leave through its parent without a look at anything that is attached there."""
     if interface.parent_netns is None:
         parent = here.at(interface.parent)
-        return Layer(name=f"parent {parent.name if parent else '?'}", read="the cable", where=where)
+        return PathLayer(name=f"parent {parent.name if parent else '?'}", read="the cable", where=where)
     pid = _holder(interface.parent_netns)
     if pid is None:
-        return Layer(name="parent", read="in another namespace; only root may look there", where="", seen=False)
+        return PathLayer(name="parent", read="in another namespace; only root may look there", where="", seen=False)
     parent = enter(pid, snapshot).at(interface.parent)
-    return Layer(name=f"parent {parent.name if parent else '?'}", read="the cable", where=label(pid))
+    return PathLayer(name=f"parent {parent.name if parent else '?'}", read="the cable", where=label(pid))
 
 
-def _other_end(address: str, interface: Interface, route: RouteAnswer, depth: int) -> Iterator[Layer]:
+def _other_end(address: str, interface: NetInterface, route: RouteAnswer, depth: int) -> Iterator[PathLayer]:
     if interface.parent_netns is None:
-        yield Layer(name="other end", read="of the veth, in the same namespace", where="here")
+        yield PathLayer(name="other end", read="of the veth, in the same namespace", where="here")
         return
     pid = _holder(interface.parent_netns)
     if pid is None or depth == 0:
         why = "only root may follow it" if os.geteuid() != 0 else "nobody runs there who would lead the way"
-        yield Layer(name="other end", read=f"of the veth, in another namespace; {why}", where="", seen=False)
+        yield PathLayer(name="other end", read=f"of the veth, in another namespace; {why}", where="", seen=False)
         return
     yield from enter(pid, lambda: tuple(_arrive(address, interface, route, label(pid), depth - 1)))
 
 
-def _arrive(address: str, came: Interface, route: RouteAnswer, where: str, depth: int) -> Iterator[Layer]:
+def _arrive(address: str, came: NetInterface, route: RouteAnswer, where: str, depth: int) -> Iterator[PathLayer]:
     """At the other end of the veth ``came``, in that namespace."""
     there = snapshot()
     port = there.at(came.parent)
     if port is None:
-        yield Layer(name="other end", read="of the veth; it is gone", where=where, seen=False)
+        yield PathLayer(name="other end", read="of the veth; it is gone", where=where, seen=False)
         return
-    yield Layer(name=f"veth {port.name}", read="the other end", where=where)
+    yield PathLayer(name=f"veth {port.name}", read="the other end", where=where)
     bridge = there.at(port.master)
     if bridge is not None:
         yield _bridge(bridge, where)

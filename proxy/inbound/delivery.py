@@ -1,7 +1,7 @@
 """Delivering a peer's stream to a local service.
 
 A service's Unix socket mostly takes a connection at once. Nothing need be remembered of such a stream but its lane, so
-no object of its own is made (as on the calling side, `proxy.outbound.entrance`); any other is a `Delivery` while it
+no object of its own is made (as on the calling side, `proxy.outbound.acceptor`); any other is a `Delivery` while it
 lasts.
 """
 
@@ -11,21 +11,21 @@ import os
 from collections import Counter, defaultdict
 
 from control.api.messages import StreamDirection
-from control.base.bucket import Bucket
 from control.base.reading.addresses import UnixAddress
-from proxy.config.schema import Config, Service
+from control.base.tokenbucket import TokenBucket
+from proxy.config.schema import Config, ServiceConfig
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
-from proxy.pump.connecting import Attempt, Connector
+from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.proxyheader import header
-from proxy.pump.tally import Tally
-from proxy.routing.allow import Allowed, describe
+from proxy.pump.streamstats import StreamStats
+from proxy.routing.allow import AllowRules, describe
 
 
 class Inbound:
-    """Takes the streams that peers open (``pump.session.Calls``).
+    """Takes the streams that peers open (``pump.session.CallHandler``).
 
     Args:
         allowed: who may call which service.
@@ -34,16 +34,16 @@ class Inbound:
         open: streams now delivered or being delivered, by service.
     """
 
-    def __init__(self, config: Config, allowed: Allowed, connector: Connector, tally: Tally) -> None:
+    def __init__(self, config: Config, allowed: AllowRules, connector: Connector, stats: StreamStats) -> None:
         self._offers = self._offered_by(config)
         self.allowed = allowed
         self.connector = connector
         self.open = Counter[str]()
-        self.tally = tally
+        self.stats = stats
         self._rate = config.limits.opens_per_second
-        self._opens = defaultdict[str, Bucket](lambda: Bucket(self._rate, self._rate))
+        self._opens = defaultdict[str, TokenBucket](lambda: TokenBucket(self._rate, self._rate))
 
-    def adopt(self, config: Config, allowed: Allowed) -> None:
+    def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Take another configuration over, for calls to come. Raises nothing."""
         self._offers, self.allowed = self._offered_by(config), allowed
         self.open = Counter({name: count for name, count in self.open.items() if count})
@@ -51,8 +51,8 @@ class Inbound:
             self._rate = config.limits.opens_per_second
             self._opens.clear()
 
-    def _offered_by(self, config: Config) -> dict[str, Offer]:
-        return {name: Offer(self, name, service) for name, service in config.services.items()}
+    def _offered_by(self, config: Config) -> dict[str, LocalService]:
+        return {name: LocalService(self, name, service) for name, service in config.services.items()}
 
     def forget(self, peer: str) -> None:
         """The peer is none any more."""
@@ -69,9 +69,9 @@ class Inbound:
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
-            self.tally.opened += 1
+            self.stats.opened += 1
             self.open[service] += 1
-            lane.owner = offer
+            lane.observer = offer
             lane.attach(sock, False)
             lane.start_called(offer.preface(lane, call) if offer.tells else b"")
         else:
@@ -82,7 +82,7 @@ class Inbound:
 
     def report(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
         """Log a stream that is over."""
-        self.tally.report(
+        self.stats.report(
             reason,
             since=lane.since,
             service=service,
@@ -94,8 +94,8 @@ class Inbound:
         )
 
 
-class Offer:
-    """A service of this host, and the owner (``pump.owner.Owner``) of the lanes that it took at once.
+class LocalService:
+    """A service of this host, and the owner (``pump.streamobserver.StreamObserver``) of the lanes that it took at once.
 
     Attributes:
         path: of its Unix socket; empty for a TCP address.
@@ -105,7 +105,7 @@ class Offer:
     __slots__ = ("_inbound", "config", "path", "service", "tells")
     direction: StreamDirection = "inbound"
 
-    def __init__(self, inbound: Inbound, name: str, config: Service) -> None:
+    def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
         self._inbound = inbound
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
@@ -127,9 +127,9 @@ class Offer:
         """The stream is over (Owner)."""
         inbound = self._inbound
         inbound.open[self.service] -= 1
-        if reason in inbound.tally.quiet:
-            inbound.tally.ended += 1
-        elif inbound.tally.end(reason):
+        if reason in inbound.stats.unlogged:
+            inbound.stats.ended += 1
+        elif inbound.stats.end(reason):
             inbound.report(lane, reason, self.service, "")
 
 
@@ -141,20 +141,20 @@ class Delivery:
 
     def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
         self._inbound = inbound
-        self._attempt: Attempt | None = None
+        self._attempt: ConnectAttempt | None = None
         self._detail = ""
         self._call = call
-        self._offered: Offer | None = None
+        self._offered: LocalService | None = None
         self.lane, self.service = lane, call.service
-        lane.owner = self
-        inbound.tally.opened += 1
+        lane.observer = self
+        inbound.stats.opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Do not even try."""
         self._detail = detail
         self.lane.abort(reason)
 
-    def start(self, offer: Offer) -> None:
+    def start(self, offer: LocalService) -> None:
         """Connect."""
         self._offered = offer
         self._inbound.open[self.service] += 1
@@ -183,5 +183,5 @@ class Delivery:
             self._inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()
-        if self._inbound.tally.end(reason):
+        if self._inbound.stats.end(reason):
             self._inbound.report(lane, reason, self.service, self._detail)

@@ -10,14 +10,14 @@ from typing import Protocol, cast
 import structlog
 import trio
 
-from control.base.bucket import Bucket
 from control.base.reading.addresses import TcpAddress
+from control.base.tokenbucket import TokenBucket
 from proxy.errors import CloseReason, HandshakeError, StartError
-from proxy.links.carry import Shaken, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
+from proxy.links.acceptgate import AcceptGate, serve_gated
+from proxy.links.carry import HandshakeResult, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
 from proxy.links.credentials import Credentials
-from proxy.links.door import Door, serve_behind
 from proxy.links.handshake import Hello, check_names, resuming
-from proxy.links.slots import Slots
+from proxy.links.handshakelimiter import HandshakeLimiter
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 
 
-class Home(Protocol):
+class AcceptingPool(Protocol):
     """The pool that a link from a peer belongs to."""
 
     def resumes(self, hello: Hello) -> int | None:
@@ -68,11 +68,11 @@ async def serve(
     *,
     own: str,
     patience: Callable[[], float],
-    find: Callable[[str], Home | None],
+    find: Callable[[str], AcceptingPool | None],
     hello: Callable[[str, str], Hello],
-    attend: Callable[[Home, Shaken], Awaitable[None]],
+    attend: Callable[[AcceptingPool, HandshakeResult], Awaitable[None]],
     credentials: Callable[[], Credentials | None] = lambda: None,
-    door: Door | None = None,
+    gate: AcceptGate | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept links until cancelled; the listeners are closed then.
@@ -84,10 +84,10 @@ async def serve(
         attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
             then on.
         credentials: those that a new handshake uses; None: no TLS (``security: none``).
-        door: whoever may shut out dials for a while.
+        gate: whoever may shut out dials for a while.
     """
-    slots = Slots(HANDSHAKES, HANDSHAKES_PER_SOURCE)
-    lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
+    limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
+    lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(tcp: trio.SocketStream) -> None:
         """Exception barrier of a link: nothing that one dialler does ends the server."""
@@ -96,7 +96,7 @@ async def serve(
             remote = str(tcp.socket.getpeername()[0])
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
-            with slots.take(remote):
+            with limiter.take(remote):
                 with trio.move_on_after(patience()):
                     accepted = await _shake(stream, own, find, hello)
             if accepted is not None:
@@ -113,25 +113,25 @@ async def serve(
             log.exception("unexpected error on a link", remote=remote)
 
     try:
-        await serve_behind(door or Door(), handle, listeners, task_status=task_status)
+        await serve_gated(gate or AcceptGate(), handle, listeners, task_status=task_status)
     finally:
         for each in listeners:
             each.socket.close()
 
 
 async def _shake(
-    stream: Stream, own: str, find: Callable[[str], Home | None], hello: Callable[[str, str], Hello]
-) -> tuple[Home, Shaken]:
+    stream: Stream, own: str, find: Callable[[str], AcceptingPool | None], hello: Callable[[str, str], Hello]
+) -> tuple[AcceptingPool, HandshakeResult]:
     theirs, leftover = await listen_to(stream)
     check_names(theirs, own=own, peer=None)
-    home = find(theirs.host)
-    if home is None:
+    pool = find(theirs.host)
+    if pool is None:
         raise HandshakeError(f"host {theirs.host!r} is not in peers", CloseReason.WRONG_HOST)
     # No checkpoint from here to the pool's list of links, or several dials could all find the last place free.
-    ours, received = hello(theirs.host, theirs.session), home.resumes(theirs)
+    ours, received = hello(theirs.host, theirs.session), pool.resumes(theirs)
     if received is not None:
         ours = resuming(ours, received)
-    elif (reason := home.refuses()) is not None:
+    elif (reason := pool.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
     sock = answer(stream, ours)
-    return home, Shaken(sock, theirs, leftover, wire_of(stream), serial_of(stream))
+    return pool, HandshakeResult(sock, theirs, leftover, wire_of(stream), serial_of(stream))

@@ -23,7 +23,7 @@ _READ = 65536
 Stream = trio.SocketStream | TlsStream
 
 
-class Shaken(NamedTuple):
+class HandshakeResult(NamedTuple):
     """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, what
     came behind it, what to read and write through instead of the socket (TLS), and the serial number of the
     certificate that the peer showed.
@@ -43,7 +43,7 @@ def new_id() -> str:
 
 async def dial(
     address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
-) -> Shaken:
+) -> HandshakeResult:
     """Connect to a peer and shake hands.
 
     Args:
@@ -66,14 +66,14 @@ async def dial(
             answer, leftover = await _read_hello(stream)
         except trio.Cancelled:
             if not hello.resumes:  # that one may yet go on
-                hang_up(Shaken(_detach(stream), hello, b"", wire_of(stream)), CloseReason.PEER_UNREACHABLE)
+                hang_up(HandshakeResult(_detach(stream), hello, b"", wire_of(stream)), CloseReason.PEER_UNREACHABLE)
             raise
         check_names(answer, own=hello.host, peer=hello.to)
         if answer.session != hello.session:
             raise HandshakeError("the peer answered for another session")
         if answer.resumes and not hello.resumes:
             raise HandshakeError("the peer wants to go on with a session that is new")
-        return Shaken(_detach(stream), answer, leftover, wire_of(stream), serial_of(stream))
+        return HandshakeResult(_detach(stream), answer, leftover, wire_of(stream), serial_of(stream))
     except (OSError, trio.BrokenResourceError) as error:
         raise HandshakeError(_why(error), CloseReason.LINK_LOST) from None
     finally:
@@ -157,12 +157,12 @@ def serial_of(stream: Stream) -> str:
     return stream.serial if isinstance(stream, TlsStream) else ""
 
 
-def hang_up(shaken: Shaken, reason: CloseReason) -> None:
+def hang_up(handshake: HandshakeResult, reason: CloseReason) -> None:
     """Close a link that nobody wants any more after its handshake, and tell the peer why as far as the socket takes
     it. Never waits.
     """
-    with shaken.sock as sock, suppress(OSError):
-        (shaken.wire or sock).send(memoryview(encode_refusal(reason)))
+    with handshake.sock as sock, suppress(OSError):
+        (handshake.wire or sock).send(memoryview(encode_refusal(reason)))
         sock.shutdown(socket.SHUT_WR)
         sock.recv(_READ)  # with bytes unread, closing would be a reset
 

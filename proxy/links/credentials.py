@@ -29,7 +29,7 @@ from control.base.reading.units import show
 from control.base.wholefile import read_file
 from proxy.config.schema import TlsFiles
 from proxy.errors import ConfigError
-from proxy.links.revoked import Revoked
+from proxy.links.revoked import RevokedSerials
 from proxy.links.tlswire import reason_of
 
 MAX_FILE_BYTES = 1 << 20
@@ -38,7 +38,7 @@ MAX_FILE_BYTES = 1 << 20
 T = TypeVar("T")
 
 
-class Identity(NamedTuple):
+class RequiredIdentity(NamedTuple):
     """Whose the certificate must be."""
 
     mesh: str
@@ -64,10 +64,10 @@ class Credentials:
     not_before: float
     not_after: float
     serial: str
-    revoked: Revoked = field(default_factory=Revoked)
+    revoked: RevokedSerials = field(default_factory=RevokedSerials)
 
 
-def read(files: TlsFiles, identity: Identity, now: float) -> Credentials:
+def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials:
     """The credentials in those files.
 
     Args:
@@ -167,7 +167,7 @@ def _private_key(content: bytes) -> PrivateKeyTypes:
         raise ValueError("found no readable private key; allowed: a PEM private key") from None
 
 
-def _complaints(certificate: x509.Certificate, identity: Identity, now: datetime) -> Iterator[str]:
+def _complaints(certificate: x509.Certificate, identity: RequiredIdentity, now: datetime) -> Iterator[str]:
     """What is wrong with this host's certificate, so that nobody learns it from its peers."""
     if now > certificate.not_valid_after_utc:
         yield f"expired on {when(certificate.not_valid_after_utc)}"

@@ -13,8 +13,8 @@ import msgspec
 
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, MAGIC, VERSION, Kind
-from proxy.mux.session import MAX_CREDIT, Settings
+from proxy.mux.frames import HEADER, HEADER_SIZE, MAGIC, VERSION, FrameKind
+from proxy.mux.session import MAX_CREDIT, SessionSettings
 
 _PREFIX = struct.Struct(">4sH")
 TLS_HANDSHAKE, TLS_ALERT = 0x16, 0x15
@@ -44,19 +44,19 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Dialler: sessions of its that it has given up while they had no link. Missing where there are none."""
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> SessionSettings:
         """The limits that the sender sets for us."""
-        return Settings(stream_credit=self.stream_credit, max_streams=self.max_streams)
+        return SessionSettings(stream_credit=self.stream_credit, max_streams=self.max_streams)
 
 
 def encode_hello(hello: Hello) -> bytes:
     """The whole HELLO frame."""
-    return frames.encode(Kind.HELLO, 0, _PREFIX.pack(MAGIC, VERSION) + msgspec.json.encode(hello))
+    return frames.encode(FrameKind.HELLO, 0, _PREFIX.pack(MAGIC, VERSION) + msgspec.json.encode(hello))
 
 
 def encode_refusal(reason: CloseReason) -> bytes:
     """The frame that an acceptor sends instead of HELLO."""
-    return frames.encode(Kind.GOAWAY, 0, frames.encode_reason(reason))
+    return frames.encode(FrameKind.GOAWAY, 0, frames.encode_reason(reason))
 
 
 def resuming(hello: Hello, received: int) -> Hello:
@@ -83,7 +83,7 @@ class HelloReader:
             return None
         if self._data[0] in (TLS_HANDSHAKE, TLS_ALERT):
             raise HandshakeError("the peer speaks TLS, this host has links.security: none")
-        if self._data[0] not in (Kind.HELLO, Kind.GOAWAY):
+        if self._data[0] not in (FrameKind.HELLO, FrameKind.GOAWAY):
             raise HandshakeError("the peer does not speak Hostlane")
         if len(self._data) < HEADER_SIZE:
             return None
@@ -95,7 +95,7 @@ class HelloReader:
             return None
         payload = bytes(self._data[HEADER_SIZE:end])
         del self._data[:end]
-        return _decode_untrusted(Kind(word >> 56), payload)
+        return _decode_untrusted(FrameKind(word >> 56), payload)
 
     @property
     def leftover(self) -> bytes:
@@ -103,8 +103,8 @@ class HelloReader:
         return bytes(self._data)
 
 
-def _decode_untrusted(kind: Kind, payload: bytes) -> Hello:
-    if kind is Kind.GOAWAY:
+def _decode_untrusted(kind: FrameKind, payload: bytes) -> Hello:
+    if kind is FrameKind.GOAWAY:
         try:
             reason = frames.decode_reason_untrusted(payload, "GOAWAY")
         except ProtocolError as error:

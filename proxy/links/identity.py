@@ -10,20 +10,20 @@ from control.api.identity import UNREADABLE, host_of, serial_of
 from proxy.errors import CloseReason, HandshakeError
 
 
-class Peer(NamedTuple):
+class PeerIdentity(NamedTuple):
     """The host that a certificate is for, and its serial number in hex."""
 
     host: str
     serial: str
 
 
-def peer_untrusted(der: bytes, mesh: str) -> Peer:
+def peer_untrusted(der: bytes, mesh: str) -> PeerIdentity:
     """Whose certificate a peer showed; its chain of signatures has been verified already.
 
     Raises only HandshakeError.
     """
     try:
         certificate = x509.load_der_x509_certificate(der)
-        return Peer(host_of(certificate, mesh), serial_of(certificate))
+        return PeerIdentity(host_of(certificate, mesh), serial_of(certificate))
     except UNREADABLE as error:
         raise HandshakeError(f"the peer's certificate names no host: {error}", CloseReason.WRONG_HOST) from None

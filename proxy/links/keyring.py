@@ -20,8 +20,8 @@ import trio
 
 from proxy.config.schema import Config, TlsFiles
 from proxy.errors import ConfigError
-from proxy.links.credentials import Credentials, Identity, read, when
-from proxy.links.revoked import Revoked
+from proxy.links.credentials import Credentials, RequiredIdentity, read, when
+from proxy.links.revoked import RevokedSerials
 
 log = structlog.get_logger()
 
@@ -52,11 +52,11 @@ class Keyring:
     Raises ConfigError when the files are not good to begin with.
     """
 
-    def __init__(self, files: TlsFiles, identity: Identity, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, files: TlsFiles, identity: RequiredIdentity, now: Callable[[], float] = time.time) -> None:
         self._files, self._identity, self._now = files, identity, now
         self._seen = self._used = _stamp(files)
         self._refused: tuple[Stamp, str] | None = None
-        self.revoked = Revoked()
+        self.revoked = RevokedSerials()
         self._lock = threading.Lock()
         self.current = self._read()
         self._warned = ""
@@ -72,7 +72,7 @@ class Keyring:
         elif config.links.security == "none":
             return None
         assert files is not None, "proxy.config.check"
-        return cls(files, Identity(config.mesh, config.host))
+        return cls(files, RequiredIdentity(config.mesh, config.host))
 
     async def watch(self) -> None:
         """Look until cancelled. (Files may be on a file system that is slow: never in the trio thread.)"""

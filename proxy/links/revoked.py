@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Revoked:
+class RevokedSerials:
     """Serial numbers in lower-case hex; `in` asks. There is one object for the life of the proxy."""
 
     def __init__(self) -> None:

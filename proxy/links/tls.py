@@ -15,7 +15,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import TLS_ALERT, TLS_HANDSHAKE
 from proxy.links.identity import peer_untrusted
 from proxy.links.tlswire import TlsWire, reason_of
-from proxy.mux.frames import Kind
+from proxy.mux.frames import FrameKind
 
 _READ = 65536
 _UNEXPECTED_MESSAGE = bytes.fromhex("15 0303 0002 02 0a")
@@ -118,7 +118,7 @@ class TlsStream:
             return
         if not self._dialling:
             await self._stream.send_all(_UNEXPECTED_MESSAGE)
-        spoken = "speaks plaintext" if first in (Kind.HELLO, Kind.GOAWAY) else "does not speak TLS"
+        spoken = "speaks plaintext" if first in (FrameKind.HELLO, FrameKind.GOAWAY) else "does not speak TLS"
         raise HandshakeError(f"the peer {spoken}, this host has links.security: mtls")
 
     async def _flush(self) -> None:

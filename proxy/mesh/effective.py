@@ -17,11 +17,11 @@ from msgspec import structs
 from control.api.mesh import HostRecord
 from control.base.reading import addresses, units
 from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, HANDOVER_SOCKET, UNIX_PATH_BYTES, UnixAddress
-from proxy.config.schema import Config, Peer, Upstream
-from proxy.routing.table import Table
+from proxy.config.schema import Config, PeerConfig, UpstreamConfig
+from proxy.routing.table import RoutingTable
 
 
-def needed(config: Config, table: Table) -> set[str]:
+def needed(config: Config, table: RoutingTable) -> set[str]:
     """The peers that upstreams of this host use. What has an upstream only because every service has one is not needed
     before somebody calls it: in a large mesh that would be a link from every host to every other.
     """
@@ -44,7 +44,7 @@ def _socket(config: Config, service: str) -> str:
     return "" if every is None else f"{every.directory or config.run_dir}/{service}.sock"
 
 
-class Effective:
+class EffectiveConfig:
     """Makes one configuration after the other. Peers and upstreams that have not changed are the same objects in each,
     so that comparing two of them is cheap.
 
@@ -58,8 +58,8 @@ class Effective:
     def __init__(self, static: Config) -> None:
         self.static = static
         self.left_out: dict[str, str] = {}
-        self._peers: dict[str, tuple[HostRecord, Peer | None, dict[str, str]]] = {}
-        self._upstreams: dict[str, Upstream] = {}
+        self._peers: dict[str, tuple[HostRecord, PeerConfig | None, dict[str, str]]] = {}
+        self._upstreams: dict[str, UpstreamConfig] = {}
         self._taken = {each.listen for each in static.upstreams.values()}
         self._taken |= {each.deliver for each in static.services.values()}
 
@@ -72,7 +72,7 @@ class Effective:
         upstreams.update(self.static.upstreams)
         return structs.replace(self.static, peers=peers, upstreams=upstreams)
 
-    def _mapped(self, hosts: Mapping[str, HostRecord]) -> Iterator[tuple[str, Peer]]:
+    def _mapped(self, hosts: Mapping[str, HostRecord]) -> Iterator[tuple[str, PeerConfig]]:
         before, self._peers = self._peers, {}
         for name in sorted(hosts):
             if name == self.static.host or name in self.static.peers:
@@ -85,7 +85,7 @@ class Effective:
             if known[1] is not None:
                 yield name, known[1]
 
-    def _read(self, record: HostRecord, before: Peer | None) -> tuple[Peer | None, dict[str, str]]:
+    def _read(self, record: HostRecord, before: PeerConfig | None) -> tuple[PeerConfig | None, dict[str, str]]:
         """The peer that a record describes, and what of it cannot be used."""
         wrong: dict[str, str] = {}
         try:
@@ -96,10 +96,12 @@ class Effective:
         except ValueError as error:
             return None, {record.name[: units.SHOWN_CHARACTERS]: f"host left out: {error}"}
         services = dict.fromkeys(_readable((offer.name for offer in record.services), record.name, wrong))
-        peer = Peer(address=address, services=tuple(services))
+        peer = PeerConfig(address=address, services=tuple(services))
         return (before if before == peer else peer), wrong
 
-    def _offered(self, peers: Mapping[str, Peer], without: Container[str]) -> Iterator[tuple[str, Upstream]]:
+    def _offered(
+        self, peers: Mapping[str, PeerConfig], without: Container[str]
+    ) -> Iterator[tuple[str, UpstreamConfig]]:
         names = {*self.static.services, *(name for peer in peers.values() for name in peer.services)}
         before, self._upstreams = self._upstreams, {}
         for name in sorted(names.difference(self.static.upstreams)):
@@ -112,11 +114,11 @@ class Effective:
             else:
                 self.left_out[name] = f"service without a socket: {why}"
 
-    def _upstream(self, name: str) -> Upstream:
+    def _upstream(self, name: str) -> UpstreamConfig:
         every = self.static.all_upstreams
         assert every is not None
         path = _socket(self.static, name)
-        return Upstream(
+        return UpstreamConfig(
             listen=UnixAddress(path), mode=every.mode, owner=every.owner, group=every.group, caller=every.caller
         )
 

@@ -16,16 +16,16 @@ from typing import Protocol
 import structlog
 import trio
 
-from control.api.client import Denied, Unreachable, Watch
-from control.api.mesh import Changes, HostRecord, Offer, Snapshot, Trust, WatchMessage
+from control.api.client import Denied, MapWatch, Unreachable
+from control.api.mesh import HostRecord, MapChanges, MapSnapshot, ServiceOffer, TrustBundle, WatchMessage
 from control.base.backoff import Backoff
-from proxy.config.difference import Difference
+from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config
 from proxy.errors import NotApplied
 from proxy.mesh import mapfile
-from proxy.mesh.effective import Effective
-from proxy.mesh.map import Map
-from proxy.mesh.registration import Registration, Registry
+from proxy.mesh.effective import EffectiveConfig
+from proxy.mesh.map import MeshMap
+from proxy.mesh.registration import HostRegistrar, RegistrationClient
 
 log = structlog.get_logger()
 
@@ -48,14 +48,14 @@ PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds: windows of the pause before the next watch (`control.base.backoff`)."""
 
 
-class ControlPlane(Registry, Protocol):
+class MapClient(RegistrationClient, Protocol):
     """What is needed of the control plane (`control.api.client.ControlClient`)."""
 
-    def watch(self, epoch: str = "", after: int = 0) -> AbstractAsyncContextManager[Watch]: ...
+    def watch(self, epoch: str = "", after: int = 0) -> AbstractAsyncContextManager[MapWatch]: ...
 
 
 @dataclass
-class Standing:
+class FollowerState:
     """What is known about following, for whoever asks.
 
     Attributes:
@@ -73,7 +73,7 @@ class Standing:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-class Follower:
+class MapFollower:
     """See the module's text.
 
     Args:
@@ -84,7 +84,7 @@ class Follower:
         renewed: told the name of a host that is another process by now.
         trusted: told whom this host may believe from now on.
         random: returns numbers evenly spread over [0, 1).
-        claim: as `Registration` takes it.
+        claim: as `HostRegistrar` takes it.
 
     Attributes:
         static: what the file says, by now.
@@ -96,25 +96,25 @@ class Follower:
     def __init__(
         self,
         static: Config,
-        client: ControlPlane,
+        client: MapClient,
         *,
         instance: str,
         version: str,
-        apply: Callable[[Config], Difference],
+        apply: Callable[[Config], ConfigDifference],
         renewed: Callable[[str], None],
-        trusted: Callable[[Trust], None],
+        trusted: Callable[[TrustBundle], None],
         random: Callable[[], float],
         claim: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         assert static.control is not None
         self.static = static
-        self.map = Map(static.host)
-        self.standing = Standing()
-        self.registration = Registration(client, self._record, self.map.doubt, random, claim)
+        self.map = MeshMap(static.host)
+        self.standing = FollowerState()
+        self.registration = HostRegistrar(client, self._record, self.map.doubt, random, claim)
         self._client = client
         self._instance, self._version = instance, version
         self._apply_config, self._renewed, self._trusted = apply, renewed, trusted
-        self._effective = Effective(static)
+        self._effective = EffectiveConfig(static)
         self._applied = static
         self._held_back: dict[str, str] = {}
         self._why = ""
@@ -131,7 +131,7 @@ class Follower:
         """
         try:
             stored = await trio.to_thread.run_sync(mapfile.read, self._path, self.static.mesh, self.static.host)
-        except mapfile.Unreadable as error:
+        except mapfile.UnreadableMap as error:
             log.warning("the last map is of no use, starting without it", error=str(error))
             stored = None
         if stored is None:
@@ -143,9 +143,9 @@ class Follower:
             log.info("starting with the last map", hosts=len(self.map.hosts), revision=stored.revision, age_s=age)
         self._follow()
 
-    def rebase(self, static: Config) -> Difference:
+    def rebase(self, static: Config) -> ConfigDifference:
         """The file says something else. Returns what `apply` returned. Raises NotApplied, and nothing has changed."""
-        effective = Effective(static)
+        effective = EffectiveConfig(static)
         found = self._apply_config(config := effective.config(self.map.hosts, self._held_back))
         self.static, self._effective, self._applied = static, effective, config
         self.standing.left_out = {**effective.left_out, **self._held_back}
@@ -208,7 +208,7 @@ class Follower:
             if before is not None and before.instance != record.instance:
                 self._renewed(record.name)
         changed = self.map.take(message, trio.current_time())
-        if isinstance(message, Snapshot | Changes):
+        if isinstance(message, MapSnapshot | MapChanges):
             if message.trust is not None:
                 self._trusted(message.trust)
             self.registration.seen(self.map.epoch, self.static.host in self.map.hosts or not self._known(message))
@@ -217,7 +217,7 @@ class Follower:
             self.standing.from_disk = False
             self._dirty.set()
 
-    def _known(self, message: Snapshot | Changes) -> bool:
+    def _known(self, message: MapSnapshot | MapChanges) -> bool:
         """Whether the message is as new as this host's registration."""
         registered = self.registration.registered
         return registered is not None and message.revision >= registered.revision
@@ -286,7 +286,7 @@ class Follower:
     async def _write(self) -> None:
         if self.standing.heard_at is None or self.standing.from_disk:
             return
-        stored = mapfile.Stored(
+        stored = mapfile.StoredMap(
             mesh=self.static.mesh,
             host=self.static.host,
             epoch=self.map.epoch,
@@ -317,17 +317,17 @@ class Follower:
             address=static.links.listen.hostport,
             instance=self._instance,
             version=self._version,
-            services=tuple(Offer(name=name) for name in static.services),
+            services=tuple(ServiceOffer(name=name) for name in static.services),
             segment=static.links.segment,
         )
 
 
 def _told(message: WatchMessage) -> tuple[HostRecord, ...]:
-    if isinstance(message, Snapshot):
+    if isinstance(message, MapSnapshot):
         return message.hosts
-    return message.put if isinstance(message, Changes) else ()
+    return message.put if isinstance(message, MapChanges) else ()
 
 
-def _write(path: str, stored: mapfile.Stored) -> None:
+def _write(path: str, stored: mapfile.StoredMap) -> None:
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     mapfile.write(path, stored)

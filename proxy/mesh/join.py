@@ -17,13 +17,13 @@ import trio
 
 from control.api import certificates
 from control.api.client import ControlClient, Denied, Unreachable
-from control.api.mesh import Issued, JoinRequest
-from control.api.tokens import MAX_LENGTH, Token, parse_untrusted
+from control.api.mesh import IssueResponse, JoinRequest
+from control.api.tokens import MAX_LENGTH, JoinToken, parse_untrusted
 from control.base.backoff import Backoff
 from control.base.reading.units import show
 from proxy.config.schema import Config
 from proxy.errors import ConfigError, HostlaneError, StartError
-from proxy.links.credentials import Identity, read
+from proxy.links.credentials import RequiredIdentity, read
 from proxy.mesh.statedir import StateDir
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class NotJoined(HostlaneError):
     """The token is of no use, or the control plane is not the one that it is of; trying again would not help."""
 
 
-class Candidate(NamedTuple):
+class JoinCandidate(NamedTuple):
     """A host that wants to join: who it is, and where its control plane is (``ADDRESS:PORT``)."""
 
     mesh: str
@@ -50,7 +50,7 @@ class Candidate(NamedTuple):
     token_file: str | None
 
     @classmethod
-    def from_config(cls, config: Config) -> Candidate:
+    def from_config(cls, config: Config) -> JoinCandidate:
         """The one that the configuration, which has `control`, makes of this host."""
         assert config.control is not None
         servers = [server.hostport for server in config.control.servers]
@@ -69,13 +69,17 @@ async def ensure(config: Config, random: Callable[[], float], now: Callable[[], 
     state = StateDir(config.control.state_dir)
     await trio.to_thread.run_sync(state.prepare)
     try:
-        await trio.to_thread.run_sync(read, state.files, Identity(config.mesh, config.host), now())
+        await trio.to_thread.run_sync(read, state.files, RequiredIdentity(config.mesh, config.host), now())
         return
     except ConfigError as error:
         why = "; ".join(error.problems) if state.holds_identity else "this host has no certificate yet"
     if state.holds_identity:
         log.warning("the certificate of this host is of no use, joining again", error=why)
-    candidate, backoff, said = Candidate.from_config(config), Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE), ""
+    candidate, backoff, said = (
+        JoinCandidate.from_config(config),
+        Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE),
+        "",
+    )
     while True:
         try:
             await join(candidate, await read_token(candidate), state)
@@ -92,7 +96,7 @@ async def ensure(config: Config, random: Callable[[], float], now: Callable[[], 
         await trio.sleep(PAUSE / 2 + backoff.next())
 
 
-async def read_token(candidate: Candidate) -> str:
+async def read_token(candidate: JoinCandidate) -> str:
     """The text in the token file. Raises NotJoined."""
     place, hint = candidate.token_file, f"make a token with: hostlane token create --host {candidate.host}"
     if place is None:
@@ -104,7 +108,7 @@ async def read_token(candidate: Candidate) -> str:
         raise NotJoined(f"control.token_file: {place}: {reason}; {hint}") from None
 
 
-async def join(candidate: Candidate, text: str, state: StateDir) -> None:
+async def join(candidate: JoinCandidate, text: str, state: StateDir) -> None:
     """Join, and put key, certificate and CAs in force.
 
     Raises NotJoined; Unreachable, after which the token may have been used; and OSError if the files cannot be written:
@@ -125,7 +129,7 @@ async def join(candidate: Candidate, text: str, state: StateDir) -> None:
     log.info("joined the mesh", mesh=candidate.mesh, host=candidate.host)
 
 
-def check_issued(issued: Issued, key: certificates.Key) -> None:
+def check_issued(issued: IssueResponse, key: certificates.Key) -> None:
     """What a control server sent must be of use before it replaces anything. Raises Unreachable if it is not."""
     try:
         found = certificates.read_certificate(issued.certificate)
@@ -137,7 +141,7 @@ def check_issued(issued: Issued, key: certificates.Key) -> None:
         raise Unreachable(f"the control plane sent a certificate that is of no use: {error}") from None
 
 
-def _parse(candidate: Candidate, text: str) -> Token:
+def _parse(candidate: JoinCandidate, text: str) -> JoinToken:
     place = candidate.token_file
     try:
         token = parse_untrusted(text)
@@ -148,7 +152,7 @@ def _parse(candidate: Candidate, text: str) -> Token:
     return token
 
 
-async def _pinned(candidate: Candidate, token: Token) -> str:
+async def _pinned(candidate: JoinCandidate, token: JoinToken) -> str:
     """PEM of the CAs that the control plane has and the token names. Raises NotJoined, Unreachable."""
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from control.api.mesh import Changes, HostRecord, Snapshot, WatchMessage
+from control.api.mesh import HostRecord, MapChanges, MapSnapshot, WatchMessage
 
 KEPT = 60.0
 """Seconds that a host is kept unconfirmed. Hosts that are there register again within seconds: every third of a lease
@@ -28,7 +28,7 @@ KEPT = 60.0
 that finds a control server which has just come up."""
 
 
-class Map:
+class MeshMap:
     """See the module's text; sans-IO. Times are seconds by any clock that never goes back.
 
     Args:
@@ -72,13 +72,13 @@ class Map:
         self._heard += max(0.0, now - self._heard_at)
         self._heard_at = now
         changed = False
-        if isinstance(message, Snapshot):
+        if isinstance(message, MapSnapshot):
             changed = self._take_snapshot(message)
-        elif isinstance(message, Changes) and message.revision > self.revision:
+        elif isinstance(message, MapChanges) and message.revision > self.revision:
             changed = self._take_changes(message)
         return self._expire() or changed
 
-    def _take_snapshot(self, snapshot: Snapshot) -> bool:
+    def _take_snapshot(self, snapshot: MapSnapshot) -> bool:
         found = {record.name: record for record in snapshot.hosts}
         other = self.epoch not in ("", snapshot.epoch) or snapshot.revision < self.revision
         if self.hosts and (other or (self._own in self.hosts and self._own not in found)):
@@ -88,7 +88,7 @@ class Map:
         changed = self._miss(missing)
         return self._put(snapshot.hosts) or changed
 
-    def _take_changes(self, changes: Changes) -> bool:
+    def _take_changes(self, changes: MapChanges) -> bool:
         there = {record.name for record in changes.put}
         gone = [name for name in changes.gone if name not in there]
         if self._own in gone:

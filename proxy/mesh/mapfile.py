@@ -22,7 +22,7 @@ MAX_BYTES = 64 << 20
 MODE = 0o600
 
 
-class Stored(Struct, frozen=True, kw_only=True):
+class StoredMap(Struct, frozen=True, kw_only=True):
     """A map as it was at a time.
 
     Attributes:
@@ -39,7 +39,7 @@ class Stored(Struct, frozen=True, kw_only=True):
     hosts: tuple[HostRecord, ...]
 
 
-class Unreadable(Exception):
+class UnreadableMap(Exception):
     """There is a file, and it is of no use; ``str()`` says why, in one line that names it."""
 
 
@@ -48,7 +48,7 @@ def path_of(state_dir: str) -> str:
     return os.path.join(state_dir, NAME)
 
 
-def read(path: str, mesh: str, host: str) -> Stored | None:
+def read(path: str, mesh: str, host: str) -> StoredMap | None:
     """The map in the file; None if there is none. Raises Unreadable. Blocks on the file system."""
     try:
         with open(path, "rb") as file:
@@ -56,22 +56,22 @@ def read(path: str, mesh: str, host: str) -> Stored | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Unreadable(f"{path}: {(error.strerror or 'not readable').lower()}") from None
+        raise UnreadableMap(f"{path}: {(error.strerror or 'not readable').lower()}") from None
     if len(content) > MAX_BYTES:
-        raise Unreadable(f"{path}: found more than {MAX_BYTES >> 20} MiB; allowed: a map that a proxy wrote")
+        raise UnreadableMap(f"{path}: found more than {MAX_BYTES >> 20} MiB; allowed: a map that a proxy wrote")
     try:
-        found = msgspec.json.decode(content, type=Stored)
+        found = msgspec.json.decode(content, type=StoredMap)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unreadable(f"{path}: found no map; allowed: one that a proxy wrote") from None
+        raise UnreadableMap(f"{path}: found no map; allowed: one that a proxy wrote") from None
     if found.version != VERSION:
-        raise Unreadable(f"{path}: found a map of version {found.version}; allowed: version {VERSION}")
+        raise UnreadableMap(f"{path}: found a map of version {found.version}; allowed: version {VERSION}")
     if (found.mesh, found.host) != (mesh, host):
         whose = msgspec.json.encode(f"{found.host} in mesh {found.mesh}"[:200]).decode()
-        raise Unreadable(f"{path}: found the map of {whose}; allowed: that of this host in its mesh")
+        raise UnreadableMap(f"{path}: found the map of {whose}; allowed: that of this host in its mesh")
     return found
 
 
-def write(path: str, stored: Stored) -> None:
+def write(path: str, stored: StoredMap) -> None:
     """Replace the file, in a directory that exists. Raises OSError, and leaves the old one then. Blocks on the disk."""
     content = msgspec.json.encode(stored)
     if len(content) > MAX_BYTES:

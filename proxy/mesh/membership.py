@@ -9,14 +9,14 @@ from importlib.metadata import version
 import trio
 
 from control.api.client import ControlClient
-from control.api.mesh import Trust
-from proxy.config.difference import Difference
+from control.api.mesh import TrustBundle
+from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config
 from proxy.links.keyring import Keyring
-from proxy.mesh.follower import ControlPlane, Follower
-from proxy.mesh.keeper import Keeper
+from proxy.mesh.follower import MapClient, MapFollower
+from proxy.mesh.renewer import CertificateRenewer
 from proxy.netdev.leases.addressbook import claim
-from proxy.netdev.leases.leases import Book
+from proxy.netdev.leases.leases import LeasedAddresses
 
 
 class Membership:
@@ -27,7 +27,7 @@ class Membership:
         keyring: this host's certificate, if it has one.
         control: asked instead of the configuration's servers; then nobody renews the certificate.
         instance: names this process in the registration.
-        apply: makes the proxy equal to a configuration (`Follower`).
+        apply: makes the proxy equal to a configuration (`MapFollower`).
         renewed: told the name of a host that is another process by now.
         cut: ends the links that were made with one of these certificates (serial numbers).
         book: the leases that the proxy has started with.
@@ -40,21 +40,21 @@ class Membership:
         self,
         static: Config,
         keyring: Keyring | None,
-        control: ControlPlane | None,
+        control: MapClient | None,
         *,
         instance: str,
-        apply: Callable[[Config], Difference],
+        apply: Callable[[Config], ConfigDifference],
         renewed: Callable[[str], None],
         cut: Callable[[Container[str]], None],
-        book: Book = Book(),  # noqa: B008 - it cannot change
+        book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
     ) -> None:
         self._keyring, self._cut, self._book = keyring, cut, book
         self._client = self._keeper = None
         if control is None:
             control = self._client = self._connect(static)
             if static.links.tls is None and keyring is not None:  # otherwise it is the user's to renew
-                self._keeper = Keeper(static, keyring, self._client, cut=cut, random=random.random)
-        self.follower = Follower(
+                self._keeper = CertificateRenewer(static, keyring, self._client, cut=cut, random=random.random)
+        self.follower = MapFollower(
             static,
             control,
             instance=instance,
@@ -78,7 +78,7 @@ class Membership:
         servers = [server.hostport for server in control.servers]
         return ControlClient(servers, lambda: keyring.current.control, name=static.mesh)
 
-    def trusted(self, trust: Trust) -> None:
+    def trusted(self, trust: TrustBundle) -> None:
         """The control plane says whom to believe."""
         if self._keeper is not None:
             self._keeper.trust(trust)

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import HostRecord, Registered
+from control.api.mesh import HostRecord, RegisterResponse
 from control.base.backoff import Backoff
 
 log = structlog.get_logger()
@@ -26,17 +26,17 @@ LEAVE_TIMEOUT = 2.0
 """Seconds that leaving may take: whoever cannot say that it goes is missed when its lease ends."""
 
 
-class Registry(Protocol):
+class RegistrationClient(Protocol):
     """What is needed of the control plane (`control.api.client.ControlClient`)."""
 
-    async def register(self, record: HostRecord) -> Registered: ...
+    async def register(self, record: HostRecord) -> RegisterResponse: ...
 
     async def alive(self, name: str, instance: str) -> None: ...
 
     async def leave(self, name: str, instance: str) -> None: ...
 
 
-class Registration:
+class HostRegistrar:
     """See the module's text.
 
     Args:
@@ -53,13 +53,13 @@ class Registration:
 
     def __init__(
         self,
-        registry: Registry,
+        registry: RegistrationClient,
         record: Callable[[], HostRecord],
         forgotten: Callable[[], None],
         random: Callable[[], float],
         claim: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.registered: Registered | None = None
+        self.registered: RegisterResponse | None = None
         self.last_error: str | None = None
         self.superseded = False
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
@@ -121,7 +121,7 @@ class Registration:
         self.last_error = None
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
-    async def _stay(self, registered: Registered) -> None:
+    async def _stay(self, registered: RegisterResponse) -> None:
         """Wait for the next time, or for a reason to register again."""
         with trio.move_on_after(registered.lease / 3 * (0.75 + self._random() / 4)):
             await self._again.wait()

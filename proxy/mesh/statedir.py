@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
-from control.api.mesh import Trust
+from control.api.mesh import TrustBundle
 from control.base.wholefile import sync_directory, write_file
 from proxy.config.schema import TlsFiles
 from proxy.errors import StartError
@@ -82,15 +82,15 @@ class StateDir:
         """That of the set in force. Raises OSError."""
         return _text(self.files.ca)
 
-    def save_trust(self, trust: Trust) -> None:
+    def save_trust(self, trust: TrustBundle) -> None:
         """Raises OSError, and the old one stays."""
         write_file(os.path.join(self.path, TRUST), msgspec.json.encode(trust), 0o600)
 
-    def trust(self) -> Trust | None:
+    def trust(self) -> TrustBundle | None:
         """What was saved last; None if nothing was, or it is damaged."""
         try:
             with open(os.path.join(self.path, TRUST), "rb") as file:
-                return msgspec.json.decode(file.read(MAX_TRUST), type=Trust)
+                return msgspec.json.decode(file.read(MAX_TRUST), type=TrustBundle)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 

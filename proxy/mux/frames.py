@@ -35,7 +35,7 @@ MAX_NAME = 255
 UNKNOWN_UID = 0xFFFFFFFF
 
 
-class Kind(enum.IntEnum):
+class FrameKind(enum.IntEnum):
     """The first byte of a frame."""
 
     DATA = 0x00
@@ -68,7 +68,7 @@ _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 
 
-def encode(kind: Kind, stream_id: int = 0, payload: bytes = b"") -> bytes:
+def encode(kind: FrameKind, stream_id: int = 0, payload: bytes = b"") -> bytes:
     """One whole frame. The caller keeps to the size limits."""
     return HEADER.pack(kind << 56 | stream_id << KEY_SHIFT | len(payload)) + payload
 

@@ -74,7 +74,7 @@ class ReplayBuffer:
     """See the module's text. One owner, the session; `close` gives the slabs back.
 
     Attributes:
-        dirty: whether the buffer is in `touched` already; patient: whether it is in `later`.
+        dirty: whether the buffer is in `touched` already; deferrable: whether it is in `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.
 
     Args:
@@ -95,12 +95,12 @@ class ReplayBuffer:
         "acked",
         "base",
         "buf",
+        "deferrable",
         "dirty",
         "later",
         "limit",
         "mem",
         "overrun",
-        "patient",
         "pos",
         "sent",
         "touched",
@@ -114,7 +114,7 @@ class ReplayBuffer:
         self._bound = max(bound, 2 * SLAB_SIZE)
         self._older: deque[Slab] = deque()
         self.base = self.sent = self.acked = 0
-        self.dirty = self.patient = self.overrun = self._closed = False
+        self.dirty = self.deferrable = self.overrun = self._closed = False
         self._use(pool.take())
 
     def _use(self, slab: Slab) -> None:
@@ -153,9 +153,9 @@ class ReplayBuffer:
         self.limit = FAST_LIMIT
         return True
 
-    def put(self, kind: int, stream_id: int, payload: bytes = b"", patient: bool = False) -> None:
-        """Write a frame that is not refused room; patient: that may wait for others, to be sent with them. If the peer
-        has not read for so long that memory would be unbounded, set `overrun` instead.
+    def put(self, kind: int, stream_id: int, payload: bytes = b"", deferrable: bool = False) -> None:
+        """Write a frame that is not refused room; deferrable: that may wait for others, to be sent with them. If the
+        peer has not read for so long that memory would be unbounded, set `overrun` instead.
         """
         pos, length = self.pos, len(payload)
         # The bound is looked at where another slab would be taken: one that is there may be filled.
@@ -169,11 +169,11 @@ class ReplayBuffer:
         if length:
             self.buf[body:stop] = payload
         if not self.dirty:
-            if not patient:
+            if not deferrable:
                 self.dirty = True
                 self.touched.append(self)
-            elif not self.patient:
-                self.patient = True
+            elif not self.deferrable:
+                self.deferrable = True
                 self.later.append(self)
 
     def _takes_control(self, size: int) -> bool:

@@ -19,6 +19,7 @@ from typing import Generic, Self, TypeVar
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
+from proxy.mux.extracredit import ExtraCredit
 from proxy.mux.frames import (
     HEADER,
     HEADER_SIZE,
@@ -28,12 +29,11 @@ from proxy.mux.frames import (
     LENGTH_MASK,
     REASON_BYTES,
     REASONS,
-    Kind,
+    FrameKind,
 )
-from proxy.mux.loans import Loans
 from proxy.mux.replay import ReplayBuffer
-from proxy.mux.sink import Sink
-from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, Event, State, Stream
+from proxy.mux.sink import SessionSink
+from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, Stream, StreamEvent, StreamState
 
 ACK_EVERY = 262144
 """Bytes received after which an ACK is due: it costs both hosts as much as several messages. Half of what the smallest
@@ -48,10 +48,10 @@ CLEARED = 64
 OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
 
 # Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10; plain ints count faster, too.
-_KIND_OPEN, _KIND_OPENED, _KIND_RST = int(Kind.OPEN), int(Kind.OPENED), int(Kind.RST)
-_CALLED, _CALLING, _OPEN, _CLOSED = State.CALLED, State.CALLING, State.OPEN, State.CLOSED
-_RECV_OPENED, _RECV_RST = Event.RECV_OPENED, Event.RECV_RST
-_SEND_OPENED = Event.SEND_OPENED
+_KIND_OPEN, _KIND_OPENED, _KIND_RST = int(FrameKind.OPEN), int(FrameKind.OPENED), int(FrameKind.RST)
+_CALLED, _CALLING, _OPEN, _CLOSED = StreamState.CALLED, StreamState.CALLING, StreamState.OPEN, StreamState.CLOSED
+_RECV_OPENED, _RECV_RST = StreamEvent.RECV_OPENED, StreamEvent.RECV_RST
+_SEND_OPENED = StreamEvent.SEND_OPENED
 _unpack_from = HEADER.unpack_from
 
 S = TypeVar("S", bound=Stream)
@@ -69,7 +69,7 @@ UNKNOWN: tuple[Handler, int] = (_unknown, -1)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SessionSettings:
     """What one side promises to the other in HELLO."""
 
     stream_credit: int = 256 * 1024
@@ -87,8 +87,8 @@ class Session(Generic[S]):
         max_id: highest stream id in use (tests make it tiny; ids are used again after it).
 
     Attributes:
-        cleared: streams that may be opened before `can_open` looks at the limits again.
-        halted: the driver's: no more frames are to be handled, as the link that brought them ends.
+        open_quota: streams that may be opened before `can_open` looks at the limits again.
+        reading_stopped: the driver's: no more frames are to be handled, as the link that brought them ends.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Session(Generic[S]):
         *,
         dialler: bool,
         out: ReplayBuffer,
-        sink: Sink[S],
-        stream_type: Callable[[Self, int, State, int, int], S],
-        local: Settings,
-        remote: Settings,
+        sink: SessionSink[S],
+        stream_type: Callable[[Self, int, StreamState, int, int], S],
+        local: SessionSettings,
+        remote: SessionSettings,
         max_id: int = frames.MAX_ID,
     ) -> None:
         self.out = out
@@ -108,10 +108,10 @@ class Session(Generic[S]):
         self.flow: dict[int, S] = {}
         self.lingering: dict[int, int] = {}
         self.received = 0
-        self.cleared = 0
-        self.halted = self._going_away = self._around = False
+        self.open_quota = 0
+        self.reading_stopped = self._going_away = self._around = False
         self.grant_below = local.stream_credit // 2
-        self.loans: Loans[S] = Loans(local.stream_credit)
+        self.extra_credit: ExtraCredit[S] = ExtraCredit(local.stream_credit)
         self._sink = sink
         self._stream_type = stream_type
         self._first_id = self._next_id = 1 if dialler else 2
@@ -121,17 +121,17 @@ class Session(Generic[S]):
         self._called = 0
         self._linger_order: deque[int] = deque()
         self.handlers: dict[int, tuple[Handler, int]] = {
-            Kind.DATA: (self._on_data, frames.MAX_DATA),
-            Kind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
-            Kind.OPEN: (self._on_open, frames.MAX_CONTROL),
-            Kind.OPENED: (self._on_opened, frames.MAX_CONTROL),
-            Kind.REFUSE: (self._on_refuse, frames.MAX_CONTROL),
-            Kind.RST: (self._on_rst, frames.MAX_CONTROL),
-            Kind.CREDIT: (self._on_credit, frames.MAX_CONTROL),
-            Kind.ACK: (self._on_ack, frames.MAX_CONTROL),
-            Kind.PING: (self._on_ping, frames.MAX_CONTROL),
-            Kind.PONG: (self._on_pong, frames.MAX_CONTROL),
-            Kind.GOAWAY: (self._on_goaway, frames.MAX_CONTROL),
+            FrameKind.DATA: (self._on_data, frames.MAX_DATA),
+            FrameKind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
+            FrameKind.OPEN: (self._on_open, frames.MAX_CONTROL),
+            FrameKind.OPENED: (self._on_opened, frames.MAX_CONTROL),
+            FrameKind.REFUSE: (self._on_refuse, frames.MAX_CONTROL),
+            FrameKind.RST: (self._on_rst, frames.MAX_CONTROL),
+            FrameKind.CREDIT: (self._on_credit, frames.MAX_CONTROL),
+            FrameKind.ACK: (self._on_ack, frames.MAX_CONTROL),
+            FrameKind.PING: (self._on_ping, frames.MAX_CONTROL),
+            FrameKind.PONG: (self._on_pong, frames.MAX_CONTROL),
+            FrameKind.GOAWAY: (self._on_goaway, frames.MAX_CONTROL),
         }
         """What handles a frame, and how many bytes of payload it may have."""
 
@@ -144,12 +144,12 @@ class Session(Generic[S]):
 
     @going_away.setter
     def going_away(self, going_away: bool) -> None:
-        self._going_away, self.cleared = going_away, 0
+        self._going_away, self.open_quota = going_away, 0
 
     @property
     def can_open(self) -> bool:
         """Whether `open` would find room for one more stream."""
-        return self.cleared > 0 or self._clear()
+        return self.open_quota > 0 or self._clear()
 
     def _clear(self) -> bool:
         """Look how many streams may be opened. They stay cleared: nothing but opening them uses an id of ours or one of
@@ -157,11 +157,11 @@ class Session(Generic[S]):
         """
         places = self.remote.max_streams - (len(self.streams) - self._called)
         places = min(places, OWN_LINGERING - len(self._linger_order))
-        self.cleared = 0
+        self.open_quota = 0
         if places > 0 and not self._going_away and (next_id := self._free_id(self._next_id)):
             self._next_id = next_id
-            self.cleared = self._free_from(next_id, min(places, CLEARED))
-        return self.cleared > 0
+            self.open_quota = self._free_from(next_id, min(places, CLEARED))
+        return self.open_quota > 0
 
     def _free_id(self, stream_id: int) -> int:
         """The first id of ours, from `stream_id` on and around, that neither a stream nor a closed stream's late frames
@@ -192,7 +192,7 @@ class Session(Generic[S]):
         """Open a stream, which may send at once. `call` is of `encode_open`; the caller has checked `can_open`."""
         stream_id = self._next_id
         self._next_id = stream_id + 2
-        self.cleared -= 1
+        self.open_quota -= 1
         self.streams[stream_id] = stream = self._stream_type(
             self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit
         )
@@ -206,8 +206,8 @@ class Session(Generic[S]):
 
     def refuse(self, stream: S, reason: CloseReason) -> None:
         """Answer a call: it is not delivered, and no byte of it reached an application."""
-        stream.advance(Event.SEND_REFUSE)
-        self.out.put(Kind.REFUSE, stream.id, frames.encode_reason(reason))
+        stream.advance(StreamEvent.SEND_REFUSE)
+        self.out.put(FrameKind.REFUSE, stream.id, frames.encode_reason(reason))
         self._forget(stream)
 
     def sendable(self, stream: S, most: int = frames.MAX_DATA) -> int:
@@ -227,9 +227,9 @@ class Session(Generic[S]):
 
     def fin(self, stream: S) -> None:
         """End our direction of the stream."""
-        stream.advance(Event.SEND_FIN)
-        self.out.put(Kind.DATA_FIN, stream.id)
-        if stream.state is State.CLOSED:
+        stream.advance(StreamEvent.SEND_FIN)
+        self.out.put(FrameKind.DATA_FIN, stream.id)
+        if stream.state is StreamState.CLOSED:
             self._forget(stream)
 
     def reset(self, stream: S, reason: CloseReason) -> None:
@@ -251,28 +251,28 @@ class Session(Generic[S]):
         half of the usual one is used up, or a quarter.
         """
         if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
-            grant = self.loans.credit(stream, buffered, now) - stream.allow - buffered
-            # While something is lent, grants are due earlier: what is left then lasts until the next one is there.
-            self.grant_below = self.local.stream_credit // 4 * (3 if self.loans.lent else 2)
+            grant = self.extra_credit.credit(stream, buffered, now) - stream.allow - buffered
+            # While there is extra credit, grants are due earlier: what is left then lasts until the next one is there.
+            self.grant_below = self.local.stream_credit // 4 * (3 if self.extra_credit.extended else 2)
             stream.allow += grant
             stream.granted += grant
-            self.out.put(Kind.CREDIT, stream.id, frames.encode_u32(grant))
+            self.out.put(FrameKind.CREDIT, stream.id, frames.encode_u32(grant))
             self.acknowledge()
 
     def ping(self, token: int) -> None:
         """Ask the peer for a sign of life, and tell it at the same time what has arrived."""
         self.acknowledge()
-        self.out.put(Kind.PING, 0, frames.encode_u64(token))
+        self.out.put(FrameKind.PING, 0, frames.encode_u64(token))
 
     def goaway(self, reason: CloseReason) -> None:
         """Tell the peer to open no more streams here."""
-        self.out.put(Kind.GOAWAY, 0, frames.encode_reason(reason))
+        self.out.put(FrameKind.GOAWAY, 0, frames.encode_reason(reason))
 
     def acknowledge(self) -> None:
         """Tell the peer how many bytes have arrived, if it does not know."""
         if self._acked < self.received:
             self._acked = self.received
-            self.out.put(Kind.ACK, 0, frames.encode_u64(self.received))
+            self.out.put(FrameKind.ACK, 0, frames.encode_u64(self.received))
 
     def resume(self, received: int) -> None:
         """Go on over a new link; the HELLOs have said what has arrived, here `received` bytes of ours. Raises only
@@ -320,7 +320,7 @@ class Session(Generic[S]):
         kind = word >> KIND_SHIFT
         if kind not in self.handlers:
             return ProtocolError(f"unknown frame kind 0x{kind:02x}")
-        return ProtocolError(f"{Kind(kind).name} frame of {word & LENGTH_MASK} bytes")
+        return ProtocolError(f"{FrameKind(kind).name} frame of {word & LENGTH_MASK} bytes")
 
     def received_bytes(self, count: int) -> None:
         """`count` more bytes of whole frames have been handled (here or by the turn). Acknowledges when it is due."""
@@ -341,7 +341,7 @@ class Session(Generic[S]):
             raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
         if stream is not None:
-            stream.advance_untrusted(Event.RECV_DATA)
+            stream.advance_untrusted(StreamEvent.RECV_DATA)
             if len(data) > stream.allow:
                 raise ProtocolError(
                     f"DATA of {len(data)} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
@@ -354,9 +354,9 @@ class Session(Generic[S]):
             self._on_data(stream_id, mem, body, stop)
         stream = self._live(stream_id, "FIN")
         if stream is not None:
-            stream.advance_untrusted(Event.RECV_FIN)
+            stream.advance_untrusted(StreamEvent.RECV_FIN)
             self.flow.pop(stream_id, None)
-            if stream.state is State.CLOSED:
+            if stream.state is StreamState.CLOSED:
                 self._forget(stream)
             self._sink.on_fin(stream)
 
@@ -387,7 +387,7 @@ class Session(Generic[S]):
         reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "REFUSE")
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
-            stream.advance_untrusted(Event.RECV_REFUSE)
+            stream.advance_untrusted(StreamEvent.RECV_REFUSE)
             self._forget(stream, late_frames=False)
             self._sink.on_refused(stream, reason)
 
@@ -426,7 +426,7 @@ class Session(Generic[S]):
     def _on_ping(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         token = frames.decode_u64_untrusted(bytes(mem[body:stop]), "PING")
         self.acknowledge()
-        self.out.put(Kind.PONG, 0, frames.encode_u64(token))
+        self.out.put(FrameKind.PONG, 0, frames.encode_u64(token))
 
     def _on_pong(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         self._sink.on_pong(frames.decode_u64_untrusted(bytes(mem[body:stop]), "PONG"))

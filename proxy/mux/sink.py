@@ -11,7 +11,7 @@ from proxy.mux.stream import Stream
 S_in = TypeVar("S_in", bound=Stream, contravariant=True)
 
 
-class Sink(Protocol[S_in]):
+class SessionSink(Protocol[S_in]):
     """The calls that a `Session` makes. They come in the order of the frames; none may raise anything but
     ProtocolError.
     """

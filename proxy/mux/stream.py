@@ -28,7 +28,7 @@ import enum
 from proxy.errors import ProtocolError
 
 
-class State(enum.IntEnum):
+class StreamState(enum.IntEnum):
     """Where a stream stands, as seen from this side. (An IntEnum because the hash of an Enum is computed in Python.)"""
 
     CALLING = enum.auto()
@@ -50,7 +50,7 @@ class State(enum.IntEnum):
         return self.name.lower()
 
 
-class Event(enum.IntEnum):
+class StreamEvent(enum.IntEnum):
     """What can happen to a stream: SEND_* is us, RECV_* the peer."""
 
     SEND_OPENED = enum.auto()
@@ -64,8 +64,8 @@ class Event(enum.IntEnum):
     RECV_RST = enum.auto()
 
 
-_S, _E = State, Event
-TABLE: dict[State, dict[Event, State]] = {
+_S, _E = StreamState, StreamEvent
+TABLE: dict[StreamState, dict[StreamEvent, StreamState]] = {
     _S.CALLING: {
         _E.SEND_FIN: _S.CALLING_FIN,
         _E.SEND_RST: _S.CLOSED,
@@ -110,9 +110,9 @@ TABLE: dict[State, dict[Event, State]] = {
     _S.CLOSED: {},
 }
 
-MAY_SEND = frozenset({State.CALLING, State.OPEN, State.FIN_RECEIVED})
+MAY_SEND = frozenset({StreamState.CALLING, StreamState.OPEN, StreamState.FIN_RECEIVED})
 """States in which this side may still send DATA."""
-MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if Event.RECV_DATA in row)
+MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if StreamEvent.RECV_DATA in row)
 
 
 class Stream:
@@ -127,7 +127,7 @@ class Stream:
 
     __slots__ = ("allow", "credit", "granted", "granted_at", "id", "received_grants", "state", "word")
 
-    def __init__(self, stream_id: int, state: State, credit: int, allow: int) -> None:
+    def __init__(self, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
         self.id = stream_id
         self.state = state
         self.credit = self.received_grants = credit
@@ -135,13 +135,13 @@ class Stream:
         self.granted_at = 0.0
         self.word = stream_id << 24
 
-    def advance(self, event: Event) -> None:
+    def advance(self, event: StreamEvent) -> None:
         """Take one step in the table for something that *we* do. Raises KeyError (a bug) if the table has no such
         step.
         """
         self.state = TABLE[self.state][event]
 
-    def advance_untrusted(self, event: Event) -> None:
+    def advance_untrusted(self, event: StreamEvent) -> None:
         """Take one step in the table for something that the peer did. Raises only ProtocolError."""
         state = TABLE[self.state].get(event)
         if state is None:

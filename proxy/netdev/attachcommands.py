@@ -13,10 +13,10 @@ from proxy.config.netvalues import AUTO
 from proxy.errors import NetError
 
 if TYPE_CHECKING:
-    from proxy.config.interfaces import ContainerInterface
+    from proxy.config.interfaces import ContainerInterfaceConfig
     from proxy.config.schema import Config
-    from proxy.netdev.apply.containers import Target
-    from proxy.netdev.plan.steps import Plan
+    from proxy.netdev.apply.containers import AttachTarget
+    from proxy.netdev.plan.steps import NetPlan
 
 
 def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,7 +27,7 @@ def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("container", required=False)(command)
 
 
-def find(container: str | None, pid: int | None) -> Target:
+def find(container: str | None, pid: int | None) -> AttachTarget:
     """The container or process. Raises NetError."""
     from proxy.netdev.apply import containers
 
@@ -36,7 +36,7 @@ def find(container: str | None, pid: int | None) -> Target:
     return containers.of_process(pid) if pid is not None else containers.of_container(str(container))
 
 
-def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInterface:
+def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInterfaceConfig:
     """What the options say; without any, what ``containers`` of the configuration says about this one."""
     from proxy.netdev.leases.leases import segment_of
 
@@ -53,7 +53,7 @@ def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInter
     return found
 
 
-def attach(config: Config, target: Target, wanted: ContainerInterface) -> tuple[Plan, Sequence[str]]:
+def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfig) -> tuple[NetPlan, Sequence[str]]:
     """Give the container its interface, with a control plane to ask for its address and for the MACs of other hosts.
     Returns what was done, and notes. Raises NetError; an address that was leased for it is given back then.
     """
@@ -83,7 +83,7 @@ def attach(config: Config, target: Target, wanted: ContainerInterface) -> tuple[
         raise
 
 
-def give_back(config: Config, target: Target) -> None:
+def give_back(config: Config, target: AttachTarget) -> None:
     """What was leased for the container is free. Raises NetError."""
     import trio
 
@@ -92,22 +92,22 @@ def give_back(config: Config, target: Target) -> None:
     trio.run(addressbook.give_back, config, target.name)
 
 
-def read_options(name: str, given: dict[str, Any]) -> ContainerInterface:
+def read_options(name: str, given: dict[str, Any]) -> ContainerInterfaceConfig:
     """The options as the section of a configuration file would be read. Raises UsageError with all that is wrong."""
     from control.base.reading.decode import Decoder
     from control.base.reading.yamlmap import Document, Path
     from proxy.config.interfacecheck import check_interfaces
-    from proxy.config.interfaces import ContainerInterface
+    from proxy.config.interfaces import ContainerInterfaceConfig
 
     data = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     path: Path = ("containers", name)
     document = Document(lines={(*path, key): 1 for key in data})
-    found = Decoder(document).decode(data, ContainerInterface, path)
+    found = Decoder(document).decode(data, ContainerInterfaceConfig, path)
     check_interfaces(SimpleNamespace(interfaces={}, containers={name: found}, segments={}), document)
     if document.problems:
         texts = [f"--{_option(problem.path[2:])}: {problem.text}" for problem in document.problems]
         raise click.UsageError("; ".join(texts))
-    assert isinstance(found, ContainerInterface)
+    assert isinstance(found, ContainerInterfaceConfig)
     return found
 
 

@@ -13,8 +13,8 @@ from proxy.netdev import attachcommands
 
 if TYPE_CHECKING:
     from proxy.config.schema import Config
-    from proxy.netdev.leases.leases import Book
-    from proxy.netdev.plan.steps import Plan
+    from proxy.netdev.leases.leases import LeasedAddresses
+    from proxy.netdev.plan.steps import NetPlan
 
 
 @click.group()
@@ -194,16 +194,16 @@ def load(file: str) -> Config:
     return load(file)
 
 
-def settled(config: Config, *, counting: bool = True) -> tuple[Config, Book]:
+def settled(config: Config, *, counting: bool = True) -> tuple[Config, LeasedAddresses]:
     """The configuration with leased addresses in it, and what else the address book says. Raises NetError.
 
     Args:
         counting: whether the MACs of other hosts matter.
     """
-    from proxy.netdev.leases.leases import Book, fill, segments
+    from proxy.netdev.leases.leases import LeasedAddresses, fill, segments
 
     if config.control is None or not (segments(config) or (counting and config.segments)):
-        return config, Book()
+        return config, LeasedAddresses()
     import msgspec
     import trio
 
@@ -220,7 +220,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def _show(found: Plan, as_json: bool, notes: Sequence[str] = ()) -> None:
+def _show(found: NetPlan, as_json: bool, notes: Sequence[str] = ()) -> None:
     # Of what cannot be done as a whole, no part is shown as if it could.
     steps = [] if found.problems else [str(step.do) for step in found.steps]
     notes = (*notes, *found.notes)

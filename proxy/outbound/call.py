@@ -25,7 +25,7 @@ from proxy.routing.balance import TRIES
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
-    from proxy.pump.connecting import Attempt
+    from proxy.pump.connecting import ConnectAttempt
     from proxy.pump.deadlines import Deadline
     from proxy.pump.link import Link
 
@@ -66,7 +66,7 @@ class Call:
         self._context = context
         self._sock = sock
         self._untried: list[Pool] = []
-        self._attempt: Attempt | None = None
+        self._attempt: ConnectAttempt | None = None
         self._deadline: Deadline | None = None
         self._refusal = CloseReason.PEER_UNREACHABLE
         self._detail = ""
@@ -141,7 +141,7 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._context.splices[splice]
-        if self._context.tally.end(reason):
+        if self._context.stats.end(reason):
             self._report(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
@@ -178,7 +178,7 @@ class Call:
         assert sock is not None
         again = self.lane is not None
         self.lane = lane = link.session.open(encode_open(self._request))
-        lane.owner = self
+        lane.observer = self
         lane.attach(sock, self._tcp, again)
         if again:
             early, self._early = self._early, b""
@@ -283,7 +283,7 @@ class Call:
         """Over (Owner)."""
         if lane.early is not None:  # nobody has answered
             self._context.failed(self.service, lane.session.peer, reason)
-        if self._context.tally.end(reason):
+        if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
     def give_up(self, reason: CloseReason) -> None:
@@ -301,11 +301,11 @@ class Call:
         sock, self._sock = self._sock, None
         if sock is not None:
             self._context.pump.close(sock)
-        if self._context.tally.end(reason):
+        if self._context.stats.end(reason):
             self._report(reason, 0, 0, None)
 
     def _report(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
-        self._context.tally.report(
+        self._context.stats.report(
             reason,
             since=self.since,
             service=self.service,

@@ -10,18 +10,18 @@ from typing import Generic, TypeVar
 import structlog
 
 from control.base.reading.addresses import TcpAddress
-from proxy.config.schema import Config, Limits, Service
+from proxy.config.schema import Config, ProxyLimits, ServiceConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.splice import Splice
-from proxy.pump.tally import Tally
-from proxy.routing.allow import Allowed
+from proxy.pump.streamstats import StreamStats
+from proxy.routing.allow import AllowRules
 from proxy.routing.balance import NOBODY, choose, waits
 from proxy.routing.ejection import Ejections
-from proxy.routing.table import Route, Table
+from proxy.routing.table import RoutingTable, ServiceHosts
 
 log = structlog.get_logger()
 
@@ -51,21 +51,21 @@ class CallContext(Generic[C]):
         deadlines: Deadlines,
         connector: Connector,
         pools: Mapping[str, Pool],
-        table: Table,
-        allowed: Allowed,
-        tally: Tally,
+        table: RoutingTable,
+        allowed: AllowRules,
+        stats: StreamStats,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[C, None] = {}
         self.splices: dict[Splice, C] = {}
-        self.tally = tally
+        self.stats = stats
         self.ejections = Ejections()
         self._random = random
         self._pools = pools
         self._adopt(config, table, allowed)
 
-    def adopt(self, config: Config, table: Table, allowed: Allowed) -> dict[str, bool]:
+    def adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> dict[str, bool]:
         """Take another configuration over, with the pools that it has. Returns the services that are offered by others
         than before, and of each whether this host is new among those, or offers it in another way. Raises nothing.
         """
@@ -77,7 +77,7 @@ class CallContext(Generic[C]):
             if before.get(service, endpoints) != endpoints
         }
 
-    def _adopt(self, config: Config, table: Table, allowed: Allowed) -> None:
+    def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
 
@@ -93,11 +93,11 @@ class CallContext(Generic[C]):
         return TcpAddress(LOOPBACK.get(listen.host, listen.host), listen.port)
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> ProxyLimits:
         """The configured limits."""
         return self._config.limits
 
-    def endpoints(self, service: str) -> tuple[Service | None, list[Pool]]:
+    def endpoints(self, service: str) -> tuple[ServiceConfig | None, list[Pool]]:
         """Who offers a service: this host, if it does and is not ejected while a peer could do it; and the peers, in a
         list that is not the caller's to change.
         """
@@ -141,6 +141,8 @@ class CallContext(Generic[C]):
             log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)
 
 
-def _endpoints(config: Config, route: Route, pools: Mapping[str, Pool]) -> tuple[Service | None, list[Pool]]:
+def _endpoints(
+    config: Config, route: ServiceHosts, pools: Mapping[str, Pool]
+) -> tuple[ServiceConfig | None, list[Pool]]:
     local = config.services.get(route.service) if route.local else None
     return local, [pools[peer] for peer in route.peers]

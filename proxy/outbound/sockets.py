@@ -16,8 +16,8 @@ from typing import NamedTuple, Self
 import structlog
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
-from control.base.system.unixsock import Birth, BoundUnixSocket, bind_unix, inherit_unix
-from proxy.config.schema import Upstream
+from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix
+from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
@@ -33,13 +33,13 @@ Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
 
 
-class Heirloom(NamedTuple):
+class InheritableListener(NamedTuple):
     """A listening socket of another process: of a proxy that hands over, or of systemd."""
 
     sock: socket.socket
     lock: int | None = None
     """Descriptor of the lock of its file, and what the file is, if a proxy made it."""
-    birth: Birth | None = None
+    birth: SocketIdentity | None = None
     mode: int = 0o666
     """The rights that it has now, as an upstream's; with a file of a proxy's only."""
     owner: int | str | None = None
@@ -52,21 +52,23 @@ class Heirloom(NamedTuple):
             os.close(self.lock)
 
 
-class Opened:
+class OpenListener:
     """One listening socket; `close` closes it, with its file if it has one that is ours. Made by `open` or `inherit`.
 
     Attributes:
         upstream: the one that it is for.
     """
 
-    def __init__(self, upstream: Upstream, sock: socket.socket, bound: BoundUnixSocket | None, ours: bool) -> None:
+    def __init__(
+        self, upstream: UpstreamConfig, sock: socket.socket, bound: BoundUnixSocket | None, ours: bool
+    ) -> None:
         self.upstream = upstream
         self._rights = _rights(upstream)
         self._sock, self._bound, self._ours = sock, bound, ours
         self._listener: Listener | None = None
 
     @classmethod
-    def open(cls, name: str, upstream: Upstream) -> Self:
+    def open(cls, name: str, upstream: UpstreamConfig) -> Self:
         """A new one for the upstream of this name. Raises StartError."""
         listen = upstream.listen
         if isinstance(listen, TcpAddress):
@@ -75,21 +77,23 @@ class Opened:
         return cls(upstream, bound.socket, bound, True)
 
     @classmethod
-    def inherit(cls, address: Address, heirloom: Heirloom) -> Self:
+    def inherit(cls, address: Address, inheritable: InheritableListener) -> Self:
         """One that another process has made, and that is not this one's own (`own`) before that has let go. Raises
         StartError.
         """
-        upstream = Upstream(listen=address, mode=heirloom.mode, owner=heirloom.owner, group=heirloom.group)
-        if isinstance(address, UnixAddress) and heirloom.lock is not None and heirloom.birth is not None:
-            bound = inherit_unix(address.path, heirloom.sock, heirloom.lock, heirloom.birth)
+        upstream = UpstreamConfig(
+            listen=address, mode=inheritable.mode, owner=inheritable.owner, group=inheritable.group
+        )
+        if isinstance(address, UnixAddress) and inheritable.lock is not None and inheritable.birth is not None:
+            bound = inherit_unix(address.path, inheritable.sock, inheritable.lock, inheritable.birth)
             return cls(upstream, bound.socket, bound, False)
-        sock = heirloom.sock
+        sock = inheritable.sock
         sock.setblocking(False)
         prepare_local(sock)
         sock.listen(BACKLOG)  # a second time: only the length of its queue may change
         return cls(upstream, sock, None, True)
 
-    def become(self, upstream: Upstream) -> None:
+    def become(self, upstream: UpstreamConfig) -> None:
         """Be the socket of this upstream, which has the same address. Raises StartError; then as before."""
         if self._ours:
             self._give(_rights(upstream))
@@ -107,11 +111,11 @@ class Opened:
             raise
         self._rights = rights
 
-    def heirloom(self) -> Heirloom:
+    def inheritable(self) -> InheritableListener:
         """The socket for another process; the descriptors stay this one's."""
         if self._bound is None:
-            return Heirloom(self._sock)
-        return Heirloom(self._sock, self._bound.lock, self._bound.birth, *self._rights)
+            return InheritableListener(self._sock)
+        return InheritableListener(self._sock, self._bound.lock, self._bound.birth, *self._rights)
 
     @property
     def in_place(self) -> bool:
@@ -164,7 +168,7 @@ class Opened:
         (self._bound or self._sock).close()
 
 
-class Sockets:
+class ListenerSet:
     """All that are open.
 
     Attributes:
@@ -173,28 +177,28 @@ class Sockets:
     """
 
     def __init__(self) -> None:
-        self.opened: dict[Address, Opened] = {}
-        self.spare: dict[Address, Opened] = {}
+        self.opened: dict[Address, OpenListener] = {}
+        self.spare: dict[Address, OpenListener] = {}
 
     @property
-    def all(self) -> list[Opened]:
+    def all(self) -> list[OpenListener]:
         """Both kinds."""
         return [*self.opened.values(), *self.spare.values()]
 
-    def inherit(self, heirlooms: Mapping[Address, Heirloom]) -> None:
+    def inherit(self, inheritables: Mapping[Address, InheritableListener]) -> None:
         """Take over what another process has opened. Raises StartError."""
-        for address, heirloom in heirlooms.items():
-            self.spare[address] = Opened.inherit(address, heirloom)
+        for address, inheritable in inheritables.items():
+            self.spare[address] = OpenListener.inherit(address, inheritable)
 
-    def prepare(self, upstreams: dict[str, Upstream], undo: ExitStack) -> dict[Address, Opened]:
+    def prepare(self, upstreams: dict[str, UpstreamConfig], undo: ExitStack) -> dict[Address, OpenListener]:
         """The sockets of these upstreams: those that are open already, with the rights that they shall have, and new
         ones. Raises StartError. `undo` takes all of it back; nothing is accepted and nothing closed yet.
         """
-        wanted: dict[Address, Opened] = {}
+        wanted: dict[Address, OpenListener] = {}
         for name, upstream in upstreams.items():
             opened = self.opened.get(upstream.listen) or self.spare.get(upstream.listen)
             if opened is None:
-                opened = Opened.open(name, upstream)
+                opened = OpenListener.open(name, upstream)
                 undo.callback(opened.close)
             elif opened.upstream != upstream:
                 before = opened.upstream
@@ -203,13 +207,13 @@ class Sockets:
             wanted[upstream.listen] = opened
         return wanted
 
-    def finish(self, wanted: dict[Address, Opened]) -> None:
+    def finish(self, wanted: dict[Address, OpenListener]) -> None:
         """Take in what waits at those that `replace` is going to close, whose upstreams are still known."""
         for address, opened in self.opened.items():
             if address not in wanted:
                 opened.finish()
 
-    def replace(self, wanted: dict[Address, Opened]) -> None:
+    def replace(self, wanted: dict[Address, OpenListener]) -> None:
         """Keep those, close all others but the spare ones. Raises nothing."""
         before, self.opened = self.opened, wanted
         for address, opened in before.items():
@@ -225,7 +229,7 @@ class Sockets:
             opened.close()
 
     def own(self) -> None:
-        """See `Opened.own`."""
+        """See `OpenListener.own`."""
         for opened in self.all:
             opened.own()
 
@@ -237,12 +241,12 @@ class Sockets:
             opened.leave()
 
 
-def _restore(opened: Opened, before: Upstream) -> None:
+def _restore(opened: OpenListener, before: UpstreamConfig) -> None:
     with suppress(StartError):
         opened.become(before)
 
 
-def _rights(upstream: Upstream) -> Rights:
+def _rights(upstream: UpstreamConfig) -> Rights:
     return upstream.mode, upstream.owner, upstream.group
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from control.base.reading.addresses import Address
-from proxy.config.schema import Config, Upstream
+from proxy.config.schema import Config, UpstreamConfig
 from proxy.errors import CloseReason
+from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
-from proxy.outbound.entrance import Entrance
-from proxy.outbound.sockets import Opened, Sockets
-from proxy.routing.allow import Allowed
-from proxy.routing.table import Table
+from proxy.outbound.sockets import ListenerSet, OpenListener
+from proxy.routing.allow import AllowRules
+from proxy.routing.table import RoutingTable
 
 
 class Outbound:
@@ -26,11 +26,11 @@ class Outbound:
     def __init__(self, config: Config, context: CallContext[Call]) -> None:
         self.context = context
         self._config = config
-        self.sockets = Sockets()
+        self.sockets = ListenerSet()
         self._listening = False
 
     @property
-    def upstreams(self) -> dict[str, Upstream]:
+    def upstreams(self) -> dict[str, UpstreamConfig]:
         """The configured upstreams."""
         return self._config.upstreams
 
@@ -48,11 +48,13 @@ class Outbound:
         self._listening = True
         self._listen(self.sockets.opened)
 
-    def prepare(self, config: Config, undo: ExitStack) -> dict[Address, Opened]:
-        """See `Sockets.prepare`; `adopt` follows, or `undo`."""
+    def prepare(self, config: Config, undo: ExitStack) -> dict[Address, OpenListener]:
+        """See `ListenerSet.prepare`; `adopt` follows, or `undo`."""
         return self.sockets.prepare(config.upstreams, undo)
 
-    def adopt(self, config: Config, table: Table, allowed: Allowed, sockets: dict[Address, Opened]) -> None:
+    def adopt(
+        self, config: Config, table: RoutingTable, allowed: AllowRules, sockets: dict[Address, OpenListener]
+    ) -> None:
         """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
         that are carried go on; those that wait for a link look where they may go now. Raises nothing.
         """
@@ -70,14 +72,14 @@ class Outbound:
                 call.rerouted(here=moved[call.service])
         context.pump.settle()
 
-    def _listen(self, sockets: dict[Address, Opened]) -> None:
+    def _listen(self, sockets: dict[Address, OpenListener]) -> None:
         self.sockets.replace(sockets)
         if not self._listening:
             return
         context = self.context
         for name, upstream in self._config.upstreams.items():
-            entrance = Entrance(context, name, upstream, context.only_peer(name))
-            sockets[upstream.listen].listen(context.pump, context.deadlines, entrance.accepted)
+            acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
+            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accepted)
 
     def stop_listening(self) -> None:
         """Accept no more calls than those whose callers wait already; what is open goes on. Idempotent."""

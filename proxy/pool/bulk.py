@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
+from proxy.pool.usage import BULK_BYTES, PoolUsage, is_bulk
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
@@ -14,18 +14,18 @@ COUNT = 0.25
 """Seconds between two counts of the open streams, at least: a pool that is asked for links all the time looks often."""
 
 
-class Bulk:
+class BulkStreams:
     """Tells `usage` which services prove heavy. Times are seconds of the same clock as there."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: PoolUsage) -> None:
         self._usage = usage
         self._moved_at_look = 0
         self._count_at = float("-inf")
 
     def note(self, lane: Lane, now: float, ended: bool = True) -> None:
         """What a stream has moved so far, or until its end, if this host called it."""
-        if lane.owner.direction == "outbound":
-            self._usage.moved(lane.owner.service, lane.bytes_moved, lane.age, now, ended)
+        if lane.observer.direction == "outbound":
+            self._usage.moved(lane.observer.service, lane.bytes_moved, lane.age, now, ended)
 
     def set_apart(self, link: Link, links: Sequence[Link]) -> Link:
         """A link for bulk, if there are several: the one with the fewest streams."""
@@ -51,7 +51,7 @@ class Bulk:
         lanes = [lane for session in everything for lane in session.streams.values()]
         if count:
             self._count_at = now + COUNT
-            self._usage.count(Counter(lane.owner.service for lane in lanes if lane.owner.direction == "outbound"))
+            self._usage.count(Counter(lane.observer.service for lane in lanes if lane.observer.direction == "outbound"))
         if enough:
             self._moved_at_look = moved
             for lane in lanes:

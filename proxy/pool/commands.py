@@ -12,8 +12,8 @@ from control.base.terminal import fail
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from proxy.pool.replay import Outcome, Trace
-    from proxy.pool.ttl import Terms
+    from proxy.pool.replay import ReplayOutcome, ReplayTrace
+    from proxy.pool.ttl import TtlTerms
 
 FIXED = (30.0, 60.0, 300.0, 900.0)
 """Seconds; the TTLs that people set, from HAProxy's examples to nginx's 60 s and the 900 s of IPVS."""
@@ -21,7 +21,7 @@ PRICES = (1.0, 10.0, 100.0)
 """Milliseconds of waiting for an hour idle: around the default of pool.idle_price."""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayRow(msgspec.Struct, frozen=True, kw_only=True):
     """One setting and what it would have done. ``price_ms`` is pool.idle_price, None for a fixed TTL."""
 
     setting: str
@@ -54,33 +54,33 @@ def replay(file: str, handshake: float, low: float, high: float, ahead: bool, as
     one knob (pool.idle_price), to hold links for as long; further rows show the learnt TTL at some prices.
     """
     from proxy.pool.recorded import LONGEST_LINE, BadLine, read
-    from proxy.pool.replay import Trace
-    from proxy.pool.ttl import Terms
+    from proxy.pool.replay import ReplayTrace
+    from proxy.pool.ttl import TtlTerms
 
     if not (handshake > 0 and 0 <= low <= high):
         raise click.UsageError("allowed: --handshake above 0, --min from 0, --max from --min")
     try:
         with click.open_file(file, "rb") as lines:
-            trace = Trace(read(iter(lambda: lines.readline(LONGEST_LINE), b""), file))
+            trace = ReplayTrace(read(iter(lambda: lines.readline(LONGEST_LINE), b""), file))
     except BadLine as error:
         fail(error, 2)
     except OSError as error:
         fail(f"{file}: {(error.strerror or 'not readable').lower()}", 2)
     if not trace.uses:
         fail(f"{file}: found no use; allowed: at least one line", 2)
-    rows = compare(trace, Terms(handshake / 1000, 0.0, low, high, ahead))
+    rows = compare(trace, TtlTerms(handshake / 1000, 0.0, low, high, ahead))
     if as_json:
         click.echo(msgspec.json.encode(rows))
     else:
         _print(trace, rows)
 
 
-def compare(trace: Trace, terms: Terms) -> list[Row]:
+def compare(trace: ReplayTrace, terms: TtlTerms) -> list[ReplayRow]:
     """The table's rows: each fixed TTL, the learnt one at the same link-seconds, and the learnt one at some prices."""
-    from proxy.pool.replay import Search, fixed
+    from proxy.pool.replay import PriceSearch, fixed
     from proxy.pool.replay import replay as play
 
-    search, rows = Search(trace, terms), []
+    search, rows = PriceSearch(trace, terms), []
     for ttl in FIXED:
         outcome = play(trace, fixed(ttl))
         rows.append(_row(f"fixed {ttl:.0f} s", None, outcome, trace))
@@ -92,8 +92,8 @@ def compare(trace: Trace, terms: Terms) -> list[Row]:
     return rows
 
 
-def _row(setting: str, price: float | None, outcome: Outcome, trace: Trace) -> Row:
-    return Row(
+def _row(setting: str, price: float | None, outcome: ReplayOutcome, trace: ReplayTrace) -> ReplayRow:
+    return ReplayRow(
         setting=setting,
         price_ms=None if price is None else round(price * 3.6e6, 9),
         warm=outcome.warm,
@@ -105,7 +105,7 @@ def _row(setting: str, price: float | None, outcome: Outcome, trace: Trace) -> R
     )
 
 
-def _print(trace: Trace, rows: list[Row]) -> None:
+def _print(trace: ReplayTrace, rows: list[ReplayRow]) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, width=1000)
@@ -113,7 +113,7 @@ def _print(trace: Trace, rows: list[Row]) -> None:
     console.print(_table(rows))
 
 
-def _table(rows: list[Row]) -> Table:
+def _table(rows: list[ReplayRow]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")

@@ -8,13 +8,13 @@ import structlog
 import trio
 
 from control.base.backoff import Backoff
-from proxy.config.schema import Links, Peer
+from proxy.config.schema import LinksConfig, PeerConfig
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken, dial, hang_up, new_id
+from proxy.links.carry import HandshakeResult, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, resuming, without
-from proxy.pool.sessions import Sessions
-from proxy.pool.usage import Usage
+from proxy.pool.sessions import PoolSessions
+from proxy.pool.usage import PoolUsage
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 
@@ -24,7 +24,7 @@ STABLE = 1.0
 """Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
 afresh)."""
 
-Join = Callable[[Shaken, LaneSession | None], Link]
+Join = Callable[[HandshakeResult, LaneSession | None], Link]
 """Makes a link of a handshake, on which a session goes on or a new one begins. Raises HandshakeError."""
 
 
@@ -44,14 +44,14 @@ class Dialler:
     def __init__(
         self,
         name: str,
-        peer: Peer,
-        links: Links,
+        peer: PeerConfig,
+        links: LinksConfig,
         *,
         hello: Callable[[str, str], Hello],
         credentials: Callable[[], Credentials | None],
         backoff: Backoff,
-        usage: Usage,
-        sessions: Sessions,
+        usage: PoolUsage,
+        sessions: PoolSessions,
     ) -> None:
         self.peer = peer
         self.busy = self.afresh = False
@@ -63,7 +63,7 @@ class Dialler:
         self._backoff, self._usage, self._sessions = backoff, usage, sessions
         self._scope = trio.CancelScope()
 
-    def adopt(self, links: Links, peer: Peer) -> None:
+    def adopt(self, links: LinksConfig, peer: PeerConfig) -> None:
         """Take another configuration over. The next dial goes to the new address, at once if one to the old address is
         under way or was to follow.
         """
@@ -110,7 +110,7 @@ class Dialler:
         seconds, peer = self._links.dial_timeout, self.peer
         try:
             with trio.fail_after(seconds) as self._scope:
-                shaken = await dial(
+                handshake = await dial(
                     peer.address,
                     source=None if _is_wildcard(listen) else listen,
                     hello=hello,
@@ -119,11 +119,11 @@ class Dialler:
             self._usage.dialled(trio.current_time() - began)
             self._sessions.told(hello)
             try:
-                session = self._sessions.answered_untrusted(lost, shaken.hello)
+                session = self._sessions.answered_untrusted(lost, handshake.hello)
             except HandshakeError as error:
-                hang_up(shaken, error.reason)
+                hang_up(handshake, error.reason)
                 raise
-            link = join(shaken, session)
+            link = join(handshake, session)
         except trio.TooSlowError:
             given_up = self.afresh and unwanted()
             if peer.address == self.peer.address and not given_up:

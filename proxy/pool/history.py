@@ -44,7 +44,7 @@ PERIODS = 16
 that was given another time is believed after a dozen runs."""
 
 
-class Gaps:
+class GapHistogram:
     """A histogram of gaps that forgets. Memory is fixed: BINS numbers."""
 
     __slots__ = ("_growth", "_unit", "_weights", "total")
@@ -85,7 +85,7 @@ class Gaps:
         return (weight * prior + self._weights[position] / self._unit) / (self.count + weight)
 
 
-class History:
+class UseHistory:
     """What is known of one peer. Memory is fixed, whatever happens.
 
     A peer that is like all others is best judged by what is known of all: their gaps together tell more than the few of
@@ -101,9 +101,9 @@ class History:
 
     __slots__ = ("_evidence", "_idle_since", "_own", "_shared", "began", "gaps", "periods")
 
-    def __init__(self, shared: Gaps) -> None:
+    def __init__(self, shared: GapHistogram) -> None:
         self._shared = shared
-        self._own = Gaps(OWN_MEMORY)
+        self._own = GapHistogram(OWN_MEMORY)
         self._evidence = 0.0
         self._idle_since: float | None = None
         self.gaps = 0

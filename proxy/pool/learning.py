@@ -1,4 +1,4 @@
-"""What a pool learns from its streams, either side's (``pump.session.Usage``)."""
+"""What a pool learns from its streams, either side's (``pump.carrier.UsageObserver``)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection
 
 import trio
 
-from proxy.pool.bulk import Bulk
+from proxy.pool.bulk import BulkStreams
 from proxy.pool.record import Recorder
-from proxy.pool.usage import BULK_BYTES, Usage, is_bulk
+from proxy.pool.usage import BULK_BYTES, PoolUsage, is_bulk
 from proxy.pump.lane import Lane
 
 
-class Learning:
+class UsageLearner:
     """See the module's text. Of most streams it is told nothing, which would cost as much as a message.
 
     Args:
@@ -23,8 +23,8 @@ class Learning:
     def __init__(
         self,
         peer: str,
-        usage: Usage,
-        bulk: Bulk,
+        usage: PoolUsage,
+        bulk: BulkStreams,
         recorder: Recorder | None,
         waiting: Collection[object],
         ended: Callable[[], None],
@@ -42,15 +42,15 @@ class Learning:
         self.notable = 0 if every else BULK_BYTES
 
     def began(self) -> None:
-        """See `pump.session.Usage`."""
+        """See `pump.carrier.UsageObserver`."""
         self._usage.began(trio.current_time())
 
     def ended(self) -> None:
-        """See `pump.session.Usage`."""
+        """See `pump.carrier.UsageObserver`."""
         self._usage.ended(trio.current_time())
 
     def stream_ended(self, lane: Lane) -> None:
-        """See `pump.session.Usage`."""
+        """See `pump.carrier.UsageObserver`."""
         moved = lane.bytes_moved
         if is_bulk(moved, lane.age):
             self._bulk.note(lane, trio.current_time())

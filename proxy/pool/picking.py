@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import trio
 
-from proxy.pool.bulk import Bulk
+from proxy.pool.bulk import BulkStreams
 from proxy.pool.policy import CROWDED, choose, wants_more
-from proxy.pool.usage import Usage
+from proxy.pool.usage import PoolUsage
 from proxy.pump.link import Link
 
 
@@ -31,7 +31,9 @@ class Picker:
         opened_ahead: the link that was opened ahead of an expected use, until it is used.
     """
 
-    def __init__(self, usage: Usage, bulk: Bulk, ask: Callable[[bool], None], look_soon: Callable[[], None]) -> None:
+    def __init__(
+        self, usage: PoolUsage, bulk: BulkStreams, ask: Callable[[bool], None], look_soon: Callable[[], None]
+    ) -> None:
         self.links: list[Link] = []
         self.opened_ahead: Link | None = None
         self._usage, self._bulk, self._ask, self._look_soon = usage, bulk, ask, look_soon
@@ -62,7 +64,7 @@ class Picker:
         if (
             link is None
             or link.congested
-            or (session := link.session).cleared <= 0
+            or (session := link.session).open_quota <= 0
             or len(session.streams) >= CROWDED
             or service in usage.counted
         ):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from proxy.pool.usage import Wanted
+from proxy.pool.usage import LinkDemand
 
 CROWDED = 512
 """Streams on the least loaded link above which another link is worth its handshake. Below, one link is cheaper: the
@@ -30,7 +30,7 @@ long as their streams last; without a bound a peer could say goodbye on each new
 """
 
 
-class Load(Protocol):
+class LinkLoad(Protocol):
     """What the choice needs to know of a link."""
 
     @property
@@ -54,7 +54,7 @@ class Load(Protocol):
         """Streams on it."""
 
 
-L = TypeVar("L", bound=Load)
+L = TypeVar("L", bound=LinkLoad)
 K = TypeVar("K")
 """Which link."""
 T = TypeVar("T")
@@ -79,13 +79,13 @@ def choose(links: Sequence[L], bulk: bool = False) -> L | None:
     return best
 
 
-def wants_more(link: Load, bulk: bool = False) -> bool:
+def wants_more(link: LinkLoad, bulk: bool = False) -> bool:
     """Whether one more link would be worth its handshake, `link` being the best one for a stream."""
     return link.bulk is not bulk or link.queueing >= QUEUEING or link.streams >= CROWDED
 
 
 class LinkState(NamedTuple, Generic[K]):
-    """A link, as it is at the moment of a decision (a `Load`)."""
+    """A link, as it is at the moment of a decision (a `LinkLoad`)."""
 
     link: K
     """Which one it is."""
@@ -102,13 +102,13 @@ class LinkState(NamedTuple, Generic[K]):
     """Seconds since its last stream ended, if it has none."""
 
 
-class Standing(NamedTuple, Generic[K, T]):
+class PoolState(NamedTuple, Generic[K, T]):
     """What a pool knows when it decides. Times are seconds of one clock that does not go back."""
 
     now: float
     limit: int
     """Links that the pool may have (links.max_per_peer)."""
-    wanted: Wanted
+    wanted: LinkDemand
     """What its use so far says."""
     links: tuple[LinkState[K], ...] = ()
     """In the order in which they came up. Those that are leaving have ended as far as the limit matters."""
@@ -163,7 +163,7 @@ class Wait(NamedTuple):
     until: float
 
 
-def next_step(standing: Standing[K, T]) -> Dial[T] | Retire[K] | Wait:
+def next_step(standing: PoolState[K, T]) -> Dial[T] | Retire[K] | Wait:
     """See the module's text."""
     unwanted = _unwanted(standing)
     if unwanted is not None:
@@ -177,7 +177,7 @@ def next_step(standing: Standing[K, T]) -> Dial[T] | Retire[K] | Wait:
     return dial
 
 
-def _unwanted(standing: Standing[K, T]) -> K | None:
+def _unwanted(standing: PoolState[K, T]) -> K | None:
     # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
     if standing.draining or standing.taking < len(standing.links):
         return None
@@ -187,7 +187,7 @@ def _unwanted(standing: Standing[K, T]) -> K | None:
     return unwanted[-1].link if unwanted else None
 
 
-def _dial(standing: Standing[K, T]) -> Dial[T] | None:
+def _dial(standing: PoolState[K, T]) -> Dial[T] | None:
     ahead = standing.wanted.ahead and not standing.waiting
     if standing.lost is not None:
         return Dial(standing.lost, ahead)
@@ -206,7 +206,7 @@ def _dial(standing: Standing[K, T]) -> Dial[T] | None:
     return None
 
 
-def _needed(standing: Standing[K, T]) -> bool:
+def _needed(standing: PoolState[K, T]) -> bool:
     """Whether there should be a link though nobody waits for one."""
     # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
     expected = (not standing.idle or standing.wanted.ahead) and not standing.suspended

@@ -16,25 +16,25 @@ import structlog
 import trio
 
 from control.base.backoff import Backoff
-from proxy.config.schema import Config, Peer
+from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken
+from proxy.links.carry import HandshakeResult
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
 from proxy.pool import policy
-from proxy.pool.bulk import Bulk
+from proxy.pool.bulk import BulkStreams
 from proxy.pool.dialling import Dialler
-from proxy.pool.learning import Learning
+from proxy.pool.learning import UsageLearner
 from proxy.pool.picking import Picker
-from proxy.pool.policy import Dial, LinkState, Retire, Standing, Wait, admits, choose, has_room
+from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room
 from proxy.pool.record import Recorder
-from proxy.pool.sessions import Sessions, tell_down, tell_up
-from proxy.pool.usage import Usage
+from proxy.pool.sessions import PoolSessions, log_link_down, log_link_up
+from proxy.pool.usage import PoolUsage
 from proxy.pool.waiting import Waiter, WaitingList
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
-from proxy.pump.session import Calls, LaneSession
+from proxy.pump.session import CallHandler, LaneSession
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Pool:
 
     Args:
         name, peer: the peer's host name and configuration.
-        needed: whether an upstream of this host uses the peer (`policy.Standing`).
+        needed: whether an upstream of this host uses the peer (`policy.PoolState`).
         hello: makes this host's HELLO for a dial or an answer, from (peer, session id).
         calls: delivers what the peer opens.
         credentials: those that a new handshake uses; None: no TLS (``security: none``).
@@ -60,15 +60,15 @@ class Pool:
         self,
         config: Config,
         name: str,
-        peer: Peer,
+        peer: PeerConfig,
         *,
         pump: Pump,
         needed: bool,
         hello: Callable[[str, str], Hello],
-        calls: Calls,
+        calls: CallHandler,
         backoff: Backoff,
         credentials: Callable[[], Credentials | None] = lambda: None,
-        usage: Usage,
+        usage: PoolUsage,
         recorder: Recorder | None = None,
     ) -> None:
         self.name = name
@@ -79,12 +79,12 @@ class Pool:
         self._credentials = credentials
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._draining = False
-        self._bulk = Bulk(usage)
+        self._bulk = BulkStreams(usage)
         self._picker = Picker(usage, self._bulk, self._ask, lambda: self._changed.set())
         self.links, self.pick = self._picker.links, self._picker.pick
         self._waiters = WaitingList()
-        self._learning = Learning(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
-        self.sessions = Sessions(
+        self._learning = UsageLearner(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
+        self.sessions = PoolSessions(
             name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set()
         )
         self._dialler = Dialler(
@@ -93,7 +93,7 @@ class Pool:
         )  # fmt: skip
         self._changed = trio.Event()
 
-    def adopt(self, config: Config, peer: Peer, needed: bool) -> None:
+    def adopt(self, config: Config, peer: PeerConfig, needed: bool) -> None:
         """Take another configuration over. Links that are up stay as they are; the next dial goes to the new address,
         at once if one to the old address is under way or was to follow. Raises nothing.
         """
@@ -104,7 +104,7 @@ class Pool:
     # Dialling
 
     @property
-    def peer(self) -> Peer:
+    def peer(self) -> PeerConfig:
         """The peer's configuration."""
         return self._dialler.peer
 
@@ -208,7 +208,7 @@ class Pool:
         self._bulk_asked = self._bulk_asked and self.usage.any_bulk
         return policy.next_step(self._standing(now))
 
-    def _standing(self, now: float) -> Standing[Link, LaneSession]:
+    def _standing(self, now: float) -> PoolState[Link, LaneSession]:
         links = tuple(
             LinkState(
                 link,
@@ -223,7 +223,7 @@ class Pool:
             )
             for link in self.links
         )
-        return Standing(
+        return PoolState(
             now,
             self.limit,
             self.usage.wanted(now),
@@ -253,15 +253,15 @@ class Pool:
         self._invited = False
         self._bulk_asked = self._bulk_asked and not step.bulk
 
-        def join(shaken: Shaken, session: LaneSession | None) -> Link:
-            return self._join(shaken.sock, shaken, True, step.ahead and not self._waiters, session)
+        def join(handshake: HandshakeResult, session: LaneSession | None) -> Link:
+            return self._join(handshake.sock, handshake, True, step.ahead and not self._waiters, session)
 
         link = await self._dialler.dial(step.session, join, lambda: self._draining and not self._waiters)
         if link is not None:
             nursery.start_soon(self._look_after, link)
 
     def resumes(self, hello: Hello) -> int | None:
-        """See `links.accept.Home`. Sessions that are known go on while this host drains, too."""
+        """See `links.accept.AcceptingPool`. Sessions that are known go on while this host drains, too."""
         session = self.sessions.asked_untrusted(hello)
         return session.received if session else None
 
@@ -297,12 +297,12 @@ class Pool:
             if (serial := self.sessions.link(session).serial) in revoked:
                 session.stop(CloseReason.REVOKED, f"certificate {serial}")
 
-    async def attend(self, sock: socket.socket, shaken: Shaken, dialled: bool) -> None:
+    async def attend(self, sock: socket.socket, handshake: HandshakeResult, dialled: bool) -> None:
         """Put a link to use and look after it until it ends. Takes `sock` over. Cancelled, it ends the link as
         STOPPED.
         """
         try:
-            link = self._join(sock, shaken, dialled, False, self.sessions.waiting(shaken.hello))
+            link = self._join(sock, handshake, dialled, False, self.sessions.waiting(handshake.hello))
         except HandshakeError as error:
             if self.sessions.lines.take(monotonic()):
                 log.warning("link lost at once", peer=self.name, error=str(error))
@@ -310,26 +310,26 @@ class Pool:
             await self._look_after(link)
 
     def _join(
-        self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool, session: LaneSession | None
+        self, sock: socket.socket, handshake: HandshakeResult, dialled: bool, ahead: bool, session: LaneSession | None
     ) -> Link:
         """Add a link, opened `ahead` of an expected use or not, on which `session` goes on or a new one begins;
         `_look_after` must follow. Raises HandshakeError, and closes `sock`, if the peer has reset it, or its
         certificate has been revoked, meanwhile.
         """
         credentials = self._credentials()
-        if credentials is not None and shaken.serial in credentials.revoked:  # since its TLS handshake
+        if credentials is not None and handshake.serial in credentials.revoked:  # since its TLS handshake
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
-        own = self._hello(self.name, shaken.hello.session)
-        link = self.sessions.put(sock, shaken, session or self.sessions.begin(shaken.hello, own, dialled))
+        own = self._hello(self.name, handshake.hello.session)
+        link = self.sessions.put(sock, handshake, session or self.sessions.begin(handshake.hello, own, dialled))
         self._dialler.joined()
         self._picker.add(link, ahead)
         self._unused = False
         self.usage.link_up(trio.current_time())
         self._changed.set()
         if self.sessions.lines.take(monotonic()):
-            tell_up(link, ahead)
-        link.start(shaken.leftover)
+            log_link_up(link, ahead)
+        link.start(handshake.leftover)
         self._serve_waiters(dialled)
         if self._draining and not link.session.over:
             link.drain()
@@ -351,7 +351,7 @@ class Pool:
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         self._dialler.lost(link)
         if self.sessions.lines.take(monotonic()):
-            tell_down(link, expected)
+            log_link_down(link, expected)
         self._changed.set()
 
     def _stream_ended(self) -> None:

@@ -8,13 +8,13 @@ from typing import Protocol
 
 import trio
 
-from proxy.config.schema import Config, Peer
+from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
-from proxy.pool.ebb import Cut, ebb
 from proxy.pool.pool import Pool
+from proxy.pool.staggeredclose import Cut, staggered_close
 
 
-class Job(Protocol):
+class PoolTask(Protocol):
     """Something that runs beside the others, in the nursery of `Pools.run`."""
 
     async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
@@ -32,14 +32,14 @@ class Pools(Mapping[str, Pool]):
     """
 
     def __init__(
-        self, make: Callable[[str, Peer, bool], Pool], forget: Callable[[str], None], settle: Callable[[], None]
+        self, make: Callable[[str, PeerConfig, bool], Pool], forget: Callable[[str], None], settle: Callable[[], None]
     ) -> None:
         self._make, self._forget, self._settle = make, forget, settle
         self._pools: dict[str, Pool] = {}
         self._leaving: dict[str, tuple[Pool, trio.CancelScope]] = {}
         self._lives: dict[Pool, trio.CancelScope] = {}
         self._needed: set[str] = set()
-        self._send, self._receive = trio.open_memory_channel[Job](float("inf"))
+        self._send, self._receive = trio.open_memory_channel[PoolTask](float("inf"))
 
     def __getitem__(self, name: str) -> Pool:
         return self._pools[name]
@@ -82,7 +82,7 @@ class Pools(Mapping[str, Pool]):
         if names:
             self._pools = {name: self._pools[name] for name in config.peers}
 
-    def _returned(self, config: Config, name: str, peer: Peer) -> Pool | None:
+    def _returned(self, config: Config, name: str, peer: PeerConfig) -> Pool | None:
         """The pool of a peer that was removed not long ago."""
         pool, retirement = self._leaving.pop(name, (None, None))
         if pool is not None and retirement is not None:
@@ -91,7 +91,7 @@ class Pools(Mapping[str, Pool]):
             pool.revive()
         return pool
 
-    def _new(self, name: str, peer: Peer) -> Pool:
+    def _new(self, name: str, peer: PeerConfig) -> Pool:
         pool = self._make(name, peer, name in self._needed)
         self._send.send_nowait(partial(self._live, pool))
         return pool
@@ -126,7 +126,7 @@ class Pools(Mapping[str, Pool]):
         task_status.started()
         with scope, trio.move_on_after(seconds):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(ebb, trio.current_time() + seconds, partial(_cuts, pool), self._settle)
+                nursery.start_soon(staggered_close, trio.current_time() + seconds, partial(_cuts, pool), self._settle)
                 for session in pool.sessions:
                     await session.ended.wait()
                 nursery.cancel_scope.cancel()

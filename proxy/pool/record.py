@@ -12,7 +12,7 @@ import trio
 
 from control.base.system.socketpath import kind
 from proxy.errors import StartError
-from proxy.pool.recorded import Use, encode
+from proxy.pool.recorded import RecordedUse, encode
 
 log = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class Recorder:
     def __init__(self, path: str, limit: int) -> None:
         self.dropped = 0
         self._path, self._limit = path, limit
-        self._noted: list[Use] = []
+        self._noted: list[RecordedUse] = []
         self._fd, self._size = -1, 0
 
     def open(self) -> None:
@@ -64,7 +64,7 @@ class Recorder:
     def note(self, peer: str, duration: float, count: int) -> None:
         """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Costs a microsecond."""
         if len(self._noted) < MOST_NOTED and not self.full:
-            self._noted.append(Use(time=time() - duration, peer=peer, duration=duration, bytes=count))
+            self._noted.append(RecordedUse(time=time() - duration, peer=peer, duration=duration, bytes=count))
         else:
             self.dropped += 1
 
@@ -83,11 +83,11 @@ class Recorder:
         """Whether nothing more is written."""
         return self._size >= self._limit
 
-    def _take(self) -> list[Use]:
+    def _take(self) -> list[RecordedUse]:
         noted, self._noted = self._noted, []
         return noted
 
-    def _write(self, noted: list[Use]) -> None:
+    def _write(self, noted: list[RecordedUse]) -> None:
         lines: list[bytes] = []
         size = self._size
         for use in noted:

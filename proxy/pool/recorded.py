@@ -18,7 +18,7 @@ LONGEST_LINE = 4096
 ALLOWED = '{"time": seconds, "peer": host, "duration": seconds, "bytes": whole number}, none of them negative'
 
 
-class Use(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RecordedUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One stream; see the module's text."""
 
     time: float
@@ -31,16 +31,16 @@ class BadLine(ValueError):
     """A line of a recorded history is wrong; the text says where and what is allowed."""
 
 
-_decoder = msgspec.json.Decoder(Use)
+_decoder = msgspec.json.Decoder(RecordedUse)
 _encoder = msgspec.json.Encoder()
 
 
-def encode(use: Use) -> bytes:
+def encode(use: RecordedUse) -> bytes:
     """One line, with its end."""
     return _encoder.encode(use) + b"\n"
 
 
-def read(lines: Iterable[bytes], name: str) -> Iterator[Use]:
+def read(lines: Iterable[bytes], name: str) -> Iterator[RecordedUse]:
     """The uses in `lines` of the file `name`. Raises BadLine at the first line that is not one."""
     for number, line in enumerate(lines, 1):
         try:

@@ -12,9 +12,9 @@ from math import log
 from operator import itemgetter
 from typing import NamedTuple
 
-from proxy.pool.history import SHARED_MEMORY, Gaps, History
-from proxy.pool.recorded import Use
-from proxy.pool.ttl import Gauge, Plan, Terms, gauge, plan
+from proxy.pool.history import SHARED_MEMORY, GapHistogram, UseHistory
+from proxy.pool.recorded import RecordedUse
+from proxy.pool.ttl import GapStatistics, IdlePlan, TtlTerms, gauge, plan
 
 REPLAN = 0.1
 """Part by which a peer's history must have grown before its TTL is worked out anew, at most `REPLAN_GAPS` gaps. A
@@ -22,14 +22,16 @@ replay has a hundred thousand idle moments, and one gap more in a thousand tells
 REPLAN_GAPS = 20
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 1e1
-"""Handshakes that a link-second is worth, between which `Search` looks: from links that stay to links that never do."""
+"""Handshakes that a link-second is worth, between which `PriceSearch` looks: from links that stay to links that never
+do.
+"""
 CLOSE_ENOUGH = 0.002
 """Part of the link-seconds asked for that may be missing; there are never more."""
 STEPS = 12
 """Replays for one target at most. (What is held jumps where many peers' TTLs do, so it cannot always be met.)"""
 
 
-class Outcome(NamedTuple):
+class ReplayOutcome(NamedTuple):
     """What a history would have cost."""
 
     uses: int
@@ -42,7 +44,7 @@ class Outcome(NamedTuple):
     """Time that links were up, all peers together."""
 
 
-class Trace:
+class ReplayTrace:
     """A recorded history, made ready for any number of replays.
 
     Attributes:
@@ -52,7 +54,7 @@ class Trace:
         end: when the last use ended; span: seconds from the first use to then.
     """
 
-    def __init__(self, uses: Iterable[Use]) -> None:
+    def __init__(self, uses: Iterable[RecordedUse]) -> None:
         self.events: list[tuple[float, bool, int]] = []
         self.uses = self.within = 0
         self.busy_seconds = 0.0
@@ -84,28 +86,28 @@ class Trace:
 class _Peer:
     __slots__ = ("gaps_at_plan", "gauge", "history", "idle_since", "plan")
 
-    def __init__(self, shared: Gaps) -> None:
-        self.history = History(shared)
+    def __init__(self, shared: GapHistogram) -> None:
+        self.history = UseHistory(shared)
         self.idle_since: float | None = None
         self.gaps_at_plan = -1
-        self.gauge: Gauge
-        self.plan = Plan(0.0, 0.0)
+        self.gauge: GapStatistics
+        self.plan = IdlePlan(0.0, 0.0)
 
 
-Planner = Callable[[_Peer, float], Plan]
+Planner = Callable[[_Peer, float], IdlePlan]
 """Makes the plan for a peer whose last stream ends at a time."""
 
 
 def fixed(ttl: float) -> Planner:
     """The same TTL for all peers, always (seconds)."""
-    always = Plan(ttl, 0.0)
+    always = IdlePlan(ttl, 0.0)
     return lambda peer, now: always
 
 
-def learnt(terms: Terms) -> Planner:
+def learnt(terms: TtlTerms) -> Planner:
     """What the proxy does."""
 
-    def planner(peer: _Peer, now: float) -> Plan:
+    def planner(peer: _Peer, now: float) -> IdlePlan:
         gaps = peer.history.gaps
         grown = gaps - peer.gaps_at_plan >= max(1, min(REPLAN_GAPS, int(gaps * REPLAN)))
         if grown:
@@ -117,9 +119,9 @@ def learnt(terms: Terms) -> Planner:
     return planner
 
 
-def replay(trace: Trace, planner: Planner) -> Outcome:
+def replay(trace: ReplayTrace, planner: Planner) -> ReplayOutcome:
     """Go through a history. The first use of each peer finds no link, whatever the settings."""
-    shared = Gaps(SHARED_MEMORY)
+    shared = GapHistogram(SHARED_MEMORY)
     peers = [_Peer(shared) for _ in range(trace.peers)]
     warm, ahead, handshakes, held = trace.within, 0, 0, trace.busy_seconds
     for now, begins, number in trace.events:
@@ -143,7 +145,7 @@ def replay(trace: Trace, planner: Planner) -> Outcome:
         found = _idle(peer.plan, trace.end - peer.idle_since)
         handshakes += found.handshakes - (not found.warm)  # no use came that would have dialled
         held += found.seconds
-    return Outcome(trace.uses, warm, ahead, handshakes, held)
+    return ReplayOutcome(trace.uses, warm, ahead, handshakes, held)
 
 
 class _Found(NamedTuple):
@@ -153,7 +155,7 @@ class _Found(NamedTuple):
     seconds: float
 
 
-def _idle(plan: Plan, gap: float) -> _Found:
+def _idle(plan: IdlePlan, gap: float) -> _Found:
     """What a plan makes of a gap (seconds): whether the use at its end is warm, and what was held and dialled."""
     if gap <= plan.ttl:
         return _Found(True, False, 0, gap)
@@ -165,7 +167,7 @@ def _idle(plan: Plan, gap: float) -> _Found:
     return _Found(False, False, 2, plan.ttl + end - begin)
 
 
-class Search:
+class PriceSearch:
     """Finds the price at which the learnt TTL holds links as long as some other setting does. What has been replayed
     serves all later targets.
 
@@ -173,17 +175,17 @@ class Search:
         terms: all but the price of them counts.
     """
 
-    def __init__(self, trace: Trace, terms: Terms) -> None:
+    def __init__(self, trace: ReplayTrace, terms: TtlTerms) -> None:
         self._trace, self._terms = trace, terms
-        self._known: dict[float, Outcome] = {}
+        self._known: dict[float, ReplayOutcome] = {}
 
-    def at(self, price: float) -> Outcome:
+    def at(self, price: float) -> ReplayOutcome:
         """The outcome at a price (seconds of waiting for a link-second)."""
         if price not in self._known:
             self._known[price] = replay(self._trace, learnt(self._terms._replace(price=price)))
         return self._known[price]
 
-    def matching(self, link_seconds: float) -> tuple[float, Outcome] | None:
+    def matching(self, link_seconds: float) -> tuple[float, ReplayOutcome] | None:
         """The price, and its outcome, that holds links for nearly so long and never longer; None: no price holds them
         so briefly.
         """

@@ -13,16 +13,16 @@ from time import monotonic
 import structlog
 import trio
 
-from control.base.bucket import Bucket
-from proxy.config.schema import Links
+from control.base.tokenbucket import TokenBucket
+from proxy.config.schema import LinksConfig
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
-from proxy.links.carry import Shaken
+from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
-from proxy.pump.carrier import Usage
+from proxy.pump.carrier import UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
-from proxy.pump.session import Calls, LaneSession
+from proxy.pump.session import CallHandler, LaneSession
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class _Session(LaneSession):
         self.leaving()
 
 
-class Sessions:
+class PoolSessions:
     """See the module's text.
 
     Args:
@@ -62,11 +62,18 @@ class Sessions:
     """
 
     def __init__(
-        self, peer: str, links: Links, *, pump: Pump, calls: Calls, usage: Usage[Lane], leaving: Callable[[], None]
+        self,
+        peer: str,
+        links: LinksConfig,
+        *,
+        pump: Pump,
+        calls: CallHandler,
+        usage: UsageObserver[Lane],
+        leaving: Callable[[], None],
     ) -> None:
         self.resumed = self._made = 0
         self.settings = links
-        self.lines = Bucket(LINES_PER_SECOND, LINES_AT_ONCE)
+        self.lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._peer = peer
         self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
@@ -97,18 +104,18 @@ class Sessions:
         session.leaving = self._leaving
         return session
 
-    def put(self, sock: socket.socket, shaken: Shaken, session: LaneSession) -> Link:
+    def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:
         """A link for a session that is new or suspended, not yet started; `outlive` must follow its end. Raises
         HandshakeError, and closes `sock`, if the peer has reset it meanwhile.
         """
         try:
-            link = Link(self._pump, sock, session, wire=shaken.wire)
+            link = Link(self._pump, sock, session, wire=handshake.wire)
         except OSError as error:
             sock.close()
             if not session.suspended:
                 session.end(CloseReason.LINK_LOST)
             raise HandshakeError(error.strerror or str(error), CloseReason.LINK_LOST) from None
-        link.serial = shaken.serial
+        link.serial = handshake.serial
         self.add(session)
         self._links[session.key] = link
         return link
@@ -130,7 +137,7 @@ class Sessions:
     def count(self, *, dialled: bool | None = None) -> int:
         """How many wait for a link and will take streams again: all, or those that this side dialled."""
         return sum(
-            session.suspended and not session.fleeting and dialled in (None, session.dialled) for session in self
+            session.suspended and not session.expendable and dialled in (None, session.dialled) for session in self
         )
 
     # The side that dials
@@ -245,7 +252,7 @@ class Sessions:
                 self._note_gone(session)
             # Otherwise it is told with the link that it had last.
             if session.over and session.resumed == resumed and self.lines.take(monotonic()):
-                tell_over(session)
+                log_session_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
             self._links.pop(session.key, None)
@@ -261,9 +268,9 @@ class Sessions:
         """They take no place that another one might need; a peer that makes and leaves them all the time must not fill
         our memory with them.
         """
-        fleeting = [each for each in self.suspended if each.fleeting]
-        fleeting.sort(key=lambda each: (len(each.streams) > 0, each.lost_at))
-        for session in fleeting[: -self.settings.max_per_peer]:
+        expendable = [each for each in self.suspended if each.expendable]
+        expendable.sort(key=lambda each: (len(each.streams) > 0, each.lost_at))
+        for session in expendable[: -self.settings.max_per_peer]:
             session.end(CloseReason.LINK_LOST, "more sessions that take no streams wait for a link than may have one")
         self._pump.settle()
 
@@ -282,7 +289,7 @@ class Sessions:
                 self._pump.settle()
 
 
-def tell_up(link: Link, ahead: bool) -> None:
+def log_link_up(link: Link, ahead: bool) -> None:
     """Log a link before it starts; `ahead`: it was opened for an expected use."""
     session = link.session
     log.info(
@@ -297,7 +304,7 @@ def tell_up(link: Link, ahead: bool) -> None:
     )
 
 
-def tell_down(link: Link, expected: bool) -> None:
+def log_link_down(link: Link, expected: bool) -> None:
     """Log the end of a link; how many streams ended with it, and how many wait for another one."""
     level = log.info if expected else log.warning
     level(
@@ -312,7 +319,7 @@ def tell_down(link: Link, expected: bool) -> None:
     )
 
 
-def tell_over(session: LaneSession) -> None:
+def log_session_over(session: LaneSession) -> None:
     """Log the end of a session that had lost its link."""
     log.warning(
         "session ended",

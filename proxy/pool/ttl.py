@@ -15,7 +15,7 @@ from bisect import bisect_left
 from itertools import accumulate
 from typing import NamedTuple
 
-from proxy.pool.history import BURST, EDGES, WIDTHS, History
+from proxy.pool.history import BURST, EDGES, WIDTHS, UseHistory
 
 _BURST = bisect_left(EDGES, BURST)
 LEAD = 1.0
@@ -32,7 +32,7 @@ LIKELY = 0.75
 """Likelihood below which no link is opened ahead."""
 
 
-class Terms(NamedTuple):
+class TtlTerms(NamedTuple):
     """What a decision rests on besides the history."""
 
     handshake: float
@@ -47,7 +47,7 @@ class Terms(NamedTuple):
     """Whether links are opened ahead."""
 
 
-class Plan(NamedTuple):
+class IdlePlan(NamedTuple):
     """What to do with a peer's last link when its last stream has ended. Times are seconds from then on."""
 
     ttl: float
@@ -58,7 +58,7 @@ class Plan(NamedTuple):
     """Open it again from the first to the second of these times; None: when a stream asks."""
 
 
-def keep(shares: list[float], terms: Terms, high: float) -> tuple[float, float, float]:
+def keep(shares: list[float], terms: TtlTerms, high: float) -> tuple[float, float, float]:
     """The best TTL from ``terms.low`` to `high`, the share of gaps that are not longer, and what it gains (seconds of
     waiting, against closing at once).
 
@@ -77,7 +77,7 @@ def keep(shares: list[float], terms: Terms, high: float) -> tuple[float, float, 
     return best, best_shorter, best_gain
 
 
-def foresee(history: History, since: float, over: float, terms: Terms) -> tuple[float, float, float] | None:
+def foresee(history: UseHistory, since: float, over: float, terms: TtlTerms) -> tuple[float, float, float] | None:
     """Opening a link ahead of the next burst: from, until (seconds after `since`), and what it gains; None: no clock is
     seen in the bursts, or it does not pay.
 
@@ -110,7 +110,7 @@ def foresee(history: History, since: float, over: float, terms: Terms) -> tuple[
     return best
 
 
-class Gauge(NamedTuple):
+class GapStatistics(NamedTuple):
     """What the lengths of the gaps alone tell; it does not change while none is added."""
 
     shares: list[float]
@@ -121,13 +121,13 @@ class Gauge(NamedTuple):
     """The best TTL, and what `keep` says of it."""
 
 
-def gauge(history: History, terms: Terms) -> Gauge:
-    """See `Gauge`."""
+def gauge(history: UseHistory, terms: TtlTerms) -> GapStatistics:
+    """See `GapStatistics`."""
     shares = history.shares()
-    return Gauge(shares, *keep(shares, terms, terms.high))
+    return GapStatistics(shares, *keep(shares, terms, terms.high))
 
 
-def plan(history: History, gauge: Gauge, since: float, terms: Terms) -> Plan:
+def plan(history: UseHistory, gauge: GapStatistics, since: float, terms: TtlTerms) -> IdlePlan:
     """What to do when the last stream has ended at `since`; `gauge` is the history's, of now or a little earlier."""
     shares, ttl, shorter, gain = gauge
     ahead = foresee(history, since, sum(shares[_BURST:]), terms) if terms.ahead else None
@@ -135,12 +135,12 @@ def plan(history: History, gauge: Gauge, since: float, terms: Terms) -> Plan:
         # Either through to the next use, or closed in between: whatever gains more.
         brief, brief_shorter, brief_gain = keep(shares, terms, ahead[0])
         if brief_gain + ahead[2] <= gain:
-            return Plan(ttl, shorter)
+            return IdlePlan(ttl, shorter)
         ttl, shorter = brief, brief_shorter
-    return Plan(ttl, shorter, None if ahead is None else ahead[:2])
+    return IdlePlan(ttl, shorter, None if ahead is None else ahead[:2])
 
 
-def reason(history: History, plan: Plan, terms: Terms) -> str:
+def reason(history: UseHistory, plan: IdlePlan, terms: TtlTerms) -> str:
     """Why a plan is as it is, for people."""
     if not history.known:
         return "no gap between uses seen yet"

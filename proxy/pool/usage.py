@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from proxy.pool.history import Gaps, History
-from proxy.pool.ttl import Plan, Terms, gauge, plan, reason
+from proxy.pool.history import GapHistogram, UseHistory
+from proxy.pool.ttl import IdlePlan, TtlTerms, gauge, plan, reason
 
 HANDSHAKE = 0.001
 """Seconds that a handshake is thought to take until one was measured: TCP and HELLO on one segment, with some load."""
@@ -56,7 +56,7 @@ class _Mark:
         return before is not None
 
 
-class Wanted(NamedTuple):
+class LinkDemand(NamedTuple):
     """Whether the pool should have a link now."""
 
     link: bool
@@ -66,7 +66,7 @@ class Wanted(NamedTuple):
     """When that changes by itself."""
 
 
-class Usage:
+class PoolUsage:
     """See the module's text. Memory is fixed, but for one small entry for each service that is called.
 
     Args:
@@ -83,10 +83,10 @@ class Usage:
         plan: what follows the end of the last stream, once somebody has asked; None while streams are open.
     """
 
-    def __init__(self, shared: Gaps, terms: Terms) -> None:
-        self.history = History(shared)
+    def __init__(self, shared: GapHistogram, terms: TtlTerms) -> None:
+        self.history = UseHistory(shared)
         self.busy = self.avoided = self.warm = self.ahead = 0
-        self.plan: Plan | None = None
+        self.plan: IdlePlan | None = None
         self._terms = terms
         self._measured = False
         self._since: float | None = None
@@ -94,11 +94,11 @@ class Usage:
         self.counted: set[str] = set()
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> TtlTerms:
         """What plans rest on: the configuration's, with the handshake as it was measured."""
         return self._terms
 
-    def adopt(self, terms: Terms) -> None:
+    def adopt(self, terms: TtlTerms) -> None:
         """Go by other terms of a configuration from now on."""
         self._terms = terms._replace(handshake=self._terms.handshake)
         self.plan = None
@@ -132,25 +132,25 @@ class Usage:
             self._since = now
             self.plan = None
 
-    def wanted(self, now: float) -> Wanted:
+    def wanted(self, now: float) -> LinkDemand:
         """Whether a link should be there. One that nothing has used yet is wanted no more once it was there for so
         long as after a use.
         """
         if self.busy:
-            return Wanted(True, False, float("inf"))
+            return LinkDemand(True, False, float("inf"))
         if self._since is None:
-            return Wanted(False, False, float("inf"))
+            return LinkDemand(False, False, float("inf"))
         if self.plan is None:
             self.plan = self._planned(self._since)
         idle = now - self._since
         if idle < self.plan.ttl:
-            return Wanted(True, False, self._since + self.plan.ttl)
+            return LinkDemand(True, False, self._since + self.plan.ttl)
         if self.plan.ahead is None or idle >= self.plan.ahead[1]:
-            return Wanted(False, False, float("inf"))
+            return LinkDemand(False, False, float("inf"))
         begin, end = self.plan.ahead
         if idle < begin:
-            return Wanted(False, False, self._since + begin)
-        return Wanted(True, True, self._since + end)
+            return LinkDemand(False, False, self._since + begin)
+        return LinkDemand(True, True, self._since + end)
 
     def told(self, now: float) -> tuple[float, str]:
         """The TTL and the reason, for people; while streams are open, those that would follow if the last ended now."""
@@ -160,7 +160,7 @@ class Usage:
             found = self._planned(since)
         return found.ttl, reason(self.history, found, self.terms)
 
-    def _planned(self, since: float) -> Plan:
+    def _planned(self, since: float) -> IdlePlan:
         return plan(self.history, gauge(self.history, self.terms), since, self.terms)
 
     # Bulk

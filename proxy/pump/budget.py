@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Budget:
+class MemoryBudget:
     """Counts buffered bytes. Whoever takes gives back, exactly once.
 
     Args:
@@ -19,7 +19,7 @@ class Budget:
         self.limit = limit
         self.per_peer = limit if per_peer is None else per_peer
         self.used = 0
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[str, PeerBudget] = {}
 
     def take(self, size: int) -> bool:
         """Account for `size` bytes more; False, and nothing is taken, if that would exceed the limit."""
@@ -32,11 +32,11 @@ class Budget:
         """`size` bytes have left the proxy or were dropped."""
         self.used -= size
 
-    def account(self, peer: str) -> Account:
+    def account(self, peer: str) -> PeerBudget:
         """The account that all links of a peer share, and that outlives them: bytes are given back late."""
         account = self.accounts.get(peer)
         if account is None:
-            account = self.accounts[peer] = Account(self)
+            account = self.accounts[peer] = PeerBudget(self)
         return account
 
     def forget(self, peer: str) -> None:
@@ -45,23 +45,23 @@ class Budget:
             del self.accounts[peer]
 
 
-class Account:
+class PeerBudget:
     """A peer's part of the budget: what is taken here is taken there as well."""
 
     __slots__ = ("_budget", "used")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """As `Budget.take`, and within `Budget.per_peer`."""
+        """As `MemoryBudget.take`, and within `MemoryBudget.per_peer`."""
         if self.used + size > self._budget.per_peer or not self._budget.take(size):
             return False
         self.used += size
         return True
 
     def give(self, size: int) -> None:
-        """As `Budget.give`."""
+        """As `MemoryBudget.give`."""
         self.used -= size
         self._budget.give(size)

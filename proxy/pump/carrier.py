@@ -9,9 +9,9 @@ from typing import Protocol, Self, TypeVar
 
 from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer
-from proxy.mux.session import Session, Settings
-from proxy.mux.sink import Sink
-from proxy.mux.stream import State, Stream
+from proxy.mux.session import Session, SessionSettings
+from proxy.mux.sink import SessionSink
+from proxy.mux.stream import Stream, StreamState
 from proxy.pump.loop import Flusher, Pump
 
 S = TypeVar("S", bound=Stream)
@@ -34,7 +34,7 @@ class Carrier(Flusher, Protocol):
         """End it when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
 
 
-class Usage(Protocol[S_in]):
+class UsageObserver(Protocol[S_in]):
     """Whoever learns from the streams (the pool). Called inside turns: must not take long.
 
     Attributes:
@@ -75,13 +75,13 @@ class CarriedSession(Session[S]):
         *,
         name: str,
         peer: str,
-        usage: Usage[S],
+        usage: UsageObserver[S],
         dialler: bool,
         out: ReplayBuffer,
-        sink: Sink[S],
-        stream_type: Callable[[Self, int, State, int, int], S],
-        local: Settings,
-        remote: Settings,
+        sink: SessionSink[S],
+        stream_type: Callable[[Self, int, StreamState, int, int], S],
+        local: SessionSettings,
+        remote: SessionSettings,
     ) -> None:
         super().__init__(dialler=dialler, out=out, sink=sink, stream_type=stream_type, local=local, remote=remote)
         self.pump, self.name, self.peer, self.usage = pump, name, peer, usage

@@ -27,7 +27,7 @@ Done = Callable[[LocalSocket | None, CloseReason, str], None]
 """Called once with the connected socket, or with None, the close reason and a detail for the log."""
 
 
-class Attempt:
+class ConnectAttempt:
     """One connection being made; `cancel` gives it up (then `done` is never called)."""
 
     def __init__(self, connector: Connector, address: Address, timeout: float, done: Done) -> None:
@@ -142,7 +142,7 @@ class Connector:
         self.pump, self.deadlines = pump, deadlines
         self._threads = trio.CapacityLimiter(WAITER_THREADS)
         self._waiting = 0
-        self._send, self._receive = trio.open_memory_channel[Attempt](WAITERS)
+        self._send, self._receive = trio.open_memory_channel[ConnectAttempt](WAITERS)
 
     def at_once(self, path: bytes) -> LocalSocket | None:
         """A non-blocking connection to a Unix socket, which mostly takes no time; None: ask `connect`, for the reason
@@ -157,7 +157,7 @@ class Connector:
         sock.close()
         return None
 
-    def connect(self, address: Address, timeout: float, done: Done) -> Attempt | None:
+    def connect(self, address: Address, timeout: float, done: Done) -> ConnectAttempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
 
         Returns None if that is done already (a Unix socket usually connects at once), else what can be cancelled.
@@ -176,11 +176,11 @@ class Connector:
             if code != errno.EAGAIN:
                 done(None, CloseReason.CONNECT_FAILED, os.strerror(code))
                 return None
-        attempt = Attempt(self, address, timeout, done)
+        attempt = ConnectAttempt(self, address, timeout, done)
         attempt.start()
         return attempt if attempt.pending else None
 
-    def wait(self, attempt: Attempt) -> None:
+    def wait(self, attempt: ConnectAttempt) -> None:
         """Go on with something that takes a thread: a full backlog, a host name."""
         if self._waiting >= WAITERS:
             return attempt.finish(CloseReason.OVERLOADED, f"{WAITERS} connections are waiting already")
@@ -196,7 +196,7 @@ class Connector:
             async for attempt in self._receive:
                 nursery.start_soon(self._wait, attempt)
 
-    async def _wait(self, attempt: Attempt) -> None:
+    async def _wait(self, attempt: ConnectAttempt) -> None:
         try:
             if isinstance(attempt.address, UnixAddress):
                 attempt.replace(await self._wait_for_backlog(attempt.address.path, attempt.timeout))

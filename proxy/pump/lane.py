@@ -20,11 +20,11 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
 from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
-from proxy.mux.stream import MAY_SEND, State, Stream
+from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
-from proxy.pump.owner import NOBODY, Owner
+from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -37,16 +37,16 @@ BULK_RUN, BULK_CROWD = 8, 2
 its own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in eight
 reads (docs/performance.md); as soon as others have something to say it is back at one."""
 BULK_FLIGHT = ACK_EVERY
-"""Unacknowledged bytes above which bulk that is not alone is not read, however much credit it was lent: small messages
+"""Unacknowledged bytes above which bulk that is not alone is not read, however much extra credit it has: small messages
 would wait behind them on the cable and in the peer. No less than what the peer acknowledges without being asked."""
 EARLY_LIMIT = CHUNK
 """Bytes read, and kept for another try, before the far side has answered OPEN."""
-_TAKES_BYTES = frozenset({State.OPEN, State.FIN_SENT})
+_TAKES_BYTES = frozenset({StreamState.OPEN, StreamState.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
 _pack_into = HEADER.pack_into
 _ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
 # As in proxy/mux/session.py: members that are looked up for every stream.
-_OPEN, _CLOSED, _FINISHED = State.OPEN, State.CLOSED, CloseReason.FINISHED
+_OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
 
 
 class Lane(Stream):
@@ -65,8 +65,8 @@ class Lane(Stream):
         "_waiting",
         "early",
         "eof",
+        "observer",
         "out",
-        "owner",
         "pending",
         "recv_into",
         "send",
@@ -75,7 +75,9 @@ class Lane(Stream):
         "sock",
     )
 
-    def __init__(self, session: CarriedSession[Lane], stream_id: int, state: State, credit: int, allow: int) -> None:
+    def __init__(
+        self, session: CarriedSession[Lane], stream_id: int, state: StreamState, credit: int, allow: int
+    ) -> None:
         # `Stream.__init__`, whose call would cost as much as all of this.
         self.session = session
         self.id = stream_id
@@ -85,7 +87,7 @@ class Lane(Stream):
         self.granted_at = 0.0
         self.word = stream_id << KEY_SHIFT
         self.out = session.out
-        self.owner: Owner[Lane] = NOBODY
+        self.observer: StreamObserver[Lane] = NULL_OBSERVER
         self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
@@ -243,7 +245,7 @@ class Lane(Stream):
 
     def failed(self) -> None:
         """Say which exception is being handled, and give the stream up."""
-        log.exception("unexpected error in a stream", peer=self.session.peer, service=self.owner.service)
+        log.exception("unexpected error in a stream", peer=self.session.peer, service=self.observer.service)
         self.crashed()
 
     def _hung_up(self) -> None:
@@ -329,7 +331,7 @@ class Lane(Stream):
         """The local socket will give no more bytes."""
         self.eof = True
         self.session.fin(self)
-        if self.state is State.CLOSED and not self.pending:
+        if self.state is StreamState.CLOSED and not self.pending:
             self._close(CloseReason.FINISHED)
         else:
             self.update()
@@ -389,7 +391,7 @@ class Lane(Stream):
     def on_opened(self) -> None:
         """The far side delivered the stream: early bytes need not be kept any longer."""
         self.early = None
-        self.owner.lane_opened(self)
+        self.observer.lane_opened(self)
         if self.state is _OPEN and self._mask == EPOLLIN and not (self.pending or self._run or self._waiting):
             self.session.flow[self.id] = self  # of `update` all that a short stream comes to see
         else:
@@ -425,7 +427,7 @@ class Lane(Stream):
         if not self.pending:
             if self.state is _CLOSED:
                 return self._close(_FINISHED)
-            if self.state is State.FIN_RECEIVED and self.sock is not None:
+            if self.state is StreamState.FIN_RECEIVED and self.sock is not None:
                 try:
                     self.sock.shutdown(socket.SHUT_WR)
                 except OSError:  # the application is gone already; reading will tell how
@@ -436,9 +438,9 @@ class Lane(Stream):
 
     def abort(self, reason: CloseReason) -> None:
         """End the stream and the local connection now, as a reset wherever the socket can express one. Idempotent."""
-        if self.state in (State.CALLED, State.CALLED_FIN):
+        if self.state in (StreamState.CALLED, StreamState.CALLED_FIN):
             self.session.refuse(self, reason)
-        elif self.state is not State.CLOSED:
+        elif self.state is not StreamState.CLOSED:
             self.session.reset(self, reason)
         self.drop(reason)
 
@@ -446,7 +448,7 @@ class Lane(Stream):
         """End the local connection of a stream that is closed already. Bytes not yet taken are lost, as in a TCP
         reset.
         """
-        self.state = State.CLOSED
+        self.state = StreamState.CLOSED
         self._close(reason)
 
     def surrender(self, watcher: Watcher) -> LocalSocket | None:
@@ -459,15 +461,15 @@ class Lane(Stream):
         return sock
 
     def _close(self, reason: CloseReason) -> None:
-        session, sock, owner = self.session, self.sock, self.owner
+        session, sock, observer = self.session, self.sock, self.observer
         if self.pending:
             session.budget.give(len(self.pending))
             self.pending = None
-        if session.loans.lent:
-            session.loans.end(self)
-        self.sock, self.owner, self._mask = None, NOBODY, -1
+        if session.extra_credit.extended:
+            session.extra_credit.end(self)
+        self.sock, self.observer, self._mask = None, NULL_OBSERVER, -1
         if sock is not None:
             if self._tcp and reason is _FINISHED:
                 disarm_reset(sock)
             session.pump.close(sock)
-        owner.lane_ended(self, reason)
+        observer.lane_ended(self, reason)

@@ -19,10 +19,10 @@ import trio
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.pump import turn
+from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
-from proxy.pump.share import Share
 
 IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
 """Bytes: two whole frames of bulk, and at most ~2,000 small messages per turn."""
@@ -86,7 +86,7 @@ class Link:
         self._filled = 0
         self._waiting = session.waiting
         self._doomed = self._behind = False
-        self._queueing = Share(QUEUEING_MEMORY, self.since)
+        self._queueing = DecayingAverage(QUEUEING_MEMORY, self.since)
         self.serial = ""
 
     def start(self, leftover: bytes) -> None:
@@ -258,8 +258,8 @@ class Link:
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
         if not self._doomed:
-            self._doomed, self.session.halted = True, True
-            self.session.cleared = 0  # nobody opens a stream here without another look: `usable` says no
+            self._doomed, self.session.reading_stopped = True, True
+            self.session.open_quota = 0  # nobody opens a stream here without another look: `usable` says no
             self.reason, self.detail = reason, detail
             self.pump.at_end(self._end)
 

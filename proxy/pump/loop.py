@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from proxy.mux.replay import ReplayBuffer, SlabPool
-from proxy.pump.budget import Budget
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
@@ -113,7 +113,7 @@ class Pump:
             `send_first` at 0; in the loops over connections themselves, as a call each would be dear.
     """
 
-    def __init__(self, budget: Budget, collect: Collect, busy_poll: float = 0.0) -> None:
+    def __init__(self, budget: MemoryBudget, collect: Collect, busy_poll: float = 0.0) -> None:
         self.budget = budget
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
@@ -207,7 +207,7 @@ class Pump:
         or the bytes wait for the next turn.
         """
         for out in self.later:
-            out.patient = False
+            out.deferrable = False
             if out.unsent:
                 out.touch()
         self.later.clear()

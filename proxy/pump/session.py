@@ -17,23 +17,24 @@ import trio
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
-from proxy.mux.session import Settings
-from proxy.pump.carrier import CarriedSession, Carrier, Usage
+from proxy.mux.session import SessionSettings
+from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 
 log = structlog.get_logger()
 
-LOAN_SHARE = 16
-"""Streams with a loan may together hold no more than this part (one 16th) of what their peer may, so that they are not
-what exceeds it."""
+EXTRA_CREDIT_SHARE = 16
+"""Streams with extra credit may together hold no more than this part (one 16th) of what their peer may, so that they
+are not what exceeds it.
+"""
 
 
-class Calls(Protocol):
+class CallHandler(Protocol):
     """Whoever delivers what the peer opens (inbound)."""
 
     def call(self, lane: Lane, call: Open) -> None:
-        """Deliver the stream: later `Lane.attach` and `Lane.start_called`, or `Lane.abort`. Sets ``lane.owner``
+        """Deliver the stream: later `Lane.attach` and `Lane.start_called`, or `Lane.abort`. Sets ``lane.observer``
         first.
         """
 
@@ -68,11 +69,11 @@ class LaneSession(CarriedSession[Lane]):
         name: str,
         peer: str,
         dialled: bool,
-        local: Settings,
-        remote: Settings,
+        local: SessionSettings,
+        remote: SessionSettings,
         replay: int,
-        calls: Calls,
-        usage: Usage[Lane],
+        calls: CallHandler,
+        usage: UsageObserver[Lane],
         instance: str = "",
         survives: bool = False,
     ) -> None:
@@ -91,7 +92,9 @@ class LaneSession(CarriedSession[Lane]):
         )
         self.key, self.dialled = key, dialled
         self.instance, self.survives = instance, survives
-        self.loans.most = min(self.loans.most, pump.budget.per_peer // (LOAN_SHARE * self.loans.larger))
+        self.extra_credit.most = min(
+            self.extra_credit.most, pump.budget.per_peer // (EXTRA_CREDIT_SHARE * self.extra_credit.larger)
+        )
         self.awake, self.ended = trio.Event(), trio.Event()
         self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()
         self.resumed = self.lost_streams = self.fruitless = 0
@@ -113,7 +116,7 @@ class LaneSession(CarriedSession[Lane]):
         return self.ended.is_set()
 
     @property
-    def fleeting(self) -> bool:
+    def expendable(self) -> bool:
         """Whether nobody will miss it: it takes no more streams, or was dialled by a peer that has not said a word on
         it, and so may not even know that the dial has succeeded.
         """
@@ -123,7 +126,7 @@ class LaneSession(CarriedSession[Lane]):
 
     def carry_on(self, link: Carrier) -> None:
         """From now on `link` carries it: the first one, or the next one after `suspend`."""
-        self.link, self.halted = link, False
+        self.link, self.reading_stopped = link, False
         self.pump.on_touched(self.out, link)
         if self.suspended:
             self.suspended = False
@@ -248,7 +251,7 @@ class LaneSession(CarriedSession[Lane]):
 
     def on_refused(self, stream: Lane, reason: CloseReason) -> None:
         """Sink."""
-        stream.guard(stream.owner.lane_refused, stream, reason)
+        stream.guard(stream.observer.lane_refused, stream, reason)
 
     def on_data(self, stream: Lane, data: memoryview) -> None:
         """Sink."""

@@ -21,7 +21,7 @@ _scratch = bytearray(CHUNK)
 _scratch_view = memoryview(_scratch)
 
 
-class End:
+class SpliceEnd:
     """One of the two sockets, and the bytes on their way *to* it."""
 
     __slots__ = ("ended", "mask", "other", "pending", "received", "shut", "sock", "splice")
@@ -29,7 +29,7 @@ class End:
     def __init__(self, splice: Splice, sock: LocalSocket) -> None:
         self.splice = splice
         self.sock = sock
-        self.other: End
+        self.other: SpliceEnd
         self.pending = b""
         self.mask = EPOLLIN
         self.ended = self.shut = False
@@ -101,7 +101,7 @@ class Splice:
         self.since = monotonic()
         self.over_budget = self.done = False
         self._on_end = on_end
-        self.caller, self.service = End(self, caller), End(self, service)
+        self.caller, self.service = SpliceEnd(self, caller), SpliceEnd(self, service)
         self.caller.other, self.service.other = self.service, self.caller
 
     def start(self) -> None:

@@ -17,20 +17,20 @@ from proxy.pump.lane import Lane
 from proxy.pump.loop import Event, PlainLane
 
 
-class Frames(Protocol):
+class FrameSource(Protocol):
     """What the turn asks of a session.
 
     Attributes:
         flow: by stream id, the lanes whose socket takes bytes as they come.
         grant_below: a frame that would leave its stream with less `allow` than this is not plain, since new credit is
             due then (nor is, by that, any frame that exceeds its credit).
-        halted: no more frames are to be handled.
+        reading_stopped: no more frames are to be handled.
         handlers: by kind, what handles a frame, and the bytes of payload that it may have.
     """
 
     flow: dict[int, Lane]
     grant_below: int
-    halted: bool
+    reading_stopped: bool
     handlers: dict[int, tuple[Handler, int]]
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
@@ -80,7 +80,7 @@ def collect(
             lane.leave_plain_flow(length)
 
 
-def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> int:
+def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> int:
     """Frames of a link: plain DATA to local sockets, each other frame to the session.
 
     Args:
@@ -116,6 +116,6 @@ def deliver(session: Frames, buf: bytearray, mem: memoryview, pos: int, end: int
             session.handle(word, mem, body, stop)  # raises
         handler(word >> KEY_SHIFT & ID_MASK, mem, body, stop)
         most -= 1
-        if not most or session.halted:
+        if not most or session.reading_stopped:
             break
     return pos

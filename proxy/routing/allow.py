@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple
 
-from proxy.config.schema import EVERYBODY, Rule, Service
+from proxy.config.schema import EVERYBODY, AllowRuleConfig, ServiceConfig
 from proxy.mux.frames import UNKNOWN_UID, Open
 
 
-class Key(NamedTuple):
+class RuleKey(NamedTuple):
     """A rule as it is looked up; None stands for anybody."""
 
     host: str | None
@@ -24,13 +24,13 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AllowRules:
     """The rules by service; a service that is not in here may be called by everybody in the mesh."""
 
-    rules: Mapping[str, frozenset[Key]]
+    rules: Mapping[str, frozenset[RuleKey]]
 
     @classmethod
-    def from_services(cls, services: Mapping[str, Service]) -> Allowed:
+    def from_services(cls, services: Mapping[str, ServiceConfig]) -> AllowRules:
         """What the keys `allow` say."""
         return cls({name: _compile(each.allow) for name, each in services.items() if each.allow != EVERYBODY})
 
@@ -48,5 +48,5 @@ def describe(call: Open) -> str:
     return f"caller {call.caller or 'unknown'}, {uid}"
 
 
-def _compile(rules: Iterable[Rule]) -> frozenset[Key]:
-    return frozenset(Key(rule.host, rule.service, rule.uid) for rule in rules)
+def _compile(rules: Iterable[AllowRuleConfig]) -> frozenset[RuleKey]:
+    return frozenset(RuleKey(rule.host, rule.service, rule.uid) for rule in rules)

@@ -38,7 +38,7 @@ host's failure (a rule against the caller, an end that the caller made)."""
 
 
 @dataclass(slots=True)
-class Record:
+class FailureRecord:
     """What is held against a service at a host."""
 
     failures: float = 0.0
@@ -57,7 +57,7 @@ class Ejections:
     """
 
     def __init__(self) -> None:
-        self.held: dict[tuple[str, str], Record] = {}
+        self.held: dict[tuple[str, str], FailureRecord] = {}
         self.hosts: dict[str, set[str]] = {}
 
     def failed(self, service: str, host: str, reason: CloseReason, now: float) -> float | None:
@@ -70,7 +70,7 @@ class Ejections:
         if record is None:
             if len(self.held) >= MAX_RECORDS:
                 self._drop(next(iter(self.held)))
-            record = self.held[key] = Record()
+            record = self.held[key] = FailureRecord()
             self.hosts.setdefault(service, set()).add(host)
         if now < record.until:
             return None  # one that was under way, or had nowhere else to go
@@ -96,7 +96,7 @@ class Ejections:
         hosts = self.hosts.get(service, ())
         return frozenset(host for host in hosts if now < self.held[service, host].until)
 
-    def record(self, service: str, host: str) -> Record | None:
+    def record(self, service: str, host: str) -> FailureRecord | None:
         """What is held against a host, if anything."""
         return self.held.get((service, host))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from control.api.messages import Candidate
+from control.api.messages import RouteCandidate
 
 HERE = "this host offers it, and nothing is nearer"
 ONE = "the only one that has a link"
@@ -14,7 +14,7 @@ EJECTED = "all of them are ejected, and one is tried anyway"
 NOBODY = "nobody offers it"
 
 
-def decide(candidates: Sequence[Candidate]) -> tuple[list[str], str]:
+def decide(candidates: Sequence[RouteCandidate]) -> tuple[list[str], str]:
     """The names of those that would be taken, and why."""
     good = [each for each in candidates if each.ejected_for_s is None]
     up = [each for each in good if each.state == "up"]
@@ -32,5 +32,5 @@ def decide(candidates: Sequence[Candidate]) -> tuple[list[str], str]:
     return _names(hopeful or peers), COLD
 
 
-def _names(candidates: Sequence[Candidate]) -> list[str]:
+def _names(candidates: Sequence[RouteCandidate]) -> list[str]:
     return [each.host for each in candidates]

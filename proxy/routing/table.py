@@ -9,7 +9,7 @@ from proxy.config.schema import Config
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ServiceHosts:
     """Who offers one service."""
 
     service: str
@@ -19,13 +19,13 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RoutingTable:
     """Routes by service name."""
 
-    routes: Mapping[str, Route] = field(default_factory=dict)
+    routes: Mapping[str, ServiceHosts] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: Config) -> Table:
+    def from_config(cls, config: Config) -> RoutingTable:
         """The table of a static mesh: what `peers` and `services` say."""
         offers: dict[str, list[str]] = {name: [] for name in sorted({*config.upstreams, *config.services})}
         for peer, offered in config.peers.items():
@@ -33,8 +33,8 @@ class Table:
             for service in offered.services:
                 if service in offers and offers[service][-1:] != [peer]:
                     offers[service].append(peer)
-        return cls({name: Route(name, name in config.services, tuple(peers)) for name, peers in offers.items()})
+        return cls({name: ServiceHosts(name, name in config.services, tuple(peers)) for name, peers in offers.items()})
 
-    def find(self, service: str) -> Route:
+    def find(self, service: str) -> ServiceHosts:
         """The route to a service; one without hosts if nobody offers it."""
-        return self.routes.get(service) or Route(service, False, ())
+        return self.routes.get(service) or ServiceHosts(service, False, ())

@@ -23,8 +23,8 @@ import trio
 from trio import TaskStatus
 
 from control.api import messages
-from control.base.http import CLOSE, Answer, Asked, HttpConnection, HttpLimits, Lines
-from proxy.links.door import Door, serve_behind
+from control.base.http import CLOSE, HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
+from proxy.links.acceptgate import AcceptGate, serve_gated
 from proxy.telemetry.slices import slices
 
 log = structlog.get_logger()
@@ -53,7 +53,7 @@ LIMITS = HttpLimits(
 )
 
 
-class View(Protocol):
+class AdminView(Protocol):
     """What the proxy tells about itself. Each method returns at once with a snapshot and must not block the loop; what
     may be long is an iterator, which must cope with what happens between two steps.
     """
@@ -69,25 +69,25 @@ class View(Protocol):
     def services(self) -> list[messages.ServiceRoute]: ...
 
 
-class Orders(Protocol):
+class AdminCommands(Protocol):
     """What a client may have the proxy do."""
 
-    async def reload(self) -> messages.Applied:
+    async def reload(self) -> messages.ReloadResult:
         """Apply the configuration file."""
 
-    def drain(self, seconds: float | None) -> AsyncGenerator[messages.Draining, None]:
+    def drain(self, seconds: float | None) -> AsyncGenerator[messages.DrainProgress, None]:
         """Drain within so many seconds (None: as configured), and tell how that goes until it is over."""
 
 
 async def serve_admin(
     listener: trio.SocketListener,
-    view: View,
-    orders: Orders,
+    view: AdminView,
+    orders: AdminCommands,
     *,
-    door: Door | None = None,
+    gate: AcceptGate | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer admin clients until cancelled, new ones while the door is open.
+    """Answer admin clients until cancelled, new ones while the gate is open.
 
     Closes ``listener`` and all clients on the way out; the socket's file is its maker's to remove. Raises nothing of
     its own: whatever a client or ``view`` does wrong ends with that client.
@@ -95,13 +95,13 @@ async def serve_admin(
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
     server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}, orders)
     try:
-        await serve_behind(door or Door(), server.serve, [listener], task_status=task_status)
+        await serve_gated(gate or AcceptGate(), server.serve, [listener], task_status=task_status)
     finally:
         listener.socket.close()
 
 
 class _Server:
-    def __init__(self, routes: dict[str, Callable[[], object]], orders: Orders) -> None:
+    def __init__(self, routes: dict[str, Callable[[], object]], orders: AdminCommands) -> None:
         self._routes = routes
         self._orders = {"/reload": self._reload, "/drain": self._drain}
         self._given = orders
@@ -131,7 +131,7 @@ class _Server:
         else:
             await connection.converse()
 
-    async def _respond(self, patience: trio.CancelScope, asked: Asked) -> Answer | Lines:
+    async def _respond(self, patience: trio.CancelScope, asked: HttpRequest) -> HttpResponse | ResponseLines:
         path, _, query = asked.target.partition("?")
         order = self._orders.get(path) if asked.method == "POST" else None
         if order is None:
@@ -139,7 +139,7 @@ class _Server:
         patience.deadline = math.inf
         return await order(query)
 
-    async def _tell(self, method: str, path: str) -> Answer:
+    async def _tell(self, method: str, path: str) -> HttpResponse:
         """The answer to a question, or to an order that is none."""
         handler = self._routes.get(path)
         if handler is None and path not in self._orders:
@@ -156,10 +156,10 @@ class _Server:
             log.exception("admin request failed", path=_text(path))
             return _answer(500, _refusal("the proxy could not answer; its log says why"))
 
-    async def _reload(self, query: str) -> Answer:
+    async def _reload(self, query: str) -> HttpResponse:
         return _answer(200, msgspec.json.encode(await self._given.reload()))
 
-    async def _drain(self, query: str) -> Answer | Lines:
+    async def _drain(self, query: str) -> HttpResponse | ResponseLines:
         try:
             seconds = _seconds(query)
         except ValueError as error:
@@ -180,8 +180,8 @@ async def _encoded(found: object) -> bytes:
         return b"[" + b",".join([msgspec.json.encode(part)[1:-1] async for part in parts]) + b"]"
 
 
-def _answer(status: int, content: bytes, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, content, headers=(CLOSE, *headers))
+def _answer(status: int, content: bytes, *headers: tuple[str, str]) -> HttpResponse:
+    return HttpResponse(status, content, headers=(CLOSE, *headers))
 
 
 def _malformed(status: int, what: str) -> bytes:
@@ -190,7 +190,7 @@ def _malformed(status: int, what: str) -> bytes:
 
 
 def _refusal(text: str) -> bytes:
-    return msgspec.json.encode(messages.Refusal(error=text))
+    return msgspec.json.encode(messages.AdminErrorBody(error=text))
 
 
 def _seconds(query: str) -> float | None:

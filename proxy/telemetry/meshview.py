@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
-from control.api.messages import Candidate, Discovery, MeshHost, ServiceRoute
+from control.api.messages import Discovery, MeshHost, RouteCandidate, ServiceRoute
 from proxy.config.schema import Config
 from proxy.pool.pool import Pool
 from proxy.routing.ejection import Ejections
 from proxy.routing.explain import decide
 
 if TYPE_CHECKING:
-    from proxy.mesh.follower import Follower
+    from proxy.mesh.follower import MapFollower
 
 State = Literal["up", "idle", "dialling", "down"]
 
 
-def discovery(config: Config, follower: Follower) -> Discovery:
+def discovery(config: Config, follower: MapFollower) -> Discovery:
     """How this proxy follows the control plane."""
     standing, registration, known = follower.standing, follower.registration, follower.map
     assert config.control is not None
@@ -39,7 +39,7 @@ def discovery(config: Config, follower: Follower) -> Discovery:
     )
 
 
-def hosts(config: Config, pools: Mapping[str, Pool], follower: Follower | None) -> list[MeshHost]:
+def hosts(config: Config, pools: Mapping[str, Pool], follower: MapFollower | None) -> list[MeshHost]:
     """This host, and all its peers."""
     told = {} if follower is None else follower.map.hosts
     unconfirmed, static = _marks(follower)
@@ -61,7 +61,7 @@ def hosts(config: Config, pools: Mapping[str, Pool], follower: Follower | None) 
 
 
 def services(
-    config: Config, pools: Mapping[str, Pool], ejections: Ejections, follower: Follower | None
+    config: Config, pools: Mapping[str, Pool], ejections: Ejections, follower: MapFollower | None
 ) -> list[ServiceRoute]:
     """Every service that anybody offers, or that this host has an upstream for."""
     offered: dict[str, list[str]] = {name: [] for name in config.upstreams}
@@ -78,7 +78,7 @@ def _route(
     offered_by: list[str],
     pools: Mapping[str, Pool],
     ejections: Ejections,
-    follower: Follower | None,
+    follower: MapFollower | None,
 ) -> ServiceRoute:
     candidates = list(_candidates(config, service, offered_by, pools, ejections, follower))
     takes, why = decide(candidates)
@@ -98,13 +98,13 @@ def _candidates(
     offered_by: list[str],
     pools: Mapping[str, Pool],
     ejections: Ejections,
-    follower: Follower | None,
-) -> Iterator[Candidate]:
+    follower: MapFollower | None,
+) -> Iterator[RouteCandidate]:
     unconfirmed, static = _marks(follower)
     now = monotonic()
     for host in offered_by:
         pool, record = pools.get(host), ejections.record(service, host)
-        yield Candidate(
+        yield RouteCandidate(
             host=host,
             address=(config.links.listen if pool is None else pool.peer.address).hostport,
             state="here" if pool is None else state_of(pool),
@@ -122,7 +122,7 @@ def state_of(pool: Pool) -> State:
     return "up" if pool.up else "dialling" if pool.dialling else "idle" if pool.idle else "down"
 
 
-def _marks(follower: Follower | None) -> tuple[frozenset[str], frozenset[str]]:
+def _marks(follower: MapFollower | None) -> tuple[frozenset[str], frozenset[str]]:
     """Names of hosts that are unconfirmed, and of those that stand in the file."""
     if follower is None:
         return frozenset(), frozenset()

@@ -1,4 +1,4 @@
-"""What the proxy tells about itself (``telemetry.admin.View``), read from its parts when somebody asks."""
+"""What the proxy tells about itself (``telemetry.admin.AdminView``), read from its parts when somebody asks."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
-from proxy.pump.budget import Budget
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 from proxy.pump.options import peer_process
 from proxy.pump.session import LaneSession
-from proxy.pump.tally import Tally
+from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
 
 if TYPE_CHECKING:
-    from proxy.mesh.follower import Follower
+    from proxy.mesh.follower import MapFollower
 
 
 class ProxyView:
@@ -49,11 +49,11 @@ class ProxyView:
     """
 
     def __init__(
-        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, context: CallContext[Call], tally: Tally
+        self, config: Config, pump: Pump, pools: Pools, inbound: Inbound, context: CallContext[Call], stats: StreamStats
     ) -> None:
         self.config, self._pump, self._pools = config, pump, pools
-        self._inbound, self._context, self._tally = inbound, context, tally
-        self.follower: Follower | None = None
+        self._inbound, self._context, self._stats = inbound, context, stats
+        self.follower: MapFollower | None = None
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
 
@@ -67,14 +67,14 @@ class ProxyView:
             uptime_s=monotonic() - self._since,
             security=config.links.security,
             sessions=len(sessions),
-            streams=self._tally.open,
+            streams=self._stats.open,
             memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
             memory_limit=config.limits.memory,
-            streams_opened=self._tally.opened,
-            streams_refused=self._tally.failed,
+            streams_opened=self._stats.opened,
+            streams_refused=self._stats.failed,
             draining=self.drain_left() is not None,
             drain_left_s=self.drain_left(),
-            refused_by_reason={reason.label: count for reason, count in self._tally.failures.items()},
+            refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
@@ -125,7 +125,7 @@ class ProxyView:
         if lane.session.streams.get(lane.id) is lane:
             return _lane(lane)
         # Refused meanwhile, perhaps, so that the call waits for another host.
-        return self._call(lane.owner) if isinstance(lane.owner, Call) else None
+        return self._call(lane.observer) if isinstance(lane.observer, Call) else None
 
     def _call(self, call: Call) -> StreamInfo | None:
         """It may have begun as another kind than it is now."""
@@ -137,7 +137,7 @@ class ProxyView:
         return None if lane is None or lane.session.streams.get(lane.id) is not lane else _lane(lane)
 
 
-def _peer(pool: Pool, budget: Budget) -> PeerStatus:
+def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:
     state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
     ttl, reason = pool.usage.told(trio.current_time())
     return PeerStatus(
@@ -192,13 +192,13 @@ def _link(session: LaneSession, pool: Pool) -> LinkInfo:
 
 
 def _lane(lane: Lane) -> StreamInfo:
-    caller = lane.sock if lane.owner.direction == "outbound" else None
+    caller = lane.sock if lane.observer.direction == "outbound" else None
     uid, pid = _known(None if caller is None else peer_process(caller))
     return StreamInfo(
         id=f"{lane.session.name}/{lane.id}",
         link=lane.session.name,
-        service=lane.owner.service,
-        direction=lane.owner.direction,
+        service=lane.observer.service,
+        direction=lane.observer.direction,
         peer=lane.session.peer,
         state=lane.state.label,
         age_s=monotonic() - lane.since,

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.agent import agent as agents
 from proxy.errors import CloseReason, StartError
-from proxy.mux.stream import State
+from proxy.mux.stream import StreamState
 from proxy.pool.recorded import read
 from tests.pump.agents import mesh
 from tests.pump.rig import KINDS, Kind, until
@@ -43,7 +43,7 @@ async def test_a_call_from_host_to_host(kind: Kind, mtls: bool) -> None:
         assert await caller.rest() == (b"answer", False)
         caller.close()
         assert await accepted.rest() == (b"", False)
-        await until(lambda: not any(agent.tally.open for agent in hosts.agents.values()), "the end")
+        await until(lambda: not any(agent.stats.open for agent in hosts.agents.values()), "the end")
 
 
 async def test_it_is_ready_when_it_says_so(logs: list[MutableMapping[str, Any]]) -> None:
@@ -164,7 +164,7 @@ async def test_cancelled_it_ends_all_streams_as_resets(logs: list[MutableMapping
         hosts.kill("host-a")
         for end in (caller, accepted):
             assert await end.rest() == (b"", True)
-        await until(lambda: hosts.agents["host-b"].tally.open == 0, "told")
+        await until(lambda: hosts.agents["host-b"].stats.open == 0, "told")
         reasons = {entry["reason"] for entry in logs if entry["event"] == "stream ended"}
         assert reasons == {CloseReason.STOPPED.label}
 
@@ -184,7 +184,7 @@ async def test_stopped_with_bytes_for_a_reader_that_does_not_read(both: bool) ->
         await until(lambda: caller.raw.send(bytes(20_000)) and agent.pump.budget.used, "bytes in the proxy")
         caller.finish()
         [lane] = agent.pools["host-a"].links[0].session.streams.values()
-        ended = {State.CLOSED} if both else {State.FIN_RECEIVED}
+        ended = {StreamState.CLOSED} if both else {StreamState.FIN_RECEIVED}
         await until(lambda: lane.state in ended, "the caller's end")
         hosts.kill("host-b")
 
@@ -211,7 +211,7 @@ async def test_uses_are_recorded(tmp_path: Path) -> None:
         accepted.close()
         await caller.rest()
         caller.close()
-        await until(lambda: all(agent.tally.open == 0 for agent in hosts.agents.values()), "the end")
+        await until(lambda: all(agent.stats.open == 0 for agent in hosts.agents.values()), "the end")
     uses = list(read(file.read_bytes().splitlines(), "f"))
     assert sorted((use.peer, use.bytes) for use in uses) == [("host-a", 7), ("host-b", 7)]
 

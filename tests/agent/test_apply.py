@@ -14,7 +14,7 @@ import trio
 from structlog.testing import capture_logs
 
 from proxy.agent.agent import Agent
-from proxy.config.schema import Config, Peer
+from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason, NotApplied
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import End, until
@@ -342,10 +342,10 @@ async def test_what_a_service_is_now_holds_for_new_calls() -> None:
             )
         )
         assert await hosts.call().rest() == (b"", False)
-        assert far.tally.failures == {CloseReason.NOT_ALLOWED: 1}
+        assert far.stats.failures == {CloseReason.NOT_ALLOWED: 1}
         far.apply(msgspec.structs.replace(far.config, services={}))
         assert await hosts.call().rest() == (b"", False)
-        assert far.tally.failures == {CloseReason.NOT_ALLOWED: 1, CloseReason.NO_SUCH_SERVICE: 1}
+        assert far.stats.failures == {CloseReason.NOT_ALLOWED: 1, CloseReason.NO_SUCH_SERVICE: 1}
         await talks(caller, accepted)
         assert far.view.status().services == []
         assert far.inbound.open == {"echo": 2}, "removed, and still in use"
@@ -360,7 +360,7 @@ async def test_rules_hold_within_the_host_too() -> None:
         sections["services"]["echo"]["allow"] = []
         agent.apply(hosts.config("host-a", sections))
         assert await hosts.call().rest() == (b"", False)
-        assert agent.tally.failures == {CloseReason.NOT_ALLOWED: 1}
+        assert agent.stats.failures == {CloseReason.NOT_ALLOWED: 1}
 
 
 async def test_settings() -> None:
@@ -381,7 +381,7 @@ async def test_settings() -> None:
         assert agent.hello("host-b", "s").stream_credit == 64 << 10
         caller = hosts.call()
         assert await caller.rest() == (b"", False)
-        assert agent.tally.failures == {CloseReason.OVERLOADED: 1}
+        assert agent.stats.failures == {CloseReason.OVERLOADED: 1}
 
 
 async def test_keys_that_only_a_start_reads_are_refused_all_at_once() -> None:
@@ -426,7 +426,9 @@ async def test_a_thousand_peers_come_and_go_one_at_a_time() -> None:
         agent = await hosts.start("host-a")
         peer = next(iter(hosts.config("host-a", hosts.peers(b=["s0"])).peers.values()))
         peers = {
-            f"host-{number}": Peer(address=peer.address, services=tuple(f"s{number * 5 + each}" for each in range(5)))
+            f"host-{number}": PeerConfig(
+                address=peer.address, services=tuple(f"s{number * 5 + each}" for each in range(5))
+            )
             for number in range(1000)
         }
         base = msgspec.structs.replace(agent.config, peers=peers)
@@ -437,7 +439,7 @@ async def test_a_thousand_peers_come_and_go_one_at_a_time() -> None:
         for pool in pools.values():
             pool.adopt = lambda *_, name=pool.name: touched.append(name)  # type: ignore[method-assign]
         for number in range(20):
-            found = agent.apply(with_peer(base, f"host-{number}", Peer(address=peer.address)))
+            found = agent.apply(with_peer(base, f"host-{number}", PeerConfig(address=peer.address)))
             assert found.peers <= {f"host-{number}", f"host-{number - 1}"}
         assert set(touched) == {f"host-{number}" for number in range(20)}
         assert dict(agent.pools) == pools
@@ -445,5 +447,5 @@ async def test_a_thousand_peers_come_and_go_one_at_a_time() -> None:
         await until(lambda: not agent.pools.everywhere, "all are gone")
 
 
-def with_peer(config: Config, name: str, peer: Peer) -> Config:
+def with_peer(config: Config, name: str, peer: PeerConfig) -> Config:
     return msgspec.structs.replace(config, peers={**config.peers, name: peer})

@@ -13,12 +13,12 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from control.api.messages import Draining, Holder, StreamInfo
+from control.api.messages import DrainProgress, StreamHolder, StreamInfo
 from proxy.agent import drain
 from proxy.agent.agent import Agent
 from proxy.agent.drain import describe, holders, who
 from proxy.errors import CloseReason
-from proxy.pool import ebb
+from proxy.pool import staggeredclose
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import End, until
 
@@ -64,17 +64,17 @@ async def test_last_bytes_that_wait_for_another_link_are_waited_for() -> None:
         [caller], [accepted] = await carried(hosts, service)
         accepted.finish()
         assert await caller.rest() == (b"", False)
-        assert far._estate is not None
-        far._estate.links_door.close()
+        assert far._handover_sockets is not None
+        far._handover_sockets.links_gate.close()
         near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
         await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
         await caller.send(b"last words")
         caller.finish()
-        await until(lambda: near.tally.open == 0, "the end, as seen from here")
+        await until(lambda: near.stats.open == 0, "the end, as seen from here")
         near.draining.begin(20)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert not near.draining.over.is_set()
-        far._estate.links_door.open()
+        far._handover_sockets.links_gate.open()
         assert await accepted.rest() == (b"last words", False)
         await near.draining.over.wait()
 
@@ -84,8 +84,8 @@ async def test_a_peer_that_is_lost_and_is_owed_nothing_is_not_waited_for() -> No
         await hosts.pair()
         near, far = hosts.agents["host-a"], hosts.agents["host-b"]
         await until(lambda: near.pools["host-b"].up, "the link")
-        assert far._estate is not None
-        far._estate.links_door.close()
+        assert far._handover_sockets is not None
+        far._handover_sockets.links_gate.close()
         near.pools["host-b"].links[0]._sock.shutdown(socket.SHUT_RDWR)
         await until(lambda: bool(near.pools["host-b"].sessions.suspended), "the loss")
         near.draining.begin(3600)
@@ -99,15 +99,15 @@ async def test_a_call_that_waits_for_a_link_gets_it() -> None:
         service = await hosts.pair("tcp", "tcp")
         near, far = hosts.agents["host-a"], hosts.agents["host-b"]
         await until(lambda: near.pools["host-b"].up, "the link")
-        assert far._estate is not None
-        far._estate.links_door.close()
+        assert far._handover_sockets is not None
+        far._handover_sockets.links_gate.close()
         near.pools["host-b"].links[0].doom(CloseReason.STOPPED)
         near.pump.settle()
         caller = hosts.call(kind="tcp")
         await until(lambda: near.pools["host-b"].waiting == 1, "the call waits")
         near.draining.begin(20)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        far._estate.links_door.open()
+        far._handover_sockets.links_gate.open()
         with trio.fail_after(2):
             accepted = await service.accept()
         await caller.send(b"hello")
@@ -163,7 +163,7 @@ async def test_callers_that_were_not_accepted_yet_are_taken_in() -> None:
 
 async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of the clock ends its share: never all at once."""
-    monkeypatch.setattr(ebb, "TICK", 0.001)
+    monkeypatch.setattr(staggeredclose, "TICK", 0.001)
     async with mesh() as hosts:
         service = await hosts.pair("tcp", "tcp")
         agent = hosts.agents["host-a"]
@@ -173,9 +173,9 @@ async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: py
 
         def settled() -> None:
             settle()
-            seen.append(agent.tally.open)
+            seen.append(agent.stats.open)
 
-        await until(lambda: agent.tally.open == 40, "all are open")
+        await until(lambda: agent.stats.open == 40, "all are open")
         monkeypatch.setattr(agent.pump, "settle", settled)
         agent.draining.begin(2.0)
         await agent.draining.over.wait()
@@ -223,8 +223,8 @@ async def test_whoever_follows_hears_the_end() -> None:
         agent = hosts.agents["host-a"]
         caller = hosts.call()
         await service.accept()
-        await until(lambda: agent.tally.open == 1, "the call")
-        found: list[Draining] = []
+        await until(lambda: agent.stats.open == 1, "the call")
+        found: list[DrainProgress] = []
         async with trio.open_nursery() as nursery:
 
             async def follow() -> None:
@@ -237,7 +237,9 @@ async def test_whoever_follows_hears_the_end() -> None:
         assert [line.over for line in found][:-1] == [False] * (len(found) - 1)
         first = found[0]
         assert first.holders == [
-            Holder(service="echo", direction="outbound", peer="host-b", uid=os.getuid(), pid=os.getpid(), streams=1)
+            StreamHolder(
+                service="echo", direction="outbound", peer="host-b", uid=os.getuid(), pid=os.getpid(), streams=1
+            )
         ]
         assert (found[-1].streams, found[-1].cut, found[-1].holders) == (0, 0, [])
 
@@ -251,7 +253,7 @@ async def test_it_says_in_its_log_who_holds_streams(
         agent: Agent = hosts.agents["host-a"]
         hosts.call()
         await service.accept()
-        await until(lambda: agent.tally.open == 1, "the call")
+        await until(lambda: agent.stats.open == 1, "the call")
         agent.draining.begin(20)
         await until(lambda: [entry for entry in logs if entry["event"] == "proxy waits for streams"], "a line")
         [line, *_] = [entry for entry in logs if entry["event"] == "proxy waits for streams"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.arrivals import DAY, DAYS, day
-from proxy.pool.replay import CLOSE_ENOUGH, Search, Trace, fixed, replay
-from proxy.pool.ttl import Terms
+from proxy.pool.replay import CLOSE_ENOUGH, PriceSearch, ReplayTrace, fixed, replay
+from proxy.pool.ttl import TtlTerms
 
-TERMS = Terms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
+TERMS = TtlTerms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
 FIXED = (30.0, 60.0, 300.0, 900.0)
 
 
@@ -25,8 +25,8 @@ def test_the_same_seed_gives_the_same_day(kind: str) -> None:
 @pytest.mark.parametrize(("ahead", "ttls"), [(True, FIXED), (False, (60.0,))])
 def test_a_day_of_peers_that_differ(ahead: bool, ttls: tuple[float, ...]) -> None:
     """Set to the same link-seconds as any fixed TTL, the learnt one has more warm hits, also without opening ahead."""
-    trace = Trace(day("mixed"))
-    search = Search(trace, TERMS._replace(ahead=ahead))
+    trace = ReplayTrace(day("mixed"))
+    search = PriceSearch(trace, TERMS._replace(ahead=ahead))
     for ttl in ttls:
         same = replay(trace, fixed(ttl))
         found = search.matching(same.link_seconds)
@@ -38,8 +38,8 @@ def test_a_day_of_peers_that_differ(ahead: bool, ttls: tuple[float, ...]) -> Non
 
 def test_a_day_of_peers_that_are_alike() -> None:
     """One TTL for all is the best that can be had here: the learnt one comes within two thousandths of it."""
-    trace = Trace(day("alike"))
-    search = Search(trace, TERMS)
+    trace = ReplayTrace(day("alike"))
+    search = PriceSearch(trace, TERMS)
     for ttl in FIXED:
         same = replay(trace, fixed(ttl))
         found = search.matching(same.link_seconds)

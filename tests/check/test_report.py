@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
-from proxy.check.report import Finding, Level, Report, Seen, Unseen, group, report
+from proxy.check.report import Finding, Level, Passed, Report, Unchecked, group, report
 
 
 def finding(name: str, level: Level) -> Finding:
@@ -10,11 +10,11 @@ def finding(name: str, level: Level) -> Finding:
 
 
 def test_what_is_wrong_comes_first() -> None:
-    lines = [Seen("a"), finding("n", "note"), Unseen("b", "no"), finding("w", "wrong"), Seen("c")]
+    lines = [Passed("a"), finding("n", "note"), Unchecked("b", "no"), finding("w", "wrong"), Passed("c")]
     made = group("g", "about", lines)
     assert [item.name for item in made.findings] == ["w", "n"]
     assert made.seen == ("a", "c")
-    assert made.unseen == (Unseen("b", "no"),)
+    assert made.unseen == (Unchecked("b", "no"),)
 
 
 def test_counts() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Finding, Line, Report, Seen, Unseen, group, report
+from proxy.check.report import Finding, Line, Passed, Report, Unchecked, group, report
 from proxy.check.show import lines, summary
 
 WRONG = Finding(
@@ -16,7 +16,7 @@ def made(*found: Line) -> Report:
 
 
 def test_a_report() -> None:
-    text = "\n".join(line.plain for line in lines(made(WRONG, NOTE, Seen("z = 0"), Unseen("w", "no permission"))))
+    text = "\n".join(line.plain for line in lines(made(WRONG, NOTE, Passed("z = 0"), Unchecked("w", "no permission"))))
     assert (
         text
         == """\
@@ -43,7 +43,7 @@ sysctls: kernel settings
         ([], "nothing wrong, 0 notes"),
         ([NOTE], "nothing wrong, 1 note"),
         ([WRONG, WRONG, NOTE, NOTE], "2 wrong, 2 notes"),
-        ([Unseen("w", "no")], "nothing wrong, 0 notes, 1 not seen"),
+        ([Unchecked("w", "no")], "nothing wrong, 0 notes, 1 not seen"),
     ],
 )
 def test_summary(found: list[Line], text: str) -> None:
@@ -52,4 +52,4 @@ def test_summary(found: list[Line], text: str) -> None:
 
 def test_what_a_terminal_could_act_on() -> None:
     """A container's name, or a path in somebody's configuration."""
-    assert not any("\x1b" in line.plain for line in lines(made(Seen("\x1b[2J"))))
+    assert not any("\x1b" in line.plain for line in lines(made(Passed("\x1b[2J"))))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from proxy.config.difference import FIXED, RESTART, between, is_fixed
-from proxy.config.schema import Config, Limits, Peer, parse
+from proxy.config.schema import Config, PeerConfig, ProxyLimits, parse
 
 BASE: dict[str, Any] = {
     "host": "host-a",
@@ -126,12 +126,12 @@ def test_fixed_keys_exist() -> None:
 
 
 def test_what_is_the_same_object_is_not_looked_into() -> None:
-    class Unlike(dict[str, Peer]):
+    class Unlike(dict[str, PeerConfig]):
         def __eq__(self, other: object) -> bool:
             raise AssertionError("looked into")
 
         __hash__ = None  # type: ignore[assignment]
 
     old = msgspec.structs.replace(config(), peers=Unlike())
-    new = msgspec.structs.replace(old, limits=Limits(stop_timeout=1.0))
+    new = msgspec.structs.replace(old, limits=ProxyLimits(stop_timeout=1.0))
     assert [change.key for change in between(old, new).changes] == ["limits.stop_timeout"]

@@ -10,24 +10,24 @@ from hypothesis import strategies as st
 
 from control.base.reading import files
 from proxy.config import schema as config
-from proxy.config.interfaces import ContainerInterface, Interface, Route, Segment
+from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, RouteConfig, SegmentConfig
 from proxy.config.schema import (
     EVERYBODY,
-    AllUpstreams,
+    AllowRuleConfig,
+    AllUpstreamsConfig,
     Config,
-    Control,
-    Limits,
-    Links,
-    Log,
-    Peer,
-    Pool,
-    Pump,
-    Rule,
-    Service,
+    ControlPlaneConfig,
+    LinksConfig,
+    LogConfig,
+    PeerConfig,
+    PoolConfig,
+    ProxyLimits,
+    PumpConfig,
+    ServiceConfig,
     TcpAddress,
     TlsFiles,
     UnixAddress,
-    Upstream,
+    UpstreamConfig,
 )
 from proxy.errors import ConfigError
 from tests.tools.privileges import modes_count
@@ -67,37 +67,37 @@ def test_the_design_s_example() -> None:
     assert config.parse(DESIGN, "host-a.yaml") == Config(
         host="host-a",
         run_dir="/run/hostlane",
-        links=Links(listen=TcpAddress("10.77.0.1", 7600), security="none"),
-        peers={"host-b": Peer(address=TcpAddress("10.77.0.2", 7600), services=("redis",))},
-        upstreams={"redis": Upstream(listen=UnixAddress("/run/hostlane/redis.sock"))},
-        services={"web": Service(deliver=UnixAddress("/srv/web/web.sock"))},
+        links=LinksConfig(listen=TcpAddress("10.77.0.1", 7600), security="none"),
+        peers={"host-b": PeerConfig(address=TcpAddress("10.77.0.2", 7600), services=("redis",))},
+        upstreams={"redis": UpstreamConfig(listen=UnixAddress("/run/hostlane/redis.sock"))},
+        services={"web": ServiceConfig(deliver=UnixAddress("/srv/web/web.sock"))},
     )
     assert (CONFIGS / "host-a.yaml").read_text() == DESIGN
 
 
 def test_the_two_hosts_fit_together() -> None:
     a, b = config.load(CONFIGS / "host-a.yaml"), config.load(CONFIGS / "host-b.yaml")
-    assert a.peers == {b.host: Peer(address=b.links.listen, services=tuple(b.services))}
-    assert b.peers == {a.host: Peer(address=a.links.listen, services=tuple(a.services))}
+    assert a.peers == {b.host: PeerConfig(address=b.links.listen, services=tuple(b.services))}
+    assert b.peers == {a.host: PeerConfig(address=a.links.listen, services=tuple(a.services))}
 
 
 def test_the_reference_shows_the_defaults() -> None:
     shown = config.load(CONFIGS / "reference.yaml")
-    links = Links(listen=shown.links.listen, tls=shown.links.tls)
+    links = LinksConfig(listen=shown.links.listen, tls=shown.links.tls)
     assert shown.control is not None
     assert shown.all_upstreams is not None
     entries = [
-        (shown.control, Control(servers=shown.control.servers, token_file=shown.control.token_file)),
-        (shown.all_upstreams, AllUpstreams(directory="/run/hostlane/mesh", caller="shop")),
+        (shown.control, ControlPlaneConfig(servers=shown.control.servers, token_file=shown.control.token_file)),
+        (shown.all_upstreams, AllUpstreamsConfig(directory="/run/hostlane/mesh", caller="shop")),
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
-        (shown.upstreams["redis"], Upstream(listen=shown.upstreams["redis"].listen)),
-        (shown.services["web"], Service(deliver=shown.services["web"].deliver)),
-        (shown.interfaces["hl0"], Interface(parent="eth0")),
-        (shown.interfaces["hl1"], Interface(kind="vf", parent="eth1")),
-        (shown.interfaces["hl0"].routes[0], Route(to="10.80.0.0/16", via="10.77.0.254")),
-        (shown.containers["web-1"], ContainerInterface(parent="eth0")),
-        (shown.segments["front"], Segment(parent="eth0", mac_limit=4096)),
+        (shown.upstreams["redis"], UpstreamConfig(listen=shown.upstreams["redis"].listen)),
+        (shown.services["web"], ServiceConfig(deliver=shown.services["web"].deliver)),
+        (shown.interfaces["hl0"], InterfaceConfig(parent="eth0")),
+        (shown.interfaces["hl1"], InterfaceConfig(kind="vf", parent="eth1")),
+        (shown.interfaces["hl0"].routes[0], RouteConfig(to="10.80.0.0/16", via="10.77.0.254")),
+        (shown.containers["web-1"], ContainerInterfaceConfig(parent="eth0")),
+        (shown.segments["front"], SegmentConfig(parent="eth0", mac_limit=4096)),
     ]
     given = (
         "control", "peers", "upstreams", "all_upstreams", "services", "interfaces", "containers", "segments",
@@ -114,24 +114,24 @@ def test_defaults() -> None:
     assert (found.run_dir, found.mesh) == ("/run/hostlane", "hostlane")
     assert (found.peers, found.upstreams, found.services) == ({}, {}, {})
     assert (found.interfaces, found.containers, found.segments) == ({}, {}, {})
-    assert found.links == Links(
+    assert found.links == LinksConfig(
         listen=TcpAddress("10.77.0.1", 7600), security="none", max_per_peer=2, dial_timeout=5.0,
         ping_interval=5.0, ping_timeout=5.0, replay_buffer=4 * 2**20,
     )  # fmt: skip
-    assert found.limits == Limits(
+    assert found.limits == ProxyLimits(
         stream_credit=256 * 2**10, memory=512 * 2**20, streams_per_link=65535, waiting_streams=1024,
         open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
-    assert found.pump == Pump(busy_poll_us=0)
-    assert found.pool == Pool(
+    assert found.pump == PumpConfig(busy_poll_us=0)
+    assert found.pool == PoolConfig(
         idle_min=1.0, idle_max=3600.0, idle_price=0.01, open_ahead=True, record=None, record_limit=64 * 2**20
     )
-    assert found.log == Log(level="info", format="auto")
-    assert Upstream(listen=UnixAddress("/x")).mode == 0o666
-    assert Service(deliver=UnixAddress("/x")) == Service(
+    assert found.log == LogConfig(level="info", format="auto")
+    assert UpstreamConfig(listen=UnixAddress("/x")).mode == 0o666
+    assert ServiceConfig(deliver=UnixAddress("/x")) == ServiceConfig(
         deliver=UnixAddress("/x"), connect_timeout=5.0, allow=EVERYBODY, proxy_protocol="none"
     )
-    assert Rule() == Rule(host=None, service=None, uid=None)
+    assert AllowRuleConfig() == AllowRuleConfig(host=None, service=None, uid=None)
 
 
 def test_every_value_can_be_set() -> None:
@@ -160,32 +160,33 @@ log: {level: debug, format: json}
         host="h",
         run_dir="/tmp/x",
         mesh="m.example",
-        links=Links(
+        links=LinksConfig(
             listen=TcpAddress("::1", 1), security="none", max_per_peer=64, dial_timeout=1.0,
             ping_interval=120.0, ping_timeout=0.01, replay_buffer=2**20,
             tls=TlsFiles(certificate="/c", key="/k", ca="/a"),
         ),
-        peers={"b": Peer(address=TcpAddress("b.example", 2))},
+        peers={"b": PeerConfig(address=TcpAddress("b.example", 2))},
         upstreams={
-            "s": Upstream(listen=UnixAddress("/s"), mode=0o600, owner="root", group=7),
-            "t": Upstream(listen=TcpAddress("127.0.0.1", 3), caller="shop"),
+            "s": UpstreamConfig(listen=UnixAddress("/s"), mode=0o600, owner="root", group=7),
+            "t": UpstreamConfig(listen=TcpAddress("127.0.0.1", 3), caller="shop"),
         },
         services={
-            "s": Service(deliver=TcpAddress("db", 4), connect_timeout=0.001, proxy_protocol="v2"),
-            "t": Service(
-                deliver=UnixAddress("/t"), allow=(Rule(host="b", service="shop", uid=0), Rule(uid=4294967294))
+            "s": ServiceConfig(deliver=TcpAddress("db", 4), connect_timeout=0.001, proxy_protocol="v2"),
+            "t": ServiceConfig(
+                deliver=UnixAddress("/t"), allow=(AllowRuleConfig(host="b", service="shop", uid=0),
+                                                  AllowRuleConfig(uid=4294967294))
             ),
-            "u": Service(deliver=UnixAddress("/u"), allow=()),
+            "u": ServiceConfig(deliver=UnixAddress("/u"), allow=()),
         },
-        limits=Limits(
+        limits=ProxyLimits(
             stream_credit=16384, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
             stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
         ),
-        pump=Pump(busy_poll_us=50),
-        pool=Pool(
+        pump=PumpConfig(busy_poll_us=50),
+        pool=PoolConfig(
             idle_min=2.0, idle_max=60.0, idle_price=1.0, open_ahead=False, record="/tmp/r", record_limit=64 * 2**10
         ),
-        log=Log(level="debug", format="json"),
+        log=LogConfig(level="debug", format="json"),
     )  # fmt: skip
 
 
@@ -298,8 +299,8 @@ LEAVES = (
 KEYS = (
     st.sampled_from(
         [
-            *Config.__struct_fields__, *Links.__struct_fields__, *Upstream.__struct_fields__,
-            *Service.__struct_fields__, *Rule.__struct_fields__, "host-a", "redis",
+            *Config.__struct_fields__, *LinksConfig.__struct_fields__, *UpstreamConfig.__struct_fields__,
+            *ServiceConfig.__struct_fields__, *AllowRuleConfig.__struct_fields__, "host-a", "redis",
         ]
     )
     | st.text()
@@ -323,7 +324,9 @@ def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
         assert lines == sorted(lines)
 
 
-RULES = TREES | st.lists(st.dictionaries(st.sampled_from([*Rule.__struct_fields__, "hots"]), LEAVES) | LEAVES)
+RULES = TREES | st.lists(
+    st.dictionaries(st.sampled_from([*AllowRuleConfig.__struct_fields__, "hots"]), LEAVES) | LEAVES
+)
 
 
 @given(st.fixed_dictionaries({}, optional={"allow": RULES, "proxy_protocol": LEAVES | st.just("v2")}))
@@ -342,7 +345,7 @@ def test_no_rule_ever_lets_in_more_than_it_says(keys: dict[str, Any]) -> None:
     if "allow" in keys:
         assert [{key: getattr(rule, key) for key in given} for rule, given in
                 zip(service.allow, keys["allow"], strict=True)] == keys["allow"]
-        assert all(rule != Rule() for rule in service.allow)
+        assert all(rule != AllowRuleConfig() for rule in service.allow)
     else:
         assert service.allow == EVERYBODY
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from control.api import certificates
-from control.api.mesh import Issued, JoinRequest, TokenRequest, Trust
+from control.api.mesh import IssueResponse, JoinRequest, TokenRequest, TrustBundle
 from control.ca.issuing import Issuer
-from control.ca.joining import Joining
+from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
-from control.ca.rotation import Rotation
+from control.ca.rotation import CaRotation
 from control.ca.trust import PREFIXES, TrustView
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
@@ -77,16 +77,16 @@ class Server:
         self.store, self.clock, self.mesh = store, clock, mesh
         self.keys = KeyFiles(directory)
         self.issuer = Issuer(store, self.keys, mesh=mesh, now=clock)
-        self.joining = Joining(store, self.issuer, now=clock)
-        self.rotation = Rotation(store, self.keys, mesh=mesh, now=clock)
+        self.joining = HostEnrolment(store, self.issuer, now=clock)
+        self.rotation = CaRotation(store, self.keys, mesh=mesh, now=clock)
 
-    async def join(self, host: str, key: certificates.Key | None = None) -> Issued:
+    async def join(self, host: str, key: certificates.Key | None = None) -> IssueResponse:
         """A host by that name, with a token of its own."""
         token = (await self.joining.create_token(TokenRequest(host=host, ttl=600))).token
         csr = certificates.request(key or certificates.new_key())
         return await self.joining.join(JoinRequest(host=host, token=token, csr=csr), "10.0.0.9")
 
-    async def trust(self) -> Trust:
+    async def trust(self) -> TrustBundle:
         """What watchers are told."""
         view = TrustView()
         for prefix in PREFIXES:

@@ -14,9 +14,9 @@ from control.server import config
 from proxy.demo import controlserver
 from proxy.demo.controlserver import ControlServer
 from proxy.demo.loopback import Loopback
-from proxy.demo.mesh import End
+from proxy.demo.mesh import DemoProxy
 from proxy.demo.processes import DemoError
-from proxy.demo.stage import free_ports
+from proxy.demo.setup import free_ports
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_it_keeps_everything_in_its_folder(server: ControlServer) -> None:
 def test_a_host_is_let_in(machine: Loopback, server: ControlServer) -> None:
     assert "next: hostlane control --config control.yaml\n" in server.init()
     server.start().check()
-    end = End(machine.b, 7600, server.folder / "b")
+    end = DemoProxy(machine.b, 7600, server.folder / "b")
     server.let_in(end)
     assert end.token.read_text().startswith("hostlane1.")
     assert stat.S_IMODE(end.token.stat().st_mode) == 0o600

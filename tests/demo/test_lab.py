@@ -15,13 +15,13 @@ import pytest
 from proxy.demo import lab as labs
 from proxy.demo import netns, processes
 from proxy.demo.docker_path import CONTAINER
-from proxy.demo.lab import Host, Lab
+from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
 
 pytestmark = pytest.mark.netns
 
 
-def serve(host: Host, address: str, port: int = 0) -> socket.socket:
+def serve(host: LabHost, address: str, port: int = 0) -> socket.socket:
     listener = host.socket()
     listener.bind((address, port))
     listener.listen()
@@ -38,7 +38,7 @@ def exchange(client: socket.socket, listener: socket.socket, payload: bytes = b"
             assert accepted.recv(len(payload), socket.MSG_WAITALL) == payload
 
 
-def tracked(host: Host, text: str) -> list[str]:
+def tracked(host: LabHost, text: str) -> list[str]:
     """Entries of a host's connection tracking, in either namespace, that hold ``text``."""
     lists = [netns.run(netns.inside(name, ["conntrack", "-L"])) for name in host.cabled]
     return [entry for entries in lists for entry in entries.splitlines() if text in entry]

@@ -14,10 +14,10 @@ import pytest
 
 from proxy.demo import processes
 from proxy.demo.loopback import Loopback
-from proxy.demo.processes import DemoError, Service
+from proxy.demo.processes import BackgroundProcess, DemoError
 
 
-def await_end(service: Service) -> str:
+def await_end(service: BackgroundProcess) -> str:
     """What `check` says once the process has ended."""
     service._process.wait(30)
     with pytest.raises(DemoError) as caught:
@@ -28,19 +28,19 @@ def await_end(service: Service) -> str:
 def test_check_quotes_the_last_line(tmp_path: Path) -> None:
     with Loopback() as machine:
         script = "echo first; echo port 7600 in use >&2; exit 2"
-        service = Service("the proxy of host-a", machine.a, ["sh", "-c", script], tmp_path / "log")
+        service = BackgroundProcess("the proxy of host-a", machine.a, ["sh", "-c", script], tmp_path / "log")
         assert await_end(service) == "the proxy of host-a ended (exit code 2): port 7600 in use"
 
 
 def test_check_of_a_silent_death(tmp_path: Path) -> None:
     with Loopback() as machine:
-        service = Service("redis-server", machine.a, ["sh", "-c", "kill -9 $$"], tmp_path / "log")
+        service = BackgroundProcess("redis-server", machine.a, ["sh", "-c", "kill -9 $$"], tmp_path / "log")
         assert await_end(service) == "redis-server ended (SIGKILL): it wrote nothing"
 
 
 def test_check_of_a_running_process(tmp_path: Path) -> None:
     with Loopback() as machine:
-        Service("sleep", machine.a, ["sleep", "600"], tmp_path / "log").check()
+        BackgroundProcess("sleep", machine.a, ["sleep", "600"], tmp_path / "log").check()
 
 
 def test_stop_ends_all_and_kills_the_stubborn() -> None:

@@ -14,8 +14,8 @@ import pytest
 from proxy.demo import redis
 from proxy.demo.loopback import Loopback
 from proxy.demo.processes import DemoError
-from proxy.demo.redis import Client, Measured
-from proxy.demo.stage import free_ports
+from proxy.demo.redis import BenchmarkRun, RedisClient
+from proxy.demo.setup import free_ports
 
 HEADER = (
     '"test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"'
@@ -24,8 +24,8 @@ HEADER = (
 
 def test_parse_csv() -> None:
     text = f'{HEADER}\n"SET","12345.68","0.322","0.104","0.311","0.463","0.591","1.127"\n'
-    assert redis.parse_csv(text) == Measured(12345.68, 0.311, 0.591)
-    assert redis.parse_csv("WARNING: Could not fetch server CONFIG\n" + text) == Measured(12345.68, 0.311, 0.591)
+    assert redis.parse_csv(text) == BenchmarkRun(12345.68, 0.311, 0.591)
+    assert redis.parse_csv("WARNING: Could not fetch server CONFIG\n" + text) == BenchmarkRun(12345.68, 0.311, 0.591)
 
 
 NO_RESULTS = ["", HEADER, f"{HEADER}\n", f'{HEADER}\n"SET","1.0"\n', '"SET","1234.5"\n', f"{HEADER}\n,,,,,,"]
@@ -74,27 +74,27 @@ def answering(path: Path, reply: bytes) -> Iterator[list[bytes]]:
     [(b"+PONG\r\n", b"PONG"), (b"$5\r\na\r\nbc\r\n", b"a\r\nbc"), (b"$0\r\n\r\n", b""), (b"$-1\r\n", b"")],
 )
 def test_call(tmp_path: Path, reply: bytes, result: bytes) -> None:
-    with answering(tmp_path / "s", reply) as received, Client(tmp_path / "s") as client:
+    with answering(tmp_path / "s", reply) as received, RedisClient(tmp_path / "s") as client:
         assert client.call(b"GET", b"k\r\n") == result
     assert received == [b"*2\r\n$3\r\nGET\r\n$3\r\nk\r\n\r\n"]
 
 
 def test_error_reply(tmp_path: Path) -> None:
-    with answering(tmp_path / "s", b"-ERR unknown\r\n"), Client(tmp_path / "s") as client:
+    with answering(tmp_path / "s", b"-ERR unknown\r\n"), RedisClient(tmp_path / "s") as client:
         with pytest.raises(DemoError, match="ERR unknown"):
             client.call(b"NONSENSE")
 
 
 @pytest.mark.parametrize("reply", [b"", b"$5\r\nabc", b"+PON"])
 def test_truncated_reply_is_an_error(tmp_path: Path, reply: bytes) -> None:
-    with answering(tmp_path / "s", reply), Client(tmp_path / "s") as client:
+    with answering(tmp_path / "s", reply), RedisClient(tmp_path / "s") as client:
         with pytest.raises(ConnectionError, match="ended"):
             client.call(b"GET", b"k")
 
 
 def test_connecting_to_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Client(tmp_path / "none")
+        RedisClient(tmp_path / "none")
 
 
 @pytest.mark.redis
@@ -104,7 +104,7 @@ def test_a_real_server(tmp_path: Path) -> None:
     with Loopback() as machine:
         server = redis.serve(machine.b, "127.0.0.1", port, tmp_path / "r.sock")
         redis.wait_until_it_answers(tmp_path / "r.sock", [server])
-        with Client(tmp_path / "r.sock") as client:
+        with RedisClient(tmp_path / "r.sock") as client:
             assert client.call(b"SET", b"key", value) == b"OK"
             assert client.call(b"GET", b"key") == value
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.log"], "it left files behind"

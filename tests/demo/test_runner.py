@@ -17,12 +17,12 @@ import pytest
 from proxy.demo import netns, redis, runner
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
+from proxy.demo.paths import DemoPath, Workload
 from proxy.demo.processes import DemoError
-from proxy.demo.ways import Kind, Way
 
 SMALL = (
-    Kind("persistent", persistent=True, requests=2_000, clients=5),
-    Kind("new per request", persistent=False, requests=200, clients=5),
+    Workload("persistent", persistent=True, requests=2_000, clients=5),
+    Workload("new per request", persistent=False, requests=200, clients=5),
 )
 
 
@@ -103,7 +103,7 @@ def test_a_failure_is_one_line(
         raise DemoError("the proxy of host-a ended (SIGKILL): it wrote nothing")
 
     not_root(monkeypatch)
-    monkeypatch.setattr(runner.Stage, broken, fail)
+    monkeypatch.setattr(runner.DemoSetup, broken, fail)
     assert runner.main(SMALL, rounds=1) == 1
     assert capsys.readouterr().err == "hostlane demo: the proxy of host-a ended (SIGKILL): it wrote nothing\n"
 
@@ -156,7 +156,7 @@ def test_the_second_signal_does_not_disturb_the_cleaning_up(
 
     not_root(monkeypatch)
     monkeypatch.setattr(runner, "Loopback", Interrupting)
-    monkeypatch.setattr(runner.Stage, "prove", interrupted)
+    monkeypatch.setattr(runner.DemoSetup, "prove", interrupted)
     before = signal.getsignal(signal.SIGINT)
     assert runner.main(SMALL, rounds=1) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "hostlane demo: terminated; all it had started is gone\n"
@@ -169,7 +169,7 @@ class FakeStage:
 
     def __init__(self) -> None:
         machine = Loopback()
-        self.ways = [Way("mesh", machine.a, (), "", through_mesh=True), Way("direct", machine.a, (), "")]
+        self.ways = [DemoPath("mesh", machine.a, (), "", through_mesh=True), DemoPath("direct", machine.a, (), "")]
         self.avoided = 0
         self.dead: str | None = None
 
@@ -189,9 +189,9 @@ def fake_stage() -> Any:
 def test_rounds_are_interleaved_and_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[tuple[str, str]] = []
 
-    def measure(way: Way, kind: Kind) -> tuple[redis.Measured, int | None]:
+    def measure(way: DemoPath, kind: Workload) -> tuple[redis.BenchmarkRun, int | None]:
         order.append((way.name, kind.name))
-        return redis.Measured(len(order), 1, 1), 7
+        return redis.BenchmarkRun(len(order), 1, 1), 7
 
     monkeypatch.setattr(runner, "measure", measure)
     rows = runner.run_rounds(fake_stage(), SMALL, rounds=2, deadline=time.monotonic() + 60)
@@ -202,7 +202,7 @@ def test_rounds_are_interleaved_and_added_up(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_no_round_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "measure", lambda way, kind: (redis.Measured(1, 1, 1), None))
+    monkeypatch.setattr(runner, "measure", lambda way, kind: (redis.BenchmarkRun(1, 1, 1), None))
     rows = runner.run_rounds(fake_stage(), SMALL, rounds=3, deadline=time.monotonic())
     assert [len(row.runs) for row in rows] == [1, 1, 1, 1]
 
@@ -210,7 +210,7 @@ def test_no_round_begins_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_death_is_the_error_not_what_the_run_made_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = fake_stage()
 
-    def measure(way: Way, kind: Kind) -> tuple[redis.Measured, int | None]:
+    def measure(way: DemoPath, kind: Workload) -> tuple[redis.BenchmarkRun, int | None]:
         stage.dead = "the proxy of host-a ended"
         raise DemoError("redis-benchmark failed")
 

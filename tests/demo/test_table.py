@@ -7,26 +7,26 @@ import io
 from rich.console import Console
 
 from proxy.demo import table
-from proxy.demo.redis import Measured
-from proxy.demo.table import Row
+from proxy.demo.redis import BenchmarkRun
+from proxy.demo.table import ResultRow
 
 
-def row(way: str, connections: str, *speeds: float) -> Row:
-    made = Row(way, connections)
+def row(way: str, connections: str, *speeds: float) -> ResultRow:
+    made = ResultRow(way, connections)
     for speed in speeds:
-        made.add(Measured(speed, speed / 1000, speed / 100), None)
+        made.add(BenchmarkRun(speed, speed / 1000, speed / 100), None)
     return made
 
 
 def test_median_of_each_column() -> None:
-    made = Row("mesh", "persistent", [Measured(1, 30, 5), Measured(3, 10, 6), Measured(2, 20, 7)])
-    assert made.median() == Measured(2, 20, 6)
+    made = ResultRow("mesh", "persistent", [BenchmarkRun(1, 30, 5), BenchmarkRun(3, 10, 6), BenchmarkRun(2, 20, 7)])
+    assert made.median() == BenchmarkRun(2, 20, 6)
 
 
 def test_links_are_the_most_that_were_seen() -> None:
-    made = Row("direct", "persistent")
+    made = ResultRow("direct", "persistent")
     for seen in (None, 49, 50, None):
-        made.add(Measured(1, 1, 1), seen)
+        made.add(BenchmarkRun(1, 1, 1), seen)
     assert made.links == 50
     assert len(made.runs) == 4
 

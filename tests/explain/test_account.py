@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from control.api.messages import LinkInfo, PeerState, PeerStatus, Status, UpstreamStatus
-from proxy.check.report import Unseen
-from proxy.explain.account import Facts, Layer, UnixHop, Way, chosen, explain
+from proxy.check.report import Unchecked
+from proxy.explain.account import ExplanationFacts, MessagePath, PathLayer, UnixHop, chosen, explain
 
 UPSTREAM = UpstreamStatus(service="redis", listen="unix:/run/x/redis.sock", offered_by=["host-b", "host-c"])
 UNIX = UnixHop(directory="/run/x", connect_ms=0.01, round_trip_ms=0.02)
@@ -35,7 +35,7 @@ def link(number: int = 1, **more: Any) -> LinkInfo:
     return LinkInfo(**{**given, **more})
 
 
-def facts(**more: Any) -> Facts:
+def facts(**more: Any) -> ExplanationFacts:
     given: dict[str, Any] = {
         "status": status(peer("host-b"), avoided=19),
         "upstream": UPSTREAM,
@@ -45,17 +45,17 @@ def facts(**more: Any) -> Facts:
         "direct_to": "10.0.0.2",
         "direct_ms": 0.04,
     }
-    return Facts(**{**given, **more})
+    return ExplanationFacts(**{**given, **more})
 
 
-def texts(way: Way | None) -> list[str]:
+def texts(way: MessagePath | None) -> list[str]:
     assert way is not None
     return [f"{part.name}: {part.read}" for part in way.parts]
 
 
 def test_both_ways() -> None:
-    bridge = Layer(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up")
-    macvlan = Layer(name="macvlan mv0", read="10.0.0.1/24", where="here")
+    bridge = PathLayer(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up")
+    macvlan = PathLayer(name="macvlan mv0", read="10.0.0.1/24", where="here")
     found = explain(facts(direct=(bridge,), carried=(macvlan,)))
     assert (found.service, found.host, found.peer) == ("redis", "host-a", "host-b")
     assert found.direct is not None
@@ -86,7 +86,7 @@ def test_the_best_link_is_shown() -> None:
 
 
 def test_what_is_not_known_yet() -> None:
-    found = explain(facts(links=(link(rtt_ms=None, open_ms=None),), unix=Unseen("a Unix socket", "no permission")))
+    found = explain(facts(links=(link(rtt_ms=None, open_ms=None),), unix=Unchecked("a Unix socket", "no permission")))
     lines = texts(found.through)
     assert lines[0] == "caller: unix:/run/x/redis.sock: no permission"
     assert lines[2].endswith("; not pinged yet")
@@ -96,7 +96,7 @@ def test_what_is_not_known_yet() -> None:
 
 def test_no_link() -> None:
     down = peer("host-b", "down", "connection refused")
-    found = explain(facts(peer=down, links=(), direct_ms=Unseen("the round trip", "it answers no echo requests")))
+    found = explain(facts(peer=down, links=(), direct_ms=Unchecked("the round trip", "it answers no echo requests")))
     part = found.through.parts[2]
     assert (part.seen, part.read) == (False, "there is none now, host-b is down: connection refused")
     assert texts(found.through)[1].endswith("and a link, once there is one")
@@ -108,7 +108,7 @@ def test_no_link() -> None:
 
 
 def test_a_service_of_this_host() -> None:
-    found = explain(Facts(status=status(), upstream=UPSTREAM, unix=UNIX))
+    found = explain(ExplanationFacts(status=status(), upstream=UPSTREAM, unix=UNIX))
     assert (found.peer, found.direct) == (None, None)
     assert texts(found.through)[1] == "proxy of host-a: process 7: socket to socket, no frames, no link"
 

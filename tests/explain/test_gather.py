@@ -9,7 +9,7 @@ from control.api.messages import LinkInfo, Status
 from proxy.demo import netns
 from proxy.demo.lab import Lab
 from proxy.errors import NetError
-from proxy.explain.account import Facts, UnixHop
+from proxy.explain.account import ExplanationFacts, UnixHop
 from proxy.explain.gather import _resolved, gather
 from tests.system.world import ask
 from tests.tools.mesh import SERVICE, Mesh
@@ -19,7 +19,7 @@ from tests.tools.sockets import exchange
 DELIVER = "tcp:127.0.0.1:7800"
 
 
-def gathered(lab: Lab, mesh: Mesh, inside: str, to: str | None = None, pid: int | None = None) -> Facts:
+def gathered(lab: Lab, mesh: Mesh, inside: str, to: str | None = None, pid: int | None = None) -> ExplanationFacts:
     admin = mesh.folder / "a" / "admin.sock"
     status = msgspec.convert(ask(admin, "status"), Status)
     links = msgspec.convert(ask(admin, "links"), list[LinkInfo])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from proxy.explain.account import UnixHop
 from proxy.explain.measure import echo_ms, unix_hop
@@ -49,5 +49,5 @@ def test_a_machine(ground: Ground) -> None:
 def test_a_machine_that_does_not_answer(ground: Ground) -> None:
     ground.run(ground.there, "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all")
     with netns.entered(ground.here):
-        assert echo_ms("10.77.0.2") == Unseen("the round trip to 10.77.0.2", "it answers no echo requests")
-        assert echo_ms("10.1.1.1") == Unseen("the round trip to 10.1.1.1", "network is unreachable")
+        assert echo_ms("10.77.0.2") == Unchecked("the round trip to 10.77.0.2", "it answers no echo requests")
+        assert echo_ms("10.1.1.1") == Unchecked("the round trip to 10.1.1.1", "network is unreachable")

@@ -1,23 +1,25 @@
 from __future__ import annotations
 
-from proxy.explain.account import Explanation, Part, Way
+from proxy.explain.account import Explanation, MessagePath, PathStep
 from proxy.explain.show import lines
 
-DIRECT = Way(
+DIRECT = MessagePath(
     title="directly from here to host-b, 10.0.0.2",
     parts=(
-        Part(name="caller", read="a connection"),
-        Part(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up"),
-        Part(name="other end", read="only root may follow it", where="process 7 (x)", seen=False),
-        Part(name="host-b", read="its kernel", round_trip_ms=0.04),
+        PathStep(name="caller", read="a connection"),
+        PathStep(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up"),
+        PathStep(name="other end", read="only root may follow it", where="process 7 (x)", seen=False),
+        PathStep(name="host-b", read="its kernel", round_trip_ms=0.04),
     ),
     round_trip_ms=0.04,
     first_byte="a handshake",
 )
-THROUGH = Way(title="through Hostlane", parts=(Part(name="\x1b[2J", read="x"),), round_trip_ms=None, first_byte="y")
+THROUGH = MessagePath(
+    title="through Hostlane", parts=(PathStep(name="\x1b[2J", read="x"),), round_trip_ms=None, first_byte="y"
+)
 
 
-def shown(direct: Way | None) -> str:
+def shown(direct: MessagePath | None) -> str:
     found = Explanation(
         service="redis", host="host-a", peer="host-b" if direct else None, direct=direct, through=THROUGH, saved=("z",)
     )

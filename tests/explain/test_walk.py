@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from proxy.demo import netns
-from proxy.demo.lab import Host, Lab
-from proxy.explain.account import Layer
+from proxy.demo.lab import Lab, LabHost
+from proxy.explain.account import PathLayer
 from proxy.explain.walk import walk
 from tests.check.ground import Ground
 from tests.tools.nobody import as_nobody
@@ -17,17 +17,17 @@ from tests.tools.nobody import as_nobody
 pytestmark = pytest.mark.netns
 
 
-def walked(namespace: str, address: str) -> tuple[Layer, ...]:
+def walked(namespace: str, address: str) -> tuple[PathLayer, ...]:
     with netns.entered(namespace):
         return walk(address)
 
 
-def names(layers: tuple[Layer, ...]) -> list[str]:
+def names(layers: tuple[PathLayer, ...]) -> list[str]:
     return [layer.name for layer in layers]
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab) -> Host:
+def machine(lab: Lab) -> LabHost:
     """Host A of the lab with a process in its machine's namespace, where the way out of its container leads."""
     argv = netns.inside(lab.a.machine_netns, ["sh", "-c", "echo; exec cat"])
     process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
@@ -37,7 +37,7 @@ def machine(lab: Lab) -> Host:
     return lab.a
 
 
-def test_a_container_of_docker(lab: Lab, machine: Host) -> None:
+def test_a_container_of_docker(lab: Lab, machine: LabHost) -> None:
     found = walked(machine.container_netns, lab.b.machine_address)
     assert names(found)[:6] == ["netfilter", "veth eth0", "veth veth0", "bridge docker0", "netfilter", "veth cable0"]
     rules = found[4]
@@ -47,7 +47,7 @@ def test_a_container_of_docker(lab: Lab, machine: Host) -> None:
     assert found[1].read == "172.17.0.2/16, router 172.17.0.1"
 
 
-def test_a_macvlan(machine: Host, lab: Lab) -> None:
+def test_a_macvlan(machine: LabHost, lab: Lab) -> None:
     found = walked(machine.netns, lab.b.address)
     assert names(found) == ["netfilter", "macvlan mv0", "parent cable0"]
     assert [layer.costs for layer in found] == [None, None, None]
@@ -69,7 +69,7 @@ def test_a_pulled_cable(ground: Ground) -> None:
     assert walked(ground.here, "10.77.0.2")[1].read == "no carrier: nothing passes; 10.77.0.1/24"
 
 
-def test_a_bridge_of_this_namespace(machine: Host) -> None:
+def test_a_bridge_of_this_namespace(machine: LabHost) -> None:
     found = walked(machine.machine_netns, "172.17.0.2")
     assert names(found) == ["netfilter", "bridge docker0"]
 
@@ -95,7 +95,7 @@ def test_a_cable_that_leads_where_nobody_is(ground: Ground) -> None:
 
 def test_no_way(ground: Ground) -> None:
     assert walked(ground.here, "10.1.1.1") == (
-        Layer(name="no route", read="there is none to 10.1.1.1", where="here", seen=False),
+        PathLayer(name="no route", read="there is none to 10.1.1.1", where="here", seen=False),
     )
 
 

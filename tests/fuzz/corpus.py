@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proxy.mux import frames
-from proxy.mux.frames import Kind, encode
+from proxy.mux.frames import FrameKind, encode
 from tests.fuzz.targets import ANSWER, DIALLED, END, READ, REFUSE
 from tests.mux.test_spec import examples
 
@@ -31,7 +31,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         yield f"session/call-{name}", bytes([what]) + answered + bytes(range(97))
     opener = b"".join(by_kind[kind] for kind in ("OPENED", "DATA", "DATA_FIN", "ACK", "GOAWAY"))
     yield "session/answer", bytes([DIALLED | 2 | END]) + opener
-    acked = encode(Kind.ACK, 0, frames.encode_u64(8))
+    acked = encode(FrameKind.ACK, 0, frames.encode_u64(8))
     again = by_kind["OPEN"] + by_kind["RST"]
     yield "session/again-and-again", bytes([ANSWER | END]) + (again + acked) * 20
 

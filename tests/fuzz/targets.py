@@ -10,13 +10,13 @@ from collections.abc import Callable
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.mux.replay import SlabPool
-from proxy.mux.session import Settings
-from proxy.mux.stream import State
+from proxy.mux.session import SessionSettings
+from proxy.mux.stream import StreamState
 from tests.mux.pair import Side, check
 
 PIECE = 97
 """Bytes that arrive at a time: a number that falls together with no frame."""
-_LIMITS = Settings(stream_credit=16384, max_streams=5)
+_LIMITS = SessionSettings(stream_credit=16384, max_streams=5)
 # Small, so that an input of a few hundred bytes can reach them.
 _SLABS = SlabPool()
 
@@ -67,15 +67,15 @@ def _act(side: Side, what: int) -> None:
     """Do to every stream what the input asks for, as far as its state allows it."""
     session = side.session
     for stream in list(session.streams.values()):
-        called = stream.state in (State.CALLED, State.CALLED_FIN)
+        called = stream.state in (StreamState.CALLED, StreamState.CALLED_FIN)
         if called and what & ANSWER:
             session.accept(stream)
         elif called and what & REFUSE:
             session.refuse(stream, CloseReason.NO_SUCH_SERVICE)
-        if stream.state in (State.OPEN, State.FIN_RECEIVED, State.FIN_SENT):
+        if stream.state in (StreamState.OPEN, StreamState.FIN_RECEIVED, StreamState.FIN_SENT):
             if what & READ:
                 side.read(stream)
-            if what & END and stream.state is not State.FIN_SENT:
+            if what & END and stream.state is not StreamState.FIN_SENT:
                 session.fin(stream)
 
 

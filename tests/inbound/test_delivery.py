@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from control.base.bucket import Bucket
+from control.base.tokenbucket import TokenBucket
 from proxy.mux.frames import Open
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
@@ -43,15 +43,15 @@ async def test_delivered(kind: Kind) -> None:
         await accepted.send(b"speaks first")
         assert await caller.read(12) == b"speaks first"
         agent = hosts.agents["host-b"]
-        assert agent.inbound.open["echo"] == agent.tally.open == 1
+        assert agent.inbound.open["echo"] == agent.stats.open == 1
         caller.finish()
         assert await accepted.rest() == (b"", False)
         await accepted.send(b"answer")
         accepted.close()
         assert await caller.rest() == (b"answer", False)
-        await until(lambda: agent.tally.open == 0, "the end")
+        await until(lambda: agent.stats.open == 0, "the end")
         assert not any(agent.inbound.open.values())
-        assert agent.tally.failed == 0
+        assert agent.stats.failed == 0
 
 
 @pytest.mark.parametrize(
@@ -65,10 +65,10 @@ async def test_a_service_that_is_not_there(deliver: str, detail: str, logs: list
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         assert await hosts.call(kind="tcp").rest() == (b"", True)
-        await until(lambda: agent.tally.open == hosts.agents["host-b"].tally.open == 0, "the end")
+        await until(lambda: agent.stats.open == hosts.agents["host-b"].stats.open == 0, "the end")
         assert ended(logs, "inbound") == [("connect_failed", detail)]
         assert ended(logs, "outbound") == [("connect_failed", "by host-b")]
-        assert agent.tally.failed == 1
+        assert agent.stats.failed == 1
 
 
 async def test_a_service_that_the_peer_does_not_offer(logs: list[MutableMapping[str, Any]]) -> None:
@@ -106,9 +106,9 @@ async def test_a_caller_that_leaves_while_its_service_is_beingconnect() -> None:
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
         await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         caller = hosts.call(kind="tcp")
-        await until(lambda: far.tally.open, "the call")
+        await until(lambda: far.stats.open, "the call")
         caller.abort()
-        await until(lambda: not far.tally.open, "the end")
+        await until(lambda: not far.stats.open, "the end")
 
 
 @pytest.mark.failure(18)
@@ -167,10 +167,10 @@ async def test_a_caller_that_no_rule_fits_is_refused_told_logged_and_counted(
         await caller.send(b"early")
         assert (await caller.rest()).received == b""
         far = hosts.agents["host-b"]
-        await until(lambda: far.tally.open == hosts.agents["host-a"].tally.open == 0, "the end")
+        await until(lambda: far.stats.open == hosts.agents["host-a"].stats.open == 0, "the end")
         assert ended(logs, "inbound") == [("not_allowed", f"caller shop, uid {os.getuid()}")]
         assert ended(logs, "outbound") == [("not_allowed", "by host-b")]
-        assert far.tally.failed == 1
+        assert far.stats.failed == 1
 
 
 async def test_a_caller_through_tcp_has_no_uid(logs: list[MutableMapping[str, Any]]) -> None:
@@ -220,7 +220,7 @@ async def test_a_header_that_the_socket_does_not_take_at_once_is_never_half(monk
             return sock.send(bytes(data[:7]))
 
         real(lane, sock, tcp, watched)
-        if lane.early is None and not watched and lane.owner.direction == "inbound":
+        if lane.early is None and not watched and lane.observer.direction == "inbound":
             lane.send = send
 
     monkeypatch.setattr(Lane, "attach", attach)
@@ -255,12 +255,12 @@ async def test_a_peer_that_opens_too_fast_is_told_and_its_streams_go_on(logs: li
     async with mesh() as hosts:
         service = await guarded(hosts)
         far = hosts.agents["host-b"]
-        far.inbound._opens["host-a"] = Bucket(rate=1e-9, burst=3)
+        far.inbound._opens["host-a"] = TokenBucket(rate=1e-9, burst=3)
         callers = [hosts.call() for _ in range(3)]
         accepted = [await service.accept() for _ in callers]
         for _ in range(5):
             assert (await hosts.call().rest()).received == b""
-        await until(lambda: far.tally.open == 3, "the ends")
+        await until(lambda: far.stats.open == 3, "the ends")
         for caller in callers:
             await caller.send(b"still here")
         assert sorted([await each.read(10) for each in accepted]) == [b"still here"] * 3

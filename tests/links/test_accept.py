@@ -12,9 +12,9 @@ from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
 from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE
-from proxy.links.carry import Shaken, dial
+from proxy.links.carry import HandshakeResult, dial
 from proxy.links.handshake import Hello, encode_hello
-from proxy.mux.frames import Kind, encode
+from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import hello
 from tests.tools.sockets import open_fds
 
@@ -27,7 +27,7 @@ class Peer:
     links: int = 0
     most: int = 0
     crash: Exception | None = None
-    seen: list[Shaken] = field(default_factory=list)
+    seen: list[HandshakeResult] = field(default_factory=list)
 
     def resumes(self, hello: Hello) -> int | None:
         return None
@@ -36,17 +36,17 @@ class Peer:
         return None if self.links < self.places else CloseReason.DUPLICATE
 
 
-async def attend(peer: accept.Home, shaken: Shaken) -> None:
+async def attend(peer: accept.AcceptingPool, handshake: HandshakeResult) -> None:
     assert isinstance(peer, Peer)
-    with shaken.sock:
+    with handshake.sock:
         peer.links += 1
         peer.most = max(peer.most, peer.links)
-        peer.seen.append(shaken)
+        peer.seen.append(handshake)
         if peer.crash:
             peer.links -= 1
             raise peer.crash
         try:
-            await trio.lowlevel.wait_readable(shaken.sock)
+            await trio.lowlevel.wait_readable(handshake.sock)
         finally:
             peer.links -= 1
 
@@ -83,9 +83,9 @@ async def refused(address: TcpAddress, host: str = "host-a", to: str = "host-b")
 async def test_a_link_is_accepted_and_attended() -> None:
     peer = Peer()
     async with serving(peer) as address:
-        shaken = await dial(address, source=None, hello=hello())
-        with shaken.sock:
-            assert shaken.hello.host == "host-b"
+        handshake = await dial(address, source=None, hello=hello())
+        with handshake.sock:
+            assert handshake.hello.host == "host-b"
             assert peer.seen[0].hello == hello()
             assert peer.links == 1
 
@@ -134,7 +134,8 @@ async def test_many_handshakes_at_once_do_not_share_the_last_place() -> None:
 
 @pytest.mark.failure(18)
 @pytest.mark.parametrize(
-    "data", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"", encode(Kind.PING, 0, bytes(8)), encode_hello(hello())[:9]]
+    "data",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"", encode(FrameKind.PING, 0, bytes(8)), encode_hello(hello())[:9]],
 )
 async def test_whatever_one_dialler_says_the_next_is_served(data: bytes) -> None:
     peer = Peer()

@@ -9,11 +9,11 @@ import pytest
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken, answer, dial, listen_to, new_id, protected, refuse
+from proxy.links.carry import HandshakeResult, answer, dial, listen_to, new_id, protected, refuse
 from proxy.links.handshake import encode_hello, encode_refusal, resuming
-from proxy.mux.frames import Kind, encode
+from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import hello, listening, streams
 from tests.tools.sockets import free_port, open_fds
 from tests.tools.tls import of_host
@@ -21,7 +21,7 @@ from tests.tools.tls import of_host
 Peer = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-async def dialling(peer: Peer, *, source: str | None = None) -> Shaken:
+async def dialling(peer: Peer, *, source: str | None = None) -> HandshakeResult:
     """Dial a peer that does what the test says, once."""
 
     async def serve(listener: trio.SocketListener) -> None:
@@ -51,32 +51,32 @@ async def refusal(peer: Peer) -> HandshakeError:
 
 
 async def test_both_halves_together() -> None:
-    met: list[Shaken] = []
+    met: list[HandshakeResult] = []
 
     async def peer(stream: trio.SocketStream) -> None:
         theirs, leftover = await listen_to(stream)
-        met.append(Shaken(answer(stream, hello("host-b", "host-a", theirs.session)), theirs, leftover))
+        met.append(HandshakeResult(answer(stream, hello("host-b", "host-a", theirs.session)), theirs, leftover))
 
-    shaken = await dialling(peer, source="127.0.0.1")
-    with shaken.sock, met[0].sock:
-        assert shaken.hello == hello("host-b", "host-a")
+    handshake = await dialling(peer, source="127.0.0.1")
+    with handshake.sock, met[0].sock:
+        assert handshake.hello == hello("host-b", "host-a")
         assert met[0].hello == hello("host-a", "host-b")
-        for sock in (shaken.sock, met[0].sock):
+        for sock in (handshake.sock, met[0].sock):
             assert not sock.getblocking()
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-        shaken.sock.send(b"x")
-        assert shaken.sock.getsockname() == met[0].sock.getpeername()
+        handshake.sock.send(b"x")
+        assert handshake.sock.getsockname() == met[0].sock.getpeername()
 
 
 async def test_frames_right_behind_the_hello_are_not_lost() -> None:
     async def peer(stream: trio.SocketStream) -> None:
         await listen_to(stream)
-        await stream.send_all(encode_hello(hello("host-b", "host-a")) + encode(Kind.PING, 0, bytes(8)))
+        await stream.send_all(encode_hello(hello("host-b", "host-a")) + encode(FrameKind.PING, 0, bytes(8)))
         await trio.sleep_forever()
 
-    shaken = await dialling(peer)
-    shaken.sock.close()
-    assert shaken.leftover == encode(Kind.PING, 0, bytes(8))
+    handshake = await dialling(peer)
+    handshake.sock.close()
+    assert handshake.leftover == encode(FrameKind.PING, 0, bytes(8))
 
 
 async def test_a_hello_that_comes_in_pieces() -> None:
@@ -175,7 +175,7 @@ async def test_cancelled_it_leaves_nothing_open() -> None:
 @pytest.mark.parametrize("mtls", [False, True])
 async def test_cancelled_while_a_session_waits_for_its_answer_the_peer_is_told(mtls: bool, resumes: bool) -> None:
     """It may have answered, and use a link that nobody will ever hold. A session that goes on tries again."""
-    authority, got = Authority(), bytearray()
+    authority, got = CertificateAuthority(), bytearray()
     ours, theirs = (of_host(authority, name) if mtls else None for name in ("host-a", "host-b"))
 
     async def serve(listener: trio.SocketListener, dialler: trio.CancelScope) -> None:
@@ -203,7 +203,7 @@ async def test_cancelled_while_a_session_waits_for_its_answer_the_peer_is_told(m
 async def test_cancelled_just_when_it_has_succeeded_the_caller_has_the_socket() -> None:
     """The answer is there when the deadline passes: whoever wins, no descriptor is lost."""
     before = open_fds()
-    shaken = None
+    handshake = None
     with listening() as (listener, address):
         async with trio.open_nursery() as nursery:
 
@@ -215,9 +215,9 @@ async def test_cancelled_just_when_it_has_succeeded_the_caller_has_the_socket() 
 
             nursery.start_soon(peer)
             with trio.CancelScope() as scope:
-                shaken = await dial(address, source=None, hello=hello())
-    if shaken is not None:
-        shaken.sock.close()
+                handshake = await dial(address, source=None, hello=hello())
+    if handshake is not None:
+        handshake.sock.close()
     assert open_fds() == before
 
 

@@ -15,13 +15,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from control.api.identity import host_uri
 from proxy.config.schema import TlsFiles
-from proxy.demo.certificates import Authority, write
+from proxy.demo.certificates import CertificateAuthority, write
 from proxy.errors import ConfigError
-from proxy.links.credentials import MAX_FILE_BYTES, Identity, read
+from proxy.links.credentials import MAX_FILE_BYTES, RequiredIdentity, read
 from tests.tools.privileges import modes_count
 
-CA = Authority()
-ME = Identity("m", "host-a")
+CA = CertificateAuthority()
+ME = RequiredIdentity("m", "host-a")
 URI = host_uri(*ME)
 DAY = timedelta(days=1)
 NOW = datetime.now(UTC)
@@ -59,7 +59,9 @@ def test_good_files(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_several_cas_and_text_between_them(tmp_path: Path) -> None:
-    both = "# the old one: für später\n".encode() + CA.certificate + b"# new\n" + Authority("other").certificate
+    both = (
+        "# the old one: für später\n".encode() + CA.certificate + b"# new\n" + CertificateAuthority("other").certificate
+    )
     found = read(files(tmp_path, ca=both), ME, time.time())
     assert len(found.accepting.get_ca_certs()) == 2
 

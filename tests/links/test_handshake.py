@@ -18,8 +18,8 @@ from proxy.links.handshake import (
     resuming,
 )
 from proxy.mux import frames
-from proxy.mux.frames import Kind, encode
-from proxy.mux.session import MAX_CREDIT, Settings
+from proxy.mux.frames import FrameKind, encode
+from proxy.mux.session import MAX_CREDIT, SessionSettings
 
 HELLO = Hello(host="host-a", to="host-b", instance="i", session="s", stream_credit=262144, max_streams=65535)
 
@@ -42,7 +42,7 @@ def test_a_hello_comes_back_as_it_was() -> None:
     reader = HelloReader()
     assert reader.feed_untrusted(encode_hello(HELLO) + b"and the first frames") == HELLO
     assert reader.leftover == b"and the first frames"
-    assert HELLO.settings == Settings(stream_credit=262144, max_streams=65535)
+    assert HELLO.settings == SessionSettings(stream_credit=262144, max_streams=65535)
 
 
 def test_byte_by_byte() -> None:
@@ -65,9 +65,9 @@ def test_any_names_and_any_cut(name: str, received: int, data: st.DataObject) ->
 
 @given(
     st.binary(max_size=300)
-    | st.binary(max_size=300).map(lambda data: encode(Kind.HELLO, 0, data))
-    | st.binary(max_size=300).map(lambda data: encode(Kind.HELLO, 0, b"HSTL\0\1" + data))
-    | st.binary(max_size=2).map(lambda data: encode(Kind.GOAWAY, 0, data))
+    | st.binary(max_size=300).map(lambda data: encode(FrameKind.HELLO, 0, data))
+    | st.binary(max_size=300).map(lambda data: encode(FrameKind.HELLO, 0, b"HSTL\0\1" + data))
+    | st.binary(max_size=2).map(lambda data: encode(FrameKind.GOAWAY, 0, data))
 )
 def test_any_bytes_are_a_hello_or_a_handshake_error(data: bytes) -> None:
     try:
@@ -77,14 +77,14 @@ def test_any_bytes_are_a_hello_or_a_handshake_error(data: bytes) -> None:
 
 
 def test_a_later_version_may_add_fields() -> None:
-    hello = HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(colour="blue")))
+    hello = HelloReader().feed_untrusted(encode(FrameKind.HELLO, 0, payload(colour="blue")))
     assert hello is not None
     assert (hello.received, hello.resumes) == (0, False)
 
 
 def test_a_session_goes_on() -> None:
     assert HelloReader().feed_untrusted(encode_hello(resuming(HELLO, 12345))) == resuming(HELLO, 12345)
-    hello = HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(received=12345, resumes=True)))
+    hello = HelloReader().feed_untrusted(encode(FrameKind.HELLO, 0, payload(received=12345, resumes=True)))
     assert hello is not None
     assert (hello.received, hello.resumes) == (12345, True)
 
@@ -92,7 +92,7 @@ def test_a_session_goes_on() -> None:
 @pytest.mark.parametrize("received", [-1, 5])
 def test_what_a_new_session_cannot_have_received(received: int) -> None:
     with pytest.raises(HandshakeError, match=f"HELLO with received {received}, resumes false"):
-        HelloReader().feed_untrusted(encode(Kind.HELLO, 0, payload(received=received)))
+        HelloReader().feed_untrusted(encode(FrameKind.HELLO, 0, payload(received=received)))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def test_what_a_new_session_cannot_have_received(received: int) -> None:
         (bytes.fromhex("16030100"), "the peer speaks TLS, this host has links.security: none"),
         (b"GET / HTTP/1.1\r\n\r\n", "the peer does not speak Hostlane"),
         (b"\0", "the peer does not speak Hostlane"),
-        (encode(Kind.HELLO, 0, bytes(4097))[:8], "the peer does not speak Hostlane"),
-        (encode(Kind.HELLO, 0, b"HSTK\0\1{}"), "the peer does not speak Hostlane"),
-        (encode(Kind.HELLO, 0, b"HSTL\0"), "the peer does not speak Hostlane"),
-        (encode(Kind.HELLO, 0, payload(2)), "the peer speaks version 2 of the protocol, this host version 1"),
-        (encode(Kind.GOAWAY, 0, b"\xc8"), "GOAWAY with unknown close reason c8"),
+        (encode(FrameKind.HELLO, 0, bytes(4097))[:8], "the peer does not speak Hostlane"),
+        (encode(FrameKind.HELLO, 0, b"HSTK\0\1{}"), "the peer does not speak Hostlane"),
+        (encode(FrameKind.HELLO, 0, b"HSTL\0"), "the peer does not speak Hostlane"),
+        (encode(FrameKind.HELLO, 0, payload(2)), "the peer speaks version 2 of the protocol, this host version 1"),
+        (encode(FrameKind.GOAWAY, 0, b"\xc8"), "GOAWAY with unknown close reason c8"),
     ],
     ids=["tls", "http", "data", "too long", "magic", "short", "version", "goaway"],
 )
@@ -129,14 +129,14 @@ def test_whoever_does_not_speak_it_is_told_apart(data: bytes, complaint: str) ->
     ids=str,
 )
 def test_fields_that_are_missing_or_wrong(fields: dict[str, Any]) -> None:
-    assert str(refused(encode(Kind.HELLO, 0, payload(**fields)))).startswith("malformed HELLO: ")
+    assert str(refused(encode(FrameKind.HELLO, 0, payload(**fields)))).startswith("malformed HELLO: ")
 
 
 @pytest.mark.failure(18)
 def test_fields_of_any_depth() -> None:
     """The JSON reader recurses: it would be an exception that nobody who dials expects."""
     deep = b'{"colour":' + b"[" * 2000 + b"]" * 2000 + b"}"
-    assert str(refused(encode(Kind.HELLO, 0, b"HSTL\0\1" + deep))).startswith("malformed HELLO: ")
+    assert str(refused(encode(FrameKind.HELLO, 0, b"HSTL\0\1" + deep))).startswith("malformed HELLO: ")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_fields_of_any_depth() -> None:
     ids=str,
 )
 def test_limits_that_the_protocol_cannot_keep(fields: dict[str, Any]) -> None:
-    assert str(refused(encode(Kind.HELLO, 0, payload(**fields)))).startswith("HELLO with stream_credit ")
+    assert str(refused(encode(FrameKind.HELLO, 0, payload(**fields)))).startswith("HELLO with stream_credit ")
 
 
 @pytest.mark.parametrize("reason", CloseReason)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.api.identity import host_uri, uris
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.identity import peer_untrusted
 
-CA = Authority()
+CA = CertificateAuthority()
 
 
 def der(*names: str) -> bytes:

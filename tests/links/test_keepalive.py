@@ -12,8 +12,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from proxy.errors import CloseReason
 from proxy.links.keepalive import keep_alive
 from proxy.mux.frames import Open
-from proxy.mux.session import Settings
-from proxy.pump.budget import Budget
+from proxy.mux.session import SessionSettings
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -154,7 +154,7 @@ class Nobody:
 @asynccontextmanager
 async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
     """A link, and the peer's end of its socket."""
-    pump = Pump(Budget(1 << 20), collect)
+    pump = Pump(MemoryBudget(1 << 20), collect)
     ours, theirs = tcp_pair()
     session = LaneSession(
         pump,
@@ -162,8 +162,8 @@ async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
         name="link",
         peer="host-b",
         dialled=True,
-        local=Settings(),
-        remote=Settings(),
+        local=SessionSettings(),
+        remote=SessionSettings(),
         replay=1 << 20,
         calls=Nobody(),
         usage=Counting(),

@@ -12,15 +12,15 @@ from structlog.testing import capture_logs
 
 from proxy.config import schema as config
 from proxy.config.schema import TlsFiles
-from proxy.demo.certificates import Authority, write
+from proxy.demo.certificates import CertificateAuthority, write
 from proxy.errors import ConfigError
-from proxy.links.credentials import Identity
+from proxy.links.credentials import RequiredIdentity
 from proxy.links.keyring import Keyring
 
 pytestmark = pytest.mark.failure(12)
 
-CA = Authority()
-ME = Identity("hostlane", "host-a")
+CA = CertificateAuthority()
+ME = RequiredIdentity("hostlane", "host-a")
 IN_USE = "new certificate files in use"
 REFUSED = "new certificate files refused, the old ones stay in use"
 

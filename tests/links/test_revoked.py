@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from proxy.links.revoked import Revoked
+from proxy.links.revoked import RevokedSerials
 
 
 def test_what_is_new_is_told() -> None:
-    revoked = Revoked()
+    revoked = RevokedSerials()
     assert "ab" not in revoked
     assert revoked.adopt(["ab", "cd"]) == {"ab", "cd"}
     assert revoked.adopt(["cd", "ef"]) == {"ef"}

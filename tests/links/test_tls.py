@@ -17,10 +17,10 @@ from structlog.testing import capture_logs
 
 from control.api.identity import host_uri
 from control.base.reading.addresses import TcpAddress
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links import accept
-from proxy.links.carry import Shaken, dial, listen_to
+from proxy.links.carry import HandshakeResult, dial, listen_to
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, encode_hello, encode_refusal
 from proxy.links.tls import TlsStream
@@ -32,12 +32,12 @@ from tests.tools.tls import MESH, credentials, of_host, without_certificate
 DAY = timedelta(days=1)
 ONLY_SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 NOW = datetime.now(UTC)
-OURS, OTHER = Authority(), Authority("Other CA")
+OURS, OTHER = CertificateAuthority(), CertificateAuthority("Other CA")
 A, B, X = (host_uri(MESH, name) for name in ("host-a", "host-b", "host-x"))
 EXPIRED = {"start": NOW - 2 * DAY, "end": NOW - DAY}
 
 
-class Home:
+class RecordingPool:
     def resumes(self, hello: Hello) -> int | None:
         return None
 
@@ -48,22 +48,22 @@ class Home:
 class Met(NamedTuple):
     """What came of one dial of host-a to host-b."""
 
-    shaken: Shaken | None
+    handshake: HandshakeResult | None
     told: str
     """The dialler's error."""
     reason: CloseReason | None
     logged: str
     """What the acceptor logged."""
-    attended: list[Shaken]
+    attended: list[HandshakeResult]
 
 
 async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, claims: str = "host-a") -> Met:
-    """Dial once; everything is closed afterwards but the socket of ``shaken``."""
-    attended: list[Shaken] = []
-    shaken, told, reason = None, "", None
+    """Dial once; everything is closed afterwards but the socket of ``handshake``."""
+    attended: list[HandshakeResult] = []
+    handshake, told, reason = None, "", None
 
-    async def attend(home: accept.Home, shaken: Shaken) -> None:
-        attended.append(shaken)
+    async def attend(pool: accept.AcceptingPool, handshake: HandshakeResult) -> None:
+        attended.append(handshake)
 
     with capture_logs() as logs:
         listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
@@ -72,7 +72,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
             listeners,
             own="host-b",
             patience=lambda: 30,
-            find={"host-a": Home()}.get,
+            find={"host-a": RecordingPool()}.get,
             hello=lambda name, session: hello("host-b", name, session),
             attend=attend,
             credentials=lambda: acceptor,
@@ -81,7 +81,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
         async with trio.open_nursery() as nursery:
             await nursery.start(serve)
             try:
-                shaken = await dial(address, source=None, hello=hello(claims), credentials=dialler)
+                handshake = await dial(address, source=None, hello=hello(claims), credentials=dialler)
             except HandshakeError as error:
                 told, reason = str(error), error.reason
             while not attended and not logs:
@@ -89,7 +89,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
             nursery.cancel_scope.cancel()
     assert [entry["event"] for entry in logs] in ([], ["link refused"])
     assert "\n" not in told
-    return Met(shaken, told, reason, logs[0]["error"] if logs else "", attended)
+    return Met(handshake, told, reason, logs[0]["error"] if logs else "", attended)
 
 
 REFUSED = "the peer refused this host's certificate: "
@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable[[], Credentials | None], Callable[[], Credential
     ),
     "another CA of the same name": (
         lambda: of_host(OURS, "host-a"),
-        lambda: of_host(Authority(), "host-b", trusts=OURS),
+        lambda: of_host(CertificateAuthority(), "host-b", trusts=OURS),
         REFUSES + "it is not signed by a CA in links.tls.ca",
         REFUSED + "it is not signed by a CA that the peer trusts",
     ),
@@ -209,11 +209,11 @@ async def test_who_belongs_together_meets() -> None:
     before = open_fds()
     met = await meet(of_host(OURS, "host-a"), of_host(OURS, "host-b"))
     assert (met.told, met.logged) == ("", "")
-    assert met.shaken is not None
+    assert met.handshake is not None
     [there] = met.attended
-    with met.shaken.sock, there.sock:
-        assert (met.shaken.hello.host, there.hello.host) == ("host-b", "host-a")
-        for one, other in ((met.shaken, there), (there, met.shaken)):
+    with met.handshake.sock, there.sock:
+        assert (met.handshake.hello.host, there.hello.host) == ("host-b", "host-a")
+        for one, other in ((met.handshake, there), (there, met.handshake)):
             assert isinstance(one.wire, TlsWire)
             assert isinstance(other.wire, TlsWire)
             assert one.wire.tls.version() == "TLSv1.3"
@@ -223,7 +223,7 @@ async def test_who_belongs_together_meets() -> None:
             buffer = bytearray(65536)
             assert other.wire.recv_into(memoryview(buffer)) == 5
             assert buffer[:5] == b"hello"
-        for one in (met.shaken, there):
+        for one in (met.handshake, there):
             with pytest.raises(BlockingIOError):
                 one.sock.recv(1)  # no session ticket, nothing but what the session says
     assert open_fds() == before
@@ -249,10 +249,10 @@ async def test_the_serial_of_the_peers_certificate_is_known() -> None:
     dialler, acceptor = of_host(OURS, "host-a"), of_host(OURS, "host-b")
     acceptor.revoked.adopt(["ab"])
     met = await meet(dialler, acceptor)
-    assert met.shaken is not None
+    assert met.handshake is not None
     [there] = met.attended
-    with met.shaken.sock, there.sock:
-        assert (met.shaken.serial, there.serial) == (acceptor.serial, dialler.serial)
+    with met.handshake.sock, there.sock:
+        assert (met.handshake.serial, there.serial) == (acceptor.serial, dialler.serial)
 
 
 @pytest.mark.failure(1)

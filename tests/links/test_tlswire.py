@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.links.tlswire import ENCRYPTED_AT_ONCE, LEAST_ROOM, RECORD, TlsWire
 from tests.links.wire import tcp_pair
 from tests.tools.tls import of_host
 
-OURS = Authority()
+OURS = CertificateAuthority()
 HERE, THERE = of_host(OURS, "host-a"), of_host(OURS, "host-b")
 IN_BUFFER = 128 * 1024
 

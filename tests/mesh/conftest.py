@@ -12,7 +12,7 @@ import pytest
 from control.api.client import ControlClient
 from control.api.mesh import TokenRequest
 from proxy.config.schema import Config, parse
-from proxy.links.credentials import Identity
+from proxy.links.credentials import RequiredIdentity
 from proxy.links.keyring import Keyring, held_files
 from tests.control.server.conftest import World
 from tests.tools.sockets import free_port
@@ -51,7 +51,7 @@ class Mesh(World):
 
     def keyring(self, config: Config) -> Keyring:
         assert config.control is not None
-        return Keyring(held_files(config.control.state_dir), Identity(config.mesh, config.host))
+        return Keyring(held_files(config.control.state_dir), RequiredIdentity(config.mesh, config.host))
 
     def client_of(self, keyring: Keyring) -> ControlClient:
         """The host's own, with whatever certificate it has then."""

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import SILENCE, HostRecord, Registered, Snapshot, WatchMessage
+from control.api.mesh import SILENCE, HostRecord, MapSnapshot, RegisterResponse, WatchMessage
 from tests.tools.sockets import PATIENCE
 
 
@@ -53,9 +53,9 @@ class Plane:
     def count(self, name: str) -> int:
         return sum(call[0] == name for call in self.calls)
 
-    async def register(self, record: HostRecord) -> Registered:
+    async def register(self, record: HostRecord) -> RegisterResponse:
         await self._ask("register", record)
-        return Registered(epoch=self.epoch, revision=self.revision, lease=self.lease)
+        return RegisterResponse(epoch=self.epoch, revision=self.revision, lease=self.lease)
 
     async def alive(self, name: str, instance: str) -> None:
         await self._ask("alive", name, instance)
@@ -98,8 +98,8 @@ class Watched:
         raise Unreachable("plane: nothing came for 15 s")
 
 
-def snapshot(*records: HostRecord, epoch: str = "one", revision: int = 1) -> Snapshot:
-    return Snapshot(epoch=epoch, revision=revision, hosts=records)
+def snapshot(*records: HostRecord, epoch: str = "one", revision: int = 1) -> MapSnapshot:
+    return MapSnapshot(epoch=epoch, revision=revision, hosts=records)
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:

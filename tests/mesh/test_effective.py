@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from control.api.mesh import HostRecord, Offer
+from control.api.mesh import HostRecord, ServiceOffer
 from control.base.reading.addresses import TcpAddress, UnixAddress
-from proxy.config.schema import Config, Peer, Upstream, parse
-from proxy.mesh.effective import Effective, needed
-from proxy.routing.table import Table
+from proxy.config.schema import Config, PeerConfig, UpstreamConfig, parse
+from proxy.mesh.effective import EffectiveConfig, needed
+from proxy.routing.table import RoutingTable
 
 BASE = {"host": "host-a", "links": {"listen": "10.0.0.1:7600"}, "control": {"servers": ["10.0.0.9:7601"]}}
 
@@ -21,7 +21,7 @@ def static(**sections: Any) -> Config:
 
 
 def record(name: str, address: str, *services: str) -> HostRecord:
-    offers = tuple(Offer(name=service) for service in services)
+    offers = tuple(ServiceOffer(name=service) for service in services)
     return HostRecord(name=name, address=address, instance="1", services=offers)
 
 
@@ -35,23 +35,23 @@ REDIS = {"redis": {"listen": "unix:/x/redis.sock"}}
 
 
 def test_hosts_become_peers() -> None:
-    found = Effective(static(upstreams=REDIS)).config(hosts(B, C, record("host-a", "10.0.0.1:7600", "own")))
+    found = EffectiveConfig(static(upstreams=REDIS)).config(hosts(B, C, record("host-a", "10.0.0.1:7600", "own")))
     assert found.peers == {
-        "host-b": Peer(address=TcpAddress("10.0.0.2", 7600), services=("redis", "web")),
-        "host-c": Peer(address=TcpAddress("10.0.0.3", 7600), services=("redis",)),
+        "host-b": PeerConfig(address=TcpAddress("10.0.0.2", 7600), services=("redis", "web")),
+        "host-c": PeerConfig(address=TcpAddress("10.0.0.3", 7600), services=("redis",)),
     }
-    assert found.upstreams == {"redis": Upstream(listen=UnixAddress("/x/redis.sock"))}
+    assert found.upstreams == {"redis": UpstreamConfig(listen=UnixAddress("/x/redis.sock"))}
 
 
 def test_without_a_map_it_is_what_the_file_says() -> None:
     file = static(upstreams=REDIS, peers={"host-b": {"address": "10.0.0.2:7600", "services": ["redis"]}})
-    assert Effective(file).config({}) == file
+    assert EffectiveConfig(file).config({}) == file
 
 
 def test_a_peer_of_the_file_is_as_the_file_says() -> None:
-    effective = Effective(static(peers={"host-b": {"address": "10.9.9.9:7600", "services": ["ledger"]}}))
+    effective = EffectiveConfig(static(peers={"host-b": {"address": "10.9.9.9:7600", "services": ["ledger"]}}))
     found = effective.config(hosts(B, C))
-    assert found.peers["host-b"] == Peer(address=TcpAddress("10.9.9.9", 7600), services=("ledger",))
+    assert found.peers["host-b"] == PeerConfig(address=TcpAddress("10.9.9.9", 7600), services=("ledger",))
     assert list(found.peers) == ["host-c", "host-b"]
 
 
@@ -61,11 +61,11 @@ def test_all_upstreams() -> None:
         all_upstreams={"directory": "/run/mesh", "mode": "0660", "group": "shop", "caller": "shop"},
         services={"own": {"deliver": "unix:/srv/own"}},
     )
-    effective = Effective(file)
+    effective = EffectiveConfig(file)
     found = effective.config(hosts(B, C))
     assert set(found.upstreams) == {"redis", "web", "own"}
-    assert found.upstreams["redis"] == Upstream(listen=UnixAddress("/x/redis.sock"))
-    web = Upstream(listen=UnixAddress("/run/mesh/web.sock"), mode=0o660, group="shop", caller="shop")
+    assert found.upstreams["redis"] == UpstreamConfig(listen=UnixAddress("/x/redis.sock"))
+    web = UpstreamConfig(listen=UnixAddress("/run/mesh/web.sock"), mode=0o660, group="shop", caller="shop")
     assert found.upstreams["web"] == web
     assert set(effective.config(hosts(C)).upstreams) == {"redis", "own"}
     assert set(effective.config(hosts(B), without={"web"}).upstreams) == {"redis", "own"}
@@ -73,7 +73,7 @@ def test_all_upstreams() -> None:
 
 
 def test_what_has_not_changed_is_the_same_object() -> None:
-    effective = Effective(static(upstreams="all"))
+    effective = EffectiveConfig(static(upstreams="all"))
     first = effective.config(hosts(B, C))
     again = effective.config(hosts(record("host-b", "10.0.0.2:7600", "redis", "web"), C))
     assert again == first
@@ -91,7 +91,7 @@ def test_what_has_not_changed_is_the_same_object() -> None:
     ],
 )
 def test_a_record_that_cannot_be_used_is_left_out(wrong: HostRecord, why: str) -> None:
-    effective = Effective(static(upstreams="all"))
+    effective = EffectiveConfig(static(upstreams="all"))
     found = effective.config(hosts(wrong, C))
     assert list(found.peers) == ["host-c"]
     assert effective.left_out[wrong.name].startswith(why)
@@ -107,7 +107,7 @@ def test_no_name_of_a_service_leads_out_of_the_directory_or_onto_another_socket(
         services={"shop": {"deliver": "unix:/run/hostlane/db.sock"}},
         all_upstreams={},
     )
-    effective = Effective(file)
+    effective = EffectiveConfig(file)
     found = effective.config(hosts(record("host-b", "10.0.0.2:7600", *names)))
     assert set(found.upstreams) == {"own", "shop", "z" * 63}
     strange = {"host-b/../etc/x", "host-b/x/y", "host-b/"}
@@ -115,7 +115,7 @@ def test_no_name_of_a_service_leads_out_of_the_directory_or_onto_another_socket(
 
 
 def test_a_path_that_is_too_long() -> None:
-    effective = Effective(static(all_upstreams={"directory": "/" + "d" * 60}))
+    effective = EffectiveConfig(static(all_upstreams={"directory": "/" + "d" * 60}))
     found = effective.config(hosts(record("host-b", "10.0.0.2:7600", "short", "long" * 12)))
     assert set(found.upstreams) == {"short"}
     assert "more than 107 bytes; choose a shorter all_upstreams.directory" in effective.left_out["long" * 12]
@@ -123,8 +123,8 @@ def test_a_path_that_is_too_long() -> None:
 
 def test_what_all_have_is_not_needed_before_it_is_called() -> None:
     d = record("host-d", "10.0.0.4:1", "web")
-    config = Effective(static(upstreams=REDIS, all_upstreams={})).config(hosts(B, d))
+    config = EffectiveConfig(static(upstreams=REDIS, all_upstreams={})).config(hosts(B, d))
     assert set(config.upstreams) == {"redis", "web"}
-    assert needed(config, Table.from_config(config)) == {"host-b"}
-    config = Effective(static(upstreams=REDIS)).config(hosts(B, C))
-    assert needed(config, Table.from_config(config)) == {"host-b", "host-c"}
+    assert needed(config, RoutingTable.from_config(config)) == {"host-b"}
+    config = EffectiveConfig(static(upstreams=REDIS)).config(hosts(B, C))
+    assert needed(config, RoutingTable.from_config(config)) == {"host-b", "host-c"}

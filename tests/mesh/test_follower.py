@@ -14,10 +14,10 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from control.api.mesh import SILENCE, Changes, Heartbeat, HostRecord, Offer, Trust
+from control.api.mesh import SILENCE, HostRecord, MapChanges, MapHeartbeat, ServiceOffer, TrustBundle
 from proxy.config.schema import Config, parse
 from proxy.errors import NotApplied
-from proxy.mesh.follower import APPLY_EVERY, ATTEMPTS, HELD_BACK, Follower
+from proxy.mesh.follower import APPLY_EVERY, ATTEMPTS, HELD_BACK, MapFollower
 from proxy.mesh.map import KEPT
 from tests.mesh.plane import Plane, eventually, snapshot
 
@@ -31,7 +31,7 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 def record(letter: str, *services: str, instance: str = "1") -> HostRecord:
-    offers = tuple(Offer(name=service) for service in services)
+    offers = tuple(ServiceOffer(name=service) for service in services)
     return HostRecord(name=f"host-{letter}", address=f"10.0.0.{ord(letter)}:7600", instance=instance, services=offers)
 
 
@@ -46,8 +46,8 @@ class Proxy:
         self.attempts = 0
         self.engaged = False
         self.renewed: list[str] = []
-        self.trust: list[Trust] = []
-        self.follower = Follower(
+        self.trust: list[TrustBundle] = []
+        self.follower = MapFollower(
             self.static,
             plane,
             instance="i1",
@@ -99,10 +99,10 @@ async def test_services_come_and_go(autojump_clock: MockClock, tmp_path: Path) -
     plane.first = snapshot(record("b", "redis"))
     async with following(plane, tmp_path, services={"own": {"deliver": "unix:/own"}}) as proxy:
         assert (proxy.peers, proxy.upstreams) == ("", {"own"})
-        assert (await plane.asked("register"))[1].services == (Offer(name="own"),)
+        assert (await plane.asked("register"))[1].services == (ServiceOffer(name="own"),)
         await eventually(lambda: proxy.peers == "b", "host-b")
         assert proxy.upstreams == {"redis", "own"}
-        plane.say(Changes(revision=2, put=(record("c", "web", "redis"),), gone=("host-b",)))
+        plane.say(MapChanges(revision=2, put=(record("c", "web", "redis"),), gone=("host-b",)))
         await eventually(lambda: proxy.peers == "c", "host-c")
         assert proxy.upstreams == {"redis", "web", "own"}
         standing = proxy.follower.standing
@@ -118,7 +118,7 @@ async def test_the_first_change_waits_for_nothing_and_a_burst_is_one(autojump_cl
         proxy.times.clear()
         began = trio.current_time()
         for revision in range(2, 102):
-            plane.say(Changes(revision=revision, put=(record("b", f"s{revision}"),)))
+            plane.say(MapChanges(revision=revision, put=(record("b", f"s{revision}"),)))
             await trio.sleep(APPLY_EVERY / 10)
         await trio.sleep(10 * APPLY_EVERY)
         assert proxy.times[0] == pytest.approx(began, abs=APPLY_EVERY / 10)
@@ -156,11 +156,11 @@ async def test_nothing_is_lost_without_the_control_plane_nor_when_it_is_back_emp
         await eventually(lambda: proxy.follower.map.unconfirmed, "the empty answer")
         assert proxy.peers == "bc"
         registered = plane.count("register")
-        plane.say(Changes(revision=2, put=(record("b", "redis"),)))
+        plane.say(MapChanges(revision=2, put=(record("b", "redis"),)))
         await plane.asked("register", registered + 1)
         for beat in range(int(KEPT / 5) + 1):
             await trio.sleep(5)
-            plane.say(Heartbeat(revision=2 + beat))
+            plane.say(MapHeartbeat(revision=2 + beat))
         await eventually(lambda: proxy.peers == "b", "host-c left for good")
 
 
@@ -177,7 +177,7 @@ async def test_the_map_survives_the_proxy(autojump_clock: MockClock, tmp_path: P
         assert proxy.follower.standing.heard_at is not None
         assert (await plane.asked("watch", plane.count("watch") + 1))[1:] == ("one", 7)
         plane.down = False
-        plane.first = Heartbeat(revision=7)
+        plane.first = MapHeartbeat(revision=7)
         await eventually(lambda: proxy.follower.standing.server, "the watch")
 
 
@@ -204,7 +204,7 @@ async def test_a_map_that_cannot_be_saved_is_said_once(
     async with following(plane, tmp_path / "file") as proxy:
         await eventually(lambda: proxy.peers == "b", "host-b")
         for revision in range(2, 9):
-            plane.say(Changes(revision=revision, put=(record("b", f"s{revision}"),)))
+            plane.say(MapChanges(revision=revision, put=(record("b", f"s{revision}"),)))
             await trio.sleep(5)
     assert len([entry for entry in logs if entry["event"] == "the map is not on disk"]) == 1
 
@@ -217,7 +217,7 @@ async def test_a_socket_that_cannot_be_had_keeps_nothing_else(
     names = [f"s{number}" for number in range(40)]
     async with following(plane, tmp_path) as proxy:
         proxy.broken = {"s7", "s23"}
-        plane.say(Changes(revision=2, put=(record("b", *names),)))
+        plane.say(MapChanges(revision=2, put=(record("b", *names),)))
         await eventually(lambda: proxy.applied and proxy.peers == "b", "host-b")
         assert proxy.upstreams == set(names) - proxy.broken
         left_out = proxy.follower.standing.left_out
@@ -237,7 +237,7 @@ async def test_very_many_of_them_cost_a_bounded_time(autojump_clock: MockClock, 
     async with following(plane, tmp_path) as proxy:
         proxy.broken = set(names)
         proxy.attempts = 0
-        plane.say(Changes(revision=2, put=(record("b", *names), record("c"))))
+        plane.say(MapChanges(revision=2, put=(record("b", *names), record("c"))))
         await eventually(lambda: proxy.applied and proxy.peers == "bc", "both")
         assert proxy.upstreams == set()
         assert proxy.attempts <= ATTEMPTS + 2
@@ -247,8 +247,8 @@ async def test_who_is_another_process_is_told(autojump_clock: MockClock, tmp_pat
     plane = Plane()
     plane.first = snapshot(record("b"), record("c"))
     async with following(plane, tmp_path) as proxy:
-        trust = Trust(bundle="pem")
-        plane.say(Changes(revision=2, put=(record("b", instance="2"), record("c"), record("d")), trust=trust))
+        trust = TrustBundle(bundle="pem")
+        plane.say(MapChanges(revision=2, put=(record("b", instance="2"), record("c"), record("d")), trust=trust))
         await eventually(lambda: proxy.applied and proxy.peers == "bcd", "all")
         assert proxy.renewed == ["host-b"]
         assert proxy.trust == [trust]
@@ -261,11 +261,11 @@ async def test_another_file_for_the_same_map(autojump_clock: MockClock, tmp_path
         await eventually(lambda: proxy.peers == "b", "host-b")
         proxy.follower.rebase(Proxy.parse(tmp_path, services={"web": {"deliver": "unix:/web"}}))
         assert proxy.upstreams == {"redis", "web"}
-        assert (await plane.asked("register", 2))[1].services == (Offer(name="web"),)
+        assert (await plane.asked("register", 2))[1].services == (ServiceOffer(name="web"),)
         proxy.broken = {"shop"}
         with pytest.raises(NotApplied):
             proxy.follower.rebase(Proxy.parse(tmp_path, services={"shop": {"deliver": "unix:/shop"}}))
-        plane.say(Changes(revision=2, put=(record("c", "redis"),)))
+        plane.say(MapChanges(revision=2, put=(record("c", "redis"),)))
         await eventually(lambda: proxy.peers == "bc", "host-c")
         assert proxy.upstreams == {"redis", "web"}, "as before"
 
@@ -277,7 +277,7 @@ async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(
     plane.first = snapshot()
     async with following(plane, tmp_path) as proxy:
         proxy.engaged = True
-        plane.say(Changes(revision=2, put=(record("b", "redis"),)))
+        plane.say(MapChanges(revision=2, put=(record("b", "redis"),)))
         await trio.sleep(10)
         assert proxy.peers == ""
         assert [entry["event"] for entry in logs].count("the map cannot be followed for now") == 1

@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 
 from control.api import certificates, tokens
 from control.api import client as clients
-from control.api.mesh import Authorities, Issued
+from control.api.mesh import CaBundle, IssueResponse
 from control.base.reading.addresses import TcpAddress
 from control.ca.issuing import Issuer
-from control.ca.joining import Joining
+from control.ca.joining import HostEnrolment
 from proxy.config.schema import Config, TlsFiles
 from proxy.errors import StartError
 from proxy.mesh import join as joining
@@ -124,16 +124,16 @@ async def test_another_control_plane(mesh: Mesh, monkeypatch: pytest.MonkeyPatch
     impostor = Mesh(folder)
     heard: list[object] = []
 
-    async def hears(self: Joining, request: object, client: str) -> Issued:
+    async def hears(self: HostEnrolment, request: object, client: str) -> IssueResponse:
         heard.append(request)
         raise AssertionError
 
-    monkeypatch.setattr(Joining, "join", hears)
+    monkeypatch.setattr(HostEnrolment, "join", hears)
     async with impostor.serving(listen=listen(mesh)):
         assert "not the one that the token names" in await cannot_join(config)
-        real = Authorities(mesh="hostlane", bundle=certificates.pem(mesh.root.certificate))
+        real = CaBundle(mesh="hostlane", bundle=certificates.pem(mesh.root.certificate))
 
-        async def claims(self: Issuer) -> Authorities:
+        async def claims(self: Issuer) -> CaBundle:
             return real
 
         monkeypatch.setattr(Issuer, "authorities", claims)

@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.api.mesh import HostRecord, Offer
+from control.api.mesh import HostRecord, ServiceOffer
 from proxy.mesh import mapfile
-from proxy.mesh.mapfile import Stored, Unreadable, path_of, read, write
+from proxy.mesh.mapfile import StoredMap, UnreadableMap, path_of, read, write
 
-MAP = Stored(
+MAP = StoredMap(
     mesh="shop",
     host="host-a",
     epoch="one",
     revision=7,
     confirmed_at=1e9,
-    hosts=(HostRecord(name="host-b", address="10.0.0.2:7600", instance="i", services=(Offer(name="redis"),)),),
+    hosts=(HostRecord(name="host-b", address="10.0.0.2:7600", instance="i", services=(ServiceOffer(name="redis"),)),),
 )
 
 
@@ -53,7 +53,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_what_is_none_is_said_in_one_line(content: bytes, why: str, tmp_path: Path) -> None:
     path = path_of(str(tmp_path))
     Path(path).write_bytes(content)
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableMap) as caught:
         read(path, "shop", "host-a")
     assert str(caught.value).startswith(f"{path}: {why}")
     assert "\n" not in str(caught.value)
@@ -66,17 +66,17 @@ def test_a_damaged_file_is_a_map_or_unreadable(cut: int, damage: bytes) -> None:
         write(path, MAP)
         content = Path(path).read_bytes()
         Path(path).write_bytes(content[:cut] + damage + content[cut + len(damage) :])
-        with suppress(Unreadable):
+        with suppress(UnreadableMap):
             read(path, "shop", "host-a")
 
 
 def test_a_directory_and_a_huge_file(tmp_path: Path) -> None:
-    with pytest.raises(Unreadable, match="is a directory"):
+    with pytest.raises(UnreadableMap, match="is a directory"):
         read(str(tmp_path), "shop", "host-a")
     path = path_of(str(tmp_path))
     with open(path, "wb") as file:
         file.truncate(mapfile.MAX_BYTES + 1)
-    with pytest.raises(Unreadable, match="found more than 64 MiB"):
+    with pytest.raises(UnreadableMap, match="found more than 64 MiB"):
         read(path, "shop", "host-a")
 
 
@@ -85,7 +85,7 @@ def test_one_that_cannot_be_written_leaves_the_old_one(failing: str, tmp_path: P
     path = path_of(str(tmp_path))
     write(path, MAP)
     with patch.object(mapfile.os, failing, side_effect=OSError(28, "No space left on device")), pytest.raises(OSError):
-        write(path, Stored(mesh="shop", host="host-a", epoch="", revision=0, confirmed_at=0, hosts=()))
+        write(path, StoredMap(mesh="shop", host="host-a", epoch="", revision=0, confirmed_at=0, hosts=()))
     assert read(path, "shop", "host-a") == MAP
     assert os.listdir(tmp_path) == ["map.json"]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
-from control.api.mesh import Trust
+from control.api.mesh import TrustBundle
 from proxy.config.difference import between
 from proxy.config.schema import parse
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.links.keyring import Keyring
 from proxy.mesh.membership import Membership
 
 
 def member(folder: Path) -> tuple[Membership, Keyring, list[Container[str]]]:
     """One with certificate files of the user's own, and the serial numbers whose links were cut."""
-    files = Authority().write(folder, "host-a")
+    files = CertificateAuthority().write(folder, "host-a")
     tls = ", ".join(f"{key}: {path}" for key, path in files.items())
     text = f"host: host-a\nlinks: {{listen: 127.0.0.1:7600, tls: {{{tls}}}}}\n"
     config = parse(f"{text}control: {{servers: [127.0.0.1:7601], state_dir: {folder}/state}}\n", "f")
@@ -36,11 +36,11 @@ def member(folder: Path) -> tuple[Membership, Keyring, list[Container[str]]]:
 
 async def test_what_is_revoked_counts_with_own_files_too(tmp_path: Path) -> None:
     found, keyring, cut = member(tmp_path)
-    found.trusted(Trust(bundle="", revoked=("abc",)))
+    found.trusted(TrustBundle(bundle="", revoked=("abc",)))
     assert "abc" in keyring.revoked
     assert len(cut) == 1
     assert "abc" in cut[0]
-    found.trusted(Trust(bundle="", revoked=("abc",)))
+    found.trusted(TrustBundle(bundle="", revoked=("abc",)))
     assert len(cut) == 1, "nothing new"
 
 

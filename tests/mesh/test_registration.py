@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from control.api.client import Denied
-from control.api.mesh import HostRecord, Offer
-from proxy.mesh.registration import Registration
+from control.api.mesh import HostRecord, ServiceOffer
+from proxy.mesh.registration import HostRegistrar
 from tests.mesh.plane import Plane, eventually
 
 
@@ -25,9 +25,11 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
 class Host:
     def __init__(self, plane: Plane) -> None:
-        self.record = HostRecord(name="host-a", address="10.0.0.1:7600", instance="i1", services=(Offer(name="web"),))
+        self.record = HostRecord(
+            name="host-a", address="10.0.0.1:7600", instance="i1", services=(ServiceOffer(name="web"),)
+        )
         self.forgotten = 0
-        self.registration = Registration(plane, lambda: self.record, self.forget, lambda: 0.5)
+        self.registration = HostRegistrar(plane, lambda: self.record, self.forget, lambda: 0.5)
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -186,7 +188,7 @@ async def test_addresses_are_claimed_before_it_registers(autojump_clock: MockClo
             raise answers.pop()
 
     host = Host(plane)
-    found = Registration(plane, lambda: host.record, host.forget, lambda: 0.5, claim)
+    found = HostRegistrar(plane, lambda: host.record, host.forget, lambda: 0.5, claim)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)
         await plane.asked("register")

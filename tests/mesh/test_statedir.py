@@ -6,16 +6,16 @@ from time import time
 
 import pytest
 
-from control.api.mesh import Trust
+from control.api.mesh import TrustBundle
 from control.base import wholefile
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import StartError
-from proxy.links.credentials import Identity, read
+from proxy.links.credentials import RequiredIdentity, read
 from proxy.links.keyring import Keyring
 from proxy.mesh.statedir import StateDir
 
-CA = Authority()
-ME = Identity("hostlane", "host-a")
+CA = CertificateAuthority()
+ME = RequiredIdentity("hostlane", "host-a")
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_last_two_sets_stay(state: StateDir) -> None:
 
 def test_another_bundle(state: StateDir) -> None:
     certificate, key = save(state), Path(state.files.key).read_text()
-    both = CA.certificate.decode() + Authority().certificate.decode()
+    both = CA.certificate.decode() + CertificateAuthority().certificate.decode()
     state.save_bundle(both)
     assert held(state) == certificate
     assert Path(state.files.key).read_text() == key
@@ -151,7 +151,7 @@ def test_a_keyring_takes_a_new_set_over(state: StateDir) -> None:
 
 def test_trust_is_kept(state: StateDir) -> None:
     assert state.trust() is None
-    trust = Trust(bundle="x", revoked=("ab",), renew_before=7.0)
+    trust = TrustBundle(bundle="x", revoked=("ab",), renew_before=7.0)
     state.save_trust(trust)
     assert state.trust() == trust
     assert os.stat(f"{state.path}/trust.json").st_mode & 0o777 == 0o600

@@ -8,8 +8,8 @@ from typing import Any
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
 from proxy.mux.replay import ReplayBuffer, SlabPool
-from proxy.mux.session import MAX_CREDIT, Session, Settings
-from proxy.mux.stream import State, Stream
+from proxy.mux.session import MAX_CREDIT, Session, SessionSettings
+from proxy.mux.stream import Stream, StreamState
 
 MIB = 1 << 20
 
@@ -22,7 +22,7 @@ class Talk(Stream):
         events: calls on the sink, in order, without the data.
     """
 
-    def __init__(self, session: Session[Any], stream_id: int, state: State, credit: int, allow: int) -> None:
+    def __init__(self, session: Session[Any], stream_id: int, state: StreamState, credit: int, allow: int) -> None:
         super().__init__(stream_id, state, credit, allow)
         self.got = bytearray()
         self.unread = 0
@@ -37,8 +37,8 @@ class Side:
         self,
         *,
         dialler: bool = True,
-        local: Settings | None = None,
-        remote: Settings | None = None,
+        local: SessionSettings | None = None,
+        remote: SessionSettings | None = None,
         max_id: int = MAX_ID,
         bound: int = 4 * MIB,
         slabs: SlabPool | None = None,
@@ -50,8 +50,8 @@ class Side:
             out=ReplayBuffer(self.slabs, self.touched, [], bound),
             sink=self,
             stream_type=Talk,
-            local=local or Settings(),
-            remote=remote or Settings(),
+            local=local or SessionSettings(),
+            remote=remote or SessionSettings(),
             max_id=max_id,
         )
         self.calls: list[tuple[Talk, Open]] = []
@@ -149,7 +149,7 @@ def check(side: Side) -> None:
     session = side.session
     for stream_id, stream in session.streams.items():
         assert stream.id == stream_id
-        assert stream.state is not State.CLOSED
+        assert stream.state is not StreamState.CLOSED
         assert 0 <= stream.credit <= MAX_CREDIT
         assert 0 <= stream.allow <= session.local.stream_credit
         assert stream_id not in session.lingering
@@ -165,12 +165,12 @@ class Pair:
     def __init__(
         self,
         *,
-        a: Settings | None = None,
-        b: Settings | None = None,
+        a: SessionSettings | None = None,
+        b: SessionSettings | None = None,
         max_id: int = MAX_ID,
         bound: int = 4 * MIB,
     ) -> None:
-        a, b = a or Settings(), b or Settings()
+        a, b = a or SessionSettings(), b or SessionSettings()
         self.a = Side(dialler=True, local=a, remote=b, max_id=max_id, bound=bound)
         self.b = Side(dialler=False, local=b, remote=a, max_id=max_id, bound=bound)
 

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_NAME, UNKNOWN_UID, Kind, Open
+from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_NAME, UNKNOWN_UID, FrameKind, Open
 
 names = st.text(min_size=1, max_size=40)
 calls = st.builds(Open, names, st.integers(0, UNKNOWN_UID), st.text(max_size=40))
 
 
-@given(st.sampled_from(Kind), st.integers(0, frames.MAX_ID), st.binary(max_size=200))
-def test_a_header_says_kind_id_and_length(kind: Kind, stream_id: int, payload: bytes) -> None:
+@given(st.sampled_from(FrameKind), st.integers(0, frames.MAX_ID), st.binary(max_size=200))
+def test_a_header_says_kind_id_and_length(kind: FrameKind, stream_id: int, payload: bytes) -> None:
     frame = frames.encode(kind, stream_id, payload)
     (word,) = HEADER.unpack_from(frame)
     assert frame[0] == kind
@@ -27,9 +27,9 @@ def test_a_header_says_kind_id_and_length(kind: Kind, stream_id: int, payload: b
 
 def test_the_key_of_plain_data_is_the_stream_id() -> None:
     """What the turn's single dictionary look-up rests on."""
-    (word,) = HEADER.unpack_from(frames.encode(Kind.DATA, 7, b"x"))
+    (word,) = HEADER.unpack_from(frames.encode(FrameKind.DATA, 7, b"x"))
     assert word >> KEY_SHIFT == 7
-    assert all(HEADER.unpack(frames.encode(kind, 7))[0] >> KEY_SHIFT > frames.MAX_ID for kind in Kind if kind)
+    assert all(HEADER.unpack(frames.encode(kind, 7))[0] >> KEY_SHIFT > frames.MAX_ID for kind in FrameKind if kind)
 
 
 @given(calls)

@@ -11,25 +11,25 @@ from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import Kind, Open, encode
-from proxy.mux.session import Settings
-from proxy.mux.stream import MAY_SEND, State
+from proxy.mux.frames import FrameKind, Open, encode
+from proxy.mux.session import SessionSettings
+from proxy.mux.stream import MAY_SEND, StreamState
 from tests.mux.pair import Pair, Side, Talk, check
 
 CREDIT = 100
 """Bytes: tiny, so that it runs out all the time."""
 
 payloads = {
-    Kind.OPEN: st.just(frames.encode_open(Open("web"))) | st.binary(max_size=12),
-    Kind.RST: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
-    Kind.REFUSE: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
-    Kind.GOAWAY: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
-    Kind.CREDIT: st.integers(0, 200).map(frames.encode_u32) | st.integers(0, 2**32 - 1).map(frames.encode_u32),
-    Kind.ACK: st.integers(0, 100).map(frames.encode_u64),
-    Kind.PING: st.binary(min_size=8, max_size=8),
-    Kind.PONG: st.binary(min_size=8, max_size=8),
+    FrameKind.OPEN: st.just(frames.encode_open(Open("web"))) | st.binary(max_size=12),
+    FrameKind.RST: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
+    FrameKind.REFUSE: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
+    FrameKind.GOAWAY: st.sampled_from(CloseReason).map(frames.encode_reason) | st.binary(max_size=2),
+    FrameKind.CREDIT: st.integers(0, 200).map(frames.encode_u32) | st.integers(0, 2**32 - 1).map(frames.encode_u32),
+    FrameKind.ACK: st.integers(0, 100).map(frames.encode_u64),
+    FrameKind.PING: st.binary(min_size=8, max_size=8),
+    FrameKind.PONG: st.binary(min_size=8, max_size=8),
 }
-plausible = st.sampled_from(Kind).flatmap(
+plausible = st.sampled_from(FrameKind).flatmap(
     lambda kind: st.builds(
         encode, st.just(kind), st.integers(0, 5), payloads.get(kind, st.binary(max_size=40)) | st.binary(max_size=9)
     )
@@ -50,7 +50,7 @@ def sentence(side: Side, data: bytes) -> str | None:
 
 @given(anything, st.booleans(), st.integers(0, 3))
 def test_any_bytes_are_an_error_or_leave_a_valid_state(data: bytes, dialler: bool, opened: int) -> None:
-    side = Side(dialler=dialler, local=Settings(stream_credit=CREDIT, max_streams=3))
+    side = Side(dialler=dialler, local=SessionSettings(stream_credit=CREDIT, max_streams=3))
     for _ in range(opened):
         side.send(side.open(), b"early")
     side.take()
@@ -62,7 +62,7 @@ def test_any_bytes_are_an_error_or_leave_a_valid_state(data: bytes, dialler: boo
 def test_cuts_change_nothing(data: bytes, draw: st.DataObject) -> None:
     """Whole, and cut anywhere: the same calls, the same answers, the same error."""
     cuts = sorted(draw.draw(st.lists(st.integers(0, len(data)), max_size=8)))
-    limits = Settings(stream_credit=CREDIT, max_streams=3)
+    limits = SessionSettings(stream_credit=CREDIT, max_streams=3)
     whole, cut = (Side(dialler=False, local=limits) for _ in range(2))
     error = sentence(whole, data)
     errors = [sentence(cut, data[start:end]) for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True)]
@@ -100,7 +100,7 @@ def test_a_conversation_byte_by_byte() -> None:
     trickle()
     pair.a.session.fin(mine)
     trickle()
-    assert (mine.got, mine.events, mine.state) == (b"answer", ["opened", "fin"], State.CLOSED)
+    assert (mine.got, mine.events, mine.state) == (b"answer", ["opened", "fin"], StreamState.CLOSED)
     assert refused.events == ["refused no_such_service"]
     assert pair.a.pongs == [7]
     assert pair.b.goaways == [CloseReason.DRAINING]
@@ -111,7 +111,7 @@ class Conversation:
     """Two sides doing what they like, and a record of what was sent, to compare with what arrives."""
 
     def __init__(self, max_id: int) -> None:
-        limits = Settings(stream_credit=CREDIT, max_streams=3)
+        limits = SessionSettings(stream_credit=CREDIT, max_streams=3)
         self.pair = Pair(a=limits, b=limits, max_id=max_id)
         self.sides = (self.pair.a, self.pair.b)
         self.wires = (bytearray(), bytearray())
@@ -140,7 +140,7 @@ class Conversation:
             check(each)
 
     def act(self, side: Side, stream: Talk, what: str, size: int) -> None:
-        session, called = side.session, stream.state in (State.CALLED, State.CALLED_FIN)
+        session, called = side.session, stream.state in (StreamState.CALLED, StreamState.CALLED_FIN)
         if what == "answer" and called:
             session.accept(stream)
         elif what == "refuse" and called:
@@ -243,7 +243,7 @@ def test_any_interleaving_ends_with_the_same_bytes_and_nothing_left(
 
 @given(st.lists(st.integers(1, 300), max_size=60))
 def test_credit_moves_everything_and_is_never_negative(sizes: list[int]) -> None:
-    pair = Pair(b=Settings(stream_credit=CREDIT))
+    pair = Pair(b=SessionSettings(stream_credit=CREDIT))
     mine, theirs = pair.open()
     sent = bytearray()
     for number, size in enumerate(sizes):

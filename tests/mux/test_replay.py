@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, encode
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, encode
 from proxy.mux.replay import CHUNK, FAST_LIMIT, HIGH_WATER, SLAB_SIZE, ReplayBuffer, SlabPool
 
 BOUND = 1 << 20
@@ -26,7 +26,7 @@ class Out:
         buffer = self.buffer
         if not buffer.room(len(payload)):
             return False
-        frame = encode(Kind.DATA, stream_id, payload)
+        frame = encode(FrameKind.DATA, stream_id, payload)
         buffer.mem[buffer.pos : buffer.pos + len(frame)] = frame
         buffer.pos += len(frame)
         buffer.touch()
@@ -67,10 +67,10 @@ def test_what_is_written_is_what_is_sent_whatever_the_cuts(script: list[tuple[st
     for number, (what, size) in enumerate(script):
         payload = bytes([number]) * size
         if what == "data" and out.data(payload, number):
-            expected += encode(Kind.DATA, number, payload)
+            expected += encode(FrameKind.DATA, number, payload)
         elif what == "control":
-            out.buffer.put(Kind.RST, number, payload)
-            expected += encode(Kind.RST, number, payload)
+            out.buffer.put(FrameKind.RST, number, payload)
+            expected += encode(FrameKind.RST, number, payload)
         elif what == "send":
             out.send(size)
         elif what == "ack":
@@ -91,7 +91,7 @@ def test_kept_bytes_can_be_sent_again(script: list[tuple[str, int]], back: float
         if what == "data":
             out.data(bytes([size % 251]) * size)
         elif what == "control":
-            out.buffer.put(Kind.CREDIT, size, bytes(4))
+            out.buffer.put(FrameKind.CREDIT, size, bytes(4))
         elif what == "send":
             out.send(size)
         else:
@@ -175,11 +175,11 @@ def test_control_frames_have_as_much_again_and_then_the_link_must_end() -> None:
     out.fill()
     while not out.buffer.overrun:
         out.send()
-        out.buffer.put(Kind.PONG, 0, bytes(8))
+        out.buffer.put(FrameKind.PONG, 0, bytes(8))
     assert 2 * BOUND - 16 < out.buffer.unacked <= 2 * BOUND
     assert out.touched == [out.buffer]
     end = out.buffer.end
-    out.buffer.put(Kind.PONG, 0, bytes(8))
+    out.buffer.put(FrameKind.PONG, 0, bytes(8))
     assert out.buffer.end == end
     assert out.pool.in_use <= 2 * BOUND // (SLAB_SIZE - MAX_DATA) + 1
 
@@ -209,7 +209,7 @@ def test_a_full_buffer_stays_full_when_a_control_frame_takes_the_next_slab() -> 
         pass
     slabs = out.pool.in_use
     while out.pool.in_use == slabs:
-        out.buffer.put(Kind.PING, 0, bytes(8))
+        out.buffer.put(FrameKind.PING, 0, bytes(8))
     assert out.buffer.limit < 0
 
 
@@ -227,22 +227,22 @@ def test_acks_only_move_forward_and_never_beyond_what_was_sent() -> None:
 def test_each_buffer_is_touched_once() -> None:
     out = Out()
     for _ in range(3):
-        out.buffer.put(Kind.OPENED, 1)
+        out.buffer.put(FrameKind.OPENED, 1)
     assert out.touched == [out.buffer]
 
 
 def test_a_patient_frame_asks_for_no_send_of_its_own() -> None:
     out = Out()
     for _ in range(3):
-        out.buffer.put(Kind.OPENED, 1, patient=True)
+        out.buffer.put(FrameKind.OPENED, 1, deferrable=True)
     assert (out.touched, out.later) == ([], [out.buffer])
-    out.buffer.put(Kind.PING, 0, bytes(8))
+    out.buffer.put(FrameKind.PING, 0, bytes(8))
     assert out.touched == [out.buffer]
-    out.buffer.put(Kind.OPENED, 1, patient=True)
+    out.buffer.put(FrameKind.OPENED, 1, deferrable=True)
     assert out.later == [out.buffer]
-    assert bytes(out.buffer.unsent_view()) == encode(Kind.OPENED, 1) * 3 + encode(Kind.PING, 0, bytes(8)) + encode(
-        Kind.OPENED, 1
-    )
+    assert bytes(out.buffer.unsent_view()) == encode(FrameKind.OPENED, 1) * 3 + encode(
+        FrameKind.PING, 0, bytes(8)
+    ) + encode(FrameKind.OPENED, 1)
 
 
 @pytest.mark.failure(1)
@@ -262,12 +262,12 @@ def test_a_closed_buffer_takes_nothing() -> None:
     closed.buffer.close()
     other = Out(pool=pool)
     other.data(b"theirs")
-    closed.buffer.put(Kind.GOAWAY, 0, b"x")
+    closed.buffer.put(FrameKind.GOAWAY, 0, b"x")
     assert not closed.data(b"mine")
     assert closed.buffer.limit < 0
     assert closed.touched == []
     other.send()
-    assert other.wire == encode(Kind.DATA, 1, b"theirs")
+    assert other.wire == encode(FrameKind.DATA, 1, b"theirs")
 
 
 @pytest.mark.failure(19)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, encode
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, encode
 from proxy.mux.replay import SLAB_SIZE
-from proxy.mux.session import Settings
-from proxy.mux.stream import State
+from proxy.mux.session import SessionSettings
+from proxy.mux.stream import StreamState
 from tests.mux.pair import MIB, Pair, Side, Talk, check
 
 pytestmark = pytest.mark.failure(3, 7)
@@ -92,7 +92,7 @@ steps = st.lists(
 @pytest.mark.failure(20)
 @given(steps)
 def test_any_conversation_over_any_losses(script: list[tuple[str, bool, int]]) -> None:
-    credit = Settings(stream_credit=64 * 1024)
+    credit = SessionSettings(stream_credit=64 * 1024)
     pair = Pair(a=credit, b=credit, bound=2 * SLAB_SIZE)
     opened: dict[Side, list[Talk]] = {pair.a: [], pair.b: []}
     sent: dict[tuple[Side, int], bytearray] = {}
@@ -110,7 +110,9 @@ def test_any_conversation_over_any_losses(script: list[tuple[str, bool, int]]) -
             whole += data[: side.send(stream, size_of(side, stream, data))]
         elif what == "fin" and stream is not None and side.session.sendable(stream):
             side.session.fin(stream)
-        elif what == "reset" and stream is not None and stream.state not in (State.CALLED, State.CALLED_FIN):
+        elif (
+            what == "reset" and stream is not None and stream.state not in (StreamState.CALLED, StreamState.CALLED_FIN)
+        ):
             side.session.reset(stream, CloseReason.ABORTED)
             aborted.add(stream.id)
         elif what == "read":
@@ -148,7 +150,7 @@ def size_of(side: Side, stream: Talk, data: bytes) -> bytes:
 
 def answer(side: Side) -> None:
     for stream, _ in side.calls:
-        if "accepted" not in stream.service and stream.state is not State.CLOSED:
+        if "accepted" not in stream.service and stream.state is not StreamState.CLOSED:
             stream.service += " accepted"
             side.session.accept(stream)
 
@@ -170,7 +172,7 @@ def boundaries(side: Side) -> set[int]:
 @given(st.lists(st.integers(0, 70_000), max_size=20), st.integers(0, 100), st.data())
 def test_any_lie_about_what_has_arrived(sizes: list[int], part: int, data: st.DataObject) -> None:
     """It is an error and changes nothing, unless it is the beginning of a frame that is kept."""
-    side = Side(remote=Settings(stream_credit=MIB))
+    side = Side(remote=SessionSettings(stream_credit=MIB))
     stream = side.open()
     for number, size in enumerate(sizes):
         side.send(stream, bytes([number]) * size)
@@ -215,7 +217,7 @@ def test_what_counts_is_what_was_handled_not_what_was_read() -> None:
     wire = pair.a.take()
     pair.b.feed(wire[:-1])
     pair.relink()
-    assert pair.a.take() == wire == encode(Kind.DATA, mine.id, b"0123456789")
+    assert pair.a.take() == wire == encode(FrameKind.DATA, mine.id, b"0123456789")
     pair.b.feed(wire)
     assert theirs.got == b"0123456789"
 
@@ -265,5 +267,5 @@ def test_an_id_lingers_though_a_hello_acknowledged_all_that_was_sent() -> None:
     pair.relink()
     assert pair.a.session.out.unacked == 0
     pair.cross()
-    assert mine.state is State.CLOSED
+    assert mine.state is StreamState.CLOSED
     check(pair.a)

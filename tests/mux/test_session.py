@@ -4,17 +4,17 @@ import pytest
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames, session
-from proxy.mux.frames import HEADER_SIZE, MAX_DATA, Kind, Open, encode, encode_open
-from proxy.mux.loans import FACTOR, PROVEN
-from proxy.mux.session import ACK_EVERY, MAX_CREDIT, Settings
-from proxy.mux.stream import State
+from proxy.mux.extracredit import FACTOR, PROVEN
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, Open, encode, encode_open
+from proxy.mux.session import ACK_EVERY, MAX_CREDIT, SessionSettings
+from proxy.mux.stream import StreamState
 from tests.mux.pair import Pair, Side, Talk
 
 KIB = 1024
 
 
 def opening(stream_id: int, service: str = "web") -> bytes:
-    return encode(Kind.OPEN, stream_id, frames.encode_open(Open(service)))
+    return encode(FrameKind.OPEN, stream_id, frames.encode_open(Open(service)))
 
 
 def deliver(side: Side) -> Talk:
@@ -31,10 +31,10 @@ def test_open_and_early_bytes_travel_in_one_write_and_nobody_waits() -> None:
     pair = Pair()
     mine = pair.a.session.open(encode_open(Open("redis", 1000, "shop")))
     pair.a.send(mine, b"PING")
-    assert pair.a.take() == encode(Kind.OPEN, 1, frames.encode_open(Open("redis", 1000, "shop"))) + encode(
-        Kind.DATA, 1, b"PING"
+    assert pair.a.take() == encode(FrameKind.OPEN, 1, frames.encode_open(Open("redis", 1000, "shop"))) + encode(
+        FrameKind.DATA, 1, b"PING"
     )
-    assert mine.state is State.CALLING
+    assert mine.state is StreamState.CALLING
 
 
 def test_the_called_side_has_the_call_and_the_early_bytes_before_it_answers() -> None:
@@ -44,10 +44,10 @@ def test_the_called_side_has_the_call_and_the_early_bytes_before_it_answers() ->
     pair.a.session.fin(mine)
     pair.cross()
     theirs, call = pair.b.calls[0]
-    assert (call, theirs.got, theirs.events, theirs.state) == (Open("redis"), b"early", ["fin"], State.CALLED_FIN)
+    assert (call, theirs.got, theirs.events, theirs.state) == (Open("redis"), b"early", ["fin"], StreamState.CALLED_FIN)
     pair.b.session.accept(theirs)
     pair.cross()
-    assert (mine.events, mine.state, theirs.state) == (["opened"], State.FIN_SENT, State.FIN_RECEIVED)
+    assert (mine.events, mine.state, theirs.state) == (["opened"], StreamState.FIN_SENT, StreamState.FIN_RECEIVED)
 
 
 def test_a_refusal_gives_its_reason_and_leaves_nothing() -> None:
@@ -58,7 +58,7 @@ def test_a_refusal_gives_its_reason_and_leaves_nothing() -> None:
     pair.b.session.refuse(pair.b.calls[0][0], CloseReason.NO_SUCH_SERVICE)
     pair.a.send(mine, b"more, on its way")
     pair.cross()
-    assert (mine.events, mine.state) == (["refused no_such_service"], State.CLOSED)
+    assert (mine.events, mine.state) == (["refused no_such_service"], StreamState.CLOSED)
     assert not pair.a.session.streams
     assert not pair.b.session.streams
 
@@ -92,19 +92,19 @@ def test_a_half_close_leaves_the_other_direction_open() -> None:
     pair.a.send(mine, b"question")
     pair.a.session.fin(mine)
     pair.cross()
-    assert (theirs.got, theirs.events, theirs.state) == (b"question", ["fin"], State.FIN_RECEIVED)
+    assert (theirs.got, theirs.events, theirs.state) == (b"question", ["fin"], StreamState.FIN_RECEIVED)
     pair.b.send(theirs, b"answer")
     pair.b.session.fin(theirs)
     pair.cross()
-    assert (mine.got, mine.events, mine.state) == (b"answer", ["opened", "fin"], State.CLOSED)
+    assert (mine.got, mine.events, mine.state) == (b"answer", ["opened", "fin"], StreamState.CLOSED)
 
 
 @pytest.mark.failure(2)
 def test_data_with_fin_is_data_and_then_an_end() -> None:
     side = Side(dialler=False)
-    side.feed(opening(1) + encode(Kind.DATA_FIN, 1, b"all of it"))
+    side.feed(opening(1) + encode(FrameKind.DATA_FIN, 1, b"all of it"))
     stream = side.calls[0][0]
-    assert (stream.got, stream.events, stream.state) == (b"all of it", ["fin"], State.CALLED_FIN)
+    assert (stream.got, stream.events, stream.state) == (b"all of it", ["fin"], StreamState.CALLED_FIN)
 
 
 @pytest.mark.failure(3)
@@ -119,7 +119,7 @@ def test_a_reset_is_told_as_a_reset(half_closed: bool) -> None:
     pair.a.session.reset(mine, CloseReason.ABORTED)
     pair.cross()
     assert theirs.events == ["rst aborted"]
-    assert theirs.state is State.CLOSED
+    assert theirs.state is StreamState.CLOSED
     assert "fin" not in theirs.events
 
 
@@ -131,7 +131,7 @@ def test_late_frames_for_a_stream_that_was_reset_hurt_nobody() -> None:
     other, _ = pair.open()
     pair.a.session.reset(mine, CloseReason.ABORTED)
     pair.b.send(theirs, b"late")
-    pair.b.session.out.put(Kind.CREDIT, theirs.id, frames.encode_u32(5))
+    pair.b.session.out.put(FrameKind.CREDIT, theirs.id, frames.encode_u32(5))
     pair.b.session.fin(theirs)
     pair.cross()
     assert (mine.got, mine.events) == (b"", ["opened"])
@@ -174,7 +174,7 @@ def test_an_id_lingers_until_the_end_is_acknowledged() -> None:
     assert not pair.a.session.lingering
     assert not pair.b.session.lingering
     with pytest.raises(ProtocolError, match="DATA for stream 1, which does not exist"):
-        pair.a.feed(encode(Kind.DATA, 1, b"x"))
+        pair.a.feed(encode(FrameKind.DATA, 1, b"x"))
 
 
 def test_an_ack_of_less_than_the_end_frees_nothing() -> None:
@@ -183,7 +183,7 @@ def test_an_ack_of_less_than_the_end_frees_nothing() -> None:
     before = pair.a.session.out.end
     pair.a.session.reset(mine, CloseReason.ABORTED)
     pair.a.take()
-    pair.a.feed(encode(Kind.ACK, 0, frames.encode_u64(before)))
+    pair.a.feed(encode(FrameKind.ACK, 0, frames.encode_u64(before)))
     assert pair.a.session.lingering.keys() == {1}
 
 
@@ -195,7 +195,7 @@ def test_an_id_whose_end_the_peer_has_acknowledged_already_does_not_linger() -> 
     pair.b.session.acknowledge()
     pair.b.session.fin(theirs)
     pair.cross()
-    assert mine.state is State.CLOSED
+    assert mine.state is StreamState.CLOSED
     assert not pair.a.session.lingering
 
 
@@ -203,7 +203,7 @@ def test_an_id_whose_end_the_peer_has_acknowledged_already_does_not_linger() -> 
 def test_a_peer_that_opens_and_resets_for_ever_fills_no_memory() -> None:
     side = Side(dialler=False)
     for stream_id in range(1, 2001, 2):
-        side.feed(opening(stream_id) + encode(Kind.RST, stream_id, frames.encode_reason(CloseReason.ABORTED)))
+        side.feed(opening(stream_id) + encode(FrameKind.RST, stream_id, frames.encode_reason(CloseReason.ABORTED)))
     session = side.session
     assert (len(session.streams), len(session.lingering), len(session._linger_order)) == (0, 0, 0)
 
@@ -236,7 +236,7 @@ def test_who_hears_no_acknowledgement_opens_no_more(monkeypatch: pytest.MonkeyPa
 
 
 def test_cleared_streams_are_opened_without_a_look_at_the_limits() -> None:
-    pair = Pair(b=Settings(max_streams=session.CLEARED + 2))
+    pair = Pair(b=SessionSettings(max_streams=session.CLEARED + 2))
     for number in range(session.CLEARED + 2):
         assert pair.a.session.can_open
         assert pair.a.open().id == 2 * number + 1
@@ -274,7 +274,7 @@ def test_a_tiny_id_space_wraps_and_never_runs_out_of_requests() -> None:
         pair.b.send(theirs, theirs.got)
         pair.b.session.fin(theirs)
         pair.cross()
-        assert (mine.got, mine.state) == (b"request %d" % number, State.CLOSED)
+        assert (mine.got, mine.state) == (b"request %d" % number, StreamState.CLOSED)
     assert set(used) == {1, 3, 5, 7}
 
 
@@ -292,7 +292,7 @@ def test_the_second_time_around_as_many_ids_are_cleared_at_once_as_the_first_tim
     assert kept is not None
     assert kept.id == 39
     assert a.can_open
-    assert a.cleared == 19, "up to the one that is open"
+    assert a.open_quota == 19, "up to the one that is open"
     ids = [pair.open()[0].id for _ in range(19)]
     assert ids == list(range(1, 39, 2))
     a.reset(kept, CloseReason.ABORTED)
@@ -343,7 +343,7 @@ def test_open_of_a_stream_that_is_open() -> None:
 
 @pytest.mark.failure(4, 20)
 def test_credit_runs_out_stalls_its_own_stream_only_and_comes_back() -> None:
-    pair = Pair(b=Settings(stream_credit=20_000))
+    pair = Pair(b=SessionSettings(stream_credit=20_000))
     mine, theirs = pair.open()
     other, _ = pair.open()
     assert pair.a.send(mine, bytes(65536)) == 20_000
@@ -363,7 +363,7 @@ def test_credit_runs_out_stalls_its_own_stream_only_and_comes_back() -> None:
 
 
 def test_reading_grants_nothing_to_a_direction_that_has_ended() -> None:
-    pair = Pair(b=Settings(stream_credit=20_000))
+    pair = Pair(b=SessionSettings(stream_credit=20_000))
     mine, theirs = pair.open()
     pair.a.send(mine, bytes(20_000))
     pair.a.session.fin(mine)
@@ -374,10 +374,10 @@ def test_reading_grants_nothing_to_a_direction_that_has_ended() -> None:
 
 @pytest.mark.failure(19)
 def test_more_than_the_credit_is_an_error() -> None:
-    side = Side(dialler=False, local=Settings(stream_credit=20_000))
-    side.feed(opening(1) + encode(Kind.DATA, 1, bytes(19_999)))
+    side = Side(dialler=False, local=SessionSettings(stream_credit=20_000))
+    side.feed(opening(1) + encode(FrameKind.DATA, 1, bytes(19_999)))
     with pytest.raises(ProtocolError, match="DATA of 2 bytes on stream 1, which had 1 bytes of credit left"):
-        side.feed(encode(Kind.DATA, 1, bytes(2)))
+        side.feed(encode(FrameKind.DATA, 1, bytes(2)))
 
 
 @pytest.mark.parametrize("grant", [0, MAX_CREDIT - 256 * KIB + 1, 0xFFFFFFFF])
@@ -385,13 +385,13 @@ def test_impossible_grants(grant: int) -> None:
     side = Side()
     side.open()
     with pytest.raises(ProtocolError, match=f"CREDIT of {grant} bytes on stream 1, which has {256 * KIB}"):
-        side.feed(encode(Kind.CREDIT, 1, frames.encode_u32(grant)))
+        side.feed(encode(FrameKind.CREDIT, 1, frames.encode_u32(grant)))
 
 
 def test_the_greatest_grant() -> None:
     side = Side()
     stream = side.open()
-    side.feed(encode(Kind.CREDIT, 1, frames.encode_u32(MAX_CREDIT - 256 * KIB)))
+    side.feed(encode(FrameKind.CREDIT, 1, frames.encode_u32(MAX_CREDIT - 256 * KIB)))
     assert stream.credit == MAX_CREDIT
 
 
@@ -410,7 +410,7 @@ def test_nothing_is_sent_before_the_answer_or_after_the_end() -> None:
 
 @pytest.mark.failure(8)
 def test_the_stream_limit_holds_back_the_opener() -> None:
-    pair = Pair(b=Settings(max_streams=2))
+    pair = Pair(b=SessionSettings(max_streams=2))
     first, _ = pair.open()
     pair.open()
     assert not pair.a.session.can_open
@@ -424,7 +424,7 @@ def test_the_stream_limit_holds_back_the_opener() -> None:
 
 
 def test_more_streams_than_allowed_are_an_error() -> None:
-    side = Side(dialler=False, local=Settings(max_streams=2))
+    side = Side(dialler=False, local=SessionSettings(max_streams=2))
     side.feed(opening(1) + opening(3))
     with pytest.raises(ProtocolError, match="OPEN of more than the 2 streams that HELLO allowed"):
         side.feed(opening(5))
@@ -434,7 +434,7 @@ def test_more_streams_than_allowed_are_an_error() -> None:
 def test_a_peer_that_only_pings_and_never_acknowledges_ends_the_link() -> None:
     side = Side(bound=1)
     for _ in range(200_000):
-        side.feed(encode(Kind.PING, 0, bytes(8)))
+        side.feed(encode(FrameKind.PING, 0, bytes(8)))
         side.take()
         if side.session.out.overrun:
             break
@@ -445,7 +445,7 @@ def test_a_peer_that_only_pings_and_never_acknowledges_ends_the_link() -> None:
 @pytest.mark.failure(19)
 def test_while_something_is_lent_grants_are_due_earlier() -> None:
     credit = 64 * 1024
-    side = Side(dialler=False, local=Settings(stream_credit=credit))
+    side = Side(dialler=False, local=SessionSettings(stream_credit=credit))
     session = side.session
     side.feed(opening(1) + opening(3))
     fast, other = session.streams[1], session.streams[3]
@@ -525,7 +525,7 @@ def test_goaway_lets_streams_finish_also_those_that_cross_it() -> None:
         pair.cross()
         pair.b.session.fin(far)
         pair.cross()
-        assert (far.got, ours.state) == (b"last words", State.CLOSED)
+        assert (far.got, ours.state) == (b"last words", StreamState.CLOSED)
 
 
 @pytest.mark.failure(1)
@@ -552,27 +552,30 @@ def test_closing_returns_the_streams_and_forgets_everything() -> None:
 @pytest.mark.parametrize(
     ("frame", "complaint"),
     [
-        (encode(Kind.HELLO), "unknown frame kind 0x0f"),
+        (encode(FrameKind.HELLO), "unknown frame kind 0x0f"),
         (b"\x01" + bytes(7), "unknown frame kind 0x01"),
         (b"\xff" + bytes(7), "unknown frame kind 0xff"),
-        (encode(Kind.DATA, 1, bytes(MAX_DATA + 1))[:8], "DATA frame of 65537 bytes"),
-        (encode(Kind.DATA_FIN, 1, bytes(MAX_DATA + 1))[:8], "DATA_FIN frame of 65537 bytes"),
-        (encode(Kind.OPEN, 1, bytes(4097))[:8], "OPEN frame of 4097 bytes"),
-        (encode(Kind.OPENED, 2, bytes(4097))[:8], "OPENED frame of 4097 bytes"),
-        (encode(Kind.DATA, 1, b"x"), "DATA for stream 1, which does not exist"),
-        (encode(Kind.DATA_FIN, 1), "FIN for stream 1, which does not exist"),
-        (encode(Kind.OPENED, 2), "OPENED for stream 2, which does not exist"),
-        (encode(Kind.RST, 3, b"\1"), "RST for stream 3, which does not exist"),
-        (encode(Kind.REFUSE, 3, b"\1"), "REFUSE for stream 3, which does not exist"),
-        (encode(Kind.CREDIT, 3, bytes(4)), "CREDIT for stream 3, which does not exist"),
-        (encode(Kind.RST, 3, b"\xc8"), "RST with unknown close reason c8"),
-        (encode(Kind.ACK, 0, frames.encode_u64(1)), "ACK of offset 1, but only 0 bytes were sent"),
-        (encode(Kind.PING, 0, b"short"), "PING payload has 5 bytes; 8 expected"),
-        (opening(1) + encode(Kind.OPENED, 1), "OPENED on stream 1, which is called"),
-        (opening(1) + encode(Kind.REFUSE, 1, b"\2"), "REFUSE on stream 1, which is called"),
-        (opening(1) + encode(Kind.DATA_FIN, 1) * 2, "FIN on stream 1, which is called_fin"),
-        (opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1, b"x"), "DATA on stream 1, which is called_fin"),
-        (opening(1) + encode(Kind.DATA, 1), "empty DATA on stream 1"),
+        (encode(FrameKind.DATA, 1, bytes(MAX_DATA + 1))[:8], "DATA frame of 65537 bytes"),
+        (encode(FrameKind.DATA_FIN, 1, bytes(MAX_DATA + 1))[:8], "DATA_FIN frame of 65537 bytes"),
+        (encode(FrameKind.OPEN, 1, bytes(4097))[:8], "OPEN frame of 4097 bytes"),
+        (encode(FrameKind.OPENED, 2, bytes(4097))[:8], "OPENED frame of 4097 bytes"),
+        (encode(FrameKind.DATA, 1, b"x"), "DATA for stream 1, which does not exist"),
+        (encode(FrameKind.DATA_FIN, 1), "FIN for stream 1, which does not exist"),
+        (encode(FrameKind.OPENED, 2), "OPENED for stream 2, which does not exist"),
+        (encode(FrameKind.RST, 3, b"\1"), "RST for stream 3, which does not exist"),
+        (encode(FrameKind.REFUSE, 3, b"\1"), "REFUSE for stream 3, which does not exist"),
+        (encode(FrameKind.CREDIT, 3, bytes(4)), "CREDIT for stream 3, which does not exist"),
+        (encode(FrameKind.RST, 3, b"\xc8"), "RST with unknown close reason c8"),
+        (encode(FrameKind.ACK, 0, frames.encode_u64(1)), "ACK of offset 1, but only 0 bytes were sent"),
+        (encode(FrameKind.PING, 0, b"short"), "PING payload has 5 bytes; 8 expected"),
+        (opening(1) + encode(FrameKind.OPENED, 1), "OPENED on stream 1, which is called"),
+        (opening(1) + encode(FrameKind.REFUSE, 1, b"\2"), "REFUSE on stream 1, which is called"),
+        (opening(1) + encode(FrameKind.DATA_FIN, 1) * 2, "FIN on stream 1, which is called_fin"),
+        (
+            opening(1) + encode(FrameKind.DATA_FIN, 1) + encode(FrameKind.DATA, 1, b"x"),
+            "DATA on stream 1, which is called_fin",
+        ),
+        (opening(1) + encode(FrameKind.DATA, 1), "empty DATA on stream 1"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -583,8 +586,8 @@ def test_each_is_one_clear_line(frame: bytes, complaint: str) -> None:
     assert str(caught.value) == complaint
 
 
-@pytest.mark.parametrize("kind", [Kind.DATA, Kind.DATA_FIN, Kind.RST], ids=lambda kind: kind.name)
-def test_the_called_side_must_answer_before_it_speaks(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FrameKind.DATA, FrameKind.DATA_FIN, FrameKind.RST], ids=lambda kind: kind.name)
+def test_the_called_side_must_answer_before_it_speaks(kind: FrameKind) -> None:
     side = Side()
     side.open()
     with pytest.raises(ProtocolError, match="on stream 1, which is calling"):

@@ -15,8 +15,8 @@ from proxy.errors import CloseReason
 from proxy.links import handshake
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.mux import frames, session
-from proxy.mux.frames import Kind, Open
-from proxy.mux.stream import MAY_SEND, TABLE, Event, State
+from proxy.mux.frames import FrameKind, Open
+from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState
 from proxy.pump.lane import EARLY_LIMIT
 from tests.mux.pair import Side
 
@@ -41,22 +41,22 @@ def table(*header: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def payload(kind: Kind, fields: dict[str, str]) -> bytes:
+def payload(kind: FrameKind, fields: dict[str, str]) -> bytes:
     """What the code makes of an example's fields."""
     match kind:
-        case Kind.DATA | Kind.DATA_FIN:
+        case FrameKind.DATA | FrameKind.DATA_FIN:
             return bytes.fromhex(fields["data"])
-        case Kind.OPEN:
+        case FrameKind.OPEN:
             return frames.encode_open(Open(fields["service"], int(fields["uid"]), fields["caller"]))
-        case Kind.OPENED:
+        case FrameKind.OPENED:
             return b""
-        case Kind.REFUSE | Kind.RST | Kind.GOAWAY:
+        case FrameKind.REFUSE | FrameKind.RST | FrameKind.GOAWAY:
             return frames.encode_reason(CloseReason[fields["reason"].upper()])
-        case Kind.CREDIT:
+        case FrameKind.CREDIT:
             return frames.encode_u32(int(fields["bytes"]))
-        case Kind.ACK:
+        case FrameKind.ACK:
             return frames.encode_u64(int(fields["offset"]))
-        case Kind.PING | Kind.PONG:
+        case FrameKind.PING | FrameKind.PONG:
             return frames.encode_u64(int(fields["token"]))
         case _:
             return encode_hello(greeting(fields))[frames.HEADER_SIZE :]
@@ -70,11 +70,11 @@ def greeting(fields: dict[str, str]) -> Hello:
 
 @pytest.mark.parametrize(("kind", "fields", "data"), list(examples()), ids=lambda value: str(value)[:20])
 def test_an_example(kind: str, fields: dict[str, str], data: bytes) -> None:
-    assert frames.encode(Kind[kind], int(fields.get("stream", 0)), payload(Kind[kind], fields)) == data
+    assert frames.encode(FrameKind[kind], int(fields.get("stream", 0)), payload(FrameKind[kind], fields)) == data
 
 
 def test_every_kind_has_an_example() -> None:
-    assert {kind for kind, _, _ in examples()} == {kind.name for kind in Kind}
+    assert {kind for kind, _, _ in examples()} == {kind.name for kind in FrameKind}
 
 
 def test_the_examples_are_understood() -> None:
@@ -103,20 +103,20 @@ def test_the_examples_are_understood() -> None:
 
 def test_kinds() -> None:
     rows = table("kind", "name", "payload", "meaning")
-    assert {(int(row[0], 16), row[1]) for row in rows} == {(kind.value, kind.name) for kind in Kind}
-    assert len(rows) == len(Kind)
+    assert {(int(row[0], 16), row[1]) for row in rows} == {(kind.value, kind.name) for kind in FrameKind}
+    assert len(rows) == len(FrameKind)
 
 
 def test_states() -> None:
-    rows = table("state", *(event.name for event in Event))
+    rows = table("state", *(event.name for event in StreamEvent))
     told = {
-        State[name]: {event: State[to] for event, to in zip(Event, cells, strict=True) if to != "–"}
+        StreamState[name]: {event: StreamState[to] for event, to in zip(StreamEvent, cells, strict=True) if to != "–"}
         for name, *cells in rows
     }
     assert told == TABLE
     sentence = "DATA may be sent in CALLING, OPEN and FIN_RECEIVED."
     assert sentence in SPEC
-    assert {State[name] for name in ("CALLING", "OPEN", "FIN_RECEIVED")} == MAY_SEND
+    assert {StreamState[name] for name in ("CALLING", "OPEN", "FIN_RECEIVED")} == MAY_SEND
 
 
 def test_limits() -> None:

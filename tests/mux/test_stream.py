@@ -7,38 +7,52 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, Event, State
+from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, StreamEvent, StreamState
 from tests.mux.pair import Pair, Side, Talk
 
-ENDS_OURS = {Event.SEND_FIN, Event.SEND_RST, Event.SEND_REFUSE, Event.RECV_RST, Event.RECV_REFUSE}
-ENDS_THEIRS = {Event.RECV_FIN, Event.SEND_RST, Event.SEND_REFUSE, Event.RECV_RST, Event.RECV_REFUSE}
+ENDS_OURS = {
+    StreamEvent.SEND_FIN,
+    StreamEvent.SEND_RST,
+    StreamEvent.SEND_REFUSE,
+    StreamEvent.RECV_RST,
+    StreamEvent.RECV_REFUSE,
+}
+ENDS_THEIRS = {
+    StreamEvent.RECV_FIN,
+    StreamEvent.SEND_RST,
+    StreamEvent.SEND_REFUSE,
+    StreamEvent.RECV_RST,
+    StreamEvent.RECV_REFUSE,
+}
 MIRROR = {
-    Event.SEND_OPENED: Event.RECV_OPENED,
-    Event.SEND_REFUSE: Event.RECV_REFUSE,
-    Event.SEND_FIN: Event.RECV_FIN,
-    Event.SEND_RST: Event.RECV_RST,
+    StreamEvent.SEND_OPENED: StreamEvent.RECV_OPENED,
+    StreamEvent.SEND_REFUSE: StreamEvent.RECV_REFUSE,
+    StreamEvent.SEND_FIN: StreamEvent.RECV_FIN,
+    StreamEvent.SEND_RST: StreamEvent.RECV_RST,
 }
 
 
-def walk(start: State, most: int) -> list[tuple[tuple[Event, ...], State]]:
+def walk(start: StreamState, most: int) -> list[tuple[tuple[StreamEvent, ...], StreamState]]:
     """Every sequence of events from `start` that the table allows, up to `most` long, DATA left out."""
-    found: list[tuple[tuple[Event, ...], State]] = [((), start)]
+    found: list[tuple[tuple[StreamEvent, ...], StreamState]] = [((), start)]
     for events, state in found:
         if len(events) < most:
-            found += [((*events, event), to) for event, to in TABLE[state].items() if event is not Event.RECV_DATA]
+            found += [
+                ((*events, event), to) for event, to in TABLE[state].items() if event is not StreamEvent.RECV_DATA
+            ]
     return found
 
 
-WALKS = walk(State.CALLING, 6) + walk(State.CALLED, 6)
+WALKS = walk(StreamState.CALLING, 6) + walk(StreamState.CALLED, 6)
 
 
 def test_every_state_has_a_row_and_is_reached() -> None:
-    assert set(TABLE) == set(State)
-    assert {state for _, state in WALKS} == set(State)
+    assert set(TABLE) == set(StreamState)
+    assert {state for _, state in WALKS} == set(StreamState)
 
 
 def test_closed_is_the_end_and_the_only_one() -> None:
-    assert {state for state, row in TABLE.items() if not row} == {State.CLOSED}
+    assert {state for state, row in TABLE.items() if not row} == {StreamState.CLOSED}
 
 
 @pytest.mark.failure(2, 3)
@@ -46,38 +60,38 @@ def test_each_direction_ends_exactly_once_before_a_stream_is_closed() -> None:
     for events, state in WALKS:
         ours = [event for event in events if event in ENDS_OURS]
         theirs = [event for event in events if event in ENDS_THEIRS]
-        fins = [event for event in events if event in (Event.SEND_FIN, Event.RECV_FIN)]
+        fins = [event for event in events if event in (StreamEvent.SEND_FIN, StreamEvent.RECV_FIN)]
         assert len(fins) == len(set(fins))
-        assert (state is State.CLOSED) == (bool(ours) and bool(theirs))
+        assert (state is StreamState.CLOSED) == (bool(ours) and bool(theirs))
 
 
 @pytest.mark.failure(2)
 def test_a_half_close_keeps_the_other_direction() -> None:
-    assert {State.FIN_RECEIVED, State.CALLING, State.OPEN} == MAY_SEND
-    assert {State.FIN_SENT, State.CALLED, State.OPEN} == MAY_RECEIVE
+    assert {StreamState.FIN_RECEIVED, StreamState.CALLING, StreamState.OPEN} == MAY_SEND
+    assert {StreamState.FIN_SENT, StreamState.CALLED, StreamState.OPEN} == MAY_RECEIVE
 
 
 def test_an_answer_comes_exactly_once_and_refusing_comes_first() -> None:
-    answers = {Event.SEND_OPENED, Event.SEND_REFUSE, Event.RECV_OPENED, Event.RECV_REFUSE}
+    answers = {StreamEvent.SEND_OPENED, StreamEvent.SEND_REFUSE, StreamEvent.RECV_OPENED, StreamEvent.RECV_REFUSE}
     for events, state in WALKS:
         given_ = [event for event in events if event in answers]
         assert len(given_) <= 1
-        if state in (State.OPEN, State.FIN_SENT, State.FIN_RECEIVED):
-            assert given_ in ([Event.SEND_OPENED], [Event.RECV_OPENED])
+        if state in (StreamState.OPEN, StreamState.FIN_SENT, StreamState.FIN_RECEIVED):
+            assert given_ in ([StreamEvent.SEND_OPENED], [StreamEvent.RECV_OPENED])
 
 
 def test_data_never_changes_the_state() -> None:
-    assert all(row.get(Event.RECV_DATA, state) is state for state, row in TABLE.items())
+    assert all(row.get(StreamEvent.RECV_DATA, state) is state for state, row in TABLE.items())
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.CLOSED])
-def test_we_can_always_end_it(state: State) -> None:
-    assert TABLE[state].keys() & {Event.SEND_RST, Event.SEND_REFUSE}
+@pytest.mark.parametrize("state", [state for state in StreamState if state is not StreamState.CLOSED])
+def test_we_can_always_end_it(state: StreamState) -> None:
+    assert TABLE[state].keys() & {StreamEvent.SEND_RST, StreamEvent.SEND_REFUSE}
 
 
 def test_what_one_side_may_send_the_other_may_receive() -> None:
     """Walk both sides together; frames arrive at once. (In flight: test_properties.py.)"""
-    seen, todo = set(), [(State.CALLING, State.CALLED)]
+    seen, todo = set(), [(StreamState.CALLING, StreamState.CALLED)]
     while todo:
         pair = todo.pop()
         if pair in seen:
@@ -89,12 +103,14 @@ def test_what_one_side_may_send_the_other_may_receive() -> None:
                     todo.append((after, TABLE[theirs][MIRROR[event]]))
             if mine in MAY_SEND:
                 assert theirs in MAY_RECEIVE
-    ended = {pair for pair in seen if State.CLOSED in pair}
-    assert ended == {(State.CLOSED, State.CLOSED)}
+    ended = {pair for pair in seen if StreamState.CLOSED in pair}
+    assert ended == {(StreamState.CLOSED, StreamState.CLOSED)}
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)), ids=lambda value: value.name)
-def test_steps_outside_the_table(state: State, event: Event) -> None:
+@pytest.mark.parametrize(
+    ("state", "event"), list(itertools.product(StreamState, StreamEvent)), ids=lambda value: value.name
+)
+def test_steps_outside_the_table(state: StreamState, event: StreamEvent) -> None:
     stream = Talk(Side().session, 5, state, 10, 10)
     if event in TABLE[state]:
         stream.advance_untrusted(event)
@@ -108,7 +124,7 @@ def test_steps_outside_the_table(state: State, event: Event) -> None:
 
 
 def test_labels_are_what_people_read() -> None:
-    assert [state.label for state in (State.CALLING, State.FIN_RECEIVED)] == ["calling", "fin_received"]
+    assert [state.label for state in (StreamState.CALLING, StreamState.FIN_RECEIVED)] == ["calling", "fin_received"]
 
 
 @given(st.lists(st.integers(1, 70_000), max_size=12))

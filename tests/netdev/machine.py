@@ -7,20 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from proxy.config import schema as config
-from proxy.config.interfaces import Interface
+from proxy.config.interfaces import InterfaceConfig
 from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply.apply import apply
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.observe import observe
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import plan, removal
-from proxy.netdev.plan.steps import Operation, Plan
+from proxy.netdev.plan.steps import NetPlan, Operation
 
 HEAD = "host: a\nlinks: {listen: 10.0.0.1:7600, security: none}\n"
 
 
-def interfaces(text: str) -> dict[str, Interface]:
+def interfaces(text: str) -> dict[str, InterfaceConfig]:
     """The ``interfaces`` section, in YAML's short form."""
     return config.parse(f"{HEAD}interfaces: {text}\n", "f").interfaces
 
@@ -47,25 +47,25 @@ def _still(value: Any) -> Any:
     return [_still(item) for item in value if item != {}] if isinstance(value, list) else value
 
 
-def planned(space: str, wanted: dict[str, Interface], host: str = "a") -> Plan:
+def planned(space: str, wanted: dict[str, InterfaceConfig], host: str = "a") -> NetPlan:
     with netns.entered(space):
-        return plan(host, wanted, World(snapshot=observe.snapshot()))
+        return plan(host, wanted, NetworkState(snapshot=observe.snapshot()))
 
 
-def lines(found: Plan) -> list[str]:
+def lines(found: NetPlan) -> list[str]:
     return [str(step.do) for step in found.steps]
 
 
-def applied(space: str, wanted: dict[str, Interface]) -> Plan:
+def applied(space: str, wanted: dict[str, InterfaceConfig]) -> NetPlan:
     found = planned(space, wanted)
     with netns.entered(space):
         apply(found, Kernel())
     return found
 
 
-def removed(space: str, host: str = "a") -> Plan:
+def removed(space: str, host: str = "a") -> NetPlan:
     with netns.entered(space):
-        found = removal(host, World(snapshot=observe.snapshot()))
+        found = removal(host, NetworkState(snapshot=observe.snapshot()))
         apply(found, Kernel())
     return found
 

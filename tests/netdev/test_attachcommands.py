@@ -8,13 +8,13 @@ import pytest
 
 from control.api.mesh import AddressLease
 from proxy.config import schema as config
-from proxy.config.interfaces import ContainerInterface
+from proxy.config.interfaces import ContainerInterfaceConfig
 from proxy.errors import NetError
 from proxy.netdev import attachcommands
 from proxy.netdev.apply import containers
-from proxy.netdev.apply.containers import Target
+from proxy.netdev.apply.containers import AttachTarget
 from proxy.netdev.leases import addressbook
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import HEAD
 
 CONFIG = config.parse(HEAD + "containers: {web: {parent: eth0, name: net0}}\n", "f")
@@ -22,12 +22,12 @@ NOTHING = {"kind": None, "parent": None, "addresses": ()}
 
 
 def test_the_configuration_says_what_a_container_gets() -> None:
-    assert attachcommands.wanted(CONFIG, "web", NOTHING) == ContainerInterface(parent="eth0", name="net0")
+    assert attachcommands.wanted(CONFIG, "web", NOTHING) == ContainerInterfaceConfig(parent="eth0", name="net0")
 
 
 def test_options_take_the_place_of_the_section() -> None:
     options = {**NOTHING, "parent": "eth9", "vlan": 5, "addresses": ("10.9.0.5/24", "fd00::5/64")}
-    expected = ContainerInterface(parent="eth9", vlan=5, addresses=("10.9.0.5/24", "fd00::5/64"))
+    expected = ContainerInterfaceConfig(parent="eth9", vlan=5, addresses=("10.9.0.5/24", "fd00::5/64"))
     assert attachcommands.wanted(CONFIG, "web", options) == expected
     assert attachcommands.wanted(CONFIG, "db", options) == expected
 
@@ -62,8 +62,8 @@ def test_a_wrong_option_is_read_as_a_wrong_key(given: dict[str, Any], said: str)
 
 def test_whose_interface_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(containers.docker, "container_pid", lambda name: 7)
-    assert attachcommands.find("web", None) == Target(name="web", pid=7)
-    assert attachcommands.find(None, 1) == Target(name="pid-1", pid=1)
+    assert attachcommands.find("web", None) == AttachTarget(name="web", pid=7)
+    assert attachcommands.find(None, 1) == AttachTarget(name="pid-1", pid=1)
     for container, pid in ((None, None), ("web", 1)):
         with pytest.raises(click.UsageError, match="name a container or give --pid, one of them"):
             attachcommands.find(container, pid)
@@ -88,7 +88,7 @@ def test_an_address_goes_back_when_the_interface_cannot_be_made(
     meshed = config.parse(HEAD + control, "f")
     lease = AddressLease(segment="lan", address="10.9.0.7/24", mac="02:aa:00:00:00:07", lease=60.0, part="@web:eth1")
     given: list[AddressLease | None] = []
-    tried: list[ContainerInterface] = []
+    tried: list[ContainerInterfaceConfig] = []
 
     async def own_lease(config: object, segment: str, part: str) -> AddressLease:
         assert (segment, part) == ("lan", "@web:eth1")
@@ -98,19 +98,19 @@ def test_an_address_goes_back_when_the_interface_cannot_be_made(
         assert container == "web"
         given.append(only)
 
-    def attach(config: object, target: object, wanted: ContainerInterface, elsewhere: object) -> Plan:
+    def attach(config: object, target: object, wanted: ContainerInterfaceConfig, elsewhere: object) -> NetPlan:
         tried.append(wanted)
         raise NetError("no")
 
     monkeypatch.setattr(addressbook, "own_lease", own_lease)
     monkeypatch.setattr(addressbook, "give_back", give_back)
     monkeypatch.setattr(containers, "attach", attach)
-    wanted = ContainerInterface(parent="eth9", addresses=("auto",), segment="lan")
+    wanted = ContainerInterfaceConfig(parent="eth9", addresses=("auto",), segment="lan")
     with pytest.raises(NetError, match="^no$"):
-        attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
+        attachcommands.attach(meshed, AttachTarget(name="web", pid=1), wanted)
     assert (tried[0].addresses, tried[0].mac) == ((lease.address,), lease.mac)
     assert given == [lease], "and none of its other interfaces'"
     addressbook.files_of(meshed).write(lease)
     with pytest.raises(NetError, match="^no$"):
-        attachcommands.attach(meshed, Target(name="web", pid=1), wanted)
+        attachcommands.attach(meshed, AttachTarget(name="web", pid=1), wanted)
     assert given == [lease], "and none of its other interfaces'"

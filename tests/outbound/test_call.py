@@ -54,7 +54,7 @@ async def test_a_service_of_this_host_comes_first(kind: Kind) -> None:
         assert await accepted.rest() == (b"", False)
         accepted.close()
         assert await caller.rest() == (b"", False)
-        await until(lambda: agent.tally.open == 0, "the end")
+        await until(lambda: agent.stats.open == 0, "the end")
 
 
 async def test_a_peer_is_asked_when_the_service_of_this_host_is_not_there() -> None:
@@ -96,7 +96,7 @@ async def test_all_peers_refuse(logs: list[MutableMapping[str, Any]]) -> None:
         await two_peers(hosts, {}, {"echo": {"deliver": f"unix:{hosts.folder}/missing"}})
         caller = hosts.call(kind="tcp")
         assert await caller.rest() == (b"", True)
-        assert hosts.agents["host-a"].tally.failed == 1
+        assert hosts.agents["host-a"].stats.failed == 1
         [(reason, detail)] = reasons(logs)
         assert (reason, detail) in {("no_such_service", "by host-b"), ("connect_failed", "by host-c")}
 
@@ -158,7 +158,7 @@ async def test_a_call_waits_no_longer_where_links_come_up_that_have_no_room_for_
         )
         caller = hosts.call(kind="tcp")
         await until(lambda: agent.pools["host-b"].waiting == 1, "it waits")
-        while agent.tally.open:
+        while agent.stats.open:
             [waiter] = agent.pools["host-b"]._waiters
             waiter.link_up()
             await trio.sleep(0.05)
@@ -196,10 +196,10 @@ async def test_the_proxy_stops(state: str, logs: list[MutableMapping[str, Any]])
         if state in ("spliced", "on a link"):
             await caller.send(b"x")
             assert await (await service.accept()).read(1) == b"x"
-        await until(lambda: agent.tally.open == 1, "the call")
+        await until(lambda: agent.stats.open == 1, "the call")
         hosts.kill("host-a")
         assert await caller.rest() == (b"", True)
-        await until(lambda: agent.tally.open == 0, "told")
+        await until(lambda: agent.stats.open == 0, "told")
         assert (CloseReason.STOPPED.label, "") in reasons(logs)
 
 
@@ -368,7 +368,7 @@ async def test_a_caller_that_is_gone_before_its_service_is_told(monkeypatch: pyt
         agent = await hosts.start("host-a", services=services, upstreams=upstreams)
         assert await hosts.call(kind="tcp").rest() == (b"", True)
         assert (await (await service.accept()).rest()).received == b""
-        await until(lambda: agent.tally.open == 0, "the end")
+        await until(lambda: agent.stats.open == 0, "the end")
 
 
 REFUSALS: dict[str, dict[str, Any]] = {
@@ -426,7 +426,7 @@ async def test_only_so_many_hosts_are_asked(
         agent = await hosts.start("host-a", **peers, upstreams=upstreams)
         await until(lambda: all(pool.up for pool in agent.pools.values()), "all links")
         assert await hosts.call(kind="tcp").rest() == (b"", True)
-        assert sum(agent.tally.failed for host, agent in hosts.agents.items() if host != "host-a") == 2
+        assert sum(agent.stats.failed for host, agent in hosts.agents.items() if host != "host-a") == 2
         assert reasons(logs)[0][0] == "no_such_service"
 
 

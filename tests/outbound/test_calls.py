@@ -43,10 +43,10 @@ async def test_a_host_that_fails_is_ejected_and_comes_back_when_it_delivers(
         assert outbound.context.ejected("echo") == {"host-b"}
         [entry] = [entry for entry in logs if entry["event"] == "host ejected"]
         assert (entry["offered_by"], entry["reason"], entry["for_s"]) == ("host-b", "connect_failed", 30)
-        refused = hosts.agents["host-b"].tally.failed
+        refused = hosts.agents["host-b"].stats.failed
         for _ in range(20):
             await one_call()
-        assert hosts.agents["host-b"].tally.failed == refused, "left alone"
+        assert hosts.agents["host-b"].stats.failed == refused, "left alone"
         now = 31.0
         late = hosts.service("bad")
         caller = hosts.call(kind="tcp")

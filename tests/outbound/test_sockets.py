@@ -14,9 +14,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
-from proxy.config.schema import Upstream
+from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
-from proxy.outbound.sockets import Heirloom, Opened, Sockets, bind_tcp
+from proxy.outbound.sockets import InheritableListener, ListenerSet, OpenListener, bind_tcp
 
 
 @pytest.fixture
@@ -25,11 +25,11 @@ def folder() -> Iterator[Path]:
         yield Path(found)
 
 
-def unix(folder: Path, name: str, mode: int = 0o666, owner: int | None = None) -> Upstream:
-    return Upstream(listen=UnixAddress(f"{folder}/{name}.sock"), mode=mode, owner=owner)
+def unix(folder: Path, name: str, mode: int = 0o666, owner: int | None = None) -> UpstreamConfig:
+    return UpstreamConfig(listen=UnixAddress(f"{folder}/{name}.sock"), mode=mode, owner=owner)
 
 
-def change(sockets: Sockets, **upstreams: Upstream) -> None:
+def change(sockets: ListenerSet, **upstreams: UpstreamConfig) -> None:
     with ExitStack() as undo:
         wanted = sockets.prepare(upstreams, undo)
         undo.pop_all()
@@ -41,7 +41,7 @@ def mode(folder: Path, name: str) -> int:
 
 
 def test_opened_kept_and_closed(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"), b=unix(folder, "b"))
     kept = sockets.opened[UnixAddress(f"{folder}/b.sock")]
     change(sockets, b=unix(folder, "b"), c=unix(folder, "c"))
@@ -52,7 +52,7 @@ def test_opened_kept_and_closed(folder: Path) -> None:
 
 
 def test_what_was_prepared_and_is_not_wanted_is_taken_back(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"))
     with ExitStack() as undo:
         sockets.prepare({"a": unix(folder, "a", 0o600), "b": unix(folder, "b")}, undo)
@@ -63,7 +63,7 @@ def test_what_was_prepared_and_is_not_wanted_is_taken_back(folder: Path) -> None
 
 
 def test_a_failure_takes_back_what_went_before_it(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"))
     (folder / "b.sock").write_text("somebody's")
     with pytest.raises(StartError, match="regular file"), ExitStack() as undo:
@@ -74,7 +74,7 @@ def test_a_failure_takes_back_what_went_before_it(folder: Path) -> None:
 
 
 def test_a_socket_whose_file_was_replaced_cannot_get_other_rights(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"))
     (folder / "a.sock").unlink()
     (folder / "a.sock").write_text("somebody's")
@@ -86,19 +86,21 @@ def test_a_socket_whose_file_was_replaced_cannot_get_other_rights(folder: Path) 
 
 
 def test_rights_that_cannot_be_given_leave_those_that_there_were(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"))
     with pytest.raises(StartError, match="there is no user 'nobody-of-that-name' here"):
-        change(sockets, a=Upstream(listen=UnixAddress(f"{folder}/a.sock"), mode=0o600, owner="nobody-of-that-name"))
+        change(
+            sockets, a=UpstreamConfig(listen=UnixAddress(f"{folder}/a.sock"), mode=0o600, owner="nobody-of-that-name")
+        )
     assert mode(folder, "a") == 0o666
     change(sockets)
 
 
 def test_another_caller_or_service_touches_no_file(folder: Path) -> None:
-    sockets = Sockets()
+    sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"))
     (folder / "a.sock").unlink()
-    change(sockets, b=Upstream(listen=UnixAddress(f"{folder}/a.sock"), caller="shop"))
+    change(sockets, b=UpstreamConfig(listen=UnixAddress(f"{folder}/a.sock"), caller="shop"))
     change(sockets)
 
 
@@ -111,9 +113,9 @@ def test_tcp() -> None:
             bind_tcp("web", TcpAddress("127.0.0.1", port))
 
 
-def heirlooms(sockets: Sockets) -> dict[Address, Heirloom]:
+def inheritables(sockets: ListenerSet) -> dict[Address, InheritableListener]:
     """What another process would get."""
-    given = {address: opened.heirloom() for address, opened in sockets.opened.items()}
+    given = {address: opened.inheritable() for address, opened in sockets.opened.items()}
     return {
         address: each._replace(sock=each.sock.dup(), lock=None if each.lock is None else os.dup(each.lock))
         for address, each in given.items()
@@ -121,10 +123,10 @@ def heirlooms(sockets: Sockets) -> dict[Address, Heirloom]:
 
 
 def test_a_socket_of_another_process_changes_hands(folder: Path) -> None:
-    old, new = Sockets(), Sockets()
-    web = Upstream(listen=TcpAddress("127.0.0.1", 0))
+    old, new = ListenerSet(), ListenerSet()
+    web = UpstreamConfig(listen=TcpAddress("127.0.0.1", 0))
     change(old, a=unix(folder, "a"), web=web)
-    new.inherit(heirlooms(old))
+    new.inherit(inheritables(old))
     change(new, a=unix(folder, "a", 0o600), web=web)
     assert mode(folder, "a") == 0o666, "the old process may yet go on with it"
     old.leave()
@@ -136,23 +138,23 @@ def test_a_socket_of_another_process_changes_hands(folder: Path) -> None:
 
 
 def test_one_that_is_not_ours_yet_leaves_the_file(folder: Path) -> None:
-    old, new = Sockets(), Sockets()
+    old, new = ListenerSet(), ListenerSet()
     change(old, a=unix(folder, "a"))
-    new.inherit(heirlooms(old))
+    new.inherit(inheritables(old))
     with ExitStack() as undo:
         new.prepare({"a": unix(folder, "a", 0o600)}, undo)
     new.discard()
     assert (folder / "a.sock").is_socket()
     with pytest.raises(StartError):
-        change(Sockets(), a=unix(folder, "a"))
+        change(ListenerSet(), a=unix(folder, "a"))
     change(old)
 
 
 def test_what_is_taken_back_can_be_had_again(folder: Path) -> None:
     """An upstream of the map may be tried more than once, since another one cannot be had."""
-    old, new = Sockets(), Sockets()
+    old, new = ListenerSet(), ListenerSet()
     change(old, a=unix(folder, "a"))
-    new.inherit(heirlooms(old))
+    new.inherit(inheritables(old))
     old.leave()
     new.own()
     (folder / "b.sock").write_text("somebody's")
@@ -164,9 +166,9 @@ def test_what_is_taken_back_can_be_had_again(folder: Path) -> None:
 
 
 def test_what_nobody_wants_waits_and_goes(folder: Path) -> None:
-    old, new = Sockets(), Sockets()
+    old, new = ListenerSet(), ListenerSet()
     change(old, a=unix(folder, "a"), b=unix(folder, "b"))
-    new.inherit(heirlooms(old))
+    new.inherit(inheritables(old))
     change(new, a=unix(folder, "a"))
     old.leave()
     new.own()
@@ -180,9 +182,9 @@ def test_what_nobody_wants_waits_and_goes(folder: Path) -> None:
 
 
 def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None:
-    old, new = Sockets(), Sockets()
+    old, new = ListenerSet(), ListenerSet()
     change(old, a=unix(folder, "a"))
-    new.inherit(heirlooms(old))
+    new.inherit(inheritables(old))
     change(new, a=unix(folder, "a", 0o600))
     old.leave()
     (folder / "a.sock").unlink()
@@ -195,7 +197,7 @@ def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None
 def test_connections_through_a_socket_of_systemd_end_like_all_others() -> None:
     """As a reset, unless something else is said: the options of a listening socket are those of its connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as sock:
-        Opened.inherit(TcpAddress("127.0.0.1", 0), Heirloom(sock))
+        OpenListener.inherit(TcpAddress("127.0.0.1", 0), InheritableListener(sock))
         sock.setblocking(True)
         with socket.create_connection(sock.getsockname()) as client:
             accepted, _ = sock.accept()
@@ -208,12 +210,12 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(f"{folder}/a.sock")
     sock.listen()
-    sockets = Sockets()
-    sockets.inherit({UnixAddress(f"{folder}/a.sock"): Heirloom(sock)})
+    sockets = ListenerSet()
+    sockets.inherit({UnixAddress(f"{folder}/a.sock"): InheritableListener(sock)})
     change(sockets, a=unix(folder, "a", 0o600))
     assert not sock.getblocking()
     [opened] = sockets.opened.values()
-    assert opened.heirloom().lock is None
+    assert opened.inheritable().lock is None
     sockets.own()
     change(sockets, a=unix(folder, "a", 0o640))
     change(sockets)

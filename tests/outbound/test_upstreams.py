@@ -75,7 +75,7 @@ async def test_each_upstream_calls_its_service() -> None:
         for name, service in services.items():
             await hosts.call(name=name).send(name.encode())
             assert await (await service.accept()).read(len(name)) == name.encode()
-        assert agent.pools["host-b"].streams == agent.tally.open == agent.tally.opened == 2
+        assert agent.pools["host-b"].streams == agent.stats.open == agent.stats.opened == 2
 
 
 @pytest.mark.failure(9)
@@ -87,7 +87,7 @@ async def test_many_callers_share_one_link() -> None:
             hosts.call()
         for _ in range(100):
             await service.accept()
-        await until(lambda: agent.tally.open == 100, "all")
+        await until(lambda: agent.stats.open == 100, "all")
         assert len(agent.pools["host-b"].links) == 1
         assert agent.pools["host-b"].dials == 1
 

@@ -11,18 +11,18 @@ import trio
 
 from control.base.backoff import Backoff
 from control.base.reading.addresses import TcpAddress
-from proxy.config.schema import Config, Limits, Links, Peer
-from proxy.demo.certificates import Authority
+from proxy.config.schema import Config, LinksConfig, PeerConfig, ProxyLimits
+from proxy.demo.certificates import CertificateAuthority
 from proxy.links import accept
-from proxy.links.carry import Shaken
+from proxy.links.carry import HandshakeResult
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
-from proxy.pool.history import SHARED_MEMORY, Gaps
+from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.pool import Pool
-from proxy.pool.ttl import Terms
-from proxy.pool.usage import Usage
-from proxy.pump.budget import Budget
+from proxy.pool.ttl import TtlTerms
+from proxy.pool.usage import PoolUsage
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -31,8 +31,8 @@ from proxy.pump.turn import collect
 from tests.links.wire import tcp_pair
 from tests.tools.tls import of_host
 
-KEEPING = Terms(handshake=0.001, price=1e-9, low=3600.0, high=3600.0, ahead=False)
-CLOSING = Terms(handshake=0.001, price=1.0, low=0.05, high=0.05, ahead=False)
+KEEPING = TtlTerms(handshake=0.001, price=1e-9, low=3600.0, high=3600.0, ahead=False)
+CLOSING = TtlTerms(handshake=0.001, price=1.0, low=0.05, high=0.05, ahead=False)
 """Links are kept for an hour, or for an instant."""
 
 
@@ -42,9 +42,9 @@ class Recording(Pool):
     most = 0
 
     def _join(
-        self, sock: socket.socket, shaken: Shaken, dialled: bool, ahead: bool, session: LaneSession | None
+        self, sock: socket.socket, handshake: HandshakeResult, dialled: bool, ahead: bool, session: LaneSession | None
     ) -> Link:
-        link = super()._join(sock, shaken, dialled, ahead, session)
+        link = super()._join(sock, handshake, dialled, ahead, session)
         self.most = max(self.most, len(self.links))
         return link
 
@@ -56,7 +56,7 @@ class Silent:
         self.lanes: list[Lane] = []
 
     def call(self, lane: Lane, call: Open) -> None:
-        lane.owner = Record()
+        lane.observer = Record()
         self.lanes.append(lane)
 
 
@@ -108,9 +108,9 @@ def pool(
     max_streams: int = 65535,
     fraction: float = 1.0,
     calls: Silent | None = None,
-    limits: Limits | None = None,
+    limits: ProxyLimits | None = None,
     credentials: Credentials | None = None,
-    terms: Terms = KEEPING,
+    terms: TtlTerms = KEEPING,
     **links: int,
 ) -> Recording:
     """A pool of `own` for `name`.
@@ -120,24 +120,24 @@ def pool(
         fraction: of the window that each delay takes: 1.0 gives 0.1, 0.2, 0.4 ... seconds.
         links: keys of the section `links`.
     """
-    peer = Peer(address=address or TcpAddress("127.0.0.1", 1))
+    peer = PeerConfig(address=address or TcpAddress("127.0.0.1", 1))
     config = Config(
         host=own,
-        links=Links(listen=TcpAddress("127.0.0.1", 0), security="none", **links),
+        links=LinksConfig(listen=TcpAddress("127.0.0.1", 0), security="none", **links),
         peers={name: peer},
-        limits=limits or Limits(),
+        limits=limits or ProxyLimits(),
     )
     return Recording(
         config,
         name,
         peer,
-        pump=pump or Pump(Budget(1 << 20), collect),
+        pump=pump or Pump(MemoryBudget(1 << 20), collect),
         needed=needed,
         hello=partial(hello, own, max_streams),
         calls=calls or Silent(),
         backoff=Backoff(lambda: fraction),
         credentials=lambda: credentials,
-        usage=Usage(Gaps(SHARED_MEMORY), terms),
+        usage=PoolUsage(GapHistogram(SHARED_MEMORY), terms),
     )
 
 
@@ -157,7 +157,7 @@ class Dialling:
 
     async def __call__(
         self, address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
-    ) -> Shaken:
+    ) -> HandshakeResult:
         self.at.append(trio.current_time())
         self.now += 1
         self.most = max(self.most, self.now)
@@ -176,7 +176,7 @@ class Dialling:
             stream_credit=65536,
             max_streams=65535,
         )
-        return Shaken(outcome, answer, b"")
+        return HandshakeResult(outcome, answer, b"")
 
     async def begins(self) -> None:
         """Return when the next dial has begun."""
@@ -225,11 +225,11 @@ async def two_hosts(
     *,
     needed: tuple[bool, bool] = (True, True),
     mtls: bool = False,
-    terms: tuple[Terms, Terms] = (KEEPING, KEEPING),
+    terms: tuple[TtlTerms, TtlTerms] = (KEEPING, KEEPING),
     **links: int,
 ) -> AsyncIterator[list[Recording]]:
     """host-a and host-b, each with a pool for the other, both listening."""
-    names, authority = ("host-a", "host-b"), Authority()
+    names, authority = ("host-a", "host-b"), CertificateAuthority()
     secrets = [of_host(authority, name) if mtls else None for name in names]
     listeners = [await accept.bind(TcpAddress("127.0.0.1", 0)) for _ in names]
     addresses = [TcpAddress("127.0.0.1", each[0].socket.getsockname()[1]) for each in listeners]
@@ -240,9 +240,9 @@ async def two_hosts(
         )
     ]
 
-    async def attend(home: accept.Home, shaken: Shaken) -> None:
+    async def attend(home: accept.AcceptingPool, handshake: HandshakeResult) -> None:
         assert isinstance(home, Pool)
-        await home.attend(shaken.sock, shaken, False)
+        await home.attend(handshake.sock, handshake, False)
 
     async with running(*pools) as nursery:
         for own, each, home, secret in zip(names, listeners, pools, secrets, strict=True):

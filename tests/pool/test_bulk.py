@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace as Made
 
-from proxy.pool.bulk import COUNT, Bulk
-from proxy.pool.history import SHARED_MEMORY, Gaps
-from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, Usage
+from proxy.pool.bulk import COUNT, BulkStreams
+from proxy.pool.history import SHARED_MEMORY, GapHistogram
+from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, PoolUsage
 from tests.pool.hosts import KEEPING
 
 
@@ -21,12 +21,12 @@ class Link:
 
 
 def lane(moved: int, age: float = 1.0, direction: str = "outbound") -> Made:
-    return Made(owner=Made(service="backup", direction=direction), bytes_moved=moved, age=age)
+    return Made(observer=Made(service="backup", direction=direction), bytes_moved=moved, age=age)
 
 
-def bulk() -> tuple[Bulk, Usage]:
-    usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
-    return Bulk(usage), usage
+def bulk() -> tuple[BulkStreams, PoolUsage]:
+    usage = PoolUsage(GapHistogram(SHARED_MEMORY), KEEPING)
+    return BulkStreams(usage), usage
 
 
 def test_the_link_with_the_fewest_streams_is_set_apart() -> None:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.pool import commands as poolcommands
-from proxy.pool.recorded import Use, encode
+from proxy.pool.recorded import RecordedUse, encode
 
 COLUMNS = ["setting", "price", "warm hits", "opened ahead", "waited", "handshakes", "link-seconds", "links held"]
 
@@ -20,7 +20,7 @@ def run(*arguments: object, text: bytes = b"") -> Result:
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "uses.jsonl"
-    path.write_bytes(b"".join(encode(Use(time=40.0 * n, peer="b", duration=0.5, bytes=9)) for n in range(100)))
+    path.write_bytes(b"".join(encode(RecordedUse(time=40.0 * n, peer="b", duration=0.5, bytes=9)) for n in range(100)))
     return path
 
 

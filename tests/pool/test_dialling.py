@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from control.base.reading.addresses import TcpAddress
-from proxy.config.schema import Peer
+from proxy.config.schema import PeerConfig
 from proxy.errors import CloseReason, HandshakeError
 from tests.pool.hosts import Dialling, pool, running, until
 
@@ -103,7 +103,7 @@ async def test_a_peer_that_moves_is_dialled_anew_and_what_failed_is_forgotten(
             await dialling.begins()
         await dialling.begins()
         began = trio.current_time()
-        home.adopt(home._config, Peer(address=TcpAddress("127.0.0.1", 2)), True)
+        home.adopt(home._config, PeerConfig(address=TcpAddress("127.0.0.1", 2)), True)
         await dialling.begins()
         assert trio.current_time() == began, "the dial to the old address is given up"
         assert (home.last_error, home.peer.address.port, dialling.most) == (None, 2, 1)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.history import BINS, BURST, EDGES, PERIODS, SHARED_MEMORY, Gaps, History
+from proxy.pool.history import BINS, BURST, EDGES, PERIODS, SHARED_MEMORY, GapHistogram, UseHistory
 
 gaps = st.floats(0, 1e7)
 
 
-def told(history: History, every: list[float], start: float = 0.0) -> None:
+def told(history: UseHistory, every: list[float], start: float = 0.0) -> None:
     """The history of a peer that is used for an instant, after each of these gaps."""
     now = start
     history.begin(now)
@@ -25,7 +25,7 @@ def told(history: History, every: list[float], start: float = 0.0) -> None:
 
 @given(st.lists(st.integers(0, BINS - 1), max_size=50), st.integers(2, 500))
 def test_shares_add_up_whatever_was_seen(positions: list[int], memory: int) -> None:
-    seen = Gaps(memory)
+    seen = GapHistogram(memory)
     for position in positions:
         seen.add(position)
     shares = seen.mixed(None, 1.0)
@@ -36,7 +36,7 @@ def test_shares_add_up_whatever_was_seen(positions: list[int], memory: int) -> N
 
 
 def test_old_gaps_fade() -> None:
-    seen = Gaps(100)
+    seen = GapHistogram(100)
     for _ in range(1000):
         seen.add(3)
     assert seen.count == pytest.approx(100, rel=0.01)
@@ -48,7 +48,7 @@ def test_old_gaps_fade() -> None:
 
 
 def test_weights_that_grow_for_ever_stay_numbers() -> None:
-    seen = Gaps(2)
+    seen = GapHistogram(2)
     for number in range(1000):
         seen.add(number % 2)
     assert seen.count == pytest.approx(2.0)
@@ -64,7 +64,7 @@ def size(thing: object) -> int:
 @pytest.mark.failure(19)
 def test_memory_is_bounded() -> None:
     random = Random(1)
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     told(history, [random.expovariate(0.01) for _ in range(100)])
     before = size(history)
     told(history, [random.paretovariate(1.1) for _ in range(20_000)], start=1e6)
@@ -74,7 +74,7 @@ def test_memory_is_bounded() -> None:
 
 @given(st.lists(gaps, max_size=30))
 def test_any_history_can_be_judged(every: list[float]) -> None:
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     told(history, every)
     assert history.gaps == len(every)
     assert history.known is bool(every)
@@ -82,7 +82,7 @@ def test_any_history_can_be_judged(every: list[float]) -> None:
 
 
 def test_a_clock_that_stands_still_or_goes_back_is_a_gap_of_nothing() -> None:
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     history.begin(10.0)
     history.end(10.0)
     history.begin(9.0)
@@ -91,9 +91,9 @@ def test_a_clock_that_stands_still_or_goes_back_is_a_gap_of_nothing() -> None:
 
 
 def test_a_peer_unlike_the_others_is_judged_by_itself() -> None:
-    shared, random = Gaps(SHARED_MEMORY), Random(2)
-    clock = History(shared)
-    others = [History(shared) for _ in range(5)]
+    shared, random = GapHistogram(SHARED_MEMORY), Random(2)
+    clock = UseHistory(shared)
+    others = [UseHistory(shared) for _ in range(5)]
     for number, other in enumerate(others):
         told(other, [random.expovariate(1.0) for _ in range(100)], start=number)
     told(clock, [60.0] * 10)
@@ -104,16 +104,16 @@ def test_a_peer_unlike_the_others_is_judged_by_itself() -> None:
 
 
 def test_peers_that_are_alike_are_mostly_judged_together() -> None:
-    shared, random = Gaps(SHARED_MEMORY), Random(3)
-    peers = [History(shared) for _ in range(20)]
+    shared, random = GapHistogram(SHARED_MEMORY), Random(3)
+    peers = [UseHistory(shared) for _ in range(20)]
     for number, peer in enumerate(peers):
         told(peer, [random.paretovariate(1.3) for _ in range(200)], start=number)
     assert sum(peer.particular for peer in peers) <= 2
 
 
 def test_a_peer_that_changes_is_believed_before_long() -> None:
-    shared, random = Gaps(SHARED_MEMORY), Random(4)
-    peer, other = History(shared), History(shared)
+    shared, random = GapHistogram(SHARED_MEMORY), Random(4)
+    peer, other = UseHistory(shared), UseHistory(shared)
     told(other, [random.expovariate(1.0) for _ in range(1000)])
     told(peer, [random.expovariate(1.0) for _ in range(1000)])
     assert not peer.particular
@@ -122,7 +122,7 @@ def test_a_peer_that_changes_is_believed_before_long() -> None:
 
 
 def test_bursts_and_the_distance_of_their_beginnings() -> None:
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     for burst in range(4):
         for call in range(3):
             history.begin(300.0 * burst + call)
@@ -132,6 +132,6 @@ def test_bursts_and_the_distance_of_their_beginnings() -> None:
 
 
 def test_the_first_gap_that_ends_a_burst() -> None:
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     told(history, [BURST - 0.01, BURST])
     assert list(history.periods) == [pytest.approx(2 * BURST - 0.01)]

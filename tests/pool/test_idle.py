@@ -27,15 +27,15 @@ def opened(home: Recording) -> Lane:
     link = home.pick()
     assert link is not None
     lane = link.session.open(encode_open(Open("web")))
-    lane.owner = Record()
+    lane.observer = Record()
     home._pump.settle()
     return lane
 
 
 def told(lane: Lane) -> list[str]:
-    owner = lane.owner
-    assert isinstance(owner, Record)
-    return owner.told
+    observer = lane.observer
+    assert isinstance(observer, Record)
+    return observer.told
 
 
 async def test_an_idle_link_ends_and_nobody_dials_another() -> None:

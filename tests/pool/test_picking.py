@@ -8,13 +8,13 @@ from types import SimpleNamespace as Made
 import pytest
 import trio
 
-from proxy.mux.frames import Kind
+from proxy.mux.frames import FrameKind
 from proxy.pool import policy
-from proxy.pool.bulk import Bulk
-from proxy.pool.history import SHARED_MEMORY, Gaps
+from proxy.pool.bulk import BulkStreams
+from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.picking import Picker
 from proxy.pool.policy import CROWDED, QUEUEING
-from proxy.pool.usage import BULK_BYTES, BULK_COUNT, BULK_MEMORY, Usage
+from proxy.pool.usage import BULK_BYTES, BULK_COUNT, BULK_MEMORY, PoolUsage
 from proxy.pump.link import Link as RealLink
 from tests.pool.hosts import KEEPING, Dialling, Recording, pool, running, until
 
@@ -26,7 +26,7 @@ class Link:
     congested: bool = False
     queueing: float = 0.0
     usable: bool = True
-    session: Made = field(default_factory=lambda: Made(bulk=False, cleared=9, streams={}))
+    session: Made = field(default_factory=lambda: Made(bulk=False, open_quota=9, streams={}))
 
     @property
     def bulk(self) -> bool:
@@ -46,8 +46,8 @@ class Counting(Picker):
     def __init__(self, *links: Link) -> None:
         self.asked: list[bool] = []
         self.chosen = self.looks = 0
-        usage = Usage(Gaps(SHARED_MEMORY), KEEPING)
-        super().__init__(usage, Bulk(usage), self.asked.append, self._count)
+        usage = PoolUsage(GapHistogram(SHARED_MEMORY), KEEPING)
+        super().__init__(usage, BulkStreams(usage), self.asked.append, self._count)
         for link in links:
             self.add(link, False)  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ async def test_a_link_that_leaves_is_not_at_hand_any_more() -> None:
     one, two = Link(), Link()
     picker = Counting(one, two)
     picker.pick()
-    one.usable, one.session.cleared = False, 0  # as `Link.doom`, and a GOAWAY, leave it
+    one.usable, one.session.open_quota = False, 0  # as `Link.doom`, and a GOAWAY, leave it
     assert picker.ways() == ({two}, 1)
     picker.remove(one)  # type: ignore[arg-type]
     assert picker.ways() == ({two}, 1)
@@ -200,7 +200,7 @@ async def test_after_congestion_calls_take_the_short_way_again(
         assert short(home, monkeypatch)
         while not link.congested:
             for _ in range(100):
-                link.session.out.put(Kind.PING, 0, bytes(8))
+                link.session.out.put(FrameKind.PING, 0, bytes(8))
             home._pump.settle()
         assert not short(home, monkeypatch)
         theirs.setblocking(False)

@@ -14,15 +14,15 @@ from proxy.pool.policy import (
     SPARE,
     Dial,
     LinkState,
+    PoolState,
     Retire,
-    Standing,
     Wait,
     admits,
     choose,
     next_step,
     wants_more,
 )
-from proxy.pool.usage import Wanted
+from proxy.pool.usage import LinkDemand
 
 
 class Link(NamedTuple):
@@ -87,22 +87,22 @@ def test_when_another_link_is_worth_its_handshake() -> None:
 # The step
 
 NOW, EVER = 1000.0, float("inf")
-KEEP = Wanted(True, False, EVER)
+KEEP = LinkDemand(True, False, EVER)
 """Its use says: a link is to be kept."""
-CLOSE = Wanted(False, False, EVER)
-AHEAD = Wanted(True, True, NOW + 7)
+CLOSE = LinkDemand(False, False, EVER)
+AHEAD = LinkDemand(True, True, NOW + 7)
 A = LinkState("a")
 B = LinkState("b")
 BUSY, FULL, SLOW = A._replace(streams=3), A._replace(streams=CROWDED), A._replace(streams=3, queueing=1.0)
 LEAVING = A._replace(usable=False, leaving=True, streams=1)
-START = Standing[str, str](NOW, 2, CLOSE)
+START = PoolState[str, str](NOW, 2, CLOSE)
 """A pool that knows nothing, may have two links, and looks at NOW."""
 UP = START._replace(links=(BUSY,), wanted=KEEP)
 NOTHING, LATER = Wait(EVER), Wait(NOW + LOOK)
 
 Step = Dial[str] | Retire[str] | Wait
 
-STEPS: list[tuple[str, Standing[str, str], Step]] = [
+STEPS: list[tuple[str, PoolState[str, str], Step]] = [
     # Nothing is up.
     ("nobody asks, and time changes nothing", START, NOTHING),
     ("an upstream needs the peer", START._replace(needed=True), Dial(None)),
@@ -178,7 +178,7 @@ STEPS: list[tuple[str, Standing[str, str], Step]] = [
 @pytest.mark.parametrize(
     ("standing", "step"), [row[1:] for row in STEPS], ids=[name.replace(" ", "-") for name, *_ in STEPS]
 )
-def test_the_next_step(standing: Standing[str, str], step: Step) -> None:
+def test_the_next_step(standing: PoolState[str, str], step: Step) -> None:
     assert next_step(standing) == step
 
 
@@ -195,7 +195,7 @@ states = st.builds(
     unused_for=st.floats(0, 2 * SPARE),
 )
 standings = st.builds(
-    Standing[str, str],
+    PoolState[str, str],
     st.just(NOW),
     st.integers(1, 4),
     st.sampled_from([KEEP, CLOSE, AHEAD]),
@@ -214,7 +214,7 @@ standings = st.builds(
 
 
 @given(standings)
-def test_whatever_the_standing(standing: Standing[str, str]) -> None:
+def test_whatever_the_standing(standing: PoolState[str, str]) -> None:
     match next_step(standing):
         case Dial(session, ahead, bulk):
             assert standing.retry_at is None or standing.retry_at <= NOW

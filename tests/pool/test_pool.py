@@ -9,12 +9,12 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
-from proxy.config.schema import Limits
-from proxy.demo.certificates import Authority
+from proxy.config.schema import ProxyLimits
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken
+from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
-from proxy.mux.frames import Kind, Open, encode, encode_open, encode_reason
+from proxy.mux.frames import FrameKind, Open, encode, encode_open, encode_reason
 from proxy.pool.policy import CROWDED
 from tests.links.wire import tcp_pair
 from tests.pool.hosts import Dialling, Record, Waiting, pool, running, two_hosts, until
@@ -77,7 +77,7 @@ async def test_a_second_link_only_when_the_first_is_crowded_and_never_a_third(di
         for number in range(CROWDED + 50):
             link = home.pick()
             assert link is not None
-            link.session.open(encode_open(Open("web"))).owner = Record()
+            link.session.open(encode_open(Open("web"))).observer = Record()
             if number < CROWDED - 1:
                 assert len(dialling.at) == 1
         dialling.succeeds()
@@ -94,7 +94,7 @@ async def test_a_second_link_only_when_the_first_is_crowded_and_never_a_third(di
 
 @pytest.mark.failure(19, 20)
 async def test_the_waiting_list_is_bounded(dialling: Dialling) -> None:
-    home = pool(limits=Limits(waiting_streams=3))
+    home = pool(limits=ProxyLimits(waiting_streams=3))
     first, *rest = [Waiting() for _ in range(4)]
     assert [home.wait(each) for each in (first, *rest)] == [True, True, True, False]
     home.leave(first)
@@ -163,13 +163,13 @@ async def test_a_stream_opened_while_the_end_was_on_its_way_waits_and_is_told(di
         reset(theirs)
         link = home.pick()
         assert link is not None
-        link.session.open(encode_open(Open("web"))).owner = owner = Record()
+        link.session.open(encode_open(Open("web"))).observer = observer = Record()
         home._pump.settle()
         await link.ended.wait()
-        assert owner.told == []
+        assert observer.told == []
         dialling.succeeds()
         await until(lambda: home.up)
-        assert owner.told == ["resume_timeout"], "the same process, which has no such session"
+        assert observer.told == ["resume_timeout"], "the same process, which has no such session"
 
 
 @pytest.mark.failure(6, 18)
@@ -191,7 +191,7 @@ async def test_a_peer_that_says_goodbye_right_after_the_handshake_is_not_dialled
         for number in range(2):
             theirs = dialling.succeeds()
             await until(lambda: home.up)
-            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+            theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
             await until(lambda: not home.links)
             assert home.retry_at is not None
             assert home.retry_at - trio.current_time() > 0.05 * (number + 1), "longer each time"
@@ -205,7 +205,7 @@ async def test_a_peer_that_leaves_is_dialled_at_once(dialling: Dialling) -> None
         theirs = dialling.succeeds()
         await until(lambda: home.up)
         await dialling.begins()
-        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+        theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
         with trio.fail_after(1):
             await dialling.begins()
 
@@ -217,14 +217,14 @@ async def test_while_the_peer_drains_streams_go_elsewhere(dialling: Dialling) ->
         theirs = dialling.succeeds()
         await until(lambda: home.up)
         draining = home.links[0]
-        draining.session.open(encode_open(Open("web"))).owner = owner = Record()
-        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+        draining.session.open(encode_open(Open("web"))).observer = observer = Record()
+        theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
         await until(lambda: not home.up)
         assert home.pick() is None
         dialling.succeeds()
         await until(lambda: home.up)
         assert home.pick() is home.links[1]
-        assert owner.told == [], "the stream that is open goes on"
+        assert observer.told == [], "the stream that is open goes on"
         assert draining in home.links
 
 
@@ -238,7 +238,7 @@ async def test_a_peer_that_says_goodbye_on_each_link_and_keeps_it(
         for number in range(3):
             theirs = dialling.succeeds()
             await until(lambda number=number: len(home.links) > number)  # type: ignore[misc]
-            theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+            theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
             await until(lambda: not home.up)
         await wait_all_tasks_blocked()
         assert (len(dialling.at), home.refuses()) == (3, CloseReason.OVERLOADED)
@@ -303,7 +303,7 @@ async def test_cancelled_it_ends_its_links_and_leaves_nothing(dialling: Dialling
     assert (link.reason, home.links) == (CloseReason.STOPPED, [])
     theirs.setblocking(True)
     goodbye = theirs.recv(100)
-    assert goodbye.endswith(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+    assert goodbye.endswith(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
     theirs.close()
     assert open_fds() == before
 
@@ -322,7 +322,7 @@ async def test_both_dial_at_once_and_the_limit_is_kept(limit: int) -> None:
         for home, each in zip((a, b), waiting, strict=True):
             link = home.pick()
             assert link is not None
-            link.session.open(encode_open(Open("web"))).owner = Record()
+            link.session.open(encode_open(Open("web"))).observer = Record()
             assert each.times == 0
         assert {link.local_address for link in a.links} == {link.remote_address for link in b.links}
 
@@ -337,7 +337,7 @@ async def test_a_link_that_the_peer_dialled_serves_both_directions(mtls: bool) -
         assert a.wait(waiting)
         await wait_all_tasks_blocked()
         assert (a.links[0].dialled, b.links[0].dialled) == (False, True)
-        a.links[0].session.open(encode_open(Open("web"))).owner = Record()
+        a.links[0].session.open(encode_open(Open("web"))).observer = Record()
         a._pump.settle()
         await until(lambda: len(b.sessions._calls.lanes) == 1)  # type: ignore[attr-defined]
 
@@ -366,7 +366,9 @@ async def test_a_peer_whose_links_come_and_go_does_not_fill_the_log() -> None:
                 )
                 other.close()
                 await home.attend(
-                    mine, Shaken(mine, hello, encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED))), False
+                    mine,
+                    HandshakeResult(mine, hello, encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED))),
+                    False,
                 )
         assert 100 <= len(logs) < 200
         assert home.links == []
@@ -375,7 +377,7 @@ async def test_a_peer_whose_links_come_and_go_does_not_fill_the_log() -> None:
 @pytest.mark.failure(11)
 async def test_a_certificate_that_is_revoked_between_its_handshake_and_the_link() -> None:
     """The cut has passed the pool by then; the link must not come up behind it."""
-    ca = Authority()
+    ca = CertificateAuthority()
     ours, theirs = of_host(ca, "host-a"), of_host(ca, "host-b")
     home = pool(credentials=ours)
     async with running(home):
@@ -384,7 +386,7 @@ async def test_a_certificate_that_is_revoked_between_its_handshake_and_the_link(
             ours.revoked.adopt([theirs.serial])
             hello = Hello(host="host-b", to="host-a", instance="2", session="1", stream_credit=65536, max_streams=10)
             with capture_logs() as logs:
-                await home.attend(mine, Shaken(mine, hello, b"", None, theirs.serial), False)
+                await home.attend(mine, HandshakeResult(mine, hello, b"", None, theirs.serial), False)
             assert [entry["event"] for entry in logs] == ["link lost at once"]
             assert home.links == []
             assert mine.fileno() == -1

@@ -10,18 +10,18 @@ import pytest
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from proxy.config.schema import Config, Limits, Links, Peer
+from proxy.config.schema import Config, LinksConfig, PeerConfig, ProxyLimits
 from proxy.errors import HandshakeError
 from proxy.mux.frames import Open, encode_open
 from proxy.pool import dialling as module
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
-from proxy.pump.budget import Budget
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
 from proxy.pump.turn import collect
 from tests.pool.hosts import Dialling, Record, pool, until
 
-BASE = Config(host="host-a", links=Links(listen=TcpAddress("127.0.0.1", 0), security="none"))
+BASE = Config(host="host-a", links=LinksConfig(listen=TcpAddress("127.0.0.1", 0), security="none"))
 
 
 @pytest.fixture
@@ -36,17 +36,17 @@ class Rig:
     """Pools that run; `forgotten` has the names of peers whose pools are gone."""
 
     def __init__(self) -> None:
-        self.pump = Pump(Budget(1 << 20), collect)
+        self.pump = Pump(MemoryBudget(1 << 20), collect)
         self.forgotten: list[str] = []
         self.pools = Pools(self._make, self.forgotten.append, self.pump.settle)
 
-    def _make(self, name: str, peer: Peer, needed: bool) -> Pool:
+    def _make(self, name: str, peer: PeerConfig, needed: bool) -> Pool:
         return pool(name=name, needed=needed, pump=self.pump, address=peer.address)
 
     def adopt(self, *names: str, needed: str = "", seconds: float = 20.0) -> None:
         """These are the peers now."""
-        peers = {name: Peer(address=TcpAddress("127.0.0.1", 1)) for name in names}
-        config = msgspec.structs.replace(BASE, peers=peers, limits=Limits(stop_timeout=seconds))
+        peers = {name: PeerConfig(address=TcpAddress("127.0.0.1", 1)) for name in names}
+        config = msgspec.structs.replace(BASE, peers=peers, limits=ProxyLimits(stop_timeout=seconds))
         touched = {*self.pools} ^ {*names}
         self.pools.adopt(config, touched, {needed} - {""}, False)
 
@@ -71,7 +71,7 @@ async def up(rig: Rig, name: str, dialling: Dialling) -> Pool:
     dialling.succeeds()
     await until(lambda: found.up)
     lane = found.links[0].session.open(encode_open(Open("web", 1, "")))
-    lane.owner = Record()
+    lane.observer = Record()
     return found
 
 

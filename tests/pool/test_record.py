@@ -14,11 +14,11 @@ from trio.testing import MockClock
 from proxy.errors import StartError
 from proxy.pool import record
 from proxy.pool.record import Recorder
-from proxy.pool.recorded import Use, encode, read
+from proxy.pool.recorded import RecordedUse, encode, read
 from tests.tools.sockets import PATIENCE, open_fds
 
 
-def written(path: Path) -> list[Use]:
+def written(path: Path) -> list[RecordedUse]:
     return list(read(path.read_bytes().splitlines(), "f"))
 
 
@@ -84,7 +84,7 @@ async def test_it_is_written_while_the_proxy_runs(tmp_path: Path, monkeypatch: p
 @pytest.mark.failure(19, 20)
 async def test_the_file_is_bounded(tmp_path: Path, threadless: None, autojump_clock: MockClock) -> None:
     path = tmp_path / "uses"
-    limit = 3 * len(encode(Use(time=1e9 + 0.123456, peer="b", duration=1.0, bytes=1))) + 20
+    limit = 3 * len(encode(RecordedUse(time=1e9 + 0.123456, peer="b", duration=1.0, bytes=1))) + 20
     recorder = Recorder(str(path), limit)
     recorder.open()
     for _ in range(10):

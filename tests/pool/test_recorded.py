@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.recorded import BadLine, Use, encode, read
+from proxy.pool.recorded import BadLine, RecordedUse, encode, read
 
 seconds = st.floats(0, 1e10)
-uses = st.builds(Use, time=seconds, peer=st.text(min_size=1), duration=seconds, bytes=st.integers(0, 1 << 62))
+uses = st.builds(RecordedUse, time=seconds, peer=st.text(min_size=1), duration=seconds, bytes=st.integers(0, 1 << 62))
 GOOD = b'{"time": 1.5, "peer": "b", "duration": 0.25, "bytes": 7}\n'
 
 
 @given(st.lists(uses))
-def test_what_is_written_is_read(every: list[Use]) -> None:
+def test_what_is_written_is_read(every: list[RecordedUse]) -> None:
     assert list(read(map(encode, every), "f")) == every
 
 

@@ -3,19 +3,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.recorded import Use
-from proxy.pool.replay import Outcome, Search, Trace, fixed, learnt, replay
-from proxy.pool.ttl import Terms
+from proxy.pool.recorded import RecordedUse
+from proxy.pool.replay import PriceSearch, ReplayOutcome, ReplayTrace, fixed, learnt, replay
+from proxy.pool.ttl import TtlTerms
 
-TERMS = Terms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
-
-
-def use(time: float, duration: float = 0.0, peer: str = "b") -> Use:
-    return Use(time=time, peer=peer, duration=duration, bytes=1)
+TERMS = TtlTerms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
 
 
-def every(seconds: float, count: int) -> Trace:
-    return Trace(use(number * seconds) for number in range(count))
+def use(time: float, duration: float = 0.0, peer: str = "b") -> RecordedUse:
+    return RecordedUse(time=time, peer=peer, duration=duration, bytes=1)
+
+
+def every(seconds: float, count: int) -> ReplayTrace:
+    return ReplayTrace(use(number * seconds) for number in range(count))
 
 
 uses = st.lists(
@@ -24,19 +24,21 @@ uses = st.lists(
 
 
 def test_a_fixed_ttl_by_hand() -> None:
-    trace = Trace([use(0.0, 2.0), use(1.0), use(10.0), use(50.0), use(51.0, 1.0, "c")])
+    trace = ReplayTrace([use(0.0, 2.0), use(1.0), use(10.0), use(50.0), use(51.0, 1.0, "c")])
     # b: 2 s in use, 8 s to a warm hit, 20 s held in vain, and 2 s of the 2 that are left; c: 1 s in use.
-    assert replay(trace, fixed(20.0)) == Outcome(5, 2, 0, 3, 2.0 + 8.0 + 20.0 + 2.0 + 1.0)
+    assert replay(trace, fixed(20.0)) == ReplayOutcome(5, 2, 0, 3, 2.0 + 8.0 + 20.0 + 2.0 + 1.0)
     assert (trace.peers, trace.within, trace.span) == (2, 1, 52.0)
 
 
 def test_an_empty_history() -> None:
-    assert replay(Trace([]), fixed(1.0)) == Outcome(0, 0, 0, 0, 0.0)
+    assert replay(ReplayTrace([]), fixed(1.0)) == ReplayOutcome(0, 0, 0, 0, 0.0)
 
 
 @given(uses, st.floats(0, 1e4), st.floats(0, 1e4))
-def test_a_longer_fixed_ttl_has_more_warm_hits_and_holds_links_longer(every: list[Use], one: float, two: float) -> None:
-    trace = Trace(every)
+def test_a_longer_fixed_ttl_has_more_warm_hits_and_holds_links_longer(
+    every: list[RecordedUse], one: float, two: float
+) -> None:
+    trace = ReplayTrace(every)
     short, long = (replay(trace, fixed(ttl)) for ttl in sorted((one, two)))
     assert short.warm <= long.warm
     assert short.link_seconds <= long.link_seconds + 1e-6
@@ -44,8 +46,8 @@ def test_a_longer_fixed_ttl_has_more_warm_hits_and_holds_links_longer(every: lis
 
 
 @given(uses, st.floats(1e-9, 1e-3), st.booleans())
-def test_whatever_was_learnt_the_sums_are_right(every: list[Use], price: float, ahead: bool) -> None:
-    trace = Trace(every)
+def test_whatever_was_learnt_the_sums_are_right(every: list[RecordedUse], price: float, ahead: bool) -> None:
+    trace = ReplayTrace(every)
     found = replay(trace, learnt(TERMS._replace(price=price, ahead=ahead)))
     assert found.uses == len(every)
     assert found.uses - found.warm + found.ahead <= found.handshakes
@@ -55,9 +57,9 @@ def test_whatever_was_learnt_the_sums_are_right(every: list[Use], price: float, 
 
 
 @given(uses, st.randoms())
-def test_the_order_of_lines_does_not_matter(every: list[Use], random: object) -> None:
+def test_the_order_of_lines_does_not_matter(every: list[RecordedUse], random: object) -> None:
     other = sorted(every, key=lambda each: (each.duration, each.peer))
-    assert replay(Trace(every), fixed(60.0))[:4] == replay(Trace(other), fixed(60.0))[:4]
+    assert replay(ReplayTrace(every), fixed(60.0))[:4] == replay(ReplayTrace(other), fixed(60.0))[:4]
 
 
 def test_what_comes_later_changes_nothing_before() -> None:
@@ -73,7 +75,7 @@ def test_what_comes_later_changes_nothing_before() -> None:
             known.append(found.ttl)
             return found
 
-        replay(Trace([*start, *rest]), noting)  # type: ignore[arg-type]
+        replay(ReplayTrace([*start, *rest]), noting)  # type: ignore[arg-type]
         if rest[1].time > 10_100:
             first = known[:40]
         else:
@@ -91,4 +93,4 @@ def test_a_clock_is_met_ahead() -> None:
 
 def test_no_price_holds_links_shorter_than_the_shortest_ttl() -> None:
     trace = every(600.0, 144)
-    assert Search(trace, TERMS._replace(low=30.0)).matching(100.0) is None
+    assert PriceSearch(trace, TERMS._replace(low=30.0)).matching(100.0) is None

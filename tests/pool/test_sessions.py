@@ -12,11 +12,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.carry import Shaken
+from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello, resuming, without
-from proxy.mux.frames import Kind, Open, encode, encode_open, encode_reason
-from proxy.mux.session import Settings
-from proxy.pool.sessions import Sessions
+from proxy.mux.frames import FrameKind, Open, encode, encode_open, encode_reason
+from proxy.mux.session import SessionSettings
+from proxy.pool.sessions import PoolSessions
 from proxy.pump.lane import Lane
 from proxy.pump.session import LaneSession
 from tests.links.wire import tcp_pair
@@ -29,9 +29,9 @@ def opened(home: Recording) -> Record:
     """What a stream is told, on the link that the pool picks; a silent service at the far end takes it."""
     link = home.pick()
     assert link is not None
-    owner = link.session.open(encode_open(Open("web"))).owner = Record()
+    observer = link.session.open(encode_open(Open("web"))).observer = Record()
     home._pump.settle()
-    return owner
+    return observer
 
 
 def calls(home: Recording) -> list[Lane]:
@@ -64,7 +64,7 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
     with capture_logs() as logs:
         async with two_hosts(needed=(True, False), mtls=mtls) as (a, b):
             await until(lambda: a.up and b.up)
-            owner = opened(a)
+            observer = opened(a)
             await until(lambda: len(calls(b)) == 1)
             for number in range(3):
                 before = a.links[0], b.links[0]
@@ -73,7 +73,7 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
                 await until(lambda before=before: a.links[0] is not before[0] and b.links[0] is not before[1])  # type: ignore[misc]
                 assert calls(b)[0].session.link is b.links[0]
             answer(calls(b)[0])
-            await until(lambda: owner.told == ["opened"])
+            await until(lambda: observer.told == ["opened"])
             assert (a.sessions.resumed, b.sessions.resumed, a.streams, b.streams) == (3, 3, 1, 1)
             assert max(a.most, b.most) == 1
             assert (a.links[0].name, b.links[0].name) == ("host-b/1", "host-a/1"), "it is the same session"
@@ -86,12 +86,12 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
 async def test_the_side_that_was_dialled_does_not_dial() -> None:
     async with two_hosts(needed=(False, True), max_per_peer=1) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         lose(a)
         await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
         assert (a.dials, b.dials) == (0, 2)
-        assert owner.told == []
+        assert observer.told == []
 
 
 @pytest.mark.failure(6)
@@ -100,7 +100,7 @@ async def test_a_link_that_only_one_side_has_lost(mtls: bool) -> None:
     """The other one takes the dead link down when its session comes back on another."""
     async with two_hosts(needed=(True, False), max_per_peer=1, mtls=mtls) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         dead = b.links[0]
         kept = lose_here(a)
@@ -111,13 +111,13 @@ async def test_a_link_that_only_one_side_has_lost(mtls: bool) -> None:
         assert (dead.reason, dead.detail) == (CloseReason.LINK_LOST, "the peer goes on over another link")
         await until(lambda: len(b.links) == 1)
         answer(calls(b)[0])
-        await until(lambda: owner.told == ["opened"])
+        await until(lambda: observer.told == ["opened"])
 
 
 async def test_a_link_that_only_the_dialled_side_has_lost_ends_when_the_dialler_notices() -> None:
     async with two_hosts(needed=(True, False), ping_interval=0.05, ping_timeout=0.05) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         first = a.links[0]
         kept = lose_here(b)
@@ -126,7 +126,7 @@ async def test_a_link_that_only_the_dialled_side_has_lost_ends_when_the_dialler_
         finally:
             kept.close()
         assert first.reason is CloseReason.PEER_TIMEOUT
-        assert owner.told == []
+        assert observer.told == []
 
 
 def restart(home: Recording) -> None:
@@ -146,13 +146,13 @@ async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
     """At once, and the same handshake is good for a new session."""
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         link = a.links[0]
         kept = lose_here(b)
         restart(b)
         kept.close()
-        await until(lambda: owner.told == ["peer_restarted"])
+        await until(lambda: observer.told == ["peer_restarted"])
         await until(lambda: a.up and b.up)
         assert a.dials == 2
         assert (link.session.detail, a.sessions.resumed) == ("the peer does not know it", 0)
@@ -165,7 +165,7 @@ async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
 # With a peer that the test plays
 
 
-def made(*, dialled: bool = True, instance: str = "2", key: str = "s") -> tuple[Sessions, LaneSession]:
+def made(*, dialled: bool = True, instance: str = "2", key: str = "s") -> tuple[PoolSessions, LaneSession]:
     """The sessions of a pool, and one of them with a stream, which waits for a link."""
     home = pool(resume_timeout=30)
     theirs = Hello(host="host-b", to="host-a", instance=instance, session=key, stream_credit=65536, max_streams=9)
@@ -294,10 +294,10 @@ async def test_sessions_that_leave_and_wait_are_bounded() -> None:
         for number in range(5):
             ours, peer = tcp_pair()
             said = msgspec.structs.replace(theirs, session=str(number))
-            nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+            nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
             await until(lambda: home.up)
             made.append(home.links[0].session)
-            peer.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
+            peer.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.DRAINING)))
             peer.close()
             await until(lambda: not home.links)
         assert [session.over for session in made] == [True, True, True, False, False]
@@ -316,7 +316,7 @@ async def test_dials_that_the_peer_took_for_failed_do_not_shut_it_out() -> None:
             assert home.refuses() is None
             ours, peer = tcp_pair()
             said = msgspec.structs.replace(theirs, session=str(number))
-            nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+            nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
             await until(lambda: home.up)
             made.append(home.links[0].session)
             if not number:
@@ -333,9 +333,9 @@ async def test_after_the_time_streams_end_with_that_reason(dialling: Dialling) -
         async with running(home):
             theirs = dialling.succeeds()
             await until(lambda: home.up)
-            owner = opened(home)
+            observer = opened(home)
             theirs.close()
-            await until(lambda: owner.told == ["resume_timeout"])
+            await until(lambda: observer.told == ["resume_timeout"])
             await until(lambda: not list(home.sessions))
     [ended] = [entry for entry in logs if entry["event"] == "session ended"]
     assert (ended["reason"], ended["streams"], ended["log_level"]) == ("resume_timeout", 1, "warning")
@@ -370,10 +370,10 @@ async def test_whoever_waits_for_a_session_that_the_peer_dials_for_gets_a_link_a
     async with running(home) as nursery:
         await dialling.begins()
         dialling.fails(HandshakeError("the peer refused: duplicate", CloseReason.DUPLICATE))
-        nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+        nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
         await until(lambda: home.up)
-        owner = opened(home)
-        theirs.send(encode(Kind.PING, 0, bytes(8)))
+        observer = opened(home)
+        theirs.send(encode(FrameKind.PING, 0, bytes(8)))
         await until(lambda: home.links[0].session.received > 0)
         theirs.close()
         await until(lambda: not home.links)
@@ -383,7 +383,7 @@ async def test_whoever_waits_for_a_session_that_the_peer_dials_for_gets_a_link_a
         assert home.wait(waiting)
         dialling.succeeds()
         await waiting.up.wait()
-        assert owner.told == ["peer_restarted"], "the peer's answer came from another process"
+        assert observer.told == ["peer_restarted"], "the peer's answer came from another process"
 
 
 @pytest.mark.failure(9)
@@ -392,10 +392,10 @@ async def test_a_session_that_waits_takes_a_place() -> None:
     ours, theirs = tcp_pair()
     said = Hello(host="host-b", to="host-a", instance="2", session="s", stream_credit=65536, max_streams=9)
     async with running(home) as nursery:
-        nursery.start_soon(home.attend, ours, Shaken(ours, said, b""), False)
+        nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
         await until(lambda: home.up)
         opened(home)
-        theirs.send(encode(Kind.PING, 0, bytes(8)))
+        theirs.send(encode(FrameKind.PING, 0, bytes(8)))
         await until(lambda: home.links[0].session.received > 0)
         theirs.close()
         await until(lambda: not home.links)
@@ -412,13 +412,13 @@ async def test_a_session_that_waits_ends_when_its_peers_certificate_is_revoked(d
         theirs = dialling.succeeds()
         await until(lambda: home.up)
         home.links[0].serial = "ab"
-        owner = opened(home)
+        observer = opened(home)
         theirs.close()
         await until(lambda: not home.links)
         home.cut(["cd"])
-        assert owner.told == []
+        assert observer.told == []
         home.cut(["ab"])
-        assert owner.told == ["revoked"]
+        assert observer.told == ["revoked"]
 
 
 @pytest.mark.failure(10)
@@ -427,13 +427,13 @@ async def test_a_session_that_the_dialler_has_given_up_takes_no_place_at_the_oth
     """The other side would wait for it for longer, and refuse the next link as one too many for so long."""
     async with two_hosts(needed=(True, False), max_per_peer=1) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         config, there = a._config, a.peer
         impatient = msgspec.structs.replace(config, links=msgspec.structs.replace(config.links, resume_timeout=0.05))
         a.adopt(impatient, msgspec.structs.replace(there, address=TcpAddress("127.0.0.1", 1)), True)
         lose(a)
-        await until(lambda: owner.told == ["resume_timeout"])
+        await until(lambda: observer.told == ["resume_timeout"])
         [session] = b.sessions.suspended
         a.adopt(config, there, True)
         await until(lambda: a.up and b.up)
@@ -455,14 +455,14 @@ def test_a_dialler_gives_up_only_what_is_its_own(dialled: bool, instance: str, e
 async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
-        owner = opened(a)
+        observer = opened(a)
         await until(lambda: len(calls(b)) == 1)
         a.drain()
         b.drain()
         lose(a)
         await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
         answer(calls(b)[0])
-        await until(lambda: owner.told == ["opened"])
+        await until(lambda: observer.told == ["opened"])
         assert not a.up
 
 
@@ -472,11 +472,11 @@ async def test_cancelled_while_a_session_waits(dialling: Dialling) -> None:
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        owner = opened(home)
+        observer = opened(home)
         theirs.close()
         await until(lambda: not home.links)
         await wait_all_tasks_blocked()
-    assert owner.told == ["stopped"]
+    assert observer.told == ["stopped"]
     assert list(home.sessions) == []
     assert home._pump.slabs.in_use == 0
 
@@ -487,10 +487,10 @@ async def test_a_peer_that_refuses_knows_no_such_session(dialling: Dialling, rea
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        owner = opened(home)
+        observer = opened(home)
         theirs.close()
         dialling.fails(HandshakeError("the peer refused", reason))
-        await until(lambda: owner.told == ["peer_restarted"])
+        await until(lambda: observer.told == ["peer_restarted"])
 
 
 async def test_a_peer_that_says_goodbye_is_gone(dialling: Dialling) -> None:
@@ -498,10 +498,10 @@ async def test_a_peer_that_says_goodbye_is_gone(dialling: Dialling) -> None:
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        owner = opened(home)
-        theirs.send(encode(Kind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
+        observer = opened(home)
+        theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
         theirs.close()
-        await until(lambda: owner.told == ["stopped"])
+        await until(lambda: observer.told == ["stopped"])
         assert list(home.sessions) == []
 
 
@@ -522,4 +522,4 @@ async def test_its_end_is_one_line(resumed: bool) -> None:
 
 def test_settings_are_those_of_the_first_hello() -> None:
     _, session = made()
-    assert (session.remote, session.local) == (Settings(65536, 9), Settings(65536, 9))
+    assert (session.remote, session.local) == (SessionSettings(65536, 9), SessionSettings(65536, 9))

@@ -46,7 +46,7 @@ class Service:
         self.nursery, self.serve = nursery, serve
 
     def call(self, lane: Lane, call: Open) -> None:
-        lane.owner = Record()
+        lane.observer = Record()
         ours, theirs = pair()
         lane.attach(ours, tcp=False)
         lane.start_called()
@@ -130,7 +130,7 @@ class Storm:
             await waiting.up.wait()
         ours, stream = pair()
         lane = link.session.open(encode_open(Open(str(number))))
-        owner = lane.owner = Record()
+        observer = lane.observer = Record()
         lane.attach(ours, tcp=False)
         lane.start_calling()
         self.a._pump.settle()
@@ -144,7 +144,7 @@ class Storm:
                 if kind == "caller aborts":
                     nursery.cancel_scope.cancel()
             if kind == "whole":
-                assert got == back, (number, got, back, owner.told)
+                assert got == back, (number, got, back, observer.told)
                 self.whole += 1
             else:
                 self.aborted += 1

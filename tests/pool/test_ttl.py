@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.pool import ttl
-from proxy.pool.history import BINS, EDGES, SHARED_MEMORY, WIDTHS, Gaps, History
-from proxy.pool.ttl import LEAD, Plan, Terms, keep, reason
+from proxy.pool.history import BINS, EDGES, SHARED_MEMORY, WIDTHS, GapHistogram, UseHistory
+from proxy.pool.ttl import LEAD, IdlePlan, TtlTerms, keep, reason
 from tests.pool.test_history import told
 
-TERMS = Terms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
+TERMS = TtlTerms(handshake=0.001, price=0.01 / 3600, low=1.0, high=3600.0)
 
 shares = (
     st.lists(st.floats(0, 1), min_size=BINS, max_size=BINS)
@@ -20,25 +20,25 @@ shares = (
 )
 prices = st.floats(1e-9, 1.0)
 terms = st.builds(
-    lambda handshake, price, low, more: Terms(handshake, price, low, low + more),
+    lambda handshake, price, low, more: TtlTerms(handshake, price, low, low + more),
     st.floats(1e-5, 10), prices, st.floats(0, 100), st.floats(0, 1e5),
 )  # fmt: skip
 histories = st.lists(st.floats(0, 1e5), max_size=40)
 
 
-def plan(history: History, since: float, terms: Terms) -> Plan:
+def plan(history: UseHistory, since: float, terms: TtlTerms) -> IdlePlan:
     return ttl.plan(history, ttl.gauge(history, terms), since, terms)
 
 
-def known(every: list[float], shared: Gaps | None = None) -> tuple[History, float]:
+def known(every: list[float], shared: GapHistogram | None = None) -> tuple[UseHistory, float]:
     """A peer's history, and when its last use ended."""
-    history = History(shared or Gaps(SHARED_MEMORY))
+    history = UseHistory(shared or GapHistogram(SHARED_MEMORY))
     told(history, every)
     return history, sum(every)
 
 
 @given(histories, terms)
-def test_a_ttl_lies_within_its_bounds(every: list[float], terms: Terms) -> None:
+def test_a_ttl_lies_within_its_bounds(every: list[float], terms: TtlTerms) -> None:
     found = plan(*known(every), terms)
     assert terms.low <= found.ttl <= terms.high
     assert -1e-9 <= found.shorter <= 1 + 1e-9
@@ -47,7 +47,7 @@ def test_a_ttl_lies_within_its_bounds(every: list[float], terms: Terms) -> None:
 
 
 @given(shares, terms, prices)
-def test_a_higher_price_never_makes_it_longer(shares: list[float], terms: Terms, price: float) -> None:
+def test_a_higher_price_never_makes_it_longer(shares: list[float], terms: TtlTerms, price: float) -> None:
     cheap, dear = sorted((terms.price, price))
     longer = keep(shares, terms._replace(price=cheap), terms.high)[0]
     shorter = keep(shares, terms._replace(price=dear), terms.high)[0]
@@ -55,7 +55,7 @@ def test_a_higher_price_never_makes_it_longer(shares: list[float], terms: Terms,
 
 
 @given(shares, terms)
-def test_no_other_ttl_is_cheaper(shares: list[float], terms: Terms) -> None:
+def test_no_other_ttl_is_cheaper(shares: list[float], terms: TtlTerms) -> None:
     """Against the definition, worked out for each bin's end."""
 
     def cost(end: int) -> float:
@@ -92,7 +92,7 @@ def test_a_minute_s_clock_is_held_when_links_are_cheap_and_not_when_they_are_dea
     cheap = plan(history, now, TERMS._replace(price=1e-7))
     assert cheap.ttl > 60
     dear = plan(history, now, TERMS._replace(price=1e-3))
-    assert dear == Plan(dear.ttl, dear.shorter, None)
+    assert dear == IdlePlan(dear.ttl, dear.shorter, None)
     assert dear.ttl < 2
 
 
@@ -117,7 +117,7 @@ def test_a_clock_is_met_by_a_link_opened_ahead() -> None:
 
 
 def test_it_is_reckoned_from_the_beginning_of_the_burst() -> None:
-    history = History(Gaps(SHARED_MEMORY))
+    history = UseHistory(GapHistogram(SHARED_MEMORY))
     for burst in range(10):
         for call in range(5):
             history.begin(600.0 * burst + call)
@@ -143,7 +143,7 @@ def test_a_clock_is_not_seen_too_soon() -> None:
 
 
 def test_reasons() -> None:
-    shared = Gaps(SHARED_MEMORY)
+    shared = GapHistogram(SHARED_MEMORY)
     known([5.0] * 50, shared)
     history, now = known([600.0] * 12, shared)
     found = plan(history, now, TERMS)

@@ -4,34 +4,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.history import SHARED_MEMORY, Gaps
-from proxy.pool.ttl import Terms
-from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, BULK_RATE, HANDSHAKE, Usage, Wanted, is_bulk
+from proxy.pool.history import SHARED_MEMORY, GapHistogram
+from proxy.pool.ttl import TtlTerms
+from proxy.pool.usage import BULK_BYTES, BULK_MEMORY, BULK_RATE, HANDSHAKE, LinkDemand, PoolUsage, is_bulk
 
-TERMS = Terms(handshake=HANDSHAKE, price=0.01 / 3600, low=1.0, high=3600.0)
+TERMS = TtlTerms(handshake=HANDSHAKE, price=0.01 / 3600, low=1.0, high=3600.0)
 INF = float("inf")
 SOON = 1e-6
 
 
-def usage(**terms: float | bool) -> Usage:
-    return Usage(Gaps(SHARED_MEMORY), TERMS._replace(**terms))  # type: ignore[arg-type]
+def usage(**terms: float | bool) -> PoolUsage:
+    return PoolUsage(GapHistogram(SHARED_MEMORY), TERMS._replace(**terms))  # type: ignore[arg-type]
 
 
-def used(found: Usage, *times: float) -> None:
+def used(found: PoolUsage, *times: float) -> None:
     for time in times:
         found.began(time)
         found.ended(time + 0.1)
 
 
 def test_nothing_has_happened() -> None:
-    assert usage().wanted(5.0) == Wanted(False, False, INF)
+    assert usage().wanted(5.0) == LinkDemand(False, False, INF)
 
 
 def test_a_link_that_came_up_unused_is_kept_as_after_a_use() -> None:
     found = usage(low=7.0, high=7.0)
     found.link_up(5.0)
-    assert found.wanted(5.0) == found.wanted(11.9) == Wanted(True, False, 12.0)
-    assert found.wanted(12.0) == Wanted(False, False, INF)
+    assert found.wanted(5.0) == found.wanted(11.9) == LinkDemand(True, False, 12.0)
+    assert found.wanted(12.0) == LinkDemand(False, False, INF)
 
 
 def test_a_second_link_does_not_prolong_it() -> None:
@@ -46,10 +46,10 @@ def test_while_it_is_used_and_afterwards() -> None:
     found.began(1.0)
     found.began(2.0)
     found.ended(3.0)
-    assert found.wanted(1000.0) == Wanted(True, False, INF)
+    assert found.wanted(1000.0) == LinkDemand(True, False, INF)
     found.ended(1000.0)
-    assert found.wanted(1000.0) == Wanted(True, False, 1007.0)
-    assert found.wanted(1007.0) == Wanted(False, False, INF)
+    assert found.wanted(1000.0) == LinkDemand(True, False, 1007.0)
+    assert found.wanted(1007.0) == LinkDemand(False, False, INF)
     found.began(2000.0)
     assert found.wanted(2000.0).link
 
@@ -67,7 +67,7 @@ def test_a_link_is_wanted_ahead_of_a_use_by_the_clock() -> None:
     assert (ahead.link, ahead.ahead) == (True, True)
     found.link_up(closed.until + SOON)
     assert found.wanted(closed.until + SOON) == ahead, "the link came as it was wanted"
-    assert found.wanted(ahead.until + SOON) == Wanted(False, False, INF)
+    assert found.wanted(ahead.until + SOON) == LinkDemand(False, False, INF)
 
 
 def test_handshakes_are_measured() -> None:

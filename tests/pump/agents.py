@@ -17,8 +17,8 @@ import trio
 
 from proxy.agent.agent import Agent
 from proxy.config.schema import Config, parse
-from proxy.demo.certificates import Authority
-from proxy.mesh.follower import ControlPlane
+from proxy.demo.certificates import CertificateAuthority
+from proxy.mesh.follower import MapClient
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import End, Kind, until
 from tests.tools.sockets import PATIENCE, open_fds
@@ -55,7 +55,7 @@ class Mesh:
     """
 
     def __init__(
-        self, folder: Path, nursery: trio.Nursery, agents: dict[str, Agent], authority: Authority | None
+        self, folder: Path, nursery: trio.Nursery, agents: dict[str, Agent], authority: CertificateAuthority | None
     ) -> None:
         self.folder = folder
         self.agents = agents
@@ -79,7 +79,7 @@ class Mesh:
             else f"tcp:{self._net}.{10 + sorted(self.addresses).index(host)}:{PORT}"
         )
 
-    def agent(self, host: str, sections: Mapping[str, Any], control: ControlPlane | None = None) -> Agent:
+    def agent(self, host: str, sections: Mapping[str, Any], control: MapClient | None = None) -> Agent:
         """A proxy, not running yet; `control` is asked instead of the servers of its configuration."""
         self.agents[host] = Agent(self.config(host, sections), control=control)
         return self.agents[host]
@@ -111,13 +111,13 @@ class Mesh:
             }
         }
 
-    async def start(self, host: str, plane: ControlPlane | None = None, /, **sections: Any) -> Agent:
+    async def start(self, host: str, plane: MapClient | None = None, /, **sections: Any) -> Agent:
         """A proxy that runs."""
         agent = self.agent(host, sections, plane)
         await self.run(host)
         return agent
 
-    async def takeover(self, host: str, sections: Mapping[str, Any], control: ControlPlane | None = None) -> Agent:
+    async def takeover(self, host: str, sections: Mapping[str, Any], control: MapClient | None = None) -> Agent:
         """Another proxy takes the place of the one that runs: that one, which is ``HOST old`` from now on."""
         old, name = self.agents.pop(host), f"{host} old"
         self.agents[name], self._scopes[name] = old, self._scopes.pop(host)
@@ -186,7 +186,7 @@ async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
     try:
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
-                running = Mesh(folder, nursery, agents, Authority() if mtls else None)
+                running = Mesh(folder, nursery, agents, CertificateAuthority() if mtls else None)
                 try:
                     yield running
                 finally:
@@ -222,7 +222,7 @@ def close_leftovers(agent: Agent) -> None:
 
 def check_empty(agent: Agent) -> None:
     """Nothing of any stream is left."""
-    assert agent.tally.open == 0
+    assert agent.stats.open == 0
     assert not agent.outbound.context.calls
     assert not agent.outbound.context.splices
     assert not any(agent.inbound.open.values())

@@ -12,15 +12,15 @@ import trio
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
-from proxy.mux.session import Settings
-from proxy.pump.budget import Budget
+from proxy.mux.session import SessionSettings
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
-from proxy.pump.session import Calls, LaneSession
+from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.turn import collect
 from tests.tools.sockets import PATIENCE, Ending, abort, open_fds
 
@@ -114,7 +114,7 @@ async def until(check: Callable[[], object], what: str) -> None:
 
 
 class Record:
-    """An owner (``pump.owner.Owner``) that writes down what it is told."""
+    """An owner (``pump.streamobserver.StreamObserver``) that writes down what it is told."""
 
     service = "test"
 
@@ -151,7 +151,7 @@ class Record:
 
 
 class Handover:
-    """Calls (``pump.session.Calls``) that connects every stream to a socket of the test's, in order, at once.
+    """Calls (``pump.session.CallHandler``) that connects every stream to a socket of the test's, in order, at once.
 
     Attributes:
         refuse: answer so instead; hold: leave calls unanswered until `release`; bug: raise, with (`owned`) or without
@@ -173,7 +173,7 @@ class Handover:
             raise RuntimeError("a bug")
         record = Record("inbound")
         record.lane = lane
-        lane.owner = record
+        lane.observer = record
         self.records.append(record)
         if self.bug:
             raise RuntimeError("a bug")
@@ -223,7 +223,7 @@ class Host:
     """A pump and what belongs to it."""
 
     def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
-        self.pump = Pump(Budget(memory), collect, busy_poll)
+        self.pump = Pump(MemoryBudget(memory), collect, busy_poll)
         self.deadlines = Deadlines(self.pump.settle)
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()
@@ -239,9 +239,9 @@ class Host:
         sock: socket.socket,
         *,
         dialled: bool,
-        calls: Calls,
-        local: Settings,
-        remote: Settings,
+        calls: CallHandler,
+        local: SessionSettings,
+        remote: SessionSettings,
         replay: int,
         survives: bool = False,
     ) -> Link:
@@ -288,7 +288,7 @@ class Rig:
         near_sock, far_sock: what the link runs on, for tests that cut it.
     """
 
-    def __init__(self, a: Host, b: Host, settings: Settings, replay: int, survives: bool = False) -> None:
+    def __init__(self, a: Host, b: Host, settings: SessionSettings, replay: int, survives: bool = False) -> None:
         self.a, self.b = a, b
         self.handover = Handover()
         self.records: list[Record] = []
@@ -331,7 +331,7 @@ class Rig:
             caller.raw.send(early)
         record = Record("outbound")
         lane = record.lane = self.near.session.open(encode_open(Open("test")))
-        lane.owner = record
+        lane.observer = record
         lane.attach(ours, tcp=kind == "tcp")
         lane.start_calling()
         self.a.pump.settle()
@@ -415,7 +415,7 @@ async def rig(
     before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
     a, b = Host(memory=memory, busy_poll=busy_poll), Host(memory=memory, busy_poll=busy_poll)
     async with running(a, b, patience=patience):
-        joined = Rig(a, b, Settings(stream_credit=credit), replay, survives)
+        joined = Rig(a, b, SessionSettings(stream_credit=credit), replay, survives)
         try:
             yield joined
             await joined.end()

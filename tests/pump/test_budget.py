@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pump.budget import Budget
+from proxy.pump.budget import MemoryBudget
 
 
 @pytest.mark.failure(19)
 def test_takes_up_to_its_limit_and_not_a_byte_more() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     assert budget.take(60)
     assert not budget.take(41)
     assert budget.used == 60
@@ -20,7 +20,7 @@ def test_takes_up_to_its_limit_and_not_a_byte_more() -> None:
 
 
 def test_what_is_given_back_can_be_taken_again() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     assert budget.take(100)
     budget.give(30)
     assert not budget.take(31)
@@ -31,7 +31,7 @@ def test_what_is_given_back_can_be_taken_again() -> None:
 
 @pytest.mark.failure(19)
 def test_a_peer_takes_its_share_and_leaves_the_rest_to_others() -> None:
-    budget = Budget(100, per_peer=60)
+    budget = MemoryBudget(100, per_peer=60)
     greedy, modest = budget.account("host-b"), budget.account("host-c")
     assert greedy.take(60)
     assert not greedy.take(1)
@@ -47,13 +47,13 @@ def test_a_peer_takes_its_share_and_leaves_the_rest_to_others() -> None:
 
 
 def test_all_links_of_a_peer_share_one_account() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     assert budget.account("host-b") is budget.account("host-b")
     assert budget.account("host-b").take(100), "without a share of its own: all of it"
 
 
 def test_the_account_of_a_peer_that_is_none_any_more() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     account = budget.account("b")
     account.take(10)
     budget.forget("b")

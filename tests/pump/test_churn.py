@@ -10,7 +10,7 @@ from random import Random
 import pytest
 import trio
 
-from proxy.mux.stream import State
+from proxy.mux.stream import StreamState
 from tests.pump.rig import KINDS, End, Rig, Stream, rig, until
 from tests.tools.sockets import PATIENCE
 
@@ -110,7 +110,7 @@ async def test_ten_thousand_streams_leave_nothing() -> None:
         for stream in kept:
             await stream.over()
         assert lanes + len(kept) == STREAMS
-        assert {record.lane.state for record in joined.records} == {State.CLOSED}
+        assert {record.lane.state for record in joined.records} == {StreamState.CLOSED}
         check_nothing_left(joined)
         assert trio.lowlevel.current_statistics().tasks_living == tasks
         assert len(joined.near.session.lingering) + len(joined.far.session.lingering) < STREAMS
@@ -129,7 +129,7 @@ async def test_half_closed_streams_leave_nothing_when_the_other_half_ends() -> N
         for stream in streams[::2]:
             assert (await stream.service.rest()).reset is False
         for number, stream in enumerate(streams):
-            assert stream.outbound.lane.state is not State.CLOSED
+            assert stream.outbound.lane.state is not StreamState.CLOSED
             if number % 3:
                 stream.service.close()
                 stream.caller.close()

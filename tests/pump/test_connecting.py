@@ -14,7 +14,7 @@ import trio.testing
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump import connecting
-from proxy.pump.connecting import Attempt
+from proxy.pump.connecting import ConnectAttempt
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host, running, until
 from tests.tools.sockets import open_fds
@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def start(self, address: Address, timeout: float = 10.0) -> tuple[Attempt | None, Outcome]:
+    def start(self, address: Address, timeout: float = 10.0) -> tuple[ConnectAttempt | None, Outcome]:
         outcome = Outcome()
         return self.host.connector.connect(address, timeout, outcome), outcome
 

@@ -10,11 +10,11 @@ import pytest
 import trio
 
 from proxy.errors import CloseReason
+from proxy.mux.extracredit import FACTOR
 from proxy.mux.frames import MAX_DATA
-from proxy.mux.loans import FACTOR
 from proxy.mux.replay import HIGH_WATER
 from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
-from proxy.pump.session import LOAN_SHARE
+from proxy.pump.session import EXTRA_CREDIT_SHARE
 from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
 
 CREDIT = 64 * 1024
@@ -197,27 +197,27 @@ async def test_a_fast_stream_is_lent_credit() -> None:
     """Up to four times as much, and the sender uses no more than it was granted (a protocol error otherwise)."""
     async with rig(credit=CREDIT) as joined:
         stream = await joined.stream()
-        lent: set[int] = set()
+        extended: set[int] = set()
         receiver = stream.inbound.lane
-        loans = receiver.session.loans
+        extra_credit = receiver.session.extra_credit
         payload = bytes(32 << 20)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stream.caller.send, payload)
             for _ in range(0, len(payload), 1 << 16):
                 await stream.service.read(1 << 16)
-                lent.add(len(loans.lent))
-                assert receiver.buffered + receiver.allow <= loans.larger
-        assert lent <= {0, 1}
+                extended.add(len(extra_credit.extended))
+                assert receiver.buffered + receiver.allow <= extra_credit.larger
+        assert extended <= {0, 1}
         stream.caller.close()
         stream.service.close()
-        await until(lambda: not loans.lent, "nothing is lent to a stream that is gone")
+        await until(lambda: not extra_credit.extended, "nothing is lent to a stream that is gone")
 
 
 async def test_nothing_is_lent_where_a_peer_may_hold_little() -> None:
-    async with rig(credit=CREDIT, memory=LOAN_SHARE * FACTOR * CREDIT) as joined:
-        assert joined.near.session.loans.most == 1
-    async with rig(credit=CREDIT, memory=LOAN_SHARE * FACTOR * CREDIT - 1) as joined:
-        assert joined.near.session.loans.most == 0
+    async with rig(credit=CREDIT, memory=EXTRA_CREDIT_SHARE * FACTOR * CREDIT) as joined:
+        assert joined.near.session.extra_credit.most == 1
+    async with rig(credit=CREDIT, memory=EXTRA_CREDIT_SHARE * FACTOR * CREDIT - 1) as joined:
+        assert joined.near.session.extra_credit.most == 0
 
 
 # ------------------------------------------------------------------------------------------------------ back-pressure

@@ -12,10 +12,20 @@ import trio
 
 from proxy.errors import CloseReason
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, Kind, Open, encode, encode_open, encode_u64
+from proxy.mux.frames import (
+    HEADER,
+    HEADER_SIZE,
+    KEY_SHIFT,
+    LENGTH_MASK,
+    FrameKind,
+    Open,
+    encode,
+    encode_open,
+    encode_u64,
+)
 from proxy.mux.replay import SLAB_SIZE
-from proxy.mux.session import Settings
-from proxy.mux.stream import State
+from proxy.mux.session import SessionSettings
+from proxy.mux.stream import StreamState
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 from tests.pump.rig import Counting, End, Handover, Host, Record, proxied, rig, running, sockets, until
@@ -39,16 +49,16 @@ class Far:
         self.peer = End(peer)
         self.ends: list[End] = []
         self.records: list[Record] = []
-        settings = Settings(stream_credit=CREDIT)
+        settings = SessionSettings(stream_credit=CREDIT)
         self.link: Link = host.link(
             self.sock, dialled=False, calls=self.calls, local=settings, remote=settings, replay=replay
         )
 
-    async def read_frame(self) -> tuple[Kind, int, bytes]:
+    async def read_frame(self) -> tuple[FrameKind, int, bytes]:
         """The next frame that the link sends."""
         (word,) = HEADER.unpack(await self.peer.read(HEADER_SIZE))
         stream_id = word >> KEY_SHIFT & frames.ID_MASK
-        return Kind(word >> 56), stream_id, await self.peer.read(word & LENGTH_MASK)
+        return FrameKind(word >> 56), stream_id, await self.peer.read(word & LENGTH_MASK)
 
     async def service(self) -> End:
         """What the next stream that the peer opened was connected to."""
@@ -62,7 +72,7 @@ class Far:
         ours, caller = proxied("tcp")
         record = Record("outbound")
         lane = record.lane = self.link.session.open(encode_open(Open("test")))
-        lane.owner = record
+        lane.observer = record
         lane.attach(ours, tcp=True)
         lane.start_calling()
         self.host.pump.settle()
@@ -92,7 +102,11 @@ async def far(*, replay: int = 4 << 20) -> AsyncIterator[Far]:
 
 async def test_frames_may_arrive_byte_by_byte() -> None:
     async with far() as rig:
-        wire = encode(Kind.OPEN, 1, OPEN) + encode(Kind.DATA, 1, b"hello") + encode(Kind.DATA_FIN, 1, b" world")
+        wire = (
+            encode(FrameKind.OPEN, 1, OPEN)
+            + encode(FrameKind.DATA, 1, b"hello")
+            + encode(FrameKind.DATA_FIN, 1, b" world")
+        )
         for byte in wire:
             await rig.peer.send(bytes([byte]))
             await until(lambda: rig.link.heard, "the byte")
@@ -106,7 +120,9 @@ async def test_frames_may_arrive_all_at_once() -> None:
     async with far() as rig:
         count = 3000
         await rig.peer.send(
-            encode(Kind.OPEN, 1, OPEN) + encode(Kind.DATA, 1, b"x" * 10) * count + encode(Kind.DATA_FIN, 1)
+            encode(FrameKind.OPEN, 1, OPEN)
+            + encode(FrameKind.DATA, 1, b"x" * 10) * count
+            + encode(FrameKind.DATA_FIN, 1)
         )
         assert await (await rig.service()).rest() == (b"x" * 10 * count, False)
 
@@ -118,7 +134,7 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
         ours, theirs = sockets("tcp")
         ours.setblocking(False)
         peer = End(theirs)
-        settings = Settings()
+        settings = SessionSettings()
         session = LaneSession(
             host.pump,
             key="1",
@@ -132,7 +148,7 @@ async def test_what_came_behind_the_handshake_is_handled_at_once() -> None:
             usage=Counting(),
         )
         link = Link(host.pump, ours, session)
-        frame = encode(Kind.OPEN, 1, OPEN) + encode(Kind.DATA, 1, b"early")
+        frame = encode(FrameKind.OPEN, 1, OPEN) + encode(FrameKind.DATA, 1, b"early")
         link.start(frame[:-2])
         service, _ = await calls.next.receive()
         await peer.send(frame[-2:])
@@ -159,17 +175,17 @@ async def test_a_call_that_waits_for_room_pings_nobody() -> None:
         for _ in range(50):
             await trio.lowlevel.checkpoint()
         assert tokens == []
-        assert record.lane.state is State.CALLING
+        assert record.lane.state is StreamState.CALLING
 
 
 
 BROKEN = {
-    "unknown kind": encode(Kind.PING, 0, bytes(8)).replace(b"\x08", b"\x55", 1),
-    "data for no stream": encode(Kind.DATA, 7, b"x"),
-    "too large": HEADER.pack(Kind.DATA << 56 | 1 << KEY_SHIFT | frames.MAX_DATA + 1),
-    "our id": encode(Kind.OPEN, 2, OPEN),
-    "malformed OPEN": encode(Kind.OPEN, 3, b"\0"),
-    "ACK of the future": encode(Kind.ACK, 0, (1 << 40).to_bytes(8, "big")),
+    "unknown kind": encode(FrameKind.PING, 0, bytes(8)).replace(b"\x08", b"\x55", 1),
+    "data for no stream": encode(FrameKind.DATA, 7, b"x"),
+    "too large": HEADER.pack(FrameKind.DATA << 56 | 1 << KEY_SHIFT | frames.MAX_DATA + 1),
+    "our id": encode(FrameKind.OPEN, 2, OPEN),
+    "malformed OPEN": encode(FrameKind.OPEN, 3, b"\0"),
+    "ACK of the future": encode(FrameKind.ACK, 0, (1 << 40).to_bytes(8, "big")),
 }
 
 
@@ -178,7 +194,7 @@ BROKEN = {
 async def test_a_peer_that_breaks_the_specification_is_told_and_loses_its_link_only(broken: bytes) -> None:
     async with far() as rig:
         rig.calls.kind = "tcp"
-        await rig.peer.send(encode(Kind.OPEN, 1, OPEN))
+        await rig.peer.send(encode(FrameKind.OPEN, 1, OPEN))
         service = await rig.service()
         await rig.peer.send(broken)
         await rig.link.ended.wait()
@@ -188,9 +204,9 @@ async def test_a_peer_that_breaks_the_specification_is_told_and_loses_its_link_o
         assert await rig.records[0].ended() is CloseReason.PROTOCOL_ERROR
         assert (await service.rest()).reset, "no end that looks clean"
         frame = await rig.read_frame()
-        while frame[0] is not Kind.GOAWAY:
+        while frame[0] is not FrameKind.GOAWAY:
             frame = await rig.read_frame()
-        assert frame == (Kind.GOAWAY, 0, bytes([CloseReason.PROTOCOL_ERROR]))
+        assert frame == (FrameKind.GOAWAY, 0, bytes([CloseReason.PROTOCOL_ERROR]))
 
 
 @pytest.mark.failure(19)
@@ -199,8 +215,8 @@ async def test_a_peer_that_sends_more_than_its_credit(more: int) -> None:
     """To a service that has not taken the connection yet, so that all of it is kept."""
     async with far() as rig:
         rig.calls.hold = True
-        pieces = [encode(Kind.DATA, 1, bytes(size)) for size in [65536] * (CREDIT // 65536) + [1] * more]
-        await rig.peer.send(encode(Kind.OPEN, 1, OPEN) + b"".join(pieces))
+        pieces = [encode(FrameKind.DATA, 1, bytes(size)) for size in [65536] * (CREDIT // 65536) + [1] * more]
+        await rig.peer.send(encode(FrameKind.OPEN, 1, OPEN) + b"".join(pieces))
         if more:
             await rig.link.ended.wait()
             assert rig.link.reason is CloseReason.PROTOCOL_ERROR
@@ -217,8 +233,8 @@ async def test_a_link_cut_in_the_middle_of_a_frame(cut: int) -> None:
     """What came whole has arrived, the rest never does, and the end is not a clean one."""
     async with far() as rig:
         rig.calls.kind = "tcp"
-        frame = encode(Kind.DATA, 1, b"x" * 1000)
-        await rig.peer.send(encode(Kind.OPEN, 1, OPEN) + frame + frame[:cut])
+        frame = encode(FrameKind.DATA, 1, b"x" * 1000)
+        await rig.peer.send(encode(FrameKind.OPEN, 1, OPEN) + frame + frame[:cut])
         service = await rig.service()
         assert await service.read(1000) == b"x" * 1000
         rig.peer.finish()
@@ -243,7 +259,7 @@ async def test_what_a_peer_said_before_writing_failed_counts() -> None:
     """It stopped, said so, and its system reset the connection: that is no lost link."""
     async with far() as rig:
         _, record = rig.call()
-        rig.peer.raw.send(encode(Kind.GOAWAY, 0, bytes([CloseReason.STOPPED])))
+        rig.peer.raw.send(encode(FrameKind.GOAWAY, 0, bytes([CloseReason.STOPPED])))
         rig.peer.abort()
         rig.link.ping()
         assert rig.link.ended.is_set()
@@ -259,7 +275,7 @@ async def test_a_link_lost_while_half_a_frame_is_written() -> None:
         rig.peer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
         calls = [rig.call() for _ in range(8)]
         for _, record in calls:
-            await rig.peer.send(encode(Kind.OPENED, record.lane.id))
+            await rig.peer.send(encode(FrameKind.OPENED, record.lane.id))
             await record.opened.wait()
 
         def stuck() -> bool:
@@ -286,9 +302,9 @@ async def test_frames_stay_whole_when_the_socket_takes_them_in_parts(seed: int) 
             caller, record = rig.call()
             payload = random.randbytes(random.choice((10, 5000, 50_000, 200_000)))
             calls[record.lane.id] = (caller, payload)
-            frame = encode(Kind.OPENED, record.lane.id)
+            frame = encode(FrameKind.OPENED, record.lane.id)
             await rig.peer.send(frame)
-            assert await rig.read_frame() == (Kind.OPEN, 2 + 2 * number, OPEN)
+            assert await rig.read_frame() == (FrameKind.OPEN, 2 + 2 * number, OPEN)
         received = {stream_id: bytearray() for stream_id in calls}
         ended: set[int] = set()
         taken = 0
@@ -303,11 +319,11 @@ async def test_frames_stay_whole_when_the_socket_takes_them_in_parts(seed: int) 
             while len(ended) < len(calls):
                 kind, stream_id, data = await rig.read_frame()
                 taken += HEADER_SIZE + len(data)
-                await rig.peer.send(encode(Kind.ACK, 0, encode_u64(taken)))
-                if kind in (Kind.DATA, Kind.DATA_FIN):
+                await rig.peer.send(encode(FrameKind.ACK, 0, encode_u64(taken)))
+                if kind in (FrameKind.DATA, FrameKind.DATA_FIN):
                     assert stream_id not in ended
                     received[stream_id] += data
-                if kind is Kind.DATA_FIN:
+                if kind is FrameKind.DATA_FIN:
                     ended.add(stream_id)
         for stream_id, (_, payload) in calls.items():
             assert received[stream_id] == payload
@@ -318,7 +334,7 @@ async def test_a_full_replay_buffer_goes_on_when_the_peer_acknowledges() -> None
     async with far(replay=2 * SLAB_SIZE) as rig:
         calls = [rig.call() for _ in range(8)]
         for _, record in calls:
-            await rig.peer.send(encode(Kind.OPENED, record.lane.id))
+            await rig.peer.send(encode(FrameKind.OPENED, record.lane.id))
         expected, got = 0, 0
 
         async def read_all() -> None:
@@ -336,7 +352,7 @@ async def test_a_full_replay_buffer_goes_on_when_the_peer_acknowledges() -> None
             assert got < expected
             while got < expected:
                 heard, before = rig.link.heard, got
-                await rig.peer.send(encode(Kind.ACK, 0, got.to_bytes(8, "big")))
+                await rig.peer.send(encode(FrameKind.ACK, 0, got.to_bytes(8, "big")))
                 await until(lambda heard=heard: rig.link.heard > heard, "the ACK")  # type: ignore[misc]
                 await until(lambda before=before: got > before or got >= expected, "more")  # type: ignore[misc]
             nursery.cancel_scope.cancel()
@@ -345,7 +361,7 @@ async def test_a_full_replay_buffer_goes_on_when_the_peer_acknowledges() -> None
 @pytest.mark.failure(19)
 async def test_a_peer_that_asks_and_never_reads_is_given_up() -> None:
     async with far(replay=2 * SLAB_SIZE) as rig:
-        ping = encode(Kind.PING, 0, bytes(8)) * 1000
+        ping = encode(FrameKind.PING, 0, bytes(8)) * 1000
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -365,11 +381,11 @@ async def test_a_peer_that_asks_and_never_reads_is_given_up() -> None:
 
 async def test_pings_are_answered() -> None:
     async with far() as rig:
-        await rig.peer.send(encode(Kind.PING, 0, b"12345678"))
+        await rig.peer.send(encode(FrameKind.PING, 0, b"12345678"))
         kind, _, payload = await rig.read_frame()
-        if kind is Kind.ACK:
+        if kind is FrameKind.ACK:
             kind, _, payload = await rig.read_frame()
-        assert (kind, payload) == (Kind.PONG, b"12345678")
+        assert (kind, payload) == (FrameKind.PONG, b"12345678")
 
 
 async def test_the_time_to_the_peer_is_measured() -> None:
@@ -377,8 +393,8 @@ async def test_the_time_to_the_peer_is_measured() -> None:
         assert rig.link.rtt is None
         rig.link.ping()
         kind, _, token = await rig.read_frame()
-        assert kind is Kind.PING
-        await rig.peer.send(encode(Kind.PONG, 0, token))
+        assert kind is FrameKind.PING
+        await rig.peer.send(encode(FrameKind.PONG, 0, token))
         await until(lambda: rig.link.rtt is not None, "rtt")
 
 

@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 import trio
 
-from proxy.mux.frames import Kind, encode
+from proxy.mux.frames import FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
-from proxy.pump.budget import Budget
+from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import MAX_EVENTS, Pump
 from proxy.pump.turn import collect
 from tests.pump.rig import until
@@ -59,7 +59,7 @@ class Bench:
 
 @pytest.fixture(params=[0.0, 0.0005], ids=["", "busy poll"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    pump = Pump(Budget(1 << 20), collect, request.param)
+    pump = Pump(MemoryBudget(1 << 20), collect, request.param)
     bench = Bench(pump)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -207,18 +207,18 @@ async def test_settle_sends_once_for_each_buffer_and_goes_on_until_all_is_done(b
     def flush(number: int) -> None:
         flushed.append(number)
         if len(flushed) == 1:
-            buffers[1].put(Kind.PING, 0, bytes(8))
-            pump.at_end(lambda: buffers[0].put(Kind.PING, 0, bytes(8)))
+            buffers[1].put(FrameKind.PING, 0, bytes(8))
+            pump.at_end(lambda: buffers[0].put(FrameKind.PING, 0, bytes(8)))
 
     for number, out in enumerate(buffers):
         pump.on_touched(out, cast(Any, SimpleNamespace(flush=partial(flush, number))))
     for _ in range(3):
-        buffers[0].put(Kind.PING, 0, bytes(8))
+        buffers[0].put(FrameKind.PING, 0, bytes(8))
     pump.settle()
     assert sorted(flushed) == [0, 0, 1]
     assert not any(out.dirty for out in buffers)
     pump.on_touched(buffers[0], None)
-    buffers[0].put(Kind.PING, 0, bytes(8))
+    buffers[0].put(FrameKind.PING, 0, bytes(8))
     pump.settle()
     assert len(flushed) == 3
     for out in buffers:
@@ -238,7 +238,7 @@ async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: 
 
     def answer(mask: int) -> None:
         for letter in spy.ours.recv(100):
-            out.put(Kind.PING if letter == ord("p") else Kind.OPENED, 0, patient=letter != ord("p"))
+            out.put(FrameKind.PING if letter == ord("p") else FrameKind.OPENED, 0, deferrable=letter != ord("p"))
 
     pump.on_touched(out, cast(Any, SimpleNamespace(flush=flush)))
     spy = bench.spy(act=answer)
@@ -246,9 +246,13 @@ async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: 
     await until(lambda: sent, "sent alone")
     spy.theirs.send(b"oop")
     await until(lambda: len(sent) > 1, "sent with another one")
-    out.put(Kind.OPENED, 0, patient=True)
+    out.put(FrameKind.OPENED, 0, deferrable=True)
     pump.settle()
-    assert sent == [encode(Kind.OPENED), encode(Kind.OPENED) * 2 + encode(Kind.PING), encode(Kind.OPENED)]
+    assert sent == [
+        encode(FrameKind.OPENED),
+        encode(FrameKind.OPENED) * 2 + encode(FrameKind.PING),
+        encode(FrameKind.OPENED),
+    ]
     assert pump.later == []
     pump.on_touched(out, None)
     out.close()

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, Kind, encode
+from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, FrameKind, encode
 from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
 from proxy.mux.session import Handler
 from proxy.pump import turn
@@ -64,7 +64,7 @@ class Desk:
         self.touched: list[ReplayBuffer] = []
         self.out = ReplayBuffer(SlabPool(), self.touched, [], 4 << 20)
         self.lanes = [FakeLane(self.out, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
-        self.grant_below, self.halted = GRANT_BELOW, False
+        self.grant_below, self.reading_stopped = GRANT_BELOW, False
         self.others: list[bytes] = []
 
     def collect(self, *events: tuple[int, int]) -> list[tuple[int, int]]:
@@ -91,10 +91,10 @@ class Desk:
 
     @property
     def handlers(self) -> Any:
-        def handler(kind: Kind) -> Handler:
+        def handler(kind: FrameKind) -> Handler:
             return lambda stream_id, mem, body, stop: self.others.append(encode(kind, stream_id, bytes(mem[body:stop])))
 
-        return {kind: (handler(kind), MAX_DATA) for kind in Kind}
+        return {kind: (handler(kind), MAX_DATA) for kind in FrameKind}
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
         raise ProtocolError(f"{word:x}")
@@ -119,7 +119,7 @@ def test_each_ready_socket_gives_one_frame(desk: Desk) -> None:
     three.theirs.send(b"x" * 1000)
     two.theirs.send(b"not looked at")
     assert desk.collect((three.fd, EPOLLIN), (one.fd, EPOLLIN)) == []
-    assert desk.sent() == encode(Kind.DATA, 0xFFFFFFFF, b"x" * 1000) + encode(Kind.DATA, 1, b"first")
+    assert desk.sent() == encode(FrameKind.DATA, 0xFFFFFFFF, b"x" * 1000) + encode(FrameKind.DATA, 1, b"first")
     assert (one.credit, two.credit, three.credit) == (CREDIT - 5, CREDIT, CREDIT - 1000)
     assert one.calls == two.calls == three.calls == []
 
@@ -145,7 +145,7 @@ def test_descriptors_of_no_lane_are_handed_back_in_order(desk: Desk) -> None:
     lane = desk.lanes[0]
     lane.theirs.send(b"x")
     assert desk.collect((9999, EPOLLIN), (lane.fd, EPOLLIN), (9998, EPOLLIN)) == [(9999, EPOLLIN), (9998, EPOLLIN)]
-    assert desk.sent() == encode(Kind.DATA, 1, b"x")
+    assert desk.sent() == encode(FrameKind.DATA, 1, b"x")
 
 
 @pytest.mark.failure(20)
@@ -175,7 +175,7 @@ def test_a_whole_chunk_is_bulk(desk: Desk, size: int, left: int) -> None:
     lane = desk.lanes[0]
     lane.theirs.send(bytes(size))
     desk.collect((lane.fd, EPOLLIN))
-    assert desk.sent() == encode(Kind.DATA, 1, bytes(size - left))
+    assert desk.sent() == encode(FrameKind.DATA, 1, bytes(size - left))
     assert lane.calls == ([("leave_plain_flow", CHUNK)] if size >= CHUNK else [])
 
 
@@ -199,7 +199,7 @@ def test_a_slab_is_filled_to_its_limit_and_not_beyond(desk: Desk) -> None:
         lane.theirs.send(piece)
         if desk.collect((lane.fd, EPOLLIN)):
             break
-        expected += encode(Kind.DATA, 1, piece)
+        expected += encode(FrameKind.DATA, 1, piece)
     assert SLAB_SIZE - CHUNK - HEADER_SIZE < desk.out.pos <= SLAB_SIZE
     assert desk.sent() == expected
 
@@ -210,7 +210,7 @@ def test_a_slab_is_filled_to_its_limit_and_not_beyond(desk: Desk) -> None:
 def test_plain_frames_go_to_their_sockets(desk: Desk) -> None:
     one, two, three = desk.lanes
     frames = b"".join(
-        encode(Kind.DATA, stream_id, data)
+        encode(FrameKind.DATA, stream_id, data)
         for stream_id, data in ((1, b"a"), (0xFFFFFFFF, b"b" * 500), (1, b"c"))
     )
     assert desk.deliver(frames) == len(frames)
@@ -220,34 +220,34 @@ def test_plain_frames_go_to_their_sockets(desk: Desk) -> None:
 
 
 def test_frames_may_come_in_pieces(desk: Desk) -> None:
-    first, second = encode(Kind.DATA, 1, b"whole"), encode(Kind.DATA, 3, b"second")
+    first, second = encode(FrameKind.DATA, 1, b"whole"), encode(FrameKind.DATA, 3, b"second")
     for end in range(len(first), len(first + second)):
         assert desk.deliver(first + second, end=end) == len(first)
     assert desk.lanes[1].allow == CREDIT
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.DATA])
-def test_every_other_frame_is_handed_on(desk: Desk, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in FrameKind if kind is not FrameKind.DATA])
+def test_every_other_frame_is_handed_on(desk: Desk, kind: FrameKind) -> None:
     other = encode(kind, 1, b"other")
-    frames = encode(Kind.DATA, 1, b"plain") + other + encode(Kind.DATA, 1, b" behind it")
+    frames = encode(FrameKind.DATA, 1, b"plain") + other + encode(FrameKind.DATA, 1, b" behind it")
     assert desk.deliver(frames) == len(frames)
     assert desk.others == [other]
     assert desk.lanes[0].theirs.recv(100) == b"plain behind it"
 
 
 def test_so_many_other_frames_end_a_turn(desk: Desk) -> None:
-    frames = encode(Kind.OPENED, 1) * 3 + encode(Kind.DATA, 1, b"x")
+    frames = encode(FrameKind.OPENED, 1) * 3 + encode(FrameKind.DATA, 1, b"x")
     assert desk.deliver(frames, most=2) == 2 * HEADER_SIZE
-    assert desk.others == [encode(Kind.OPENED, 1)] * 2
+    assert desk.others == [encode(FrameKind.OPENED, 1)] * 2
 
 
 def test_a_frame_that_ends_the_link_is_the_last_one(desk: Desk) -> None:
-    desk.halted = True
-    assert desk.deliver(encode(Kind.GOAWAY, 0, b"x") * 2) == HEADER_SIZE + 1
+    desk.reading_stopped = True
+    assert desk.deliver(encode(FrameKind.GOAWAY, 0, b"x") * 2) == HEADER_SIZE + 1
 
 
 def test_data_of_a_stream_that_is_not_in_plain_flow_is_handed_on(desk: Desk) -> None:
-    frames = [encode(Kind.DATA, 5, b"x"), encode(Kind.DATA, 0, b"x")]
+    frames = [encode(FrameKind.DATA, 5, b"x"), encode(FrameKind.DATA, 0, b"x")]
     desk.deliver(b"".join(frames))
     assert desk.others == frames
 
@@ -256,7 +256,7 @@ def test_data_of_a_stream_that_is_not_in_plain_flow_is_handed_on(desk: Desk) -> 
 def test_a_frame_after_which_credit_is_due_is_handed_on(desk: Desk, allow: int, handled: bool) -> None:
     lane = desk.lanes[0]
     lane.allow = allow
-    frame = encode(Kind.DATA, 1, bytes(10))
+    frame = encode(FrameKind.DATA, 1, bytes(10))
     assert desk.deliver(frame) == len(frame)
     assert desk.others == ([] if handled else [frame])
     assert lane.allow == (allow - 10 if handled else allow)
@@ -268,9 +268,9 @@ def test_what_a_socket_does_not_take_is_told_and_the_next_stream_is_served(desk:
     full.allow = other.allow = 1 << 30
     taken = 0
     while not full.calls:
-        assert desk.deliver(encode(Kind.DATA, 1, bytes(10_000))) == 10_008
+        assert desk.deliver(encode(FrameKind.DATA, 1, bytes(10_000))) == 10_008
         taken += 10_000
-    frames = encode(Kind.DATA, 1, b"more") + encode(Kind.DATA, 3, b"other")
+    frames = encode(FrameKind.DATA, 1, b"more") + encode(FrameKind.DATA, 3, b"other")
     assert desk.deliver(frames) == len(frames)
     assert other.theirs.recv(10) == b"other"
     [first, *_rest, last] = full.calls
@@ -286,14 +286,14 @@ def test_what_a_socket_does_not_take_is_told_and_the_next_stream_is_served(desk:
 def test_a_partial_send_is_told(desk: Desk) -> None:
     lane = desk.lanes[0]
     lane.send = lambda data: min(3, len(data))  # type: ignore[method-assign, assignment, misc]
-    assert desk.deliver(encode(Kind.DATA, 1, b"abcdef")) == 14
+    assert desk.deliver(encode(FrameKind.DATA, 1, b"abcdef")) == 14
     assert lane.calls == [("on_full", b"def")]
 
 
 def test_a_socket_that_is_gone_is_told_and_the_next_stream_is_served(desk: Desk) -> None:
     gone, other = desk.lanes[:2]
     gone.theirs.close()
-    frames = encode(Kind.DATA, 1, b"x") + encode(Kind.DATA, 3, b"other")
+    frames = encode(FrameKind.DATA, 1, b"x") + encode(FrameKind.DATA, 3, b"other")
     assert desk.deliver(frames) == len(frames)
     assert gone.calls == [("on_send_error", BrokenPipeError, b"x")]
     assert other.theirs.recv(10) == b"other"

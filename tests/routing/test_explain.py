@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.api.messages import Candidate
+from control.api.messages import RouteCandidate
 from proxy.routing import explain
 from proxy.routing.balance import choose
 from proxy.routing.explain import decide
 
 
-def candidate(host: str, state: Any = "up", **more: Any) -> Candidate:
-    return Candidate(host=host, address="10.0.0.1:1", state=state, streams=0, **more)
+def candidate(host: str, state: Any = "up", **more: Any) -> RouteCandidate:
+    return RouteCandidate(host=host, address="10.0.0.1:1", state=state, streams=0, **more)
 
 
 HERE = candidate("a", "here")
@@ -38,7 +38,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("candidates", "takes", "why"), CASES.values(), ids=CASES)
-def test_words(candidates: list[Candidate], takes: list[str], why: str) -> None:
+def test_words(candidates: list[RouteCandidate], takes: list[str], why: str) -> None:
     assert decide(candidates) == (takes, why)
 
 

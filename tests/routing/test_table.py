@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from control.base.reading.addresses import TcpAddress
-from proxy.config.schema import Config, Peer, parse
-from proxy.routing.table import Route, Table
+from proxy.config.schema import Config, PeerConfig, parse
+from proxy.routing.table import RoutingTable, ServiceHosts
 
 
 def config(**sections: Any) -> Config:
@@ -27,33 +27,33 @@ PEERS = {
 
 
 def test_peers_in_the_order_of_the_configuration() -> None:
-    table = Table.from_config(config(peers=PEERS, upstreams={"redis": {"listen": "unix:/run/x/redis.sock"}}))
-    assert table.find("redis") == Route("redis", local=False, peers=("host-b", "host-c"))
+    table = RoutingTable.from_config(config(peers=PEERS, upstreams={"redis": {"listen": "unix:/run/x/redis.sock"}}))
+    assert table.find("redis") == ServiceHosts("redis", local=False, peers=("host-b", "host-c"))
 
 
 def test_a_service_of_this_host() -> None:
-    table = Table.from_config(config(services={"web": {"deliver": "unix:/srv/web.sock"}}))
-    assert table.find("web") == Route("web", local=True, peers=())
+    table = RoutingTable.from_config(config(services={"web": {"deliver": "unix:/srv/web.sock"}}))
+    assert table.find("web") == ServiceHosts("web", local=True, peers=())
 
 
 def test_a_service_of_this_host_and_a_peer() -> None:
-    table = Table.from_config(config(peers=PEERS, services={"web": {"deliver": "unix:/srv/web.sock"}}))
-    assert table.find("web") == Route("web", local=True, peers=("host-b",))
+    table = RoutingTable.from_config(config(peers=PEERS, services={"web": {"deliver": "unix:/srv/web.sock"}}))
+    assert table.find("web") == ServiceHosts("web", local=True, peers=("host-b",))
 
 
 def test_a_service_that_nobody_offers() -> None:
-    assert Table().find("nothing") == Route("nothing", local=False, peers=())
+    assert RoutingTable().find("nothing") == ServiceHosts("nothing", local=False, peers=())
 
 
 def test_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Table().routes = {}  # type: ignore[misc]
+        RoutingTable().routes = {}  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Route("a", True, ()).local = False  # type: ignore[misc]
+        ServiceHosts("a", True, ()).local = False  # type: ignore[misc]
 
 
 def test_a_peer_that_names_a_service_twice_offers_it_once() -> None:
     """No file says so; a map that somebody else made might."""
-    twice = Peer(address=TcpAddress("127.0.0.2", 1), services=("web", "web"))
+    twice = PeerConfig(address=TcpAddress("127.0.0.2", 1), services=("web", "web"))
     found = msgspec.structs.replace(config(services={"web": {"deliver": "unix:/x"}}), peers={"host-b": twice})
-    assert Table.from_config(found).find("web").peers == ("host-b",)
+    assert RoutingTable.from_config(found).find("web").peers == ("host-b",)

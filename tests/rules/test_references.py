@@ -177,6 +177,6 @@ def test_a_package_names_what_it_has(path: Path) -> None:
 
 def test_what_is_gone_is_found() -> None:
     gone = ["proxy.nowhere", "proxy.mux.frames.NOTHING", "mux.frames.NOTHING", "control.api.gone", "Session.gone"]
-    there = ["proxy.mux.frames.Kind", "mux.frames", "links.listen", "Session.open", "control.sock", "struct.pack"]
+    there = ["proxy.mux.frames.FrameKind", "mux.frames", "links.listen", "Session.open", "control.sock", "struct.pack"]
     assert list(unknown_names(" ".join(gone + there))) == gone
     assert list(unknown_files("proxy/mux/frames.py frames.py mux/gone.py")) == ["mux/gone.py"]

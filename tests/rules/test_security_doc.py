@@ -12,7 +12,7 @@ import pytest
 
 from proxy.config import schema as config
 from proxy.config.schema import TlsFiles
-from proxy.links.credentials import Identity, read
+from proxy.links.credentials import RequiredIdentity, read
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "security.md").read_text()
@@ -25,7 +25,7 @@ def test_the_commands_make_what_a_host_needs(tmp_path: Path) -> None:
     (recipe,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     subprocess.run(["sh", "-euc", recipe], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     files = TlsFiles(certificate=f"{tmp_path}/host-a.pem", key=f"{tmp_path}/host-a.key", ca=f"{tmp_path}/ca.pem")
-    found = read(files, Identity("hostlane", "host-a"), time.time())
+    found = read(files, RequiredIdentity("hostlane", "host-a"), time.time())
     assert found.not_after - found.not_before == pytest.approx(30 * 86400, abs=10)
     assert Path(files.key).stat().st_mode & 0o077 == 0
 

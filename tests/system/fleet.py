@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from proxy.demo.lab import Host, Lab
+from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
 from tests.system.world import add_address, ask, hostlane
 from tests.tools.process import Process, Proxy
@@ -28,7 +28,7 @@ LEASE = 5
 class Control(Process):
     """``hostlane control``."""
 
-    def __init__(self, file: Path, *, host: Host) -> None:
+    def __init__(self, file: Path, *, host: LabHost) -> None:
         super().__init__([*HOSTLANE, "control", "--config", str(file)], host=host)
 
     def ready(self) -> None:

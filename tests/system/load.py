@@ -15,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.build import build
 from benchmarks.loadrun import Figures, figures
-from proxy.demo.lab import Host
+from proxy.demo.lab import LabHost
 
 LONGEST = 120
 """Seconds after which it ends by itself."""
 
 
 @contextmanager
-def server(host: Host, *addresses: str) -> Iterator[None]:
+def server(host: LabHost, *addresses: str) -> Iterator[None]:
     """Serves the client at these addresses of a host."""
     argv = [str(build().echo), "--seconds", "120"]
     for address in addresses:
@@ -52,7 +52,7 @@ class Load:
 
     figures: Figures
 
-    def __init__(self, host: Host, address: str, what: str) -> None:
+    def __init__(self, host: LabHost, address: str, what: str) -> None:
         self._argv = [str(build().load), "--to", address, "--ready-within", "20", "--phase", f"{LONGEST}:{what}"]
         self._host = host
 

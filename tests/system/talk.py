@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Self
 
-from proxy.demo.lab import Host
+from proxy.demo.lab import LabHost
 from tests.tools.sockets import eventually, parse
 
 SIZE = 200
@@ -119,7 +119,7 @@ class Victim:
     It is the client of a service that speaks, or (``serve=True``) a server of a caller that does.
     """
 
-    def __init__(self, address: str, *, host: Host, serve: bool) -> None:
+    def __init__(self, address: str, *, host: LabHost, serve: bool) -> None:
         family, target = parse(address)
         program = _PROGRAM.format(begin=_TALKING_SERVER if serve else _ECHOING_CLIENT)
         argv = [sys.executable, "-c", program, repr((int(family), target))]

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from proxy.demo import netns
-from proxy.demo.lab import CABLE, Host, Lab
+from proxy.demo.lab import CABLE, Lab, LabHost
 from tests.system.fleet import CONTROL_PORT, Control
 from tests.system.world import ask, hostlane
 from tests.tools.process import Proxy
@@ -63,7 +63,7 @@ class Mesh:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def host(self, number: int) -> Host:
+    def host(self, number: int) -> LabHost:
         return self.lab.b if number == 2 else self.lab.a
 
     def proxy(self, number: int, links: dict[str, Any], interfaces: dict[str, Any], **more: Any) -> Proxy:

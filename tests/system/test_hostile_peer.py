@@ -1,6 +1,6 @@
 """A peer that breaks the specification or takes all it can get, beside one whose traffic is verified.
 
-It is a plain socket that has shaken hands as host-c, a peer of both hosts; nobody but its own link may notice.
+It is a plain socket that has handshake hands as host-c, a peer of both hosts; nobody but its own link may notice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from proxy.demo.lab import Lab
 from proxy.errors import CloseReason
 from proxy.links.handshake import Hello, encode_hello
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, Kind, Open, encode
+from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, FrameKind, Open, encode
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World
 from tests.tools.servers import Listener
@@ -42,19 +42,19 @@ class Hostile:
                 Hello(host="host-c", to="host-b", instance="1", session="1", stream_credit=16384, max_streams=9)
             )
         )
-        assert self.frame()[0] is Kind.HELLO
+        assert self.frame()[0] is FrameKind.HELLO
 
-    def frame(self) -> tuple[Kind, int, bytes]:
+    def frame(self) -> tuple[FrameKind, int, bytes]:
         """The next frame that host-b sends: kind, stream id, payload. Fails at the end."""
         (word,) = HEADER.unpack(read_exactly(self.sock, HEADER_SIZE))
         payload = read_exactly(self.sock, word & LENGTH_MASK)
-        return Kind(word >> 56), word >> frames.KEY_SHIFT & frames.ID_MASK, payload
+        return FrameKind(word >> 56), word >> frames.KEY_SHIFT & frames.ID_MASK, payload
 
     def goodbye(self) -> CloseReason:
         """What the last frame says."""
         while True:
             kind, _, payload = self.frame()
-            if kind is Kind.GOAWAY:
+            if kind is FrameKind.GOAWAY:
                 # An end, or a reset where host-b had not read all of it.
                 assert read_to_end(self.sock).received == b""
                 return CloseReason(payload[0])
@@ -81,37 +81,38 @@ def undisturbed(world: World) -> Iterator[Callers]:
 
 
 def opening(stream_id: int, service: str = "unix") -> bytes:
-    return encode(Kind.OPEN, stream_id, frames.encode_open(Open(service)))
+    return encode(FrameKind.OPEN, stream_id, frames.encode_open(Open(service)))
 
 
 VIOLATIONS: dict[str, tuple[bytes, str]] = {
     "an unknown kind": (b"\x01" + bytes(7), "unknown frame kind 0x01"),
-    "a second HELLO": (encode(Kind.HELLO), "unknown frame kind 0x0f"),
-    "a frame that is too long": (encode(Kind.OPEN, 1, bytes(4097)), "OPEN frame of 4097 bytes"),
-    "an OPEN cut short": (encode(Kind.OPEN, 1, b"\0\0\0\0\x09web"), "malformed OPEN payload of 8 bytes"),
+    "a second HELLO": (encode(FrameKind.HELLO), "unknown frame kind 0x0f"),
+    "a frame that is too long": (encode(FrameKind.OPEN, 1, bytes(4097)), "OPEN frame of 4097 bytes"),
+    "an OPEN cut short": (encode(FrameKind.OPEN, 1, b"\0\0\0\0\x09web"), "malformed OPEN payload of 8 bytes"),
     "an OPEN with a name that is no text": (
-        encode(Kind.OPEN, 1, b"\0\0\0\0\1\xff\0"), "malformed OPEN payload of 7 bytes",
+        encode(FrameKind.OPEN, 1, b"\0\0\0\0\1\xff\0"), "malformed OPEN payload of 7 bytes",
     ),
     "an id of the other side": (opening(2), "OPEN of stream 2, which is not the peer's to open"),
     "an id twice": (opening(1) + opening(1), "OPEN of stream 1, which is not the peer's to open"),
-    "data for no stream": (encode(Kind.DATA, 7, b"x"), "DATA for stream 7, which does not exist"),
-    "an answer to its own call": (opening(1) + encode(Kind.OPENED, 1), "OPENED on stream 1, which is open"),
+    "data for no stream": (encode(FrameKind.DATA, 7, b"x"), "DATA for stream 7, which does not exist"),
+    "an answer to its own call": (opening(1) + encode(FrameKind.OPENED, 1), "OPENED on stream 1, which is open"),
     "data behind the end": (
-        opening(1) + encode(Kind.DATA_FIN, 1) + encode(Kind.DATA, 1, b"x"), "DATA on stream 1, which is fin_received",
+        opening(1) + encode(FrameKind.DATA_FIN, 1) + encode(FrameKind.DATA, 1, b"x"),
+        "DATA on stream 1, which is fin_received",
     ),
     "credit of nothing": (
-        opening(1) + encode(Kind.CREDIT, 1, bytes(4)), "CREDIT of 0 bytes on stream 1, which has 16384",
+        opening(1) + encode(FrameKind.CREDIT, 1, bytes(4)), "CREDIT of 0 bytes on stream 1, which has 16384",
     ),
     "credit beyond all bounds": (
-        opening(1) + encode(Kind.CREDIT, 1, b"\xff\xff\xff\xff"),
+        opening(1) + encode(FrameKind.CREDIT, 1, b"\xff\xff\xff\xff"),
         "CREDIT of 4294967295 bytes on stream 1, which has 16384",
     ),
     "more than its credit": (
-        opening(1) + encode(Kind.DATA, 1, bytes(16385)),
+        opening(1) + encode(FrameKind.DATA, 1, bytes(16385)),
         "DATA of 16385 bytes on stream 1, which had 16384 bytes of credit left",
     ),
-    "an ACK of what was never sent": (encode(Kind.ACK, 0, b"\xff" * 8), f"ACK of offset {2**64 - 1}, but only "),
-    "no reason": (encode(Kind.GOAWAY), "GOAWAY with unknown close reason (none)"),
+    "an ACK of what was never sent": (encode(FrameKind.ACK, 0, b"\xff" * 8), f"ACK of offset {2**64 - 1}, but only "),
+    "no reason": (encode(FrameKind.GOAWAY), "GOAWAY with unknown close reason (none)"),
 }  # fmt: skip
 
 
@@ -134,20 +135,20 @@ def test_half_a_frame_and_no_more(lab: Lab) -> None:
     """What was written in part is never completed with anything else, nor waited for by anybody else."""
     with World(lab, more=MORE) as world, undisturbed(world) as callers:
         with hostile(lab) as peer:
-            peer.sock.sendall(opening(1) + encode(Kind.DATA, 1, bytes(1000))[:500])
+            peer.sock.sendall(opening(1) + encode(FrameKind.DATA, 1, bytes(1000))[:500])
             callers.all_talk()
         world.b.wait_for("link down", peer="host-c", reason="link_lost")
         eventually(lambda: world.counts()["b"] == len(callers), "its stream is gone")
 
 
 def flood_of_pings(number: int) -> bytes:
-    return encode(Kind.PING, 0, number.to_bytes(8, "big")) * 2000
+    return encode(FrameKind.PING, 0, number.to_bytes(8, "big")) * 2000
 
 
 def flood_of_opens(number: int) -> bytes:
     """And of pings: alone, refusals would take three times as long to fill a megabyte."""
     first = 1 + 2 * 2000 * number
-    ping = encode(Kind.PING, 0, bytes(8))
+    ping = encode(FrameKind.PING, 0, bytes(8))
     return b"".join(opening(stream_id, "nowhere") + ping for stream_id in range(first, first + 4000, 2))
 
 
@@ -183,7 +184,7 @@ def test_who_takes_all_memory_takes_its_share(lab: Lab) -> None:
         with World(lab, more=more) as world, undisturbed(world) as callers:
             with hostile(lab) as peer:
                 for stream_id in range(1, 121, 2):
-                    peer.sock.sendall(opening(stream_id, "sink") + encode(Kind.DATA, stream_id, bytes(65536)) * 4)
+                    peer.sock.sendall(opening(stream_id, "sink") + encode(FrameKind.DATA, stream_id, bytes(65536)) * 4)
                 world.b.wait_for("stream ended", reason="over_budget", peer="host-c")
                 assert 1 << 19 < memory_of(world, "host-c") <= 1 << 20
                 callers.all_talk()

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from proxy.demo import netns
-from proxy.demo.lab import Host, Lab
+from proxy.demo.lab import Lab, LabHost
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World, established
 from tests.tools.sockets import eventually, exchange, read_exactly, read_to_end
@@ -45,7 +45,7 @@ def world(lab: Lab, mtls: bool = False, *, echo: bool = True, listen: str | None
 
 
 @contextmanager
-def rules(host: Host, *wanted: str, hook: str = "input") -> Iterator[None]:
+def rules(host: LabHost, *wanted: str, hook: str = "input") -> Iterator[None]:
     """nft rules for TCP packets that a host gets (or sends), as long as the block lasts."""
     nft = host.command(["nft"])
     netns.run([*nft, "add table ip lost"])
@@ -58,7 +58,7 @@ def rules(host: Host, *wanted: str, hook: str = "input") -> Iterator[None]:
         netns.run([*nft, "delete table ip lost"])
 
 
-def kill_links(host: Host) -> None:
+def kill_links(host: LabHost) -> None:
     """`ss -K`: the kernel aborts the host's connections to and from the port of links, and resets the peer's. Waits for
     one: what was lost before may still be on its way back.
     """

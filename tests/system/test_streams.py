@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from proxy.demo.lab import Lab
-from proxy.mux.loans import LARGEST, LOANS
+from proxy.mux.extracredit import LARGEST, MOST_STREAMS
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, World
 from tests.tools.servers import Echo, Listener
@@ -143,7 +143,9 @@ def test_slow_readers_stall_themselves_only(mute: World, kind: str) -> None:
         held = [stream["buffered"] for stream in mute.ask("b", "streams")]
         assert 0 < max(held) <= LARGEST, "credit bounds what the proxy holds"
         # A service whose socket takes a lot before it stops has been fast.
-        assert sum(each > 256 * 1024 for each in held) <= LOANS * links, "and only a few have more than the usual one"
+        assert sum(each > 256 * 1024 for each in held) <= MOST_STREAMS * links, (
+            "and only a few have more than the usual one"
+        )
         for server, client, size in zip(stuck, stalled, sent, strict=True):
             client.shutdown(socket.SHUT_WR)
             server.settimeout(20)

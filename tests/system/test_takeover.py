@@ -229,8 +229,8 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
 HALFWAY = """
 import sys, trio
 from proxy.agent.handover.inheritance import Inheritance
-from proxy.agent.handover.parcel import Word, expect, send
-from proxy.agent.handover.take import Predecessor
+from proxy.agent.handover.protocol import Word, expect, send
+from proxy.agent.handover.receiver import Predecessor
 
 async def main():
     found = await Predecessor.meet(sys.argv[1], sys.argv[2], Inheritance())

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from control.api.identity import host_uri
-from proxy.demo.certificates import Authority, write
+from proxy.demo.certificates import CertificateAuthority, write
 from proxy.demo.lab import Lab
 from tests.system.talk import Caller, Callers
 from tests.system.world import KINDS, PORT, World, hostlane
@@ -53,7 +53,7 @@ def reconfigure(proxy: Proxy, host: str | None = None, **links: Any) -> None:
 
 
 def another_ca(world: World, folder: Path) -> None:
-    Authority("Other CA").write(folder, "host-b")
+    CertificateAuthority("Other CA").write(folder, "host-b")
 
 
 def another_host(world: World, folder: Path) -> None:
@@ -67,7 +67,7 @@ def plaintext(world: World, folder: Path) -> None:
 
 
 def tls(world: World, folder: Path) -> None:
-    reconfigure(world.b, security="mtls", tls=Authority().write(folder, "host-b"))
+    reconfigure(world.b, security="mtls", tls=CertificateAuthority().write(folder, "host-b"))
 
 
 CASES: dict[str, tuple[bool, Callable[[World, Path], None], str, str]] = {
@@ -161,7 +161,7 @@ def test_strangers_are_told_why_and_disturb_nobody(lab: Lab) -> None:
                 "frame 0x0a",
             ),
             "the peer's certificate is refused: it is not signed by a CA in links.tls.ca": (
-                context(world, *Authority("Other CA").issue(A)),
+                context(world, *CertificateAuthority("Other CA").issue(A)),
                 "TLSV1_ALERT_UNKNOWN_CA",
             ),
             "the peer does not speak TLS 1.3": (old, "TLSV1_ALERT_PROTOCOL_VERSION"),
@@ -205,7 +205,7 @@ def wait_for_new_files(world: World, times: int) -> None:
 def test_new_certificates_and_a_new_ca_under_traffic(lab: Lab) -> None:
     """The CA is exchanged as it should be: first both in the bundles, then new certificates, then the new one alone."""
     with World(lab, mtls=True, more=PATIENT) as world:
-        old, new = world.authority, Authority("New CA")
+        old, new = world.authority, CertificateAuthority("New CA")
         assert old is not None
         steps = [
             (old, old.certificate),

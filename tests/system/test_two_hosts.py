@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from proxy.demo.lab import Host, Lab
+from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
 from tests.system.world import ask, established, hostlane
 from tests.tools.process import Proxy
@@ -45,7 +45,7 @@ HOST_B = (CONFIGS / "host-b.yaml").read_text()
 class Machine:
     """One host with a /run and a /srv of its own, so that both hosts can have the very same paths."""
 
-    def __init__(self, host: Host, folder: Path, config: str) -> None:
+    def __init__(self, host: LabHost, folder: Path, config: str) -> None:
         self.host, self.run, self.srv = host, folder / "run", folder / "srv"
         for directory in (folder, self.run, self.srv, self.srv / "web"):
             directory.mkdir()

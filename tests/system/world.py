@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from proxy.demo import netns
-from proxy.demo.certificates import Authority
-from proxy.demo.lab import Host, Lab
+from proxy.demo.certificates import CertificateAuthority
+from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.process import Proxy
 from tests.tools.servers import Echo
@@ -58,7 +58,7 @@ class World:
         self._more = more or {}
         self._echo = echo
         self._crossed = crossed
-        self.authority = Authority() if mtls else None
+        self.authority = CertificateAuthority() if mtls else None
         self.addresses = {"a": lab.a.address, "b": lab.b.address, **({"c": "10.77.0.3"} if third else {})}
         self.echoes: dict[str, Echo] = {}
         services = {kind: {"deliver": self.deliver(kind)} for kind in KINDS}
@@ -125,7 +125,7 @@ class World:
     def __exit__(self, *error: Any) -> None:
         self._running.__exit__(*error)
 
-    def _proxy(self, side: str, host: Host, **sections: Any) -> Proxy:
+    def _proxy(self, side: str, host: LabHost, **sections: Any) -> Proxy:
         folder = self.folder / side
         folder.mkdir()
         others = [other for other in self.addresses if other != side]
@@ -152,7 +152,7 @@ class World:
         return {"address": f"{self.addresses[side]}:{PORT}", "services": services}
 
 
-def add_address(stack: ExitStack, host: Host, address: str) -> None:
+def add_address(stack: ExitStack, host: LabHost, address: str) -> None:
     """Give a host one more address for as long as the stack stands."""
     netns.run(["ip", "-n", host.netns, "address", "add", f"{address}/24", "dev", "mv0"])
     stack.callback(netns.run, ["ip", "-n", host.netns, "address", "delete", f"{address}/24", "dev", "mv0"])
@@ -170,13 +170,13 @@ def ask(admin: Path, what: str) -> Any:
     return json.loads(body)
 
 
-def established(host: Host, expression: str) -> int:
+def established(host: LabHost, expression: str) -> int:
     """Established TCP connections of a host: one line each of ``ss -Htn``."""
     argv = ["ss", "-Htn", "state", "established", *expression.split()]
     return len(netns.run(host.command(argv)).splitlines())
 
 
-def hostlane(*words: str, host: Host | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+def hostlane(*words: str, host: LabHost | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
     """Run the command ``hostlane`` to its end, on a host of the lab or here."""
     argv: Sequence[str] = [*HOSTLANE, *words]
     argv = host.command(argv) if host else argv

@@ -56,13 +56,13 @@ class View:
 class Orders:
     """Does nothing, and says so."""
 
-    async def reload(self) -> messages.Applied:
-        return messages.Applied(outcome="applied", changes=["x: 1 → 2"])
+    async def reload(self) -> messages.ReloadResult:
+        return messages.ReloadResult(outcome="applied", changes=["x: 1 → 2"])
 
-    async def drain(self, seconds: float | None) -> AsyncGenerator[messages.Draining, None]:
+    async def drain(self, seconds: float | None) -> AsyncGenerator[messages.DrainProgress, None]:
         for over in (False, True):
             left = -1.0 if seconds is None else seconds
-            yield messages.Draining(left_s=left, streams=0, cut=0, over=over, holders=[])
+            yield messages.DrainProgress(left_s=left, streams=0, cut=0, over=over, holders=[])
 
 
 ORDERS = Orders()
@@ -313,13 +313,13 @@ async def test_who_does_not_read_how_a_drain_goes_is_cut_off_without_a_word(
     """A ``hostlane drain`` that was stopped with Ctrl-Z is no bug of the proxy."""
     ended = trio.Event()
 
-    async def drain(self: Orders, seconds: float | None) -> AsyncGenerator[messages.Draining, None]:
+    async def drain(self: Orders, seconds: float | None) -> AsyncGenerator[messages.DrainProgress, None]:
         try:
             while True:
-                holder = messages.Holder(
+                holder = messages.StreamHolder(
                     service="x" * 10_000, direction="inbound", peer=None, uid=None, pid=None, streams=1
                 )
-                yield messages.Draining(left_s=1.0, streams=0, cut=0, over=False, holders=[holder])
+                yield messages.DrainProgress(left_s=1.0, streams=0, cut=0, over=False, holders=[holder])
         finally:
             ended.set()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from control.api.mesh import Changes, HostRecord, Registered
+from control.api.mesh import HostRecord, MapChanges, RegisterResponse
 from proxy.agent.agent import Agent
 from proxy.routing import explain
 from tests.mesh.plane import Plane, snapshot
@@ -31,11 +31,11 @@ class Registry(Plane):
         self.hosts: dict[str, HostRecord] = {}
         self.first = snapshot()
 
-    async def register(self, record: HostRecord) -> Registered:
+    async def register(self, record: HostRecord) -> RegisterResponse:
         await super().register(record)
         self.hosts[record.name] = record
         self.told(put=(record,))
-        return Registered(epoch=self.epoch, revision=self.revision, lease=self.lease)
+        return RegisterResponse(epoch=self.epoch, revision=self.revision, lease=self.lease)
 
     async def leave(self, name: str, instance: str) -> None:
         await super().leave(name, instance)
@@ -44,7 +44,7 @@ class Registry(Plane):
 
     def told(self, **what: Any) -> None:
         self.revision += 1
-        self.say(Changes(revision=self.revision, **what))
+        self.say(MapChanges(revision=self.revision, **what))
         self.first = snapshot(*self.hosts.values(), epoch=self.epoch, revision=self.revision)
 
 

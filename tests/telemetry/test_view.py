@@ -121,7 +121,7 @@ async def test_handshakes_avoided() -> None:
             await caller.rest()
             caller.close()
         agent = hosts.agents["host-a"]
-        await until(lambda: agent.tally.open == 0, "all over")
+        await until(lambda: agent.stats.open == 0, "all over")
         status = agent.view.status()
         assert status.handshakes_avoided == status.peers[0].warm == 5
         assert (status.peers[0].handshakes, status.peers[0].ahead) == (1, 0)
@@ -213,6 +213,6 @@ async def test_a_failed_call_is_counted() -> None:
         upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         assert await hosts.call().rest() == (b"", False)
-        await until(lambda: agent.tally.open == 0, "the end")
+        await until(lambda: agent.stats.open == 0, "the end")
         status = agent.view.status()
         assert (status.streams_refused, status.refused_by_reason) == (1, {"no_such_service": 1})

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import randint
 from typing import Any, Self
 
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from proxy.demo.lab import Lab
 from tests.tools.process import Proxy
 from tests.tools.sockets import connect
@@ -38,7 +38,7 @@ class Mesh:
     def __init__(
         self, deliver: str, *, mtls: bool = False, lab: Lab | None = None, more: Mapping[str, Any] | None = None
     ) -> None:
-        self._authority = Authority() if mtls else None
+        self._authority = CertificateAuthority() if mtls else None
         self.folder = Path(tempfile.mkdtemp(prefix="hl-"))
         self.upstream = f"unix:{self.folder}/a/{SERVICE}.sock"
         a, b = (f"{host}:{PORT}" for host in ((lab.a.address, lab.b.address) if lab else (_loopback(), _loopback())))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from proxy.demo.lab import Host
+from proxy.demo.lab import LabHost
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.sockets import PATIENCE
 
@@ -32,7 +32,7 @@ class Process:
         log: the events so far of the latest start, oldest first; a line that is not JSON is ``{"text": line}``.
     """
 
-    def __init__(self, argv: Sequence[str], *, host: Host | None = None) -> None:
+    def __init__(self, argv: Sequence[str], *, host: LabHost | None = None) -> None:
         self.argv = list(argv)
         self.host = host
         self.log: list[dict[str, Any]] = []
@@ -156,7 +156,7 @@ class Proxy(Process):
         folder: an existing folder for the configuration file.
     """
 
-    def __init__(self, config: str | Mapping[str, Any], folder: Path, *, host: Host | None = None) -> None:
+    def __init__(self, config: str | Mapping[str, Any], folder: Path, *, host: LabHost | None = None) -> None:
         self.file = folder / "hostlane.yaml"
         # JSON is YAML.
         self.file.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.demo.certificates import Authority
+from proxy.demo.certificates import CertificateAuthority
 from tests.netdev.machine import ip
 from tests.vm.inside import HERE, Group, configure, group, hostlane, reaches_peer, wait_for
 
@@ -98,7 +98,7 @@ def clean() -> None:
 
 def issue() -> None:
     """A certificate that is valid by the machine's clock: from an hour ago until tomorrow."""
-    CERTIFICATE.write_bytes(Authority().issue("spiffe://hostlane/host/vm")[0])
+    CERTIFICATE.write_bytes(CertificateAuthority().issue("spiffe://hostlane/host/vm")[0])
 
 
 def keep_in_time() -> None:

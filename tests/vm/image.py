@@ -147,12 +147,12 @@ def _pip(tree: Path, words: Sequence[str]) -> None:
 
 def _compile(tree: Path) -> None:
     """An emulated machine takes minutes to compile what is imported."""
-    lent = WORK / "guest" / "opt"
-    (tree / "opt").rename(lent)
+    extended = WORK / "guest" / "opt"
+    (tree / "opt").rename(extended)
     try:
-        _run(["chroot", lent.parent, "python3", "-m", "compileall", "-q", "/opt"], may_fail=True)
+        _run(["chroot", extended.parent, "python3", "-m", "compileall", "-q", "/opt"], may_fail=True)
     finally:
-        lent.rename(tree / "opt")
+        extended.rename(tree / "opt")
 
 
 def _names(tree: Path) -> Iterator[str]:

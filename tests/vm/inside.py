@@ -23,7 +23,7 @@ from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply.apply import apply
 from proxy.netdev.apply.kernel import Kernel
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import Failing, dump, ip
 from tests.vm.emulator import PREFIX
 
@@ -63,7 +63,7 @@ class Group:
         """Nothing differs from ``before``."""
         self.check(what, not (found := differences(before)), found or None)
 
-    def undone(self, what: str, plan: Plan, numbers: Iterable[int] | None = None) -> None:
+    def undone(self, what: str, plan: NetPlan, numbers: Iterable[int] | None = None) -> None:
         """A failure at each step, or those with these numbers, leaves everything as it is now."""
         before, wrong = steady(), []
         chosen = list(range(len(plan.steps)) if numbers is None else numbers)

@@ -22,7 +22,7 @@ IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
 HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
 
 
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logs go to stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"

@@ -9,7 +9,7 @@ import fcntl
 import os
 from contextlib import suppress
 
-__all__ = ["Deed", "is_same", "release_lock", "remove", "take_lock"]
+__all__ = ["RemovalRight", "is_same", "release_lock", "remove", "take_lock"]
 
 _LOCK_MODE = 0o600
 # Reading is enough to flock a file, so nobody else may: whoever holds the lock keeps the proxy from starting.
@@ -44,7 +44,7 @@ def release_lock(directory: int, name: str, lock: int) -> None:
     os.close(lock)
 
 
-class Deed:
+class RemovalRight:
     """Whether files are ours to remove. Two processes can hold the same listening socket while one hands it to the
     other; only one of them may take the file away.
     """

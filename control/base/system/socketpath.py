@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from control.base.reading.addresses import UNIX_PATH_BYTES
-from control.base.system.ownfiles import Deed
+from control.base.system.ownfiles import RemovalRight
 
-__all__ = ["Obstacle", "Place", "explained", "split"]
+__all__ = ["SocketPath", "SocketPathError", "explained", "split"]
 
 _PLAIN_NAME_BYTES = 64
 # Longest `.NAME.new` used as it is: behind /proc/self/fd/NUMBER/ it still fits into UNIX_PATH_BYTES.
@@ -45,41 +45,43 @@ def kind(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
-class Obstacle(Exception):
+class SocketPathError(Exception):
     """What is in the way and what to do about it, without the path that was asked for: `bind_unix` puts it in front."""
 
 
 @contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn an OSError into an `Obstacle`: what was being done, what the system said, what to do."""
+    """Turn an OSError into an `SocketPathError`: what was being done, what the system said, what to do."""
     try:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "").format(uid=os.geteuid())
-        raise Obstacle("; ".join(filter(None, [f"{doing}: {error.strerror or error}", advice]))) from error
+        raise SocketPathError("; ".join(filter(None, [f"{doing}: {error.strerror or error}", advice]))) from error
 
 
 def split(path: str) -> tuple[str, str]:
     """Directory and name of an absolute path on which a Unix socket can be bound. Raises Obstacle."""
     if path.startswith(("@", "\0")):
-        raise Obstacle("an abstract socket has no owner and no mode; write an absolute path")
+        raise SocketPathError("an abstract socket has no owner and no mode; write an absolute path")
     directory, name = os.path.split(path)
     if not os.path.isabs(path) or "\0" in path or name in ("", ".", ".."):
-        raise Obstacle("this is not the absolute path of a file")
+        raise SocketPathError("this is not the absolute path of a file")
     length = len(os.fsencode(path))
     if length > UNIX_PATH_BYTES:
-        raise Obstacle(f"the path has {length} bytes, a Unix socket's at most {UNIX_PATH_BYTES}; choose a shorter one")
+        raise SocketPathError(
+            f"the path has {length} bytes, a Unix socket's at most {UNIX_PATH_BYTES}; choose a shorter one"
+        )
     return directory, name
 
 
 @dataclass(frozen=True)
-class Place:
+class SocketPath:
     """A name in an open directory (``fd``, which the caller closes), and the two names beside it that belong to it."""
 
     directory: str
     name: str
     fd: int
-    deed: Deed = field(default_factory=Deed)
+    deed: RemovalRight = field(default_factory=RemovalRight)
     """Whether what is made there is ours to remove."""
 
     @property
@@ -111,7 +113,7 @@ class Place:
         except FileNotFoundError:
             return False
         if not stat.S_ISSOCK(mode):
-            raise Obstacle(f"{self.path(name)} is {kind(mode)}; remove it or choose another path")
+            raise SocketPathError(f"{self.path(name)} is {kind(mode)}; remove it or choose another path")
         self.refuse_listener(name)
         return True
 
@@ -134,5 +136,5 @@ class Place:
         raise _taken(f"process {pid}" if pid else "a process of another container")
 
 
-def _taken(owner: str) -> Obstacle:
-    return Obstacle(f"{owner} already listens there; stop it or choose another path")
+def _taken(owner: str) -> SocketPathError:
+    return SocketPathError(f"{owner} already listens there; stop it or choose another path")

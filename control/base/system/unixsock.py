@@ -28,10 +28,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from control.base.errors import StartError
-from control.base.system.ownfiles import Deed, is_same, take_lock
-from control.base.system.socketpath import Obstacle, Place, explained, split
+from control.base.system.ownfiles import RemovalRight, is_same, take_lock
+from control.base.system.socketpath import SocketPath, SocketPathError, explained, split
 
-__all__ = ["BACKLOG", "DIRECTORY_MODE", "Birth", "BoundUnixSocket", "bind_unix", "inherit_unix"]
+__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "SocketIdentity", "bind_unix", "inherit_unix"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: what the kernel allows since Linux 5.4 (net.core.somaxconn). A non-blocking
@@ -46,7 +46,7 @@ _MAX_ID = 2**32 - 2
 # The next one would be (uid_t)-1, which chown takes for "unchanged".
 
 
-class Birth(NamedTuple):
+class SocketIdentity(NamedTuple):
     """A socket's file as it was made."""
 
     device: int
@@ -65,7 +65,7 @@ class BoundUnixSocket:
     """
 
     def __init__(
-        self, path: str, listener: socket.socket, place: Place, born: os.stat_result, lock: int, cleanup: ExitStack
+        self, path: str, listener: socket.socket, place: SocketPath, born: os.stat_result, lock: int, cleanup: ExitStack
     ) -> None:
         self.path = path
         self.socket = listener
@@ -75,9 +75,9 @@ class BoundUnixSocket:
         self._cleanup = cleanup
 
     @property
-    def birth(self) -> Birth:
+    def birth(self) -> SocketIdentity:
         """What `inherit_unix` needs to know of the file."""
-        return Birth(self._born.st_dev, self._born.st_ino, self._born.st_uid, self._born.st_gid)
+        return SocketIdentity(self._born.st_dev, self._born.st_ino, self._born.st_uid, self._born.st_gid)
 
     @property
     def in_place(self) -> bool:
@@ -99,14 +99,14 @@ class BoundUnixSocket:
                 file = os.open(place.name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
             try:
                 if not os.path.samestat(os.fstat(file), self._born):
-                    raise Obstacle("another file has taken the path; remove it and restart the proxy")
+                    raise SocketPathError("another file has taken the path; remove it and restart the proxy")
                 # None: as the socket was made, which need not be as it is by now.
                 uid = self._born.st_uid if uid == _UNCHANGED else uid
                 gid = self._born.st_gid if gid == _UNCHANGED else gid
                 _give(file, mode, uid, gid)
             finally:
                 os.close(file)
-        except Obstacle as obstacle:
+        except SocketPathError as obstacle:
             raise StartError(f"cannot change unix:{self.path}: {obstacle}") from obstacle.__cause__
 
     def close(self) -> None:
@@ -148,11 +148,11 @@ def bind_unix(
             place, lock = _open(directory, name, cleanup)
             listener, born = _listen(place, mode, uid, gid, backlog, cleanup)
             return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
-    except Obstacle as obstacle:
+    except SocketPathError as obstacle:
         raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
 
 
-def inherit_unix(path: str, listener: socket.socket, lock: int, birth: Birth) -> BoundUnixSocket:
+def inherit_unix(path: str, listener: socket.socket, lock: int, birth: SocketIdentity) -> BoundUnixSocket:
     """The same socket in another process, which got both descriptors from the one that made it. It is not its own
     (`BoundUnixSocket.own`) until that one has let go. Takes both descriptors over. Raises StartError; they are closed
     then.
@@ -160,21 +160,21 @@ def inherit_unix(path: str, listener: socket.socket, lock: int, birth: Birth) ->
     try:
         with ExitStack() as cleanup:
             cleanup.callback(listener.close)
-            deed = Deed(ours=False)
+            deed = RemovalRight(ours=False)
             closing = cleanup.enter_context(ExitStack())
             closing.callback(os.close, lock)
             directory, name = split(path)
             with explained(f"opening directory {directory}"):
                 fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             closing.pop_all()
-            place = Place(directory, name, fd, deed)
+            place = SocketPath(directory, name, fd, deed)
             born = os.stat_result((0, birth.inode, birth.device, 0, birth.uid, birth.gid, 0, 0, 0, 0))
             cleanup.callback(os.close, fd)
             cleanup.callback(deed.release_lock, fd, place.lock, lock)
             cleanup.callback(deed.remove, fd, place.name, born)
             listener.setblocking(False)
             return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
-    except Obstacle as obstacle:
+    except SocketPathError as obstacle:
         raise StartError(f"cannot take unix:{path} over: {obstacle}") from obstacle.__cause__
 
 
@@ -191,24 +191,24 @@ def _number(kind: str, value: int | str | None, look_up: Callable[[str], int]) -
             return look_up(value)
         except (KeyError, ValueError):
             hint = f"write an existing {kind} or a number (a container has an /etc/passwd and /etc/group of its own)"
-            raise Obstacle(f"there is no {kind} {value!r} here; {hint}") from None
+            raise SocketPathError(f"there is no {kind} {value!r} here; {hint}") from None
     if not 0 <= int(value) <= _MAX_ID:
-        raise Obstacle(f"{value} is not the number of a {kind}; allowed are 0 to {_MAX_ID}")
+        raise SocketPathError(f"{value} is not the number of a {kind}; allowed are 0 to {_MAX_ID}")
     return int(value)
 
 
-def _open(directory: str, name: str, cleanup: ExitStack) -> tuple[Place, int]:
+def _open(directory: str, name: str, cleanup: ExitStack) -> tuple[SocketPath, int]:
     """Open the directory, created if need be, and take the lock: its descriptor."""
     _make_directory(directory)
     with explained(f"opening directory {directory}"):
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     cleanup.callback(os.close, fd)
-    place = Place(directory, name, fd)
+    place = SocketPath(directory, name, fd)
     with explained(f"locking {place.path(place.lock)}"):
         lock = take_lock(fd, place.lock)
     if lock is None:
         place.refuse_listener(name)
-        raise Obstacle(f"a process that is just starting or stopping holds {place.path(place.lock)}; try again")
+        raise SocketPathError(f"a process that is just starting or stopping holds {place.path(place.lock)}; try again")
     cleanup.callback(place.deed.release_lock, fd, place.lock, lock)
     return place, lock
 
@@ -223,7 +223,7 @@ def _make_directory(path: str) -> None:
         except FileExistsError:
             if os.path.isdir(path):
                 return
-            raise Obstacle(f"{path} is not a directory; remove it or choose another path") from None
+            raise SocketPathError(f"{path} is not a directory; remove it or choose another path") from None
         # The umask had its say in mkdir. By descriptor, because chmod would follow a link put there meanwhile.
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -233,7 +233,7 @@ def _make_directory(path: str) -> None:
 
 
 def _listen(
-    place: Place, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack
+    place: SocketPath, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack
 ) -> tuple[socket.socket, os.stat_result]:
     """The listening socket, and its file as it was made."""
     with explained("opening a socket"):
@@ -254,7 +254,7 @@ def _listen(
     return listener, born
 
 
-def _bind(place: Place, listener: socket.socket) -> int:
+def _bind(place: SocketPath, listener: socket.socket) -> int:
     """Bind to the temporary name; returns a descriptor of the file, as a name may lead elsewhere a moment later."""
     with explained(f"creating {place.path(place.temporary)}"):
         if place.has_dead_socket(place.temporary):
@@ -274,13 +274,13 @@ def _give(file: int, mode: int, uid: int, gid: int) -> None:
             os.chown(by_descriptor, uid, gid)
 
 
-def _publish(place: Place) -> None:
+def _publish(place: SocketPath) -> None:
     if not place.has_dead_socket(place.name):
         try:
             # Unlike rename, link takes nothing away from a program that binds this path at the same moment.
             os.link(place.temporary, place.name, src_dir_fd=place.fd, dst_dir_fd=place.fd, follow_symlinks=False)
         except FileExistsError:
-            raise Obstacle("another program has just taken this path; stop it or choose another path") from None
+            raise SocketPathError("another program has just taken this path; stop it or choose another path") from None
         except OSError:
             # A file system without hard links, or fs.protected_hardlinks and a file that was given away.
             pass

@@ -11,10 +11,10 @@ from collections.abc import Mapping, MutableMapping
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from control.base.reading.units import quote
-from proxy.agent.handover.inheritance import LINKS, UPSTREAM, Inheritance
+from proxy.agent.handover.inheritance import LINKS, UPSTREAM, InheritedListeners
 from proxy.config.schema import Config
 from proxy.errors import ConfigError
-from proxy.outbound.sockets import Heirloom
+from proxy.outbound.sockets import InheritableListener
 
 FIRST = 3
 """The first descriptor; the others follow it."""
@@ -22,7 +22,7 @@ VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 MOST = 65536
 
 
-def inherit(config: Config, into: Inheritance, environment: MutableMapping[str, str] = os.environ) -> None:
+def inherit(config: Config, into: InheritedListeners, environment: MutableMapping[str, str] = os.environ) -> None:
     """Take over what was passed to this process, matched by address with upstreams and links.listen, and take the
     variables out of the environment: they are not for processes that this one starts.
 
@@ -47,7 +47,7 @@ def inherit(config: Config, into: Inheritance, environment: MutableMapping[str, 
         raise ConfigError(problems)
 
 
-def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inheritance) -> str | None:
+def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
     """Put one where it belongs; otherwise close it and say why it belongs nowhere."""
     try:
         sock = socket.socket(fileno=descriptor)
@@ -59,9 +59,9 @@ def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inhe
         sock.close()
         return f"found {address}; allowed: listening stream sockets"
     if str(address) in wanted:
-        into.put(UPSTREAM, wanted[str(address)], Heirloom(sock))
+        into.put(UPSTREAM, wanted[str(address)], InheritableListener(sock))
     elif address == _plain(config.links.listen):
-        into.put(LINKS, config.links.listen.hostport, Heirloom(sock))
+        into.put(LINKS, config.links.listen.hostport, InheritableListener(sock))
     else:
         sock.close()
         return f"found {address}; allowed: what an upstream listens on, or links.listen"

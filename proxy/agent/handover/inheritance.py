@@ -6,46 +6,46 @@ import socket
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
 from control.base.system.unixsock import BoundUnixSocket, bind_unix, inherit_unix
-from proxy.outbound.sockets import Heirloom
+from proxy.outbound.sockets import InheritableListener
 
 UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
 """What a socket is for."""
 
 
-class Inheritance:
+class InheritedListeners:
     """Sockets by what they are for, and their address as the configuration writes it. Owns those that nobody has taken
     (`close`).
     """
 
     def __init__(self) -> None:
-        self._left: dict[tuple[str, str], Heirloom] = {}
+        self._left: dict[tuple[str, str], InheritableListener] = {}
         self._bound: list[BoundUnixSocket] = []
 
-    def put(self, kind: str, address: str, heirloom: Heirloom) -> None:
+    def put(self, kind: str, address: str, inheritable: InheritableListener) -> None:
         """Add one; where there is one already, that stays and this is closed."""
-        if self._left.setdefault((kind, address), heirloom) is not heirloom:
-            heirloom.close()
+        if self._left.setdefault((kind, address), inheritable) is not inheritable:
+            inheritable.close()
 
-    def upstreams(self) -> dict[Address, Heirloom]:
+    def upstreams(self) -> dict[Address, InheritableListener]:
         """Take all that upstreams listened on."""
-        found: dict[Address, Heirloom] = {}
+        found: dict[Address, InheritableListener] = {}
         for kind, text in [key for key in self._left if key[0] == UPSTREAM]:
             found[listen_address(text)] = self._left.pop((kind, text))
         return found
 
     def links(self, address: TcpAddress) -> socket.socket | None:
         """Take the one that links arrive at."""
-        heirloom = self._left.pop((LINKS, address.hostport), None)
-        return None if heirloom is None else heirloom.sock
+        inheritable = self._left.pop((LINKS, address.hostport), None)
+        return None if inheritable is None else inheritable.sock
 
     def unix(self, kind: str, path: str, mode: int) -> BoundUnixSocket:
         """The socket of the proxy itself that has this kind and path; without one, a new one. Raises StartError."""
-        heirloom = self._left.pop((kind, str(UnixAddress(path))), None)
-        if heirloom is None or heirloom.lock is None or heirloom.birth is None:
-            if heirloom is not None:
-                heirloom.close()
+        inheritable = self._left.pop((kind, str(UnixAddress(path))), None)
+        if inheritable is None or inheritable.lock is None or inheritable.birth is None:
+            if inheritable is not None:
+                inheritable.close()
             return bind_unix(path, mode=mode)
-        bound = inherit_unix(path, heirloom.sock, heirloom.lock, heirloom.birth)
+        bound = inherit_unix(path, inheritable.sock, inheritable.lock, inheritable.birth)
         self._bound.append(bound)
         return bound
 
@@ -62,5 +62,5 @@ class Inheritance:
     def close(self) -> None:
         """Close those that nobody has taken; their files stay. Idempotent."""
         left, self._left = self._left, {}
-        for heirloom in left.values():
-            heirloom.close()
+        for inheritable in left.values():
+            inheritable.close()

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from proxy.check.readers import files
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 
 ETH_P_ARP = 0x0806
 _PACKET = struct.Struct("!HHBBH6s4s6s4s")
@@ -25,7 +25,7 @@ INTERVAL_S, LISTEN_S = 0.1, 0.3
 same moment; these are up, and answer within a millisecond."""
 
 
-class Question(NamedTuple):
+class ArpRequest(NamedTuple):
     """``sender``: an address of this host, or 0.0.0.0 for a probe of an address that is this host's own."""
 
     interface: str
@@ -34,7 +34,7 @@ class Question(NamedTuple):
     target: str
 
 
-class Heard(NamedTuple):
+class ArpSighting(NamedTuple):
     """Somebody used ``address`` as his own, in an answer or in a question of his."""
 
     interface: str
@@ -42,7 +42,7 @@ class Heard(NamedTuple):
     mac: str
 
 
-def ask(questions: Iterable[Question]) -> set[Heard] | Unseen:
+def ask(questions: Iterable[ArpRequest]) -> set[ArpSighting] | Unchecked:
     """Broadcast all questions, `PROBES` times, and collect who has the addresses. Takes half a second."""
     asked = tuple(questions)
     targets = {question.target for question in asked}
@@ -59,7 +59,7 @@ def ask(questions: Iterable[Question]) -> set[Heard] | Unseen:
                 selector.register(sock, selectors.EVENT_READ, interface)
         except OSError as error:
             return files.unseen("addresses that exist twice, by ARP probes", error)
-        heard: set[Heard] = set()
+        heard: set[ArpSighting] = set()
         for number in range(PROBES):
             for question in asked:
                 with contextlib.suppress(OSError):
@@ -69,7 +69,7 @@ def ask(questions: Iterable[Question]) -> set[Heard] | Unseen:
         return heard
 
 
-def packet(question: Question) -> bytes:
+def packet(question: ArpRequest) -> bytes:
     """An ARP request."""
     mac = bytes.fromhex(question.mac.replace(":", ""))
     sender, target = socket.inet_aton(question.sender), socket.inet_aton(question.target)
@@ -86,7 +86,7 @@ def claim(data: bytes) -> tuple[str, str] | None:
     return socket.inet_ntoa(sender), mac.hex(":")
 
 
-def _listen(selector: selectors.BaseSelector, targets: set[str], seconds: float) -> set[Heard]:
+def _listen(selector: selectors.BaseSelector, targets: set[str], seconds: float) -> set[ArpSighting]:
     heard = set()
     deadline = time.monotonic() + seconds
     # What has come counts, even where this process had no core to read it in time: it looks once more at the end.
@@ -97,6 +97,6 @@ def _listen(selector: selectors.BaseSelector, targets: set[str], seconds: float)
             with contextlib.suppress(OSError):
                 said = claim(key.fileobj.recv(256))
                 if said is not None and said[0] in targets:
-                    heard.add(Heard(key.data, *said))
+                    heard.add(ArpSighting(key.data, *said))
         left = max(0.0, deadline - time.monotonic())
     return heard

@@ -5,23 +5,23 @@ from __future__ import annotations
 import ctypes
 import time
 
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
-from proxy.check.report import Unseen
-from proxy.check.rules.clock import Certificate, Facts
-from proxy.check.scene import Scene
+from proxy.check.report import Unchecked
+from proxy.check.rules.clock import CertificateValidity, ClockFacts
 
 MAX_FILE_BYTES = 1 << 20
 _TIME_ERROR = 5  # adjtimex(2)
 _TIMEX_BYTES = 208
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> ClockFacts:
     """Of the first certificate in each file, which is the one that the file is about."""
-    found = tuple(certificate(file) for file in scene.certificates)
-    return Facts(now=time.time(), certificates=found, synchronised=synchronised())
+    found = tuple(certificate(file) for file in context.certificates)
+    return ClockFacts(now=time.time(), certificates=found, synchronised=synchronised())
 
 
-def certificate(file: str) -> Certificate | Unseen:
+def certificate(file: str) -> CertificateValidity | Unchecked:
     """The life of the first certificate in a PEM file."""
     from cryptography import x509  # A tenth of a second, for those who have certificates.
 
@@ -31,7 +31,7 @@ def certificate(file: str) -> Certificate | Unseen:
         with open(file, "rb") as stream:
             # Of more than a file of certificates has (a device, an image), the first one is as good as none.
             found = x509.load_pem_x509_certificate(stream.read(MAX_FILE_BYTES))
-        return Certificate(
+        return CertificateValidity(
             file=file,
             not_before=found.not_valid_before_utc.timestamp(),
             not_after=found.not_valid_after_utc.timestamp(),
@@ -39,7 +39,7 @@ def certificate(file: str) -> Certificate | Unseen:
     except OSError as error:
         return files.unseen(file, error)
     except UNREADABLE:
-        return Unseen(file, "not a certificate in PEM form")
+        return Unchecked(file, "not a certificate in PEM form")
 
 
 def synchronised() -> bool:

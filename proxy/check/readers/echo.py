@@ -13,7 +13,7 @@ import time
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER = 10, 23  # <linux/in.h>, <linux/in6.h>; in Python's socket only by accident
 PROBE = 3
@@ -29,14 +29,14 @@ PATIENCE = 4
 TRIES = 3
 
 
-class TooBig(NamedTuple):
+class PacketTooBig(NamedTuple):
     """A router (or this host itself) that passes on no more than ``mtu`` bytes."""
 
     mtu: int
     by: str | None
 
 
-class Echo:
+class EchoProbe:
     """Asks one address; ``with`` closes the socket."""
 
     def __init__(self, address: str, sock: socket.socket, raw: bool) -> None:
@@ -51,7 +51,7 @@ class Echo:
         """IP and ICMP headers: the smallest packet."""
         return (40 if self._v6 else 20) + _ECHO.size
 
-    def ask(self, size: int) -> bool | TooBig:
+    def ask(self, size: int) -> bool | PacketTooBig:
         """Whether a packet of ``size`` bytes comes back; False after `TRIES` of them did not.
 
         Raises OSError when the kernel cannot send at all.
@@ -63,7 +63,7 @@ class Echo:
                 self._socket.sendto(self._request(size), (self._address, 0))
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
-                    return self._complaint() or TooBig(size - 1, None)
+                    return self._complaint() or PacketTooBig(size - 1, None)
                 # A virtual cable says that the other end has just dropped it.
                 if error.errno != errno.ENOBUFS:
                     raise
@@ -74,7 +74,7 @@ class Echo:
                 return answer
         return False
 
-    def _answer(self, deadline: float) -> bool | TooBig | None:
+    def _answer(self, deadline: float) -> bool | PacketTooBig | None:
         while True:
             # What has come counts, even where this process had no core to read it in time: it looks once at least.
             self._socket.settimeout(max(0.0, deadline - time.monotonic()))
@@ -109,7 +109,7 @@ class Echo:
         mine = not self._raw or identity == os.getpid() & 0xFFFF
         return mine and (kind, number) == (129 if self._v6 else 0, self._number)
 
-    def _complaint(self) -> TooBig | None:
+    def _complaint(self) -> PacketTooBig | None:
         """What the error queue says about a packet that was too big."""
         found = None
         self._socket.setblocking(False)
@@ -119,7 +119,7 @@ class Echo:
                 for _, _, data in ancillary:
                     code, _, _, _, _, info, _ = _EXTENDED_ERROR.unpack_from(data)
                     if code == errno.EMSGSIZE:
-                        found = TooBig(info, _offender(data[_EXTENDED_ERROR.size :]))
+                        found = PacketTooBig(info, _offender(data[_EXTENDED_ERROR.size :]))
         return found
 
     def __enter__(self) -> Self:
@@ -131,7 +131,7 @@ class Echo:
         self._socket.close()
 
 
-def open_echo(address: str) -> Echo | Unseen:
+def open_echo(address: str) -> EchoProbe | Unchecked:
     """The caller closes it."""
     v6 = ":" in address
     family = socket.AF_INET6 if v6 else socket.AF_INET
@@ -147,9 +147,9 @@ def open_echo(address: str) -> Echo | Unseen:
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PROBE)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
-        return Echo(address, sock, raw=kind == socket.SOCK_RAW)
+        return EchoProbe(address, sock, raw=kind == socket.SOCK_RAW)
     why = "no right to send echo requests; ask as root, or let the group in net.ipv4.ping_group_range"
-    return Unseen(f"path MTU to {address}", why)
+    return Unchecked(f"path MTU to {address}", why)
 
 
 def _offender(raw: bytes) -> str | None:

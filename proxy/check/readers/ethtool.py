@@ -8,14 +8,14 @@ import socket
 import struct
 
 from proxy.check.readers import files
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 
 SIOCETHTOOL = 0x8946
 COMMANDS = {"tso": 0x1E, "gro": 0x2B}
 """ETHTOOL_GTSO, ETHTOOL_GGRO; the ones that set are greater by one."""
 
 
-def offloads(interface: str) -> dict[str, bool] | Unseen:
+def offloads(interface: str) -> dict[str, bool] | Unchecked:
     """Which of `COMMANDS` are on."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 
 ABSENT = "there is no such file here"
 """Why a file that does not exist was not seen."""
@@ -17,7 +17,7 @@ _REASONS = {
 }
 
 
-def text(path: str) -> str | Unseen:
+def text(path: str) -> str | Unchecked:
     """The content of a file, without white space around it. Never raises OSError."""
     try:
         with open(path, encoding="utf-8", errors="replace") as stream:
@@ -26,23 +26,23 @@ def text(path: str) -> str | Unseen:
         return unseen(path, error)
 
 
-def number(path: str, what: str) -> int | Unseen:
+def number(path: str, what: str) -> int | Unchecked:
     """The content of a file that holds one number; ``what`` is its name in what is said of it."""
     found = text(path)
-    if isinstance(found, Unseen):
-        return Unseen(what, found.why)
+    if isinstance(found, Unchecked):
+        return Unchecked(what, found.why)
     try:
         return int(found)
     except ValueError:
-        return Unseen(what, f"{path} holds no number")
+        return Unchecked(what, f"{path} holds no number")
 
 
-def sysctl(name: str) -> int | Unseen:
+def sysctl(name: str) -> int | Unchecked:
     """A sysctl of this thread's network namespace, by its name with dots. Names of interfaces in it have none."""
     return number("/proc/sys/" + name.replace(".", "/"), name)
 
 
-def unseen(what: str, error: OSError) -> Unseen:
+def unseen(what: str, error: OSError) -> Unchecked:
     """Why the system would not show ``what``."""
     code = error.errno or 0
-    return Unseen(what, _REASONS.get(code, os.strerror(code).lower()))
+    return Unchecked(what, _REASONS.get(code, os.strerror(code).lower()))

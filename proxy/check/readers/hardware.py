@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
 from proxy.check.readers.ethtool import offloads
-from proxy.check.rules.hardware import Device, Facts, Offloads
-from proxy.check.scene import Scene
-from proxy.netdev.observe.observe import Interface, route_to
+from proxy.check.rules.hardware import Device, HardwareFacts, Offloads
+from proxy.netdev.observe.observe import NetInterface, route_to
 
 SYSFS = Path("/sys")
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> HardwareFacts:
     """Of every interface that a link would use, with its parent; of all that are up, if there are no peers."""
-    used = {found.index: found for found in _used(scene)}.values()
-    return Facts(
+    used = {found.index: found for found in _used(context)}.values()
+    return HardwareFacts(
         offloads=tuple(Offloads(interface=found.name, kind=found.kind, on=offloads(found.name)) for found in used),
         devices=tuple(devices(SYSFS)),
         iommu=has_iommu(SYSFS),
@@ -42,22 +42,22 @@ def has_iommu(sysfs: Path) -> bool:
         return False
 
 
-def _used(scene: Scene) -> Iterator[Interface]:
-    for target in scene.targets:
+def _used(context: DiagnosisContext) -> Iterator[NetInterface]:
+    for target in context.targets:
         route = route_to(target.address) if target.address else None
-        interface = scene.snapshot.at(route.interface) if route else None
+        interface = context.snapshot.at(route.interface) if route else None
         if interface is not None:
-            yield from _with_parent(scene, interface)
-    if not scene.targets:
-        for interface in scene.snapshot.interfaces:
-            if interface.up and scene.snapshot.addresses_of(interface.index):
-                yield from _with_parent(scene, interface)
+            yield from _with_parent(context, interface)
+    if not context.targets:
+        for interface in context.snapshot.interfaces:
+            if interface.up and context.snapshot.addresses_of(interface.index):
+                yield from _with_parent(context, interface)
 
 
-def _with_parent(scene: Scene, interface: Interface) -> Iterator[Interface]:
+def _with_parent(context: DiagnosisContext, interface: NetInterface) -> Iterator[NetInterface]:
     if interface.name == "lo":
         return
     yield interface
-    parent = scene.snapshot.parent_of(interface)
+    parent = context.snapshot.parent_of(interface)
     if parent is not None and interface.kind in ("macvlan", "vlan", "ipvlan"):
         yield parent

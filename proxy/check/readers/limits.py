@@ -10,10 +10,10 @@ import socket
 import struct
 
 from control.base.reading.addresses import ADMIN_SOCKET
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
-from proxy.check.report import Unseen
-from proxy.check.rules.limits import Facts
-from proxy.check.scene import Scene
+from proxy.check.report import Unchecked
+from proxy.check.rules.limits import DescriptorFacts
 from proxy.config.schema import Config
 
 _LINE = re.compile(r"^Max open files\s+(\S+)\s+(\S+)", re.MULTILINE)
@@ -21,9 +21,9 @@ _UNLIMITED = 1 << 30
 PATIENCE_S = 2.0
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> DescriptorFacts:
     """Asks the admin socket's kernel end who listens there, and nothing of the proxy itself."""
-    config = scene.config
+    config = context.config
     pid = running(f"{config.run_dir}/{ADMIN_SOCKET}") if config else None
     if pid is None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -45,20 +45,22 @@ def running(path: str) -> int | None:
     return int(pid) or None
 
 
-def limits(text: str | Unseen) -> tuple[int | Unseen, int | Unseen]:
+def limits(text: str | Unchecked) -> tuple[int | Unchecked, int | Unchecked]:
     """Soft and hard limit out of /proc/PID/limits."""
     found = _LINE.search(text) if isinstance(text, str) else None
     if found is None:
-        missing = Unseen(
-            "descriptor limit of the running proxy", text.why if isinstance(text, Unseen) else "not listed"
+        missing = Unchecked(
+            "descriptor limit of the running proxy", text.why if isinstance(text, Unchecked) else "not listed"
         )
         return missing, missing
     soft, hard = (int(word) if word.isdecimal() else _UNLIMITED for word in found.groups())
     return soft, hard
 
 
-def _facts(config: Config | None, owner: str, soft: int | Unseen, hard: int | Unseen, now: int | None) -> Facts:
-    return Facts(
+def _facts(
+    config: Config | None, owner: str, soft: int | Unchecked, hard: int | Unchecked, now: int | None
+) -> DescriptorFacts:
+    return DescriptorFacts(
         owner=owner,
         soft=soft,
         hard=hard,

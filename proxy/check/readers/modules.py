@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
-from proxy.check.report import Unseen
-from proxy.check.rules.modules import Facts, Module
-from proxy.check.scene import Scene
+from proxy.check.report import Unchecked
+from proxy.check.rules.modules import Module, ModuleFacts
 
 PATH = "/proc/modules"
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> ModuleFacts:
     """What is loaded."""
-    return Facts(
+    return ModuleFacts(
         modules=modules(files.text(PATH)),
-        bridges=tuple(found.name for found in scene.snapshot.interfaces if found.kind == "bridge"),
+        bridges=tuple(found.name for found in context.snapshot.interfaces if found.kind == "bridge"),
     )
 
 
-def modules(text: str | Unseen) -> tuple[Module, ...] | Unseen:
+def modules(text: str | Unchecked) -> tuple[Module, ...] | Unchecked:
     """The modules that the file lists."""
-    if isinstance(text, Unseen):
+    if isinstance(text, Unchecked):
         absent = "this kernel has no loadable modules: what it has built in cannot be unloaded"
-        return Unseen("kernel modules", absent if text.why == files.ABSENT else text.why)
+        return Unchecked("kernel modules", absent if text.why == files.ABSENT else text.why)
     return tuple(_module(line.split()) for line in text.splitlines())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from proxy.check.context import DiagnosisContext, PeerTarget
 from proxy.check.readers import files
-from proxy.check.readers.echo import Echo, TooBig, open_echo
-from proxy.check.report import Unseen
-from proxy.check.rules.mtu import Facts, Measured
-from proxy.check.scene import Scene, Target
-from proxy.netdev.observe.observe import Interface, route_to
+from proxy.check.readers.echo import EchoProbe, PacketTooBig, open_echo
+from proxy.check.report import Unchecked
+from proxy.check.rules.mtu import MtuFacts, MtuProbe
+from proxy.netdev.observe.observe import NetInterface, route_to
 
 SMALL = 128
 """Bytes; passes wherever IP does."""
@@ -15,31 +15,31 @@ LARGEST = 65535
 """Of an IP packet; loopback's MTU is greater by one."""
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> MtuFacts:
     """Takes some seconds for a peer behind a black hole, or one that does not answer."""
     found = []
-    for target in scene.targets:
+    for target in context.targets:
         route = route_to(target.address) if target.address else None
-        interface = scene.snapshot.at(route.interface) if route else None
+        interface = context.snapshot.at(route.interface) if route else None
         if interface is not None:
             found.append(_measure(target, interface))
-    return Facts(measured=tuple(found))
+    return MtuFacts(measured=tuple(found))
 
 
-def _measure(target: Target, interface: Interface) -> Measured | Unseen:
+def _measure(target: PeerTarget, interface: NetInterface) -> MtuProbe | Unchecked:
     assert target.address is not None
     what = f"path MTU to {target.address} ({target.peer})"
     echo = open_echo(target.address)
-    if isinstance(echo, Unseen):
+    if isinstance(echo, Unchecked):
         return echo
     with echo:
         try:
             if echo.ask(SMALL) is not True:
-                return Unseen(what, "it answers no echo requests; is it up, and does a firewall let them pass?")
+                return Unchecked(what, "it answers no echo requests; is it up, and does a firewall let them pass?")
             largest, told = _search(echo, min(interface.mtu, LARGEST))
         except OSError as error:
             return files.unseen(what, error)
-    return Measured(
+    return MtuProbe(
         peer=target.peer,
         address=target.address,
         interface=interface.name,
@@ -50,7 +50,7 @@ def _measure(target: Target, interface: Interface) -> Measured | Unseen:
     )
 
 
-def _search(echo: Echo, high: int) -> tuple[int, TooBig | None]:
+def _search(echo: EchoProbe, high: int) -> tuple[int, PacketTooBig | None]:
     """The largest packet that is answered, and what a router said about larger ones. ``SMALL`` is known to pass."""
     told = None
     passed, lost = SMALL, high + 1
@@ -61,7 +61,7 @@ def _search(echo: Echo, high: int) -> tuple[int, TooBig | None]:
             passed = size
         else:
             lost = size
-        if isinstance(answer, TooBig) and passed <= answer.mtu < lost:
+        if isinstance(answer, PacketTooBig) and passed <= answer.mtu < lost:
             # One more question, for what may be smaller still beyond that router.
             told, size = answer, answer.mtu
             lost = answer.mtu + 1

@@ -13,28 +13,28 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.errors import NetError
 from proxy.netdev.observe.namespaces import open_namespace, run_inside
-from proxy.netdev.observe.observe import Interface, Snapshot, snapshot
+from proxy.netdev.observe.observe import NetInterface, NetSnapshot, snapshot
 
 T = TypeVar("T")
 
 _OWN = "/proc/thread-self/ns/net"
 
 
-class Child(Struct, frozen=True, kw_only=True):
+class ChildInterface(Struct, frozen=True, kw_only=True):
     """An interface in another namespace whose frames go through one of ours."""
 
     label: str
     """Whose namespace it is: a container's id, or a process."""
     pid: int
-    interface: Interface
+    interface: NetInterface
     addresses: tuple[str, ...]
-    parent: Interface
+    parent: NetInterface
 
 
-def children(here: Snapshot) -> tuple[Child, ...] | Unseen:
+def children(here: NetSnapshot) -> tuple[ChildInterface, ...] | Unchecked:
     """All that hang on interfaces of ``here``, the snapshot of this namespace."""
     own = {found.mac for found in here.interfaces}
     parents = {found.name: found for found in here.interfaces if _fostered(found) - own}
@@ -43,8 +43,8 @@ def children(here: Snapshot) -> tuple[Child, ...] | Unseen:
     if os.geteuid() != 0:
         count = len(set().union(*map(_fostered, parents.values())) - own)
         what = f"interfaces in other namespaces that hang on {', '.join(parents)}: {count}"
-        return Unseen(what, "only root may enter those")
-    found: list[Child] = []
+        return Unchecked(what, "only root may enter those")
+    found: list[ChildInterface] = []
     for pid in one_process_each():
         with contextlib.suppress(NetError):
             found += _hanging(enter(pid, snapshot), list(parents.values()), pid)
@@ -93,15 +93,15 @@ def one_process_each() -> Iterator[int]:
                 yield pid
 
 
-def _hanging(there: Snapshot, parents: list[Interface], pid: int) -> Iterator[Child]:
+def _hanging(there: NetSnapshot, parents: list[NetInterface], pid: int) -> Iterator[ChildInterface]:
     for interface in there.interfaces:
         for parent in parents:
             if interface.mac in _fostered(parent):
                 addresses = tuple(str(item) for item in there.addresses_of(interface.index))
-                yield Child(label=label(pid), pid=pid, interface=interface, addresses=addresses, parent=parent)
+                yield ChildInterface(label=label(pid), pid=pid, interface=interface, addresses=addresses, parent=parent)
 
 
-def _fostered(parent: Interface) -> set[str]:
+def _fostered(parent: NetInterface) -> set[str]:
     """MACs that an interface receives for others: macvlan children that are up, and virtual functions."""
     functions = {vf.mac for vf in parent.vfs if vf.mac.strip("0:")}
     return {*parent.unicast, *functions} - {parent.mac}

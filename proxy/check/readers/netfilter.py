@@ -8,34 +8,34 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from control.base.reading.addresses import TcpAddress
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files, ruleset, tracking
 from proxy.check.readers.namespaces import elsewhere, enter
-from proxy.check.report import Unseen
-from proxy.check.rules.netfilter import BridgeParent, Facts, Namespace, UserlandProxy
-from proxy.check.scene import Scene
+from proxy.check.report import Unchecked
+from proxy.check.rules.netfilter import BridgeParent, ContainerNamespace, NetfilterFacts, UserlandProxy
 from proxy.config.schema import Config
 from proxy.errors import NetError
 
 _DOCKER_DNS = "127.0.0.11"
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> NetfilterFacts:
     """Sends a few datagrams to each peer, or over loopback if there is none."""
-    return Facts(
-        here=_here(scene),
-        others=tuple(_others(scene)),
-        bridge_parents=tuple(_bridge_parents(scene)),
+    return NetfilterFacts(
+        here=_here(context),
+        others=tuple(_others(context)),
+        bridge_parents=tuple(_bridge_parents(context)),
         bridge_nf=files.sysctl("net.bridge.bridge-nf-call-iptables"),
-        proxies=tuple(_userland_proxies(scene.config)),
+        proxies=tuple(_userland_proxies(context.config)),
     )
 
 
-def _here(scene: Scene) -> Namespace:
-    targets = [target.address for target in scene.targets if target.address is not None] or ["127.0.0.1"]
-    return Namespace(
+def _here(context: DiagnosisContext) -> ContainerNamespace:
+    targets = [target.address for target in context.targets if target.address is not None] or ["127.0.0.1"]
+    return ContainerNamespace(
         label="this namespace",
         enter="",
-        interfaces=tuple(found.name for found in scene.snapshot.interfaces if scene.offloaded(found)),
+        interfaces=tuple(found.name for found in context.snapshot.interfaces if context.offloaded(found)),
         ruleset=ruleset.read(),
         tracking=tuple(tracking.measure(address) for address in targets),
         count=tracking.count(),
@@ -43,13 +43,13 @@ def _here(scene: Scene) -> Namespace:
     )
 
 
-def _others(scene: Scene) -> Iterator[Namespace]:
-    children = () if isinstance(scene.children, Unseen) else scene.children
+def _others(context: DiagnosisContext) -> Iterator[ContainerNamespace]:
+    children = () if isinstance(context.children, Unchecked) else context.children
     for pid in sorted({child.pid for child in children}):
         members = [child for child in children if child.pid == pid]
         with contextlib.suppress(NetError):
             rules, count = enter(pid, lambda: (ruleset.read(), tracking.count()))
-            yield Namespace(
+            yield ContainerNamespace(
                 label=members[0].label,
                 enter=f"nsenter -t {pid} -n ",
                 interfaces=tuple(child.interface.name for child in members),
@@ -58,13 +58,13 @@ def _others(scene: Scene) -> Iterator[Namespace]:
             )
 
 
-def _bridge_parents(scene: Scene) -> Iterator[BridgeParent]:
+def _bridge_parents(context: DiagnosisContext) -> Iterator[BridgeParent]:
     """Of macvlans whose parent is in this namespace. Elsewhere the bridge's sysctl is another one."""
-    for interface in scene.snapshot.interfaces:
-        parent = scene.snapshot.parent_of(interface)
+    for interface in context.snapshot.interfaces:
+        parent = context.snapshot.parent_of(interface)
         if interface.kind == "macvlan" and parent is not None and parent.kind == "bridge":
             yield BridgeParent(macvlan=interface.name, bridge=parent.name)
-    for child in () if isinstance(scene.children, Unseen) else scene.children:
+    for child in () if isinstance(context.children, Unchecked) else context.children:
         if child.interface.kind == "macvlan" and child.parent.kind == "bridge":
             yield BridgeParent(macvlan=f"{child.interface.name} ({child.label})", bridge=child.parent.name)
 

@@ -5,80 +5,82 @@ from __future__ import annotations
 import ipaddress
 
 from control.base.reading.addresses import TcpAddress
-from proxy.check.report import Unseen
-from proxy.check.rules.path import Child, Facts, Offloaded, Way
-from proxy.check.scene import Scene, Target
+from proxy.check.context import DiagnosisContext, PeerTarget
+from proxy.check.report import Unchecked
+from proxy.check.rules.path import ChildAddress, OffloadedInterface, PathFacts, PeerPath
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
-from proxy.netdev.observe.observe import Interface, route_to
+from proxy.netdev.observe.observe import NetInterface, route_to
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> PathFacts:
     """Asks the kernel for a route for each address."""
-    config = scene.config
+    config = context.config
     listen = config.links.listen.host if config else None
     if listen == AUTO:  # not leased yet
         listen = None
-    return Facts(
-        ways=tuple(_way(scene, target) for target in scene.targets),
-        offloaded=tuple(_offloaded(scene, found) for found in scene.snapshot.interfaces if scene.offloaded(found)),
-        children=_children(scene),
+    return PathFacts(
+        ways=tuple(_way(context, target) for target in context.targets),
+        offloaded=tuple(
+            _offloaded(context, found) for found in context.snapshot.interfaces if context.offloaded(found)
+        ),
+        children=_children(context),
         listen=listen,
-        listening=_owner(scene, listen) if listen else None,
+        listening=_owner(context, listen) if listen else None,
     )
 
 
-def _way(scene: Scene, target: Target) -> Way:
+def _way(context: DiagnosisContext, target: PeerTarget) -> PeerPath:
     if target.address is None:
-        return Way(peer=target.peer, name=target.name, problem=target.problem)
+        return PeerPath(peer=target.peer, name=target.name, problem=target.problem)
     route = route_to(target.address)
-    interface = scene.snapshot.at(route.interface) if route else None
+    interface = context.snapshot.at(route.interface) if route else None
     if route is None or interface is None:
-        return Way(peer=target.peer, name=target.name, address=target.address)
-    return Way(
+        return PeerPath(peer=target.peer, name=target.name, address=target.address)
+    return PeerPath(
         peer=target.peer,
         name=target.name,
         address=target.address,
         interface=interface.name,
-        kind=scene.kind(interface),
-        offloaded=scene.offloaded(interface),
+        kind=context.kind(interface),
+        offloaded=context.offloaded(interface),
         up=interface.up and interface.carrier,
         via=route.via,
         local=route.local,
     )
 
 
-def _offloaded(scene: Scene, interface: Interface) -> Offloaded:
-    addresses = tuple(str(item) for item in scene.snapshot.addresses_of(interface.index) if item.scope == 0)
-    return Offloaded(interface=interface.name, kind=scene.kind(interface), addresses=addresses)
+def _offloaded(context: DiagnosisContext, interface: NetInterface) -> OffloadedInterface:
+    addresses = tuple(str(item) for item in context.snapshot.addresses_of(interface.index) if item.scope == 0)
+    return OffloadedInterface(interface=interface.name, kind=context.kind(interface), addresses=addresses)
 
 
-def _owner(scene: Scene, listen: str) -> str | None:
+def _owner(context: DiagnosisContext, listen: str) -> str | None:
     if ipaddress.ip_address(listen).is_unspecified:
         return "every interface"
-    for item in scene.snapshot.addresses:
-        if item.address == listen and (interface := scene.snapshot.at(item.interface)) is not None:
+    for item in context.snapshot.addresses:
+        if item.address == listen and (interface := context.snapshot.at(item.interface)) is not None:
             return interface.name
     return None
 
 
-def _children(scene: Scene) -> tuple[Child, ...] | Unseen:
-    if isinstance(scene.children, Unseen):
-        return scene.children
+def _children(context: DiagnosisContext) -> tuple[ChildAddress, ...] | Unchecked:
+    if isinstance(context.children, Unchecked):
+        return context.children
     found = []
-    for child in scene.children:
+    for child in context.children:
         for text in child.addresses:
             address = ipaddress.ip_interface(text).ip
             if address.is_link_local or child.interface.kind != "macvlan":
                 continue
             route = route_to(str(address))
-            interface = scene.snapshot.at(route.interface) if route else None
+            interface = context.snapshot.at(route.interface) if route else None
             found.append(
-                Child(
+                ChildAddress(
                     label=child.label,
                     address=str(address),
                     parent=child.parent.name,
-                    wanted_by=_wanted_by(scene.config, str(address)),
+                    wanted_by=_wanted_by(context.config, str(address)),
                     interface=interface.name if interface else None,
                     mode=interface.macvlan_mode if interface else None,
                 )

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.check.rules.netfilter import Chain, Ruleset
 
 WHAT = "nftables rules"
@@ -20,24 +20,24 @@ _XT_CONNTRACK = {"conntrack", "state", "connmark", "connlimit"}
 _DOCKER_DNS = "127.0.0.11"
 
 
-def read() -> Ruleset | Unseen:
+def read() -> Ruleset | Unchecked:
     """What is there now; Unseen without root or without nft."""
     if os.geteuid() != 0:
-        return Unseen(WHAT, "no permission; ask as root")
+        return Unchecked(WHAT, "no permission; ask as root")
     try:
         done = subprocess.run(
             ["nft", "-j", "list", "ruleset"], capture_output=True, text=True, timeout=_PATIENCE_S, check=False
         )
     except FileNotFoundError:
-        return Unseen(WHAT, "nft is not installed")
+        return Unchecked(WHAT, "nft is not installed")
     except (OSError, subprocess.TimeoutExpired):
-        return Unseen(WHAT, "nft did not answer")
+        return Unchecked(WHAT, "nft did not answer")
     if done.returncode != 0:
-        return Unseen(WHAT, " ".join(done.stderr.split())[:200] or "nft failed")
+        return Unchecked(WHAT, " ".join(done.stderr.split())[:200] or "nft failed")
     return parse(done.stdout)
 
 
-def parse(text: str) -> Ruleset | Unseen:
+def parse(text: str) -> Ruleset | Unchecked:
     """The meaning of nft's JSON (libnftables-json(5))."""
     try:
         entries = json.loads(text)["nftables"]
@@ -50,7 +50,7 @@ def parse(text: str) -> Ruleset | Unseen:
             docker_dns=any(_is_docker_dns(rule, chains) for rule in rules),
         )
     except (ValueError, KeyError, TypeError):
-        return Unseen(WHAT, "nft's answer is not the JSON that nft is known to print")
+        return Unchecked(WHAT, "nft's answer is not the JSON that nft is known to print")
 
 
 def _chains(chains: list[dict[str, Any]], rules: list[dict[str, Any]]) -> Iterator[Chain]:

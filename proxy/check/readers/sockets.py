@@ -7,21 +7,21 @@ import stat
 from collections.abc import Iterator
 
 from control.base.reading.addresses import UnixAddress
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
-from proxy.check.report import Unseen
-from proxy.check.rules.sockets import Directory, Facts, Socket
-from proxy.check.scene import Scene
+from proxy.check.report import Unchecked
+from proxy.check.rules.sockets import ServiceSocket, SocketDirectory, SocketFacts
 from proxy.config.schema import Config
 
 
-def read(scene: Scene) -> Facts:
+def read(context: DiagnosisContext) -> SocketFacts:
     """As far as this process may look."""
-    if scene.config is None:
-        return Facts(configured=False)
-    return Facts(directories=tuple(_directories(scene.config)), sockets=tuple(_sockets(scene.config)))
+    if context.config is None:
+        return SocketFacts(configured=False)
+    return SocketFacts(directories=tuple(_directories(context.config)), sockets=tuple(_sockets(context.config)))
 
 
-def _directories(config: Config) -> Iterator[Directory | Unseen]:
+def _directories(config: Config) -> Iterator[SocketDirectory | Unchecked]:
     """Each once, for the widest of the sockets in it."""
     wanted = {config.run_dir: ("run_dir", False)}
     for name, upstream in config.upstreams.items():
@@ -33,10 +33,10 @@ def _directories(config: Config) -> Iterator[Directory | Unseen]:
         yield _directory(path, used_by, for_others)
 
 
-def _directory(path: str, used_by: str, for_others: bool) -> Directory | Unseen:
+def _directory(path: str, used_by: str, for_others: bool) -> SocketDirectory | Unchecked:
     try:
         found = os.stat(path)
-        return Directory(
+        return SocketDirectory(
             path=path,
             used_by=used_by,
             mode=found.st_mode,
@@ -45,22 +45,22 @@ def _directory(path: str, used_by: str, for_others: bool) -> Directory | Unseen:
             for_others=for_others,
         )
     except FileNotFoundError:
-        return Directory(path=path, used_by=used_by, for_others=for_others)
+        return SocketDirectory(path=path, used_by=used_by, for_others=for_others)
     except OSError as error:
         return files.unseen(f"{path} ({used_by})", error)
 
 
-def _sockets(config: Config) -> Iterator[Socket | Unseen]:
+def _sockets(config: Config) -> Iterator[ServiceSocket | Unchecked]:
     for name, service in config.services.items():
         if isinstance(service.deliver, UnixAddress):
             yield _socket(service.deliver.path, f"services.{name}.deliver")
 
 
-def _socket(path: str, used_by: str) -> Socket | Unseen:
+def _socket(path: str, used_by: str) -> ServiceSocket | Unchecked:
     try:
-        return Socket(path=path, used_by=used_by, is_socket=stat.S_ISSOCK(os.stat(path).st_mode))
+        return ServiceSocket(path=path, used_by=used_by, is_socket=stat.S_ISSOCK(os.stat(path).st_mode))
     except FileNotFoundError:
         there = os.path.isdir(os.path.dirname(path))
-        return Socket(path=path, used_by=used_by, exists=False, directory_exists=there)
+        return ServiceSocket(path=path, used_by=used_by, exists=False, directory_exists=there)
     except OSError as error:
         return files.unseen(f"{path} ({used_by})", error)

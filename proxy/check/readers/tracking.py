@@ -6,8 +6,8 @@ import contextlib
 import socket
 
 from proxy.check.readers import files
-from proxy.check.report import Unseen
-from proxy.check.rules.netfilter import Tracking
+from proxy.check.report import Unchecked
+from proxy.check.rules.netfilter import TrackingMeasurement
 
 COUNT = "/proc/sys/net/netfilter/nf_conntrack_count"
 FLOWS = 8
@@ -17,13 +17,13 @@ ROUNDS = 3
 _DISCARD = 9  # RFC 863: whoever listens there throws it away
 
 
-def count() -> int | Unseen:
+def count() -> int | Unchecked:
     """Connections that this thread's namespace tracks now. A kernel without connection tracking tracks none."""
     found = files.number(COUNT, "nf_conntrack_count")
-    return 0 if isinstance(found, Unseen) and found.why == files.ABSENT else found
+    return 0 if isinstance(found, Unchecked) and found.why == files.ABSENT else found
 
 
-def measure(address: str) -> Tracking | Unseen:
+def measure(address: str) -> TrackingMeasurement | Unchecked:
     """Send datagrams to an address and see what becomes of the count."""
     rounds = []
     for _ in range(ROUNDS):
@@ -35,10 +35,10 @@ def measure(address: str) -> Tracking | Unseen:
                 except OSError as error:
                     return files.unseen(f"whether connections to {address} are tracked", error)
             after = count()
-        if isinstance(before, Unseen) or isinstance(after, Unseen):
-            return before if isinstance(before, Unseen) else Unseen("nf_conntrack_count", "it went away")
+        if isinstance(before, Unchecked) or isinstance(after, Unchecked):
+            return before if isinstance(before, Unchecked) else Unchecked("nf_conntrack_count", "it went away")
         rounds.append((before, after))
-    return Tracking(to=address, flows=FLOWS, counts=tuple(rounds))
+    return TrackingMeasurement(to=address, flows=FLOWS, counts=tuple(rounds))
 
 
 def _datagram(address: str, stack: contextlib.ExitStack) -> None:

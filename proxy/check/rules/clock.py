@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 RENEWAL = 0.75
 """Of a certificate's life. They renew at half of it; one that is so old was not renewed although there was time."""
 
 
-class Certificate(Struct, frozen=True, kw_only=True):
+class CertificateValidity(Struct, frozen=True, kw_only=True):
     """A certificate and its life."""
 
     file: str
@@ -20,21 +20,21 @@ class Certificate(Struct, frozen=True, kw_only=True):
     not_after: float
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class ClockFacts(Struct, frozen=True, kw_only=True):
     """``synchronised``: whether the kernel says that something keeps its clock right."""
 
     now: float
-    certificates: tuple[Certificate | Unseen, ...] = ()
+    certificates: tuple[CertificateValidity | Unchecked, ...] = ()
     synchronised: bool = True
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: ClockFacts) -> Iterator[Line]:
     """All lines about the clock."""
-    yield Seen("the clock is kept in time") if facts.synchronised else _adrift()
+    yield Passed("the clock is kept in time") if facts.synchronised else _adrift()
     for item in facts.certificates:
-        yield item if isinstance(item, Unseen) else _certificate(item, facts.now)
+        yield item if isinstance(item, Unchecked) else _certificate(item, facts.now)
     if not facts.certificates:
-        yield Unseen("the clock against certificates", "no certificate is configured; give --certificate FILE")
+        yield Unchecked("the clock against certificates", "no certificate is configured; give --certificate FILE")
 
 
 def _adrift() -> Finding:
@@ -48,7 +48,7 @@ def _adrift() -> Finding:
     )
 
 
-def _certificate(item: Certificate, now: float) -> Line:
+def _certificate(item: CertificateValidity, now: float) -> Line:
     if now < item.not_before:
         return Finding(
             name="clock-behind",
@@ -76,7 +76,7 @@ def _certificate(item: Certificate, now: float) -> Line:
             cost="certificates are renewed at half of their life: this one was not, and when it ends so do the links",
             mend="find out why it was not renewed",
         )
-    return Seen(f"{item.file} is valid, for another {_span(item.not_after - now)}")
+    return Passed(f"{item.file} is valid, for another {_span(item.not_after - now)}")
 
 
 def _span(seconds: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 FEATURES = {
     "tso": "the kernel cuts every large write into segments itself and walks the whole stack for each: up to 45 times "
@@ -25,7 +25,7 @@ class Offloads(Struct, frozen=True, kw_only=True):
     interface: str
     kind: str
     """As netlink says it; "" for hardware."""
-    on: dict[str, bool] | Unseen
+    on: dict[str, bool] | Unchecked
 
 
 class Device(Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class Device(Struct, frozen=True, kw_only=True):
     made: int
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class HardwareFacts(Struct, frozen=True, kw_only=True):
     """``iommu``: whether the kernel uses one."""
 
     offloads: tuple[Offloads, ...] = ()
@@ -44,23 +44,23 @@ class Facts(Struct, frozen=True, kw_only=True):
     iommu: bool = False
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: HardwareFacts) -> Iterator[Line]:
     """All lines about hardware."""
     for item in facts.offloads:
         yield from _offloads(item)
     for device in facts.devices:
         if device.made:
-            yield Seen(f"{device.interface}: {device.made} of {device.possible} virtual functions are made")
+            yield Passed(f"{device.interface}: {device.made} of {device.possible} virtual functions are made")
         else:
             yield _unused(device)
         if not facts.iommu:
             yield _no_iommu(device)
     if not facts.devices:
-        yield Seen("no interface here offers SR-IOV")
+        yield Passed("no interface here offers SR-IOV")
 
 
 def _offloads(item: Offloads) -> Iterator[Line]:
-    if isinstance(item.on, Unseen):
+    if isinstance(item.on, Unchecked):
         yield item.on
         return
     wanted = [name for name in FEATURES if name != "gro" or item.kind not in NO_GRO]
@@ -75,7 +75,7 @@ def _offloads(item: Offloads) -> Iterator[Line]:
                 mend=f"ethtool -K {item.interface} {feature} on",
             )
     if all(item.on[feature] for feature in wanted):
-        yield Seen(f"{item.interface}: on are {', '.join(wanted)}")
+        yield Passed(f"{item.interface}: on are {', '.join(wanted)}")
 
 
 def _unused(device: Device) -> Finding:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 BURST = 4096
 """Connections that one upstream's socket queues; a proxy that cannot accept so many does not survive one burst."""
@@ -14,12 +14,12 @@ BASE = 64
 """Descriptors that a proxy has anyway: log, epoll, admin socket and its clients, locks; generously."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class DescriptorFacts(Struct, frozen=True, kw_only=True):
     """``owner``: whose limit it is: a running proxy's, or what one would inherit from here."""
 
     owner: str = ""
-    soft: int | Unseen = 0
-    hard: int | Unseen = 0
+    soft: int | Unchecked = 0
+    hard: int | Unchecked = 0
     open: int | None = None
     """Descriptors open now; None if that cannot be seen."""
     streams_per_link: int | None = None
@@ -29,16 +29,16 @@ class Facts(Struct, frozen=True, kw_only=True):
     listeners: int = 0
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: DescriptorFacts) -> Iterator[Line]:
     """The lines about descriptors."""
-    if isinstance(facts.soft, Unseen):
+    if isinstance(facts.soft, Unchecked):
         yield facts.soft
         return
     now = "" if facts.open is None else f", {facts.open} open now"
     read = f"{facts.owner} may open {facts.soft} files (soft limit; hard limit {facts.hard}{now})"
     needed = BURST if facts.streams_per_link is None else _needed(facts)
     if facts.soft >= needed:
-        yield Seen(read)
+        yield Passed(read)
         return
     wanted = (
         f"; one link full of streams, limits.streams_per_link = {facts.streams_per_link}, takes {needed}"
@@ -57,5 +57,5 @@ def judge(facts: Facts) -> Iterator[Line]:
     )
 
 
-def _needed(facts: Facts) -> int:
+def _needed(facts: DescriptorFacts) -> int:
     return (facts.streams_per_link or 0) + facts.links + 2 * facts.listeners + BASE

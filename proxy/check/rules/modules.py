@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 COSTS = {
     "nf_nat": "the first NAT rule that anything adds switches connection tracking on for all packets of its namespace",
@@ -25,27 +25,27 @@ class Module(Struct, frozen=True, kw_only=True):
     """Modules that need it; each is one of the references."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class ModuleFacts(Struct, frozen=True, kw_only=True):
     """``bridges``: bridge interfaces of this namespace, which are what br_netfilter is for."""
 
-    modules: tuple[Module, ...] | Unseen
+    modules: tuple[Module, ...] | Unchecked
     bridges: tuple[str, ...] = ()
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: ModuleFacts) -> Iterator[Line]:
     """All lines about modules."""
-    if isinstance(facts.modules, Unseen):
+    if isinstance(facts.modules, Unchecked):
         yield facts.modules
         return
     known = {module.name: module for module in facts.modules}
     for name, cost in COSTS.items():
         module = known.get(name)
         if module is None:
-            yield Seen(f"{name} is not loaded")
+            yield Passed(f"{name} is not loaded")
         elif not idle(module, known):
-            yield Seen(f"{name} is in use ({module.references} references)")
+            yield Passed(f"{name} is in use ({module.references} references)")
         elif name == "br_netfilter" and facts.bridges:
-            yield Seen(f"br_netfilter is loaded, and there is {', '.join(facts.bridges)}")
+            yield Passed(f"br_netfilter is loaded, and there is {', '.join(facts.bridges)}")
         else:
             yield _idle(module, cost, known)
 

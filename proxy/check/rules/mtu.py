@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 
-class Measured(Struct, frozen=True, kw_only=True):
+class MtuProbe(Struct, frozen=True, kw_only=True):
     """Echo requests with DF set, sizes in bytes of a whole IP packet."""
 
     peer: str
@@ -24,28 +24,28 @@ class Measured(Struct, frozen=True, kw_only=True):
     teller: str | None = None
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class MtuFacts(Struct, frozen=True, kw_only=True):
     """One entry for each peer that there is a route to."""
 
-    measured: tuple[Measured | Unseen, ...] = ()
+    measured: tuple[MtuProbe | Unchecked, ...] = ()
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: MtuFacts) -> Iterator[Line]:
     """All lines about path MTU."""
     for item in facts.measured:
-        if isinstance(item, Unseen):
+        if isinstance(item, Unchecked):
             yield item
         elif item.largest >= item.mtu:
-            yield Seen(f"{item.address} ({item.peer}): {item.mtu} bytes pass, as {item.interface} allows")
+            yield Passed(f"{item.address} ({item.peer}): {item.mtu} bytes pass, as {item.interface} allows")
         elif item.told is not None:
             yield _smaller(item)
         else:
             yield _black_hole(item)
     if not facts.measured:
-        yield Unseen("path MTU", "there is no peer with a route to it")
+        yield Unchecked("path MTU", "there is no peer with a route to it")
 
 
-def _black_hole(item: Measured) -> Finding:
+def _black_hole(item: MtuProbe) -> Finding:
     return Finding(
         name="mtu-black-hole",
         level="wrong",
@@ -59,7 +59,7 @@ def _black_hole(item: Measured) -> Finding:
     )
 
 
-def _smaller(item: Measured) -> Finding:
+def _smaller(item: MtuProbe) -> Finding:
     return Finding(
         name="smaller-path-mtu",
         level="note",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 ON_THE_WAY = ("prerouting", "input", "output", "postrouting")
 """Hooks that a packet of a link passes in the namespace of its interface."""
@@ -38,7 +38,7 @@ class Ruleset(Struct, frozen=True, kw_only=True):
     """NAT rules for Docker's DNS server, 127.0.0.11."""
 
 
-class Tracking(Struct, frozen=True, kw_only=True):
+class TrackingMeasurement(Struct, frozen=True, kw_only=True):
     """Connection tracking, measured: nf_conntrack_count before and after ``flows`` new flows, several times."""
 
     to: str
@@ -55,7 +55,7 @@ class Tracking(Struct, frozen=True, kw_only=True):
         return f"nf_conntrack_count went {before} → {after} with {self.flows} new flows to {self.to}"
 
 
-class Namespace(Struct, frozen=True, kw_only=True):
+class ContainerNamespace(Struct, frozen=True, kw_only=True):
     """A network namespace in which a macvlan or virtual function is."""
 
     label: str
@@ -63,10 +63,10 @@ class Namespace(Struct, frozen=True, kw_only=True):
     """What stands before a command that shall run there, "" for this one."""
     interfaces: tuple[str, ...]
     """The macvlans and virtual functions in it."""
-    ruleset: Ruleset | Unseen
-    tracking: tuple[Tracking | Unseen, ...] = ()
+    ruleset: Ruleset | Unchecked
+    tracking: tuple[TrackingMeasurement | Unchecked, ...] = ()
     """Measured in this namespace only, for each peer."""
-    count: int | Unseen = 0
+    count: int | Unchecked = 0
     """nf_conntrack_count."""
     docker_resolver: bool = False
     """/etc/resolv.conf names Docker's DNS server, 127.0.0.11."""
@@ -89,17 +89,17 @@ class UserlandProxy(Struct, frozen=True, kw_only=True):
     """Key paths of the configuration that go through it."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class NetfilterFacts(Struct, frozen=True, kw_only=True):
     """``bridge_nf``: net.bridge.bridge-nf-call-iptables, which means something only where the bridge is."""
 
-    here: Namespace
-    others: tuple[Namespace, ...] = ()
+    here: ContainerNamespace
+    others: tuple[ContainerNamespace, ...] = ()
     bridge_parents: tuple[BridgeParent, ...] = ()
-    bridge_nf: int | Unseen = 0
+    bridge_nf: int | Unchecked = 0
     proxies: tuple[UserlandProxy, ...] = ()
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: NetfilterFacts) -> Iterator[Line]:
     """All lines about rules and connection tracking."""
     for namespace in (facts.here, *facts.others):
         yield from _tracking(namespace)
@@ -108,21 +108,21 @@ def judge(facts: Facts) -> Iterator[Line]:
     yield from (_userland_proxy(proxy) for proxy in facts.proxies)
 
 
-def _tracking(namespace: Namespace) -> Iterator[Line]:
+def _tracking(namespace: ContainerNamespace) -> Iterator[Line]:
     rules = namespace.ruleset
-    measured = [item for item in namespace.tracking if isinstance(item, Tracking)]
+    measured = [item for item in namespace.tracking if isinstance(item, TrackingMeasurement)]
     on = [item for item in measured if item.on]
-    yield from (item for item in namespace.tracking if isinstance(item, Unseen))
+    yield from (item for item in namespace.tracking if isinstance(item, Unchecked))
     dns = rules.docker_dns if isinstance(rules, Ruleset) else bool(on) and namespace.docker_resolver
     if dns and namespace.interfaces:
         yield _docker_dns(namespace, on)
     elif on:
         yield _tracked(namespace, on)
     else:
-        yield from (Seen(f"not tracked: {item}") for item in measured)
+        yield from (Passed(f"not tracked: {item}") for item in measured)
 
 
-def _docker_dns(namespace: Namespace, on: list[Tracking]) -> Finding:
+def _docker_dns(namespace: ContainerNamespace, on: list[TrackingMeasurement]) -> Finding:
     rules = namespace.ruleset
     if isinstance(rules, Ruleset):
         read = "NAT rules for Docker's DNS server, 127.0.0.11, are in this namespace"
@@ -144,7 +144,7 @@ def _docker_dns(namespace: Namespace, on: list[Tracking]) -> Finding:
     )
 
 
-def _tracked(namespace: Namespace, on: list[Tracking]) -> Finding:
+def _tracked(namespace: ContainerNamespace, on: list[TrackingMeasurement]) -> Finding:
     sides = (("output", "daddr"), ("prerouting", "saddr"))
     hooks = [f"add chain inet hostlane {hook} {{ type filter hook {hook} priority raw; }}" for hook, _ in sides]
     notrack = [
@@ -164,14 +164,14 @@ def _tracked(namespace: Namespace, on: list[Tracking]) -> Finding:
     )
 
 
-def _rules(namespace: Namespace) -> Iterator[Line]:
+def _rules(namespace: ContainerNamespace) -> Iterator[Line]:
     rules = namespace.ruleset
-    if isinstance(rules, Unseen):
+    if isinstance(rules, Unchecked):
         yield rules
         return
     passed = [chain for chain in rules.chains if chain.hook in ON_THE_WAY]
     if not passed:
-        yield Seen("no nftables rules on the way of a packet")
+        yield Passed("no nftables rules on the way of a packet")
     elif namespace.interfaces:
         yield Finding(
             name="rules-on-links",
@@ -182,7 +182,7 @@ def _rules(namespace: Namespace) -> Iterator[Line]:
             mend="accept the links' port in the first rule of each chain that is needed, and delete the others",
         )
     else:
-        yield Seen("; ".join(_chain(chain) for chain in passed))
+        yield Passed("; ".join(_chain(chain) for chain in passed))
 
 
 def _chain(chain: Chain) -> str:
@@ -190,15 +190,15 @@ def _chain(chain: Chain) -> str:
     return f"{chain.table} {chain.name} ({chain.kind}, {chain.hook}): {chain.rules} rules{counted}"
 
 
-def _bridge_nf(facts: Facts) -> Iterator[Line]:
+def _bridge_nf(facts: NetfilterFacts) -> Iterator[Line]:
     if not facts.bridge_parents:
         return
-    if isinstance(facts.bridge_nf, Unseen):
-        yield Seen("br_netfilter is not loaded: frames of the bridge pass no rules")
+    if isinstance(facts.bridge_nf, Unchecked):
+        yield Passed("br_netfilter is not loaded: frames of the bridge pass no rules")
         return
     for item in facts.bridge_parents:
         if facts.bridge_nf == 0:
-            yield Seen(f"{item.macvlan} hangs on bridge {item.bridge}, whose frames pass no IP rules")
+            yield Passed(f"{item.macvlan} hangs on bridge {item.bridge}, whose frames pass no IP rules")
             continue
         yield Finding(
             name="bridge-parent-rules",

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 BRIDGE_MODE = "bridge"
 
 
-class Way(Struct, frozen=True, kw_only=True):
+class PeerPath(Struct, frozen=True, kw_only=True):
     """How a packet to a peer would leave this host."""
 
     peer: str
@@ -33,7 +33,7 @@ class Way(Struct, frozen=True, kw_only=True):
     """The address is one of this host's own."""
 
 
-class Offloaded(Struct, frozen=True, kw_only=True):
+class OffloadedInterface(Struct, frozen=True, kw_only=True):
     """A macvlan or virtual function of this namespace."""
 
     interface: str
@@ -41,7 +41,7 @@ class Offloaded(Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
 
 
-class Child(Struct, frozen=True, kw_only=True):
+class ChildAddress(Struct, frozen=True, kw_only=True):
     """An address of a macvlan in another namespace on this machine, whose parent is here."""
 
     label: str
@@ -55,34 +55,34 @@ class Child(Struct, frozen=True, kw_only=True):
     """If that is a macvlan: its mode."""
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class PathFacts(Struct, frozen=True, kw_only=True):
     """``listen``: links.listen, if there is a configuration; ``listening``: the interface that has that address."""
 
-    ways: tuple[Way, ...] = ()
-    offloaded: tuple[Offloaded, ...] = ()
-    children: tuple[Child, ...] | Unseen = ()
+    ways: tuple[PeerPath, ...] = ()
+    offloaded: tuple[OffloadedInterface, ...] = ()
+    children: tuple[ChildAddress, ...] | Unchecked = ()
     listen: str | None = None
     listening: str | None = None
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: PathFacts) -> Iterator[Line]:
     """All lines about the ways to the peers."""
     if facts.listen is not None:
         yield _listen(facts)
     for way in facts.ways:
         yield _way(way, facts.offloaded)
-    if isinstance(facts.children, Unseen):
+    if isinstance(facts.children, Unchecked):
         yield facts.children
     else:
         for child in facts.children:
             yield _child(child)
     if not facts.ways:
-        yield Unseen("ways to peers", "no peers are known; give --config FILE")
+        yield Unchecked("ways to peers", "no peers are known; give --config FILE")
 
 
-def _listen(facts: Facts) -> Line:
+def _listen(facts: PathFacts) -> Line:
     if facts.listening is not None:
-        return Seen(f"links.listen {facts.listen} is an address of {facts.listening}")
+        return Passed(f"links.listen {facts.listen} is an address of {facts.listening}")
     return Finding(
         name="no-link-address",
         level="wrong",
@@ -93,7 +93,7 @@ def _listen(facts: Facts) -> Line:
     )
 
 
-def _way(way: Way, offloaded: tuple[Offloaded, ...]) -> Line:
+def _way(way: PeerPath, offloaded: tuple[OffloadedInterface, ...]) -> Line:
     where = f"peer {way.peer}"
     if way.address is None:
         return Finding(
@@ -120,10 +120,10 @@ def _way(way: Way, offloaded: tuple[Offloaded, ...]) -> Line:
     if not way.offloaded and (way.kind == "bridge" or (way.kind == "veth" and way.via)):
         return _bridged(way, offloaded)
     router = f" and router {way.via}" if way.via else ""
-    return Seen(f"{way.address} ({way.peer}) through {way.interface} ({way.kind or 'hardware'}){router}")
+    return Passed(f"{way.address} ({way.peer}) through {way.interface} ({way.kind or 'hardware'}){router}")
 
 
-def _bridged(way: Way, offloaded: tuple[Offloaded, ...]) -> Finding:
+def _bridged(way: PeerPath, offloaded: tuple[OffloadedInterface, ...]) -> Finding:
     beyond = f" and {way.via}, which is a bridge's address as a rule" if way.kind == "veth" else ""
     cost = "every packet pays a bridge, NAT, connection tracking and filter chains"
     read = f"the route to {way.address} leaves through {way.interface} ({way.kind}){beyond}"
@@ -146,12 +146,12 @@ def _bridged(way: Way, offloaded: tuple[Offloaded, ...]) -> Finding:
     )
 
 
-def _child(child: Child) -> Line:
+def _child(child: ChildAddress) -> Line:
     shielded = child.mode is not None and child.mode != BRIDGE_MODE
     if child.mode == BRIDGE_MODE:
-        return Seen(f"{child.address} ({child.label}) is reached through {child.interface}, a macvlan beside it")
+        return Passed(f"{child.address} ({child.label}) is reached through {child.interface}, a macvlan beside it")
     if child.interface not in (None, child.parent) and not shielded:
-        return Seen(f"{child.address} ({child.label}) is reached through {child.interface}")
+        return Passed(f"{child.address} ({child.label}) is reached through {child.interface}")
     wanted = f"; {', '.join(child.wanted_by)} names it" if child.wanted_by else ""
     way = f"{child.interface}, a macvlan in mode {child.mode}" if shielded else f"{child.parent}, its own parent"
     if child.interface is None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class AddressClaim(Struct, frozen=True, kw_only=True):
     """Somebody on the segment says that ``address`` is at ``mac``."""
 
     interface: str
@@ -17,7 +17,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     mac: str
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class SegmentFacts(Struct, frozen=True, kw_only=True):
     """What this host is, and who said what.
 
     ``own``: its IPv4 addresses that were asked about; ``own_macs``: MAC of each interface; ``peers``: names of peers by
@@ -28,14 +28,14 @@ class Facts(Struct, frozen=True, kw_only=True):
     own: tuple[str, ...] = ()
     own_macs: dict[str, str] = {}
     peers: dict[str, str] = {}
-    asked: tuple[str, ...] | Unseen = ()
+    asked: tuple[str, ...] | Unchecked = ()
     sought: dict[str, str] = {}
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AddressClaim, ...] = ()
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: SegmentFacts) -> Iterator[Line]:
     """All lines about addresses that exist twice."""
-    if isinstance(facts.asked, Unseen):
+    if isinstance(facts.asked, Unchecked):
         yield facts.asked
     ours = {mac: name for name, mac in facts.own_macs.items() if mac}
     strangers = [answer for answer in facts.answers if answer.mac not in ours]
@@ -49,10 +49,10 @@ def judge(facts: Facts) -> Iterator[Line]:
     yield from findings
     if not findings and isinstance(facts.asked, tuple):
         for interface in facts.asked:
-            yield Seen(f"nobody else on {interface} has an address of this host or of another peer")
+            yield Passed(f"nobody else on {interface} has an address of this host or of another peer")
 
 
-def _own_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+def _own_address(facts: SegmentFacts, strangers: list[AddressClaim]) -> Iterator[Finding]:
     for answer in _first(answer for answer in strangers if answer.address in facts.own):
         yield Finding(
             name="duplicate-ip",
@@ -65,7 +65,7 @@ def _own_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
         )
 
 
-def _own_mac(facts: Facts, ours: dict[str, str]) -> Iterator[Finding]:
+def _own_mac(facts: SegmentFacts, ours: dict[str, str]) -> Iterator[Finding]:
     for answer in _first(answer for answer in facts.answers if answer.mac in ours and answer.address not in facts.own):
         name = ours[answer.mac]
         yield Finding(
@@ -78,7 +78,7 @@ def _own_mac(facts: Facts, ours: dict[str, str]) -> Iterator[Finding]:
         )
 
 
-def _peers_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+def _peers_address(facts: SegmentFacts, strangers: list[AddressClaim]) -> Iterator[Finding]:
     macs: dict[str, list[str]] = {}
     for answer in strangers:
         known = macs.setdefault(answer.address, [])
@@ -98,7 +98,7 @@ def _peers_address(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
             )
 
 
-def _peers_mac(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
+def _peers_mac(facts: SegmentFacts, strangers: list[AddressClaim]) -> Iterator[Finding]:
     addresses: dict[str, list[str]] = {}
     for answer in strangers:
         known = addresses.setdefault(answer.mac, [])
@@ -117,7 +117,7 @@ def _peers_mac(facts: Facts, strangers: list[Answer]) -> Iterator[Finding]:
             )
 
 
-def _silent(facts: Facts) -> Iterator[Finding]:
+def _silent(facts: SegmentFacts) -> Iterator[Finding]:
     """A machine that is up answers ARP whatever its firewall says about IP."""
     heard = {answer.address for answer in facts.answers}
     for address, interface in facts.sought.items() if isinstance(facts.asked, tuple) else ():
@@ -133,7 +133,7 @@ def _silent(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _first(answers: Iterator[Answer]) -> Iterator[Answer]:
+def _first(answers: Iterator[AddressClaim]) -> Iterator[AddressClaim]:
     """One for each address and MAC, however often it was said."""
     said: set[tuple[str, str]] = set()
     for answer in answers:
@@ -142,5 +142,5 @@ def _first(answers: Iterator[Answer]) -> Iterator[Answer]:
             yield answer
 
 
-def _who(facts: Facts, address: str) -> str:
+def _who(facts: SegmentFacts, address: str) -> str:
     return f"peer {facts.peers[address]}, {address}," if address in facts.peers else address

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 
-class Directory(Struct, frozen=True, kw_only=True):
+class SocketDirectory(Struct, frozen=True, kw_only=True):
     """A directory in which the proxy makes sockets."""
 
     path: str
@@ -25,7 +25,7 @@ class Directory(Struct, frozen=True, kw_only=True):
     """A socket in it is meant for users who are neither its owner nor in its group."""
 
 
-class Socket(Struct, frozen=True, kw_only=True):
+class ServiceSocket(Struct, frozen=True, kw_only=True):
     """A socket of a service, made by others, to which the proxy delivers."""
 
     path: str
@@ -35,36 +35,36 @@ class Socket(Struct, frozen=True, kw_only=True):
     directory_exists: bool = True
 
 
-class Facts(Struct, frozen=True, kw_only=True):
-    directories: tuple[Directory | Unseen, ...] = ()
-    sockets: tuple[Socket | Unseen, ...] = ()
+class SocketFacts(Struct, frozen=True, kw_only=True):
+    directories: tuple[SocketDirectory | Unchecked, ...] = ()
+    sockets: tuple[ServiceSocket | Unchecked, ...] = ()
     configured: bool = True
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: SocketFacts) -> Iterator[Line]:
     """All lines about Unix sockets."""
     if not facts.configured:
-        yield Unseen("directories of Unix sockets", "none are known; give --config FILE")
+        yield Unchecked("directories of Unix sockets", "none are known; give --config FILE")
     for directory in facts.directories:
-        if isinstance(directory, Unseen):
+        if isinstance(directory, Unchecked):
             yield directory
         else:
             yield from _directory(directory)
     for item in facts.sockets:
-        yield item if isinstance(item, Unseen) else _socket(item)
+        yield item if isinstance(item, Unchecked) else _socket(item)
 
 
-def _directory(item: Directory) -> Iterator[Line]:
+def _directory(item: SocketDirectory) -> Iterator[Line]:
     if item.mode is None:
-        yield Seen(f"{item.path} ({item.used_by}) does not exist; the proxy makes it")
+        yield Passed(f"{item.path} ({item.used_by}) does not exist; the proxy makes it")
         return
     findings = list(_faults(item, item.mode))
     yield from findings
     if not findings:
-        yield Seen(f"{item.path} ({item.used_by}), mode {stat.S_IMODE(item.mode):04o}")
+        yield Passed(f"{item.path} ({item.used_by}), mode {stat.S_IMODE(item.mode):04o}")
 
 
-def _faults(item: Directory, mode: int) -> Iterator[Finding]:
+def _faults(item: SocketDirectory, mode: int) -> Iterator[Finding]:
     if not item.is_directory:
         yield Finding(
             name="not-a-directory", level="wrong", where=item.used_by, read=f"{item.path} is not a directory",
@@ -94,7 +94,7 @@ def _faults(item: Directory, mode: int) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _socket(item: Socket) -> Line:
+def _socket(item: ServiceSocket) -> Line:
     if not item.exists:
         missing = "has no socket" if item.directory_exists else "has not even its directory"
         return Finding(
@@ -108,4 +108,4 @@ def _socket(item: Socket) -> Line:
             cost="streams to the service are refused: connect_failed",
             mend=f"rm -r {item.path} and start the service; Docker makes a directory where a file to mount is missing",
         )  # fmt: skip
-    return Seen(f"{item.path} ({item.used_by}) is a socket")
+    return Passed(f"{item.path} ({item.used_by}) is a socket")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 SLOW_START = "net.ipv4.tcp_slow_start_after_idle"
 SOMAXCONN = "net.core.somaxconn"
@@ -31,10 +31,10 @@ class InterfaceAddress(Struct, frozen=True):
     address: str
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class SysctlFacts(Struct, frozen=True, kw_only=True):
     """``values``: sysctls by full name; those of `PER_INTERFACE` for each interface and for ``all``."""
 
-    values: dict[str, int | Unseen]
+    values: dict[str, int | Unchecked]
     addresses: tuple[InterfaceAddress, ...]
     parents: dict[str, str] = {}
     """Of macvlan interfaces whose parent is in this namespace too."""
@@ -45,15 +45,15 @@ def per_interface(key: str, interface: str) -> str:
     return f"net.ipv4.conf.{interface}.{key}"
 
 
-def judge(facts: Facts) -> Iterator[Line]:
+def judge(facts: SysctlFacts) -> Iterator[Line]:
     """All lines about sysctls."""
-    yield from (value for value in facts.values.values() if isinstance(value, Unseen))
+    yield from (value for value in facts.values.values() if isinstance(value, Unchecked))
     if (value := _known(facts, SLOW_START)) is not None:
-        yield _slow_start(value) if value else Seen(f"{SLOW_START} = 0")
+        yield _slow_start(value) if value else Passed(f"{SLOW_START} = 0")
     if (value := _known(facts, SOMAXCONN)) is not None:
-        yield _somaxconn(value) if value < BACKLOG else Seen(f"{SOMAXCONN} = {value}")
+        yield _somaxconn(value) if value < BACKLOG else Passed(f"{SOMAXCONN} = {value}")
     if (value := _known(facts, KEEPALIVE)) is not None:
-        yield _keepalive(value) if value > IPVS_TIMEOUT_S else Seen(f"{KEEPALIVE} = {value}")
+        yield _keepalive(value) if value > IPVS_TIMEOUT_S else Passed(f"{KEEPALIVE} = {value}")
     shared = shared_subnets(facts.addresses)
     for subnet, interfaces in shared.items():
         yield from _rp_filter(facts, subnet, interfaces)
@@ -85,12 +85,12 @@ def one_segment(shared: dict[str, list[str]], parents: dict[str, str]) -> dict[s
     return found
 
 
-def _known(facts: Facts, name: str) -> int | None:
+def _known(facts: SysctlFacts, name: str) -> int | None:
     value = facts.values.get(name)
     return value if isinstance(value, int) else None
 
 
-def _effective(facts: Facts, key: str, interface: str) -> int:
+def _effective(facts: SysctlFacts, key: str, interface: str) -> int:
     """The kernel takes the greater of ``all`` and the interface's own (ip-sysctl.rst)."""
     names = (per_interface(key, "all"), per_interface(key, interface))
     return max(_known(facts, name) or 0 for name in names)
@@ -132,7 +132,7 @@ def _keepalive(value: int) -> Finding:
     )
 
 
-def _rp_filter(facts: Facts, subnet: str, interfaces: list[str]) -> Iterator[Finding]:
+def _rp_filter(facts: SysctlFacts, subnet: str, interfaces: list[str]) -> Iterator[Finding]:
     strict = [name for name in interfaces if _effective(facts, "rp_filter", name) == STRICT]
     if strict:
         yield Finding(
@@ -146,7 +146,7 @@ def _rp_filter(facts: Facts, subnet: str, interfaces: list[str]) -> Iterator[Fin
         )
 
 
-def _arp_ignore(facts: Facts, why: str, interfaces: list[str]) -> Iterator[Finding]:
+def _arp_ignore(facts: SysctlFacts, why: str, interfaces: list[str]) -> Iterator[Finding]:
     addressed = {item.interface for item in facts.addresses}
     lax = [
         name for name in interfaces if _effective(facts, "arp_ignore", name) == 0 and addressed & {*interfaces} - {name}

@@ -7,16 +7,16 @@ from typing import Protocol
 
 from proxy.errors import NetError
 from proxy.netdev.apply.interrupts import held_back
-from proxy.netdev.plan.steps import Operation, Plan, Step
+from proxy.netdev.plan.steps import NetPlan, Operation, Step
 
 
-class Runner(Protocol):
+class OperationRunner(Protocol):
     """What `proxy.netdev.apply.kernel.Kernel` is."""
 
     def run(self, operation: Operation) -> None: ...
 
 
-def apply(plan: Plan, kernel: Runner) -> None:
+def apply(plan: NetPlan, kernel: OperationRunner) -> None:
     """Do the steps in order. After a failure the system is as before, and after Ctrl-C, which waits for the step that
     is under way.
 
@@ -29,7 +29,7 @@ def apply(plan: Plan, kernel: Runner) -> None:
         _apply(plan, kernel, heed)
 
 
-def _apply(plan: Plan, kernel: Runner, heed: Callable[[], None]) -> None:
+def _apply(plan: NetPlan, kernel: OperationRunner, heed: Callable[[], None]) -> None:
     done: list[Step] = []
     try:
         for step in plan.steps:
@@ -47,7 +47,7 @@ def _apply(plan: Plan, kernel: Runner, heed: Callable[[], None]) -> None:
         raise
 
 
-def take_back(done: Sequence[Step], kernel: Runner) -> list[str]:
+def take_back(done: Sequence[Step], kernel: OperationRunner) -> list[str]:
     """Undo the steps, the last one first. Returns what could not be undone; the others were, all the same."""
     left = []
     for step in reversed(done):

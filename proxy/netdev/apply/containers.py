@@ -14,7 +14,7 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Struct
 
-from proxy.config.interfaces import ContainerInterface
+from proxy.config.interfaces import ContainerInterfaceConfig
 from proxy.config.schema import Config
 from proxy.errors import NetError
 from proxy.netdev.apply.apply import apply
@@ -23,10 +23,10 @@ from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import docker, observe
 from proxy.netdev.observe.namespaces import open_namespace, run_inside
 from proxy.netdev.plan.attach import plan_attachment, plan_detachment, plan_return
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 
 
-class Target(Struct, frozen=True, kw_only=True):
+class AttachTarget(Struct, frozen=True, kw_only=True):
     """Whose interface it is."""
 
     name: str
@@ -35,19 +35,22 @@ class Target(Struct, frozen=True, kw_only=True):
     """None: it does not run."""
 
 
-def of_container(name: str) -> Target:
+def of_container(name: str) -> AttachTarget:
     """A container by its name. Raises NetError when the engine does not answer."""
-    return Target(name=name, pid=docker.container_pid(name))
+    return AttachTarget(name=name, pid=docker.container_pid(name))
 
 
-def of_process(pid: int) -> Target:
+def of_process(pid: int) -> AttachTarget:
     """Any process that is in a network namespace of its own; its number stands for the container's name."""
-    return Target(name=f"pid-{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
+    return AttachTarget(name=f"pid-{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
 
 
 def attach(
-    config: Config, target: Target, wanted: ContainerInterface, elsewhere: Mapping[str, int] = MappingProxyType({})
-) -> Plan:
+    config: Config,
+    target: AttachTarget,
+    wanted: ContainerInterfaceConfig,
+    elsewhere: Mapping[str, int] = MappingProxyType({}),
+) -> NetPlan:
     """Give the container its interface. Returns what was done. Raises NetError; nothing is changed then.
 
     ``elsewhere``: as `budget.usages` takes it.
@@ -62,9 +65,9 @@ def give(
     config: Config,
     name: str,
     container: int,
-    wanted: ContainerInterface,
+    wanted: ContainerInterfaceConfig,
     elsewhere: Mapping[str, int] = MappingProxyType({}),
-) -> Plan:
+) -> NetPlan:
     """The same for a network namespace that is open as the descriptor ``container``."""
     with _namespace() as home:
         if os.fstat(home).st_ino == os.fstat(container).st_ino:
@@ -75,9 +78,9 @@ def give(
         return plan
 
 
-def detach(config: Config, target: Target) -> Plan:
+def detach(config: Config, target: AttachTarget) -> NetPlan:
     """Take it away again, also after the container has ended. Returns what was done. Raises NetError."""
-    taken = Plan()
+    taken = NetPlan()
     if target.pid is not None:
         with _namespace() as home, _namespace(target.pid) as container:
             inside = run_inside(container, observe.snapshot)

@@ -14,13 +14,13 @@ from proxy.errors import NetError
 from proxy.netdev.observe import sysfs
 from proxy.netdev.observe.namespaces import run_inside
 from proxy.netdev.plan.steps import (
-    Change,
     CreateLink,
     DeleteLink,
     Link,
     MoveLink,
     Operation,
     SetAddress,
+    SetLink,
     SetRoute,
     SetVf,
     SetVfCount,
@@ -88,7 +88,7 @@ class Kernel:
                 case MoveLink(link=link, inside=inside):
                     there = self._home if inside else self._container
                     socket.link("set", index=self._index(socket, link), net_ns_fd=there)
-                case Change(link=link, key=key, value=value):
+                case SetLink(link=link, key=key, value=value):
                     name = {"name": "ifname", "alias": "ifalias", "mac": "address"}.get(key, key)
                     socket.link("set", index=self._index(socket, link), **{name: value})
                 case SetAddress():

@@ -11,21 +11,23 @@ from proxy.config.schema import Config
 from proxy.netdev.apply.apply import apply
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.observe import sysfs
+from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.observe.observe import snapshot
-from proxy.netdev.observe.world import World
 from proxy.netdev.plan.budget import usages
 from proxy.netdev.plan.plan import plan, removal
 from proxy.netdev.plan.status import InterfaceState, states
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 
 
-def look(*, sysfs_root: str = sysfs.ROOT) -> World:
+def look(*, sysfs_root: str = sysfs.ROOT) -> NetworkState:
     """The world as it is. Raises NetError."""
     found = snapshot()
-    return World(snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root))
+    return NetworkState(
+        snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root)
+    )
 
 
-def planned(config: Config, world: World, elsewhere: Mapping[str, int] = MappingProxyType({})) -> Plan:
+def planned(config: Config, world: NetworkState, elsewhere: Mapping[str, int] = MappingProxyType({})) -> NetPlan:
     """The plan for the configuration; a segment over its budget is a problem or a note of it, as configured.
 
     ``elsewhere``: MACs of other hosts by segment, where the control plane counts them (`budget.usages`).
@@ -42,14 +44,14 @@ def planned(config: Config, world: World, elsewhere: Mapping[str, int] = Mapping
     )
 
 
-def bring_up(config: Config, elsewhere: Mapping[str, int] = MappingProxyType({})) -> Plan:
+def bring_up(config: Config, elsewhere: Mapping[str, int] = MappingProxyType({})) -> NetPlan:
     """Make the interfaces as configured; returns what was done. Raises NetError, nothing is changed then."""
     found = planned(config, look(), elsewhere)
     apply(found, Kernel())
     return found
 
 
-def take_away(config: Config) -> Plan:
+def take_away(config: Config) -> NetPlan:
     """Remove everything that this host's Hostlane made; returns what was done. Raises NetError as `bring_up`."""
     found = removal(config.host, look())
     apply(found, Kernel())

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import structlog
 import trio
 
-from proxy.config.interfaces import Interface as Wanted
+from proxy.config.interfaces import InterfaceConfig as Wanted
 from proxy.config.schema import Config
 from proxy.errors import NetError, StartError
 from proxy.netdev.apply import manage
 from proxy.netdev.observe.observe import snapshot
-from proxy.netdev.observe.records import Snapshot
+from proxy.netdev.observe.records import NetSnapshot
 from proxy.netdev.plan.status import duplicate, not_ready
 
 log = structlog.get_logger()
@@ -66,7 +66,7 @@ async def wait_until_ready(interfaces: Mapping[str, Wanted]) -> None:
                 )
 
 
-def _missing(interfaces: Mapping[str, Wanted], seen: Snapshot) -> dict[str, str]:
+def _missing(interfaces: Mapping[str, Wanted], seen: NetSnapshot) -> dict[str, str]:
     for name in interfaces:
         if why := duplicate(name, seen):
             raise NetError(why)

@@ -22,7 +22,7 @@ from proxy.config.schema import Config
 from proxy.errors import ConfigError, NetError, StartError
 from proxy.links.keyring import IDENTITY, Keyring
 from proxy.netdev.leases.leasefiles import LeaseFiles, is_sound
-from proxy.netdev.leases.leases import Book, fill, ip_of, segments
+from proxy.netdev.leases.leases import LeasedAddresses, fill, ip_of, segments
 from proxy.netdev.plan.links import wanted_mac
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ ANSWERS = (400, 404, 409)
 """Statuses that are about what was asked. Any other one (revoked, too many requests) is as good as no answer."""
 
 
-class ControlPlane(Protocol):
+class AddressClient(Protocol):
     """What is needed of the control plane (`control.api.client.ControlClient`)."""
 
     async def addresses(self, request: AddressRequest) -> AddressLease: ...
@@ -81,7 +81,7 @@ def brings_none(config: Config, segment: str) -> bool:
 
 
 async def lease(
-    client: ControlPlane, files: LeaseFiles, segment: str, part: str = "", *, alone: bool = False
+    client: AddressClient, files: LeaseFiles, segment: str, part: str = "", *, alone: bool = False
 ) -> AddressLease:
     """The lease, by now remembered; `alone`: as `AddressRequest`. Raises Denied, Unreachable; NetError if it cannot be
     kept.
@@ -97,7 +97,7 @@ async def lease(
     return found
 
 
-async def at_start(config: Config, random: Callable[[], float]) -> Book:
+async def at_start(config: Config, random: Callable[[], float]) -> LeasedAddresses:
     """What a proxy needs to know before it makes its interfaces. The host has joined.
 
     Waits for the control plane as long as it takes for an address that this host never had, otherwise `PATIENCE`.
@@ -105,7 +105,7 @@ async def at_start(config: Config, random: Callable[[], float]) -> Book:
     """
     counts = bool(config.segments and config.interfaces)
     if config.control is None or not (segments(config) or config.links.segment or counts):
-        return Book()
+        return LeasedAddresses()
     files, leases, away = files_of(config), dict[str, AddressLease](), False
     try:
         async with asking(config) as client:
@@ -122,10 +122,10 @@ async def at_start(config: Config, random: Callable[[], float]) -> Book:
         raise StartError(f"links.segment: {reason(error)}") from None
     except NetError as error:
         raise StartError(str(error)) from None
-    return Book(leases=leases, elsewhere=elsewhere)
+    return LeasedAddresses(leases=leases, elsewhere=elsewhere)
 
 
-async def _claimed_and_counted(client: ControlPlane, config: Config) -> dict[str, int]:
+async def _claimed_and_counted(client: AddressClient, config: Config) -> dict[str, int]:
     """The MACs elsewhere, for a start that waits `PATIENCE` for it. Raises StartError if the address is another's."""
     why = f"no answer for {PATIENCE:.0f} s"
     with trio.move_on_after(PATIENCE):
@@ -148,7 +148,7 @@ async def _claimed_and_counted(client: ControlPlane, config: Config) -> dict[str
 
 
 async def _leased(
-    client: ControlPlane,
+    client: AddressClient,
     files: LeaseFiles,
     segment: str,
     before: AddressLease | None,
@@ -182,7 +182,7 @@ async def _leased(
         await trio.sleep(PAUSE / 2 + backoff.next())
 
 
-async def _claim_static(client: ControlPlane, config: Config) -> None:
+async def _claim_static(client: AddressClient, config: Config) -> None:
     """Enter the address that the configuration gives. Raises Denied, with the holder's name, and Unreachable."""
     links = config.links
     if links.segment is None or brings_none(config, links.segment):
@@ -196,7 +196,7 @@ async def _claim_static(client: ControlPlane, config: Config) -> None:
     await client.addresses(AddressRequest(segment=links.segment, address=links.listen.host, mac=mac or None))
 
 
-async def claim(client: ControlPlane, config: Config, book: Book) -> None:
+async def claim(client: AddressClient, config: Config, book: LeasedAddresses) -> None:
     """Enter again what this host uses, in a book that may have forgotten it, before the host registers.
 
     Raises Unreachable; Denied if an address is another host's by now. A proxy that runs keeps it all the same: its
@@ -234,18 +234,18 @@ def remembered(config: Config) -> Config:
     return fill(config, {lease.segment: lease for lease in found if lease is not None})
 
 
-async def for_commands(config: Config) -> Book:
+async def for_commands(config: Config) -> LeasedAddresses:
     """What ``hostlane net`` goes by: remembered leases, and what only the control plane can say. Raises NetError where
     there is an address neither here nor there; MACs that nobody counts are a note.
     """
     if config.control is None:
-        return Book()
+        return LeasedAddresses()
     files, leases = files_of(config), {}
     for segment in segments(config):
         found = await trio.to_thread.run_sync(files.read, segment)
         leases[segment] = found or await own_lease(config, segment)
     elsewhere, notes = await counted(config)
-    return Book(leases=leases, elsewhere=elsewhere, notes=notes)
+    return LeasedAddresses(leases=leases, elsewhere=elsewhere, notes=notes)
 
 
 async def own_lease(config: Config, segment: str, part: str = "") -> AddressLease:
@@ -299,7 +299,7 @@ async def counted(config: Config) -> tuple[dict[str, int], tuple[str, ...]]:
     return {}, (f"the MACs of other hosts are not known, this host's share counts: {why}",)
 
 
-async def macs_elsewhere(client: ControlPlane, config: Config) -> dict[str, int]:
+async def macs_elsewhere(client: AddressClient, config: Config) -> dict[str, int]:
     """MACs of other hosts on the configuration's segments that the control plane has too, the parent of each included.
     Raises Denied, Unreachable.
     """

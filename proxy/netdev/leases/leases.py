@@ -9,14 +9,14 @@ from msgspec import Struct, structs
 
 from control.api.mesh import AddressLease
 from control.base.reading.addresses import TcpAddress
-from proxy.config.interfaces import ONLY_WITH, AnyInterface
+from proxy.config.interfaces import ONLY_WITH, AnyInterfaceConfig
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
 
-Wanted = TypeVar("Wanted", bound=AnyInterface)
+Wanted = TypeVar("Wanted", bound=AnyInterfaceConfig)
 
 
-class Book(Struct, frozen=True, kw_only=True):
+class LeasedAddresses(Struct, frozen=True, kw_only=True):
     """What the control plane's address book has said.
 
     Attributes:
@@ -35,7 +35,7 @@ def part_of(container: str, name: str) -> str:
     return f"@{container}:{name}"
 
 
-def segment_of(config: Config, interface: AnyInterface) -> str | None:
+def segment_of(config: Config, interface: AnyInterfaceConfig) -> str | None:
     """The segment that the interface's ``auto`` is of; None: it has none, or nobody says which."""
     return (interface.segment or config.links.segment) if AUTO in interface.addresses else None
 

@@ -21,7 +21,7 @@ iproute2's rt_protos (72 is an "H")."""
 PREFIX = "hostlane"
 
 
-class Mark(Struct, frozen=True, kw_only=True):
+class InterfaceMark(Struct, frozen=True, kw_only=True):
     """What an alias says."""
 
     host: str
@@ -42,13 +42,13 @@ class Mark(Struct, frozen=True, kw_only=True):
         return ":".join(parts).rstrip(":")
 
 
-def read(alias: str) -> Mark | None:
+def read(alias: str) -> InterfaceMark | None:
     """The mark in an alias; None for the alias of anybody else."""
     prefix, *parts = alias.split(":")
     if prefix != PREFIX or not 2 <= len(parts) <= 5:
         return None
     host, name, original, mac, before = [*parts, "", "", ""][:5]
-    return Mark(
+    return InterfaceMark(
         host=host,
         name=name,
         original=original,

@@ -16,17 +16,26 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from proxy.errors import NetError
-from proxy.netdev.observe.records import NO_MAC, Address, Interface, Neighbour, Route, RouteAnswer, Snapshot, Vf
+from proxy.netdev.observe.records import (
+    NO_MAC,
+    Address,
+    KernelRoute,
+    Neighbour,
+    NetInterface,
+    NetSnapshot,
+    RouteAnswer,
+    VirtualFunction,
+)
 
 __all__ = [
     "NO_MAC",
     "Address",
-    "Interface",
+    "KernelRoute",
     "Neighbour",
-    "Route",
+    "NetInterface",
+    "NetSnapshot",
     "RouteAnswer",
-    "Snapshot",
-    "Vf",
+    "VirtualFunction",
     "route_to",
     "snapshot",
 ]
@@ -41,11 +50,11 @@ NEIGHBOUR_STATES = {
 }  # fmt: skip
 
 
-def snapshot() -> Snapshot:
+def snapshot() -> NetSnapshot:
     """What this thread's namespace has now."""
     with _asked("network interfaces") as socket:
         unicast = _unicast(socket)
-        return Snapshot(
+        return NetSnapshot(
             interfaces=tuple(_interface(found, unicast) for found in socket.get_links(ext_mask=RTEXT_FILTER_VF)),
             addresses=tuple(_address(found) for found in socket.get_addr()),
             routes=tuple(_route(found) for found in socket.get_routes()),
@@ -88,12 +97,12 @@ def _unicast(socket: Any) -> dict[int, list[str]]:
     return found
 
 
-def _interface(message: Any, unicast: dict[int, list[str]]) -> Interface:
+def _interface(message: Any, unicast: dict[int, list[str]]) -> NetInterface:
     info = message.get_attr("IFLA_LINKINFO")
     kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
     data = info and info.get_attr("IFLA_INFO_DATA")
     listed = message.get_attr("IFLA_VFINFO_LIST")
-    return Interface(
+    return NetInterface(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
         kind=kind,
@@ -113,10 +122,10 @@ def _interface(message: Any, unicast: dict[int, list[str]]) -> Interface:
     )
 
 
-def _vf(message: Any) -> Vf:
+def _vf(message: Any) -> VirtualFunction:
     mac, vlan = message.get_attr("IFLA_VF_MAC"), message.get_attr("IFLA_VF_VLAN")
     rate = message.get_attr("IFLA_VF_RATE")
-    return Vf(
+    return VirtualFunction(
         index=mac["vf"],
         mac=mac["mac"],
         vlan=vlan["vlan"] if vlan else 0,
@@ -146,9 +155,9 @@ def _address(message: Any) -> Address:
     )
 
 
-def _route(message: Any) -> Route:
+def _route(message: Any) -> KernelRoute:
     anything = "::" if message["family"] == 10 else "0.0.0.0"
-    return Route(
+    return KernelRoute(
         to=f"{message.get_attr('RTA_DST') or anything}/{message['dst_len']}",
         interface=message.get_attr("RTA_OIF"),
         via=_gateway(message),

@@ -7,7 +7,7 @@ from msgspec import Struct
 NO_MAC = "00:00:00:00:00:00"
 
 
-class Vf(Struct, frozen=True, kw_only=True):
+class VirtualFunction(Struct, frozen=True, kw_only=True):
     """A virtual function as its parent knows it. None: the driver does not say."""
 
     index: int
@@ -20,7 +20,7 @@ class Vf(Struct, frozen=True, kw_only=True):
     max_rate: int = 0
 
 
-class Interface(Struct, frozen=True, kw_only=True):
+class NetInterface(Struct, frozen=True, kw_only=True):
     """A network interface."""
 
     index: int
@@ -41,7 +41,7 @@ class Interface(Struct, frozen=True, kw_only=True):
     """The bridge or bond that it is a port of."""
     macvlan_mode: str | None = None
     vlan_id: int | None = None
-    vfs: tuple[Vf, ...] = ()
+    vfs: tuple[VirtualFunction, ...] = ()
     unicast: tuple[str, ...] = ()
     """MACs beside its own that it receives: of its macvlan children that are up, in whatever namespace they are."""
 
@@ -65,7 +65,7 @@ class Address(Struct, frozen=True, kw_only=True):
         return f"{self.address}/{self.prefix}"
 
 
-class Route(Struct, frozen=True, kw_only=True):
+class KernelRoute(Struct, frozen=True, kw_only=True):
     """A route. ``interface`` and ``via`` are None where it has several ways or none."""
 
     to: str
@@ -102,22 +102,22 @@ class RouteAnswer(Struct, frozen=True, kw_only=True):
     """The destination is an address of this namespace."""
 
 
-class Snapshot(Struct, frozen=True, kw_only=True):
+class NetSnapshot(Struct, frozen=True, kw_only=True):
     """Interfaces, addresses, routes and neighbours of one namespace, read one after the other."""
 
-    interfaces: tuple[Interface, ...] = ()
+    interfaces: tuple[NetInterface, ...] = ()
     addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
+    routes: tuple[KernelRoute, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
 
-    def named(self, name: str) -> Interface | None:
+    def named(self, name: str) -> NetInterface | None:
         return next((found for found in self.interfaces if found.name == name), None)
 
-    def at(self, index: int | None) -> Interface | None:
+    def at(self, index: int | None) -> NetInterface | None:
         return next((found for found in self.interfaces if found.index == index), None)
 
-    def parent_of(self, interface: Interface) -> Interface | None:
-        """The one below it (`Interface.parent`), if that is in this namespace."""
+    def parent_of(self, interface: NetInterface) -> NetInterface | None:
+        """The one below it (`NetInterface.parent`), if that is in this namespace."""
         return self.at(interface.parent) if interface.parent_netns is None else None
 
     def addresses_of(self, index: int) -> list[Address]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from proxy.errors import NetError
-from proxy.netdev.observe.world import VfDevice, VfParent
+from proxy.netdev.observe.networkstate import VfDevice, VfParent
 
 ROOT = "/sys"
 

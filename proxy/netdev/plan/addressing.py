@@ -6,13 +6,13 @@ import ipaddress
 
 import msgspec
 
-from proxy.config.interfaces import AnyInterface as Wanted
-from proxy.config.interfaces import Route as WantedRoute
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
+from proxy.config.interfaces import RouteConfig as WantedRoute
 from proxy.config.netvalues import DEFAULT
 from proxy.netdev.observe import mark
 from proxy.netdev.observe.mark import PROTOCOL
-from proxy.netdev.observe.records import Address, Interface, Route
-from proxy.netdev.plan.draft import Draft
+from proxy.netdev.observe.records import Address, KernelRoute, NetInterface
+from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.steps import SetAddress, SetRoute
 
 MAIN_TABLE = 254
@@ -22,7 +22,9 @@ IPV6_METRIC = 1024
 """What the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER)."""
 
 
-def plan_addressing(draft: Draft, name: str, wanted: Wanted, there: Interface | None, *, inside: bool = False) -> None:
+def plan_addressing(
+    draft: PlanDraft, name: str, wanted: Wanted, there: NetInterface | None, *, inside: bool = False
+) -> None:
     """Steps that give the interface its addresses and routes; ``there``: as it is now, None if the plan makes it.
 
     Of an interface that Hostlane made, all that is not wanted goes; of another's only what Hostlane added.
@@ -54,7 +56,7 @@ def plan_addressing(draft: Draft, name: str, wanted: Wanted, there: Interface | 
             draft.do(way, msgspec.structs.replace(way, present=False))
 
 
-def _add_addresses(draft: Draft, name: str, new: list[str], fragile: list[Route], *, inside: bool) -> None:
+def _add_addresses(draft: PlanDraft, name: str, new: list[str], fragile: list[KernelRoute], *, inside: bool) -> None:
     """``fragile``: routes that go with the interface's only IPv4 address when that is taken back."""
     for text in new:
         if not inside:
@@ -65,7 +67,7 @@ def _add_addresses(draft: Draft, name: str, new: list[str], fragile: list[Route]
         fragile = [] if back else fragile
 
 
-def restored(draft: Draft, there: Interface) -> list[SetAddress | SetRoute]:
+def restored(draft: PlanDraft, there: NetInterface) -> list[SetAddress | SetRoute]:
     """What brings the addresses and routes of an interface back after it was deleted and made again."""
     return [
         *(_set(there.name, address, True) for address in _listed(draft, there)),
@@ -73,12 +75,12 @@ def restored(draft: Draft, there: Interface) -> list[SetAddress | SetRoute]:
     ]
 
 
-def drop_ours(draft: Draft, there: Interface) -> None:
+def drop_ours(draft: PlanDraft, there: NetInterface) -> None:
     """Take away the addresses and routes that Hostlane added to somebody else's interface."""
     plan_addressing(draft, there.name, Wanted(kind="existing"), there)
 
 
-def routes_of(draft: Draft, there: Interface | None) -> list[Route]:
+def routes_of(draft: PlanDraft, there: NetInterface | None) -> list[KernelRoute]:
     return [
         route
         for route in draft.world.snapshot.routes
@@ -89,7 +91,7 @@ def routes_of(draft: Draft, there: Interface | None) -> list[Route]:
     ]
 
 
-def _route(name: str, route: Route, present: bool) -> SetRoute:
+def _route(name: str, route: KernelRoute, present: bool) -> SetRoute:
     return SetRoute(
         link=name,
         to=route.to,
@@ -101,14 +103,14 @@ def _route(name: str, route: Route, present: bool) -> SetRoute:
     )
 
 
-def _listed(draft: Draft, there: Interface | None) -> list[Address]:
+def _listed(draft: PlanDraft, there: NetInterface | None) -> list[Address]:
     """In the kernel's order; without the link-local ones that it gives to IPv6 by itself."""
     if there is None:
         return []
     return [found for found in draft.world.snapshot.addresses_of(there.index) if found.scope != LINK_SCOPE]
 
 
-def _ours(protocol: int, there: Interface | None) -> bool:
+def _ours(protocol: int, there: NetInterface | None) -> bool:
     return protocol == PROTOCOL or (there is not None and mark.read(there.alias) is not None)
 
 
@@ -130,7 +132,7 @@ def _network(address: Address) -> object:
     return ipaddress.ip_interface(str(address)).network
 
 
-def _refuse_taken(draft: Draft, name: str, text: str) -> None:
+def _refuse_taken(draft: PlanDraft, name: str, text: str) -> None:
     ip = text.partition("/")[0]
     for found in draft.world.snapshot.addresses:
         holder = draft.world.snapshot.at(found.interface)
@@ -145,5 +147,5 @@ def _normal(route: WantedRoute) -> tuple[str, str | None, int]:
     return to, route.via, route.metric or (IPV6_METRIC if six else 0)
 
 
-def _key(route: Route) -> tuple[str, str | None, int]:
+def _key(route: KernelRoute) -> tuple[str, str | None, int]:
     return route.to, route.via, route.metric

@@ -12,33 +12,33 @@ from types import MappingProxyType
 
 import msgspec
 
-from proxy.config.interfaces import ContainerInterface
+from proxy.config.interfaces import ContainerInterfaceConfig
 from proxy.config.schema import Config
 from proxy.netdev.observe import mark
-from proxy.netdev.observe.mark import Mark
-from proxy.netdev.observe.records import Interface, Snapshot
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.mark import InterfaceMark
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NetInterface, NetSnapshot
 from proxy.netdev.plan.addressing import plan_addressing, restored
 from proxy.netdev.plan.budget import usages
-from proxy.netdev.plan.draft import Draft
+from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.links import check_mac, make_macvlan, plan_parent, set_up, wanted_mac
-from proxy.netdev.plan.steps import Change, DeleteLink, MoveLink, Operation, Plan, SetAddress, SetRoute
+from proxy.netdev.plan.steps import DeleteLink, MoveLink, NetPlan, Operation, SetAddress, SetLink, SetRoute
 from proxy.netdev.plan.vfs import choose_vf, give_back, is_vf_parent, set_up_vf
 
 
 def plan_attachment(
     config: Config,
     container: str,
-    wanted: ContainerInterface,
-    world: World,
-    inside: Snapshot,
+    wanted: ContainerInterfaceConfig,
+    world: NetworkState,
+    inside: NetSnapshot,
     temporary: str,
     elsewhere: Mapping[str, int] = MappingProxyType({}),
-) -> Plan:
+) -> NetPlan:
     """Steps that give the container its interface; none if it has it. ``inside``: the container's namespace;
     ``elsewhere``: as `budget.usages` takes it.
     """
-    draft = Draft(config.host, world)
+    draft = PlanDraft(config.host, world)
     there = inside.named(wanted.name)
     if there is not None and _is_of(there, config.host, container):
         draft.note(f"{wanted.name}: {container} has it already; detach gives it back")
@@ -55,56 +55,56 @@ def plan_attachment(
     else:
         _make(draft, container, wanted, mac, temporary)
     draft.do(
-        Change(link=temporary, key="name", value=wanted.name, inside=True),
-        Change(link=wanted.name, key="name", value=temporary, inside=True),
+        SetLink(link=temporary, key="name", value=wanted.name, inside=True),
+        SetLink(link=wanted.name, key="name", value=temporary, inside=True),
     )
     set_up(draft, wanted.name, None, inside=True)
     plan_addressing(draft, wanted.name, wanted, None, inside=True)
     return draft.plan()
 
 
-def plan_detachment(host: str, container: str, inside: Snapshot, temporary: str) -> Plan:
+def plan_detachment(host: str, container: str, inside: NetSnapshot, temporary: str) -> NetPlan:
     """Steps that take it out of the container again. Functions are in the host afterwards; see `plan_return`."""
-    draft = Draft(host, World(snapshot=inside))
+    draft = PlanDraft(host, NetworkState(snapshot=inside))
     mine = [found for found in inside.interfaces if _is_of(found, host, container)]
     for number, there in enumerate(mine):
         if there.kind == "macvlan":
             draft.do(DeleteLink(link=there.name, inside=True))
             continue
         name = f"{temporary}{number}"
-        back: list[Operation] = [Change(link=there.name, key="state", value="up", inside=True)] if there.up else []
+        back: list[Operation] = [SetLink(link=there.name, key="state", value="up", inside=True)] if there.up else []
         back += [_inside(operation) for operation in restored(draft, there)]
-        draft.do(Change(link=there.name, key="state", value="down", inside=True), *back)
+        draft.do(SetLink(link=there.name, key="state", value="down", inside=True), *back)
         draft.do(
-            Change(link=there.name, key="name", value=name, inside=True),
-            Change(link=name, key="name", value=there.name, inside=True),
+            SetLink(link=there.name, key="name", value=name, inside=True),
+            SetLink(link=name, key="name", value=there.name, inside=True),
         )
         draft.do(MoveLink(link=name, inside=True), MoveLink(link=name))
     return draft.plan()
 
 
-def plan_return(host: str, container: str, world: World) -> Plan:
+def plan_return(host: str, container: str, world: NetworkState) -> NetPlan:
     """Steps that give the functions back which the container had, and which are in the host again."""
-    draft = Draft(host, world)
+    draft = PlanDraft(host, world)
     for there, found in draft.own():
         if found.container == container:
             give_back(draft, there, found)
     return draft.plan()
 
 
-def _make(draft: Draft, container: str, wanted: ContainerInterface, mac: str, temporary: str) -> None:
+def _make(draft: PlanDraft, container: str, wanted: ContainerInterfaceConfig, mac: str, temporary: str) -> None:
     parent = plan_parent(draft, wanted.name, wanted)
     check_mac(draft, wanted.name, mac, None)
     if parent is not None:
         make_macvlan(draft, temporary, wanted, parent, mac, into=True)
-        alias = str(Mark(host=draft.host, name=f"@{container}"))
+        alias = str(InterfaceMark(host=draft.host, name=f"@{container}"))
         draft.do(
-            Change(link=temporary, key="alias", value=alias, inside=True),
-            Change(link=temporary, key="alias", value="", inside=True),
+            SetLink(link=temporary, key="alias", value=alias, inside=True),
+            SetLink(link=temporary, key="alias", value="", inside=True),
         )
 
 
-def _move_vf(draft: Draft, container: str, wanted: ContainerInterface, mac: str, temporary: str) -> None:
+def _move_vf(draft: PlanDraft, container: str, wanted: ContainerInterfaceConfig, mac: str, temporary: str) -> None:
     if not is_vf_parent(draft, wanted.name, str(wanted.parent)):
         return
     link = choose_vf(draft, temporary, f"@{container}", wanted, {})
@@ -113,7 +113,7 @@ def _move_vf(draft: Draft, container: str, wanted: ContainerInterface, mac: str,
         draft.do(MoveLink(link=temporary), MoveLink(link=temporary, inside=True))
 
 
-def _refuse_taken(draft: Draft, wanted: ContainerInterface, inside: Snapshot) -> None:
+def _refuse_taken(draft: PlanDraft, wanted: ContainerInterfaceConfig, inside: NetSnapshot) -> None:
     for where, snapshot in (("the container", inside), ("this host", draft.world.snapshot)):
         present = {address.address: snapshot.at(address.interface) for address in snapshot.addresses}
         for text in wanted.addresses:
@@ -122,7 +122,7 @@ def _refuse_taken(draft: Draft, wanted: ContainerInterface, inside: Snapshot) ->
                 draft.problem(f"{wanted.name}: {holder.name} of {where} has address {text.partition('/')[0]} already")
 
 
-def _is_of(there: Interface, host: str, container: str) -> bool:
+def _is_of(there: NetInterface, host: str, container: str) -> bool:
     found = mark.read(there.alias)
     return found is not None and (found.host, found.container) == (host, container)
 

@@ -12,16 +12,16 @@ from types import MappingProxyType
 
 from msgspec import Struct, structs
 
-from proxy.config.interfaces import AnyInterface as Wanted
-from proxy.config.interfaces import Segment
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
+from proxy.config.interfaces import SegmentConfig
 from proxy.config.schema import Config
 from proxy.netdev.observe import mark
-from proxy.netdev.observe.records import NO_MAC, Interface
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NO_MAC, NetInterface
 from proxy.netdev.plan.links import wanted_mac
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class MacUsage(Struct, frozen=True, kw_only=True):
     """What this host puts on one segment, once its configuration is applied."""
 
     segment: str
@@ -56,7 +56,7 @@ class Usage(Struct, frozen=True, kw_only=True):
         )
 
 
-class Division(Struct, frozen=True, kw_only=True):
+class SegmentDivision(Struct, frozen=True, kw_only=True):
     """How hosts and containers can be spread over segments."""
 
     macs: int
@@ -77,8 +77,11 @@ class Division(Struct, frozen=True, kw_only=True):
 
 
 def usages(
-    config: Config, world: World, extra: Wanted | None = None, elsewhere: Mapping[str, int] = MappingProxyType({})
-) -> list[Usage]:
+    config: Config,
+    world: NetworkState,
+    extra: Wanted | None = None,
+    elsewhere: Mapping[str, int] = MappingProxyType({}),
+) -> list[MacUsage]:
     """Every segment of the configuration.
 
     ``extra``: an interface that a container would get now; ``elsewhere``: MACs of other hosts by segment, where the
@@ -88,7 +91,7 @@ def usages(
     return [structs.replace(usage, elsewhere=elsewhere.get(usage.segment)) for usage in found]
 
 
-def divide(hosts: int, containers: int, mac_limit: int) -> Division:
+def divide(hosts: int, containers: int, mac_limit: int) -> SegmentDivision:
     """The fewest segments for so many hosts with so many containers each, if each container has a MAC of its own.
 
     A host costs two MACs a segment (its parent interface and Hostlane's own) and one for each container there. Raises
@@ -102,7 +105,7 @@ def divide(hosts: int, containers: int, mac_limit: int) -> Division:
     there = -(-containers // parts)
     together = min(hosts, mac_limit // (own + there))
     segments = -(-hosts // together) * parts
-    return Division(
+    return SegmentDivision(
         macs=hosts * (own * parts + containers),
         segments=segments,
         hosts_per_segment=together,
@@ -111,7 +114,7 @@ def divide(hosts: int, containers: int, mac_limit: int) -> Division:
     )
 
 
-def _usage(config: Config, name: str, segment: Segment, world: World, extra: Wanted | None) -> Usage:
+def _usage(config: Config, name: str, segment: SegmentConfig, world: NetworkState, extra: Wanted | None) -> MacUsage:
     hosts = segment.hosts or 1 + len(config.peers)
     found = _present(config, segment, world) | {
         wanted_mac(config.host, key, item) for key, item in config.interfaces.items() if _is_on(segment, item)
@@ -119,7 +122,7 @@ def _usage(config: Config, name: str, segment: Segment, world: World, extra: Wan
     macs = sorted(found - {"", NO_MAC})
     if extra is not None and _is_on(segment, extra):
         macs.append("(the new one)")
-    return Usage(
+    return MacUsage(
         segment=name,
         parent=segment.parent,
         vlan=segment.vlan,
@@ -131,11 +134,11 @@ def _usage(config: Config, name: str, segment: Segment, world: World, extra: Wan
     )
 
 
-def _is_on(segment: Segment, item: Wanted) -> bool:
+def _is_on(segment: SegmentConfig, item: Wanted) -> bool:
     return item.kind != "existing" and (item.parent, item.vlan) == (segment.parent, segment.vlan)
 
 
-def _present(config: Config, segment: Segment, world: World) -> set[str]:
+def _present(config: Config, segment: SegmentConfig, world: NetworkState) -> set[str]:
     """The device's own MAC, those it receives for children in whatever namespace, and those of its functions.
 
     Without this host's own children: those that stay are counted as the configuration has them.
@@ -152,10 +155,10 @@ def _present(config: Config, segment: Segment, world: World) -> set[str]:
     return macs
 
 
-def _vlan(world: World, parent: Interface, vlan: int) -> Interface | None:
+def _vlan(world: NetworkState, parent: NetInterface, vlan: int) -> NetInterface | None:
     return next((child for child in world.children(parent) if child.vlan_id == vlan), None)
 
 
-def _is_own(config: Config, child: Interface) -> bool:
+def _is_own(config: Config, child: NetInterface) -> bool:
     found = mark.read(child.alias)
     return found is not None and found.host == config.host and found.container is None

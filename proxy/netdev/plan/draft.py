@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from proxy.netdev.observe import mark
-from proxy.netdev.observe.mark import Mark
-from proxy.netdev.observe.records import Interface
-from proxy.netdev.observe.world import World
-from proxy.netdev.plan.steps import Operation, Plan, Step
+from proxy.netdev.observe.mark import InterfaceMark
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NetInterface
+from proxy.netdev.plan.steps import NetPlan, Operation, Step
 
 
-class Draft:
+class PlanDraft:
     """Collects steps, problems and notes.
 
     Attributes:
@@ -19,7 +19,7 @@ class Draft:
         vf_counts: how many functions a parent will have, where they change it.
     """
 
-    def __init__(self, host: str, world: World) -> None:
+    def __init__(self, host: str, world: NetworkState) -> None:
         self.host = host
         self.world = world
         self.gone: set[int] = set()
@@ -41,19 +41,19 @@ class Draft:
         if text not in self._notes:
             self._notes.append(text)
 
-    def plan(self) -> Plan:
-        return Plan(steps=tuple(self._steps), problems=tuple(self._problems), notes=tuple(self._notes))
+    def plan(self) -> NetPlan:
+        return NetPlan(steps=tuple(self._steps), problems=tuple(self._problems), notes=tuple(self._notes))
 
-    def named(self, name: str) -> Interface | None:
+    def named(self, name: str) -> NetInterface | None:
         """The interface of that name which the plan leaves there."""
         found = self.world.snapshot.named(name)
         return None if found is None or found.index in self.gone else found
 
-    def own(self) -> list[tuple[Interface, Mark]]:
+    def own(self) -> list[tuple[NetInterface, InterfaceMark]]:
         """What bears this host's mark, and is still there."""
         marked = [(found, mark.read(found.alias)) for found in self.world.snapshot.interfaces]
         return [(found, m) for found, m in marked if m and m.host == self.host and found.index not in self.gone]
 
-    def is_own(self, interface: Interface, name: str) -> bool:
+    def is_own(self, interface: NetInterface, name: str) -> bool:
         found = mark.read(interface.alias)
         return found is not None and (found.host, found.name) == (self.host, name)

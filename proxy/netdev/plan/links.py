@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from proxy.config.interfaces import AnyInterface as Wanted
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
 from proxy.config.netvalues import STABLE
-from proxy.netdev.observe.mark import Mark, stable_mac, vlan_name
-from proxy.netdev.observe.records import Interface
+from proxy.netdev.observe.mark import InterfaceMark, stable_mac, vlan_name
+from proxy.netdev.observe.records import NetInterface
 from proxy.netdev.plan.addressing import restored
-from proxy.netdev.plan.draft import Draft
-from proxy.netdev.plan.steps import Change, CreateLink, DeleteLink, Operation
+from proxy.netdev.plan.draft import PlanDraft
+from proxy.netdev.plan.steps import CreateLink, DeleteLink, Operation, SetLink
 
 
 def wanted_mac(host: str, name: str, wanted: Wanted) -> str:
@@ -18,7 +18,7 @@ def wanted_mac(host: str, name: str, wanted: Wanted) -> str:
     return stable_mac(host, name) if wanted.mac == STABLE else wanted.mac
 
 
-def plan_macvlan(draft: Draft, name: str, wanted: Wanted) -> Interface | None:
+def plan_macvlan(draft: PlanDraft, name: str, wanted: Wanted) -> NetInterface | None:
     """Steps that make or change the macvlan child. Returns it as it is now if it stays, None if the plan makes it."""
     parent = plan_parent(draft, name, wanted)
     there = draft.named(name)
@@ -31,19 +31,19 @@ def plan_macvlan(draft: Draft, name: str, wanted: Wanted) -> Interface | None:
         if below is not None:
             _check_siblings(draft, name, wanted, below)
         make_macvlan(draft, name, wanted, parent, mac)
-        mark = Mark(host=draft.host, name=name)
-        draft.do(Change(link=name, key="alias", value=str(mark)), Change(link=name, key="alias", value=""))
+        mark = InterfaceMark(host=draft.host, name=name)
+        draft.do(SetLink(link=name, key="alias", value=str(mark)), SetLink(link=name, key="alias", value=""))
         draft.made.add(name)
         return None
     if mac and mac != there.mac:
-        draft.do(Change(link=name, key="mac", value=mac), Change(link=name, key="mac", value=there.mac))
+        draft.do(SetLink(link=name, key="mac", value=mac), SetLink(link=name, key="mac", value=there.mac))
     mtu = wanted.mtu or (below.mtu if below else there.mtu)
     if mtu != there.mtu:
-        draft.do(Change(link=name, key="mtu", value=mtu), Change(link=name, key="mtu", value=there.mtu))
+        draft.do(SetLink(link=name, key="mtu", value=mtu), SetLink(link=name, key="mtu", value=there.mtu))
     return there
 
 
-def fits(draft: Draft, there: Interface, wanted: Wanted) -> bool:
+def fits(draft: PlanDraft, there: NetInterface, wanted: Wanted) -> bool:
     """Whether the macvlan child can become what is wanted; its parent and mode cannot be changed."""
     below = draft.world.snapshot.parent_of(there)
     if (wanted.kind, wanted.mode) != ("macvlan", there.macvlan_mode) or below is None:
@@ -54,20 +54,20 @@ def fits(draft: Draft, there: Interface, wanted: Wanted) -> bool:
     return below.vlan_id == wanted.vlan and parent is not None and parent.name == wanted.parent
 
 
-def make_macvlan(draft: Draft, link: str, wanted: Wanted, parent: str, mac: str, *, into: bool = False) -> None:
+def make_macvlan(draft: PlanDraft, link: str, wanted: Wanted, parent: str, mac: str, *, into: bool = False) -> None:
     draft.do(
         CreateLink(link=link, kind="macvlan", parent=parent, mode=wanted.mode, mac=mac, mtu=wanted.mtu or 0, into=into),
         DeleteLink(link=link, inside=into),
     )
 
 
-def set_up(draft: Draft, name: str, there: Interface | None, *, inside: bool = False) -> None:
+def set_up(draft: PlanDraft, name: str, there: NetInterface | None, *, inside: bool = False) -> None:
     if there is None or not there.up:
-        up, down = (Change(link=name, key="state", value=value, inside=inside) for value in ("up", "down"))
+        up, down = (SetLink(link=name, key="state", value=value, inside=inside) for value in ("up", "down"))
         draft.do(up, down)
 
 
-def plan_parent(draft: Draft, name: str, wanted: Wanted) -> str | None:
+def plan_parent(draft: PlanDraft, name: str, wanted: Wanted) -> str | None:
     """The name of the interface to stand on; a VLAN interface is made if there is none. None: a problem was noted."""
     assert wanted.parent is not None
     parent = draft.named(wanted.parent)
@@ -83,7 +83,7 @@ def plan_parent(draft: Draft, name: str, wanted: Wanted) -> str | None:
     return parent.name if wanted.vlan is None else _plan_vlan(draft, name, parent, wanted.vlan)
 
 
-def _unfit(draft: Draft, parent: Interface) -> str:
+def _unfit(draft: PlanDraft, parent: NetInterface) -> str:
     """Why the kernel would refuse a macvlan child there, or make it elsewhere."""
     master = draft.world.snapshot.at(parent.master)
     if master is not None:
@@ -98,7 +98,7 @@ def _unfit(draft: Draft, parent: Interface) -> str:
     return ""
 
 
-def _plan_vlan(draft: Draft, name: str, parent: Interface, vlan: int) -> str | None:
+def _plan_vlan(draft: PlanDraft, name: str, parent: NetInterface, vlan: int) -> str | None:
     for found in draft.world.children(parent):
         if found.vlan_id == vlan and found.index not in draft.gone:
             if draft.is_own(found, found.name) and found.name not in draft.made:
@@ -115,14 +115,14 @@ def _plan_vlan(draft: Draft, name: str, parent: Interface, vlan: int) -> str | N
         draft.problem(f"{name}: {parent.name} is down, so VLAN {vlan} on it cannot be up: ip link set {parent.name} up")
         return None
     draft.do(CreateLink(link=made, kind="vlan", parent=parent.name, vlan=vlan), DeleteLink(link=made))
-    mark = Mark(host=draft.host, name=made)
-    draft.do(Change(link=made, key="alias", value=str(mark)), Change(link=made, key="alias", value=""))
+    mark = InterfaceMark(host=draft.host, name=made)
+    draft.do(SetLink(link=made, key="alias", value=str(mark)), SetLink(link=made, key="alias", value=""))
     set_up(draft, made, None)
     draft.made.add(made)
     return made
 
 
-def may_use(draft: Draft, name: str, there: Interface | None) -> bool:
+def may_use(draft: PlanDraft, name: str, there: NetInterface | None) -> bool:
     """Whether ``name`` is free or ours. Notes a problem if not."""
     if there is None or draft.is_own(there, name):
         return True
@@ -133,7 +133,7 @@ def may_use(draft: Draft, name: str, there: Interface | None) -> bool:
     return False
 
 
-def check_mac(draft: Draft, name: str, mac: str, there: Interface | None) -> None:
+def check_mac(draft: PlanDraft, name: str, mac: str, there: NetInterface | None) -> None:
     """The kernel refuses a MAC that the parent or a child of it has; another one's would be a duplicate on the wire."""
     others = [found for found in draft.world.snapshot.interfaces if mac and found != there]
     for found in others:
@@ -145,7 +145,7 @@ def check_mac(draft: Draft, name: str, mac: str, there: Interface | None) -> Non
             draft.problem(f"{name}: mac {mac} is that of a container's child on {found.name}; choose another")
 
 
-def _check_siblings(draft: Draft, name: str, wanted: Wanted, below: Interface) -> None:
+def _check_siblings(draft: PlanDraft, name: str, wanted: Wanted, below: NetInterface) -> None:
     """A passthru child takes its parent over; the kernel refuses a second one beside it, and it beside others."""
     there = [child for child in draft.world.children(below) if child.kind == "macvlan"]
     leaving = {child.mac for child in there if child.index in draft.gone}
@@ -159,7 +159,7 @@ def _check_siblings(draft: Draft, name: str, wanted: Wanted, below: Interface) -
         )
 
 
-def delete_link(draft: Draft, there: Interface) -> None:
+def delete_link(draft: PlanDraft, there: NetInterface) -> None:
     """Delete a macvlan or VLAN interface; the undo makes it again, index, addresses and routes included."""
     parent = draft.world.snapshot.parent_of(there)
     undo: list[Operation] = []
@@ -171,10 +171,10 @@ def delete_link(draft: Draft, there: Interface) -> None:
                 mode=there.macvlan_mode or "", vlan=there.vlan_id or 0, mac="" if passthru else there.mac,
                 mtu=there.mtu, index=there.index,
             ),
-            Change(link=there.name, key="alias", value=there.alias),
+            SetLink(link=there.name, key="alias", value=there.alias),
         ]  # fmt: skip
         if there.up:
-            undo.append(Change(link=there.name, key="state", value="up"))
+            undo.append(SetLink(link=there.name, key="state", value="up"))
         undo += restored(draft, there)
     draft.do(DeleteLink(link=there.name), *undo)
     draft.gone.add(there.index)

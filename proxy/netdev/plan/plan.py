@@ -8,33 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proxy.config.interfaces import AnyInterface as Wanted
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
 from proxy.netdev.observe import mark
 from proxy.netdev.observe.mark import PROTOCOL
-from proxy.netdev.observe.records import Interface
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NetInterface
 from proxy.netdev.plan.addressing import drop_ours, plan_addressing
-from proxy.netdev.plan.draft import Draft
+from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.links import delete_link, fits, plan_macvlan, set_up
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from proxy.netdev.plan.vfs import give_back, place, plan_vf
 
 
-def plan(host: str, wanted: Mapping[str, Wanted], world: World) -> Plan:
+def plan(host: str, wanted: Mapping[str, Wanted], world: NetworkState) -> NetPlan:
     """What would make the interfaces of this host as ``wanted``; no steps if they are."""
-    draft = Draft(host, world)
+    draft = PlanDraft(host, world)
     _leave_out(draft, wanted)
     for name, interface in wanted.items():
         _plan_interface(draft, name, interface, wanted)
     return draft.plan()
 
 
-def removal(host: str, world: World) -> Plan:
+def removal(host: str, world: NetworkState) -> NetPlan:
     """What would take away everything that bears this host's mark, and what Hostlane added to other interfaces."""
     return plan(host, {}, world)
 
 
-def _plan_interface(draft: Draft, name: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]) -> None:
+def _plan_interface(draft: PlanDraft, name: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]) -> None:
     match wanted.kind:
         case "macvlan":
             there = plan_macvlan(draft, name, wanted)
@@ -49,7 +49,7 @@ def _plan_interface(draft: Draft, name: str, wanted: Wanted, all_wanted: Mapping
     plan_addressing(draft, name, wanted, there)
 
 
-def _existing(draft: Draft, name: str, wanted: Wanted) -> Interface | None:
+def _existing(draft: PlanDraft, name: str, wanted: Wanted) -> NetInterface | None:
     there = draft.named(name)
     if there is None:
         names = ", ".join(sorted(found.name for found in draft.world.snapshot.interfaces)) or "none"
@@ -59,7 +59,7 @@ def _existing(draft: Draft, name: str, wanted: Wanted) -> Interface | None:
     return there
 
 
-def _leave_out(draft: Draft, wanted: Mapping[str, Wanted]) -> None:
+def _leave_out(draft: PlanDraft, wanted: Mapping[str, Wanted]) -> None:
     """Steps for what is there and not wanted any more, or can only become what is wanted by being made again."""
     for there, found in draft.own():
         if there.kind == "vlan" or _is_wanted(draft, there, wanted.get(found.name)):
@@ -79,7 +79,7 @@ def _leave_out(draft: Draft, wanted: Mapping[str, Wanted]) -> None:
             drop_ours(draft, there)
 
 
-def _is_wanted(draft: Draft, there: Interface, item: Wanted | None) -> bool:
+def _is_wanted(draft: PlanDraft, there: NetInterface, item: Wanted | None) -> bool:
     if item is None:
         return False
     if there.kind == "macvlan":
@@ -88,14 +88,14 @@ def _is_wanted(draft: Draft, there: Interface, item: Wanted | None) -> bool:
     return item.kind == "vf" and where is not None and where[0] == item.parent
 
 
-def _is_needed(draft: Draft, vlan: Interface, wanted: Mapping[str, Wanted]) -> bool:
+def _is_needed(draft: PlanDraft, vlan: NetInterface, wanted: Mapping[str, Wanted]) -> bool:
     parent = draft.world.snapshot.at(vlan.parent)
     return parent is not None and any(
         (item.kind, item.parent, item.vlan) == ("macvlan", parent.name, vlan.vlan_id) for item in wanted.values()
     )
 
 
-def _delete_vlan(draft: Draft, vlan: Interface) -> None:
+def _delete_vlan(draft: PlanDraft, vlan: NetInterface) -> None:
     """Whoever else stands on it would go with it."""
     staying = [child.name for child in draft.world.children(vlan) if child.index not in draft.gone]
     elsewhere = set(vlan.unicast) - {child.mac for child in draft.world.children(vlan)}
@@ -106,7 +106,7 @@ def _delete_vlan(draft: Draft, vlan: Interface) -> None:
     draft.note(f"{vlan.name}: stays, because others stand on it: {users}")
 
 
-def _has_ours(draft: Draft, there: Interface) -> bool:
+def _has_ours(draft: PlanDraft, there: NetInterface) -> bool:
     snapshot = draft.world.snapshot
     marked = {address.interface for address in snapshot.addresses if address.protocol == PROTOCOL}
     return there.index in marked | {route.interface for route in snapshot.routes if route.protocol == PROTOCOL}

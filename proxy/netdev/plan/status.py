@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from proxy.config.interfaces import AnyInterface as Wanted
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
 from proxy.netdev.observe import mark
-from proxy.netdev.observe.records import Interface, Snapshot
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.observe.records import NetInterface, NetSnapshot
+from proxy.netdev.plan.steps import NetPlan
 
 LINK_SCOPE = 253
 
@@ -27,7 +27,7 @@ class InterfaceState(Struct, frozen=True, kw_only=True):
     """Why it carries nothing, or is not as configured; None: all is well."""
 
 
-def states(host: str, wanted: Mapping[str, Wanted], snapshot: Snapshot, plan: Plan) -> list[InterfaceState]:
+def states(host: str, wanted: Mapping[str, Wanted], snapshot: NetSnapshot, plan: NetPlan) -> list[InterfaceState]:
     """Those of the configuration, then what else bears the host's mark and should be gone.
 
     ``plan`` is what would make them as wanted, from the same snapshot.
@@ -39,7 +39,7 @@ def states(host: str, wanted: Mapping[str, Wanted], snapshot: Snapshot, plan: Pl
     ]
 
 
-def not_ready(name: str, snapshot: Snapshot) -> str | None:
+def not_ready(name: str, snapshot: NetSnapshot) -> str | None:
     """Why nothing can be sent through the interface or bound to its addresses; None if it can."""
     there = snapshot.named(name)
     if there is None:
@@ -57,7 +57,7 @@ def not_ready(name: str, snapshot: Snapshot) -> str | None:
     return None
 
 
-def duplicate(name: str, snapshot: Snapshot) -> str | None:
+def duplicate(name: str, snapshot: NetSnapshot) -> str | None:
     """The address of this interface that another machine on the segment has, in one line. Waiting does not help."""
     there = snapshot.named(name)
     for address in snapshot.addresses_of(there.index) if there else ():
@@ -66,7 +66,7 @@ def duplicate(name: str, snapshot: Snapshot) -> str | None:
     return None
 
 
-def _no_carrier(there: Interface, snapshot: Snapshot) -> str:
+def _no_carrier(there: NetInterface, snapshot: NetSnapshot) -> str:
     below = snapshot.parent_of(there) if there.kind in ("macvlan", "vlan") else None
     if below is None:
         return f"{there.name} has no carrier; look at its cable and switch port"
@@ -77,7 +77,7 @@ def _no_carrier(there: Interface, snapshot: Snapshot) -> str:
     return f"{there.name} has no carrier, because its parent {below.name} has none; look at its cable and switch port"
 
 
-def _left_over(host: str, there: Interface, wanted: Mapping[str, Wanted]) -> InterfaceState | None:
+def _left_over(host: str, there: NetInterface, wanted: Mapping[str, Wanted]) -> InterfaceState | None:
     """VLAN interfaces come and go with those that stand on them; a macvlan child of a container is where it belongs."""
     found = mark.read(there.alias)
     if found is None or found.host != host or found.name in wanted or there.kind == "vlan":
@@ -96,7 +96,7 @@ def _left_over(host: str, there: Interface, wanted: Mapping[str, Wanted]) -> Int
     )
 
 
-def _state(name: str, item: Wanted, snapshot: Snapshot, plan: Plan) -> InterfaceState:
+def _state(name: str, item: Wanted, snapshot: NetSnapshot, plan: NetPlan) -> InterfaceState:
     there = snapshot.named(name)
     problems = [text for text in plan.problems if text.startswith(f"{name}: ")]
     changes = sum(str(step.do).startswith(f"{name}: ") for step in plan.steps)

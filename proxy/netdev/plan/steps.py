@@ -75,7 +75,7 @@ class MoveLink(Operation, frozen=True, kw_only=True):
         return f"{self.link}: move {'back to the host' if self.inside else 'into the container'}"
 
 
-class Change(Operation, frozen=True, kw_only=True):
+class SetLink(Operation, frozen=True, kw_only=True):
     """Set one property of an interface."""
 
     link: Link
@@ -153,7 +153,7 @@ class Step(Struct, frozen=True):
     undo: tuple[Operation, ...] = ()
 
 
-class Plan(Struct, frozen=True, kw_only=True):
+class NetPlan(Struct, frozen=True, kw_only=True):
     """What would be done. With problems nothing is."""
 
     steps: tuple[Step, ...] = ()

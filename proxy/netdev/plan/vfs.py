@@ -10,20 +10,20 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proxy.config.interfaces import AnyInterface as Wanted
-from proxy.netdev.observe.mark import Mark
-from proxy.netdev.observe.records import NO_MAC, Interface, Vf
-from proxy.netdev.observe.world import VfDevice
+from proxy.config.interfaces import AnyInterfaceConfig as Wanted
+from proxy.netdev.observe.mark import InterfaceMark
+from proxy.netdev.observe.networkstate import VfDevice
+from proxy.netdev.observe.records import NO_MAC, NetInterface, VirtualFunction
 from proxy.netdev.plan.addressing import drop_ours
-from proxy.netdev.plan.draft import Draft
+from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.links import check_mac, may_use, wanted_mac
-from proxy.netdev.plan.steps import Change, Key, Link, SetVf, SetVfCount, VfKey, VfLink
+from proxy.netdev.plan.steps import Key, Link, SetLink, SetVf, SetVfCount, VfKey, VfLink
 
-DEFAULTS = Vf(index=0, spoof_check=True, trust=False)
+DEFAULTS = VirtualFunction(index=0, spoof_check=True, trust=False)
 """A function that nobody has set up, as drivers make it."""
 
 
-def plan_vf(draft: Draft, name: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]) -> Interface | None:
+def plan_vf(draft: PlanDraft, name: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]) -> NetInterface | None:
     """Steps that take or change the function. Returns its interface as it is if it is ours already."""
     there = draft.named(name)
     if not may_use(draft, name, there) or not is_vf_parent(draft, name, str(wanted.parent)):
@@ -37,7 +37,7 @@ def plan_vf(draft: Draft, name: str, wanted: Wanted, all_wanted: Mapping[str, Wa
     return there
 
 
-def is_vf_parent(draft: Draft, name: str, parent: str) -> bool:
+def is_vf_parent(draft: PlanDraft, name: str, parent: str) -> bool:
     """Whether the device can have virtual functions. Notes a problem if not."""
     if parent in draft.world.vf_parents:
         return True
@@ -47,7 +47,7 @@ def is_vf_parent(draft: Draft, name: str, parent: str) -> bool:
     return False
 
 
-def place(draft: Draft, there: Interface) -> tuple[str, int] | None:
+def place(draft: PlanDraft, there: NetInterface) -> tuple[str, int] | None:
     """Which function of which parent has this interface."""
     for name, parent in draft.world.vf_parents.items():
         for device in parent.devices:
@@ -56,7 +56,7 @@ def place(draft: Draft, there: Interface) -> tuple[str, int] | None:
     return None
 
 
-def give_back(draft: Draft, there: Interface, mark: Mark) -> None:
+def give_back(draft: PlanDraft, there: NetInterface, mark: InterfaceMark) -> None:
     """Steps that leave the function as it was, free for others."""
     where = place(draft, there)
     if where is None:
@@ -79,7 +79,7 @@ def give_back(draft: Draft, there: Interface, mark: Mark) -> None:
     _lower_count(draft, parent, mark)
 
 
-def _lower_count(draft: Draft, name: str, mark: Mark) -> None:
+def _lower_count(draft: PlanDraft, name: str, mark: InterfaceMark) -> None:
     """As many functions as before, if none of them is used by anybody."""
     parent = draft.world.vf_parents[name]
     before, now = mark.vfs_before, len(parent.devices)
@@ -89,11 +89,11 @@ def _lower_count(draft: Draft, name: str, mark: Mark) -> None:
     draft.do(
         SetVfCount(parent=name, count=before),
         SetVfCount(parent=name, count=now),
-        *(Change(link=VfLink(name, vf), key="mac", value=found.mac) for vf, found in macs.items() if found),
+        *(SetLink(link=VfLink(name, vf), key="mac", value=found.mac) for vf, found in macs.items() if found),
     )
 
 
-def why_taken(draft: Draft, parent: str, device: VfDevice) -> str | None:
+def why_taken(draft: PlanDraft, parent: str, device: VfDevice) -> str | None:
     """Who has this function; None if it is free: visible here, down, without mark, master, addresses or children."""
     if (parent, device.index) in draft.taken_vfs:
         return "taken by another interface of the configuration"
@@ -114,7 +114,9 @@ def why_taken(draft: Draft, parent: str, device: VfDevice) -> str | None:
     return next((f"({there.name}) {why}" for why, true in reasons.items() if true), None)
 
 
-def choose_vf(draft: Draft, name: str, mark: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]) -> VfLink | None:
+def choose_vf(
+    draft: PlanDraft, name: str, mark: str, wanted: Wanted, all_wanted: Mapping[str, Wanted]
+) -> VfLink | None:
     """Steps that mark a free function and name it; before them, that raise the number where more are asked for."""
     parent_name = str(wanted.parent)
     devices = draft.world.vf_parents[parent_name].devices
@@ -126,7 +128,7 @@ def choose_vf(draft: Draft, name: str, mark: str, wanted: Wanted, all_wanted: Ma
     if parent_name in draft.vf_counts:
         free = (vf for vf in range(draft.vf_counts[parent_name]) if (parent_name, vf) not in draft.taken_vfs)
         link = VfLink(parent_name, next(free))
-        _take(draft, name, link, Mark(host=draft.host, name=mark, vfs_before=len(devices)))
+        _take(draft, name, link, InterfaceMark(host=draft.host, name=mark, vfs_before=len(devices)))
         return link
     taken = []
     for device in devices:
@@ -134,14 +136,19 @@ def choose_vf(draft: Draft, name: str, mark: str, wanted: Wanted, all_wanted: Ma
         why = why_taken(draft, parent_name, device)
         if why is None and there is not None:
             link = VfLink(parent_name, device.index)
-            _take(draft, name, link, Mark(host=draft.host, name=mark, original=there.name, original_mac=there.mac))
+            _take(
+                draft,
+                name,
+                link,
+                InterfaceMark(host=draft.host, name=mark, original=there.name, original_mac=there.mac),
+            )
             return link
         taken.append(f"vf {device.index} {why}")
     draft.problem(f"{mark}: none of the {len(devices)} functions of {parent_name} is free: {'; '.join(taken)}")
     return None
 
 
-def _raise_count(draft: Draft, name: str, parent_name: str, asked: int) -> bool:
+def _raise_count(draft: PlanDraft, name: str, parent_name: str, asked: int) -> bool:
     parent = draft.world.vf_parents[parent_name]
     if asked > parent.total:
         draft.problem(f"{name}: {asked} functions are wanted of {parent_name}; allowed: at most {parent.total}")
@@ -159,14 +166,14 @@ def _raise_count(draft: Draft, name: str, parent_name: str, asked: int) -> bool:
     return True
 
 
-def _take(draft: Draft, name: str, link: VfLink, mark: Mark) -> None:
+def _take(draft: PlanDraft, name: str, link: VfLink, mark: InterfaceMark) -> None:
     draft.taken_vfs.add((link.parent, link.vf))
     _change(draft, link, "alias", str(mark), "")
     if name != mark.original:
         _change(draft, link, "name", name, mark.original or None)
 
 
-def set_up_vf(draft: Draft, name: str, wanted: Wanted, link: VfLink, mac: str) -> None:
+def set_up_vf(draft: PlanDraft, name: str, wanted: Wanted, link: VfLink, mac: str) -> None:
     """Steps that give the function, named already, its MAC and what its parent keeps about it."""
     there = None if link.parent in draft.vf_counts else _interface_of(draft, link)
     now = DEFAULTS if there is None else _known(draft, link)
@@ -185,18 +192,18 @@ def set_up_vf(draft: Draft, name: str, wanted: Wanted, link: VfLink, mac: str) -
     _set_all(draft, link, now, aims)
 
 
-def _known(draft: Draft, link: VfLink) -> Vf:
+def _known(draft: PlanDraft, link: VfLink) -> VirtualFunction:
     """What the parent says about the function now."""
     parent = draft.world.snapshot.named(link.parent)
     return next((found for found in parent.vfs if found.index == link.vf), DEFAULTS) if parent else DEFAULTS
 
 
-def _interface_of(draft: Draft, link: VfLink) -> Interface | None:
+def _interface_of(draft: PlanDraft, link: VfLink) -> NetInterface | None:
     devices = draft.world.vf_parents[link.parent].devices
     return draft.world.snapshot.named(devices[link.vf].interface or "") if link.vf < len(devices) else None
 
 
-def _set_all(draft: Draft, link: VfLink, now: Vf, aims: Mapping[VfKey, str | int | bool]) -> None:
+def _set_all(draft: PlanDraft, link: VfLink, now: VirtualFunction, aims: Mapping[VfKey, str | int | bool]) -> None:
     """What the driver says nothing about has its default, and is left alone unless something else is wanted."""
     for key, value in aims.items():
         before = getattr(now, key)
@@ -206,7 +213,7 @@ def _set_all(draft: Draft, link: VfLink, now: Vf, aims: Mapping[VfKey, str | int
             draft.do(msgspec.structs.replace(undo, value=value), undo)
 
 
-def _change(draft: Draft, link: Link, key: Key, value: str | int, before: str | int | None) -> None:
+def _change(draft: PlanDraft, link: Link, key: Key, value: str | int, before: str | int | None) -> None:
     """``before``: None where it is not known, because the plan makes the function; undone, that is gone."""
-    undo = [] if before is None else [Change(link=link, key=key, value=before)]
-    draft.do(Change(link=link, key=key, value=value), *undo)
+    undo = [] if before is None else [SetLink(link=link, key=key, value=before)]
+    draft.do(SetLink(link=link, key=key, value=value), *undo)

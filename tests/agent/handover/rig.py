@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import trio
 
-from proxy.agent.handover.give import Offered
-from proxy.outbound.sockets import Heirloom
+from proxy.agent.handover.sender import OfferedListener
+from proxy.outbound.sockets import InheritableListener
 
 
 def ends() -> tuple[trio.SocketStream, trio.SocketStream]:
@@ -17,7 +17,7 @@ def ends() -> tuple[trio.SocketStream, trio.SocketStream]:
     return trio.SocketStream(one), trio.SocketStream(other)
 
 
-class Estate:
+class RecordingSource:
     """A proxy with two sockets, that writes down what becomes of it."""
 
     host = "host-a"
@@ -27,23 +27,23 @@ class Estate:
         self.why: str | None = None
         self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 
-    def engage(self) -> str | None:
+    def reserve(self) -> str | None:
         return self.why
 
-    def sockets(self) -> Iterator[Offered]:
+    def sockets(self) -> Iterator[OfferedListener]:
         for number, listener in enumerate(self.listeners, 1):
-            yield Offered("upstream", f"tcp:127.0.0.1:{number}", Heirloom(listener))
+            yield OfferedListener("upstream", f"tcp:127.0.0.1:{number}", InheritableListener(listener))
 
-    def hold(self, pid: int) -> str | None:
+    def pause(self, pid: int) -> str | None:
         if self.why is None:
-            self.told.append(f"hold {pid}")
+            self.told.append(f"pause {pid}")
         return self.why
 
-    def keep(self) -> None:
-        self.told.append("keep")
+    def resume(self) -> None:
+        self.told.append("resume")
 
-    def leave(self, seconds: float) -> None:
-        self.told.append(f"leave {seconds:g}")
+    def retire(self, seconds: float) -> None:
+        self.told.append(f"retire {seconds:g}")
 
     def close(self) -> None:
         for listener in self.listeners:

@@ -15,7 +15,7 @@ import pytest
 from control.base.reading.addresses import TcpAddress, UnixAddress
 from proxy.agent.handover import activation
 from proxy.agent.handover.activation import inherit
-from proxy.agent.handover.inheritance import Inheritance
+from proxy.agent.handover.inheritance import InheritedListeners
 from proxy.config.schema import Config, parse
 from proxy.errors import ConfigError
 
@@ -79,18 +79,18 @@ def test_each_where_it_belongs(folder: Path) -> None:
     (web, web_port), (links, links_port) = tcp(), tcp()
     found = config(folder, f"127.0.0.1:{links_port}", f"tcp:127.0.0.1:{web_port}")
     passed(links, unix(folder / "redis.sock"), web)
-    given, inheritance = environment(3, "links:redis:web"), Inheritance()
+    given, inheritance = environment(3, "links:redis:web"), InheritedListeners()
     inherit(found, inheritance, given)
     assert given == {"X": "y"}, "processes that this one starts are not meant"
     assert not os.get_inheritable(FIRST)
-    heirlooms = inheritance.upstreams()
-    assert list(heirlooms) == [UnixAddress(f"{folder}/redis.sock"), TcpAddress("127.0.0.1", web_port)]
+    inheritables = inheritance.upstreams()
+    assert list(inheritables) == [UnixAddress(f"{folder}/redis.sock"), TcpAddress("127.0.0.1", web_port)]
     sock = inheritance.links(found.links.listen)
     assert sock is not None
     assert sock.getsockname() == ("127.0.0.1", links_port)
-    for heirloom in heirlooms.values():
-        assert heirloom.lock is None, "its file is systemd's"
-        heirloom.close()
+    for inheritable in inheritables.values():
+        assert inheritable.lock is None, "its file is systemd's"
+        inheritable.close()
     sock.close()
 
 
@@ -98,7 +98,7 @@ def test_an_address_that_is_written_in_another_way(folder: Path) -> None:
     links, port = tcp("::1")
     found = config(folder, f"[0:0:0:0:0:0:0:1]:{port}")
     passed(links)
-    inheritance = Inheritance()
+    inheritance = InheritedListeners()
     inherit(found, inheritance, environment(1))
     sock = inheritance.links(found.links.listen)
     assert sock is not None
@@ -113,7 +113,7 @@ def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
     datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     deaf = socket.socket()
     passed(stranger, unnamed, datagrams, deaf, unix(folder / "redis.sock"), unix(folder / "other.sock"))
-    inheritance = Inheritance()
+    inheritance = InheritedListeners()
     with pytest.raises(ConfigError) as caught:
         inherit(config(folder), inheritance, environment(6, "stranger::dgram"))
     prefix = "environment: LISTEN_FDS: descriptor"
@@ -135,7 +135,7 @@ def test_what_is_no_socket(folder: Path) -> None:
     with open(os.devnull) as file:
         os.dup2(file.fileno(), FIRST)
     with pytest.raises(ConfigError) as caught:
-        inherit(config(folder), Inheritance(), environment(2))
+        inherit(config(folder), InheritedListeners(), environment(2))
     assert [line.partition("found ")[2].partition(";")[0] for line in caught.value.problems] == ["no socket"] * 2
 
 
@@ -144,10 +144,10 @@ def test_a_number_that_is_none(folder: Path, count: str) -> None:
     with pytest.raises(
         ConfigError, match=rf'^environment: LISTEN_FDS: found "{count}"; allowed: a number up to 65536$'
     ):
-        inherit(config(folder), Inheritance(), environment(count))
+        inherit(config(folder), InheritedListeners(), environment(count))
 
 
 @pytest.mark.parametrize("given", [{}, {"LISTEN_FDS": "3"}, environment(3, pid=1)])
 def test_it_is_not_for_this_process(folder: Path, given: dict[str, str]) -> None:
-    inherit(config(folder), Inheritance(), given)
+    inherit(config(folder), InheritedListeners(), given)
     assert "LISTEN_FDS" not in given

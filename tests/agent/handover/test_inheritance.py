@@ -12,8 +12,8 @@ import pytest
 
 from control.base.reading.addresses import TcpAddress
 from control.base.system.unixsock import BoundUnixSocket, bind_unix
-from proxy.agent.handover.inheritance import ADMIN, LINKS, UPSTREAM, Inheritance
-from proxy.outbound.sockets import Heirloom
+from proxy.agent.handover.inheritance import ADMIN, LINKS, UPSTREAM, InheritedListeners
+from proxy.outbound.sockets import InheritableListener
 from tests.tools.sockets import connect, names
 
 
@@ -23,20 +23,20 @@ def folder() -> Iterator[Path]:
         yield Path(found)
 
 
-def heirloom(bound: BoundUnixSocket) -> Heirloom:
+def inheritable(bound: BoundUnixSocket) -> InheritableListener:
     """What another process would get."""
-    return Heirloom(bound.socket.dup(), os.dup(bound.lock), bound.birth)
+    return InheritableListener(bound.socket.dup(), os.dup(bound.lock), bound.birth)
 
 
 def test_sockets_by_what_they_are_for(folder: Path) -> None:
-    inheritance = Inheritance()
+    inheritance = InheritedListeners()
     address = TcpAddress("127.0.0.1", 7600)
     one, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
     with one, other:
-        inheritance.put(LINKS, address.hostport, Heirloom(one))
-        inheritance.put(UPSTREAM, str(address), Heirloom(other))
+        inheritance.put(LINKS, address.hostport, InheritableListener(one))
+        inheritance.put(UPSTREAM, str(address), InheritableListener(other))
         assert inheritance.links(TcpAddress("127.0.0.1", 7601)) is None
-        assert inheritance.upstreams() == {address: Heirloom(other)}
+        assert inheritance.upstreams() == {address: InheritableListener(other)}
         assert inheritance.upstreams() == {}
         assert inheritance.links(address) is one
         assert inheritance.links(address) is None, "it was taken"
@@ -45,10 +45,10 @@ def test_sockets_by_what_they_are_for(folder: Path) -> None:
 
 
 def test_the_first_one_stays() -> None:
-    inheritance = Inheritance()
+    inheritance = InheritedListeners()
     one, other = socket.create_server(("127.0.0.1", 0)), socket.create_server(("127.0.0.1", 0))
-    inheritance.put(LINKS, "a:1", Heirloom(one))
-    inheritance.put(LINKS, "a:1", Heirloom(other))
+    inheritance.put(LINKS, "a:1", InheritableListener(one))
+    inheritance.put(LINKS, "a:1", InheritableListener(other))
     assert (one.fileno() >= 0, other.fileno()) == (True, -1)
     inheritance.close()
     assert one.fileno() == -1
@@ -57,8 +57,8 @@ def test_the_first_one_stays() -> None:
 def test_a_socket_changes_hands(folder: Path) -> None:
     """Neither end takes the file away as long as it is not its own; both hold the lock."""
     path = f"{folder}/admin.sock"
-    old, inheritance = bind_unix(path), Inheritance()
-    inheritance.put(ADMIN, f"unix:{path}", heirloom(old))
+    old, inheritance = bind_unix(path), InheritedListeners()
+    inheritance.put(ADMIN, f"unix:{path}", inheritable(old))
     new = inheritance.unix(ADMIN, path, 0o660)
     old.own(False)
     old.close()
@@ -71,8 +71,8 @@ def test_a_socket_changes_hands(folder: Path) -> None:
 
 def test_it_is_ours_when_we_own_it(folder: Path) -> None:
     path = f"{folder}/admin.sock"
-    old, inheritance = bind_unix(path), Inheritance()
-    inheritance.put(ADMIN, f"unix:{path}", heirloom(old))
+    old, inheritance = bind_unix(path), InheritedListeners()
+    inheritance.put(ADMIN, f"unix:{path}", inheritable(old))
     new = inheritance.unix(ADMIN, path, 0o660)
     old.own(False)
     old.close()
@@ -82,9 +82,9 @@ def test_it_is_ours_when_we_own_it(folder: Path) -> None:
 
 
 def test_without_one_a_new_one_is_made(folder: Path) -> None:
-    inheritance = Inheritance()
+    inheritance = InheritedListeners()
     inheritance.unix(ADMIN, f"{folder}/admin.sock", 0o660).close()
     # Of systemd: it has no lock, so it cannot be one that we make.
-    inheritance.put(ADMIN, f"unix:{folder}/admin.sock", Heirloom(socket.create_server(("127.0.0.1", 0))))
+    inheritance.put(ADMIN, f"unix:{folder}/admin.sock", InheritableListener(socket.create_server(("127.0.0.1", 0))))
     with inheritance.unix(ADMIN, f"{folder}/admin.sock", 0o660):
         assert names(folder) == [".admin.sock.lock", "admin.sock"]

@@ -5,13 +5,13 @@ import socket
 
 import pytest
 
-from proxy.check.readers.arp import Heard, Question, _listen, ask, claim, packet
-from proxy.check.report import Unseen
+from proxy.check.readers.arp import ArpRequest, ArpSighting, _listen, ask, claim, packet
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from tests.check.ground import Ground
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-QUESTION = Question("eth0", MAC, "10.77.0.1", "10.77.0.2")
+QUESTION = ArpRequest("eth0", MAC, "10.77.0.1", "10.77.0.2")
 
 
 def test_a_request_byte_by_byte() -> None:
@@ -37,7 +37,7 @@ def test_an_answer_that_is_read_late_counts() -> None:
     with wire, sock, selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ, "eth0")
         wire.send(packet(QUESTION))
-        assert _listen(selector, {"10.77.0.1"}, 0) == {Heard("eth0", "10.77.0.1", MAC)}
+        assert _listen(selector, {"10.77.0.1"}, 0) == {ArpSighting("eth0", "10.77.0.1", MAC)}
         assert _listen(selector, {"10.77.0.1"}, 0) == set()
 
 
@@ -46,7 +46,7 @@ def test_a_machine_answers_for_its_address(ground: Ground) -> None:
     for name, mac in ((ground.here, MAC), (ground.there, OTHER)):
         ground.ip(name, f"link set eth0 address {mac}")
     with netns.entered(ground.here):
-        assert ask([QUESTION]) == {Heard("eth0", "10.77.0.2", OTHER)}
+        assert ask([QUESTION]) == {ArpSighting("eth0", "10.77.0.2", OTHER)}
         assert ask([QUESTION._replace(target="10.77.0.9")]) == set()
 
 
@@ -54,4 +54,4 @@ def test_a_machine_answers_for_its_address(ground: Ground) -> None:
 def test_an_interface_that_is_gone(ground: Ground) -> None:
     with netns.entered(ground.here):
         found = ask([QUESTION._replace(interface="eth7")])
-    assert found == Unseen("addresses that exist twice, by ARP probes", "no such device")
+    assert found == Unchecked("addresses that exist twice, by ARP probes", "no such device")

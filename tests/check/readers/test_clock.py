@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.check.readers.clock import certificate, synchronised
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from tests.check.ground import check, findings, seen
 
 HOUR = timedelta(hours=1)
@@ -33,7 +33,7 @@ def issue(file: Path, begins: datetime, life: timedelta) -> None:
 
 
 def test_what_is_no_certificate_and_has_no_end() -> None:
-    assert certificate("/dev/zero") == Unseen("/dev/zero", "not a certificate in PEM form")
+    assert certificate("/dev/zero") == Unchecked("/dev/zero", "not a certificate in PEM form")
 
 
 @pytest.mark.netns
@@ -68,7 +68,7 @@ def test_the_first_of_a_file(tmp_path: Path) -> None:
     issue(two, datetime(2040, 1, 1, tzinfo=UTC), HOUR)
     one.write_bytes(one.read_bytes() + two.read_bytes())
     found = certificate(str(one))
-    assert not isinstance(found, Unseen)
+    assert not isinstance(found, Unchecked)
     assert found.not_before == datetime(2030, 1, 1, tzinfo=UTC).timestamp()
     assert found.not_after - found.not_before == 3600
 
@@ -76,8 +76,8 @@ def test_the_first_of_a_file(tmp_path: Path) -> None:
 def test_no_certificate(tmp_path: Path) -> None:
     missing, other = tmp_path / "missing.pem", tmp_path / "other.pem"
     other.write_text("hello")
-    assert certificate(str(missing)) == Unseen(str(missing), "there is no such file here")
-    assert certificate(str(other)) == Unseen(str(other), "not a certificate in PEM form")
+    assert certificate(str(missing)) == Unchecked(str(missing), "there is no such file here")
+    assert certificate(str(other)) == Unchecked(str(other), "not a certificate in PEM form")
 
 
 def test_synchronised() -> None:

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from proxy.check.readers.echo import Echo, TooBig, open_echo
-from proxy.check.report import Unseen
+from proxy.check.readers.echo import EchoProbe, PacketTooBig, open_echo
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from tests.check.ground import Ground, check, unseen
 from tests.tools.nobody import as_nobody
@@ -15,10 +15,10 @@ from tests.tools.sockets import PATIENCE
 pytestmark = pytest.mark.netns
 
 
-def opened(ground: Ground, address: str) -> Echo:
+def opened(ground: Ground, address: str) -> EchoProbe:
     with netns.entered(ground.here):
         echo = open_echo(address)
-    assert not isinstance(echo, Unseen)
+    assert not isinstance(echo, Unchecked)
     return echo
 
 
@@ -33,7 +33,7 @@ def test_sizes(ground: Ground, address: str, ping_sockets: bool) -> None:
         assert echo.ask(echo.header_bytes) is True
         assert echo.ask(1499) is True
         assert echo.ask(1500) is True
-        assert isinstance(echo.ask(1501), TooBig)
+        assert isinstance(echo.ask(1501), PacketTooBig)
         assert echo.ask(100) is True
 
 
@@ -61,7 +61,7 @@ def test_a_router_speaks(ground: Ground) -> None:
     ground.ip(ground.here, "route add 10.66.0.0/24 via 10.77.0.2")
     with opened(ground, "10.66.0.2") as echo:
         assert echo.ask(1400) is True
-        assert echo.ask(1401) == TooBig(1400, "10.77.0.2")
+        assert echo.ask(1401) == PacketTooBig(1400, "10.77.0.2")
         assert echo.ask(1400) is True
 
 

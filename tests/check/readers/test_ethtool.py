@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from proxy.check.readers.ethtool import COMMANDS, SIOCETHTOOL, offloads
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from tests.check.ground import Ground
 
@@ -32,5 +32,5 @@ def test_a_veth(ground: Ground) -> None:
 
 def test_no_such_interface() -> None:
     found = offloads("nowhere0")
-    assert isinstance(found, Unseen)
+    assert isinstance(found, Unchecked)
     assert (found.what, found.why) == ("offloads of nowhere0", "no such device")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proxy.check.readers.limits import limits, running
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen
 from tests.tools.process import Proxy
@@ -55,7 +55,7 @@ def test_a_running_proxy_counts_more_than_this_process(ground: Ground) -> None:
 def test_the_file() -> None:
     assert limits(TEXT) == (1024, 524288)
     assert limits(TEXT.replace("1024  ", "unlimited"))[0] == 1 << 30
-    assert limits(Unseen("/proc/1/limits", "no")) == (Unseen("descriptor limit of the running proxy", "no"),) * 2
+    assert limits(Unchecked("/proc/1/limits", "no")) == (Unchecked("descriptor limit of the running proxy", "no"),) * 2
 
 
 def test_nobody_runs(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@ fault."""
 
 from __future__ import annotations
 
+from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
 from proxy.check.readers.modules import modules, read
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.check.rules.modules import Module
-from proxy.check.scene import Scene
-from proxy.netdev.observe.observe import Interface, Snapshot
+from proxy.netdev.observe.observe import NetInterface, NetSnapshot
 
 TEXT = """\
 xt_conntrack 16384 0 - Live 0x0000000000000000
@@ -23,7 +23,7 @@ loop 32768 1 [permanent], Live 0x0000000000000000
 
 def test_the_file() -> None:
     found = modules(TEXT)
-    assert not isinstance(found, Unseen)
+    assert not isinstance(found, Unchecked)
     known = {module.name: module for module in found}
     assert known["nf_nat"] == Module(name="nf_nat", references=2, holders=("nft_chain_nat", "xt_MASQUERADE"))
     assert known["br_netfilter"] == Module(name="br_netfilter", references=0)
@@ -35,12 +35,12 @@ def test_a_kernel_that_cannot_unload() -> None:
 
 
 def test_no_such_file() -> None:
-    assert modules(Unseen("/proc/modules", files.ABSENT)) == Unseen(
+    assert modules(Unchecked("/proc/modules", files.ABSENT)) == Unchecked(
         "kernel modules", "this kernel has no loadable modules: what it has built in cannot be unloaded"
     )
-    assert modules(Unseen("/proc/modules", "no")) == Unseen("kernel modules", "no")
+    assert modules(Unchecked("/proc/modules", "no")) == Unchecked("kernel modules", "no")
 
 
 def test_this_machine() -> None:
-    bridge = Interface(index=3, name="br0", kind="bridge")
-    assert read(Scene(config=None, snapshot=Snapshot(interfaces=(bridge,)))).bridges == ("br0",)
+    bridge = NetInterface(index=3, name="br0", kind="bridge")
+    assert read(DiagnosisContext(config=None, snapshot=NetSnapshot(interfaces=(bridge,)))).bridges == ("br0",)

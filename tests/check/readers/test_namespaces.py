@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from proxy.check.readers.namespaces import Child, children, elsewhere, enter, label, one_process_each
-from proxy.check.report import Unseen
+from proxy.check.readers.namespaces import ChildInterface, children, elsewhere, enter, label, one_process_each
+from proxy.check.report import Unchecked
 from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.observe.observe import snapshot
@@ -15,7 +15,7 @@ from tests.tools.nobody import as_nobody
 pytestmark = pytest.mark.netns
 
 
-def found(ground: Ground) -> tuple[Child, ...] | Unseen:
+def found(ground: Ground) -> tuple[ChildInterface, ...] | Unchecked:
     with netns.entered(ground.here):
         return children(snapshot())
 

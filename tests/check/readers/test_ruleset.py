@@ -5,7 +5,7 @@ import json
 import pytest
 
 from proxy.check.readers import ruleset
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.check.rules.netfilter import Chain, Ruleset
 from proxy.demo import netns
 from proxy.demo.lab import Lab
@@ -76,4 +76,4 @@ def test_targets_of_iptables_count_as_what_they_are() -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"nftables": [{"chain": {}}, {"rule": {}}]}', '{"nftables": 7}'])
 def test_what_nft_does_not_print(text: str) -> None:
-    assert isinstance(ruleset.parse(text), Unseen)
+    assert isinstance(ruleset.parse(text), Unchecked)

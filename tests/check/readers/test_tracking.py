@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.check.readers import tracking
-from proxy.check.report import Unseen
-from proxy.check.rules.netfilter import Tracking
+from proxy.check.report import Unchecked
+from proxy.check.rules.netfilter import TrackingMeasurement
 from proxy.demo import netns
 from tests.check.ground import Ground
 
@@ -13,10 +13,10 @@ TRACKED = "table inet f { chain o { type filter hook output priority 0; ct state
 pytestmark = pytest.mark.netns
 
 
-def measured(ground: Ground, address: str) -> Tracking:
+def measured(ground: Ground, address: str) -> TrackingMeasurement:
     with netns.entered(ground.here):
         found = tracking.measure(address)
-    assert isinstance(found, Tracking)
+    assert isinstance(found, TrackingMeasurement)
     return found
 
 
@@ -35,4 +35,4 @@ def test_a_rule_switches_it_on(ground: Ground, address: str) -> None:
 def test_no_way_to_the_address(ground: Ground) -> None:
     with netns.entered(ground.here):
         found = tracking.measure("10.1.1.1")
-    assert found == Unseen("whether connections to 10.1.1.1 are tracked", "network is unreachable")
+    assert found == Unchecked("whether connections to 10.1.1.1 are tracked", "network is unreachable")

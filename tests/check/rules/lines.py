@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.check.report import Finding, Line, Seen, Unseen
+from proxy.check.report import Finding, Line, Passed, Unchecked
 
 
 def findings(lines: Iterable[Line]) -> list[tuple[str, str]]:
@@ -13,11 +13,11 @@ def findings(lines: Iterable[Line]) -> list[tuple[str, str]]:
 
 
 def seen(lines: Iterable[Line]) -> list[str]:
-    return [line.text for line in lines if isinstance(line, Seen)]
+    return [line.text for line in lines if isinstance(line, Passed)]
 
 
 def unseen(lines: Iterable[Line]) -> list[str]:
-    return [line.what for line in lines if isinstance(line, Unseen)]
+    return [line.what for line in lines if isinstance(line, Unchecked)]
 
 
 def only(lines: Iterable[Line]) -> Finding:

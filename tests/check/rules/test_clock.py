@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.clock import Certificate, Facts, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.clock import CertificateValidity, ClockFacts, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
-CERTIFICATE = Certificate(file="host.pem", not_before=1000.0, not_after=2000.0)
+CERTIFICATE = CertificateValidity(file="host.pem", not_before=1000.0, not_after=2000.0)
 
 
 @pytest.mark.parametrize(
@@ -21,24 +21,24 @@ CERTIFICATE = Certificate(file="host.pem", not_before=1000.0, not_after=2000.0)
     ],
 )
 def test_the_life_of_a_certificate(now: float, expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(Facts(now=now, certificates=(CERTIFICATE,)))) == expected
+    assert findings(judge(ClockFacts(now=now, certificates=(CERTIFICATE,)))) == expected
 
 
 @pytest.mark.parametrize(
     ("now", "span"), [(990.0, "10 s"), (1000.0 - 7200, "2 h"), (1000.0 - 600, "10 min"), (1000.0 - 5 * 86400, "5 d")]
 )
 def test_spans(now: float, span: str) -> None:
-    read = only(judge(Facts(now=now, certificates=(CERTIFICATE,)))).read
+    read = only(judge(ClockFacts(now=now, certificates=(CERTIFICATE,)))).read
     assert read == f"by this machine's clock the certificate begins in {span}"
 
 
 def test_what_cannot_be_read() -> None:
-    lines = list(judge(Facts(now=0.0, certificates=(Unseen("host.pem", "no permission"),))))
+    lines = list(judge(ClockFacts(now=0.0, certificates=(Unchecked("host.pem", "no permission"),))))
     assert unseen(lines) == ["host.pem"]
 
 
 def test_no_certificate_and_a_clock_that_drifts() -> None:
-    lines = list(judge(Facts(now=0.0, synchronised=False)))
+    lines = list(judge(ClockFacts(now=0.0, synchronised=False)))
     assert findings(lines) == [("clock-adrift", "note")]
     assert unseen(lines) == ["the clock against certificates"]
-    assert seen(judge(Facts(now=0.0))) == ["the clock is kept in time"]
+    assert seen(judge(ClockFacts(now=0.0))) == ["the clock is kept in time"]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.hardware import Device, Facts, Offloads, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.hardware import Device, HardwareFacts, Offloads, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 
@@ -17,26 +17,26 @@ from tests.check.rules.lines import findings, only, seen, unseen
     ],
 )
 def test_offloads(kind: str, on: dict[str, bool], expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(Facts(offloads=(Offloads(interface="eth0", kind=kind, on=on),)))) == expected
+    assert findings(judge(HardwareFacts(offloads=(Offloads(interface="eth0", kind=kind, on=on),)))) == expected
 
 
 def test_offloads_that_nobody_tells() -> None:
-    item = Offloads(interface="eth0", kind="", on=Unseen("offloads of eth0", "operation not supported"))
-    assert unseen(judge(Facts(offloads=(item,)))) == ["offloads of eth0"]
+    item = Offloads(interface="eth0", kind="", on=Unchecked("offloads of eth0", "operation not supported"))
+    assert unseen(judge(HardwareFacts(offloads=(item,)))) == ["offloads of eth0"]
 
 
 def test_a_card_without_functions() -> None:
-    facts = Facts(devices=(Device(interface="eth0", possible=2, made=0),), iommu=True)
+    facts = HardwareFacts(devices=(Device(interface="eth0", possible=2, made=0),), iommu=True)
     found = only(judge(facts))
     assert (found.name, found.level) == ("unused-sriov", "note")
     assert found.mend.startswith("echo 2 > /sys/class/net/eth0/device/sriov_numvfs")
 
 
 def test_a_card_with_functions() -> None:
-    facts = Facts(devices=(Device(interface="eth0", possible=63, made=4),))
+    facts = HardwareFacts(devices=(Device(interface="eth0", possible=63, made=4),))
     assert findings(judge(facts)) == [("no-iommu", "note")]
     assert seen(judge(facts)) == ["eth0: 4 of 63 virtual functions are made"]
 
 
 def test_no_card() -> None:
-    assert seen(judge(Facts())) == ["no interface here offers SR-IOV"]
+    assert seen(judge(HardwareFacts())) == ["no interface here offers SR-IOV"]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.limits import Facts, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.limits import DescriptorFacts, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 
@@ -20,11 +20,11 @@ from tests.check.rules.lines import findings, only, seen, unseen
     ],
 )
 def test_descriptors(soft: int, streams: int | None, expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(Facts(owner="it", soft=soft, hard=soft, streams_per_link=streams))) == expected
+    assert findings(judge(DescriptorFacts(owner="it", soft=soft, hard=soft, streams_per_link=streams))) == expected
 
 
 def test_what_is_needed() -> None:
-    facts = Facts(owner="it", soft=10, hard=20, open=7, streams_per_link=100, links=3, listeners=5)
+    facts = DescriptorFacts(owner="it", soft=10, hard=20, open=7, streams_per_link=100, links=3, listeners=5)
     found = only(judge(facts))
     assert found.read == (
         "it may open 10 files (soft limit; hard limit 20, 7 open now); one link full of streams, "
@@ -34,10 +34,10 @@ def test_what_is_needed() -> None:
 
 
 def test_what_is_enough() -> None:
-    assert seen(judge(Facts(owner="it", soft=9000, hard=9999))) == [
+    assert seen(judge(DescriptorFacts(owner="it", soft=9000, hard=9999))) == [
         "it may open 9000 files (soft limit; hard limit 9999)"
     ]
 
 
 def test_what_cannot_be_seen() -> None:
-    assert unseen(judge(Facts(soft=Unseen("descriptor limit", "no")))) == ["descriptor limit"]
+    assert unseen(judge(DescriptorFacts(soft=Unchecked("descriptor limit", "no")))) == ["descriptor limit"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from proxy.check.report import Unseen
-from proxy.check.rules.modules import Facts, Module, idle, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.modules import Module, ModuleFacts, idle, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 
@@ -10,27 +10,27 @@ def module(name: str, references: int = 0, *holders: str) -> Module:
 
 
 def test_a_module_that_nothing_holds() -> None:
-    found = only(judge(Facts(modules=(module("xt_conntrack"),))))
+    found = only(judge(ModuleFacts(modules=(module("xt_conntrack"),))))
     assert (found.name, found.level, found.where) == ("idle-module", "note", "xt_conntrack")
     assert found.mend.startswith("modprobe -r xt_conntrack; ")
 
 
 def test_a_rule_is_a_reference() -> None:
-    lines = list(judge(Facts(modules=(module("xt_conntrack", 3),))))
+    lines = list(judge(ModuleFacts(modules=(module("xt_conntrack", 3),))))
     assert findings(lines) == []
     assert "xt_conntrack is in use (3 references)" in seen(lines)
 
 
 def test_held_by_modules_that_are_idle_themselves() -> None:
     modules = (module("nf_nat", 2, "xt_MASQUERADE", "nft_chain_nat"), module("xt_MASQUERADE"), module("nft_chain_nat"))
-    found = only(judge(Facts(modules=modules)))
+    found = only(judge(ModuleFacts(modules=modules)))
     assert found.read.endswith("held by xt_MASQUERADE, nft_chain_nat, which nothing uses either)")
     assert found.mend.startswith("modprobe -r xt_MASQUERADE nft_chain_nat nf_nat; ")
 
 
 def test_held_by_a_module_that_is_in_use() -> None:
     modules = (module("nf_nat", 1, "nft_chain_nat"), module("nft_chain_nat", 2))
-    assert findings(judge(Facts(modules=modules))) == []
+    assert findings(judge(ModuleFacts(modules=modules))) == []
 
 
 def test_a_holder_that_is_not_listed_is_in_use() -> None:
@@ -39,12 +39,12 @@ def test_a_holder_that_is_not_listed_is_in_use() -> None:
 
 def test_br_netfilter_is_for_bridges() -> None:
     modules = (module("br_netfilter"),)
-    assert only(judge(Facts(modules=modules))).where == "br_netfilter"
-    assert findings(judge(Facts(modules=modules, bridges=("docker0",)))) == []
+    assert only(judge(ModuleFacts(modules=modules))).where == "br_netfilter"
+    assert findings(judge(ModuleFacts(modules=modules, bridges=("docker0",)))) == []
 
 
 def test_none_of_them() -> None:
-    assert seen(judge(Facts(modules=()))) == [
+    assert seen(judge(ModuleFacts(modules=()))) == [
         f"{name} is not loaded" for name in ("nf_nat", "xt_conntrack", "br_netfilter")
     ]
-    assert unseen(judge(Facts(modules=Unseen("kernel modules", "none")))) == ["kernel modules"]
+    assert unseen(judge(ModuleFacts(modules=Unchecked("kernel modules", "none")))) == ["kernel modules"]

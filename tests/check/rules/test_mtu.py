@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.mtu import Facts, Measured, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.mtu import MtuFacts, MtuProbe, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 pytestmark = pytest.mark.failure(14)
 
 
-def measured(largest: int, told: int | None = None, teller: str | None = None) -> Facts:
-    item = Measured(peer="b", address="10.0.0.2", interface="mv0", mtu=1500, largest=largest, told=told, teller=teller)
-    return Facts(measured=(item,))
+def measured(largest: int, told: int | None = None, teller: str | None = None) -> MtuFacts:
+    item = MtuProbe(peer="b", address="10.0.0.2", interface="mv0", mtu=1500, largest=largest, told=told, teller=teller)
+    return MtuFacts(measured=(item,))
 
 
 def test_all_of_it() -> None:
@@ -32,6 +32,6 @@ def test_a_word_from_a_router() -> None:
 
 
 def test_nobody_to_ask() -> None:
-    assert unseen(judge(Facts())) == ["path MTU"]
-    lines = list(judge(Facts(measured=(Unseen("path MTU to 10.0.0.2", "no answer"),))))
+    assert unseen(judge(MtuFacts())) == ["path MTU"]
+    lines = list(judge(MtuFacts(measured=(Unchecked("path MTU to 10.0.0.2", "no answer"),))))
     assert (findings(lines), unseen(lines)) == ([], ["path MTU to 10.0.0.2"])

@@ -2,37 +2,37 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.check.rules.netfilter import (
     BridgeParent,
     Chain,
-    Facts,
-    Namespace,
+    ContainerNamespace,
+    NetfilterFacts,
     Ruleset,
-    Tracking,
+    TrackingMeasurement,
     UserlandProxy,
     judge,
 )
 from tests.check.rules.lines import findings, only, seen, unseen
 
-NO_RULES = Unseen("nftables rules", "ask as root")
+NO_RULES = Unchecked("nftables rules", "ask as root")
 DNS = Ruleset(nat=True, conntrack=True, docker_dns=True)
 
 
-def tracking(*deltas: int) -> Tracking:
-    return Tracking(to="10.0.0.2", flows=8, counts=tuple((100, 100 + delta) for delta in deltas))
+def tracking(*deltas: int) -> TrackingMeasurement:
+    return TrackingMeasurement(to="10.0.0.2", flows=8, counts=tuple((100, 100 + delta) for delta in deltas))
 
 
 def here(
-    ruleset: Ruleset | Unseen = NO_RULES,
+    ruleset: Ruleset | Unchecked = NO_RULES,
     *,
     deltas: tuple[int, ...] = (0, 0, 0),
     macvlan: bool = True,
     resolver: bool = False,
-) -> Facts:
+) -> NetfilterFacts:
     interfaces = ("mv0",) if macvlan else ()
-    return Facts(
-        here=Namespace(
+    return NetfilterFacts(
+        here=ContainerNamespace(
             label="here", enter="", interfaces=interfaces, ruleset=ruleset, tracking=(tracking(*deltas),),
             docker_resolver=resolver,
         )
@@ -71,25 +71,25 @@ def test_most_rounds_decide(deltas: tuple[int, ...], on: bool) -> None:
     ids=["off", "on", "no macvlan", "resolver", "resolver, no macvlan", "resolver alone", "rules", "rules, no macvlan",
          "other rules"],
 )  # fmt: skip
-def test_connection_tracking(facts: Facts, expected: list[tuple[str, str]]) -> None:
+def test_connection_tracking(facts: NetfilterFacts, expected: list[tuple[str, str]]) -> None:
     assert findings(judge(facts)) == expected
 
 
 def test_a_container_seen_from_the_host() -> None:
-    container = Namespace(
+    container = ContainerNamespace(
         label="container 0123456789ab", enter="nsenter -t 7 -n ", interfaces=("eth0",), ruleset=DNS, count=5
     )
-    found = only(judge(Facts(here=here().here, others=(container,))))
+    found = only(judge(NetfilterFacts(here=here().here, others=(container,))))
     assert found.where == "container 0123456789ab: eth0"
     assert found.measured == "nf_conntrack_count there is 5"
     assert found.mend.endswith("nsenter -t 7 -n nft delete table ip nat")
 
 
 def test_what_could_not_be_measured() -> None:
-    namespace = Namespace(
-        label="here", enter="", interfaces=("mv0",), ruleset=NO_RULES, tracking=(Unseen("nf_conntrack_count", "no"),)
+    namespace = ContainerNamespace(
+        label="here", enter="", interfaces=("mv0",), ruleset=NO_RULES, tracking=(Unchecked("nf_conntrack_count", "no"),)
     )
-    assert unseen(judge(Facts(here=namespace))) == ["nf_conntrack_count", "nftables rules"]
+    assert unseen(judge(NetfilterFacts(here=namespace))) == ["nf_conntrack_count", "nftables rules"]
 
 
 def test_rules_on_the_way() -> None:
@@ -109,19 +109,19 @@ def test_rules_on_the_way() -> None:
     [
         (1, [("bridge-parent-rules", "wrong")]),
         (0, []),
-        (Unseen("bridge-nf-call-iptables", "there is no such file here"), []),
+        (Unchecked("bridge-nf-call-iptables", "there is no such file here"), []),
     ],
 )
-def test_a_bridge_as_parent(setting: int | Unseen, expected: list[tuple[str, str]]) -> None:
+def test_a_bridge_as_parent(setting: int | Unchecked, expected: list[tuple[str, str]]) -> None:
     parents = (BridgeParent(macvlan="mv0", bridge="br0"),)
-    assert findings(judge(Facts(here=here().here, bridge_parents=parents, bridge_nf=setting))) == expected
-    assert findings(judge(Facts(here=here().here, bridge_nf=setting))) == []
+    assert findings(judge(NetfilterFacts(here=here().here, bridge_parents=parents, bridge_nf=setting))) == expected
+    assert findings(judge(NetfilterFacts(here=here().here, bridge_nf=setting))) == []
 
 
 def test_a_docker_proxy() -> None:
     proxy = UserlandProxy(pid=7, published="0.0.0.0:80", target="172.17.0.2:80")
-    assert findings(judge(Facts(here=here().here, proxies=(proxy,)))) == [("docker-proxy", "note")]
+    assert findings(judge(NetfilterFacts(here=here().here, proxies=(proxy,)))) == [("docker-proxy", "note")]
     proxy = UserlandProxy(pid=7, published="0.0.0.0:80", target="172.17.0.2:80", wanted_by=("services.web.deliver",))
-    found = only(judge(Facts(here=here().here, proxies=(proxy,))))
+    found = only(judge(NetfilterFacts(here=here().here, proxies=(proxy,))))
     assert found.level == "wrong"
     assert found.read.endswith("; services.web.deliver goes through it")

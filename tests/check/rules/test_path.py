@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.path import Child, Facts, Offloaded, Way, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.path import ChildAddress, OffloadedInterface, PathFacts, PeerPath, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
-MACVLAN = Offloaded(interface="mv0", kind="macvlan", addresses=("10.0.0.1/24",))
+MACVLAN = OffloadedInterface(interface="mv0", kind="macvlan", addresses=("10.0.0.1/24",))
 
 
-def way(**more: Any) -> Way:
-    return Way(**{"peer": "b", "name": "b.example", "address": "10.0.0.2", "interface": "mv0", **more})
+def way(**more: Any) -> PeerPath:
+    return PeerPath(**{"peer": "b", "name": "b.example", "address": "10.0.0.2", "interface": "mv0", **more})
 
 
 @pytest.mark.parametrize(
@@ -32,19 +32,21 @@ def way(**more: Any) -> Way:
         (way(address=None, problem="name or service not known"), (), [("unresolved-peer", "wrong")]),
     ],
 )
-def test_ways(found: Way, offloaded: tuple[Offloaded, ...], expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(Facts(ways=(found,), offloaded=offloaded))) == expected
+def test_ways(found: PeerPath, offloaded: tuple[OffloadedInterface, ...], expected: list[tuple[str, str]]) -> None:
+    assert findings(judge(PathFacts(ways=(found,), offloaded=offloaded))) == expected
 
 
 def test_a_bridge_is_passed_over_for_the_macvlan() -> None:
-    found = only(judge(Facts(ways=(way(interface="eth0", kind="veth", via="172.17.0.1"),), offloaded=(MACVLAN,))))
+    found = only(judge(PathFacts(ways=(way(interface="eth0", kind="veth", via="172.17.0.1"),), offloaded=(MACVLAN,))))
     assert "mv0 (macvlan, 10.0.0.1/24)" in found.read
     assert found.mend == "ip route replace 10.0.0.2 dev mv0"
 
 
-def child(**more: Any) -> Facts:
-    item = Child(**{"label": "container x", "address": "10.0.0.7", "parent": "eth0", "interface": "eth0", **more})
-    return Facts(ways=(way(),), children=(item,))
+def child(**more: Any) -> PathFacts:
+    item = ChildAddress(
+        **{"label": "container x", "address": "10.0.0.7", "parent": "eth0", "interface": "eth0", **more}
+    )
+    return PathFacts(ways=(way(),), children=(item,))
 
 
 @pytest.mark.parametrize(
@@ -59,19 +61,19 @@ def child(**more: Any) -> Facts:
     ],
     ids=["parent", "wanted", "no route", "beside it", "private", "another cable"],
 )
-def test_children(facts: Facts, expected: list[tuple[str, str]]) -> None:
+def test_children(facts: PathFacts, expected: list[tuple[str, str]]) -> None:
     assert findings(judge(facts)) == expected
 
 
 def test_children_that_cannot_be_seen() -> None:
-    assert unseen(judge(Facts(ways=(way(),), children=Unseen("2 interfaces", "root")))) == ["2 interfaces"]
+    assert unseen(judge(PathFacts(ways=(way(),), children=Unchecked("2 interfaces", "root")))) == ["2 interfaces"]
 
 
 def test_where_links_arrive() -> None:
-    assert findings(judge(Facts(ways=(way(),), listen="10.0.0.1"))) == [("no-link-address", "wrong")]
-    facts = Facts(ways=(way(kind="macvlan"),), listen="10.0.0.1", listening="mv0")
+    assert findings(judge(PathFacts(ways=(way(),), listen="10.0.0.1"))) == [("no-link-address", "wrong")]
+    facts = PathFacts(ways=(way(kind="macvlan"),), listen="10.0.0.1", listening="mv0")
     assert seen(judge(facts)) == ["links.listen 10.0.0.1 is an address of mv0", "10.0.0.2 (b) through mv0 (macvlan)"]
 
 
 def test_no_peers() -> None:
-    assert unseen(judge(Facts())) == ["ways to peers"]
+    assert unseen(judge(PathFacts())) == ["ways to peers"]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.segment import Answer, Facts, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.segment import AddressClaim, SegmentFacts, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 pytestmark = pytest.mark.failure(13)
@@ -11,13 +11,13 @@ pytestmark = pytest.mark.failure(13)
 PEERS = {"10.0.0.2": "b", "10.0.0.3": "c"}
 
 
-def facts(*answers: tuple[str, str]) -> Facts:
-    return Facts(
+def facts(*answers: tuple[str, str]) -> SegmentFacts:
+    return SegmentFacts(
         own=("10.0.0.1",),
         own_macs={"mv0": "02::1", "eth0": "02::e"},
         peers=PEERS,
         asked=("mv0",),
-        answers=tuple(Answer(interface="mv0", address=address, mac=mac) for address, mac in answers),
+        answers=tuple(AddressClaim(interface="mv0", address=address, mac=mac) for address, mac in answers),
     )
 
 
@@ -49,12 +49,12 @@ def test_nothing_twice() -> None:
 
 def test_a_peer_that_nobody_is() -> None:
     sought = {"10.0.0.2": "mv0", "10.0.0.3": "mv0"}
-    answers = (Answer(interface="mv0", address="10.0.0.2", mac="02::2"),)
-    found = only(judge(Facts(peers=PEERS, asked=("mv0",), sought=sought, answers=answers)))
+    answers = (AddressClaim(interface="mv0", address="10.0.0.2", mac="02::2"),)
+    found = only(judge(SegmentFacts(peers=PEERS, asked=("mv0",), sought=sought, answers=answers)))
     assert (found.name, found.where) == ("silent-peer", "peer c")
-    assert findings(judge(Facts(peers=PEERS, asked=Unseen("ARP probes", "root"), sought=sought))) == []
+    assert findings(judge(SegmentFacts(peers=PEERS, asked=Unchecked("ARP probes", "root"), sought=sought))) == []
 
 
 def test_without_privilege() -> None:
-    lines = list(judge(Facts(asked=Unseen("ARP probes", "root"), peers=PEERS)))
+    lines = list(judge(SegmentFacts(asked=Unchecked("ARP probes", "root"), peers=PEERS)))
     assert (unseen(lines), seen(lines)) == (["ARP probes"], [])

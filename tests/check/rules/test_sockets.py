@@ -4,15 +4,17 @@ from typing import Any
 
 import pytest
 
-from proxy.check.report import Unseen
-from proxy.check.rules.sockets import Directory, Facts, Socket, judge
+from proxy.check.report import Unchecked
+from proxy.check.rules.sockets import ServiceSocket, SocketDirectory, SocketFacts, judge
 from tests.check.rules.lines import findings, seen, unseen
 
 pytestmark = pytest.mark.failure(15)
 
 
-def directory(**more: Any) -> Facts:
-    return Facts(directories=(Directory(**{"path": "/run/x", "used_by": "run_dir", "mode": 0o40755, **more}),))
+def directory(**more: Any) -> SocketFacts:
+    return SocketFacts(
+        directories=(SocketDirectory(**{"path": "/run/x", "used_by": "run_dir", "mode": 0o40755, **more}),)
+    )
 
 
 @pytest.mark.parametrize(
@@ -28,12 +30,12 @@ def directory(**more: Any) -> Facts:
         (directory(is_directory=False), [("not-a-directory", "wrong")]),
     ],
 )
-def test_directories(facts: Facts, expected: list[tuple[str, str]]) -> None:
+def test_directories(facts: SocketFacts, expected: list[tuple[str, str]]) -> None:
     assert findings(judge(facts)) == expected
 
 
-def socket(**more: Any) -> Facts:
-    return Facts(sockets=(Socket(path="/srv/x", used_by="services.x.deliver", **more),))
+def socket(**more: Any) -> SocketFacts:
+    return SocketFacts(sockets=(ServiceSocket(path="/srv/x", used_by="services.x.deliver", **more),))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def socket(**more: Any) -> Facts:
         (socket(is_socket=False), [("not-a-socket", "wrong")]),
     ],
 )
-def test_sockets(facts: Facts, expected: list[tuple[str, str]]) -> None:
+def test_sockets(facts: SocketFacts, expected: list[tuple[str, str]]) -> None:
     assert findings(judge(facts)) == expected
 
 
@@ -55,6 +57,6 @@ def test_what_is_fine() -> None:
 
 
 def test_what_cannot_be_seen() -> None:
-    hidden = Unseen("/run/x", "no permission")
-    assert unseen(judge(Facts(directories=(hidden,), sockets=(hidden,)))) == ["/run/x", "/run/x"]
-    assert unseen(judge(Facts(configured=False))) == ["directories of Unix sockets"]
+    hidden = Unchecked("/run/x", "no permission")
+    assert unseen(judge(SocketFacts(directories=(hidden,), sockets=(hidden,)))) == ["/run/x", "/run/x"]
+    assert unseen(judge(SocketFacts(configured=False))) == ["directories of Unix sockets"]

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.check.report import Unseen
+from proxy.check.report import Unchecked
 from proxy.check.rules import sysctls
-from proxy.check.rules.sysctls import Facts, InterfaceAddress, judge, shared_subnets
+from proxy.check.rules.sysctls import InterfaceAddress, SysctlFacts, judge, shared_subnets
 from tests.check.rules.lines import findings, only, unseen
 
-GOOD: dict[str, int | Unseen] = {sysctls.SLOW_START: 0, sysctls.SOMAXCONN: 4096, sysctls.KEEPALIVE: 900}
+GOOD: dict[str, int | Unchecked] = {sysctls.SLOW_START: 0, sysctls.SOMAXCONN: 4096, sysctls.KEEPALIVE: 900}
 TWINS = (InterfaceAddress("eth0", "10.0.0.1/24"), InterfaceAddress("mv0", "10.0.0.2/24"))
 
 
@@ -21,8 +21,8 @@ TWINS = (InterfaceAddress("eth0", "10.0.0.1/24"), InterfaceAddress("mv0", "10.0.
     ],
 )
 def test_one_value(name: str, value: int, expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(Facts(values=GOOD, addresses=()))) == []
-    assert findings(judge(Facts(values={**GOOD, name: value}, addresses=()))) == expected
+    assert findings(judge(SysctlFacts(values=GOOD, addresses=()))) == []
+    assert findings(judge(SysctlFacts(values={**GOOD, name: value}, addresses=()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_one_value(name: str, value: int, expected: list[tuple[str, str]]) -> No
         ),
     ],
 )  # fmt: skip
-def test_the_greater_of_all_and_the_interface_counts(values: dict[str, int | Unseen], expected: set[str]) -> None:
-    lines = findings(judge(Facts(values={**GOOD, **values}, addresses=TWINS)))
+def test_the_greater_of_all_and_the_interface_counts(values: dict[str, int | Unchecked], expected: set[str]) -> None:
+    lines = findings(judge(SysctlFacts(values={**GOOD, **values}, addresses=TWINS)))
     assert {name for name, _ in lines} == expected
 
 
 def test_one_of_two_interfaces() -> None:
-    values: dict[str, int | Unseen] = {**GOOD, "net.ipv4.conf.eth0.arp_ignore": 1}
-    found = only(judge(Facts(values=values, addresses=TWINS)))
+    values: dict[str, int | Unchecked] = {**GOOD, "net.ipv4.conf.eth0.arp_ignore": 1}
+    found = only(judge(SysctlFacts(values=values, addresses=TWINS)))
     assert found.where == "mv0"
     assert found.mend == "sysctl -w net.ipv4.conf.mv0.arp_ignore=1 net.ipv4.conf.mv0.arp_announce=2"
 
@@ -79,7 +79,7 @@ def test_shared_subnets(addresses: tuple[InterfaceAddress, ...], shared: dict[st
 )
 def test_a_macvlan_and_its_parent_are_one_segment(addresses: tuple[InterfaceAddress, ...], lax: str | None) -> None:
     """Who has no address of his own answers for the other's all the same."""
-    facts = Facts(values=GOOD, addresses=addresses, parents={"mv0": "eth0"})
+    facts = SysctlFacts(values=GOOD, addresses=addresses, parents={"mv0": "eth0"})
     if lax is None:
         assert findings(judge(facts)) == []
     else:
@@ -87,6 +87,6 @@ def test_a_macvlan_and_its_parent_are_one_segment(addresses: tuple[InterfaceAddr
 
 
 def test_what_cannot_be_read() -> None:
-    values: dict[str, int | Unseen] = {sysctls.SOMAXCONN: Unseen(sysctls.SOMAXCONN, "no")}
-    lines = list(judge(Facts(values=values, addresses=())))
+    values: dict[str, int | Unchecked] = {sysctls.SOMAXCONN: Unchecked(sysctls.SOMAXCONN, "no")}
+    lines = list(judge(SysctlFacts(values=values, addresses=())))
     assert (findings(lines), unseen(lines)) == ([], [sysctls.SOMAXCONN])

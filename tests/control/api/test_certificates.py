@@ -13,20 +13,20 @@ NOW = 1_800_000_000.0
 ROOT = ca.new_root("hostlane", NOW)
 
 
-def issued(names: ca.Names) -> x509.Certificate:
+def issued(names: ca.CertificateNames) -> x509.Certificate:
     key = certificates.new_key()
     return certificates.read_certificate(ca.issue(ROOT, key.public_key(), names, NOW, 86400.0).certificate)
 
 
 def test_what_is_no_root() -> None:
     assert certificates.read_roots(certificates.pem(ROOT.certificate))[0] == ROOT.certificate
-    for wrong in ("", "junk", "\ud800", certificates.pem(issued(ca.Names.host("m", "a")))):
+    for wrong in ("", "junk", "\ud800", certificates.pem(issued(ca.CertificateNames.host("m", "a")))):
         with pytest.raises(ValueError, match="found no CA certificate"):
             certificates.read_roots(wrong)
 
 
 def test_who_has_issued_a_certificate() -> None:
-    leaf = issued(ca.Names.host("m", "a"))
+    leaf = issued(ca.CertificateNames.host("m", "a"))
     assert certificates.issued_by(leaf, ROOT.certificate)
     assert not certificates.issued_by(leaf, ca.new_root("hostlane", NOW).certificate)
     with pytest.raises(ValueError, match="found no readable certificate"):

@@ -12,13 +12,13 @@ from control.ca import root as ca
 NOW = 1_800_000_000.75
 
 
-def certificate(names: ca.Names) -> x509.Certificate:
+def certificate(names: ca.CertificateNames) -> x509.Certificate:
     leaf = ca.issue(ca.new_root("m", NOW), certificates.new_key().public_key(), names, NOW, 3600)
     return x509.load_pem_x509_certificate(leaf.certificate.encode())
 
 
 def test_a_host() -> None:
-    found = certificate(ca.Names.host("m", "host-a"))
+    found = certificate(ca.CertificateNames.host("m", "host-a"))
     assert uris(found) == [host_uri("m", "host-a")] == ["spiffe://m/host/host-a"]
     assert host_of(found, "m") == "host-a"
     assert int(serial_of(found), 16) == found.serial_number
@@ -26,7 +26,7 @@ def test_a_host() -> None:
 
 
 def test_a_control_server_is_no_host() -> None:
-    found = certificate(ca.Names.control("m", "one"))
+    found = certificate(ca.CertificateNames.control("m", "one"))
     assert uris(found) == [control_uri("m", "one")]
     with pytest.raises(ValueError, match='found "spiffe://m/control/one"; allowed: spiffe://m/host/<name>'):
         host_of(found, "m")
@@ -34,7 +34,7 @@ def test_a_control_server_is_no_host() -> None:
 
 def test_another_mesh() -> None:
     with pytest.raises(ValueError, match="allowed: spiffe://other/host/<name>"):
-        host_of(certificate(ca.Names.host("m", "host-a")), "other")
+        host_of(certificate(ca.CertificateNames.host("m", "host-a")), "other")
 
 
 def test_exactly_one() -> None:

@@ -7,7 +7,7 @@ from control.api import messages
 
 KINDS = [
     messages.PeerStatus, messages.UpstreamStatus, messages.ServiceStatus, messages.Status, messages.LinkInfo,
-    messages.StreamInfo, messages.Refusal,
+    messages.StreamInfo, messages.AdminErrorBody,
 ]  # fmt: skip
 
 PEER = {"name": "b", "address": "10.77.0.2:7600", "state": "up", "links": 2, "streams": 1, "waiting": 0}

@@ -11,12 +11,12 @@ import pytest
 import trio
 import trio.testing
 
-from control.base.http import CLOSE, SEND_BYTES, Answer, Asked, HttpConnection, HttpLimits, Lines
+from control.base.http import CLOSE, SEND_BYTES, HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
 from control.server import connection as control
-from control.server.config import Limits
+from control.server.config import ControlLimits
 from proxy.telemetry import admin
 
-Respond = Callable[[Asked], Awaitable[Answer | Lines]]
+Respond = Callable[[HttpRequest], Awaitable[HttpResponse | ResponseLines]]
 Make = Callable[["Recorder", Respond], HttpConnection]
 
 LIMITS = HttpLimits(
@@ -59,9 +59,9 @@ class Recorder(trio.abc.HalfCloseableStream):
         await self._stream.aclose()
 
 
-async def echo(asked: Asked) -> Answer | Lines:
+async def echo(asked: HttpRequest) -> HttpResponse | ResponseLines:
     if asked.target != "/lines":
-        return Answer(200, f"{asked.method} {asked.target} {len(asked.body)}".encode(), "text/plain")
+        return HttpResponse(200, f"{asked.method} {asked.target} {len(asked.body)}".encode(), "text/plain")
 
     async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
         for number in range(2):
@@ -70,14 +70,14 @@ async def echo(asked: Asked) -> Answer | Lines:
     return lines
 
 
-async def echo_once(asked: Asked) -> Answer | Lines:
+async def echo_once(asked: HttpRequest) -> HttpResponse | ResponseLines:
     """As the admin socket answers: each time for the last time."""
     answer = await echo(asked)
-    return replace(answer, headers=(CLOSE,)) if isinstance(answer, Answer) else answer
+    return replace(answer, headers=(CLOSE,)) if isinstance(answer, HttpResponse) else answer
 
 
 def of_control_server(stream: Recorder, respond: Respond = echo) -> HttpConnection:
-    return control.Connection(stream, Limits(body=50), respond, lambda: True, lambda: False)
+    return control.Connection(stream, ControlLimits(body=50), respond, lambda: True, lambda: False)
 
 
 def of_admin_socket(stream: Recorder, respond: Respond = echo_once) -> HttpConnection:
@@ -275,7 +275,7 @@ async def test_what_is_wrong_with_a_request_is_told_to_the_refusal(autojump_cloc
 async def test_an_answer_before_anything_was_asked(autojump_clock: trio.testing.MockClock) -> None:
     client, server = trio.testing.memory_stream_pair()
     stream = Recorder(server)
-    await of_admin_socket(stream).answer(Answer(503, b"full", "text/plain", (CLOSE,)))
+    await of_admin_socket(stream).answer(HttpResponse(503, b"full", "text/plain", (CLOSE,)))
     await server.aclose()
     assert b"".join([bytes(chunk) async for chunk in client]) == plain(503, "full", LAST)
     assert stream.done == ["send"]
@@ -284,8 +284,8 @@ async def test_an_answer_before_anything_was_asked(autojump_clock: trio.testing.
 async def test_a_long_answer_goes_out_in_pieces(autojump_clock: trio.testing.MockClock) -> None:
     body = bytes(range(256)) * 600
 
-    async def long(asked: Asked) -> Answer:
-        return Answer(200, body)
+    async def long(asked: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, body)
 
     streams = []
 
@@ -333,7 +333,7 @@ async def test_an_end_of_waiting(autojump_clock: trio.testing.MockClock) -> None
 
 
 async def test_what_goes_wrong_comes_out(autojump_clock: trio.testing.MockClock) -> None:
-    async def bug(asked: Asked) -> Answer:
+    async def bug(asked: HttpRequest) -> HttpResponse:
         raise LookupError("a bug")
 
     with pytest.raises(LookupError):

@@ -15,9 +15,9 @@ from control.api.identity import uris
 from control.base.errors import RequestRefused, StartError
 from control.ca import castate, issuing
 from control.ca import root as ca
-from control.ca.issuing import CERTIFICATES, DAY, Certificate, ServerCertificate
+from control.ca.issuing import CERTIFICATES, DAY, CertificateRecord, ServerCertificate
 from control.ca.keyfiles import KeyFiles
-from control.store.base import Conflict, Put, Store, StoreError, When
+from control.store.base import Condition, Conflict, Put, Store, StoreError
 from tests.control.conftest import Clock, Server
 
 
@@ -80,18 +80,21 @@ async def test_what_is_issued_stands_in_the_store(server: Server) -> None:
     issued = await server.join("host-a")
     serial = f"{x509.load_pem_x509_certificate(issued.certificate.encode()).serial_number:x}"
     (item,) = (await server.store.read(CERTIFICATES)).items
-    record = msgspec.json.decode(item.value, type=Certificate)
+    record = msgspec.json.decode(item.value, type=CertificateRecord)
     state, _ = await server.issuer.state()
     assert item.key == f"{CERTIFICATES}{serial}"
     assert item.lease
     now = int(server.clock())
-    assert record == Certificate(host="host-a", issued=now, expires=now + DAY, issuer=state.issuing)
+    assert record == CertificateRecord(host="host-a", issued=now, expires=now + DAY, issuer=state.issuing)
 
 
 async def test_a_condition_that_does_not_hold(server: Server) -> None:
     with pytest.raises(Conflict):
         await server.issuer.issue(
-            certificates.new_key().public_key(), ca.Names.host("hostlane", "a"), "a", when=[When("tokens/x", 7)]
+            certificates.new_key().public_key(),
+            ca.CertificateNames.host("hostlane", "a"),
+            "a",
+            when=[Condition("tokens/x", 7)],
         )
     assert (await server.store.read(CERTIFICATES)).items == ()
 

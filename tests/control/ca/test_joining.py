@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 from control.api import certificates, tokens
 from control.api.identity import host_of, serial_of
-from control.api.mesh import Issued, JoinRequest, RenewRequest, RevokeRequest, TokenRequest
+from control.api.mesh import IssueResponse, JoinRequest, RenewRequest, RevokeRequest, TokenRequest
 from control.base.errors import RequestRefused
 from control.ca import joining
 from control.ca import root as ca
-from control.ca.issuing import CERTIFICATES, DAY, Shown
+from control.ca.issuing import CERTIFICATES, DAY, ClientCertificate
 from control.ca.joining import NOT_ACCEPTED, TOKENS
 from control.ca.trust import REVOKED
 from control.store.base import Put, StoreError
@@ -41,15 +41,15 @@ def request(raw: str, host: str = "host-a", csr: str = CSR) -> JoinRequest:
     return JoinRequest(host=host, token=raw, csr=csr)
 
 
-def serial(issued: Issued) -> str:
+def serial(issued: IssueResponse) -> str:
     return serial_of(x509.load_pem_x509_certificate(issued.certificate.encode()))
 
 
-def shown(issued: Issued) -> Shown:
+def shown(issued: IssueResponse) -> ClientCertificate:
     """It, as its holder's connection shows it."""
     found = x509.load_pem_x509_certificate(issued.certificate.encode())
     host = host_of(found, "hostlane")
-    return Shown(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
+    return ClientCertificate(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
 
 
 async def refused(server: Server, asked: JoinRequest, count: str, client: str = "10.0.0.1") -> None:
@@ -142,7 +142,7 @@ async def test_a_token_whose_name_was_changed(server: Server) -> None:
     """The record says whom it is for, not the token."""
     raw = await token(server, "host-b")
     found = tokens.parse_untrusted(raw)
-    changed = tokens.text(tokens.Token(id=found.id, secret=found.secret, host="host-a", ca=found.ca))
+    changed = tokens.text(tokens.JoinToken(id=found.id, secret=found.secret, host="host-a", ca=found.ca))
     await refused(server, request(changed), "token_wrong_host")
     await server.joining.join(request(raw, "host-b"), "10.0.0.1")
 
@@ -156,7 +156,7 @@ async def test_a_guessed_secret(server: Server, logs: Logs) -> None:
     """The id of a token is no secret: it stands in logs. Nothing about the token is told without the secret."""
     raw = await token(server, "host-b")
     found = tokens.parse_untrusted(raw)
-    guess = tokens.Token(id=found.id, secret="A" * 43, host="host-a", ca=found.ca)
+    guess = tokens.JoinToken(id=found.id, secret="A" * 43, host="host-a", ca=found.ca)
     await refused(server, request(tokens.text(guess)), "token_wrong_secret")
     assert found.secret not in str(logs)
 
@@ -296,7 +296,7 @@ async def test_revoking_twice_and_whom_nobody_knows(server: Server) -> None:
     assert (caught.value.status, caught.value.code) == (404, "unknown_host")
 
 
-async def forget(server: Server, issued: Issued) -> None:
+async def forget(server: Server, issued: IssueResponse) -> None:
     """As a store that was restored from an older copy has."""
     await server.store.commit(delete=[f"{CERTIFICATES}{serial(issued)}"])
 
@@ -342,7 +342,9 @@ async def test_a_host_with_many_certificates(server: Server) -> None:
     for _ in range(50):
         await token(server)
     for number in range(150):
-        await server.issuer.issue(certificates.new_key().public_key(), ca.Names.host("hostlane", "host-a"), "host-a")
+        await server.issuer.issue(
+            certificates.new_key().public_key(), ca.CertificateNames.host("hostlane", "host-a"), "host-a"
+        )
         assert number < 150
     done = await server.joining.revoke(RevokeRequest(host="host-a"))
     assert len(set(done.serials)) == 151
@@ -356,13 +358,14 @@ async def test_a_renewal_in_the_middle_of_a_revocation(server: Server) -> None:
     for _ in range(5):
         first = await server.join("host-a")
 
-        async def renew(first: Issued = first) -> None:
+        async def renew(first: IssueResponse = first) -> None:
             with trio.move_on_after(10):
                 try:
                     while True:
                         held = (await server.issuer.issue(
-                            certificates.new_key().public_key(), ca.Names.host("hostlane", "host-a"), "host-a",
-                            when=[joining.When(f"{REVOKED}{serial(first)}", 0)],
+                            certificates.new_key().public_key(), ca.CertificateNames.host("hostlane", "host-a"),
+                            "host-a",
+                            when=[joining.Condition(f"{REVOKED}{serial(first)}", 0)],
                         ))[0]  # fmt: skip
                         assert held
                 except joining.Conflict:

@@ -38,7 +38,7 @@ def text(request: x509.CertificateSigningRequest) -> str:
     return request.public_bytes(Encoding.PEM).decode()
 
 
-def issued(names: ca.Names, lifetime: float = DAY, root: ca.Root = ROOT) -> x509.Certificate:
+def issued(names: ca.CertificateNames, lifetime: float = DAY, root: ca.RootCa = ROOT) -> x509.Certificate:
     leaf = ca.issue(root, certificates.new_key().public_key(), names, NOW, lifetime)
     found = x509.load_pem_x509_certificate(leaf.certificate.encode())
     assert (leaf.serial, leaf.not_after) == (serial_of(found), found.not_valid_after_utc.timestamp())
@@ -46,7 +46,7 @@ def issued(names: ca.Names, lifetime: float = DAY, root: ca.Root = ROOT) -> x509
 
 
 def test_a_hosts_certificate() -> None:
-    found = issued(ca.Names.host("hostlane", "host-a"))
+    found = issued(ca.CertificateNames.host("hostlane", "host-a"))
     found.verify_directly_issued_by(ROOT.certificate)
     assert found.not_valid_before_utc.timestamp() == NOW - BACKDATED
     assert found.not_valid_after_utc.timestamp() == NOW + DAY
@@ -58,21 +58,21 @@ def test_a_hosts_certificate() -> None:
 
 
 def test_only_a_control_server_has_a_dns_name() -> None:
-    found = issued(ca.Names.control("hostlane", "one"))
+    found = issued(ca.CertificateNames.control("hostlane", "one"))
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["control.hostlane.internal"]
     assert uris(found) == ["spiffe://hostlane/control/one"]
 
 
 def test_serials_are_random() -> None:
-    serials = {issued(ca.Names.host("m", "a")).serial_number for _ in range(20)}
+    serials = {issued(ca.CertificateNames.host("m", "a")).serial_number for _ in range(20)}
     assert len(serials) == 20
     assert min(serials) > 1 << 100
 
 
 def test_nothing_outlives_the_root() -> None:
     end = ROOT.certificate.not_valid_after_utc.timestamp()
-    leaf = ca.issue(ROOT, certificates.new_key().public_key(), ca.Names.host("m", "a"), end - 60, DAY)
+    leaf = ca.issue(ROOT, certificates.new_key().public_key(), ca.CertificateNames.host("m", "a"), end - 60, DAY)
     assert leaf.not_after == end
 
 
@@ -90,17 +90,17 @@ def test_openssl_agrees(kind: Callable[[], certificates.Key], tmp_path: Path) ->
     """A handshake between a host and a control server, with the strictest flags that Python has."""
     now = time.time()
     root = ca.new_root("m", now, kind())
-    one = context(ssl.PROTOCOL_TLS_CLIENT, root, ca.Names.host("m", "host-a"), now, tmp_path)
-    other = context(ssl.PROTOCOL_TLS_SERVER, root, ca.Names.control("m", "one"), now, tmp_path)
+    one = context(ssl.PROTOCOL_TLS_CLIENT, root, ca.CertificateNames.host("m", "host-a"), now, tmp_path)
+    other = context(ssl.PROTOCOL_TLS_SERVER, root, ca.CertificateNames.control("m", "one"), now, tmp_path)
     shake_hands(one, other, "control.m.internal")
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         shake_hands(one, other, "host-a")
-    posing = context(ssl.PROTOCOL_TLS_SERVER, root, ca.Names.host("m", "control.m.internal"), now, tmp_path)
+    posing = context(ssl.PROTOCOL_TLS_SERVER, root, ca.CertificateNames.host("m", "control.m.internal"), now, tmp_path)
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         shake_hands(one, posing, "control.m.internal")
 
 
-def context(protocol: int, root: ca.Root, names: ca.Names, now: float, folder: Path) -> ssl.SSLContext:
+def context(protocol: int, root: ca.RootCa, names: ca.CertificateNames, now: float, folder: Path) -> ssl.SSLContext:
     key = certificates.new_key()
     leaf = ca.issue(root, key.public_key(), names, now, 60)
     made = ssl.SSLContext(protocol)
@@ -132,7 +132,7 @@ def test_of_a_request_only_the_key_counts() -> None:
     key = certificates.new_key()
     asked = csr(key, x509.DNSName("control.hostlane.internal"), x509.UniformResourceIdentifier("spiffe://x/host/root"))
     public = ca.requested_key_untrusted(text(asked))
-    leaf = ca.issue(ROOT, public, ca.Names.host("hostlane", "host-a"), NOW, DAY)
+    leaf = ca.issue(ROOT, public, ca.CertificateNames.host("hostlane", "host-a"), NOW, DAY)
     found = x509.load_pem_x509_certificate(leaf.certificate.encode())
     assert found.public_key() == key.public_key()
     assert uris(found) == ["spiffe://hostlane/host/host-a"]

@@ -10,22 +10,22 @@ from structlog.testing import capture_logs
 
 from control.api import certificates
 from control.api.identity import issued_at, serial_of
-from control.api.mesh import Issued, RenewRequest
+from control.api.mesh import IssueResponse, RenewRequest
 from control.base.errors import RequestRefused
 from control.ca import root as ca
-from control.ca.issuing import DAY, Shown
+from control.ca.issuing import DAY, ClientCertificate
 from tests.control.conftest import Server
 
 CSR = certificates.request(certificates.new_key())
 
 
-def certificate(issued: Issued) -> x509.Certificate:
+def certificate(issued: IssueResponse) -> x509.Certificate:
     return x509.load_pem_x509_certificate(issued.certificate.encode())
 
 
-async def renew(server: Server, issued: Issued, host: str = "host-a") -> Issued:
+async def renew(server: Server, issued: IssueResponse, host: str = "host-a") -> IssueResponse:
     found = certificate(issued)
-    shown = Shown(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
+    shown = ClientCertificate(host, serial_of(found), found.not_valid_after_utc.timestamp(), ca.issuer_of(found))
     return await server.joining.renew(RenewRequest(csr=CSR), shown)
 
 

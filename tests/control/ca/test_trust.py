@@ -5,7 +5,7 @@ import time
 import pytest
 
 from control.api import certificates
-from control.api.mesh import Trust
+from control.api.mesh import TrustBundle
 from control.ca import castate
 from control.ca import root as ca
 from control.ca.castate import CaState, KnownRoot
@@ -23,7 +23,7 @@ def test_out_of_items() -> None:
     assert not view.put("revoked/ab", b"{}")
     assert view.revoked == {"ab"}
     assert view.put(castate.KEY, castate.encode(STATE))
-    assert view.trust == Trust(bundle=PEM, revoked=("ab",), renew_before=7.0)
+    assert view.trust == TrustBundle(bundle=PEM, revoked=("ab",), renew_before=7.0)
     assert view.issuers == {ca.issuer_of(ROOT)}
     assert not view.put(castate.KEY, castate.encode(STATE))
     assert view.put("revoked/0c", b"{}")

@@ -18,7 +18,7 @@ import structlog
 import trio
 from click.testing import CliRunner, Result
 
-from control.api.messages import Candidate, PeerStatus, ServiceRoute, ServiceStatus, Status, UpstreamStatus
+from control.api.messages import PeerStatus, RouteCandidate, ServiceRoute, ServiceStatus, Status, UpstreamStatus
 from control.cli import meshcommands
 from tests.control.server.conftest import PATIENCE, World, record
 from tests.control.server.conftest import world as world
@@ -172,7 +172,7 @@ def test_completion(shell: str) -> None:
 
 
 def test_where_a_stream_would_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    candidate = Candidate(host="host-b", address="10.0.0.2:7600", state="up", streams=1)
+    candidate = RouteCandidate(host="host-b", address="10.0.0.2:7600", state="up", streams=1)
     routes = [
         ServiceRoute(service="redis", listen="unix:/r", takes=["host-b"], why="why not", candidates=[candidate]),
         ServiceRoute(service="web", listen="unix:/w", takes=[], why="nobody offers it", candidates=[]),

@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 from rich.table import Table
 
-from control.api.mesh import CaRoot, CaStatus, HostRecord, Offer, Snapshot, TokenInfo
+from control.api.mesh import CaRoot, CaStatus, HostRecord, MapSnapshot, ServiceOffer, TokenInfo
 from control.cli import meshtables
 
 
@@ -23,16 +23,16 @@ def test_many_names_take_one_cell() -> None:
 
 
 def test_the_map() -> None:
-    offers = (Offer(name="web"),)
+    offers = (ServiceOffer(name="web"),)
     hosts = tuple(HostRecord(name=n, address=f"{n}:1", instance="1", services=offers) for n in ("a", "b"))
-    found = Snapshot(epoch="e", revision=1, hosts=hosts)
+    found = MapSnapshot(epoch="e", revision=1, hosts=hosts)
     assert len(shown(meshtables.hosts_table(found))) == 3
     assert shown(meshtables.services_table(found))[1].split() == ["web", "2", "a,", "b"]
 
 
 def test_what_a_terminal_could_act_on_is_escaped() -> None:
     record = HostRecord(name="a", address="a:1", instance="1", version="\x1b[2J")
-    found = Snapshot(epoch="e", revision=1, hosts=(record,))
+    found = MapSnapshot(epoch="e", revision=1, hosts=(record,))
     assert "\x1b" not in "".join(shown(meshtables.hosts_table(found)))
 
 

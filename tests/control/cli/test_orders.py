@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from control.api.messages import Applied, Draining, Holder
+from control.api.messages import DrainProgress, ReloadResult, StreamHolder
 from control.cli import orders
 
 
@@ -19,30 +19,30 @@ def run(command: Any, *arguments: str) -> Result:
     return CliRunner().invoke(command, arguments)
 
 
-def lines(*found: Draining) -> bytes:
+def lines(*found: DrainProgress) -> bytes:
     return b"".join(msgspec.json.encode(each) + b"\n" for each in found)
 
 
-HOLDER = Holder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=2)
-OPEN = Draining(left_s=9.0, streams=2, cut=0, over=False, holders=[HOLDER])
-DONE = Draining(left_s=3.0, streams=0, cut=0, over=True, holders=[])
+HOLDER = StreamHolder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=2)
+OPEN = DrainProgress(left_s=9.0, streams=2, cut=0, over=False, holders=[HOLDER])
+DONE = DrainProgress(left_s=3.0, streams=0, cut=0, over=True, holders=[])
 
 
 @pytest.mark.parametrize(
     ("answer", "code", "out", "err"),
     [
-        (Applied(outcome="applied", changes=["a: 1 → 2", "b: added"]), 0, "a: 1 → 2\nb: added\n", ""),
-        (Applied(outcome="applied"), 0, "nothing has changed\n", ""),
-        (Applied(outcome="wrong", problems=["f:1: host: x", "f:2: y"]), 2, "", "f:1: host: x\nf:2: y\n"),
-        (Applied(outcome="refused", problems=["mesh: \x1b"]), 1, "", "mesh: \\x1b\n"),
+        (ReloadResult(outcome="applied", changes=["a: 1 → 2", "b: added"]), 0, "a: 1 → 2\nb: added\n", ""),
+        (ReloadResult(outcome="applied"), 0, "nothing has changed\n", ""),
+        (ReloadResult(outcome="wrong", problems=["f:1: host: x", "f:2: y"]), 2, "", "f:1: host: x\nf:2: y\n"),
+        (ReloadResult(outcome="refused", problems=["mesh: \x1b"]), 1, "", "mesh: \\x1b\n"),
     ],
 )
-def test_reload(answering: Callable[..., str], answer: Applied, code: int, out: str, err: str) -> None:
+def test_reload(answering: Callable[..., str], answer: ReloadResult, code: int, out: str, err: str) -> None:
     place = answering(msgspec.json.encode(answer))
     done = run(orders.reload, "--socket", place)
     assert (done.exit_code, done.stdout, done.stderr) == (code, out, err)
     done = run(orders.reload, "--socket", place, "--json")
-    assert (done.exit_code, msgspec.json.decode(done.stdout, type=Applied), done.stderr) == (code, answer, err)
+    assert (done.exit_code, msgspec.json.decode(done.stdout, type=ReloadResult), done.stderr) == (code, answer, err)
 
 
 def test_drain(answering: Callable[..., str]) -> None:

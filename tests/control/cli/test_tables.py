@@ -7,14 +7,14 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from control.api.messages import (
-    Candidate,
     Discovery,
-    Holder,
     LinkInfo,
     PeerStatus,
+    RouteCandidate,
     ServiceRoute,
     ServiceStatus,
     Status,
+    StreamHolder,
     StreamInfo,
     UpstreamStatus,
 )
@@ -183,9 +183,9 @@ def test_how_it_is_not() -> None:
 
 def test_where_a_stream_would_go() -> None:
     candidates = [
-        Candidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),
-        Candidate(host="host-b", address="b:1", state="up", streams=4, unconfirmed=True),
-        Candidate(host="host-c", address="c:1", state="down", streams=0, static=True, last_error="refused"),
+        RouteCandidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),
+        RouteCandidate(host="host-b", address="b:1", state="up", streams=4, unconfirmed=True),
+        RouteCandidate(host="host-c", address="c:1", state="down", streams=0, static=True, last_error="refused"),
     ]
     route = ServiceRoute(service="web", listen="unix:/w", takes=["host-b"], why="because", candidates=candidates)
     summary, hosts = map(rows, tables.route_tables(route))
@@ -205,8 +205,8 @@ def test_where_a_stream_would_go() -> None:
 
 
 def test_holders() -> None:
-    known = Holder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=3)
-    unknown = Holder(service="web", direction="inbound", peer=None, uid=None, pid=None, streams=1)
+    known = StreamHolder(service="redis", direction="outbound", peer="host-b", uid=1000, pid=4711, streams=3)
+    unknown = StreamHolder(service="web", direction="inbound", peer=None, uid=None, pid=None, streams=1)
     assert rows(tables.holders_table([known, unknown]))[1:] == [
         ["redis", "outbound", "host-b", "1000", "4711", "3"],
         ["web", "inbound", "-", "-", "-", "1"],

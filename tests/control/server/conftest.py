@@ -20,20 +20,20 @@ from trio.testing import MockClock
 import control.api.client
 from control.api import certificates, mesh
 from control.api.client import ControlClient
-from control.api.mesh import HostRecord, Offer
+from control.api.mesh import HostRecord, ServiceOffer
 from control.base.reading.addresses import TcpAddress
 from control.ca import root as ca
-from control.ca.issuing import Issuer, Shown
+from control.ca.issuing import ClientCertificate, Issuer
 from control.ca.keyfiles import KeyFiles
 from control.server import serve
 from control.server.addressbook import AddressBook
-from control.server.config import Config, Limits, SqliteStore, Store
-from control.server.hosts import Hosts
+from control.server.config import Config, ControlLimits, SqliteConfig, StoreConfig
+from control.server.hosts import HostRegistry
 from control.store.base import Put
 from control.store.base import Store as AnyStore
 
 MESH = "hostlane"
-LIMITS = Limits(requests_per_second=1000, connections_per_client=200)
+LIMITS = ControlLimits(requests_per_second=1000, connections_per_client=200)
 PATIENCE = 20.0
 
 
@@ -54,7 +54,7 @@ class World:
             listen=TcpAddress("127.0.0.1", 0),
             run_dir=str(directory / "run"),
             state_dir=str(directory),
-            store=Store(sqlite=SqliteStore(path=str(directory / "store.db"))),
+            store=StoreConfig(sqlite=SqliteConfig(path=str(directory / "store.db"))),
             limits=LIMITS,
         )
 
@@ -71,13 +71,15 @@ class World:
     def socket(self) -> str:
         return f"{self.config.run_dir}/control.sock"
 
-    def context(self, host: str | None = None, *, root: ca.Root | None = None) -> ssl.SSLContext:
+    def context(self, host: str | None = None, *, root: ca.RootCa | None = None) -> ssl.SSLContext:
         """TLS of a client; with a host's certificate if one is named, by another CA if that is given."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=certificates.pem(self.root.certificate))
         if host is not None:
             key = certificates.new_key()
-            leaf = ca.issue(root or self.root, key.public_key(), ca.Names.host(MESH, host), time.time(), 3600.0)
+            leaf = ca.issue(
+                root or self.root, key.public_key(), ca.CertificateNames.host(MESH, host), time.time(), 3600.0
+            )
             file = self.directory / f"{host}-{os.urandom(4).hex()}.pem"
             file.write_text(f"{leaf.certificate}{certificates.key_pem(key)}")
             context.load_cert_chain(file)
@@ -124,11 +126,11 @@ def over_after_a_round(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Ran
 
 def record(name: str, *services: str, address: str = "", instance: str = "1") -> HostRecord:
     place = address or f"10.77.0.{sum(name.encode()) % 250 + 1}:7600"
-    offers = tuple(Offer(name=each) for each in services)
+    offers = tuple(ServiceOffer(name=each) for each in services)
     return HostRecord(name=name, address=place, instance=instance, services=offers)
 
 
-SHOWN = Shown("host-a", "5e41", 4e9, b"")
+SHOWN = ClientCertificate("host-a", "5e41", 4e9, b"")
 
 
 async def knowing(store: AnyStore) -> AnyStore:
@@ -137,10 +139,10 @@ async def knowing(store: AnyStore) -> AnyStore:
     return store
 
 
-def shown(name: str, *services: str, **more: str) -> tuple[HostRecord, Shown]:
+def shown(name: str, *services: str, **more: str) -> tuple[HostRecord, ClientCertificate]:
     """A registration by that certificate, whose name does not matter there."""
     return record(name, *services, **more), SHOWN
 
 
-def hosts_on(store: AnyStore, lease: float = 15.0, book: AddressBook | None = None) -> Hosts:
-    return Hosts(store, book or AddressBook(store, {}), Issuer(store, KeyFiles("/nowhere"), mesh=MESH), lease)
+def hosts_on(store: AnyStore, lease: float = 15.0, book: AddressBook | None = None) -> HostRegistry:
+    return HostRegistry(store, book or AddressBook(store, {}), Issuer(store, KeyFiles("/nowhere"), mesh=MESH), lease)

@@ -12,11 +12,11 @@ import trio
 from control.api.mesh import AddressLease, AddressRequest
 from control.base.errors import RequestRefused
 from control.server.addressbook import AddressBook, free_addresses, mac_of
-from control.server.config import Pool
+from control.server.config import AddressPoolConfig
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
 
-LAN = Pool(pool=ipaddress.ip_network("10.77.0.0/28"), reserved=(ipaddress.ip_network("10.77.0.1"),))
+LAN = AddressPoolConfig(pool=ipaddress.ip_network("10.77.0.0/28"), reserved=(ipaddress.ip_network("10.77.0.1"),))
 ASK = AddressRequest(segment="lan")
 
 
@@ -168,7 +168,7 @@ def test_addresses_of_a_pool() -> None:
 
 
 def test_macs_are_local_and_follow_from_the_address() -> None:
-    wide = Pool(pool=ipaddress.ip_network("10.64.0.0/12"))
+    wide = AddressPoolConfig(pool=ipaddress.ip_network("10.64.0.0/12"))
     macs = {mac_of("lan", wide, f"10.64.{high}.{low}") for high in (0, 1, 255) for low in range(256)}
     assert len(macs) == 3 * 256
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)
@@ -176,7 +176,7 @@ def test_macs_are_local_and_follow_from_the_address() -> None:
 
 @pytest.mark.failure(13)
 async def test_a_zone_makes_no_other_address(store: Store) -> None:
-    book = AddressBook(store, {"six": Pool(pool=ipaddress.ip_network("fd00::/120"))})
+    book = AddressBook(store, {"six": AddressPoolConfig(pool=ipaddress.ip_network("fd00::/120"))})
     await book.lease("host-a", AddressRequest(segment="six", address="fd00::5"))
     for zone in ("%1", "%eth0", "%a b"):
         with pytest.raises(RequestRefused) as caught:

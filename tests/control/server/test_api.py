@@ -46,14 +46,14 @@ async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
         with trio.fail_after(PATIENCE):
             async with client.watch() as messages:
                 first = await anext(messages)
-            assert isinstance(first, mesh.Snapshot)
+            assert isinstance(first, mesh.MapSnapshot)
             registered = await client.register(record("host-a"))
             async with client.watch(first.epoch, first.revision) as messages:
                 second = await anext(messages)
-            assert isinstance(second, mesh.Changes)
+            assert isinstance(second, mesh.MapChanges)
             assert second.revision == registered.revision
             async with client.watch("another", first.revision) as messages:
-                assert isinstance(await anext(messages), mesh.Snapshot)
+                assert isinstance(await anext(messages), mesh.MapSnapshot)
 
 
 @pytest.mark.parametrize("after", [-1, 1 << 63, 10**30])
@@ -70,13 +70,13 @@ async def test_a_backup_is_a_store_and_never_overwrites(world: World, tmp_path: 
     async with world.serving(), world.client("host-a") as client, world.admin() as admin:
         await client.register(record("host-a"))
         with pytest.raises(Denied) as caught:
-            await client.backup(mesh.Backup(path=str(target)))
+            await client.backup(mesh.BackupRequest(path=str(target)))
         assert caught.value.status == 403
-        await admin.backup(mesh.Backup(path=str(target)))
+        await admin.backup(mesh.BackupRequest(path=str(target)))
         assert target.stat().st_mode & 0o777 == 0o600
         for path, why in ((str(target), "exists already"), ("copy.db", "an absolute path"), ("/nowhere/x", "no such")):
             with pytest.raises(Denied, match=why):
-                await admin.backup(mesh.Backup(path=path))
+                await admin.backup(mesh.BackupRequest(path=path))
     async with open_sqlite(str(target)) as copy:
         assert [item.key for item in (await copy.read("hosts/")).items] == ["hosts/host-a"]
 

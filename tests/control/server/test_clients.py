@@ -24,10 +24,10 @@ from trio.testing import MockClock
 from control.api import certificates, mesh
 from control.api.client import ControlClient, Denied, Unreachable
 from control.ca import root as ca
-from control.ca.issuing import Shown
+from control.ca.issuing import ClientCertificate
 from control.server import clients
 from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
-from control.server.hosts import Hosts
+from control.server.hosts import HostRegistry
 from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, over_after_a_round, record
 
 SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
@@ -158,7 +158,7 @@ async def test_revoked_is_cut_off_at_once(world: World) -> None:
             await client.register(record("host-a"))
             with trio.fail_after(PATIENCE):
                 async with client.watch() as messages:
-                    assert isinstance(await anext(messages), mesh.Snapshot)
+                    assert isinstance(await anext(messages), mesh.MapSnapshot)
                     assert (await admin.revoke(mesh.RevokeRequest(host="host-a"))).serials
                     # The watch ends, with or without a last word.
                     async for _ in messages:
@@ -188,7 +188,7 @@ async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_
         await thief.register(record("host-a"))
         with trio.fail_after(PATIENCE):
             async with thief.watch() as messages:
-                assert isinstance(await anext(messages), mesh.Snapshot)
+                assert isinstance(await anext(messages), mesh.MapSnapshot)
                 await admin.rotate("add")
                 await admin.rotate("activate")
                 await thief.register(record("host-a"))
@@ -242,9 +242,9 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
     taken: list[str] = []
     left: list[str] = []
     release = trio.Event()
-    register, build = Hosts.register, clients.Clients.__init__
+    register, build = HostRegistry.register, clients.Clients.__init__
 
-    async def slow(hosts: Hosts, record: mesh.HostRecord, shown: Shown) -> mesh.Registered:
+    async def slow(hosts: HostRegistry, record: mesh.HostRecord, shown: ClientCertificate) -> mesh.RegisterResponse:
         taken.append(record.name)
         await release.wait()
         return await register(hosts, record, shown)
@@ -257,7 +257,7 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
     monkeypatch.setattr(clients, "WORKING", 1)
     async with world.serving(), world.client("host-w") as there:
         await there.register(record("host-w", address="10.77.1.1:7600"))
-        monkeypatch.setattr(Hosts, "register", slow)
+        monkeypatch.setattr(HostRegistry, "register", slow)
         leaving = trio.CancelScope()
         async with trio.open_nursery() as storm:
 
@@ -275,7 +275,7 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
             with trio.fail_after(PATIENCE):
                 await there.alive("host-w", "1")
                 async with there.watch() as messages:
-                    assert isinstance(await anext(messages), mesh.Snapshot)
+                    assert isinstance(await anext(messages), mesh.MapSnapshot)
             leaving.cancel()
             await until(lambda: left == ["host-1"])
             release.set()

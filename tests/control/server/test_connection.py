@@ -12,15 +12,15 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.base.http import Answer, Asked, Lines
-from control.server.config import Limits
+from control.base.http import HttpRequest, HttpResponse, ResponseLines
+from control.server.config import ControlLimits
 from control.server.connection import Connection
 
-LIMITS = Limits(body=16 << 10, request_timeout=2.0, idle_timeout=5.0)
+LIMITS = ControlLimits(body=16 << 10, request_timeout=2.0, idle_timeout=5.0)
 GET = b"GET /x HTTP/1.1\r\nHost: c\r\n\r\n"
 
 
-async def echo(asked: Asked) -> Answer | Lines:
+async def echo(asked: HttpRequest) -> HttpResponse | ResponseLines:
     if asked.target == "/lines":
 
         async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
@@ -28,7 +28,7 @@ async def echo(asked: Asked) -> Answer | Lines:
                 await send(b"%d\n" % number)
 
         return lines
-    return Answer(200, f"{asked.method} {asked.target} {len(asked.body)}".encode(), "text/plain")
+    return HttpResponse(200, f"{asked.method} {asked.target} {len(asked.body)}".encode(), "text/plain")
 
 
 @asynccontextmanager

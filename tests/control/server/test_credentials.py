@@ -10,21 +10,21 @@ from control.server.credentials import caller_of, server_context
 from control.server.routes import Caller
 
 
-def der(names: ca.Names, root: ca.Root) -> tuple[bytes, ca.Leaf]:
+def der(names: ca.CertificateNames, root: ca.RootCa) -> tuple[bytes, ca.IssuedCertificate]:
     leaf = ca.issue(root, certificates.new_key().public_key(), names, time.time(), 3600.0)
     return ssl.PEM_cert_to_DER_cert(leaf.certificate), leaf
 
 
 def test_who_a_certificate_is_for() -> None:
     root = ca.new_root("hostlane", time.time())
-    raw, leaf = der(ca.Names.host("hostlane", "host-a"), root)
+    raw, leaf = der(ca.CertificateNames.host("hostlane", "host-a"), root)
     expected = Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after, issuer=ca.issuer_of(root.certificate))
     assert caller_of(raw, "10.0.0.1", "hostlane") == expected
 
 
 def test_what_is_for_no_host_of_this_mesh_is_nobodys() -> None:
     root = ca.new_root("hostlane", time.time())
-    for names in (ca.Names.host("other", "host-a"), ca.Names.control("hostlane", "control-1")):
+    for names in (ca.CertificateNames.host("other", "host-a"), ca.CertificateNames.control("hostlane", "control-1")):
         assert caller_of(der(names, root)[0], "10.0.0.1", "hostlane") == Caller("10.0.0.1")
     assert caller_of(None, "10.0.0.1", "hostlane") == Caller("10.0.0.1")
     assert caller_of(b"junk", "10.0.0.1", "hostlane") == Caller("10.0.0.1")
@@ -32,7 +32,7 @@ def test_what_is_for_no_host_of_this_mesh_is_nobodys() -> None:
 
 def test_the_context_asks_for_a_certificate_and_does_not_insist() -> None:
     root, key = ca.new_root("hostlane", time.time()), certificates.new_key()
-    leaf = ca.issue(root, key.public_key(), ca.Names.control("hostlane", "control-1"), time.time(), 3600.0)
+    leaf = ca.issue(root, key.public_key(), ca.CertificateNames.control("hostlane", "control-1"), time.time(), 3600.0)
     bundle = certificates.pem(root.certificate)
     own = ServerCertificate(leaf.certificate, certificates.key_pem(key), bundle, leaf.not_after)
     context = server_context(own)

@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock
 
 from control.api import mesh
-from control.api.client import ControlClient, Denied, Unreachable, Watch
+from control.api.client import ControlClient, Denied, MapWatch, Unreachable
 from control.base.reading.addresses import TcpAddress
 from control.server import serve
-from control.server.config import EtcdStore, Store
+from control.server.config import EtcdConfig, StoreConfig
 from tests.control.server.conftest import MESH, PATIENCE, World, over_after_a_round, record
 from tests.control.store.etcds import Etcd
 from tests.tools.sockets import free_ports
@@ -44,7 +44,7 @@ async def test_a_dead_server_is_passed_over(world: World) -> None:
                 assert (await client.status()).name == "control-1"
             with trio.fail_after(PATIENCE):
                 async with client.watch() as messages:
-                    assert isinstance(await anext(messages), mesh.Snapshot)
+                    assert isinstance(await anext(messages), mesh.MapSnapshot)
 
 
 async def test_nobody_answers_within_the_deadline(
@@ -103,7 +103,7 @@ class Cluster:
     def __init__(self, world: World, etcd: Etcd) -> None:
         self.world = world
         endpoints = tuple(TcpAddress("127.0.0.1", int(url.rpartition(":")[2])) for url in etcd.endpoints)
-        self._store = Store(etcd=EtcdStore(endpoints=endpoints))
+        self._store = StoreConfig(etcd=EtcdConfig(endpoints=endpoints))
         self.scopes: dict[str, trio.CancelScope] = {}
         self.ports: dict[str, int] = {}
 
@@ -134,17 +134,17 @@ async def cluster(world: World, place: Path, members: int) -> AsyncIterator[tupl
             nursery.cancel_scope.cancel()
 
 
-async def until_known(messages: Watch, known: dict[str, mesh.HostRecord], host: str) -> list[mesh.WatchMessage]:
+async def until_known(messages: MapWatch, known: dict[str, mesh.HostRecord], host: str) -> list[mesh.WatchMessage]:
     """Follow until that host is known; what came."""
     came: list[mesh.WatchMessage] = []
     with trio.fail_after(WAIT):
         while host not in known:
             message = await anext(messages)
             came.append(message)
-            if isinstance(message, mesh.Snapshot):
+            if isinstance(message, mesh.MapSnapshot):
                 known.clear()
                 known.update((each.name, each) for each in message.hosts)
-            elif isinstance(message, mesh.Changes):
+            elif isinstance(message, mesh.MapChanges):
                 known.update((each.name, each) for each in message.put)
                 for name in message.gone:
                     known.pop(name, None)
@@ -169,7 +169,7 @@ async def test_three_servers_are_one_and_any_may_die(world: World, tmp_path: Pat
             async with w.watch() as messages:
                 came = await until_known(messages, known, "host-b")
                 assert set(known) == {"host-a", "host-b"}
-                assert isinstance(came[0], mesh.Snapshot)
+                assert isinstance(came[0], mesh.MapSnapshot)
                 # What this watch has told, and not what a server says that may be behind.
                 epoch, revision = came[0].epoch, came[-1].revision
                 port = int(messages.server.rpartition(":")[2])
@@ -185,7 +185,7 @@ async def test_three_servers_are_one_and_any_may_die(world: World, tmp_path: Pat
             async with w.watch(epoch, revision) as messages:
                 came = await until_known(messages, known, "host-c")
             # Another server goes on where the dead one was.
-            assert not any(isinstance(message, mesh.Snapshot) for message in came)
+            assert not any(isinstance(message, mesh.MapSnapshot) for message in came)
             assert set(known) == {"host-a", "host-b", "host-c"}
 
 
@@ -197,7 +197,7 @@ async def test_the_watch_has_no_gap_when_etcds_leader_dies(world: World, tmp_pat
         async with made.client("host-a") as a, made.client("host-w") as w:
             async with w.watch() as messages:
                 first = await anext(messages)
-                assert isinstance(first, mesh.Snapshot)
+                assert isinstance(first, mesh.MapSnapshot)
                 await a.register(record("host-a", address="10.77.0.1:7600"))
                 leader = await trio.to_thread.run_sync(etcd.leader)
                 await trio.to_thread.run_sync(leader.kill)
@@ -212,4 +212,4 @@ async def test_the_watch_has_no_gap_when_etcds_leader_dies(world: World, tmp_pat
                     while not (record_ := known.get("host-a")) or not record_.services:
                         known.pop("host-a", None)
                         came = await until_known(messages, known, "host-a")
-                        assert not any(isinstance(message, mesh.Snapshot) for message in came)
+                        assert not any(isinstance(message, mesh.MapSnapshot) for message in came)

@@ -12,7 +12,7 @@ import trio
 from control.api.mesh import AddressRequest
 from control.base.errors import RequestRefused
 from control.server.addressbook import AddressBook
-from control.server.config import Pool
+from control.server.config import AddressPoolConfig
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import hosts_on, knowing, record, shown
@@ -130,7 +130,7 @@ async def test_what_is_known_of_leases_is_bounded(store: Store, monkeypatch: pyt
 
 
 async def test_a_host_with_many_containers_is_removed(store: Store) -> None:
-    lan = Pool(pool=ipaddress.ip_network("10.77.0.0/24"))
+    lan = AddressPoolConfig(pool=ipaddress.ip_network("10.77.0.0/24"))
     book = AddressBook(store, {"lan": lan})
     hosts = hosts_on(store, book=book)
     for number in range(80):

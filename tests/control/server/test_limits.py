@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from control.server.limits import Admission
+from control.server.limits import ConnectionLimiter
 
 
 def test_connections_of_one_client_and_of_all() -> None:
-    admission = Admission(3, 2)
+    admission = ConnectionLimiter(3, 2)
     assert admission.enter("a")
     assert admission.enter("a")
     assert not admission.enter("a")

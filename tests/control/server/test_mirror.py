@@ -7,8 +7,8 @@ import msgspec
 import pytest
 import trio
 
-from control.server.mirror import Mirror
-from control.server.watching import Watching
+from control.server.mirror import StoreMirror
+from control.server.watching import MapWatchers
 from control.store.base import Compacted, Put, Store, StoreError
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import hosts_on, knowing, record, shown
@@ -29,8 +29,8 @@ async def until(condition: object) -> None:
 async def test_the_feed_follows_the_store(store: Store, nursery: trio.Nursery) -> None:
     hosts = hosts_on(store)
     await hosts.register(*shown("host-a", "web"))
-    watching = Watching(10)
-    await nursery.start(Mirror(store, watching).run)
+    watching = MapWatchers(10)
+    await nursery.start(StoreMirror(store, watching).run)
     feed = watching.feed
     assert feed is not None
     assert feed.hosts == {"host-a": record("host-a", "web")}
@@ -80,8 +80,8 @@ class Failing:
 
 @pytest.mark.failure(11)
 async def test_a_lost_thread_is_taken_up_again_unnoticed(store: Store, nursery: trio.Nursery) -> None:
-    failing, watching = Failing(store), Watching(10)
-    await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
+    failing, watching = Failing(store), MapWatchers(10)
+    await nursery.start(StoreMirror(failing, watching).run)  # type: ignore[arg-type]
     feed = watching.feed
     assert feed is not None
     await hosts_on(store).register(*shown("host-a"))
@@ -99,8 +99,8 @@ async def test_without_a_store_nothing_is_told(
     store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("control.server.mirror.RETRY", 0.05)
-    failing, watching = Failing(store), Watching(10)
-    await nursery.start(Mirror(failing, watching).run)  # type: ignore[arg-type]
+    failing, watching = Failing(store), MapWatchers(10)
+    await nursery.start(StoreMirror(failing, watching).run)  # type: ignore[arg-type]
     told: list[bool] = []
     monkeypatch.setattr(watching, "publish", lambda: told.append(watching.feed is not None))
     failing.error = StoreError("no leader")
@@ -120,8 +120,8 @@ async def test_what_cannot_be_read_is_told_by_no_map_and_ends_nothing(
 ) -> None:
     monkeypatch.setattr("control.server.mirror.RETRY", 0.01)
     await hosts_on(store).register(*shown("host-a"))
-    watching = Watching(10)
-    await nursery.start(Mirror(store, watching).run)
+    watching = MapWatchers(10)
+    await nursery.start(StoreMirror(store, watching).run)
     await store.commit(put=[Put(key, b"of another version")])
     await until(lambda: watching.feed is None)
     await store.commit(delete=[key])

@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from control.api import certificates, mesh
-from control.api.mesh import Refused
+from control.api.mesh import ControlErrorBody
 from control.server.api import ROUTES
-from control.server.config import Pool
+from control.server.config import AddressPoolConfig
 from control.server.openapi import document, statuses
 from tests.control.server.conftest import World, record
 
@@ -49,7 +49,7 @@ class Wire:
         found = await self.clients[who].request(method, path, content=content, extensions=dict(self.extensions))
         self.seen.add((method, at or path.partition("?")[0], found.status_code))
         if found.status_code >= 400:
-            assert msgspec.json.decode(found.content, type=Refused).code
+            assert msgspec.json.decode(found.content, type=ControlErrorBody).code
         return found
 
 
@@ -68,7 +68,7 @@ async def close(wire: Wire) -> None:
 
 
 async def test_each_documented_status_comes_and_no_other(world: World) -> None:
-    segment = Pool(pool=ipaddress.ip_network("10.77.0.0/31"))
+    segment = AddressPoolConfig(pool=ipaddress.ip_network("10.77.0.0/31"))
     async with world.serving(segments={"lan": segment}):
         wire = Wire(world)
         await provoke(wire)

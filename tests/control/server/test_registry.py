@@ -5,12 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from control.api.mesh import HostRecord, Offer
+from control.api.mesh import HostRecord, ServiceOffer
 from control.base.errors import RequestRefused
 from control.server import registry
-from control.store.base import Item, Put, When
+from control.store.base import Condition, Item, Put
 
-RECORD = HostRecord(name="host-a", address="10.77.0.1:7600", instance="1", services=(Offer(name="web"),))
+RECORD = HostRecord(name="host-a", address="10.77.0.1:7600", instance="1", services=(ServiceOffer(name="web"),))
 
 
 def item(record: HostRecord, revision: int = 5, lease: int = 9) -> Item:
@@ -23,14 +23,14 @@ def link(host: str, revision: int = 5) -> Item:
 
 def test_a_new_host_is_two_items_on_one_lease() -> None:
     change = registry.register(RECORD, 7, None, None)
-    assert change.when == (When("hosts/host-a", 0), When("links/10.77.0.1:7600", 0))
+    assert change.when == (Condition("hosts/host-a", 0), Condition("links/10.77.0.1:7600", 0))
     assert [(put.key, put.lease) for put in change.put] == [("hosts/host-a", 7), ("links/10.77.0.1:7600", 7)]
     assert registry.decode_record(Item("hosts/host-a", change.put[0].value, 1)) == RECORD
 
 
 def test_the_newest_instance_wins() -> None:
     change = registry.register(msgspec.structs.replace(RECORD, instance="2"), 7, item(RECORD), link("host-a"))
-    assert change.when == (When("hosts/host-a", 5), When("links/10.77.0.1:7600", 5))
+    assert change.when == (Condition("hosts/host-a", 5), Condition("links/10.77.0.1:7600", 5))
 
 
 def test_a_host_that_moves_gives_its_address_back() -> None:
@@ -65,11 +65,13 @@ def test_an_old_process_takes_nothing_away() -> None:
     change = registry.leave("1", item(RECORD))
     assert change is not None
     assert change.delete == ("hosts/host-a", "links/10.77.0.1:7600")
-    assert change.when == (When("hosts/host-a", 5),)
+    assert change.when == (Condition("hosts/host-a", 5),)
 
 
 def test_records_are_kept_in_one_spelling() -> None:
-    record = msgspec.structs.replace(RECORD, address="[FD00::0:1]:7600", services=(Offer(name="b"), Offer(name="a")))
+    record = msgspec.structs.replace(
+        RECORD, address="[FD00::0:1]:7600", services=(ServiceOffer(name="b"), ServiceOffer(name="a"))
+    )
     kept = registry.check_record(record)
     assert kept.address == "[fd00::1]:7600"
     assert [offer.name for offer in kept.services] == ["a", "b"]
@@ -80,9 +82,9 @@ def test_records_are_kept_in_one_spelling() -> None:
     [
         ({"address": "10.77.0.1"}, "no port"),
         ({"address": "0.0.0.0:7600"}, "the address of one machine"),
-        ({"services": (Offer(name="../x"),)}, "allowed: 1 to 63"),
-        ({"services": (Offer(name="a"), Offer(name="a"))}, "stands there twice"),
-        ({"services": tuple(Offer(name=f"s{i}") for i in range(5000))}, "at most 4096"),
+        ({"services": (ServiceOffer(name="../x"),)}, "allowed: 1 to 63"),
+        ({"services": (ServiceOffer(name="a"), ServiceOffer(name="a"))}, "stands there twice"),
+        ({"services": tuple(ServiceOffer(name=f"s{i}") for i in range(5000))}, "at most 4096"),
         ({"instance": ""}, "an instance"),
         ({"version": "x" * 200}, "at most 128"),
         ({"mac": "\x1b[2J"}, "printable"),

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from control.api import mesh
 from control.base.errors import RequestRefused
 from control.server.api import ROUTES
-from control.server.routes import Caller, Table
+from control.server.routes import ApiRoutes, Caller
 
-TABLE = Table(ROUTES)
+TABLE = ApiRoutes(ROUTES)
 NOBODY = Caller("10.0.0.1")
 HOST = Caller("10.0.0.1", "host-a", "1f")
 ADMIN = Caller("local", admin=True)

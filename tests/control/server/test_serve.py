@@ -13,7 +13,7 @@ from control.api.client import Denied
 from control.base.errors import StartError
 from control.base.reading.addresses import TcpAddress
 from control.server import serve
-from control.server.config import SqliteStore, Store
+from control.server.config import SqliteConfig, StoreConfig
 from tests.control.server.conftest import PATIENCE, World, record
 
 
@@ -24,15 +24,15 @@ async def test_hosts_register_and_watch(world: World) -> None:
         with trio.fail_after(PATIENCE):
             async with b.watch() as messages:
                 first = await anext(messages)
-                assert isinstance(first, mesh.Snapshot)
+                assert isinstance(first, mesh.MapSnapshot)
                 assert [host.name for host in first.hosts] == ["host-a"]
                 await b.register(record("host-b", "web", "redis"))
                 second = await anext(messages)
-                assert isinstance(second, mesh.Changes)
+                assert isinstance(second, mesh.MapChanges)
                 assert [offer.name for offer in second.put[0].services] == ["redis", "web"]
                 await a.leave("host-a", "1")
                 third = await anext(messages)
-                assert isinstance(third, mesh.Changes)
+                assert isinstance(third, mesh.MapChanges)
                 assert third.gone == ("host-a",)
 
 
@@ -62,7 +62,7 @@ async def test_a_stop_ends_watches_and_leaves_nothing_behind(world: World) -> No
                     await anext(messages)
                     os.kill(os.getpid(), signal.SIGTERM)
                     # The end, and no error: its client goes to another server.
-                    assert [message async for message in messages if isinstance(message, mesh.Snapshot)] == []
+                    assert [message async for message in messages if isinstance(message, mesh.MapSnapshot)] == []
     assert os.listdir(world.config.run_dir) == []
 
 
@@ -96,7 +96,7 @@ async def test_what_this_machine_cannot_do_is_one_line(world: World) -> None:
     async with world.serving():
         taken = msgspec.structs.replace(
             world.config, listen=TcpAddress("127.0.0.1", world.port), run_dir=str(world.directory / "other"),
-            store=Store(sqlite=SqliteStore(path=str(world.directory / "other.db"))),
+            store=StoreConfig(sqlite=SqliteConfig(path=str(world.directory / "other.db"))),
         )  # fmt: skip
         with pytest.raises(StartError, match="another process listens there"):
             await serve.run(taken)

@@ -8,11 +8,11 @@ import trio
 import trio.testing
 
 from control.api import mesh
-from control.api.mesh import Changes, Heartbeat, HostRecord, Snapshot
+from control.api.mesh import HostRecord, MapChanges, MapHeartbeat, MapSnapshot
 from control.base.errors import RequestRefused
-from control.server.feed import Feed
+from control.server.feed import MapFeed
 from control.server.routes import Caller
-from control.server.watching import PACE, TOGETHER, Watching
+from control.server.watching import PACE, TOGETHER, MapWatchers
 
 CALLER = Caller("10.0.0.1", "host-a", "1f", 1000.0)
 
@@ -35,20 +35,20 @@ class Heard:
 
 
 @pytest.fixture
-def watching() -> Watching:
-    made = Watching(2, now=lambda: 500.0)
-    made.feed = Feed("e", 1, {}, None)
+def watching() -> MapWatchers:
+    made = MapWatchers(2, now=lambda: 500.0)
+    made.feed = MapFeed("e", 1, {}, None)
     return made
 
 
-def change(watching: Watching, revision: int) -> None:
+def change(watching: MapWatchers, revision: int) -> None:
     assert watching.feed is not None
     watching.feed.change(revision, [host(f"h{revision}")])
     watching.publish()
 
 
 async def test_snapshot_then_changes_then_heartbeats(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: MapWatchers
 ) -> None:
     heard = Heard()
     await nursery.start(watching.run)
@@ -57,7 +57,7 @@ async def test_snapshot_then_changes_then_heartbeats(
     change(watching, 2)
     await trio.sleep(2.5 * mesh.HEARTBEAT)
     kinds = [type(message) for message in heard.messages]
-    assert kinds == [Snapshot, Changes, Heartbeat, Heartbeat]
+    assert kinds == [MapSnapshot, MapChanges, MapHeartbeat, MapHeartbeat]
     assert heard.times[1] < PACE
     gaps = [later - before for before, later in zip(heard.times, heard.times[1:], strict=False)]
     assert max(gaps) <= mesh.HEARTBEAT + 0.01
@@ -65,7 +65,7 @@ async def test_snapshot_then_changes_then_heartbeats(
 
 
 async def test_a_storm_is_told_in_few_messages(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: MapWatchers
 ) -> None:
     heard = Heard()
     await nursery.start(watching.run)
@@ -74,14 +74,14 @@ async def test_a_storm_is_told_in_few_messages(
         change(watching, revision)
         await trio.sleep(0.01)
     await trio.sleep(PACE)
-    changes = [message for message in heard.messages if isinstance(message, Changes)]
+    changes = [message for message in heard.messages if isinstance(message, MapChanges)]
     assert len(changes) <= 1 / PACE + 2
     assert {record.name for message in changes for record in message.put} == {f"h{number}" for number in range(2, 102)}
     nursery.cancel_scope.cancel()
 
 
 async def test_watches_end_when_the_store_is_lost_and_when_the_server_stops(
-    autojump_clock: trio.testing.MockClock, watching: Watching
+    autojump_clock: trio.testing.MockClock, watching: MapWatchers
 ) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(watching.run)
@@ -104,7 +104,7 @@ async def test_watches_end_when_the_store_is_lost_and_when_the_server_stops(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_watch_ends_with_its_certificate(autojump_clock: trio.testing.MockClock, watching: Watching) -> None:
+async def test_a_watch_ends_with_its_certificate(autojump_clock: trio.testing.MockClock, watching: MapWatchers) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(watching.run)
         async with trio.open_nursery() as watchers:
@@ -118,7 +118,7 @@ async def test_a_watch_ends_with_its_certificate(autojump_clock: trio.testing.Mo
     assert watching.counts(Caller("local", admin=True))
 
 
-async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockClock, watching: Watching) -> None:
+async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockClock, watching: MapWatchers) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(2):
             watching.admit()
@@ -130,7 +130,7 @@ async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockCl
 
 
 async def test_a_watcher_that_is_ready_for_more_waits_for_the_next_telling(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: MapWatchers
 ) -> None:
     # Else each of a thousand would be told of each of a thousand newcomers.
     times: list[float] = []
@@ -149,7 +149,7 @@ async def test_a_watcher_that_is_ready_for_more_waits_for_the_next_telling(
 
 
 async def test_what_comes_while_a_watcher_is_sent_something_is_told_to_it_next(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: MapWatchers
 ) -> None:
     heard = Heard()
 
@@ -162,12 +162,12 @@ async def test_what_comes_while_a_watcher_is_sent_something_is_told_to_it_next(
     await trio.sleep(0.5)
     change(watching, 2)
     await trio.sleep(2.0)
-    assert [type(message) for message in heard.messages] == [Snapshot, Changes]
+    assert [type(message) for message in heard.messages] == [MapSnapshot, MapChanges]
     nursery.cancel_scope.cancel()
 
 
 async def test_the_end_also_reaches_a_watcher_that_is_being_sent_something(
-    autojump_clock: trio.testing.MockClock, watching: Watching
+    autojump_clock: trio.testing.MockClock, watching: MapWatchers
 ) -> None:
     async def slow(line: bytes) -> None:
         await trio.sleep(1.0)
@@ -181,7 +181,7 @@ async def test_the_end_also_reaches_a_watcher_that_is_being_sent_something(
 
 @pytest.mark.failure(4)
 async def test_a_watcher_that_takes_nothing_holds_up_nobody(
-    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: Watching
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, watching: MapWatchers
 ) -> None:
     async def stalled(line: bytes) -> None:
         await trio.sleep_forever()
@@ -193,14 +193,14 @@ async def test_a_watcher_that_takes_nothing_holds_up_nobody(
     await trio.testing.wait_all_tasks_blocked()
     change(watching, 2)
     await trio.sleep(PACE)
-    assert isinstance(heard.messages[-1], Changes)
+    assert isinstance(heard.messages[-1], MapChanges)
     nursery.cancel_scope.cancel()
 
 
 async def test_watchers_are_woken_a_few_at_a_time(nursery: trio.Nursery) -> None:
     number = 3 * TOGETHER
-    watching = Watching(number, now=lambda: 500.0)
-    watching.feed = Feed("e", 1, {}, None)
+    watching = MapWatchers(number, now=lambda: 500.0)
+    watching.feed = MapFeed("e", 1, {}, None)
     rounds: list[int] = []
     now = 0
     told = trio.Event()

@@ -8,7 +8,7 @@ from trio.abc import ReceiveChannel
 
 from control.base.errors import HostlaneError
 from control.store import base
-from control.store.base import Change, Commit, Compacted, Conflict, Item, LeaseGone, Put, Store, When
+from control.store.base import Commit, Compacted, Condition, Conflict, Item, KeyChange, LeaseGone, Put, Store
 
 PATIENCE = 20.0
 
@@ -84,7 +84,7 @@ async def test_a_prefix_ends_where_it_ends(store: Store) -> None:
 
 async def test_the_largest_commit(store: Store) -> None:
     puts = [Put(f"k{n:03}", bytes([n]) * (base.COMMIT_BYTES // base.OPERATIONS - 4)) for n in range(base.OPERATIONS)]
-    when = [When(item.key, 0) for item in puts]
+    when = [Condition(item.key, 0) for item in puts]
     revision = await store.commit(when=when, put=puts)
     assert await store.read("k") == (revision, tuple(Item(key, value, revision) for key, value, _ in puts))
 
@@ -92,19 +92,23 @@ async def test_the_largest_commit(store: Store) -> None:
 async def test_a_commit_without_a_change(store: Store) -> None:
     revision = await store.commit(put=[Put("a", b"")])
     assert await store.commit(delete=["b"]) == revision
-    assert await store.commit(when=[When("a", revision)]) == revision
+    assert await store.commit(when=[Condition("a", revision)]) == revision
     assert await store.commit(put=[Put("a", b"")]) > revision
 
 
 async def test_conditions(store: Store) -> None:
-    revision = await store.commit(when=[When("a", 0)], put=[Put("a", b"1"), Put("b", b"1")])
-    for when in ([When("a", 0)], [When("b", revision), When("a", revision + 1)], [When("c", revision), When("a", 0)]):
+    revision = await store.commit(when=[Condition("a", 0)], put=[Put("a", b"1"), Put("b", b"1")])
+    for when in (
+        [Condition("a", 0)],
+        [Condition("b", revision), Condition("a", revision + 1)],
+        [Condition("c", revision), Condition("a", 0)],
+    ):
         with pytest.raises(Conflict) as caught:
             await store.commit(when=when, put=[Put("a", b"2"), Put("c", b"2")], delete=["b"])
         assert caught.value.key == ("c" if len(when) == 2 and when[0].key == "c" else "a")
     assert await store.read("") == (revision, (Item("a", b"1", revision), Item("b", b"1", revision)))
-    later = await store.commit(when=[When("a", revision), When("c", 0)], put=[Put("c", b"")], delete=["a"])
-    assert await store.commit(when=[When("a", 0), When("c", later)], delete=["c"]) > later
+    later = await store.commit(when=[Condition("a", revision), Condition("c", 0)], put=[Put("c", b"")], delete=["a"])
+    assert await store.commit(when=[Condition("a", 0), Condition("c", later)], delete=["c"]) > later
 
 
 async def test_one_of_many_wins(store: Store) -> None:
@@ -113,7 +117,7 @@ async def test_one_of_many_wins(store: Store) -> None:
 
     async def try_it(name: str) -> None:
         try:
-            await store.commit(when=[When("a", 0)], put=[Put("a", name.encode())])
+            await store.commit(when=[Condition("a", 0)], put=[Put("a", name.encode())])
         except Conflict:
             return
         won.append(name)
@@ -132,8 +136,8 @@ async def test_watch_gives_what_comes(store: Store) -> None:
         await store.commit(put=[Put("y", b"2")])
         second = await store.commit(put=[Put("x/a", b"")])
         assert await take(channel, 2) == [
-            Commit(first, (Change("x/a", None), Change("x/c", b"1"))),
-            Commit(second, (Change("x/a", b""),)),
+            Commit(first, (KeyChange("x/a", None), KeyChange("x/c", b"1"))),
+            Commit(second, (KeyChange("x/a", b""),)),
         ]
 
 
@@ -193,7 +197,7 @@ async def test_items_go_with_their_lease(store: Store) -> None:
         await store.revoke(mine)
         await store.revoke(mine)
         ((revision, changes),) = await take(channel, 1)
-        assert changes == (Change("a", None),)
+        assert changes == (KeyChange("a", None),)
     assert await store.read("") == (
         revision, (Item("b", b"", moved, other), Item("c", b"", left), Item("d", b"", before)),
     )  # fmt: skip
@@ -208,7 +212,7 @@ async def test_a_lease_that_is_gone(store: Store) -> None:
     with pytest.raises(LeaseGone):
         await store.commit(put=[Put("a", b"", lease), Put("b", b"")])
     with pytest.raises(Conflict):
-        await store.commit(when=[When("a", 7)], put=[Put("a", b"", lease)])
+        await store.commit(when=[Condition("a", 7)], put=[Put("a", b"", lease)])
     await store.revoke(lease)
     assert (await store.read("")).items == ()
 
@@ -225,7 +229,7 @@ async def test_a_lease_ends_by_itself_and_a_kept_one_does_not(store: Store) -> N
 
         nursery.start_soon(keep)
         (commit,) = await take(channel, 1)
-        assert commit.changes == (Change("dies", None), Change("dies/too", None))
+        assert commit.changes == (KeyChange("dies", None), KeyChange("dies/too", None))
         with pytest.raises(LeaseGone):
             await store.keep_alive(dies)
         assert [item.key for item in (await store.read("")).items] == ["lives"]

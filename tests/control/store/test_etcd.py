@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from control.base.errors import StartError
-from control.store.base import Compacted, Put, When
+from control.store.base import Compacted, Condition, Put
 from control.store.etcd import open_etcd
 from control.store.etcdwire import encoded
 from control.store.gateway import EtcdAccess
@@ -38,7 +38,7 @@ async def test_two_meshes_share_an_etcd(access: EtcdAccess) -> None:
         before = (await mine.read("")).revision
         async with mine.watch("", before) as watch:
             await theirs.commit(put=[Put("a", b"theirs")])
-            revision = await mine.commit(when=[When("a", 0)], put=[Put("a", b"mine")])
+            revision = await mine.commit(when=[Condition("a", 0)], put=[Put("a", b"mine")])
             assert (await watch.receive()).revision == revision
         assert [item.value for item in (await theirs.read("")).items] == [b"theirs"]
 

@@ -178,7 +178,7 @@ async def test_compacted_while_it_was_away(tmp_path: Path) -> None:
                 last = await store.commit(put=[Put("a", b"")])
                 assert (await watch.receive()).revision == last
                 # As if the member had gone before it sent that.
-                assert isinstance(watch, watches.Watch)
+                assert isinstance(watch, watches.StoreWatch)
                 watch.seen = revision
                 etcd.call("/v3/kv/compaction", {"revision": str(last)})
                 etcd.members[0].kill()
@@ -189,7 +189,7 @@ async def test_compacted_while_it_was_away(tmp_path: Path) -> None:
 
 @pytest.mark.failure(19, 20)
 async def test_who_does_not_take_is_ended(access: EtcdAccess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watches.Watch.__init__, "__defaults__", (10_000,))
+    monkeypatch.setattr(watches.StoreWatch.__init__, "__defaults__", (10_000,))
     async with open_etcd(access) as store:
         async with store.watch("", (await store.read("")).revision) as watch:
             for _ in range(20):

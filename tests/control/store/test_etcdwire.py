@@ -10,10 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.store import etcdwire
-from control.store.base import Change, Commit, Item, Put, StoreError, When
-from control.store.etcdwire import Assembly, KeptAlive, Keyspace, Lines, Range, Txn, Watched, WatchLine
+from control.store.base import Commit, Condition, Item, KeyChange, Put, StoreError
+from control.store.etcdwire import (
+    CommitAssembler,
+    EtcdKeepAlive,
+    EtcdKeyspace,
+    EtcdRange,
+    EtcdTxn,
+    EtcdWatchMessage,
+    EtcdWatchResponse,
+    LineSplitter,
+)
 
-KEYS = Keyspace("mesh/")
+KEYS = EtcdKeyspace("mesh/")
 
 
 def b64(text: str) -> str:
@@ -26,7 +35,7 @@ def test_a_range_as_etcd_answers() -> None:
         b'"2"},"kvs":[{"key":"bWVzaC9pdGVtcy9hLzE=","create_revision":"2","mod_revision":"5","version":"1","value":'
         b'"eA==","lease":"9223372036854775807"},{"key":"bWVzaC9pdGVtcy9iMQ==","mod_revision":"6"}],"count":"2"}'
     )
-    answer = etcdwire.decode(body, Range)
+    answer = etcdwire.decode(body, EtcdRange)
     assert answer.header.cluster_id == 14841639068965178418
     assert KEYS.view(answer) == (7, (Item("a/1", b"x", 5, 9223372036854775807), Item("b1", b"", 6)))
 
@@ -34,7 +43,7 @@ def test_a_range_as_etcd_answers() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"kvs": 1}', b'{"kvs": [{"key": "*"}]}', b"\xff"])
 def test_what_is_no_answer(body: bytes) -> None:
     with pytest.raises(StoreError, match="not one of etcd's v3 gateway"):
-        etcdwire.decode(body, Range)
+        etcdwire.decode(body, EtcdRange)
 
 
 def test_ranges_stay_inside_the_prefix() -> None:
@@ -44,7 +53,7 @@ def test_ranges_stay_inside_the_prefix() -> None:
 
 
 def test_a_transaction() -> None:
-    body = KEYS.txn([When("a", 3), When("b", 0)], [Put("c", b"x", 9)], ["d"])
+    body = KEYS.txn([Condition("a", 3), Condition("b", 0)], [Put("c", b"x", 9)], ["d"])
     assert body == {
         "compare": [
             {"key": b64("mesh/items/a"), "target": "MOD", "result": "EQUAL", "mod_revision": "3"},
@@ -61,17 +70,17 @@ def test_a_transaction() -> None:
 def test_the_condition_that_did_not_hold() -> None:
     found = {"response_range": {"kvs": [{"key": b64("mesh/items/a"), "mod_revision": "3"}]}}
     nothing = {"response_range": {"header": {"revision": "9"}}}
-    answer = etcdwire.decode(json.dumps({"responses": [found, nothing]}).encode(), Txn)
+    answer = etcdwire.decode(json.dumps({"responses": [found, nothing]}).encode(), EtcdTxn)
     assert not answer.succeeded
-    assert KEYS.conflict([When("a", 3), When("b", 1)], answer).key == "b"
-    assert KEYS.conflict([When("a", 0), When("b", 1)], answer).key == "a"
+    assert KEYS.conflict([Condition("a", 3), Condition("b", 1)], answer).key == "b"
+    assert KEYS.conflict([Condition("a", 0), Condition("b", 1)], answer).key == "a"
     with pytest.raises(StoreError):
-        KEYS.conflict([When("a", 3), When("b", 0)], answer)
+        KEYS.conflict([Condition("a", 3), Condition("b", 0)], answer)
 
 
 def test_a_lease_that_is_gone_has_no_ttl() -> None:
-    assert etcdwire.decode(b'{"result":{"header":{"revision":"2"},"ID":"12345"}}\n', KeptAlive).result.ttl == 0
-    assert etcdwire.decode(b'{"result":{"ID":"12345","TTL":"15"}}\n', KeptAlive).result.ttl == 15
+    assert etcdwire.decode(b'{"result":{"header":{"revision":"2"},"ID":"12345"}}\n', EtcdKeepAlive).result.ttl == 0
+    assert etcdwire.decode(b'{"result":{"ID":"12345","TTL":"15"}}\n', EtcdKeepAlive).result.ttl == 15
 
 
 def test_the_first_revision_of_a_watch_is_one_that_was_seen() -> None:
@@ -86,17 +95,17 @@ def event(revision: int, key: str, value: str | None = "") -> dict[str, Any]:
     return {"type": "DELETE", "kv": pair} if value is None else {"kv": {**pair, "value": b64(value)}}
 
 
-def watched(*events: dict[str, Any], fragment: bool = False) -> Watched:
+def watched(*events: dict[str, Any], fragment: bool = False) -> EtcdWatchResponse:
     line = json.dumps({"result": {"header": {"revision": "99"}, "fragment": fragment, "events": list(events)}})
-    return etcdwire.decode(line.encode(), WatchLine).result
+    return etcdwire.decode(line.encode(), EtcdWatchMessage).result
 
 
 def test_events_become_commits() -> None:
-    assembly = Assembly(KEYS)
+    assembly = CommitAssembler(KEYS)
     message = watched(event(4, "b", "1"), event(4, "a", None), event(6, "a", "2"))
     assert list(assembly.take(message)) == [
-        Commit(4, (Change("a", None), Change("b", b"1"))),
-        Commit(6, (Change("a", b"2"),)),
+        Commit(4, (KeyChange("a", None), KeyChange("b", b"1"))),
+        Commit(6, (KeyChange("a", b"2"),)),
     ]
     assert list(assembly.take(watched())) == []
 
@@ -104,13 +113,13 @@ def test_events_become_commits() -> None:
 @given(st.lists(st.integers(1, 4), min_size=1), st.sets(st.integers(0, 20)))
 def test_fragments_cut_where_they_like(sizes: list[int], cuts: set[int]) -> None:
     commits = [
-        Commit(revision, tuple(Change(f"k{number}", b"") for number in range(size)))
+        Commit(revision, tuple(KeyChange(f"k{number}", b"") for number in range(size)))
         for revision, size in enumerate(sizes, start=5)
     ]
     events = [event(commit.revision, change.key) for commit in commits for change in commit.changes]
     edges = sorted({0, len(events), *(cut for cut in cuts if cut < len(events))})
     pieces = [events[start:end] for start, end in pairwise(edges)]
-    assembly = Assembly(KEYS)
+    assembly = CommitAssembler(KEYS)
     got: list[Commit] = []
     for number, piece in enumerate(pieces, start=1):
         got += assembly.take(watched(*piece, fragment=number < len(pieces)))
@@ -120,7 +129,7 @@ def test_fragments_cut_where_they_like(sizes: list[int], cuts: set[int]) -> None
 @given(st.lists(st.binary(max_size=5).map(lambda data: data.replace(b"\n", b"")), max_size=5), st.integers(1, 30))
 def test_lines_come_in_pieces(lines: list[bytes], size: int) -> None:
     data = b"".join(line + b"\n" for line in lines) + b"rest"
-    reader = Lines()
+    reader = LineSplitter()
     got = [line for at in range(0, len(data), size) for line in reader.feed(data[at : at + size])]
     assert got == [line for line in lines if line]
     assert list(reader.feed(b"\n")) == [b"rest"]

@@ -10,14 +10,14 @@ import trio
 from control.base.errors import StartError
 from control.store.base import Put, StoreError
 from control.store.etcd import open_etcd
-from control.store.etcdwire import Answer, Keyspace, Range, Txn
-from control.store.gateway import EtcdAccess, Gateway, Refused
+from control.store.etcdwire import EtcdKeyspace, EtcdRange, EtcdResponse, EtcdTxn
+from control.store.gateway import EtcdAccess, EtcdRefused, Gateway
 from tests.control.store.etcds import Etcd
 from tests.tools.sockets import free_ports
 
 pytestmark = pytest.mark.etcd
 
-KEYS = Keyspace("gateway/")
+KEYS = EtcdKeyspace("gateway/")
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ async def stranger() -> AsyncIterator[str]:
         nursery.cancel_scope.cancel()
 
 
-async def read(gateway: Gateway) -> Range:
-    return await gateway.call("/v3/kv/range", KEYS.range(""), Range, repeat=True)
+async def read(gateway: Gateway) -> EtcdRange:
+    return await gateway.call("/v3/kv/range", KEYS.range(""), EtcdRange, repeat=True)
 
 
-async def put(gateway: Gateway) -> Txn:
-    return await gateway.call("/v3/kv/txn", KEYS.txn([], [Put("a", b"")], []), Txn, repeat=False)
+async def put(gateway: Gateway) -> EtcdTxn:
+    return await gateway.call("/v3/kv/txn", KEYS.txn([], [Put("a", b"")], []), EtcdTxn, repeat=False)
 
 
 async def test_the_next_member_is_asked(etcd: Etcd, dead: str, hung: str) -> None:
@@ -124,8 +124,8 @@ async def test_a_server_that_is_no_etcd(stranger: str) -> None:
 
 async def test_an_answer_that_is_no(etcd: Etcd) -> None:
     gateway = Gateway(EtcdAccess(etcd.endpoints))
-    with pytest.raises(Refused, match="requested lease not found") as caught:
-        await gateway.call("/v3/lease/revoke", {"ID": "7"}, Answer, repeat=True)
+    with pytest.raises(EtcdRefused, match="requested lease not found") as caught:
+        await gateway.call("/v3/lease/revoke", {"ID": "7"}, EtcdResponse, repeat=True)
     assert caught.value.failure.code == 5
     await gateway.aclose()
 

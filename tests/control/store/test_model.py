@@ -12,7 +12,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from control.store.base import Change, Commit, Conflict, Item, LeaseGone, Put, Store, When
+from control.store.base import Commit, Condition, Conflict, Item, KeyChange, LeaseGone, Put, Store
 from control.store.etcd import open_etcd
 from control.store.gateway import EtcdAccess
 from control.store.sqlite import open_sqlite
@@ -52,8 +52,8 @@ class Model:
         self.history: list[Commit] = []
 
     def note(self, revision: int, puts: Sequence[Put], deletes: Sequence[str]) -> None:
-        changes = [Change(item.key, item.value) for item in puts]
-        changes += [Change(key, None) for key in deletes if key in self.items]
+        changes = [KeyChange(item.key, item.value) for item in puts]
+        changes += [KeyChange(key, None) for key in deletes if key in self.items]
         for key in deletes:
             self.items.pop(key, None)
         self.items |= {item.key: Item(item.key, item.value, revision, item.lease) for item in puts}
@@ -81,7 +81,7 @@ async def commit(
     when = []
     for key, kind in conditions:
         present = model.items[key].revision if key in model.items else 0
-        when.append(When(key, {"absent": 0, "present": present, "other": model.revisions[-1] + 1}[kind]))
+        when.append(Condition(key, {"absent": 0, "present": present, "other": model.revisions[-1] + 1}[kind]))
     # The second and third lease may not be there yet: then it is another one, or none.
     put = [Put(key, value, model.leases[lease % len(model.leases)]) for key, value, lease in puts]
     delete = sorted(deletes - {item.key for item in put})

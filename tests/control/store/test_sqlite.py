@@ -21,7 +21,7 @@ from trio.testing import MockClock
 
 from control.base.errors import StartError
 from control.store import sqlite
-from control.store.base import Change, Compacted, LeaseGone, Put, StoreError, When
+from control.store.base import Compacted, Condition, KeyChange, LeaseGone, Put, StoreError
 from control.store.database import Database
 from control.store.sqlite import open_sqlite
 
@@ -92,7 +92,7 @@ async def test_one_conflict_in_a_batch_is_that_calls_own(path: str, monkeypatch:
 
         async def put(number: int) -> None:
             try:
-                await store.commit(when=[When("a", 0)], put=[Put("a", b""), Put(f"b/{number}", b"")])
+                await store.commit(when=[Condition("a", 0)], put=[Put("a", b""), Put(f"b/{number}", b"")])
             except sqlite.Conflict:
                 return
             won.append(number)
@@ -189,7 +189,7 @@ async def test_no_life_is_lost_while_the_process_is_stopped(path: str, mock_cloc
             await trio.testing.wait_all_tasks_blocked()
             await store.keep_alive(lease)
             mock_clock.jump(15)
-            assert (await watch.receive()).changes == (Change("a", None),)
+            assert (await watch.receive()).changes == (KeyChange("a", None),)
         with pytest.raises(LeaseGone):
             await store.keep_alive(lease)
 
@@ -212,7 +212,7 @@ async def test_a_restart_gives_the_whole_ttl_and_a_kept_lease_writes_nothing(pat
         await store.read("")
         assert (await store.read("")).items
         mock_clock.jump(0.1)
-        assert (await watch.receive()).changes == (Change("a", None),)
+        assert (await watch.receive()).changes == (KeyChange("a", None),)
 
 
 async def test_leases_that_are_due_end_when_the_disk_works_again(
@@ -241,7 +241,7 @@ async def test_leases_that_are_due_end_when_the_disk_works_again(
         async with store.watch("", revision) as watch:
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(sqlite.RETRY)
-            assert (await watch.receive()).changes == (Change("a", None),)
+            assert (await watch.receive()).changes == (KeyChange("a", None),)
 
 
 async def test_a_backup_while_writes_go_on(path: str, tmp_path: Path) -> None:

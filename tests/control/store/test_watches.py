@@ -4,16 +4,16 @@ import pytest
 import trio
 
 from control.store import watches
-from control.store.base import Change, Commit, Compacted, StoreError
-from control.store.watches import Watch
+from control.store.base import Commit, Compacted, KeyChange, StoreError
+from control.store.watches import StoreWatch
 
 
 def commit(revision: int, *keys: str, size: int = 0) -> Commit:
-    return Commit(revision, tuple(Change(key, bytes(size)) for key in keys))
+    return Commit(revision, tuple(KeyChange(key, bytes(size)) for key in keys))
 
 
 async def test_only_its_own_once_and_in_order() -> None:
-    watch = Watch("a/", 3)
+    watch = StoreWatch("a/", 3)
     for revision in (2, 3, 4, 4, 6, 5, 7):
         watch.offer(commit(revision, "a/1", "b"))
     watch.offer(commit(8, "b"))
@@ -22,7 +22,7 @@ async def test_only_its_own_once_and_in_order() -> None:
 
 
 async def test_history_comes_in_front() -> None:
-    watch = Watch("", 3)
+    watch = StoreWatch("", 3)
     watch.offer(commit(6, "new"))
     watch.offer(commit(7, "new"))
     watch.begin([commit(4, "old"), commit(6, "new")])
@@ -30,7 +30,7 @@ async def test_history_comes_in_front() -> None:
 
 
 async def test_without_history_nothing_comes_twice() -> None:
-    watch = Watch("a", 3)
+    watch = StoreWatch("a", 3)
     watch.offer(commit(6, "b"))
     watch.begin([])
     watch.offer(commit(5, "a"))
@@ -41,7 +41,7 @@ async def test_without_history_nothing_comes_twice() -> None:
 @pytest.mark.failure(19, 20)
 async def test_who_does_not_take_is_ended() -> None:
     size = watches.cost(commit(1, "a", size=1000))
-    watch = Watch("", 0, limit=3 * size)
+    watch = StoreWatch("", 0, limit=3 * size)
     for revision in range(1, 4):
         watch.offer(commit(revision, "a", size=1000))
     assert await watch.receive() == commit(1, "a", size=1000)
@@ -55,7 +55,7 @@ async def test_who_does_not_take_is_ended() -> None:
 
 
 async def test_one_large_commit_fits() -> None:
-    watch = Watch("", 0, limit=10)
+    watch = StoreWatch("", 0, limit=10)
     watch.offer(commit(1, "a", size=1000))
     assert (await watch.receive()).revision == 1
     watch.begin([commit(2, "a"), commit(3, "a")])
@@ -63,7 +63,7 @@ async def test_one_large_commit_fits() -> None:
 
 
 async def test_who_waits_is_woken(autojump_clock: trio.testing.MockClock) -> None:
-    watch = Watch("", 0)
+    watch = StoreWatch("", 0)
     got: list[int] = []
 
     async def receive() -> None:
@@ -83,7 +83,7 @@ async def test_who_waits_is_woken(autojump_clock: trio.testing.MockClock) -> Non
 
 
 async def test_cancelled_it_loses_nothing() -> None:
-    watch = Watch("", 0)
+    watch = StoreWatch("", 0)
     watch.offer(commit(1, "a"))
     with trio.CancelScope() as scope:
         scope.cancel()

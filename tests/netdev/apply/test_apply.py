@@ -11,9 +11,9 @@ from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply.apply import apply, take_back
 from proxy.netdev.observe import observe
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import removal
-from proxy.netdev.plan.steps import Change, Operation, Plan, SetAddress, Step
+from proxy.netdev.plan.steps import NetPlan, Operation, SetAddress, SetLink, Step
 from tests.netdev.machine import Failing, applied, dump, fails_at_every_step, interfaces, ip, lines, planned, removed
 
 pytestmark = pytest.mark.netns
@@ -37,12 +37,12 @@ def test_twice_is_one_change_and_remove_leaves_nothing(space: str, mode: str) ->
     assert found is not None
     assert (found.macvlan_mode, found.alias, found.up, found.carrier) == (mode, "hostlane:a:hl0", True, True)
     after = dump(space)
-    assert planned(space, wanted) == Plan()
-    assert applied(space, wanted) == Plan()
+    assert planned(space, wanted) == NetPlan()
+    assert applied(space, wanted) == NetPlan()
     assert dump(space) == after
     removed(space)
     assert dump(space) == before
-    assert removed(space) == Plan()
+    assert removed(space) == NetPlan()
 
 
 def test_everything_at_once(space: str) -> None:
@@ -64,7 +64,7 @@ def test_everything_at_once(space: str) -> None:
         "cable: add address 10.6.0.1/24",
         "cable: add route 10.5.0.0/16 via 10.6.0.2",
     ]
-    assert planned(space, wanted) == Plan()
+    assert planned(space, wanted) == NetPlan()
     removed(space)
     assert dump(space) == before
 
@@ -88,7 +88,7 @@ def test_a_failure_at_every_step_of_changing(space: str) -> None:
     assert len(found.steps) > 10
     fails_at_every_step(space, found.steps, lambda kernel: apply(found, kernel), before)
     applied(space, other)
-    assert planned(space, other) == Plan()
+    assert planned(space, other) == NetPlan()
 
 
 def test_routes_of_others_survive_an_only_address_that_is_taken_back(space: str) -> None:
@@ -112,13 +112,13 @@ class Broken:
     def run(self, operation: Operation) -> None:
         if operation == UP:
             raise self.error
-        if operation in (DOWN, Change(link="x", key="mtu", value=1)):
+        if operation in (DOWN, SetLink(link="x", key="mtu", value=1)):
             raise NetError(f"{operation}: refused")
 
 
-UP, DOWN = (Change(link="x", key="state", value=value) for value in ("up", "down"))
+UP, DOWN = (SetLink(link="x", key="state", value=value) for value in ("up", "down"))
 STEPS = (
-    Step(Change(link="x", key="mtu", value=2), (Change(link="x", key="mtu", value=1),)),
+    Step(SetLink(link="x", key="mtu", value=2), (SetLink(link="x", key="mtu", value=1),)),
     Step(
         SetAddress(link="x", address="10.9.0.1/24"), (DOWN, SetAddress(link="x", address="10.9.0.1/24", present=False))
     ),
@@ -128,7 +128,7 @@ STEPS = (
 
 def test_what_could_not_be_taken_back_is_said() -> None:
     with pytest.raises(NetError) as caught:
-        apply(Plan(steps=STEPS), Broken(NetError("x: set up: no")))
+        apply(NetPlan(steps=STEPS), Broken(NetError("x: set up: no")))
     expected = "x: set up: no; could not be taken back: x: set down: refused; x: set mtu 1: refused"
     assert str(caught.value) == expected
     assert len(take_back(STEPS[:2], Broken(NetError("")))) == 2
@@ -160,7 +160,7 @@ def terminal() -> Iterator[None]:
 def test_ctrl_c_in_a_step_takes_it_back_too(number: int) -> None:
     kernel = Interrupted(STEPS[number].do)
     with pytest.raises(KeyboardInterrupt):
-        apply(Plan(steps=STEPS), kernel)
+        apply(NetPlan(steps=STEPS), kernel)
     done = STEPS[: number + 1]
     assert kernel.begun == kernel.ended
     assert kernel.ended == [step.do for step in done] + [undo for step in reversed(done) for undo in step.undo]
@@ -169,18 +169,18 @@ def test_ctrl_c_in_a_step_takes_it_back_too(number: int) -> None:
 def test_ctrl_c_and_what_cannot_be_taken_back() -> None:
     kernel = Failing(Broken(KeyboardInterrupt()), 99)
     with pytest.raises(NetError, match=r"^interrupted; could not be taken back: x: set down: refused; x: set mtu 1"):
-        apply(Plan(steps=STEPS), kernel)
+        apply(NetPlan(steps=STEPS), kernel)
     assert SetAddress(link="x", address="10.9.0.1/24", present=False) in kernel.done
 
 
 def test_a_plan_with_problems_is_not_begun() -> None:
     with pytest.raises(NetError, match="one; two"):
-        apply(Plan(steps=STEPS, problems=("one", "two")), Broken(AssertionError("begun")))
+        apply(NetPlan(steps=STEPS, problems=("one", "two")), Broken(AssertionError("begun")))
 
 
 def test_a_failure_at_every_step_of_removing(space: str) -> None:
     applied(space, interfaces(FULL))
     before = dump(space)
     with netns.entered(space):
-        found = removal("a", World(snapshot=observe.snapshot()))
+        found = removal("a", NetworkState(snapshot=observe.snapshot()))
     fails_at_every_step(space, found.steps, lambda kernel: apply(found, kernel), before)

@@ -9,25 +9,25 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from proxy.config import schema as config
-from proxy.config.interfaces import ContainerInterface, Route
+from proxy.config.interfaces import ContainerInterfaceConfig, RouteConfig
 from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply import containers
 from proxy.netdev.apply.apply import apply
-from proxy.netdev.apply.containers import Target
+from proxy.netdev.apply.containers import AttachTarget
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import docker, observe
 from proxy.netdev.observe.namespaces import open_namespace, run_inside
 from proxy.netdev.plan.attach import plan_attachment
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import HEAD, Failing, dump, ip, lines
 
 pytestmark = pytest.mark.netns
 
 CONFIG = config.parse(HEAD, "f")
-WANTED = ContainerInterface(
-    parent="eth0", addresses=("10.9.0.5/24",), routes=(Route(to="default", via="10.9.0.254"),), name="eth1"
+WANTED = ContainerInterfaceConfig(
+    parent="eth0", addresses=("10.9.0.5/24",), routes=(RouteConfig(to="default", via="10.9.0.254"),), name="eth1"
 )
 
 
@@ -49,7 +49,7 @@ def container(space: str) -> Iterator[tuple[str, int]]:
     process.wait()
 
 
-def inside(pid: int, look: Callable[[], observe.Snapshot]) -> observe.Snapshot:
+def inside(pid: int, look: Callable[[], observe.NetSnapshot]) -> observe.NetSnapshot:
     fd = open_namespace(pid)
     try:
         return run_inside(fd, look)
@@ -76,7 +76,7 @@ def test_attached_and_detached(space: str, container: tuple[str, int]) -> None:
         assert parent is not None
         assert eth1.mac in parent.unicast, "counted, wherever it is"
         assert lines(containers.detach(CONFIG, target)) == ["eth1: delete"]
-        assert containers.detach(CONFIG, target) == Plan()
+        assert containers.detach(CONFIG, target) == NetPlan()
     assert dump(space) == before
     assert inside(pid, observe.snapshot) == empty
 
@@ -89,7 +89,7 @@ def test_nothing_is_left_of_a_container_that_has_ended(space: str, container: tu
         containers.attach(CONFIG, target, WANTED)
         os.kill(pid, 9)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert containers.detach(CONFIG, Target(name=target.name, pid=None)) == Plan()
+        assert containers.detach(CONFIG, AttachTarget(name=target.name, pid=None)) == NetPlan()
         wait_until_gone(space, before)
     assert dump(space) == before
 
@@ -161,5 +161,5 @@ def test_who_has_no_namespace_of_its_own(space: str) -> None:
 
 def test_a_container_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "container_pid", {"web-1": 7}.get)
-    assert containers.of_container("web-1") == Target(name="web-1", pid=7)
-    assert containers.of_container("web-2") == Target(name="web-2", pid=None)
+    assert containers.of_container("web-1") == AttachTarget(name="web-1", pid=7)
+    assert containers.of_container("web-2") == AttachTarget(name="web-2", pid=None)

@@ -13,11 +13,11 @@ from proxy.errors import NetError
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.observe import observe
 from proxy.netdev.plan.steps import (
-    Change,
     CreateLink,
     DeleteLink,
     Operation,
     SetAddress,
+    SetLink,
     SetRoute,
     SetVf,
     SetVfCount,
@@ -84,12 +84,12 @@ REFUSALS: list[tuple[Operation, str]] = [
     (CreateLink(link="cable", kind="macvlan", parent="eth0", mode="bridge"), "file exists"),
     (CreateLink(link="hl0", kind="macvlan", parent="lo", mode="bridge"), "invalid argument"),
     (DeleteLink(link="hl0"), "there is no interface hl0"),
-    (Change(link="eth0", key="mtu", value=70_000), "invalid argument"),
+    (SetLink(link="eth0", key="mtu", value=70_000), "invalid argument"),
     (SetAddress(link="eth0", address="10.9.0.1/24", present=False), "cannot assign requested address"),
     (SetRoute(link="eth0", to="10.8.0.0/16", via="10.9.0.254"), "network is unreachable"),
     (SetVf(parent="eth0", vf=0, key="vlan", value=5), "not supported by this kernel or driver"),
     (SetVfCount(parent="eth0", count=2), "cannot read "),
-    (Change(link=VfLink("eth0", 0), key="alias", value="x"), "vf 0 of eth0 has no interface in this namespace"),
+    (SetLink(link=VfLink("eth0", 0), key="alias", value="x"), "vf 0 of eth0 has no interface in this namespace"),
 ]
 
 
@@ -103,7 +103,7 @@ def test_two_children_with_one_mac(space: str) -> None:
     for name in ("hl0", "hl1"):
         run(space, CreateLink(link=name, kind="macvlan", parent="eth0", mode="bridge", mac=mac))
     ip(space, "link set hl0 up")
-    up = Change(link="hl1", key="state", value="up")
+    up = SetLink(link="hl1", key="state", value="up")
     assert refused(space, up) == "the parent or another child has this MAC"
 
 

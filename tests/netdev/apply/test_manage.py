@@ -6,7 +6,7 @@ from proxy.config import schema as config
 from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply import manage
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import HEAD, dump, lines
 
 pytestmark = pytest.mark.netns
@@ -23,7 +23,7 @@ def test_up_and_away(space: str) -> None:
     with netns.entered(space):
         assert [item.problem for item in manage.state(parsed())] == ["hl0: not made yet", "hl1: not made yet"]
         assert len(lines(manage.bring_up(parsed()))) == 6
-        assert manage.bring_up(parsed()) == Plan()
+        assert manage.bring_up(parsed()) == NetPlan()
         assert [item.problem for item in manage.state(parsed())] == [None, None]
         assert lines(manage.take_away(parsed())) == ["hl0: delete", "hl1: delete"]
     assert dump(space) == before

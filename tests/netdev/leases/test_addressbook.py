@@ -17,7 +17,7 @@ from control.api import client as clients
 from control.api.client import Denied
 from control.api.mesh import AddressRequest
 from control.base.reading.addresses import TcpAddress
-from control.server.config import Pool
+from control.server.config import AddressPoolConfig
 from proxy.config.schema import Config, parse
 from proxy.errors import NetError, StartError
 from proxy.mesh.join import ensure
@@ -33,12 +33,12 @@ from proxy.netdev.leases.addressbook import (
     own_lease,
     remembered,
 )
-from proxy.netdev.leases.leases import Book, fill
+from proxy.netdev.leases.leases import LeasedAddresses, fill
 from tests.mesh.conftest import Mesh, mesh
 
 __all__ = ["mesh"]
 
-LAN = Pool(pool=ipaddress.ip_network("10.79.0.0/28"))
+LAN = AddressPoolConfig(pool=ipaddress.ip_network("10.79.0.0/28"))
 AUTO = "address: auto, segment: lan"
 HL0 = "interfaces: {hl0: {parent: eth0, addresses: [%s]}}\n"
 
@@ -77,7 +77,7 @@ def serving(mesh: Mesh, **changes: Any) -> Any:
     return mesh.serving(**{"listen": TcpAddress("127.0.0.1", mesh.fixed_port), "segments": {"lan": LAN}, **changes})
 
 
-async def start(config: Config) -> Book:
+async def start(config: Config) -> LeasedAddresses:
     with trio.fail_after(60):
         return await at_start(config, lambda: 0.0)
 
@@ -88,7 +88,7 @@ async def refused(config: Config) -> str:
     return str(caught.value)
 
 
-def ip_of(config: Config, book: Book) -> str:
+def ip_of(config: Config, book: LeasedAddresses) -> str:
     return fill(config, book.leases).links.listen.host
 
 
@@ -128,7 +128,7 @@ async def test_a_book_that_was_lost_gives_the_address_from_before_unless_it_is_a
             await admin.remove("host-a")
         async with asking(b) as client:
             await client.addresses(AddressRequest(segment="lan", before="10.79.0.9"))
-        running = Book(leases={"lan": moved})
+        running = LeasedAddresses(leases={"lan": moved})
         async with asking(a) as client:
             with pytest.raises(Denied, match=r"address 10.79.0.9 on segment lan is no longer this host's") as caught:
                 await claim(client, fill(a, running.leases), running)
@@ -159,13 +159,13 @@ async def test_a_static_address_is_refused_with_its_holders_name(mesh: Mesh) -> 
         free = next(str(each) for each in LAN.pool.hosts() if str(each) != ip)
         c = host(mesh, "host-c", f"listen: '{free}:7600', segment: lan", HL0 % f"{free}/28")
         await joined(mesh, c)
-        assert await start(c) == Book()
+        assert await start(c) == LeasedAddresses()
         async with asking(c) as client:
             (use,) = (await client.status()).segments
-            await claim(client, c, Book())
+            await claim(client, c, LeasedAddresses())
         assert len(use.own) == 1, "with the MAC of the interface that has it"
     with nobody_answers():
-        assert await start(b) == Book(), "it starts, and asks again when it registers"
+        assert await start(b) == LeasedAddresses(), "it starts, and asks again when it registers"
 
 
 async def test_a_host_that_changes_from_a_static_address_to_a_leased_one_leaves_the_static_one(mesh: Mesh) -> None:
@@ -185,7 +185,7 @@ async def test_a_host_that_changes_from_a_static_address_to_a_leased_one_leaves_
             await claim(client, fill(auto, again.leases), again)
         b = host(mesh, "host-b", f"listen: '{static}:7600', segment: lan", HL0 % f"{static}/28")
         await joined(mesh, b)
-        assert await start(b) == Book(), "it is free"
+        assert await start(b) == LeasedAddresses(), "it is free"
 
 
 async def test_what_the_control_plane_has_not_is_one_line(mesh: Mesh) -> None:
@@ -205,7 +205,7 @@ async def test_a_host_that_never_had_an_address_waits(mesh: Mesh) -> None:
     a = host(mesh)
     async with serving(mesh):
         await joined(mesh, a)
-    found: list[Book] = []
+    found: list[LeasedAddresses] = []
 
     async def wait() -> None:
         found.append(await start(a))
@@ -224,8 +224,8 @@ async def test_a_host_that_never_had_an_address_waits(mesh: Mesh) -> None:
 
 
 async def test_hosts_that_have_nothing_to_ask(mesh: Mesh) -> None:
-    assert await start(parse("host: a\nlinks: {listen: '10.0.0.1:1', security: none}\n", "f")) == Book()
-    assert await start(host(mesh, links="listen: '10.0.0.1:1'", more="")) == Book()
+    assert await start(parse("host: a\nlinks: {listen: '10.0.0.1:1', security: none}\n", "f")) == LeasedAddresses()
+    assert await start(host(mesh, links="listen: '10.0.0.1:1'", more="")) == LeasedAddresses()
 
 
 async def test_commands(mesh: Mesh) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.netdev.observe import mark
-from proxy.netdev.observe.mark import Mark
+from proxy.netdev.observe.mark import InterfaceMark
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True)
 
@@ -13,20 +13,20 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}", fullmatch=True)
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (Mark(host="a", name="hl0"), "hostlane:a:hl0"),
-        (Mark(host="a", name="vf0", original="eth1v0", original_mac="0a:00:00:00:00:01"),
+        (InterfaceMark(host="a", name="hl0"), "hostlane:a:hl0"),
+        (InterfaceMark(host="a", name="vf0", original="eth1v0", original_mac="0a:00:00:00:00:01"),
          "hostlane:a:vf0:eth1v0:0a0000000001"),
-        (Mark(host="a", name="vf0", vfs_before=0), "hostlane:a:vf0:::0"),
+        (InterfaceMark(host="a", name="vf0", vfs_before=0), "hostlane:a:vf0:::0"),
     ],
 )  # fmt: skip
-def test_marks(found: Mark, text: str) -> None:
+def test_marks(found: InterfaceMark, text: str) -> None:
     assert str(found) == text
     assert mark.read(text) == found
 
 
 @given(NAMES, NAMES, NAMES | st.just(""), st.none() | st.integers(0, 65535))
 def test_what_is_written_is_read(host: str, name: str, original: str, before: int | None) -> None:
-    found = Mark(host=host, name=f"@{name}", original=original, vfs_before=before)
+    found = InterfaceMark(host=host, name=f"@{name}", original=original, vfs_before=before)
     assert mark.read(str(found)) == found
     assert found.container == name
 

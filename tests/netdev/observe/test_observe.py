@@ -8,7 +8,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.observe import observe
-from proxy.netdev.observe.observe import Interface, Snapshot, Vf
+from proxy.netdev.observe.observe import NetInterface, NetSnapshot, VirtualFunction
 
 
 def ip(space: str, *commands: str) -> None:
@@ -16,12 +16,12 @@ def ip(space: str, *commands: str) -> None:
         netns.run(["ip", "-n", space, *command.split()])
 
 
-def look(space: str) -> Snapshot:
+def look(space: str) -> NetSnapshot:
     with netns.entered(space):
         return observe.snapshot()
 
 
-def found(snapshot: Snapshot, name: str) -> Interface:
+def found(snapshot: NetSnapshot, name: str) -> NetInterface:
     interface = snapshot.named(name)
     assert interface is not None
     return interface
@@ -150,6 +150,6 @@ def test_virtual_functions() -> None:
     again = ifinfmsg(message.data)
     again.decode()
     assert observe._interface(again, {}).vfs == (
-        Vf(index=0, mac="02:00:00:00:00:07", vlan=100, spoof_check=True, trust=False, max_rate=2000),
-        Vf(index=1),
+        VirtualFunction(index=0, mac="02:00:00:00:00:07", vlan=100, spoof_check=True, trust=False, max_rate=2000),
+        VirtualFunction(index=1),
     )

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from proxy.netdev.observe.records import Address, Interface, Snapshot
+from proxy.netdev.observe.records import Address, NetInterface, NetSnapshot
 
-LO, ETH0 = Interface(index=1, name="lo"), Interface(index=2, name="eth0")
-SEEN = Snapshot(interfaces=(LO, ETH0), addresses=(Address(interface=2, address="10.9.0.1", prefix=24),))
+LO, ETH0 = NetInterface(index=1, name="lo"), NetInterface(index=2, name="eth0")
+SEEN = NetSnapshot(interfaces=(LO, ETH0), addresses=(Address(interface=2, address="10.9.0.1", prefix=24),))
 
 
 def test_interfaces_are_found_by_name_and_index() -> None:
@@ -17,7 +17,7 @@ def test_addresses() -> None:
 
 
 def test_a_parent_in_another_namespace_is_none_of_this() -> None:
-    child = Interface(index=3, name="mv0", parent=2)
+    child = NetInterface(index=3, name="mv0", parent=2)
     assert SEEN.parent_of(child) == ETH0
-    assert SEEN.parent_of(Interface(index=3, name="mv0", parent=2, parent_netns=0)) is None
+    assert SEEN.parent_of(NetInterface(index=3, name="mv0", parent=2, parent_netns=0)) is None
     assert SEEN.parent_of(LO) is None

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.errors import NetError
 from proxy.netdev.observe import sysfs
-from proxy.netdev.observe.world import VfDevice, VfParent
+from proxy.netdev.observe.networkstate import VfDevice, VfParent
 
 
 @pytest.fixture

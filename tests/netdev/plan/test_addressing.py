@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import plan
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import interfaces, lines
 from tests.netdev.picture import ETH0, HL0, address, changed, route, world
 
 MAC = "02:00:00:00:00:01"
 
 
-def planned(found: World, rest: str) -> Plan:
+def planned(found: NetworkState, rest: str) -> NetPlan:
     return plan("a", interfaces(f'{{hl0: {{parent: eth0, mac: "{MAC}", {rest}}}}}'), found)
 
 
-def existing(found: World, rest: str) -> Plan:
+def existing(found: NetworkState, rest: str) -> NetPlan:
     return plan("a", interfaces(f"{{eth0: {{kind: existing, {rest}}}}}"), found)
 
 
@@ -26,7 +26,7 @@ def test_nothing_to_do_when_all_is_there() -> None:
         route(HL0, "0.0.0.0/0", "10.9.0.254"), route(HL0, "fd00::/16", "fe80::fe", metric=1024),
     )  # fmt: skip
     routes = "routes: [{to: default, via: 10.9.0.254}, {to: 'fd00::/16', via: 'fe80::fe'}]"
-    assert planned(found, f"addresses: [10.9.0.1/24], {routes}") == Plan()
+    assert planned(found, f"addresses: [10.9.0.1/24], {routes}") == NetPlan()
 
 
 def test_of_our_own_interface_all_that_is_not_wanted_goes() -> None:
@@ -46,7 +46,7 @@ def test_of_another_s_interface_only_what_bears_our_number_goes() -> None:
     expected = ["eth0: delete route 10.4.0.0/16 via 10.7.0.2", "eth0: delete address 10.5.0.1/24"]
     assert lines(existing(found, "addresses: [10.7.0.1/24]")) == expected
     assert lines(plan("a", {}, found)) == expected, "also when the configuration does not name it any more"
-    assert plan("a", {}, world(ETH0, address(ETH0, "10.7.0.1/24", protocol=0))) == Plan()
+    assert plan("a", {}, world(ETH0, address(ETH0, "10.7.0.1/24", protocol=0))) == NetPlan()
 
 
 def test_an_address_that_the_kernel_would_delete_too_comes_back() -> None:
@@ -77,7 +77,7 @@ def test_only_the_main_table_and_plain_routes_are_ours_to_change() -> None:
         ETH0, HL0, route(HL0, "10.6.0.0/16", table=100), route(HL0, "10.5.0.0/16", kind=6),
         route(HL0, "10.4.0.0/16", protocol=2),
     )  # fmt: skip
-    assert planned(found, "mtu: 1500") == Plan()
+    assert planned(found, "mtu: 1500") == NetPlan()
 
 
 @pytest.mark.parametrize("prefix", [24, 32])

@@ -13,17 +13,17 @@ from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import observe, sysfs
 from proxy.netdev.observe.mark import stable_mac
-from proxy.netdev.observe.records import Interface, Snapshot
-from proxy.netdev.observe.world import VfDevice, World
+from proxy.netdev.observe.networkstate import NetworkState, VfDevice
+from proxy.netdev.observe.records import NetInterface, NetSnapshot
 from proxy.netdev.plan.attach import plan_attachment, plan_detachment, plan_return
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import HEAD, lines
 from tests.netdev.picture import ETH0, HL0, address, changed, world
 from tests.netdev.sriov import Machine
 
 TEMPORARY = "hltemp"
-LO = Interface(index=1, name="lo", up=True)
-EMPTY = Snapshot(interfaces=(LO,))
+LO = NetInterface(index=1, name="lo", up=True)
+EMPTY = NetSnapshot(interfaces=(LO,))
 THERE = changed(HL0, index=2, name="eth1", alias="hostlane:a:@web", parent_netns=0)
 
 
@@ -31,7 +31,7 @@ def parsed(container: str, rest: str = "") -> Config:
     return config.parse(f"{HEAD}containers: {{web: {container}}}\n{rest}\n", "f")
 
 
-def attached(container: str, found: World, inside: Snapshot = EMPTY, rest: str = "") -> Plan:
+def attached(container: str, found: NetworkState, inside: NetSnapshot = EMPTY, rest: str = "") -> NetPlan:
     whole = parsed(container, rest)
     return plan_attachment(whole, "web", whole.containers["web"], found, inside, TEMPORARY)
 
@@ -64,15 +64,15 @@ def test_on_a_vlan_its_interface_is_made_first() -> None:
 
 
 def test_a_second_time_nothing_is_done() -> None:
-    found = attached("{parent: eth0}", world(ETH0), Snapshot(interfaces=(LO, THERE)))
-    assert found == Plan(notes=("eth1: web has it already; detach gives it back",))
+    found = attached("{parent: eth0}", world(ETH0), NetSnapshot(interfaces=(LO, THERE)))
+    assert found == NetPlan(notes=("eth1: web has it already; detach gives it back",))
 
 
 @pytest.mark.parametrize(
     ("container", "found", "inside", "rest", "problem"),
     [
         (
-            "{parent: eth0}", world(ETH0), Snapshot(interfaces=(changed(THERE, alias=""),)), "",
+            "{parent: eth0}", world(ETH0), NetSnapshot(interfaces=(changed(THERE, alias=""),)), "",
             "eth1: web has an interface of that name; choose another with name",
         ),
         (
@@ -81,7 +81,7 @@ def test_a_second_time_nothing_is_done() -> None:
         ),
         (
             "{parent: eth0, addresses: [10.9.0.5/24]}", world(ETH0),
-            Snapshot(interfaces=(changed(LO, name="eth9"),), addresses=(address(LO, "10.9.0.5/16"),)), "",
+            NetSnapshot(interfaces=(changed(LO, name="eth9"),), addresses=(address(LO, "10.9.0.5/16"),)), "",
             "eth1: eth9 of the container has address 10.9.0.5 already",
         ),
         (
@@ -102,17 +102,17 @@ def test_a_second_time_nothing_is_done() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be(container: str, found: World, inside: Snapshot, rest: str, problem: str) -> None:
+def test_what_cannot_be(container: str, found: NetworkState, inside: NetSnapshot, rest: str, problem: str) -> None:
     assert attached(container, found, inside, rest).problems == (problem,)
 
 
 def test_only_what_hostlane_gave_is_taken_away() -> None:
-    inside = Snapshot(
+    inside = NetSnapshot(
         interfaces=(LO, THERE, changed(THERE, index=3, name="eth2", alias="hostlane:a:@db"), changed(HL0, index=4))
     )
     found = plan_detachment("a", "web", inside, TEMPORARY)
     assert lines(found) == ["eth1: delete"]
-    assert plan_detachment("b", "web", inside, TEMPORARY) == Plan()
+    assert plan_detachment("b", "web", inside, TEMPORARY) == NetPlan()
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_function_is_set_up_in_the_host_and_moved(machine: Machine) -> None:
     ]
     assert [str(operation) for operation in found.steps[6].undo] == ["hltemp: move back to the host"]
     before = machine.dump()
-    apply(Plan(steps=found.steps[:6]), Kernel(netlink=machine.netlink, sysfs_root=machine.root))
+    apply(NetPlan(steps=found.steps[:6]), Kernel(netlink=machine.netlink, sysfs_root=machine.root))
     # The container ends here: the kernel moves the function back, as it was.
     back = plan_return("a", "web", look(sysfs_root=machine.root))
     assert not plan_return("a", "other", look(sysfs_root=machine.root)).steps
@@ -150,7 +150,7 @@ def test_a_function_is_set_up_in_the_host_and_moved(machine: Machine) -> None:
 
 def test_a_function_is_moved_back_with_a_way_to_undo_it() -> None:
     function = changed(THERE, kind="", alias="hostlane:a:@web:eth1v0:0a0000000000", parent=None)
-    inside = Snapshot(interfaces=(LO, function), addresses=(address(function, "10.9.0.5/24"),))
+    inside = NetSnapshot(interfaces=(LO, function), addresses=(address(function, "10.9.0.5/24"),))
     found = plan_detachment("a", "web", inside, TEMPORARY)
     assert lines(found) == ["eth1: set down", "eth1: rename to hltemp0", "hltemp0: move back to the host"]
     assert [str(operation) for operation in found.steps[0].undo] == ["eth1: set up", "eth1: add address 10.9.0.5/24"]

@@ -5,16 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config import schema as config
-from proxy.netdev.observe.records import Interface
-from proxy.netdev.observe.world import World
-from proxy.netdev.plan.budget import Usage, divide, usages
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NetInterface
+from proxy.netdev.plan.budget import MacUsage, divide, usages
 from tests.netdev.machine import HEAD
 from tests.netdev.picture import ETH0, HL0, VLAN, changed, vf, world
 
 OTHERS, ELSEWHERE = "02:00:00:00:00:99", "02:00:00:00:00:98"
 
 
-def used(segment: str, found: World, interfaces: str = "{}", extra: str | None = None, peers: str = "{}") -> Usage:
+def used(
+    segment: str, found: NetworkState, interfaces: str = "{}", extra: str | None = None, peers: str = "{}"
+) -> MacUsage:
     text = f"{HEAD}interfaces: {interfaces}\nsegments: {{front: {segment}}}\npeers: {peers}\n"
     text += f"containers: {{web: {extra or '{parent: eth7}'}}}\n"
     parsed = config.parse(text, "f")
@@ -106,7 +108,7 @@ def test_a_proposal_is_one_line() -> None:
 
 
 def test_passthru_has_no_mac_of_its_own() -> None:
-    there: Interface = changed(HL0, macvlan_mode="passthru", mac=ETH0.mac)
+    there: NetInterface = changed(HL0, macvlan_mode="passthru", mac=ETH0.mac)
     found = used("{parent: eth0, mac_limit: 9}", world(ETH0, there), "{hl0: {parent: eth0, mode: passthru}}")
     assert found.macs == (ETH0.mac,)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from proxy.netdev.observe.mark import stable_mac
-from proxy.netdev.observe.records import Interface
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
+from proxy.netdev.observe.records import NetInterface
 from proxy.netdev.plan.links import wanted_mac
 from proxy.netdev.plan.plan import plan
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import interfaces, lines
 from tests.netdev.picture import ETH0, HL0, VLAN, changed, world
 
@@ -18,7 +18,7 @@ HL = f'hl0: {{parent: eth0, mac: "{MAC}"}}'
 ON_VLAN = f'hl0: {{parent: eth0, vlan: 100, mac: "{MAC}"}}'
 
 
-def planned(text: str, found: World) -> Plan:
+def planned(text: str, found: NetworkState) -> NetPlan:
     return plan("a", interfaces(f"{{{text}}}"), found)
 
 
@@ -45,7 +45,7 @@ def test_a_vlan_that_exists_is_used_whatever_its_name(name: str) -> None:
     theirs = changed(VLAN, name=name, alias="")
     assert lines(planned(ON_VLAN, world(ETH0, theirs)))[0] == f"hl0: create macvlan on {name}, mode bridge, mac {MAC}"
     child = changed(HL0, parent=theirs.index)
-    assert planned(ON_VLAN, world(ETH0, theirs, child)) == Plan()
+    assert planned(ON_VLAN, world(ETH0, theirs, child)) == NetPlan()
     assert lines(planned("", world(ETH0, theirs, child))) == ["hl0: delete"], "somebody else's VLAN stays"
 
 
@@ -75,7 +75,7 @@ def test_what_can_be_changed_is_changed() -> None:
 @pytest.mark.parametrize(
     "there", [changed(HL0, macvlan_mode="vepa"), changed(HL0, parent=7), changed(HL0, parent=VLAN.index)]
 )
-def test_what_cannot_be_changed_is_made_again(there: Interface) -> None:
+def test_what_cannot_be_changed_is_made_again(there: NetInterface) -> None:
     seven = changed(ETH0, index=7, name="eth7", mac="02:00:00:00:00:77")
     assert lines(planned(HL, world(ETH0, seven, changed(VLAN, alias=""), there)))[:2] == [
         "hl0: delete",
@@ -83,9 +83,9 @@ def test_what_cannot_be_changed_is_made_again(there: Interface) -> None:
     ]
 
 
-BRIDGE = Interface(index=20, name="br0", kind="bridge", mac="02:00:00:00:00:20", mtu=1500, up=True)
+BRIDGE = NetInterface(index=20, name="br0", kind="bridge", mac="02:00:00:00:00:20", mtu=1500, up=True)
 
-PROBLEMS: dict[str, tuple[str, World, str]] = {
+PROBLEMS: dict[str, tuple[str, NetworkState, str]] = {
     "no parent": (HL, world(HL0), "hl0: parent eth0 does not exist; there are: hl0"),
     "a bridge port": (
         HL, world(changed(ETH0, master=20), BRIDGE),
@@ -100,7 +100,7 @@ PROBLEMS: dict[str, tuple[str, World, str]] = {
         "hl1: parent mv9 is a macvlan child itself; use its parent, which is in another namespace",
     ),
     "loopback": (
-        "hl1: {parent: lo}", world(Interface(index=1, name="lo")),
+        "hl1: {parent: lo}", world(NetInterface(index=1, name="lo")),
         "hl1: parent lo is the loopback interface; use one with a MAC",
     ),
     "somebody's": (
@@ -147,7 +147,7 @@ PROBLEMS: dict[str, tuple[str, World, str]] = {
 
 
 @pytest.mark.parametrize(("text", "found", "problem"), PROBLEMS.values(), ids=PROBLEMS)
-def test_what_cannot_be(text: str, found: World, problem: str) -> None:
+def test_what_cannot_be(text: str, found: NetworkState, problem: str) -> None:
     assert planned(text, found).problems == (problem,)
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.netdev.plan.plan import plan, removal
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import interfaces, lines
 from tests.netdev.picture import ETH0, HL0, VLAN, address, changed, world
 
@@ -33,13 +33,13 @@ def test_a_deleted_interface_comes_back_with_all_it_had() -> None:
 def test_what_others_made_stays() -> None:
     theirs = changed(HL0, index=9, name="mv9", alias="")
     other = changed(HL0, index=10, name="mv10", alias="hostlane:b:hl0")
-    assert removal("a", world(ETH0, theirs, other, changed(VLAN, alias=""))) == Plan()
+    assert removal("a", world(ETH0, theirs, other, changed(VLAN, alias=""))) == NetPlan()
 
 
 def test_what_the_host_gave_to_this_container_stays() -> None:
     """A proxy in a container may bear the name of its host."""
     given = changed(HL0, name="eth1", alias="hostlane:a:@web", parent_netns=0)
-    assert removal("a", world(given)) == Plan()
+    assert removal("a", world(given)) == NetPlan()
 
 
 def test_all_problems_at_once() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.netdev.observe.world import World
+from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import plan
 from proxy.netdev.plan.status import InterfaceState, duplicate, not_ready, states
 from tests.netdev.machine import interfaces
@@ -12,7 +12,7 @@ DARK = {"carrier": False, "operstate": "lowerlayerdown"}
 NO_CABLE = changed(ETH0, carrier=False, operstate="down")
 
 
-READY: dict[str, tuple[World, str | None]] = {
+READY: dict[str, tuple[NetworkState, str | None]] = {
     "all is well": (world(ETH0, HL0, address(HL0, "10.9.0.1/24")), None),
     "absent": (world(ETH0), "hl0 does not exist"),
     "down": (world(ETH0, changed(HL0, up=False)), "hl0 is down"),
@@ -46,7 +46,7 @@ READY: dict[str, tuple[World, str | None]] = {
 
 
 @pytest.mark.parametrize(("found", "why"), READY.values(), ids=READY)
-def test_ready(found: World, why: str | None) -> None:
+def test_ready(found: NetworkState, why: str | None) -> None:
     assert not_ready("hl0", found.snapshot) == why
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from proxy.config.interfaces import Interface
+from proxy.config.interfaces import InterfaceConfig
 from proxy.errors import NetError
 from proxy.netdev.apply.apply import apply
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import observe, sysfs
 from proxy.netdev.plan.plan import plan, removal
-from proxy.netdev.plan.steps import Plan
+from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import Failing, interfaces, lines
 from tests.netdev.sriov import Machine
 
@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-def planned(machine: Machine, wanted: dict[str, Interface]) -> Plan:
+def planned(machine: Machine, wanted: dict[str, InterfaceConfig]) -> NetPlan:
     return plan("a", wanted, look(sysfs_root=machine.root))
 
 
@@ -39,14 +39,14 @@ def kernel(machine: Machine) -> Kernel:
     return Kernel(netlink=machine.netlink, sysfs_root=machine.root)
 
 
-def carried_out(machine: Machine, found: Plan) -> list[str]:
+def carried_out(machine: Machine, found: NetPlan) -> list[str]:
     """Do it; returns what reached the device and the kernel."""
     machine.log.clear()
     apply(found, kernel(machine))
     return machine.log[:]
 
 
-def wanted(*sections: str) -> dict[str, Interface]:
+def wanted(*sections: str) -> dict[str, InterfaceConfig]:
     return interfaces("{" + ", ".join(sections) + "}")
 
 
@@ -82,7 +82,7 @@ def test_the_first_function_of_a_device(machine: Machine) -> None:
         "vf0: add 10.9.0.1/24",
         "vf0: add route 10.8.0.0/16 via 10.9.0.254",
     ]
-    assert planned(machine, wanted(ONE)) == Plan()
+    assert planned(machine, wanted(ONE)) == NetPlan()
 
 
 def test_given_back_the_device_is_as_before(machine: Machine) -> None:
@@ -102,7 +102,7 @@ def test_given_back_the_device_is_as_before(machine: Machine) -> None:
         "sriov_numvfs = 0",
     ]
     assert machine.dump() == before
-    assert removal("a", look(sysfs_root=machine.root)) == Plan()
+    assert removal("a", look(sysfs_root=machine.root)) == NetPlan()
 
 
 def test_functions_that_were_there_get_name_and_mac_back(machine: Machine) -> None:
@@ -135,10 +135,10 @@ def test_a_failure_at_every_step_leaves_the_device_as_before(
     other = wanted("vf0: {kind: vf, parent: eth1, mac: '02:00:00:00:00:05', vlan: 8, addresses: [10.9.0.9/24]}")
     fails_at_every_step(machine, planned(machine, other), after)
     carried_out(machine, planned(machine, other))
-    assert planned(machine, other) == Plan()
+    assert planned(machine, other) == NetPlan()
 
 
-def fails_at_every_step(machine: Machine, found: Plan, before: dict[str, Any]) -> None:
+def fails_at_every_step(machine: Machine, found: NetPlan, before: dict[str, Any]) -> None:
     assert not found.problems
     assert found.steps
     for number, step in enumerate(found.steps):

@@ -10,7 +10,7 @@ from msgspec import Struct
 from control.base.errors import ConfigError
 from control.base.reading import files
 from control.base.reading.addresses import TcpAddress
-from control.base.reading.keys import Account, Duration, HostPort, Log, Mode, RunDir, SomePath
+from control.base.reading.keys import Account, Duration, HostPort, LogConfig, Mode, RunDir, SomePath
 from control.server.config import Config as ServerConfig
 from proxy.config.schema import Config as HostConfig
 
@@ -22,7 +22,7 @@ class Keys(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: SomePath = "/a"
     run_dir: RunDir = "/run/hostlane"
     peer: HostPort = TcpAddress("db", 2)
-    log: Log = Log()
+    log: LogConfig = LogConfig()
 
 
 def parse(text: str) -> Keys:
@@ -40,7 +40,7 @@ def test_each_is_read_by_its_reader() -> None:
         path=None,
         run_dir="/run/b",
         peer=TcpAddress("db", 1),
-        log=Log(level="debug"),
+        log=LogConfig(level="debug"),
     )
 
 
@@ -52,4 +52,4 @@ def test_each_says_what_is_wrong(text: str) -> None:
 
 @pytest.mark.parametrize("config", [HostConfig, ServerConfig])
 def test_both_have_the_same_logs(config: Any) -> None:
-    assert isinstance(config.__struct_defaults__[-1], Log)
+    assert isinstance(config.__struct_defaults__[-1], LogConfig)

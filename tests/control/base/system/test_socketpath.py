@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from control.base.system.socketpath import Obstacle, Place, explained, split
+from control.base.system.socketpath import SocketPath, SocketPathError, explained, split
 
 pytestmark = pytest.mark.failure(15)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path) -> Iterator[SocketPath]:
     fd = os.open(tmp_path, os.O_PATH | os.O_DIRECTORY)
-    yield Place(str(tmp_path), "s", fd)
+    yield SocketPath(str(tmp_path), "s", fd)
     os.close(fd)
 
 
@@ -54,61 +54,61 @@ def test_split(path: str, parts: tuple[str, str]) -> None:
     ],
 )
 def test_split_refuses(path: str, complaint: str) -> None:
-    with pytest.raises(Obstacle, match=complaint):
+    with pytest.raises(SocketPathError, match=complaint):
         split(path)
 
 
 @pytest.mark.parametrize("length", [1, 58, 59, 60, 106, 200])
 def test_the_temporary_name_always_fits_and_is_always_the_same(length: int) -> None:
-    first, other = (Place("/" + "d" * 90, letter * length, 1234567) for letter in "xy")
+    first, other = (SocketPath("/" + "d" * 90, letter * length, 1234567) for letter in "xy")
     assert len(os.fsencode(first.address(first.temporary))) <= 107
-    assert first.temporary == Place("/elsewhere", first.name, 3).temporary
+    assert first.temporary == SocketPath("/elsewhere", first.name, 3).temporary
     assert len({first.temporary, other.temporary, first.name, first.lock}) == 4
 
 
 def test_people_recognize_the_names() -> None:
-    place = Place("/run/hostlane", "redis.sock", 3)
+    place = SocketPath("/run/hostlane", "redis.sock", 3)
     assert (place.lock, place.temporary) == (".redis.sock.lock", ".redis.sock.new")
     assert place.address(place.temporary) == "/run/hostlane/.redis.sock.new"
 
 
-def test_nothing_there(place: Place) -> None:
+def test_nothing_there(place: SocketPath) -> None:
     assert place.has_dead_socket("s") is False
     place.refuse_listener("s")
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_dead_socket(place: Place, tmp_path: Path, kind: socket.SocketKind) -> None:
+def test_dead_socket(place: SocketPath, tmp_path: Path, kind: socket.SocketKind) -> None:
     bound(tmp_path / "s", kind).close()
     assert place.has_dead_socket("s") is True
     assert (tmp_path / "s").is_socket()
 
 
-def test_a_listener_is_named_by_its_pid(place: Place, tmp_path: Path) -> None:
+def test_a_listener_is_named_by_its_pid(place: SocketPath, tmp_path: Path) -> None:
     with bound(tmp_path / "s") as owner:
         owner.listen()
-        with pytest.raises(Obstacle, match=f"process {os.getpid()} already listens there; stop it or"):
+        with pytest.raises(SocketPathError, match=f"process {os.getpid()} already listens there; stop it or"):
             place.has_dead_socket("s")
 
 
-def test_a_listener_whose_queue_is_full_is_not_taken_for_dead(place: Place, tmp_path: Path) -> None:
+def test_a_listener_whose_queue_is_full_is_not_taken_for_dead(place: SocketPath, tmp_path: Path) -> None:
     with bound(tmp_path / "s") as owner, socket.socket(socket.AF_UNIX) as waiting:
         owner.listen(0)
         waiting.connect(str(tmp_path / "s"))
-        with pytest.raises(Obstacle, match="accepts no connections already listens there"):
+        with pytest.raises(SocketPathError, match="accepts no connections already listens there"):
             place.has_dead_socket("s")
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-def test_a_socket_of_another_type_is_in_use(place: Place, tmp_path: Path, kind: socket.SocketKind) -> None:
+def test_a_socket_of_another_type_is_in_use(place: SocketPath, tmp_path: Path, kind: socket.SocketKind) -> None:
     with bound(tmp_path / "s", kind) as owner:
         if kind == socket.SOCK_SEQPACKET:
             owner.listen()
-        with pytest.raises(Obstacle, match="another type of socket already listens there"):
+        with pytest.raises(SocketPathError, match="another type of socket already listens there"):
             place.has_dead_socket("s")
 
 
-def test_files_that_are_not_sockets(place: Place, tmp_path: Path) -> None:
+def test_files_that_are_not_sockets(place: SocketPath, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -120,15 +120,15 @@ def test_files_that_are_not_sockets(place: Place, tmp_path: Path) -> None:
         ("pipe", "a named pipe"),
         ("link", "a symbolic link"),
     ]:
-        with pytest.raises(Obstacle) as caught:
+        with pytest.raises(SocketPathError) as caught:
             place.has_dead_socket(name)
         assert str(caught.value) == f"{tmp_path}/{name} is {what}; remove it or choose another path"
 
 
 def test_device() -> None:
     fd = os.open("/dev", os.O_PATH)
-    with pytest.raises(Obstacle, match="/dev/null is a device"):
-        Place("/dev", "null", fd).has_dead_socket("null")
+    with pytest.raises(SocketPathError, match="/dev/null is a device"):
+        SocketPath("/dev", "null", fd).has_dead_socket("null")
     os.close(fd)
 
 
@@ -147,7 +147,7 @@ def test_device() -> None:
     ],
 )
 def test_errors_in_words(number: int, advice: str) -> None:
-    with pytest.raises(Obstacle) as caught, explained("creating /{weird}/x"):
+    with pytest.raises(SocketPathError) as caught, explained("creating /{weird}/x"):
         raise OSError(number, os.strerror(number))
     text = str(caught.value)
     assert text.startswith(f"creating /{{weird}}/x: {os.strerror(number)}")
@@ -157,5 +157,5 @@ def test_errors_in_words(number: int, advice: str) -> None:
 
 
 def test_an_error_without_number_is_explained_too() -> None:
-    with pytest.raises(Obstacle, match=r"binding: AF_UNIX path too long\Z"), explained("binding"):
+    with pytest.raises(SocketPathError, match=r"binding: AF_UNIX path too long\Z"), explained("binding"):
         raise OSError("AF_UNIX path too long")

@@ -1,0 +1,192 @@
+"""What the two processes say to each other: messages of JSON, each behind its length, with descriptors (SCM_RIGHTS).
+
+Both are trusted: they run as the same user, or the other one is root (`check_peer`). That they understand each other
+is another matter: the next version of this program may be either.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+import trio
+
+from proxy.errors import HostlaneError
+
+VERSION = 1
+LARGEST = 65536
+"""Bytes of one message: a path and a name or two."""
+MOST_DESCRIPTORS = 2
+"""In one message: a socket and the lock of its file."""
+_LENGTH = struct.Struct(">I")
+_CREDENTIALS = struct.Struct("iII")
+
+
+class HandoverError(HostlaneError):
+    """The other process is gone, or says what makes no sense."""
+
+
+class HandoverPeerGone(HandoverError):
+    """It has said nothing more: it has ended. (One that is alive says ``no`` before it closes its end: `hand_over`.)"""
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__("the other process is gone" + (f" ({detail})" if detail else ""))
+
+
+class HandoverOffer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
+    """The old process's first message: who it is, and how many sockets follow."""
+
+    version: int
+    host: str
+    pid: int
+    sockets: int
+
+
+class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):
+    """One listening socket; its descriptor comes with it, and behind that of the lock of its file, if it has one.
+
+    ``kind``: what it is for; ``address``: as the configuration writes it. ``birth`` and the rights: as in
+    `outbound.sockets.InheritableListener`.
+    """
+
+    kind: str
+    address: str
+    birth: tuple[int, int, int, int] | None = None
+    mode: int = 0o666
+    owner: int | str | None = None
+    group: int | str | None = None
+
+
+class HandoverStep(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
+    """A step: ``ready``, ``yours``, ``taken``; or ``no``, and why. ``seconds``: with ``taken``, for the old process's
+    streams.
+    """
+
+    word: str
+    why: str = ""
+    seconds: float = 0.0
+
+
+Message = HandoverOffer | HandoverSocket | HandoverStep
+
+
+async def send(sock: trio.SocketStream, message: Message, descriptors: Sequence[int] = ()) -> None:
+    """Raises HandoverError. The descriptors stay the caller's."""
+    data = _packed(message)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    try:
+        sent = await sock.socket.sendmsg([data], rights)
+        if sent < len(data):
+            await sock.send_all(data[sent:])
+    except (OSError, trio.BrokenResourceError) as error:
+        raise _gone(error) from None
+
+
+def say(sock: trio.SocketStream, word: HandoverStep) -> bool:
+    """Send a word at once, with no checkpoint at which a deadline or a cancellation could make it unsure; whether it
+    now waits for the other process to read it.
+    """
+    data = _packed(word)
+    try:
+        return os.write(sock.socket.fileno(), data) == len(data)
+    except OSError:
+        return False
+
+
+def last_word(sock: trio.SocketStream) -> HandoverStep | None:
+    """Listen no more, and return the word that has come before that, if one has come whole.
+
+    Which it was, the kernel decides, for both sides alike: either the word was queued before this, or `say` returns
+    False in the process that says it. Nothing that happens to either of them afterwards changes that.
+    """
+    with suppress(OSError):
+        sock.socket.shutdown(socket.SHUT_RD)
+    data = b""
+    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+        while len(data) <= LARGEST and (piece := os.read(sock.socket.fileno(), LARGEST)):
+            data += piece
+        body = data[_LENGTH.size :]
+        if data[: _LENGTH.size] == _LENGTH.pack(len(body)):
+            return msgspec.json.decode(body, type=HandoverStep)
+    return None
+
+
+def _packed(message: Message) -> bytes:
+    body = msgspec.json.encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+def _gone(error: OSError | trio.BrokenResourceError) -> HandoverError:
+    if isinstance(error, ConnectionError):
+        return HandoverPeerGone(str(error))
+    return HandoverError(f"the other process is gone ({error})")
+
+
+async def receive(sock: trio.SocketStream) -> tuple[Message, list[int]]:
+    """The next message, and its descriptors, which are the caller's. Raises HandoverError; none is left open then."""
+    descriptors: list[int] = []
+    try:
+        try:
+            head = await _receive_rights(sock, descriptors)
+            (length,) = _LENGTH.unpack(head + await _exactly(sock, _LENGTH.size - len(head)))
+            if length > LARGEST:
+                raise HandoverError(f"the other process sends a message of {length} bytes")
+            return msgspec.json.decode(await _exactly(sock, length), type=Message), descriptors
+        except (OSError, trio.BrokenResourceError) as error:
+            raise _gone(error) from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise HandoverError(f"the other process says what makes no sense: {error}") from None
+    except BaseException:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise
+
+
+async def _receive_rights(sock: trio.SocketStream, descriptors: list[int]) -> bytes:
+    room = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
+    data, rights, flags, _ = await sock.socket.recvmsg(_LENGTH.size, room, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, content in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found = array.array("i")
+            found.frombytes(content[: len(content) - len(content) % found.itemsize])
+            descriptors += found
+    if flags & socket.MSG_CTRUNC:
+        raise HandoverError("descriptors were lost: raise the limit on open files (ulimit -n)")
+    if not data:
+        raise HandoverPeerGone
+    return data
+
+
+async def _exactly(sock: trio.SocketStream, length: int) -> bytes:
+    data = bytearray()
+    while len(data) < length:
+        piece = await sock.receive_some(length - len(data))
+        if not piece:
+            raise HandoverPeerGone
+        data += piece
+    return bytes(data)
+
+
+async def expect(sock: trio.SocketStream, word: str) -> HandoverStep:
+    """The next message, which must be this word. Raises HandoverError, with the reason if it is ``no``."""
+    message, descriptors = await receive(sock)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if isinstance(message, HandoverStep) and message.word == "no":
+        raise HandoverError(message.why)
+    if not isinstance(message, HandoverStep) or message.word != word:
+        raise HandoverError(f"the other process does not say {word!r}, but {message}")
+    return message
+
+
+def check_peer(sock: socket.socket | trio.socket.SocketType) -> int:
+    """The process id of the other end, which must be root or the same user. Raises HandoverError."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid not in (0, os.geteuid()):
+        raise HandoverError(f"process {pid} of user {uid} may not: allowed are user {os.geteuid()} and root")
+    return int(pid)

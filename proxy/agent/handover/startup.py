@@ -1,0 +1,106 @@
+"""A proxy that starts gets everything that it listens on: from the proxy that it takes over, from systemd, or new."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import structlog
+import trio
+
+from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
+from control.base.system.unixsock import BoundUnixSocket
+from proxy.agent.drain import Drain
+from proxy.agent.handover import activation
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
+from proxy.agent.handover.receiver import Predecessor
+from proxy.agent.handover.sockets import HandoverSockets
+from proxy.config.schema import Config
+from proxy.errors import StartError
+from proxy.links import accept
+from proxy.outbound.upstreams import Outbound
+
+log = structlog.get_logger()
+
+ADMIN_MODE = 0o660
+HANDOVER_MODE = 0o600
+
+
+class StartupListeners:
+    """See the module's text; `open_listeners` makes it. Nothing is accepted yet.
+
+    Attributes:
+        handover_sockets: all of it; links, admin, handover: the listeners that are no upstream's.
+    """
+
+    def __init__(
+        self,
+        handover_sockets: HandoverSockets,
+        links: list[trio.SocketListener],
+        admin: BoundUnixSocket,
+        handover: BoundUnixSocket,
+        inheritance: InheritedListeners,
+        predecessor: Predecessor | None,
+    ) -> None:
+        self.handover_sockets, self.links = handover_sockets, links
+        self.admin, self.handover = _listener(admin), _listener(handover)
+        self._inheritance, self._predecessor = inheritance, predecessor
+
+    async def replace(self, outbound: Outbound, seconds: float) -> None:
+        """This proxy is ready: take the other one's place, if there is one, and leave it so many seconds for its
+        streams. Raises StartError; the other one goes on then, or has taken its sockets' files along.
+        """
+        if self._predecessor is not None:
+            alive = await self._predecessor.replace(seconds)
+            if not alive and not (self._inheritance.in_place and all(each.in_place for each in outbound.sockets.all)):
+                # It was about to stop, which removes them, and was killed then.
+                raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
+            self._inheritance.own()
+            self._inheritance.close()  # where links came in before, say: nobody would ever accept there
+            outbound.sockets.own()
+            log.info("proxy taken over", from_pid=self._predecessor.pid)
+
+
+async def open_listeners(
+    config: Config, outbound: Outbound, drain: Drain, *, takeover: bool, files: ExitStack
+) -> StartupListeners:
+    """Open everything, `outbound` included; `files` closes it.
+
+    Args:
+        takeover: whether to take the place of a proxy that runs in the same run_dir.
+
+    Raises StartError, and ConfigError for sockets of systemd that fit nothing.
+    """
+    inheritance = InheritedListeners()
+    files.callback(inheritance.close)
+    activation.inherit(config, inheritance)
+    predecessor = None
+    if takeover:
+        predecessor = await Predecessor.meet(f"{config.run_dir}/{HANDOVER_SOCKET}", config.host, inheritance)
+        if predecessor is None:
+            log.info("nobody to take over from", run_dir=config.run_dir)
+        else:
+            files.callback(predecessor.close)
+    admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", ADMIN_MODE)
+    files.callback(admin.close)
+    handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
+    files.callback(handover.close)
+    links = await accept.bind(config.links.listen, inheritance.links(config.links.listen))
+    for listener in links:
+        files.callback(listener.socket.close)
+    files.callback(outbound.close)
+    outbound.sockets.inherit(inheritance.upstreams())
+    outbound.open()
+    handover_sockets = HandoverSockets(
+        config.host,
+        outbound=outbound,
+        drain=drain,
+        address=config.links.listen,
+        links=links,
+        admin=admin,
+        handover=handover,
+    )
+    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor)
+
+
+def _listener(bound: BoundUnixSocket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(bound.socket))

@@ -1,0 +1,179 @@
+"""One proxy takes another one's place, in one process: what each of the steps means for callers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from proxy.agent.agent import Agent
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LINKS, UPSTREAM
+from proxy.agent.handover.sockets import HandoverSockets
+from proxy.errors import NotApplied
+from proxy.telemetry.notify import VARIABLE
+from tests.pump.agents import Mesh, Service, mesh
+from tests.pump.rig import until
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+PATIENT = {"limits": {"stop_timeout": "20s", "open_timeout": "20s"}}
+
+
+def sockets_of(agent: Agent) -> HandoverSockets:
+    assert agent._handover_sockets is not None
+    return agent._handover_sockets
+
+
+async def pair(hosts: Mesh) -> tuple[Service, Agent]:
+    """The service of host-b, and host-a's proxy."""
+    service = await hosts.pair(**PATIENT)
+    return service, hosts.agents["host-a"]
+
+
+async def test_what_there_is_to_hand_over() -> None:
+    async with mesh() as hosts:
+        _, agent = await pair(hosts)
+        found = {(each.kind, each.address) for each in sockets_of(agent).sockets()}
+        assert found == {
+            (ADMIN, f"unix:{agent.config.run_dir}/admin.sock"),
+            (HANDOVER, f"unix:{agent.config.run_dir}/next.sock"),
+            (LINKS, hosts.addresses["host-a"]),
+            (UPSTREAM, hosts.upstream("host-a", "echo")),
+        }
+
+
+async def test_held_callers_wait_and_kept_ones_are_served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        handover_sockets = sockets_of(agent)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(str(tmp_path / "notify"))
+            monkeypatch.setenv(VARIABLE, str(tmp_path / "notify"))
+            assert handover_sockets.reserve() is None
+            assert handover_sockets.reserve() == "another process is about to take over from it"
+            handover_sockets.pause(4711)
+            caller = hosts.call()
+            await caller.send(b"patience")
+            admin = await trio.open_unix_socket(f"{agent.config.run_dir}/admin.sock")
+            await admin.send_all(b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not agent.outbound.context.calls
+            handover_sockets.resume()
+            assert await (await service.accept()).read(8) == b"patience"
+            assert (await admin.receive_some(12)) == b"HTTP/1.1 200"
+            await admin.aclose()
+            assert [told.recv(100), told.recv(100)] == [b"MAINPID=4711", b"MAINPID=%d" % os.getpid()]
+            assert handover_sockets.reserve() is None
+
+
+async def test_while_engaged_the_sockets_stay_and_the_rest_may_change() -> None:
+    async with mesh() as hosts:
+        _, agent = await pair(hosts)
+        sockets_of(agent).reserve()
+        without = msgspec.structs.replace(agent.config, upstreams={})
+        with pytest.raises(NotApplied, match="another process is about to take over"):
+            agent.apply(without)
+        assert agent.apply(msgspec.structs.replace(agent.config, peers={})).peers == {"host-b"}
+        sockets_of(agent).resume()
+        agent.apply(without)
+
+
+async def test_not_while_it_stops() -> None:
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        hosts.call()
+        await service.accept()
+        agent.draining.begin(20)
+        assert sockets_of(agent).reserve() == "it is about to stop"
+        assert not sockets_of(agent).reserved
+
+
+async def test_told_to_stop_while_the_new_process_has_its_word_it_leaves_the_files() -> None:
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        hosts.call()
+        await service.accept()
+        handover_sockets, path = sockets_of(agent), Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
+        assert handover_sockets.reserve() is None
+        assert handover_sockets.pause(4711) is None
+        agent.draining.begin(20)
+        await until(lambda: not agent.outbound.sockets.opened, "it listens no more")
+        assert path.is_socket()
+        handover_sockets.retire(0.0)
+        await agent.draining.over.wait()
+        assert path.is_socket()
+        for left in (path, Path(agent.config.run_dir) / "admin.sock", Path(agent.config.run_dir) / "next.sock"):
+            left.unlink()
+
+
+async def test_not_when_it_was_told_to_stop_while_the_new_process_got_ready() -> None:
+    """Its sockets' files are gone by then: the new one would listen where nobody can call."""
+    async with mesh() as hosts:
+        service, agent = await pair(hosts)
+        hosts.call()
+        await service.accept()
+        assert sockets_of(agent).reserve() is None
+        agent.draining.begin(20)
+        assert sockets_of(agent).pause(4711) == "it is about to stop"
+        assert sockets_of(agent).admin_gate.is_open
+
+
+@pytest.mark.failure(6, 10)
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        service, old = await pair(hosts)
+        caller = hosts.call()
+        accepted = await service.accept()
+        path = Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
+        inode = path.stat().st_ino
+        assert await hosts.takeover("host-a", changed(hosts, same)) is old
+        new = hosts.agents["host-a"]
+        await until(lambda: old.draining.began, "it has let go")
+        assert {entry["event"] for entry in logs if "over" in entry["event"]} == {
+            "proxy handed over",
+            "proxy taken over",
+        }
+        again = hosts.call()
+        await again.send(b"new")
+        assert await (await service.accept()).read(3) == b"new"
+        assert (old.stats.open, new.stats.open) == (1, 1)
+        await caller.send(b"old")
+        assert await accepted.read(3) == b"old"
+        assert path.stat().st_ino == inode
+        assert path.stat().st_mode & 0o777 == (0o666 if same else 0o600)
+        for end in (caller, accepted):
+            end.close()
+        await old.draining.over.wait()
+        assert old.draining.cut == 0
+        hosts.call().close()
+
+
+async def test_nobody_listens_any_more_where_links_came_in_before() -> None:
+    """A connection there would wait for somebody to accept it for ever."""
+    async with mesh() as hosts:
+        _, old = await pair(hosts)
+        host, port = hosts.addresses["host-a"].split(":")
+        links = {"links": {"listen": f"{host}:{int(port) + 1}"}}
+        await hosts.takeover("host-a", {**changed(hosts, True), **links})
+        await until(lambda: old.draining.began, "it has let go")
+        with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), 5):
+            pass
+
+
+def changed(hosts: Mesh, same: bool) -> dict[str, Any]:
+    mode = "0666" if same else "0600"
+    upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "mode": mode}}
+    return {**hosts.peers(b=["echo"]), "upstreams": upstreams, **PATIENT}

@@ -1,0 +1,139 @@
+"""A door that closes and opens while somebody serves behind it."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import trio
+import trio.testing
+from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
+
+from proxy.links.acceptgate import AcceptGate, serve_gated
+from tests.tools.sockets import open_fds
+
+
+async def test_it_serves_while_it_is_open() -> None:
+    gate, serving = AcceptGate(), []
+
+    async def serve() -> None:
+        serving.append("in")
+        try:
+            await trio.sleep_forever()
+        finally:
+            serving.append("out")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.guard, serve)
+        await wait_all_tasks_blocked()
+        gate.close()
+        gate.close()
+        await wait_all_tasks_blocked()
+        assert (serving, gate.is_open) == (["in", "out"], False)
+        gate.open()
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert (serving, gate.is_open) == (["in", "out", "in"], True)
+        nursery.cancel_scope.cancel()
+    assert serving == ["in", "out", "in", "out"]
+
+
+async def test_closed_and_opened_at_once_is_open() -> None:
+    gate, entered = AcceptGate(), 0
+
+    async def serve() -> None:
+        nonlocal entered
+        entered += 1
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gate.guard, serve)
+        await wait_all_tasks_blocked()
+        gate.close()
+        gate.open()
+        await wait_all_tasks_blocked()
+        assert entered == 2
+        gate.close()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+async def test_closed_before_it_begins() -> None:
+    gate = AcceptGate()
+    gate.close()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            raise AssertionError("served")
+
+        nursery.start_soon(gate.guard, serve)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure(1)
+async def test_a_door_that_opens_when_there_are_no_descriptors(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    gate, handled, before, tries = AcceptGate(), trio.Event(), open_fds(), 0
+    dup = type(listener.socket).dup
+
+    def exhausted(sock: trio.socket.SocketType) -> trio.socket.SocketType:
+        nonlocal tries
+        tries += 1
+        if tries < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return dup(sock)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        handled.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_gated, gate, handle, [listener])
+        await wait_all_tasks_blocked()
+        gate.close()
+        await wait_all_tasks_blocked()
+        monkeypatch.setattr(type(listener.socket), "dup", exhausted)
+        with capture_logs() as logs:
+            gate.open()
+            client = await trio.testing.open_stream_to_socket_listener(listener)
+            await handled.wait()
+        assert [entry["event"] for entry in logs] == ["cannot accept connections"] * 3
+        await client.aclose()
+        nursery.cancel_scope.cancel()
+    assert open_fds() == before
+    listener.socket.close()
+
+
+async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    gate, handled = AcceptGate(), 0
+
+    async def echo(stream: trio.SocketStream) -> None:
+        nonlocal handled
+        handled += 1
+        async with stream:
+            async for piece in stream:
+                await stream.send_all(piece)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_gated, gate, echo, [listener])
+        first = await trio.testing.open_stream_to_socket_listener(listener)
+        await first.send_all(b"1")
+        assert await first.receive_some(1) == b"1"
+        gate.close()
+        second = await trio.testing.open_stream_to_socket_listener(listener)
+        await second.send_all(b"2")
+        await first.send_all(b"3")
+        assert await first.receive_some(1) == b"3"
+        await wait_all_tasks_blocked()
+        assert handled == 1
+        gate.open()
+        assert await second.receive_some(1) == b"2"
+        nursery.cancel_scope.cancel()
+    await first.aclose()
+    await second.aclose()
+    assert listener.socket.fileno() >= 0, "its giver's to close"
+    listener.socket.close()

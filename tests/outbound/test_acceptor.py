@@ -1,0 +1,107 @@
+"""Calls that a link takes at once, without an object of their own. What else becomes of calls is in test_call.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from control.base.reading.addresses import UnixAddress
+from proxy.config.schema import UpstreamConfig
+from proxy.errors import CloseReason
+from proxy.mux.frames import Open, decode_open_untrusted
+from proxy.outbound import acceptor
+from proxy.outbound.acceptor import UpstreamAcceptor
+from proxy.outbound.call import Call
+from tests.pump.agents import mesh
+from tests.pump.rig import until
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+async def test_a_call_that_a_link_takes_is_told_as_any_other() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        await caller.send(b"hello")
+        accepted = await service.accept()
+        assert await accepted.read(5) == b"hello"
+        [lane] = agent.pools["host-b"].links[0].session.streams.values()
+        assert isinstance(lane.observer, UpstreamAcceptor)
+        assert not agent.outbound.context.calls
+        [stream] = agent.view.streams()
+        assert (stream.service, stream.direction, stream.peer) == ("echo", "outbound", "host-b")
+        assert (stream.uid, stream.pid) == (os.getuid(), os.getpid())
+        caller.close()
+        await until(lambda: not agent.stats.open, "the end")
+
+
+async def test_so_many_users_are_kept_written_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptor, "MOST_KEPT", 2)
+    async with mesh() as hosts:
+        await hosts.pair()
+        context = hosts.agents["host-a"].outbound.context
+        one = UpstreamAcceptor(context, "echo", UpstreamConfig(listen=UnixAddress("/x"), caller="shop"), None)
+        for uid in (1, 2, 3, 2):
+            assert decode_open_untrusted(one._written(uid)) == Open("echo", uid, "shop")
+            assert len(one._calls) <= 2
+
+
+async def test_a_call_that_no_link_takes_at_once_waits_as_a_call() -> None:
+    async with mesh() as hosts:
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        caller = hosts.call()
+        await caller.send(b"hello")
+        await until(lambda: agent.outbound.context.calls, "the call")
+        service = hosts.service()
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        assert await (await service.accept()).read(5) == b"hello"
+        assert not agent.outbound.context.calls
+        [lane] = agent.pools["host-b"].links[0].session.streams.values()
+        assert isinstance(lane.observer, Call)
+
+
+async def test_a_call_that_the_only_peer_refuses(logs: list[MutableMapping[str, Any]]) -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": f"unix:{hosts.folder}/missing"}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        caller = hosts.call()
+        assert (await caller.rest()).received == b""
+        await until(lambda: not agent.stats.open, "the end")
+        [said] = [each for each in logs if each["event"] == "stream ended" and each["direction"] == "outbound"]
+        assert (said["reason"], said["detail"]) == ("connect_failed", "by host-b")
+        record = agent.outbound.context.ejections.record("echo", "host-b")
+        assert record is not None
+        assert record.failures == 1.0
+
+
+async def test_what_another_services_hosts_did_costs_a_delivered_call_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        context = hosts.agents["host-a"].outbound.context
+        context.ejections.failed("nobody calls it again", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+        told: list[str] = []
+        monkeypatch.setattr(context.ejections, "succeeded", lambda service, host: told.append(service))
+        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
+        for held in (False, True):
+            if held:
+                context.ejections.failed("echo", "host-b", CloseReason.CONNECT_FAILED, 0.0)
+            caller = hosts.call()
+            await caller.send(b"hello")
+            accepted = await service.accept()
+            assert await accepted.read(5) == b"hello"
+            await accepted.send(b"hello")
+            assert await caller.read(5) == b"hello", "and so the answer to OPEN has come"
+            assert told == ["echo"] * held
