@@ -49,11 +49,11 @@ class Membership:
         book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
     ) -> None:
         self._keyring, self._cut, self._book = keyring, cut, book
-        self._client = self._keeper = None
+        self._client = self._renewer = None
         if control is None:
             control = self._client = self._connect(static)
             if static.links.tls is None and keyring is not None:  # otherwise it is the user's to renew
-                self._keeper = CertificateRenewer(static, keyring, self._client, cut=cut, random=random.random)
+                self._renewer = CertificateRenewer(static, keyring, self._client, cut=cut, random=random.random)
         self.follower = MapFollower(
             static,
             control,
@@ -80,17 +80,17 @@ class Membership:
 
     def trusted(self, trust: TrustBundle) -> None:
         """The control plane says whom to believe."""
-        if self._keeper is not None:
-            self._keeper.trust(trust)
+        if self._renewer is not None:
+            self._renewer.trust(trust)
         elif self._keyring is not None and (revoked := self._keyring.revoked.adopt(trust.revoked)):
             self._cut(revoked)
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the certificate in force, until cancelled. What was revoked before is so when it says `started`."""
-        if self._keeper is None:
+        if self._renewer is None:
             task_status.started()
         else:
-            await self._keeper.run(task_status=task_status)
+            await self._renewer.run(task_status=task_status)
 
     async def leave(self, handed_over: bool) -> None:
         """The proxy ends; `handed_over`: another process of this host has taken its place. Raises nothing."""
