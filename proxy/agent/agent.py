@@ -169,7 +169,7 @@ class Agent:
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
-        if difference.upstreams and self._handover_sockets is not None and self._handover_sockets.engaged:
+        if difference.upstreams and self._handover_sockets is not None and self._handover_sockets.reserved:
             raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
         if not difference:
             self.config = self.view.config = config

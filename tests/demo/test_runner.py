@@ -123,7 +123,7 @@ def test_a_failure_is_one_line(
 )
 def test_a_signal_leaves_nothing(number: signal.Signals, code: int, when: str, folder: Path) -> None:
     script = f"import sys, tempfile; tempfile.tempdir = {str(folder)!r}; from proxy.demo import runner; "
-    long = "kinds = [runner.Kind('persistent', True, 1_000_000_000)]; sys.exit(runner.main(kinds))"
+    long = "kinds = [runner.Workload('persistent', True, 1_000_000_000)]; sys.exit(runner.main(kinds))"
     # Under nohup these tests have SIGHUP ignored, and what they start inherits it; the demo then rightly leaves it so.
     argv = ["env", "--default-signal", sys.executable, "-u", "-c", script + long]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:

@@ -228,13 +228,13 @@ def test_a_successor_that_is_killed_before_it_is_ready(lab: Lab, side: str) -> N
 
 HALFWAY = """
 import sys, trio
-from proxy.agent.handover.inheritance import Inheritance
-from proxy.agent.handover.protocol import Word, expect, send
+from proxy.agent.handover.inheritance import InheritedListeners
+from proxy.agent.handover.protocol import HandoverStep, expect, send
 from proxy.agent.handover.receiver import Predecessor
 
 async def main():
-    found = await Predecessor.meet(sys.argv[1], sys.argv[2], Inheritance())
-    await send(found._sock, Word(word="ready"))
+    found = await Predecessor.meet(sys.argv[1], sys.argv[2], InheritedListeners())
+    await send(found._sock, HandoverStep(word="ready"))
     await expect(found._sock, "yours")
     print('{"event": "held"}', flush=True)
     await trio.sleep(3600)

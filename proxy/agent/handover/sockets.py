@@ -25,7 +25,7 @@ class HandoverSockets:
         links: where links arrive; admin, handover: the proxy's own sockets in run_dir.
 
     Attributes:
-        engaged: somebody is taking over, so that the sockets must stay as they are; left: somebody has.
+        reserved: somebody is taking over, so that the sockets must stay as they are; left: somebody has.
         links_door, admin_door, handover_door: whoever accepts there goes by them.
     """
 
@@ -41,7 +41,7 @@ class HandoverSockets:
         handover: BoundUnixSocket,
     ) -> None:
         self.host = host
-        self.engaged = self.left = False
+        self.reserved = self.left = False
         self.links_gate, self.admin_gate, self.handover_gate = AcceptGate(), AcceptGate(), AcceptGate()
         self._held = False
         self._outbound, self._drain = outbound, drain
@@ -50,10 +50,10 @@ class HandoverSockets:
 
     def reserve(self) -> str | None:
         """See `hand_over.HandoverSource`."""
-        if self.engaged:
+        if self.reserved:
             return "another process is about to take over from it"
         why = self._stops()
-        self.engaged = why is None
+        self.reserved = why is None
         return why
 
     def _stops(self) -> str | None:
@@ -81,7 +81,7 @@ class HandoverSockets:
 
     def resume(self) -> None:
         """See `hand_over.HandoverSource`."""
-        self.engaged = False
+        self.reserved = False
         if self._held:
             notify(f"MAINPID={os.getpid()}")
             self._hold(False)

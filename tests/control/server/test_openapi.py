@@ -199,5 +199,5 @@ def test_every_operation_says_what_comes(path: str) -> None:
 
 def test_schemas_are_those_of_the_messages() -> None:
     schemas = DOCUMENT["components"]["schemas"]
-    assert {"HostRecord", "Refused", "Snapshot", "Changes", "Heartbeat"} <= schemas.keys()
+    assert {"HostRecord", "ControlErrorBody", "MapSnapshot", "MapChanges", "MapHeartbeat"} <= schemas.keys()
     assert set(schemas["HostRecord"]["properties"]) == {field.name for field in msgspec.structs.fields(mesh.HostRecord)}
