@@ -1,16 +1,17 @@
-"""More credit for the few streams that are fast enough to wait for it (sans-IO).
+"""More credit for the few streams that the usual credit slows down (sans-IO).
 
-A stream moves no more than its credit in the time that bytes take to their reader and a CREDIT back. With two proxies
-at full speed that is a few hundred µs, most of it spent waiting for a processor, and 256 KiB do not bridge it: the
-sender stops after every grant, and whenever a neighbour takes a processor for a moment, both hosts do. More for every
-stream would let a thousand stalled ones hold as much more. So the receiver *extends* it to a stream that
+In one round trip (bytes to their reader, CREDIT back) a stream moves at most its credit. With two proxies at full speed
+a round trip is a few hundred µs, most of it spent waiting for a processor, and 256 KiB do not bridge it: the sender
+stops after every grant, and both hosts stop whenever another process takes a processor for a moment. More credit for
+every stream would let a thousand stalled ones hold that much more memory. So the receiver *extends* the credit of a
+stream that
 
-* has moved PROVEN bytes, which no buffer on the way to a reader that stopped takes;
-* is faster than FAST. On a slower cable the usual credit is enough, and more of it would only stand in a queue in
-  front of small messages;
+* was granted PROVEN bytes, more than the buffers on the way hold when the reader has stopped;
+* is faster than FAST. On a slower cable the usual credit is enough, and more of it would only queue in front of small
+  messages;
 * has a reader that takes all that comes.
 
-Whether it still is like that is asked each time that new credit is due, when the extra is used up.
+This is decided again for each grant, which is due when the extra credit is used up.
 """
 
 from __future__ import annotations
@@ -20,29 +21,30 @@ from typing import Generic, TypeVar
 from proxy.mux.stream import Stream
 
 FACTOR = 4
-"""Times the usual credit that a stream with extra credit has."""
+"""Credit of a stream with extra credit, in multiples of the usual credit."""
 LARGEST = 1024 * 1024
-"""... but with this many bytes it is enough."""
+"""Bytes of credit, extra included, beyond which FACTOR does not go."""
 MOST_STREAMS = 4
-"""Streams of a session that have one at a time: bounds the memory, and more of them share the cable anyway."""
+"""Streams of a session that may have extra credit at a time. This bounds the memory; if more are fast, each has only a
+part of the cable anyway."""
 PROVEN = 1024 * 1024
-"""Bytes received."""
+"""Bytes granted so far; all but what is left of the credit have been received."""
 FAST = 200e6
-"""Bytes a second: more than a cable of 1 Gbit/s carries; on the next faster ones LARGEST is 1 to 3 ms."""
+"""Bytes a second: more than a cable of 1 Gbit/s carries. The next faster ones carry LARGEST in 1 to 3 ms."""
 
 S = TypeVar("S", bound=Stream)
 
 
 class ExtraCredit(Generic[S]):
-    """Decides how much credit a stream is to have.
+    """Decides for each grant how much credit a stream is to have.
 
     Args:
-        credit: bytes that every stream has.
+        credit: bytes that every stream has, the usual credit.
 
     Attributes:
-        most: how many streams may have more at a time.
-        larger: bytes that they then have.
-        extended: the streams that do.
+        most: how many streams may have extra credit at a time.
+        larger: bytes of credit that these have in all.
+        extended: the streams that have it.
     """
 
     def __init__(self, credit: int) -> None:
@@ -52,8 +54,8 @@ class ExtraCredit(Generic[S]):
         self.extended: set[S] = set()
 
     def credit(self, stream: S, buffered: int, now: float) -> int:
-        """Bytes that the stream shall have in all, those `buffered` for its reader included. To be asked when a grant
-        is due, at `now` seconds of any clock.
+        """Bytes of credit that the stream is to have from now on, including the `buffered` bytes that its reader has
+        not taken. Call it once for each grant, at `now` seconds of any clock.
         """
         extended, had = self.extended, self.larger if stream in self.extended else self._credit
         used, elapsed = had - stream.allow, now - stream.granted_at
@@ -66,5 +68,5 @@ class ExtraCredit(Generic[S]):
         return self._credit
 
     def end(self, stream: S) -> None:
-        """The stream holds no bytes any more and will get none."""
+        """The stream has ended: another one may have its extra credit."""
         self.extended.discard(stream)

@@ -2,8 +2,8 @@
 
 The header is one big-endian 64-bit word, ``kind << 56 | stream id << 24 | payload length``, because the two hot
 questions then cost one integer operation each: ``word & LENGTH_MASK`` is the length, and ``word >> KEY_SHIFT`` is kind
-and id together. For a plain DATA frame (kind 0) that key *is* the stream id, so one dictionary look-up tells "plain
-data of a stream in plain flow" from everything else.
+and id together. For a DATA frame (kind 0) that key *is* the stream id, so one look-up in `Session.flow` tells DATA of a
+stream in plain flow from everything else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ VERSION = 1
 MAGIC = b"HSTL"
 
 MAX_DATA = 65536
-"""Largest DATA payload, bytes: half a millisecond of a 1 Gbit/s cable, so that no small message waits longer behind
+"""Largest DATA payload, bytes. A 1 Gbit/s cable carries it in half a millisecond; no small message waits longer behind
 one frame."""
 MAX_CONTROL = 4096
 """Largest payload of any other frame, bytes; HELLO is the only one that comes near."""
@@ -69,7 +69,7 @@ _U64 = struct.Struct(">Q")
 
 
 def encode(kind: FrameKind, stream_id: int = 0, payload: bytes = b"") -> bytes:
-    """One whole frame. The caller keeps to the size limits."""
+    """One whole frame. Does not check the size limits."""
     return HEADER.pack(kind << 56 | stream_id << KEY_SHIFT | len(payload)) + payload
 
 
@@ -121,7 +121,7 @@ def encode_u32(value: int) -> bytes:
 
 
 def decode_u32_untrusted(payload: bytes, kind: str) -> int:
-    """Raises only ProtocolError."""
+    """The reverse of `encode_u32`. Raises only ProtocolError."""
     if len(payload) != 4:
         raise ProtocolError(f"{kind} payload has {len(payload)} bytes; 4 expected")
     return int.from_bytes(payload, "big")
@@ -133,7 +133,7 @@ def encode_u64(value: int) -> bytes:
 
 
 def decode_u64_untrusted(payload: bytes, kind: str) -> int:
-    """Raises only ProtocolError."""
+    """The reverse of `encode_u64`. Raises only ProtocolError."""
     if len(payload) != 8:
         raise ProtocolError(f"{kind} payload has {len(payload)} bytes; 8 expected")
     return int.from_bytes(payload, "big")

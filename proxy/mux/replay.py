@@ -1,8 +1,8 @@
 """The out-buffer of a session, which is its replay buffer too.
 
 A session numbers every byte that it sends (its *offset*), and keeps each until the peer acknowledges it. Bytes are
-written once, straight into a slab, and stay there: sending, keeping and sending again after a lost link are three
-looks at the same memory, so keeping costs no copy.
+written once, straight into a slab, and stay there. They are sent, kept, and after a lost link sent again from the same
+memory, so keeping costs no copy.
 
 ::
 
@@ -11,8 +11,8 @@ looks at the same memory, so keeping costs no copy.
     ....[=== slab ===][=== slab ===][=== slab ====.......]
         `---- older, in order ----´ `--- current ---´
 
-The fast path (proxy/pump/turn.py) writes at ``buf[pos]`` itself while ``pos <= limit``; everything else goes through
-the methods.
+The fast path (proxy/pump/turn.py) writes at ``buf[pos]`` itself while ``pos <= limit``, without a check of bounds;
+everything else goes through the methods.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
 
 SLAB_SIZE = 256 * 1024
-"""Bytes. Four times the largest frame, so that at most a quarter is left unused at its end."""
+"""Bytes. Four times the largest payload: a frame that does not fit any more leaves at most about a quarter unused."""
 CHUNK = 16 * 1024
-"""Bytes that the fast path may read from a local socket at once; one that fills it is bulk and leaves the fast path."""
+"""Bytes that the fast path reads from a local socket at most; a stream that fills it counts as bulk and leaves the fast
+path."""
 FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
 HIGH_WATER = 256 * 1024
-"""Unsent bytes above which no local socket of the session is read."""
+"""Unsent bytes above which `ReplayBuffer.room` refuses data. The fast path asks only when a slab is full, so there may
+be up to SLAB_SIZE more."""
 _pack_into = HEADER.pack_into
 
 
 class Slab:
-    """A fixed piece of memory and the offsets of the session's bytes that it holds."""
+    """A fixed piece of memory, and the session offsets between which its bytes lie."""
 
     __slots__ = ("buf", "end", "mem", "start")
 
@@ -44,8 +46,11 @@ class Slab:
 
 
 class SlabPool:
-    """Recycles slabs among all sessions of a proxy: the last one given back is taken first, while it is warm in the
-    cache.
+    """Recycles slabs among all sessions of a proxy. The slab given back last is taken first: it may still be in the
+    processor's cache.
+
+    Args:
+        keep: free slabs that are kept; more are left to the allocator.
     """
 
     def __init__(self, keep: int = 8) -> None:
@@ -54,12 +59,12 @@ class SlabPool:
         self.in_use = 0
 
     def take(self) -> Slab:
-        """A slab; the caller gives it back."""
+        """Take a slab out; to be returned with `give`."""
         self.in_use += 1
         return self._free.pop() if self._free else Slab()
 
     def give(self, slab: Slab) -> None:
-        """Take a slab back."""
+        """Put a slab back. Nothing may refer to its memory any more."""
         self.in_use -= 1
         if len(self._free) < self._keep:
             self._free.append(slab)
@@ -71,19 +76,22 @@ class SlabPool:
 
 
 class ReplayBuffer:
-    """See the module's text. One owner, the session; `close` gives the slabs back.
+    """What one session has written and the peer has not acknowledged, sent or not. `close` gives the slabs back.
 
     Attributes:
+        acked, sent: offsets, as in the figure of the module; base: offset of the current slab's first byte.
+        pos: where in the current slab (`buf`, `mem`) the next frame goes.
+        limit: the fast path may write while `pos` is not above it; -1 after `room` has refused.
         dirty: whether the buffer is in `touched` already; deferrable: whether it is in `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.
 
     Args:
-        touched: every buffer that was written to puts itself in this list once, so that the driver knows what to send
-            when its turn ends.
-        later: the same for what may wait a little, and goes with the next bytes that may not.
-        bound: bytes kept at most for replay; data is refused room beyond it. Control frames, without which the peer
-            could not acknowledge anything, may exceed it once more by the same amount; a peer that lets it come to
-            that does not read.
+        touched: a buffer with new bytes puts itself in this list once, so that the driver knows what to send when the
+            turn ends.
+        later: the same for a buffer that got deferrable frames only. They are sent with the next frame that is not
+            deferrable, at the latest when the driver pauses (`Pump.settle`).
+        bound: bytes kept for replay above which data is refused room. Control frames, without which the peer could not
+            acknowledge anything, are kept up to twice the bound; a peer that lets it come to that does not read.
     """
 
     __slots__ = (
@@ -126,7 +134,7 @@ class ReplayBuffer:
 
     @property
     def end(self) -> int:
-        """Offset behind the last byte written."""
+        """Offset behind the last byte that was written."""
         return self.base + self.pos
 
     @property
@@ -140,8 +148,8 @@ class ReplayBuffer:
         return self.base + self.pos - self.acked
 
     def room(self, wanted: int) -> bool:
-        """Make the current slab able to take a frame with `wanted` payload bytes at ``pos``; False: not now
-        (back-pressure).
+        """Make room at ``pos`` for a frame with `wanted` payload bytes, in another slab if need be. False is
+        back-pressure: too much is unsent or unacknowledged. The next flush or ACK is the time to ask again.
         """
         need = HEADER_SIZE + wanted
         end = self.base + self.pos
@@ -154,11 +162,13 @@ class ReplayBuffer:
         return True
 
     def put(self, kind: int, stream_id: int, payload: bytes = b"", deferrable: bool = False) -> None:
-        """Write a frame that is not refused room; deferrable: that may wait for others, to be sent with them. If the
-        peer has not read for so long that memory would be unbounded, set `overrun` instead.
+        """Write a control frame. It is never refused room; beyond twice the bound it is dropped and `overrun` is set.
+
+        Args:
+            deferrable: the frame alone is no reason to send; see `later`.
         """
         pos, length = self.pos, len(payload)
-        # The bound is looked at where another slab would be taken: one that is there may be filled.
+        # At or below `limit` the current slab, which is taken already, has room for any control frame.
         if pos > self.limit:
             if not self._takes_control(HEADER_SIZE + length):
                 return
@@ -170,6 +180,7 @@ class ReplayBuffer:
             self.buf[body:stop] = payload
         if not self.dirty:
             if not deferrable:
+                # inlined: ReplayBuffer.touch
                 self.dirty = True
                 self.touched.append(self)
             elif not self.deferrable:
@@ -177,7 +188,7 @@ class ReplayBuffer:
                 self.later.append(self)
 
     def _takes_control(self, size: int) -> bool:
-        """Make the current slab able to take a control frame of `size` bytes; False: there are too many."""
+        """Make room at ``pos`` for a control frame of `size` bytes. False at twice the bound, and `overrun` is set."""
         if self.base + self.pos - self.acked + size > 2 * self._bound:
             if not self._closed:
                 self.overrun = True
@@ -188,13 +199,13 @@ class ReplayBuffer:
         return True
 
     def touch(self) -> None:
-        """Say that there are new bytes to send."""
+        """Ask the driver to flush this buffer when the turn ends, or earlier."""
         if not self.dirty:
             self.dirty = True
             self.touched.append(self)
 
     def _roll(self) -> None:
-        """Go on in another slab, or at the start of this one if nothing in it is needed any more."""
+        """Go on in another slab, or at the start of this one if the peer has acknowledged everything."""
         end = self.base + self.pos
         if self.acked == end:
             slab = self._current
@@ -207,7 +218,9 @@ class ReplayBuffer:
         self.limit = limit
 
     def unsent_view(self) -> memoryview:
-        """The next contiguous unsent bytes; empty when all are sent. The caller adds what it sent to ``sent``."""
+        """The next unsent bytes, as many as lie in one slab; empty when all are sent. Whoever sends some of them
+        adds their number to ``sent``.
+        """
         if self.sent >= self.base:
             return self.mem[self.sent - self.base : self.pos]
         for slab in self._older:
@@ -222,13 +235,14 @@ class ReplayBuffer:
         self.acked = max(self.acked, offset)
         while self._older and self._older[0].end <= self.acked:
             self._pool.give(self._older.popleft())
-        if self.limit < 0:  # somebody waits for room, perhaps for this room
+        if self.limit < 0:  # room was refused: the flush lets the lanes that wait for it ask again
             self.touch()
 
     def rewind_untrusted(self, offset: int) -> None:
-        """A new link's peer has everything below `offset`, and nothing else: what follows counts as not sent.
+        """Send again from `offset` on, over a new link: the peer has everything below it and nothing else.
 
-        Raises only ProtocolError, and changes nothing then: for bytes that are not kept, and for the middle of a frame.
+        Raises only ProtocolError, and changes nothing then: if the bytes from there on are not kept or were never
+        sent, or if no frame begins there.
         """
         if not self.acked <= offset <= self.sent:
             raise ProtocolError(f"resuming at offset {offset}, but {self.acked} to {self.sent} are kept")
@@ -239,7 +253,7 @@ class ReplayBuffer:
         self.touch()
 
     def _begins_frame(self, offset: int) -> bool:
-        """Whether `offset`, which is kept, is where a frame begins or the last one ends. Slabs hold whole frames."""
+        """Whether a frame begins, or the last one ends, at `offset`, which is kept. Each slab begins with a frame."""
         slab, start = self._current, self.base
         for older in self._older:
             if older.start <= offset < older.end:
@@ -251,11 +265,11 @@ class ReplayBuffer:
         return pos == wanted
 
     def close(self) -> None:
-        """Give all slabs back. Idempotent; the buffer takes nothing afterwards."""
+        """Give all slabs back. Idempotent. Afterwards `room` says no and `put` drops frames."""
         if not self._closed:
             self._closed = True
             self.limit = -1
-            self._bound = 0  # refuses everything: the slabs may be another buffer's by now
+            self._bound = 0  # nothing may be written: the slabs may be another session's by now
             self._older.append(self._current)
             while self._older:
                 self._pool.give(self._older.popleft())

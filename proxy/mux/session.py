@@ -1,13 +1,13 @@
-"""A session: all streams that one pair of proxies carries over one link at a time, and goes on with over the next when
-a link is lost (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
+"""A session: the streams that a pair of proxies carries over one link at a time. When the link is lost, they go on over
+the next one (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
 
-The driver calls `handle` with each frame that a link brought and finds what is to be sent in ``out``. The turn
-(proxy/pump/turn.py) takes plain DATA frames away before they get here, in both directions, by the two invariants that
-this file keeps:
+The driver calls `handle` with each frame that a link brought, and sends what it finds in ``out``. The turn
+(proxy/pump/turn.py) moves plain DATA frames by itself, in both directions, without calling this file. Two invariants
+make that possible:
 
-* ``flow`` maps the id of every stream whose incoming DATA needs nothing but "hand it to the socket" to the stream; the
-  driver removes a stream from it while its socket is full.
-* whatever the turn moves, it subtracts from ``credit`` or ``allow`` of the stream, nothing else.
+* ``flow`` maps stream ids to the streams whose incoming DATA only has to be written to the local socket. The driver
+  adds them, and removes one while its socket is full; this file removes those that have ended.
+* of a stream, the turn changes nothing but ``credit`` and ``allow``: it subtracts the bytes that it moved.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from proxy.mux.sink import SessionSink
 from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, Stream, StreamEvent, StreamState
 
 ACK_EVERY = 262144
-"""Bytes received after which an ACK is due: it costs both hosts as much as several messages. Half of what the smallest
-replay buffer keeps, so that bulk never waits for one."""
+"""Bytes received after which an ACK is due. Not earlier, because an ACK costs both hosts as much as several messages;
+and half of what the smallest replay buffer keeps, so that bulk never waits for one."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
-"""Closed streams whose ids may linger (about 120 bytes each). A third of them are for streams of our own (at
-OWN_LINGERING `can_open` says no). The rest are the peer's: as many as it may have open, and as many that it resets
-before our answers reach it. Beyond, its OPEN is an error, or a peer that acknowledges nothing could fill our memory."""
+"""Closed streams whose ids may linger (about 120 bytes each). A third is for streams of our own: at OWN_LINGERING
+`can_open` says no. Two thirds are for the peer's: as many as it may have open, and as many that it resets before our
+answers reach it. Then its OPEN is an error; otherwise a peer that acknowledges nothing could fill our memory."""
 CLEARED = 64
-"""Streams that one look at the limits clears for opening."""
+"""Largest open quota: streams that may be opened before the limits are checked again."""
 OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
 
-# Python 3.11 looks a member of an Enum up through its class in 60 ns, a global in 10; plain ints count faster, too.
+# inlined: FrameKind, StreamState, StreamEvent
 _KIND_OPEN, _KIND_OPENED, _KIND_RST = int(FrameKind.OPEN), int(FrameKind.OPENED), int(FrameKind.RST)
 _CALLED, _CALLING, _OPEN, _CLOSED = StreamState.CALLED, StreamState.CALLING, StreamState.OPEN, StreamState.CLOSED
 _RECV_OPENED, _RECV_RST = StreamEvent.RECV_OPENED, StreamEvent.RECV_RST
@@ -57,7 +57,7 @@ _unpack_from = HEADER.unpack_from
 S = TypeVar("S", bound=Stream)
 
 Handler = Callable[[int, memoryview, int, int], None]
-"""Handles a frame of a stream id, with the payload ``mem[body:stop]``; most never look at that."""
+"""Handles one frame: stream id, memory, and the positions between which the payload lies, ``mem[body:stop]``."""
 
 
 def _unknown(stream_id: int, mem: memoryview, body: int, stop: int) -> None:
@@ -65,30 +65,34 @@ def _unknown(stream_id: int, mem: memoryview, body: int, stop: int) -> None:
 
 
 UNKNOWN: tuple[Handler, int] = (_unknown, -1)
-"""Handler and largest payload of frames of any other kind."""
+"""In place of an entry of `Session.handlers` for kinds that do not exist: every payload is too long for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """What one side promises to the other in HELLO."""
+    """What each side tells the other in HELLO that it allows."""
 
     stream_credit: int = 256 * 1024
-    """Bytes that the other side may send on a new stream before it hears more."""
+    """Bytes that the other side may send on a new stream before it gets a CREDIT."""
     max_streams: int = 65535
     """Streams that the other side may hold open at a time."""
 
 
 class Session(Generic[S]):
-    """See the module's text. Not thread-safe. Whoever drives it calls `close` in the end.
+    """One side's view of the streams, without I/O. Not thread-safe. The driver calls `close` in the end.
 
     Args:
         dialler: the dialling side opens streams with odd ids, the accepting side with even ones.
-        stream_type: makes a stream of the session that it belongs to, and what `Stream` takes.
-        max_id: highest stream id in use (tests make it tiny; ids are used again after it).
+        stream_type: makes a stream; its arguments are the session and those of `Stream`.
+        max_id: highest stream id, after which the lowest free one is next (tests make it tiny).
 
     Attributes:
-        open_quota: streams that may be opened before `can_open` looks at the limits again.
-        reading_stopped: the driver's: no more frames are to be handled, as the link that brought them ends.
+        lingering: ids of closed streams for which late frames may come; each with the offset of ours that the
+            peer must acknowledge first.
+        received: bytes of whole frames handled so far: the peer's offset.
+        open_quota: streams that may be opened before `can_open` checks the limits again.
+        reading_stopped: set by the driver when the link ends: no more of the frames that it brought are to be handled.
+        grant_below: a stream is due new credit when ``allow`` and its buffered bytes together are no more than this.
     """
 
     def __init__(
@@ -133,13 +137,13 @@ class Session(Generic[S]):
             FrameKind.PONG: (self._on_pong, frames.MAX_CONTROL),
             FrameKind.GOAWAY: (self._on_goaway, frames.MAX_CONTROL),
         }
-        """What handles a frame, and how many bytes of payload it may have."""
+        """By kind of frame: what handles it, and the most bytes that its payload may have."""
 
     # What we do
 
     @property
     def going_away(self) -> bool:
-        """Whether no more streams are to be opened, by either side's word."""
+        """Whether no more streams are to be opened because either side has sent GOAWAY, or the session is closed."""
         return self._going_away
 
     @going_away.setter
@@ -148,12 +152,13 @@ class Session(Generic[S]):
 
     @property
     def can_open(self) -> bool:
-        """Whether `open` would find room for one more stream."""
+        """Whether one more stream may be opened."""
         return self.open_quota > 0 or self._clear()
 
     def _clear(self) -> bool:
-        """Look how many streams may be opened. They stay cleared: nothing but opening them uses an id of ours or one of
-        the peer's places. (Its own streams, which linger too, may come in between: OWN_LINGERING leaves room for that.)
+        """Check the limits and set the open quota; returns whether it is above 0. The quota stays valid until it is
+        used up, because only `open` uses our ids and the streams that the peer allows. (Ids of the peer's streams may
+        begin to linger meanwhile; OWN_LINGERING leaves room for that.)
         """
         places = self.remote.max_streams - (len(self.streams) - self._called)
         places = min(places, OWN_LINGERING - len(self._linger_order))
@@ -164,8 +169,8 @@ class Session(Generic[S]):
         return self.open_quota > 0
 
     def _free_id(self, stream_id: int) -> int:
-        """The first id of ours, from `stream_id` on and around, that neither a stream nor a closed stream's late frames
-        can claim; 0 if there is none. It stays free until we use it.
+        """The first id of ours, from `stream_id` on and then from the lowest, that is neither open nor lingering; 0 if
+        there is none. It stays free until we use it.
         """
         streams, lingering = self.streams, self.lingering
         for _ in range(len(streams) + len(lingering) + 1):
@@ -177,11 +182,9 @@ class Session(Generic[S]):
         return 0
 
     def _free_from(self, stream_id: int, most: int) -> int:
-        """How many ids are free one after the other from this one on, which is: at most so many, and none in a second
-        time around without a look.
-        """
+        """How many consecutive ids of ours are free, beginning with `stream_id`, which is; `most` at most."""
         count = min(most, (self._max_id - stream_id) // 2 + 1)
-        if self._around:  # ids that have not been used yet are free
+        if self._around:  # before ids begin again at the lowest, none above `stream_id` has been used
             streams, lingering = self.streams, self.lingering
             for more in range(1, count):
                 if stream_id + 2 * more in streams or stream_id + 2 * more in lingering:
@@ -189,7 +192,9 @@ class Session(Generic[S]):
         return count
 
     def open(self: Self, call: bytes) -> S:
-        """Open a stream, which may send at once. `call` is of `encode_open`; the caller has checked `can_open`."""
+        """Open a stream, which may send at once. `call` is made by `encode_open`. Check `can_open` first: `open` does
+        not.
+        """
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self.open_quota -= 1
@@ -200,23 +205,28 @@ class Session(Generic[S]):
         return stream
 
     def accept(self, stream: S) -> None:
-        """Answer a call: it is delivered. The service's own answer mostly comes at once, and takes this along."""
+        """Answer OPEN: the stream is delivered. OPENED is deferrable: the service mostly answers at once, and both are
+        then sent together.
+        """
+        # inlined: Stream.advance
         stream.state = TABLE[stream.state][_SEND_OPENED]
         self.out.put(_KIND_OPENED, stream.id, b"", True)
 
     def refuse(self, stream: S, reason: CloseReason) -> None:
-        """Answer a call: it is not delivered, and no byte of it reached an application."""
+        """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
         stream.advance(StreamEvent.SEND_REFUSE)
         self.out.put(FrameKind.REFUSE, stream.id, frames.encode_reason(reason))
         self._forget(stream)
 
     def sendable(self, stream: S, most: int = frames.MAX_DATA) -> int:
-        """Payload bytes, up to `most`, that the stream may put into ``out`` now; 0: wait for credit or for room."""
+        """Payload bytes, up to `most`, that the stream may put into ``out`` now. 0: there is no credit or no room, or
+        our direction has ended.
+        """
         wanted = most if most < stream.credit else stream.credit
         return wanted if wanted and stream.state in MAY_SEND and self.out.room(wanted) else 0
 
     def sent(self, stream: S, length: int) -> None:
-        """Make a DATA frame of the `length` bytes that were put at ``out.pos`` + 8; at most what `sendable` said."""
+        """Make a DATA frame of `length` bytes, at most what `sendable` said, that lie at ``out.pos + HEADER_SIZE``."""
         out = self.out
         pos = out.pos
         HEADER.pack_into(out.buf, pos, stream.word + length)
@@ -226,19 +236,21 @@ class Session(Generic[S]):
             out.touch()
 
     def fin(self, stream: S) -> None:
-        """End our direction of the stream."""
+        """End our direction of the stream (FIN)."""
         stream.advance(StreamEvent.SEND_FIN)
         self.out.put(FrameKind.DATA_FIN, stream.id)
         if stream.state is StreamState.CLOSED:
             self._forget(stream)
 
     def reset(self, stream: S, reason: CloseReason) -> None:
-        """Abort the stream, both directions. No call on the sink for it follows."""
+        """End both directions of the stream (RST). After `on_closed` no call on the sink follows for it."""
         stream_id, out = stream.id, self.out
         del self.streams[stream_id]
-        stream.state = _CLOSED  # as in the table from wherever an open stream may be
+        # inlined: Stream.advance
+        stream.state = _CLOSED
+        # inlined: frames.encode_reason
         out.put(_KIND_RST, stream_id, REASON_BYTES[reason])
-        # `_forget`, as this is how most streams end.
+        # inlined: Session._forget
         self.flow.pop(stream_id, None)
         if stream_id & 1 != self._own:
             self._called -= 1
@@ -247,12 +259,12 @@ class Session(Generic[S]):
         self._sink.on_closed(stream)
 
     def consumed(self, stream: S, buffered: int, now: float) -> None:
-        """Bytes of the stream have left the proxy; `buffered` are still in it at `now`, seconds. Grants new credit once
-        half of the usual one is used up, or a quarter.
+        """The local socket has taken bytes of the stream; `buffered` are still in the proxy at `now`, seconds. Grants
+        new credit once half of the usual credit is used up, a quarter while any stream has extra credit.
         """
         if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
             grant = self.extra_credit.credit(stream, buffered, now) - stream.allow - buffered
-            # While there is extra credit, grants are due earlier: what is left then lasts until the next one is there.
+            # A fast stream must not run dry before the CREDIT reaches its sender.
             self.grant_below = self.local.stream_credit // 4 * (3 if self.extra_credit.extended else 2)
             stream.allow += grant
             stream.granted += grant
@@ -260,29 +272,32 @@ class Session(Generic[S]):
             self.acknowledge()
 
     def ping(self, token: int) -> None:
-        """Ask the peer for a sign of life, and tell it at the same time what has arrived."""
+        """Send PING, behind an ACK for what has arrived since the last one. The PONG brings `token` to `on_pong`."""
         self.acknowledge()
         self.out.put(FrameKind.PING, 0, frames.encode_u64(token))
 
     def goaway(self, reason: CloseReason) -> None:
-        """Tell the peer to open no more streams here."""
+        """Send GOAWAY: the peer is to open no more streams. Does not set `going_away`."""
         self.out.put(FrameKind.GOAWAY, 0, frames.encode_reason(reason))
 
     def acknowledge(self) -> None:
-        """Tell the peer how many bytes have arrived, if it does not know."""
+        """Send ACK with the count of bytes received, unless it was sent already."""
         if self._acked < self.received:
             self._acked = self.received
             self.out.put(FrameKind.ACK, 0, frames.encode_u64(self.received))
 
     def resume(self, received: int) -> None:
-        """Go on over a new link; the HELLOs have said what has arrived, here `received` bytes of ours. Raises only
+        """Go on over a new link: send again from offset `received` on, which the peer's HELLO has told. Raises only
         ProtocolError, and changes nothing then.
         """
-        # No id is free by that, and an ACK is as due as before: HELLO overtakes what each side sends again.
+        # HELLO overtakes frames that each side sends again. So it frees no lingering id, and an ACK frame is still due
+        # for what it has said.
         self.out.rewind_untrusted(received)
 
     def close(self) -> list[S]:
-        """The session is over. Returns the streams that were open; the driver ends them. Idempotent."""
+        """End the session. Returns the streams that were open, which the driver ends; their state is as it was.
+        Idempotent.
+        """
         streams = list(self.streams.values())
         self.streams.clear()
         self.flow.clear()
@@ -295,8 +310,8 @@ class Session(Generic[S]):
     # What the peer does
 
     def whole(self, buf: bytearray, pos: int, end: int) -> bool:
-        """Whether a whole frame lies at the beginning of ``buf[pos:end]``. Raises ProtocolError as `handle` would, if
-        the header shows it already.
+        """Whether ``buf[pos:end]`` begins with a whole frame. Raises ProtocolError if its header is complete and names
+        an unknown kind or too large a payload.
         """
         if end - pos < HEADER_SIZE:
             return False
@@ -307,9 +322,10 @@ class Session(Generic[S]):
         return pos + HEADER_SIZE + length <= end
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
-        """Handle a whole frame, of which `word` is the header and ``mem[body:stop]`` the payload.
+        """Handle a whole frame: `word` is its header, ``mem[body:stop]`` its payload.
 
-        Raises ProtocolError; the session is then unusable and the driver closes its link.
+        Raises ProtocolError if the peer broke the specification. The session is then unusable: the driver ends it and
+        its link.
         """
         handler, largest = self.handlers.get(word >> KIND_SHIFT, UNKNOWN)
         if stop - body > largest:
@@ -323,13 +339,15 @@ class Session(Generic[S]):
         return ProtocolError(f"{FrameKind(kind).name} frame of {word & LENGTH_MASK} bytes")
 
     def received_bytes(self, count: int) -> None:
-        """`count` more bytes of whole frames have been handled (here or by the turn). Acknowledges when it is due."""
+        """Count bytes of whole frames that were handled, here or by the turn. Sends an ACK after ACK_EVERY of them."""
         self.received += count
         if self.received - self._acked >= ACK_EVERY:
             self.acknowledge()
 
     def _live(self, stream_id: int, kind: str) -> S | None:
-        """The stream that a frame is for; None if it is a late frame for a stream that was closed here."""
+        """The stream that a frame is for; None: it is a late frame for a closed stream, to be ignored. Raises
+        ProtocolError for any other id.
+        """
         stream = self.streams.get(stream_id)
         if stream is None and stream_id not in self.lingering:
             raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
@@ -337,7 +355,7 @@ class Session(Generic[S]):
 
     def _on_data(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         data = mem[body:stop]
-        if not data:  # it would cost a peer no credit, and us a system call
+        if not data:  # would cost the peer no credit and us a system call
             raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
         if stream is not None:
@@ -375,9 +393,11 @@ class Session(Generic[S]):
         self._sink.on_call(stream, call)
 
     def _on_opened(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        # inlined: Session._live
         stream = self.streams.get(stream_id) or self._live(stream_id, "OPENED")
         if stream is not None:
-            if stream.state is _CALLING:  # the table's way, without the table
+            # inlined: Stream.advance_untrusted
+            if stream.state is _CALLING:
                 stream.state = _OPEN
             else:
                 stream.advance_untrusted(_RECV_OPENED)
@@ -392,12 +412,15 @@ class Session(Generic[S]):
             self._sink.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+        # inlined: frames.decode_reason_untrusted
         reason = REASONS.get(mem[body]) if stop - body == 1 else None
         if reason is None:
             reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")  # raises
+        # inlined: Session._live
         stream = self.streams.get(stream_id) or self._live(stream_id, "RST")
         if stream is not None:
-            if stream.state is _OPEN:  # the table's way, without the table
+            # inlined: Stream.advance_untrusted
+            if stream.state is _OPEN:
                 stream.state = _CLOSED
             else:
                 stream.advance_untrusted(_RECV_RST)
@@ -417,7 +440,7 @@ class Session(Generic[S]):
     def _on_ack(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         offset = frames.decode_u64_untrusted(bytes(mem[body:stop]), "ACK")
         self.out.acknowledge_untrusted(offset)
-        # In order behind the peer's late frames, as what `resume` is told is not.
+        # Only an ACK frame frees ids: it comes behind the peer's late frames. The offset that `resume` gets does not.
         self._known = max(self._known, offset)
         order, lingering, known = self._linger_order, self.lingering, self._known
         while order and lingering.get(order[0], 0) <= known:
@@ -436,7 +459,7 @@ class Session(Generic[S]):
         self._sink.on_goaway(frames.decode_reason_untrusted(bytes(mem[body:stop]), "GOAWAY"))
 
     def _forget(self, stream: S, *, late_frames: bool = True) -> None:
-        """The stream is closed here; remember its id until no late frame for it can come.
+        """The stream is closed here: let its id linger until no late frame can come, and tell the sink.
 
         Args:
             late_frames: False after the peer's RST or REFUSE, behind which it sends nothing more. (A peer that opens
@@ -449,6 +472,7 @@ class Session(Generic[S]):
             self._called -= 1
         if late_frames:
             out = self.out
+            # inlined: ReplayBuffer.end
             if (end := out.base + out.pos) > self._known:
                 self.lingering[stream_id] = end
                 self._linger_order.append(stream_id)

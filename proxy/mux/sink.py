@@ -1,4 +1,4 @@
-"""What a session tells whoever drives it."""
+"""What a session tells its driver: one call for each thing that the peer did."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ S_in = TypeVar("S_in", bound=Stream, contravariant=True)
 
 
 class SessionSink(Protocol[S_in]):
-    """The calls that a `Session` makes. They come in the order of the frames; none may raise anything but
+    """The calls that a `mux.session.Session` makes, in the order of the frames. None may raise anything but
     ProtocolError.
     """
 
@@ -23,27 +23,29 @@ class SessionSink(Protocol[S_in]):
         """The peer delivered the stream that we opened."""
 
     def on_refused(self, stream: S_in, reason: CloseReason) -> None:
-        """The peer could not deliver it; no byte reached an application. The stream is closed."""
+        """The peer could not deliver the stream that we opened; no byte of it reached an application. It is closed."""
 
     def on_data(self, stream: S_in, data: memoryview) -> None:
-        """Bytes for the stream; the view is only good during the call. Report them with `Session.consumed` once they
-        left the proxy.
+        """Bytes for the stream; `data` is valid only during the call. Report them with `Session.consumed` once they
+        have left the proxy.
         """
 
     def on_fin(self, stream: S_in) -> None:
-        """No more bytes will come."""
+        """The peer will send no more bytes on the stream."""
 
     def on_rst(self, stream: S_in, reason: CloseReason) -> None:
-        """The peer aborted the stream, which is closed."""
+        """The peer ended both directions of the stream. It is closed."""
 
     def on_credit(self, stream: S_in) -> None:
-        """The stream may send more."""
+        """The peer granted the stream more credit."""
 
     def on_pong(self, token: int) -> None:
-        """The answer to `Session.ping`."""
+        """The answer to `Session.ping`, with its token."""
 
     def on_goaway(self, reason: CloseReason) -> None:
         """The peer accepts no new streams on this session."""
 
     def on_closed(self, stream: S_in) -> None:
-        """The stream is closed on both sides, whoever did it; before any other call that says so."""
+        """Both directions have ended as seen from here, whoever ended them. Comes once for each stream, before the
+        `on_fin`, `on_rst` or `on_refused` of the same frame; not for streams that `Session.close` returns.
+        """

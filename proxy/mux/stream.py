@@ -8,15 +8,16 @@ Each side of a stream keeps one of eight states. Two rules make the table:
 Rule 1: each direction of a stream ends exactly once, by FIN (all bytes were sent) or, for both directions together, by
 RST or REFUSE.
 
-Rule 2: whoever opened speaks at once; whoever was called first answers OPENED or REFUSE. REFUSE promises that no byte
-has reached an application, so that the opener may try another host. After OPENED only RST can end a stream early.
+Rule 2: the side that opens a stream may send at once; the side that is called first answers OPENED or REFUSE. REFUSE
+promises that no byte has reached an application, so that the opener may try another host. After OPENED only RST can end
+a stream early.
 
 Nobody waits for anybody: a stream is CLOSED here as soon as both directions have ended *as seen from here*. The other
-side may not know yet, so frames for it may still be under way. They are recognised because the session remembers a
-closed stream's id until the peer has acknowledged the last frame sent on it (`Session.lingering`); the peer's
-acknowledgement comes behind everything that it sent before it learnt of the end. That is also what makes it safe to
-use an id again, and why there is neither a reply to RST nor a timer. (Behind its own RST or REFUSE the peer sends
-nothing more, so the side that receives one remembers nothing.)
+side may not know yet, so frames for it may still be under way. The session recognises them: it remembers a closed
+stream's id until the peer has acknowledged the last frame sent on it (`Session.lingering`). That acknowledgement comes
+behind everything that the peer sent before it learnt of the end. So it is also safe then to use the id again, and there
+is neither a reply to RST nor a timer. (Behind its own RST or REFUSE the peer sends nothing more, so the side that
+receives one remembers nothing.)
 
 An event that has no entry in the table is a bug if it came from our side and a ProtocolError if it came from the peer.
 """
@@ -29,7 +30,7 @@ from proxy.errors import ProtocolError
 
 
 class StreamState(enum.IntEnum):
-    """Where a stream stands, as seen from this side. (An IntEnum because the hash of an Enum is computed in Python.)"""
+    """State of a stream as seen from this side. (An IntEnum because the hash of an Enum is computed in Python.)"""
 
     CALLING = enum.auto()
     """We sent OPEN and perhaps early bytes; no answer yet."""
@@ -46,12 +47,12 @@ class StreamState(enum.IntEnum):
 
     @property
     def label(self) -> str:
-        """The name as logs and CLI write it."""
+        """The name as logs and CLI show it."""
         return self.name.lower()
 
 
 class StreamEvent(enum.IntEnum):
-    """What can happen to a stream: SEND_* is us, RECV_* the peer."""
+    """What can happen to a stream: SEND_* is done by us, RECV_* by the peer."""
 
     SEND_OPENED = enum.auto()
     SEND_REFUSE = enum.auto()
@@ -116,12 +117,13 @@ MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if StreamEvent.REC
 
 
 class Stream:
-    """State and credit of one stream. The driver (proxy/pump) subclasses it to hang its socket and its session on.
+    """State and credit of one stream. The driver's subclass (`pump.lane.Lane`) adds the local socket and the session.
 
     Attributes:
         credit: bytes that the peer still allows us to send; never negative.
         allow: bytes that we still allow the peer to send; never negative.
-        granted_at: when we last allowed more, seconds; 0: not yet.
+        received_grants, granted: all bytes of credit ever received and ever granted, the initial ones included.
+        granted_at: when we last granted credit, seconds; 0: not yet.
         word: header word of a plain DATA frame of this stream, without the length.
     """
 
@@ -136,13 +138,11 @@ class Stream:
         self.word = stream_id << 24
 
     def advance(self, event: StreamEvent) -> None:
-        """Take one step in the table for something that *we* do. Raises KeyError (a bug) if the table has no such
-        step.
-        """
+        """Take one step in the table for what *we* do. Raises KeyError (a bug) if the table has no such step."""
         self.state = TABLE[self.state][event]
 
     def advance_untrusted(self, event: StreamEvent) -> None:
-        """Take one step in the table for something that the peer did. Raises only ProtocolError."""
+        """Take one step in the table for what the peer did. Raises only ProtocolError: the table has no such step."""
         state = TABLE[self.state].get(event)
         if state is None:
             raise ProtocolError(f"{event.name[5:]} on stream {self.id}, which is {self.state.label}")
@@ -155,8 +155,8 @@ class Stream:
 
     @property
     def bytes_sent(self) -> int:
-        """Payload bytes sent so far: all credit ever received less what is left, so that the fast path counts nothing
-        twice.
+        """Payload bytes sent so far: all credit ever received less what is left of it. So the fast path has no second
+        counter to keep.
         """
         return self.received_grants - self.credit
 
