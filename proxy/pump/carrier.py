@@ -1,5 +1,5 @@
-"""Where a session meets the link that carries it, and a lane its session. Neither knows more of the other than is here,
-so that link.py is built on session.py, session.py on lane.py, and lane.py on this.
+"""What a session knows of the link that carries it, what a lane knows of its session, and nothing else. So imports make
+no circle: link.py imports session.py, session.py imports lane.py, and lane.py imports this.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Carrier(Flusher, Protocol):
 
     Attributes:
         local_address, remote_address: its two ends, ``host:port``.
-        rtt: of the last ping, seconds; its session sets it.
+        rtt: round-trip time of the last ping, seconds; None before the first answer. The session sets it.
     """
 
     local_address: str
@@ -31,30 +31,30 @@ class Carrier(Flusher, Protocol):
     rtt: float | None
 
     def doom(self, reason: CloseReason, detail: str = "") -> None:
-        """End it when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
+        """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""
 
 
 class UsageObserver(Protocol[S_in]):
-    """Whoever learns from the streams (the pool). Called inside turns: must not take long.
+    """Learns from a session how its streams use it (the pool). Called inside turns: must not take long.
 
     Attributes:
-        notable: bytes that a stream must have moved for its end to be told.
+        notable: `stream_ended` is called for streams that have moved at least so many bytes.
     """
 
     notable: int
 
     def began(self) -> None:
-        """A session without streams is about to have one."""
+        """A session without streams is about to get one."""
 
     def ended(self) -> None:
-        """Its last stream is not open any more."""
+        """The last open stream of the session has ended."""
 
     def stream_ended(self, lane: S_in) -> None:
-        """A notable stream is not open any more; its owner has not been told yet."""
+        """A notable stream has ended; its observer has not been told yet."""
 
 
 class CarriedSession(Session[S]):
-    """A session as its lanes see it: what they share beside the session of mux/.
+    """A session as its lanes see it: `mux.session.Session` with the pump, the link and the budget that they share.
 
     Args:
         name: for logs and the CLI; peer: the peer's host name.
@@ -62,9 +62,9 @@ class CarriedSession(Session[S]):
 
     Attributes:
         budget: bytes that the peer's lanes may buffer.
-        link: that which carries it, or did last; suspended: whether it has none.
-        waiting: lanes that wait for room in the out-buffer: their ``resume()`` is called once that has drained, or the
-            peer has acknowledged something.
+        link: the link that carries it, or did last; suspended: whether it has none.
+        waiting: lanes that wait for room in the out-buffer. When the link has sent bytes or handled frames, and little
+            is unsent, it calls their ``resume()``.
     """
 
     link: Carrier
@@ -90,5 +90,5 @@ class CarriedSession(Session[S]):
         self.suspended = False
 
     def send_now(self) -> None:
-        """Send in the middle of a turn what has been written so far."""
+        """Send what has been written so far, without waiting for the end of the turn."""
         self.link.flush()

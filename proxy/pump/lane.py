@@ -1,9 +1,10 @@
 """A stream together with its local socket: the hinge between a session and a container's connection.
 
-A lane in *plain flow* is handled by the turn alone. `update` is the only place that decides, from the lane's whole
-state, whether it is: it puts the lane into (or takes it out of) ``pump.lanes`` for what the socket gives and
-``session.flow`` for what the peer gives, and tells the epoll what to wait for. Everything else here runs only when
-something out of the ordinary happens, and ends with `update` or a close.
+A lane in *plain flow* is handled by the turn alone (proxy/pump/turn.py). `update` decides that, from the lane's whole
+state and for each direction: it puts the lane into ``pump.lanes`` if the turn may read its socket and into
+``session.flow`` if the turn may write the peer's DATA to it, or takes it out; and it tells the epoll what to wait for.
+Everything else here runs when a stream begins or ends and when something out of the ordinary happens, and ends with
+`update` or a close.
 """
 
 from __future__ import annotations
@@ -30,31 +31,37 @@ log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
 
 BULK_MARK = 64 * 1024
-"""Unsent bytes in the out-buffer above which bulk is not read. Small messages go on up to HIGH_WATER, so they wait
-behind at most this."""
+"""Unsent bytes in the out-buffer above which bulk streams are not read. Others are read up to HIGH_WATER: so a small
+message waits behind about this much bulk at most."""
 BULK_RUN, BULK_CROWD = 8, 2
-"""Reads in a turn of a stream that is bulk: one more in each turn in which no more than so many descriptors were ready,
-its own, and the link's with what the peer acknowledges. Bulk that has the pump to itself pays for a turn once in eight
-reads (docs/performance.md); as soon as others have something to say it is back at one."""
+"""A bulk stream is read once in a turn; once more, up to BULK_RUN times, for each turn in succession in which at most
+BULK_CROWD descriptors were ready: its own, and the link's with acknowledgements. So bulk that has the pump to itself
+pays for a turn once in eight reads (docs/performance.md). When other descriptors are ready too it is back at one."""
 BULK_FLIGHT = ACK_EVERY
-"""Unacknowledged bytes above which bulk that is not alone is not read, however much extra credit it has: small messages
-would wait behind them on the cable and in the peer. No less than what the peer acknowledges without being asked."""
+"""Unacknowledged bytes above which a bulk stream that is not alone is not read, even if it has extra credit: small
+messages would wait behind them on the cable and in the peer. Not lower, as the peer sends no ACK before ACK_EVERY."""
 EARLY_LIMIT = CHUNK
-"""Bytes read, and kept for another try, before the far side has answered OPEN."""
+"""Bytes that may be read before the peer answers OPEN. They are kept for another host, in case this one refuses."""
 _TAKES_BYTES = frozenset({StreamState.OPEN, StreamState.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
 _pack_into = HEADER.pack_into
 _ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
-# As in proxy/mux/session.py: members that are looked up for every stream.
+# inlined: StreamState, CloseReason
 _OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
 
 
 class Lane(Stream):
-    """See the module's text. Owns its socket from `attach` on, and closes it.
+    """A stream that moves bytes to and from a local socket. Owns the socket from `attach` on, and closes it.
 
     Attributes:
-        early: copy of the bytes sent before the far side answered OPEN; None afterwards and on the receiving host.
-        eof: the local socket has said that it will give no more bytes.
+        early: copy of the bytes sent before the peer answered OPEN; None afterwards, and on the receiving host.
+        eof: whether the local socket has come to its end.
+        pending: bytes that the local socket has not taken yet; None or empty: there are none.
+        observer: is told of the answer to OPEN and of the end.
+        since: when the stream was opened, seconds (monotonic).
+        _mask: events that the epoll waits for; -1 when closed.
+        _run: reads in a turn if the stream is bulk; 0: it is not.
+        _waiting: reading has stopped until `resume`.
     """
 
     __slots__ = (
@@ -78,7 +85,7 @@ class Lane(Stream):
     def __init__(
         self, session: CarriedSession[Lane], stream_id: int, state: StreamState, credit: int, allow: int
     ) -> None:
-        # `Stream.__init__`, whose call would cost as much as all of this.
+        # inlined: Stream.__init__
         self.session = session
         self.id = stream_id
         self.state = state
@@ -98,11 +105,11 @@ class Lane(Stream):
             session.usage.began()
 
     def attach(self, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
-        """Take a connected, non-blocking local socket over.
+        """Take a connected, non-blocking local socket over, and wait until it is readable.
 
         Args:
-            tcp: whether it is a TCP socket, prepared as `options.prepare_local` does.
-            watched: the socket is in the pump already, as `surrender` leaves it.
+            tcp: whether it is a TCP socket, prepared by `options.prepare_local`.
+            watched: the socket is registered with the pump already, as `surrender` leaves it.
         """
         self.sock, self._tcp, self._mask = sock, tcp, EPOLLIN
         self._fd = fd = sock.fileno()
@@ -115,7 +122,8 @@ class Lane(Stream):
             pump.watch(fd, self, EPOLLIN)
 
     def start_calling(self) -> None:
-        """Begin on the calling host: send what the caller has said so far."""
+        """Begin on the calling host: read what the caller has written so far, and send it behind OPEN."""
+        # inlined: Lane._read
         out = self.out
         body = out.pos + HEADER_SIZE
         if body > out.limit:
@@ -129,7 +137,7 @@ class Lane(Stream):
         self.early = bytearray(out.mem[body : body + length])
         if not length:
             return self.on_eof()
-        # `Session.sent`, as this happens to every stream.
+        # inlined: Session.sent
         _pack_into(out.buf, body - HEADER_SIZE, self.word + length)
         out.pos = body + length
         self.credit -= length
@@ -139,7 +147,9 @@ class Lane(Stream):
             self.leave_plain_flow(length)
 
     def call_again(self, early: bytes, eof: bool) -> None:
-        """Begin anew on the calling host: say again what the caller has said so far, and whether it has finished."""
+        """Begin on the calling host after another host has refused: send the early bytes again, and FIN if `eof`.
+        Aborts with OVERLOADED if the session has no room for them.
+        """
         self.early = bytearray(early)
         while early:
             size = self.session.sendable(self, len(early))
@@ -155,8 +165,8 @@ class Lane(Stream):
             self._read(False)
 
     def start_called(self, preface: bytes = b"") -> None:
-        """Begin on the receiving host, now that the service has taken the connection: answer, and hand it `preface`
-        (a header of our own) and the early bytes.
+        """Begin on the receiving host, when the service has taken the connection: answer OPENED, and send the service
+        `preface` (a PROXY protocol header) and the early bytes behind it.
         """
         if preface:
             if not self.session.budget.take(len(preface)):
@@ -166,7 +176,8 @@ class Lane(Stream):
         session.accept(self)
         if self.pending:
             self._flush()
-        elif self.state is _OPEN:  # as `update` finds it
+        # inlined: Lane.update
+        elif self.state is _OPEN:
             session.flow[self.id] = session.pump.lanes[self._fd] = self
         else:
             self._end_writing()
@@ -182,16 +193,17 @@ class Lane(Stream):
         return len(self.pending) if self.pending else 0
 
     def update(self) -> None:
-        """Decide what may flow without a second look, and what to wait for."""
+        """Decide whether the turn reads and writes the socket by itself, and set what the epoll waits for."""
         if self.sock is None:
             return
+        # inlined: Lane.update
         if (
             self.state is _OPEN
             and self._mask == EPOLLIN
             and self.early is None
             and not (self.pending or self._run or self._waiting)
             and self.credit >= CHUNK
-        ):  # what follows would come to the same; most streams get here once, and no further
+        ):
             self.session.pump.lanes[self._fd] = self
             self.session.flow[self.id] = self
             return
@@ -202,7 +214,7 @@ class Lane(Stream):
             self._mask = mask
             pump.interest(fd, mask)
             if early is not None and len(early) >= EARLY_LIMIT and not (self.eof or self._waiting):
-                self.session.ping(monotonic_ns())  # its answer takes OPENED along, which might wait for company there
+                self.session.ping(monotonic_ns())  # the peer may hold OPENED back as deferrable: PONG takes it along
         if mask == EPOLLIN and not self._run and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:
@@ -215,7 +227,7 @@ class Lane(Stream):
     # What the local socket does
 
     def ready(self, mask: int) -> None:
-        """The epoll says so (Watcher)."""
+        """Handle an event that the turn did not (`Watcher.ready`)."""
         if mask == _IN_HUP and self._mask == EPOLLIN and not (self._tcp or self._run):
             return self._hung_up()
         if mask & EPOLLOUT and self.pending:
@@ -229,27 +241,28 @@ class Lane(Stream):
             self.abort(CloseReason.ABORTED)
 
     def crashed(self) -> None:
-        """A bug showed in this lane (Watcher)."""
+        """Abort the stream: it has a bug (`Watcher.crashed`)."""
         self.abort(CloseReason.ABORTED)
 
     def abandoned(self) -> None:
-        """Its link is gone, but there were bytes that nobody has taken yet (Watcher)."""
+        """Drop what the application has not taken of a stream that has ended already (`Watcher.abandoned`)."""
         self.drop(CloseReason.STOPPED)
 
     def guard(self, action: Callable[[*Ts], None], *args: *Ts) -> None:
-        """The exception barrier of a stream: a bug that shows in `action` costs this stream only."""
+        """The exception barrier of a stream: an unexpected exception in `action` costs this stream only."""
         try:
             action(*args)
         except Exception:
             self.failed()
 
     def failed(self) -> None:
-        """Say which exception is being handled, and give the stream up."""
+        """Log the exception that is being handled, and abort the stream."""
         log.exception("unexpected error in a stream", peer=self.session.peer, service=self.observer.service)
         self.crashed()
 
     def _hung_up(self) -> None:
-        """As ``_read(True)``, for the end of a short stream: mostly there is nothing left to read."""
+        """The application has closed its Unix socket (EPOLLHUP). Mostly nothing is left to read, which a peek shows."""
+        # inlined: Lane._read
         try:
             if self.early is not None or self.state is not _OPEN or self.recv_into(_ONE, 1, _PEEK):
                 return self._read(True)
@@ -259,8 +272,10 @@ class Lane(Stream):
         self._close(_FINISHED)
 
     def _read(self, gone: bool) -> None:
-        """Receive once, with every check that the turn leaves out; gone: if the end comes now, it is that of both
-        directions.
+        """Receive once, with every check that the turn leaves out.
+
+        Args:
+            gone: the application has closed its Unix socket: if the end is read now, it is that of both directions.
         """
         early = self.early
         length = self._receive(CHUNK if early is None else EARLY_LIMIT - len(early), gone)
@@ -271,7 +286,7 @@ class Lane(Stream):
 
     def _read_bulk(self, gone: bool) -> None:
         """Receive up to BULK_RUN times. Each piece is sent at once, so that small messages wait behind no more than
-        BULK_MARK.
+        BULK_MARK bytes. A read of fewer than CHUNK bytes shows that the stream is not bulk any more.
         """
         session = self.session
         self._run = run = min(self._run + 1, BULK_RUN) if session.pump.crowd <= BULK_CROWD else 1
@@ -289,7 +304,9 @@ class Lane(Stream):
             self.update()
 
     def _receive(self, most: int, gone: bool) -> int:
-        """Receive up to `most` bytes if there is credit and room, and make a frame of them; returns how many came."""
+        """Receive up to `most` bytes and make a frame of them; returns how many came. Without credit or room, or if
+        `most` is 0, stop reading until there is.
+        """
         out = self.out
         room = most and self.session.sendable(self, most)
         if not room:
@@ -310,25 +327,27 @@ class Lane(Stream):
         return length
 
     def _wait(self) -> None:
-        """Stop reading until credit comes or the link has drained; either calls `resume`."""
+        """Stop reading until `resume`, which the peer's CREDIT calls, or the link when the out-buffer has room."""
         self._waiting = True
         if self.credit:
             self.session.waiting[self] = None
         self.update()
 
     def resume(self) -> None:
-        """There may be credit and room again."""
+        """Read again, if `_wait` stopped it: there may be credit and room now."""
         if self._waiting:
             self._waiting = False
             self.update()
 
     def leave_plain_flow(self, length: int) -> None:
-        """The turn read a whole chunk (`length` bytes) or used nearly all credit."""
+        """The turn read `length` bytes: a whole CHUNK, which makes the stream bulk, or less than CHUNK of credit is
+        left.
+        """
         self._run = int(length >= CHUNK)
         self.update()
 
     def on_eof(self) -> None:
-        """The local socket will give no more bytes."""
+        """The local socket has come to its end: send FIN, and close if the peer's direction has ended too."""
         self.eof = True
         self.session.fin(self)
         if self.state is StreamState.CLOSED and not self.pending:
@@ -337,8 +356,8 @@ class Lane(Stream):
             self.update()
 
     def _on_gone(self) -> None:
-        """The application closed its Unix socket altogether, having read all it wanted; AF_UNIX tells that apart from a
-        half-close. Say so, as if there were no proxy between: nobody waits for bytes that nobody would read.
+        """The application closed its Unix socket in both directions; AF_UNIX tells that from a half-close. Reset the
+        stream as FINISHED, so that the other end, as without a proxy, need not go on for a reader that is gone.
         """
         if self.state is not _OPEN:
             return self.on_eof()
@@ -346,21 +365,23 @@ class Lane(Stream):
         self._close(_FINISHED)
 
     def on_recv_error(self, error: OSError) -> None:
-        """Receiving failed; anything but "nothing there" means that the application aborted."""
+        """Receiving failed: there was nothing to read (BlockingIOError), or else the application has aborted."""
         if isinstance(error, BlockingIOError):
             self.update()
         else:
             self.abort(CloseReason.ABORTED)
 
     def on_send_error(self, error: OSError, data: memoryview) -> None:
-        """Sending `data` failed: keep it if the socket is full, else the application is gone."""
+        """Sending `data` failed: keep it if the socket is full; else the application is gone, so abort."""
         if isinstance(error, BlockingIOError):
             self.on_full(data)
         else:
             self.abort(CloseReason.ABORTED)
 
     def on_full(self, data: memoryview) -> None:
-        """Keep what the socket did not take. The stream's credit bounds it, and the budget bounds the sum of all."""
+        """Keep what the socket did not take, or abort with OVER_BUDGET. The stream's credit bounds what is kept, and
+        the budget bounds the sum for all streams.
+        """
         if not self.session.budget.take(len(data)):
             return self.abort(CloseReason.OVER_BUDGET)
         if self.pending is None:
@@ -369,7 +390,7 @@ class Lane(Stream):
         self.update()
 
     def _flush(self) -> None:
-        """Send what was kept; afterwards see whether credit or an end is due."""
+        """Send what was kept, grant credit for what was taken, and pass the peer's end on when nothing is left."""
         if pending := self.pending:
             try:
                 taken = self.send(pending)
@@ -389,16 +410,17 @@ class Lane(Stream):
     # What the peer does (called by the session)
 
     def on_opened(self) -> None:
-        """The far side delivered the stream: early bytes need not be kept any longer."""
+        """The peer delivered the stream (OPENED): early bytes need not be kept any longer."""
         self.early = None
         self.observer.lane_opened(self)
+        # inlined: Lane.update
         if self.state is _OPEN and self._mask == EPOLLIN and not (self.pending or self._run or self._waiting):
-            self.session.flow[self.id] = self  # of `update` all that a short stream comes to see
+            self.session.flow[self.id] = self
         else:
             self.update()
 
     def on_data(self, data: memoryview) -> None:
-        """DATA that the turn handed back."""
+        """Write DATA that the turn did not to the local socket, or keep it until the socket takes it."""
         if self.sock is None or self.pending:
             return self.on_full(data)
         try:
@@ -410,11 +432,11 @@ class Lane(Stream):
         self.session.consumed(self, self.buffered, monotonic())
 
     def on_fin(self) -> None:
-        """The peer will give no more bytes."""
+        """The peer has ended its direction (FIN)."""
         self._end_writing()
 
     def on_rst(self, reason: CloseReason) -> None:
-        """The peer ended both directions: cleanly (FINISHED, then its bytes are passed on first), or by an abort."""
+        """The peer ended both directions: cleanly with FINISHED (what is kept is sent first), or by an abort."""
         if reason is not _FINISHED:
             self.drop(reason)
         elif self.pending:
@@ -423,21 +445,25 @@ class Lane(Stream):
             self._close(_FINISHED)
 
     def _end_writing(self) -> None:
-        """Pass the peer's end on, if it has come and all its bytes have gone before it."""
+        """When the socket has taken all bytes, pass the peer's end on: close the socket if the stream is closed, shut
+        it down for writing if only the peer's direction has ended.
+        """
         if not self.pending:
             if self.state is _CLOSED:
                 return self._close(_FINISHED)
             if self.state is StreamState.FIN_RECEIVED and self.sock is not None:
                 try:
                     self.sock.shutdown(socket.SHUT_WR)
-                except OSError:  # the application is gone already; reading will tell how
+                except OSError:  # the application is gone already; reading shows whether it closed or aborted
                     pass
         self.update()
 
     # Ends
 
     def abort(self, reason: CloseReason) -> None:
-        """End the stream and the local connection now, as a reset wherever the socket can express one. Idempotent."""
+        """End the stream (REFUSE if the peer's OPEN has not been answered, else RST) and the local connection now, as a
+        reset wherever the socket can express one. Idempotent.
+        """
         if self.state in (StreamState.CALLED, StreamState.CALLED_FIN):
             self.session.refuse(self, reason)
         elif self.state is not StreamState.CLOSED:
@@ -445,14 +471,16 @@ class Lane(Stream):
         self.drop(reason)
 
     def drop(self, reason: CloseReason) -> None:
-        """End the local connection of a stream that is closed already. Bytes not yet taken are lost, as in a TCP
-        reset.
+        """End the local connection, as `abort` does, of a stream that is over for the session. Bytes not yet taken are
+        lost, as with a TCP reset.
         """
         self.state = StreamState.CLOSED
         self._close(reason)
 
     def surrender(self, watcher: Watcher) -> LocalSocket | None:
-        """Give the socket, still in the pump but with an interest in nothing, to `watcher`; this lane is done."""
+        """Return the socket, which this lane does not close any more; None: there was none. It stays registered with
+        the pump, for `watcher` and no events. The lane is over; its observer is not told.
+        """
         sock, self.sock = self.sock, None
         if sock is not None:
             self.session.pump.lanes.pop(self._fd, None)

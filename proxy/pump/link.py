@@ -2,7 +2,8 @@
 
 The link is always read, also while it cannot be written: credit bounds what may arrive, and a proxy that stops reading
 because it cannot write deadlocks with a peer that does the same. A write that fails, or a frame that breaks the
-specification, dooms the link: it ends, with a reason, when the turn does. Its session ends with it, or is suspended.
+specification, dooms the link: it ends when the turn does, and `reason` says why. Its session ends with it or is
+suspended.
 """
 
 from __future__ import annotations
@@ -25,46 +26,51 @@ from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 
 IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
-"""Bytes: two whole frames of bulk, and at most ~2,000 small messages per turn."""
+"""Bytes: two DATA frames of the largest size. Small messages fill it with at most ~2,000 in a turn."""
 
 SLOW_FRAMES = 16
-"""Frames other than plain DATA per turn. Opening a stream costs as much as 20 messages; after so many the turn ends, so
-that what they caused is sent while the rest is handled (docs/performance.md)."""
+"""Frames other than plain DATA that are handled in a turn. Opening a stream costs as much as 20 messages. The rest
+waits for the next turn, so that the answers to these go out first (docs/performance.md)."""
 
 UNREAD = 64
-"""Times that the in-buffer is filled with what a link that ends has not read: as much as the kernel keeps (6 MiB)."""
+"""Reads into the in-buffer, at most, of what a link that ends has not read: enough for all that the kernel keeps
+(6 MiB)."""
 
 LOST = frozenset({CloseReason.LINK_LOST, CloseReason.PEER_TIMEOUT})
-"""Ends that nobody chose: a session survives these."""
+"""Reasons that mean that the connection broke, not that a side closed it: a session may survive these."""
 
 QUEUEING_MEMORY = 1.0
-"""Seconds after which an earlier wait counts for a third. A queue that lasts less than a tenth of this is a burst that
-the kernel's buffer did not take, and another link would come too late."""
+"""Time constant of `Link.queueing`, seconds: a wait this long ago counts for a third. A queue that lasts less than a
+tenth of it is a burst that the kernel's buffer did not take, and another link would come too late."""
 
 
 class Wire(Protocol):
-    """What a link reads and writes through: its socket, or TLS in front of it. Both raise OSError as a socket does."""
+    """What a link reads and writes through: its socket, or TLS around it. Both raise OSError as a non-blocking socket
+    does.
+    """
 
     def recv_into(self, view: memoryview, /) -> int:
-        """Bytes received; 0 at the end. Leaves nothing behind that the socket's readiness would not tell again."""
+        """Receive into `view`; returns how many bytes, 0 at the end. Must not hold bytes back unless the socket stays
+        readable: the epoll watches nothing else.
+        """
 
     def send(self, view: memoryview, /) -> int:
-        """Bytes taken; fewer than all of them: wait until the socket is writable."""
+        """Send from `view`; returns how many bytes were taken. Fewer than all: wait until the socket is writable."""
 
 
 class Link:
-    """See the module's text. Owns `sock`, which is connected, non-blocking and past the handshake; carries `session`
-    from `start` on.
+    """Reads and writes one TCP connection in the pump. Owns `sock`, which is connected, non-blocking and past the
+    handshake, and closes it; carries `session` from `start` on.
 
     Args:
         wire: what to read and write through instead of `sock`.
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
-        ended: set when the link is gone; `reason` and `detail` then say why. The session is over, and all its streams
-            have been told, or it is suspended.
-        heard: how often bytes have arrived.
-        heard_at: when they last did, seconds (monotonic); rtt: of the last ping, seconds.
+        ended: set when the socket is closed, or will be when the turn ends; `reason` and `detail` then say why. The
+            session has ended, and the observers of all its streams have been told, or it is suspended.
+        heard: how many reads brought bytes; heard_at: when the last one did, seconds (monotonic).
+        rtt: round-trip time of the last ping, seconds; None before the first answer.
         serial: of the certificate that the peer showed, in hex; empty without TLS.
     """
 
@@ -90,7 +96,7 @@ class Link:
         self.serial = ""
 
     def start(self, leftover: bytes) -> None:
-        """Go into the pump. `leftover` is handled at once, as if it had just arrived."""
+        """Register with the pump. `leftover`, bytes that came behind the handshake, is handled at once."""
         self.session.carry_on(self)
         self.pump.watch(self._sock.fileno(), self, EPOLLIN)
         self._mem[: len(leftover)] = leftover
@@ -101,7 +107,9 @@ class Link:
     # Reading
 
     def ready(self, mask: int) -> None:
-        """The epoll says so (Watcher)."""
+        """Write and read as far as the socket is ready (`Watcher.ready`). Mask 0: handle the frames that the last turn
+        left in the in-buffer (`Pump.again`).
+        """
         if mask & EPOLLOUT and self.congested:
             self.congested = False
             self._queueing.set(False, monotonic())
@@ -109,7 +117,8 @@ class Link:
             self.flush()
         if self._doomed:
             return
-        try:  # `_guarded`
+        # inlined: Link._guarded
+        try:
             if not mask:
                 self._behind = False
                 self._handle()
@@ -119,11 +128,11 @@ class Link:
             self.doom(CloseReason.PROTOCOL_ERROR, str(error))
 
     def crashed(self) -> None:
-        """A bug showed in this link (Watcher)."""
+        """End the link: it has a bug (`Watcher.crashed`)."""
         self.doom(CloseReason.PROTOCOL_ERROR, "internal error")
 
     def abandoned(self) -> None:
-        """Whoever looks after a link ends it before (Watcher)."""
+        """Nothing to do: a link is ended by whoever started it, before the pump shuts down (`Watcher.abandoned`)."""
 
     def _guarded(self, action: Callable[[], None]) -> None:
         try:
@@ -146,7 +155,7 @@ class Link:
         self._handle()
 
     def _handle(self) -> None:
-        """Handle the whole frames that have arrived: plain DATA by the turn, each other frame by the session."""
+        """Handle the whole frames in the in-buffer, as many as one turn may, and move the rest to its beginning."""
         session, buf, mem, end = self.session, self._buf, self._mem, self._filled
         pos = turn.deliver(session, buf, mem, 0, end, SLOW_FRAMES)
         if not self._doomed and session.whole(buf, pos, end):
@@ -162,7 +171,7 @@ class Link:
     # Writing
 
     def flush(self) -> None:
-        """Send what can be sent now; wait for the socket if that is not all."""
+        """Send what the socket takes now. If that is not all, wait until it is writable (`congested`)."""
         out = self.session.out
         if out.overrun:
             return self.doom(CloseReason.PROTOCOL_ERROR, f"the peer left {out.unacked} bytes unacknowledged")
@@ -179,13 +188,14 @@ class Link:
                 self.congested = True
                 self._queueing.set(True, monotonic())
                 self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
+            # inlined: ReplayBuffer.end
             elif out.sent == out.base + out.pos:
                 break
         if self._waiting:
             self._resume_waiting()
 
     def _read_last(self, why: str) -> None:
-        """Writing has failed, but what the peer said before may still be there to read: why it ended, most of all."""
+        """End the link after a failed write. First read what the peer sent before: a GOAWAY may say why it closed."""
         for _ in range(UNREAD):
             if self._doomed:
                 return
@@ -205,27 +215,29 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        """Whether a new stream may be opened on it."""
+        """Whether a new stream may be opened on it now."""
         return not self._doomed and self.session.can_open
 
     @property
     def queueing(self) -> float:
-        """The part of the last second or so in which bytes waited because the socket took no more, 0 to 1."""
+        """The fraction, 0 to 1, of the last second or so in which bytes waited because the socket took no more."""
         return self._queueing.value(monotonic())
 
     @property
     def bulk(self) -> bool:
-        """Whether its pool gives it bulk streams."""
+        """Whether its pool puts bulk streams on it."""
         return self.session.bulk
 
     @property
     def answered(self) -> tuple[int, int]:
-        """Changes with whatever shows that this side's bytes arrive: an acknowledgement, the answer to a ping."""
+        """Bytes acknowledged, and the token of the last ping that was answered. A change of either shows that what this
+        side sends arrives.
+        """
         return self.session.out.acked, self.session.known_at
 
     @property
     def leaving(self) -> bool:
-        """Whether it takes no more streams, of either side, and ends when it has none."""
+        """Whether no more streams may be opened on it, by either side; it ends when none is left."""
         return self.session.going_away
 
     @property
@@ -241,30 +253,32 @@ class Link:
     # Life and death
 
     def ping(self) -> None:
-        """Ask the peer for a sign of life; `heard_at` moves when anything arrives, `rtt` when the answer does."""
+        """Send PING. `heard_at` changes when anything arrives, `rtt` when the PONG does."""
         self._guarded(lambda: self.session.ping(monotonic_ns()))
         self.pump.settle()
 
     def drain(self) -> None:
-        """See `LaneSession.drain`."""
+        """`LaneSession.drain`, from outside a turn."""
         self.session.drain()
         self.pump.settle()
 
     def retire(self) -> None:
-        """See `LaneSession.retire`."""
+        """`LaneSession.retire`, from outside a turn."""
         self.session.retire()
         self.pump.settle()
 
     def doom(self, reason: CloseReason, detail: str = "") -> None:
-        """End the link when the turn ends. The first reason counts. Outside a turn, `Pump.settle` must follow."""
+        """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""
         if not self._doomed:
             self._doomed, self.session.reading_stopped = True, True
-            self.session.open_quota = 0  # nobody opens a stream here without another look: `usable` says no
+            self.session.open_quota = 0  # whoever would open a stream asks `usable` again, which says no
             self.reason, self.detail = reason, detail
             self.pump.at_end(self._end)
 
     def _end(self) -> None:
-        """Close the socket; keep the session for the next link, or tell the peer why not if it may still listen."""
+        """Close the socket. When the connection broke, suspend a session that survives that, and end any other; else
+        tell the peer the reason and end the session.
+        """
         session = self.session
         if self.reason not in LOST:
             self._say_goodbye()
@@ -274,17 +288,17 @@ class Link:
         else:
             session.end(self.reason, self.detail)
         self.pump.close(self._sock)
-        self._buf = bytearray()  # lanes and the session may hold on to this object for long
+        self._buf = bytearray()  # the session keeps this object until its next link: free the memory now
         self._mem, self._wire = memoryview(self._buf), self._sock
         self.ended.set()
 
     def _say_goodbye(self) -> None:
-        """GOAWAY with the reason, behind what is unsent, as far as the socket takes it without waiting."""
+        """Send what is unsent and GOAWAY with the reason, as far as the socket takes it without waiting."""
         try:
             self.session.goaway(self.reason)
             while (view := self.session.out.unsent_view()) and (sent := self._wire.send(view)):
                 self.session.out.sent += sent
-            # With bytes unread, closing would be a reset, and what is under way to the peer might not arrive.
+            # close() with bytes unread sends a reset, and the peer may lose what is under way to it: read them first.
             self._sock.shutdown(socket.SHUT_WR)
             for _ in range(UNREAD):
                 if not self._sock.recv_into(self._mem):

@@ -1,13 +1,13 @@
 """The pump's loop: one trio task around a nested epoll (trio supervises, the pump moves the bytes).
 
-A *turn* handles everything that one look at the epoll found, then settles: sends what the turn produced, once per
-link, ends the links that broke, and closes descriptors. Nothing is closed before a turn's end, so that no event of the
-same look can meet a descriptor's next owner.
+A *turn* handles all events that one poll of the epoll returned. Then it settles: it sends what the turn produced, once
+per link, ends the links that broke, and closes descriptors. Nothing is closed before a turn's end: a new socket would
+get the number of the closed descriptor, and with it events of the same poll.
 
-After a turn the loop looks again at once, and then waits in the kernel for up to LINGER before it sends what could wait
-for company (``ReplayBuffer.put``) and gives the thread back to trio. A trio round trip costs several times what a small
-message does (docs/performance.md has the figures), and a conversation's next message is usually that near. Trio's other
-tasks run at least every MAX_BUSY + LINGER.
+After a turn the loop polls again, and waits in the kernel for up to LINGER. If nothing comes, it sends the deferrable
+frames (`ReplayBuffer.put`) and gives the thread back to trio. It waits because a trio round trip costs several times
+what a small message does (docs/performance.md has the figures), and a conversation's next message usually comes that
+soon. Trio's other tasks wait at most MAX_BUSY + LINGER + `busy_poll` and the turn that is under way then.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from proxy.pump.options import LocalSocket
 log = structlog.get_logger()
 
 MAX_EVENTS = 48
-"""Events per turn. Few enough that the peer gets to work on one turn's messages while this host gathers the next (with
-128 events for 128 connections both hosts take turns idling: a quarter fewer messages, docs/performance.md), many enough
-that a send serves a batch."""
+"""Events per turn. Few enough that the peer works on one turn's messages while this host gathers the next (with 128
+events for 128 connections the hosts idle alternately: a quarter fewer messages, docs/performance.md), and many enough
+that one send carries many messages."""
 SEND_FIRST = 4
-"""Pieces of slow work in a turn (a call taken, a stream opened or closed: as much as 10 to 20 messages each) after
-which what they wrote is sent, so that the peer begins while this host goes on; then after twice as many, and so on,
-because a send that serves many is cheaper (docs/performance.md)."""
+"""Flush after this many opens and closes in a turn, then after twice as many, and so on, so that the peer starts early.
+Each (or any other event outside plain flow) costs as much as 10 to 20 messages. The number doubles because a send for
+many is cheaper (docs/performance.md)."""
 LINGER = 0.001
-"""Seconds, the epoll's resolution."""
+"""Seconds; the epoll's resolution, so the shortest wait there is."""
 MAX_BUSY = 0.002
-"""Seconds of uninterrupted turns after which trio's other tasks run; a handshake takes several of their visits. With
-10 ms no gain was seen."""
+"""Seconds of turns without a break after which trio's other tasks run. A handshake needs several such breaks, and 10 ms
+brought no gain."""
 QUIET = select.EPOLLET
-"""Interest in nothing: with EPOLLET the kernel reports a hang-up or error, which cannot be switched off, once instead
-of for ever."""
+"""Mask that asks for no events. Hang-ups and errors cannot be switched off; with EPOLLET the kernel reports them once
+instead of at each poll."""
 
 
 class Watcher(Protocol):
-    """The owner of a descriptor in the pump."""
+    """What the pump calls for a descriptor that is registered with it."""
 
     def ready(self, mask: int) -> None:
-        """The descriptor is ready for `mask`. Runs inside a turn: must not block and must not take long."""
+        """The epoll reported `mask`; 0: `Pump.again` was called. Runs inside a turn: must not block or take long."""
 
     def crashed(self) -> None:
-        """A method called by the pump raised an unexpected exception, which has been logged: give up what the
-        descriptor stood for.
+        """`ready` or `flush` raised an unexpected exception, which has been logged: end the stream or link that the
+        descriptor belongs to.
         """
 
     def abandoned(self) -> None:
-        """The pump ends, and the descriptor is still in it: end what it stands for, if nobody else does."""
+        """The pump shuts down, and the descriptor is still registered: end what it belongs to, if nobody else does."""
 
 
 class Flusher(Watcher, Protocol):
-    """Who sends what is written to an out-buffer."""
+    """Sends what is written to an out-buffer: a link, or a session without one."""
 
     def flush(self) -> None:
         """Send what can be sent without waiting."""
 
 
 class PlainLane(Watcher, Protocol):
-    """A lane in plain flow, as whoever collects from it sees it (`turn.collect`).
+    """What `turn.collect` needs of a lane in plain flow.
 
     Attributes:
-        out: where its bytes go.
-        word: header word of a frame of them, without the length.
+        out: the out-buffer that its bytes go to.
+        word: header word of a plain DATA frame, without the length.
         credit: bytes that it may still send.
     """
 
@@ -80,20 +80,20 @@ class PlainLane(Watcher, Protocol):
     credit: int
 
     def recv_into(self, view: memoryview, /) -> int:
-        """That of its socket."""
+        """Its socket's method."""
 
     def on_recv_error(self, error: OSError) -> None:
         """Receiving failed."""
 
     def on_eof(self) -> None:
-        """The socket will give no more bytes."""
+        """The socket has come to its end."""
 
     def leave_plain_flow(self, length: int) -> None:
-        """`length` bytes were received, and it may be that there are more, or that too little credit is left."""
+        """`length` bytes were received: a whole CHUNK, so there may be more, or less than CHUNK of credit is left."""
 
 
 Event = tuple[int, int]
-"""A descriptor and what it is ready for, as epoll returns them."""
+"""A descriptor and the mask of its events, as epoll returns them."""
 Collect = Callable[[list[Event], dict[int, PlainLane], list[ReplayBuffer], list[Event]], None]
 """See `turn.collect`."""
 
@@ -103,14 +103,15 @@ class Pump:
 
     Args:
         budget: bytes that all lanes together may buffer.
-        collect: takes the bytes of the lanes in plain flow that are ready (`turn.collect`).
-        busy_poll: seconds to look again and again before waiting in the kernel; trades CPU for latency.
+        collect: reads the lanes in plain flow that are ready (`turn.collect`).
+        busy_poll: seconds of polling without a wait before the loop waits in the kernel; trades CPU for latency.
 
     Attributes:
-        lanes: by descriptor, the lanes in plain flow: open, and with at least CHUNK bytes of credit.
+        touched: out-buffers to flush when the turn ends; later: those with deferrable frames only (`ReplayBuffer`).
+        lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
         crowd: descriptors that were ready in this turn.
-        slow_left: pieces of slow work until what they wrote is sent. Whoever does one counts it down, and calls
-            `send_first` at 0; in the loops over connections themselves, as a call each would be dear.
+        slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
+            down, and calls that at 0.
     """
 
     def __init__(self, budget: MemoryBudget, collect: Collect, busy_poll: float = 0.0) -> None:
@@ -131,7 +132,9 @@ class Pump:
         self._epoll = select.epoll()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Move bytes until cancelled; `shut_down` follows when the owners of the descriptors have let them go."""
+        """Move bytes until cancelled. Afterwards, when all others have closed or released their descriptors, call
+        `shut_down`.
+        """
         task_status.started()
         while True:
             if self._again:
@@ -141,8 +144,8 @@ class Pump:
             self._turns()
 
     def shut_down(self) -> None:
-        """End the lanes that outlived their links (through in both directions, but with bytes that nobody has taken
-        yet) and close the epoll. All other descriptors are their owners' to close, before this.
+        """Drop the lanes that are still registered (their streams have ended, but local sockets have not taken all
+        bytes) and close the epoll. All other descriptors must be closed or released before.
         """
         for watcher in list(self._watchers.values()):
             watcher.abandoned()
@@ -163,7 +166,8 @@ class Pump:
             try:
                 collect(events, self.lanes, self.touched, rest)
             except Exception:
-                # A bug in one lane. The slow way shows in which; lanes handled already only find nothing to read.
+                # A bug in one lane. Handle all events one by one below, where the barrier shows whose it is; lanes
+                # that were read already find nothing more to read.
                 log.exception("unexpected error in the data plane")
                 rest = events
             for fd, mask in rest:
@@ -187,7 +191,7 @@ class Pump:
 
     def _spin(self) -> list[Event]:
         if self.later:
-            self.settle()  # who spins pays for latency
+            self.settle()  # busy polling is for latency: deferrable frames do not wait
         poll, stop = self._epoll.poll, perf_counter() + self.busy_poll
         while not (events := poll(0, MAX_EVENTS)):
             if perf_counter() > stop:
@@ -196,15 +200,15 @@ class Pump:
 
     @staticmethod
     def _failed(watcher: Watcher) -> None:
-        """The exception barrier around one descriptor: a bug that shows in one connection costs that connection
-        only.
+        """The exception barrier around one descriptor: an unexpected exception, which is being handled, costs one
+        connection only.
         """
         log.exception("unexpected error in the data plane", watcher=type(watcher).__name__)
         watcher.crashed()
 
     def settle(self) -> None:
-        """End the turns for now: what could wait is sent as well. Whoever writes to a session between turns calls this,
-        or the bytes wait for the next turn.
+        """End a turn, and send deferrable frames too. Whoever writes to a session outside a turn calls this, or the
+        bytes wait for the next turn.
         """
         for out in self.later:
             out.deferrable = False
@@ -214,7 +218,7 @@ class Pump:
         self._settle()
 
     def _settle(self) -> None:
-        """End a turn."""
+        """End a turn: send, run what `at_end` was given, then close sockets. Deferrable frames may wait."""
         self.slow_left = self._send_after = SEND_FIRST
         while self.touched or self._ended:
             self._flush()
@@ -226,13 +230,13 @@ class Pump:
             sock.close()
 
     def send_first(self) -> None:
-        """In the middle of a turn: let the peer begin; see SEND_FIRST."""
+        """Flush in the middle of a turn, so that the peer starts early, and set when to do so next (SEND_FIRST)."""
         self._send_after *= 2
         self.slow_left = self._send_after
         self._flush()
 
     def _flush(self) -> None:
-        """Send what has been written so far, once per link."""
+        """Send what has been written to the `touched` out-buffers so far, once per link."""
         touched = self.touched[:]
         self.touched.clear()
         for out in touched:
@@ -244,42 +248,44 @@ class Pump:
                     self._failed(flusher)
 
     def at_end(self, action: Callable[[], None]) -> None:
-        """Do `action` when the turn ends: for what must not happen in the middle of it."""
+        """Call `action` when the turn ends, after the flush: for what must not happen in the middle of a turn."""
         self._ended.append(action)
 
     def again(self, watcher: Watcher) -> None:
-        """Call ``watcher.ready(0)`` in the next turn: for work that it put off to keep this one short."""
+        """Call ``watcher.ready(0)`` in the next turn: for work that was put off to keep this turn short."""
         self._again.append(watcher)
 
     def on_touched(self, out: ReplayBuffer, flusher: Flusher | None) -> None:
-        """Say who sends what is written to `out`; None: nobody any more."""
+        """Set whose `flush` sends what is written to `out`; None: nothing sends it any more."""
         if flusher is None:
             self._flushers.pop(out, None)
         else:
             self._flushers[out] = flusher
 
     def watch(self, fd: int, watcher: Watcher, mask: int) -> None:
-        """Take a non-blocking socket's descriptor in. Its owner keeps it, and later calls `release` or `close`."""
+        """Register the descriptor of a non-blocking socket. Its owner later calls `release` or `close`."""
         self._watchers[fd] = watcher
         self._epoll.register(fd, mask or QUIET)
 
     def hand_on(self, fd: int, watcher: Watcher) -> None:
-        """Make another object the watcher of a descriptor that is in already."""
+        """Make another object the watcher of a registered descriptor."""
         self._watchers[fd] = watcher
 
     def interest(self, fd: int, mask: int) -> None:
-        """Change what is waited for; 0 waits for errors and hang-ups only, once."""
+        """Change the events that are waited for; with 0, errors and hang-ups are still reported, once (QUIET)."""
         self._epoll.modify(fd, mask or QUIET)
 
     def release(self, sock: LocalSocket) -> None:
-        """Let a socket go without closing it."""
+        """Unregister a socket without closing it."""
         fd = sock.fileno()
         self._watchers.pop(fd, None)
         self.lanes.pop(fd, None)
         self._epoll.unregister(fd)
 
     def close(self, sock: LocalSocket) -> None:
-        """Let a socket go and close it when the turn ends. The kernel takes it out of the epoll then."""
+        """Unregister a socket, and close it when the turn ends. Closing takes it out of the epoll, so it is not taken
+        out before.
+        """
         fd = sock.fileno()
         self._watchers.pop(fd, None)
         self.lanes.pop(fd, None)

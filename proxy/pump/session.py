@@ -1,9 +1,9 @@
 """A session of lanes: what the streams of one conversation share, whichever link carries it.
 
-It is its own sink: what the peer says of a stream goes to the lane. When its link is lost it is *suspended*: lanes stay
-open, bytes that have arrived still go to local sockets, and local sockets are read as far as the out-buffer has room.
-`LaneSession.carry_on` puts it on the next link, once the two HELLOs have said what each side has received
-(`mux.session.Session.resume`).
+It is its own sink: each frame for a stream becomes a call on the lane. When its link is lost it is *suspended*: lanes
+stay open, bytes that have arrived still go to local sockets, and local sockets are read as far as the out-buffer has
+room. `LaneSession.carry_on` puts it on the next link, when the two HELLOs have said what each side has received and
+`mux.session.Session.resume` has gone back to there.
 """
 
 from __future__ import annotations
@@ -25,40 +25,43 @@ from proxy.pump.loop import Pump
 log = structlog.get_logger()
 
 EXTRA_CREDIT_SHARE = 16
-"""Streams with extra credit may together hold no more than this part (one 16th) of what their peer may, so that they
-are not what exceeds it.
+"""Streams with extra credit may together hold no more than this part (one 16th) of their peer's budget, so that it is
+not extra credit that exceeds the budget.
 """
 
 
 class CallHandler(Protocol):
-    """Whoever delivers what the peer opens (inbound)."""
+    """Delivers the streams that the peer opens (inbound)."""
 
     def call(self, lane: Lane, call: Open) -> None:
-        """Deliver the stream: later `Lane.attach` and `Lane.start_called`, or `Lane.abort`. Sets ``lane.observer``
-        first.
+        """Set ``lane.observer``, and then, now or later, deliver the stream with `Lane.attach` and `Lane.start_called`,
+        or end it with `Lane.abort`. An exception refuses it as CONNECT_FAILED.
         """
 
 
 class LaneSession(CarriedSession[Lane]):
-    """See the module's text. Its link or, while it is suspended, its pool ends it.
+    """All lanes of one conversation with a peer. Its link ends it or, while it is suspended, its pool.
 
     Args:
-        key: the session's id on the wire; instance: of the peer's process, as its HELLO said.
+        key: the session's id on the wire; instance: id of the peer's process, from its HELLO.
         dialled: whether this side dialled, and dials again.
-        survives: whether it outlives its link; if not, its streams end with the link. The others are as in
+        replay: bytes kept for replay, the bound of its `ReplayBuffer`.
+        calls: delivers the streams that the peer opens.
+        survives: whether it outlives a lost link; if not, its streams end with the link. The others are as in
             `CarriedSession`.
 
     Attributes:
-        awake: set when it is not suspended any more: it has a link, or has ended.
-        lost_at: when it lost its link last, and stalled_since: since when the peer has acknowledged nothing more,
-            over however many links; seconds (monotonic), of a suspended session. fruitless: how many those were.
+        awake: a new event at each loss of a link, set when the session has the next one or has ended.
+        lost_at: when it lost its last link; seconds (monotonic), as the next one.
+        stalled_since: of a suspended session, the first loss since which the peer has acknowledged nothing more.
+        fruitless: links that have come up since and were lost, too.
         resumed: how often it has gone on over another link.
-        ended: set when it has; `reason` and `detail` then say why, `lost_streams` how many streams were open.
-        opened_in: seconds from OPEN to OPENED of the stream that was delivered last; its sender did not wait.
+        ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open.
+        opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
-        bulk: whether its pool gives it bulk streams.
-        retiring: whether it is leaving because nothing used it.
-        known_at: token of the last ping that was answered.
+        bulk: whether its pool puts bulk streams on it.
+        retiring: whether one side ends it because nothing used it (GOAWAY with IDLE).
+        known_at: token of the last ping that was answered: when it was sent, nanoseconds (monotonic).
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class LaneSession(CarriedSession[Lane]):
 
     @property
     def owes(self) -> bool:
-        """Whether the peer does not have all that was said of streams, the last of which has ended here."""
+        """Whether the peer has not acknowledged all that was written until the last stream ended here."""
         return not self.over and self.out.acked < self._ended_below
 
     @property
@@ -117,15 +120,15 @@ class LaneSession(CarriedSession[Lane]):
 
     @property
     def expendable(self) -> bool:
-        """Whether nobody will miss it: it takes no more streams, or was dialled by a peer that has not said a word on
-        it, and so may not even know that the dial has succeeded.
+        """Whether it counts for nothing while it is suspended: it takes no more streams, or the peer dialled it and has
+        sent nothing since HELLO, so that it may not even know that the dial has succeeded.
         """
         return self.going_away or not (self.dialled or self.received)
 
     # Links
 
     def carry_on(self, link: Carrier) -> None:
-        """From now on `link` carries it: the first one, or the next one after `suspend`."""
+        """Go on over `link`: the first one, or the next one after `suspend`."""
         self.link, self.reading_stopped = link, False
         self.pump.on_touched(self.out, link)
         if self.suspended:
@@ -136,7 +139,7 @@ class LaneSession(CarriedSession[Lane]):
             self._end_if_retired()
 
     def suspend(self) -> None:
-        """Its link is lost; keep everything for the next one."""
+        """Its link is lost: keep streams and bytes for the next one. The link calls this when it ends."""
         self.suspended, self.awake = True, trio.Event()
         self.lost_at = monotonic()
         acked = self.out.acked
@@ -147,7 +150,7 @@ class LaneSession(CarriedSession[Lane]):
         self.pump.on_touched(self.out, self)
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
-        """End every stream with the reason. Idempotent. Outside a turn, `Pump.settle` must follow."""
+        """End the session and drop its lanes, for that reason. Idempotent. Outside a turn, call `Pump.settle` then."""
         if self.over:
             return
         self.ended.set()
@@ -165,41 +168,43 @@ class LaneSession(CarriedSession[Lane]):
         self.awake.set()
 
     def stop(self, reason: CloseReason, detail: str = "") -> None:
-        """End it, with its link if it has one. Outside a turn, `Pump.settle` must follow."""
+        """End the session, and its link if it has one. Outside a turn, call `Pump.settle` then."""
         if self.suspended:
             self.end(reason, detail)
         else:
             self.link.doom(reason, detail)
 
-    # Nobody's while it is suspended: what is written waits in the out-buffer (Flusher)
+    # While it is suspended, it is the Flusher of its own out-buffer: bytes stay there for the next link
 
     def flush(self) -> None:
-        """Lanes have written. Control frames are not refused room, so there may be too many of them."""
+        """Send nothing, but end the session with LINK_LOST when control frames, which are never refused room, have
+        overrun the out-buffer.
+        """
         if self.out.overrun:
             detail = f"{self.out.unacked} bytes are kept for the next link, and more do not fit"
             self.pump.at_end(lambda: self.end(CloseReason.LINK_LOST, detail))
 
     def ready(self, mask: int) -> None:
-        """It is no descriptor's watcher (Watcher)."""
+        """Never called: no descriptor is registered for a session (`Watcher.ready`)."""
 
     def crashed(self) -> None:
-        """`flush` does nothing that could raise (Watcher)."""
+        """Never called: `flush` does nothing that could raise (`Watcher.crashed`)."""
 
     def abandoned(self) -> None:
-        """It is no descriptor's watcher (Watcher)."""
+        """Never called, as `ready` (`Watcher.abandoned`)."""
 
     # Leaving
 
     def drain(self) -> None:
-        """Tell the peer to open no more streams here; open none either, and end when the last one has, as STOPPED."""
+        """Open no more streams here, and tell the peer to open none. When the last one has ended and the peer has
+        answered a ping behind that, end the link with STOPPED (SPEC.md, section 7).
+        """
         self.going_away = True
         self.goaway(CloseReason.DRAINING)
         self._ask_whether_it_knows()
 
     def retire(self) -> None:
-        """End as IDLE without losing a stream: open none any more, and end when the peer knows so and none is open
-        (SPEC.md, section 7).
-        """
+        """As `drain`, but with IDLE: nothing uses this session. A stream that the peer opens meanwhile is not lost."""
         self.retiring = self.going_away = True
         self.goaway(CloseReason.IDLE)
         self._ask_whether_it_knows()
@@ -209,8 +214,9 @@ class LaneSession(CarriedSession[Lane]):
         self.ping(self._retired_at)
 
     def _end_if_retired(self) -> None:
-        """The peer's answer to a ping behind the GOAWAY came behind every OPEN that crossed it; its answer to one
-        behind the last stream's end, behind everything that was to be said of that.
+        """End the link if no stream is open and the peer has answered the last ping. It was sent behind the GOAWAY, so
+        every OPEN that crossed the GOAWAY came before the answer; when streams were open, one more was sent behind the
+        end of the last, so the peer has handled that too.
         """
         if 0 < self._retired_at <= self.known_at and not self.streams and not self.suspended:
             self.link.doom(CloseReason.IDLE if self.retiring else CloseReason.STOPPED)
@@ -218,8 +224,8 @@ class LaneSession(CarriedSession[Lane]):
     # The sink
 
     def on_closed(self, stream: Lane) -> None:
-        """Sink."""
-        # As `_tell_if_notable`.
+        """Tell the pool of a notable stream's end, and of the last stream's."""
+        # inlined: LaneSession._tell_if_notable
         if stream.received_grants - stream.credit + stream.granted - stream.allow >= self.usage.notable:
             self.usage.stream_ended(stream)
         if not self.streams:
@@ -234,7 +240,7 @@ class LaneSession(CarriedSession[Lane]):
             self.usage.stream_ended(lane)
 
     def on_call(self, stream: Lane, call: Open) -> None:
-        """Exception barrier of a stream: a bug in delivering one refuses that one."""
+        """The exception barrier of a stream: a bug in delivering one refuses that one."""
         try:
             self._calls.call(stream, call)
         except Exception:
@@ -242,44 +248,46 @@ class LaneSession(CarriedSession[Lane]):
             stream.abort(CloseReason.CONNECT_FAILED)
 
     def on_opened(self, stream: Lane) -> None:
-        """Sink."""
+        """See `Lane.on_opened`."""
         self.opened_in = monotonic() - stream.since
-        try:  # `Lane.guard`, as this happens to every stream
+        # inlined: Lane.guard
+        try:
             stream.on_opened()
         except Exception:
             stream.failed()
 
     def on_refused(self, stream: Lane, reason: CloseReason) -> None:
-        """Sink."""
+        """Tell the lane's observer, which may take the socket to another host."""
         stream.guard(stream.observer.lane_refused, stream, reason)
 
     def on_data(self, stream: Lane, data: memoryview) -> None:
-        """Sink."""
+        """See `Lane.on_data`."""
         stream.guard(stream.on_data, data)
 
     def on_fin(self, stream: Lane) -> None:
-        """Sink."""
+        """See `Lane.on_fin`."""
         stream.guard(stream.on_fin)
 
     def on_rst(self, stream: Lane, reason: CloseReason) -> None:
-        """Sink."""
-        try:  # `Lane.guard`, as this happens to every stream
+        """See `Lane.on_rst`."""
+        # inlined: Lane.guard
+        try:
             stream.on_rst(reason)
         except Exception:
             stream.failed()
 
     def on_credit(self, stream: Lane) -> None:
-        """Sink."""
+        """See `Lane.resume`."""
         stream.guard(stream.resume)
 
     def on_pong(self, token: int) -> None:
-        """Sink."""
+        """Measure the round trip, and end the link if that is all that it waits for."""
         self.link.rtt = max(0, monotonic_ns() - token) / 1e9
         self.known_at = token
         self._end_if_retired()
 
     def on_goaway(self, reason: CloseReason) -> None:
-        """Sink. DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link."""
+        """DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link."""
         if reason is CloseReason.IDLE and not self.retiring:
             self.retiring = True
         elif reason is not CloseReason.DRAINING:

@@ -1,4 +1,4 @@
-"""Who a lane belongs to, besides its session: whoever opened it or has to deliver it."""
+"""Who is told of a stream's answer and end: the code that opened the lane, or that has to deliver it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ L_in = TypeVar("L_in", bound=Stream, contravariant=True)
 
 
 class StreamObserver(Protocol[L_in]):
-    """Whoever opened the lane or has to deliver it (outbound or inbound)."""
+    """Is told what becomes of a lane (outbound or inbound). Calls come inside turns: they must not block."""
 
     @property
     def service(self) -> str:
@@ -21,32 +21,32 @@ class StreamObserver(Protocol[L_in]):
 
     @property
     def direction(self) -> StreamDirection:
-        """For the CLI: outbound or inbound."""
+        """Outbound or inbound, for the CLI."""
 
     def lane_opened(self, lane: L_in) -> None:
-        """The far side delivered the stream."""
+        """The peer answered OPENED: the stream is delivered."""
 
     def lane_refused(self, lane: L_in, reason: CloseReason) -> None:
-        """The far side did not; the lane is closed, its socket is not: take it with `Lane.surrender`."""
+        """The peer answered REFUSE. The lane is closed but its socket is not: take that with `Lane.surrender`."""
 
     def lane_ended(self, lane: L_in, reason: CloseReason) -> None:
-        """The lane is closed, and so is its socket if it had one. Called exactly once, unless it was refused."""
+        """The lane is closed, and its socket too when the turn ends. Called once, but not after `lane_refused`."""
 
 
 class NullObserver:
-    """Owner of a lane that nobody has taken yet, or that has ended, so that an end is told once only."""
+    """Observer of a lane that has no other yet, or that has ended: so an end is told only once."""
 
     service = ""
     direction: StreamDirection = "outbound"
 
     def lane_opened(self, lane: Stream) -> None:
-        """Nobody is told."""
+        """Does nothing."""
 
     def lane_refused(self, lane: Stream, reason: CloseReason) -> None:
-        """Nobody is told."""
+        """Does nothing."""
 
     def lane_ended(self, lane: Stream, reason: CloseReason) -> None:
-        """Nobody is told."""
+        """Does nothing."""
 
 
 NULL_OBSERVER = NullObserver()

@@ -1,8 +1,8 @@
-"""The common case of moving bytes, and nothing else (the whole of what a compiled twin has to do).
+"""The common case of moving bytes, and nothing else.
 
 Everything that is not "a local socket in plain flow has bytes, with credit and room" or "a DATA frame for a stream in
-plain flow" is handed on. Rules of this file: no object, event or exception per message, bytes are received into
-their final place, hot names are locals.
+plain flow" is handed on, to the lane or the session. Rules of this file: no object, event or exception per message;
+bytes are received into their final place; names used in loops are locals.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from proxy.pump.loop import Event, PlainLane
 
 
 class FrameSource(Protocol):
-    """What the turn asks of a session.
+    """What the turn needs of a session.
 
     Attributes:
-        flow: by stream id, the lanes whose socket takes bytes as they come.
-        grant_below: a frame that would leave its stream with less `allow` than this is not plain, since new credit is
-            due then (nor is, by that, any frame that exceeds its credit).
-        reading_stopped: no more frames are to be handled.
-        handlers: by kind, what handles a frame, and the bytes of payload that it may have.
+        flow: by stream id, the lanes for which a DATA frame only has to be written to the local socket.
+        grant_below: a frame that would leave its stream with less `allow` than this is not plain, because new credit
+            is due. So a frame that exceeds its credit is never plain.
+        reading_stopped: no more frames are to be handled, as the link ends.
+        handlers: by kind of frame, what handles it, and the most bytes that its payload may have.
     """
 
     flow: dict[int, Lane]
@@ -34,7 +34,7 @@ class FrameSource(Protocol):
     handlers: dict[int, tuple[Handler, int]]
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
-        """See `mux.session.Session`."""
+        """As `mux.session.Session.handle`."""
 
 
 def collect(
@@ -44,9 +44,11 @@ def collect(
 
     Args:
         events: (descriptor, mask) as epoll returned them.
-        lanes: by descriptor, the lanes in plain flow: open, and with at least CHUNK bytes of credit.
-        touched: out-buffers that have something to send are added.
-        rest: events that are not the common case are added.
+        lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
+        touched: gets the out-buffers that now have bytes to send.
+        rest: gets the events that are not the common case.
+
+    Raises nothing of its own; a bug in a lane's method comes through.
     """
     pack_into = HEADER.pack_into
     get = lanes.get
@@ -61,6 +63,7 @@ def collect(
         if pos > out.limit:
             rest.append(event)
             continue
+        # inlined: Lane._receive
         body = pos + HEADER_SIZE
         try:
             length = lane.recv_into(out.mem[body : body + CHUNK])
@@ -70,9 +73,11 @@ def collect(
         if not length:
             lane.on_eof()
             continue
+        # inlined: Session.sent
         pack_into(out.buf, pos, lane.word + length)
         out.pos = body + length
         lane.credit = credit = lane.credit - length
+        # inlined: ReplayBuffer.touch
         if not out.dirty:
             out.dirty = True
             touched.append(out)
@@ -85,10 +90,10 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
 
     Args:
         session: whose frames they are.
-        buf, mem: the same memory, twice; frames lie in ``[pos, end)``.
-        most: stop behind so many other frames; each may cost as much as many of DATA.
+        buf, mem: the same memory, twice; frames lie in ``[pos, end)``, the last one perhaps in part.
+        most: stop after this many frames that are not plain DATA; each may cost as much as many of DATA.
 
-    Returns: the position of the first frame that was not handled. Raises what ``session.handle`` does.
+    Returns: the position of the first frame that was not handled. Raises ProtocolError as ``session.handle`` does.
     """
     unpack_from, get = HEADER.unpack_from, session.flow.get
     grant_below, handlers = session.grant_below, session.handlers
@@ -102,7 +107,9 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
         pos = stop
         lane = get(word >> KEY_SHIFT)
         if lane is not None and 0 < length <= MAX_DATA and (allow := lane.allow - length) >= grant_below:
+            # inlined: Session._on_data
             lane.allow = allow
+            # inlined: Lane.on_data
             try:
                 taken = lane.send(mem[body:stop])
             except OSError as error:
@@ -111,7 +118,8 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
             if taken != length:
                 lane.guard(lane.on_full, mem[body + taken : stop])
             continue
-        handler, largest = handlers.get(word >> KIND_SHIFT, UNKNOWN)  # as `handle`, which would cost as much again
+        # inlined: Session.handle
+        handler, largest = handlers.get(word >> KIND_SHIFT, UNKNOWN)
         if length > largest:
             session.handle(word, mem, body, stop)  # raises
         handler(word >> KEY_SHIFT & ID_MASK, mem, body, stop)
