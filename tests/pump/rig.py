@@ -114,7 +114,7 @@ async def until(check: Callable[[], object], what: str) -> None:
 
 
 class Record:
-    """An owner (``pump.streamobserver.StreamObserver``) that writes down what it is told."""
+    """An observer (``pump.streamobserver.StreamObserver``) that writes down what it is told."""
 
     service = "test"
 
@@ -155,7 +155,7 @@ class Handover:
 
     Attributes:
         refuse: answer so instead; hold: leave calls unanswered until `release`; bug: raise, with (`owned`) or without
-            an owner for the lane.
+            an observer for the lane.
     """
 
     def __init__(self) -> None:
@@ -372,7 +372,7 @@ class Rig:
 
 
 class Stream:
-    """One stream through both pumps: the test's two ends, and what the two owners were told."""
+    """One stream through both pumps: the test's two ends, and what the two observers were told."""
 
     def __init__(self, caller: End, service: End, outbound: Record, inbound: Record) -> None:
         self.caller, self.service = caller, service

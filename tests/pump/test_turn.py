@@ -1,4 +1,4 @@
-"""The common case by itself: what it does, and what it hands on. A compiled twin has to pass the same tests."""
+"""The common case by itself: what it does, and what it hands on. Compiled or not, it has to pass these tests."""
 
 from __future__ import annotations
 
