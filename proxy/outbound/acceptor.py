@@ -1,8 +1,8 @@
-"""Where the calls of one upstream come in.
+"""Takes the calls of one upstream.
 
-The usual call goes to the one peer that offers its service, over a link that is up. Nothing need be remembered of it
-but its lane, so no object of its own is made for it (which would cost 100 bytecodes more, where the whole connection
-costs this host 1,250). All other calls, and those that the peer refuses, are a `Call` each.
+The usual call goes to the only peer that offers the service, over a link that is up. Its lane holds all that is to be
+known about it, so no `Call` is made (which would cost 100 bytecodes more, where the whole connection costs this host
+1,250). Every other call, and every call that the peer refuses, becomes a `Call`.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     from proxy.pool.pool import Pool
 
 MOST_KEPT = 1024
-"""Users whose calls are kept, written out."""
+"""User ids for which the encoded OPEN payload is kept. When there would be more, all are dropped."""
 
 
 class UpstreamAcceptor:
-    """See the module's text. The owner (``pump.streamobserver.StreamObserver``) of the lanes that have no call.
+    """Opens a stream, or makes a `Call`, for each connection to one upstream. It is the observer
+    (``pump.streamobserver.StreamObserver``) of the lanes for which no `Call` was made.
 
     Args:
-        service: the one that the upstream is for.
-        pool: of the peer that offers it, if none but that one does.
+        service: the service that the upstream is for.
+        pool: the pool of the only peer that offers the service; None if this host or several peers do, or nobody does.
     """
 
     direction: StreamDirection = "outbound"
@@ -44,11 +45,12 @@ class UpstreamAcceptor:
         self._calls: dict[int, bytes] = {}
 
     def accepted(self, sock: LocalSocket) -> None:
-        """Take a connection over: open a stream for it, or make a call of it."""
+        """Take over a caller's connected socket, which the lane or the `Call` closes."""
         service, tcp, pool = self.service, self._tcp, self._pool
         self._stats.opened += 1
         uid = UNKNOWN_UID if tcp else peer_uid(sock)
         if pool is not None and (link := pool.pick(service)) is not None:
+            # inlined: Call._open
             lane = link.session.open(self._calls.get(uid) or self._written(uid))
             lane.observer = self
             lane.attach(sock, tcp)
@@ -63,21 +65,22 @@ class UpstreamAcceptor:
         return call
 
     def lane_opened(self, lane: Lane) -> None:
-        """Delivered (Owner)."""
+        """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
         if self.service in self._context.ejections.hosts:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """The peer could not deliver (Owner)."""
+        """The peer could not deliver: make a `Call` of it, which tries other peers (StreamObserver)."""
         uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
         request = Open(self.service, uid, self._caller)
         Call(self._context, request, None, self._tcp, lane).lane_refused(lane, reason)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """Over (Owner)."""
-        if lane.early is not None:  # nobody has answered
+        """Count the end, and log it if it is to be logged (StreamObserver)."""
+        if lane.early is not None:  # neither OPENED nor REFUSE has come
             self._context.failed(self.service, lane.session.peer, reason)
         if reason in self._stats.unlogged:
+            # inlined: StreamStats.end
             self._stats.ended += 1
         elif self._stats.end(reason):
             self._stats.report(

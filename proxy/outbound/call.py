@@ -1,8 +1,9 @@
 """One call by a local container, from accept to the end.
 
-This host comes first if it offers the service, then peers, as `routing.balance` chooses. A host is given up for the
-next one only while no byte can have reached an application: the peer refused, or there was no link yet. What the caller
-has said so far is kept by the lane and said again, to at most `balance.TRIES` peers.
+This host comes first if it offers the service, then peers, as `routing.balance` chooses. The call goes on to the next
+host only while no byte can have reached an application: the host refused it, could not connect to the service, or had
+no link yet. The lane keeps a copy of the bytes sent so far, which are sent again to the next peer; after
+`balance.TRIES` refusals by peers the call fails.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """See the module's text. Owns `sock` until a lane or a splice takes it over.
+    """A call, which is the observer of its lane. Owns `sock` until a lane or a splice takes it over.
 
     Args:
-        sock: the caller's; None, and `lane`, for a call that a lane carries: `lane_refused` follows.
+        sock: the caller's socket; None if `lane` is given.
+        lane: the lane of a call that the peer has just refused: `lane_refused` follows, and takes the socket from it.
 
     Attributes:
-        lane, splice: what carries the call now, if anything does.
+        lane, splice: what moves the call's bytes now, or did last; None: nothing yet.
     """
 
     __slots__ = (
@@ -80,7 +82,7 @@ class Call:
         self.splice: Splice | None = None
 
     def start(self) -> None:
-        """Take the nearest host that offers the service: this one, else a peer."""
+        """Begin with this host if it offers the service, else with a peer."""
         local, pools = self._context.endpoints(self.service)
         self._untried = pools[:]
         if local is not None and not self._context.allowed.allows(self._request, self._context.host):
@@ -96,7 +98,7 @@ class Call:
 
     @property
     def caller(self) -> tuple[int, int] | None:
-        """User and process id of whoever made it, as long as its socket is open; None: not known."""
+        """User id and process id of the caller; None if its socket is closed or is no Unix socket."""
         if self._sock is not None:
             carrier: LocalSocket | None = self._sock
         else:
@@ -125,7 +127,7 @@ class Call:
             self._try_peers()
 
     def _introduce(self, splice: Splice) -> None:
-        """Tell the service who calls, before anything of the caller's: nothing has been read from it yet."""
+        """Send the PROXY header to the service. It comes first, as nothing has been read from the caller yet."""
         caller, own = splice.caller.sock, self._context.own_address
         try:
             if self._tcp:
@@ -133,7 +135,7 @@ class Call:
             else:
                 source, destination = TcpAddress(own.host, 0).hostport, own.hostport
             splice.service.write(memoryview(header(self._request, self._context.host, source, destination)))
-        except OSError:  # either is gone already
+        except OSError:  # the caller or the service has closed already
             return splice.end(CloseReason.ABORTED)
         splice.settle()
 
@@ -147,14 +149,16 @@ class Call:
     # Peers
 
     def _look_again(self) -> None:
-        """Others may offer the service than when the call began."""
-        if (pools := self._context.peers(self.service)) is None:  # its upstream is no more
+        """Find again which peers are left to try, as the configuration may have changed since the call began."""
+        if (pools := self._context.peers(self.service)) is None:  # the upstream was removed
             self._untried = [pool for pool in self._untried if self._context.has(pool)]
         else:
             self._untried = [pool for pool in pools if pool.name not in self._refused]
 
     def _try_peers(self) -> None:
-        """Open a stream at a peer that has a link; wait for one if none has but may have."""
+        """Open a stream at a peer that has a link. If none has one, wait for it until open_timeout. Without peers left
+        to try, or without room in their waiting lists, fail.
+        """
         untried = self._untried
         if not untried:
             return self._fail(self._refusal)
@@ -169,7 +173,7 @@ class Call:
             self._context.calls[self] = None
 
     def _wait_for_link(self) -> bool:
-        """Wait at peers that could take the call; the first that can gets it. False: all their lists are full."""
+        """Join the pools' waiting lists; the first that has a link gets the call. False: all lists are full."""
         return sum(pool.wait(self) for pool in self._context.waits(self.service, self._untried)) > 0
 
     def _open(self, link: Link) -> None:
@@ -187,22 +191,23 @@ class Call:
             lane.start_calling()
 
     def link_up(self) -> None:
-        """A peer that offers the service can be reached now (Waiter). Should others have taken all its room, the call
-        waits on, for no longer than it would have.
+        """A peer that offers the service has a link now (Waiter). If other calls have taken all its streams, this one
+        goes on waiting; its deadline stays.
         """
         for pool in self._untried:
             pool.leave(self)
         self._try_peers()
 
     def rerouted(self, here: bool) -> None:
-        """Other hosts offer the service by now: if the call waits, it waits for those, no longer than it would have.
+        """The hosts that offer the service have changed. A call that waits for a link goes on with the new ones; its
+        deadline stays.
 
         Args:
-            here: this host is one of them now, or offers it in another way.
+            here: this host has come to offer the service, or offers it in another way than before.
         """
         if self._deadline is None:
             return
-        if here and self.lane is None:  # of a call that was refused something has been read, which no splice says again
+        if here and self.lane is None:  # not a refused call: a splice could not send its early bytes again
             self._stop_waiting()
             return self.start()
         for pool in self._untried:
@@ -215,8 +220,8 @@ class Call:
             self._fail(CloseReason.OVERLOADED)
 
     def orphaned(self) -> None:
-        """Its upstream is no more: if the call waits, it waits on for those peers that are still there, and ends
-        without one: a removed peer without streams is dialled no more.
+        """The upstream was removed. A call that waits for a link goes on waiting for those of its peers that are still
+        configured. Without one it ends: a removed peer that has no streams is not dialled any more.
         """
         if self._deadline is None:
             return
@@ -230,13 +235,15 @@ class Call:
             self._fail(CloseReason.PEER_UNREACHABLE)
 
     def ready(self, mask: int) -> None:
-        """The caller of a refused call hung up while the call waits: what it said may still find a reader (Watcher)."""
+        """The caller hung up while its refused call waits for another peer. The call goes on, as the bytes that it sent
+        may still be delivered (Watcher).
+        """
 
     def crashed(self) -> None:
-        """`ready` does nothing that could raise (Watcher)."""
+        """Never called: `ready` does nothing (Watcher)."""
 
     def abandoned(self) -> None:
-        """`Outbound.close` gives calls up before (Watcher)."""
+        """Never called: `Outbound.close` has ended the call before the pump ends (Watcher)."""
 
     def _expire(self) -> None:
         self._deadline = None
@@ -258,16 +265,16 @@ class Call:
         for pool in self._untried:
             pool.leave(self)
 
-    # What becomes of it
+    # How it goes on, and ends
 
     def lane_opened(self, lane: Lane) -> None:
-        """Delivered (Owner)."""
+        """The peer has delivered the stream (StreamObserver)."""
         self._untried = []
         if self._context.ejections.held:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """This host could not deliver; perhaps the next one can (Owner)."""
+        """The peer could not deliver: take the socket back from the lane and try the next peer (StreamObserver)."""
         self._refusal, self._detail = reason, f"by {lane.session.peer}"
         self._context.failed(self.service, lane.session.peer, reason)
         self._refused += (lane.session.peer,)
@@ -280,14 +287,14 @@ class Call:
         self._try_peers()
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """Over (Owner)."""
-        if lane.early is not None:  # nobody has answered
+        """Count the end, and log it if it is to be logged (StreamObserver)."""
+        if lane.early is not None:  # neither OPENED nor REFUSE has come
             self._context.failed(self.service, lane.session.peer, reason)
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
     def give_up(self, reason: CloseReason) -> None:
-        """The proxy stops: end the call if nothing carries it yet."""
+        """End the call with the reason if neither a lane nor a splice has its socket."""
         self._stop_waiting()
         if self._attempt is not None:
             self._attempt.cancel()
@@ -296,7 +303,7 @@ class Call:
             self._fail(reason)
 
     def _fail(self, reason: CloseReason) -> None:
-        """Nobody takes the call: close the caller's socket, as a reset where it can express one."""
+        """No host takes the call: close the caller's socket, as a reset where its kind can express one."""
         self._cancel_deadline()
         sock, self._sock = self._sock, None
         if sock is not None:

@@ -1,4 +1,4 @@
-"""What all calls share: where each may go, and what has become of those before it."""
+"""What all calls share: which hosts each may go to, ejected hosts, and the parts of the proxy that they use."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ C = TypeVar("C")
 
 
 class CallContext(Generic[C]):
-    """See the module's text. Holds no socket.
+    """One for the proxy, handed to every call. Owns no socket.
 
     Args:
-        pools: those of the peers, by name; as they are at each moment.
+        pools: the peers' pools by name. Not a copy: the agent adds and removes pools in it.
         random: returns numbers evenly spread over [0, 1).
 
     Attributes:
-        calls: those that nothing carries yet; splices: those that stay on this host. (The others are with the lanes.)
-        ejections: hosts that are left alone because opens failed there.
+        calls: the calls that wait for a connection to a local service, or for a link.
+        splices: the open splices, each with its call. (The calls that a lane carries are not kept here.)
+        ejections: hosts that get no streams for a while because opens failed there.
     """
 
     def __init__(
@@ -66,8 +67,8 @@ class CallContext(Generic[C]):
         self._adopt(config, table, allowed)
 
     def adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> dict[str, bool]:
-        """Take another configuration over, with the pools that it has. Returns the services that are offered by others
-        than before, and of each whether this host is new among those, or offers it in another way. Raises nothing.
+        """Use another configuration, whose pools exist already. Returns the services whose hosts have changed, and for
+        each whether this host has come to offer it, or offers it in another way. Raises nothing.
         """
         before = self._endpoints
         self._adopt(config, table, allowed)
@@ -88,7 +89,7 @@ class CallContext(Generic[C]):
 
     @property
     def own_address(self) -> TcpAddress:
-        """Where this host is in the mesh, as its peers see it; the loopback address if it listens on all it has."""
+        """The address that this host listens on for links; the loopback address if it listens on all addresses."""
         listen = self._config.links.listen
         return TcpAddress(LOOPBACK.get(listen.host, listen.host), listen.port)
 
@@ -98,8 +99,8 @@ class CallContext(Generic[C]):
         return self._config.limits
 
     def endpoints(self, service: str) -> tuple[ServiceConfig | None, list[Pool]]:
-        """Who offers a service: this host, if it does and is not ejected while a peer could do it; and the peers, in a
-        list that is not the caller's to change.
+        """Who offers a service: this host's configuration of it, and the peers' pools. The first is None if this host
+        does not offer it, or is ejected while a peer with a link is not. The caller must not change the list.
         """
         local, pools = self._endpoints[service]
         if local is not None and self.ejections.held:
@@ -109,33 +110,33 @@ class CallContext(Generic[C]):
         return local, pools
 
     def peers(self, service: str) -> list[Pool] | None:
-        """The peers that offer a service; None: this host calls it no more."""
+        """The pools of the peers that offer a service; None: no upstream is for it any more."""
         found = self._endpoints.get(service)
         return None if found is None else found[1]
 
     def only_peer(self, service: str) -> Pool | None:
-        """The peer that offers a service, if nobody else does."""
+        """The pool of the only peer that offers a service; None if this host or several peers do, or nobody does."""
         local, pools = self._endpoints[service]
         return pools[0] if local is None and len(pools) == 1 else None
 
     def has(self, pool: Pool) -> bool:
-        """Whether its peer is one of this host's; not one that was removed."""
+        """Whether the pool's peer is still one of this host's peers."""
         return self._pools.get(pool.name) is pool
 
     def choose(self, service: str, pools: list[Pool]) -> Pool | None:
-        """See `routing.balance`."""
+        """As `routing.balance.choose`: the pool to open a stream at, or None to wait for a link."""
         return choose(pools, self._random, self.ejected(service))
 
     def waits(self, service: str, pools: list[Pool]) -> list[Pool]:
-        """See `routing.balance`."""
+        """As `routing.balance.waits`: the pools to wait at."""
         return waits(pools, self._random, self.ejected(service))
 
     def ejected(self, service: str) -> frozenset[str]:
-        """The hosts that are left alone."""
+        """The hosts that get no streams of this service for now."""
         return self.ejections.ejected(service, monotonic()) if self.ejections.held else NOBODY
 
     def failed(self, service: str, host: str, reason: CloseReason) -> None:
-        """A host did not deliver a stream."""
+        """Count that a host did not deliver a stream; log it if that ejects the host."""
         seconds = self.ejections.failed(service, host, reason, monotonic())
         if seconds is not None:
             log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)

@@ -1,7 +1,7 @@
 """The listening sockets of the upstreams, by address: opened before anything depends on them, closed when nothing does.
 
-An address outlives the upstream that it was for: two upstreams that exchange theirs keep both sockets, and no caller
-ever finds nobody there.
+A socket stays open as long as any upstream has its address: when two upstreams exchange their addresses, both sockets
+stay, and no caller is refused meanwhile.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ class InheritableListener(NamedTuple):
 
     sock: socket.socket
     lock: int | None = None
-    """Descriptor of the lock of its file, and what the file is, if a proxy made it."""
+    """Descriptor of the lock file, if a proxy made the socket's file; `birth` identifies that file."""
     birth: SocketIdentity | None = None
     mode: int = 0o666
-    """The rights that it has now, as an upstream's; with a file of a proxy's only."""
+    """Mode, owner and group of the file now, written as in an upstream; they count only if a proxy made the file."""
     owner: int | str | None = None
     group: int | str | None = None
 
     def close(self) -> None:
-        """For one that nobody wants."""
+        """Close both descriptors of a socket that nobody has taken; its file stays."""
         self.sock.close()
         if self.lock is not None:
             os.close(self.lock)
 
 
 class OpenListener:
-    """One listening socket; `close` closes it, with its file if it has one that is ours. Made by `open` or `inherit`.
+    """One listening socket, made by `open` or `inherit`. `close` closes it, and removes its file if that is ours.
 
     Attributes:
-        upstream: the one that it is for.
+        upstream: the upstream that it is for.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class OpenListener:
 
     @classmethod
     def open(cls, name: str, upstream: UpstreamConfig) -> Self:
-        """A new one for the upstream of this name. Raises StartError."""
+        """Open a new socket for the upstream of this name. Raises StartError."""
         listen = upstream.listen
         if isinstance(listen, TcpAddress):
             return cls(upstream, bind_tcp(name, listen), None, True)
@@ -78,7 +78,7 @@ class OpenListener:
 
     @classmethod
     def inherit(cls, address: Address, inheritable: InheritableListener) -> Self:
-        """One that another process has made, and that is not this one's own (`own`) before that has let go. Raises
+        """Use a socket that another process has made. Its file belongs to that process until `own` is called. Raises
         StartError.
         """
         upstream = UpstreamConfig(
@@ -90,11 +90,13 @@ class OpenListener:
         sock = inheritable.sock
         sock.setblocking(False)
         prepare_local(sock)
-        sock.listen(BACKLOG)  # a second time: only the length of its queue may change
+        sock.listen(BACKLOG)  # it listens already; this sets the length of its queue
         return cls(upstream, sock, None, True)
 
     def become(self, upstream: UpstreamConfig) -> None:
-        """Be the socket of this upstream, which has the same address. Raises StartError; then as before."""
+        """Serve this upstream from now on, which has the same address, and take on its mode, owner and group. Raises
+        StartError, and nothing has changed.
+        """
         if self._ours:
             self._give(_rights(upstream))
         self.upstream = upstream
@@ -112,19 +114,19 @@ class OpenListener:
         self._rights = rights
 
     def inheritable(self) -> InheritableListener:
-        """The socket for another process; the descriptors stay this one's."""
+        """What another process needs to know of the socket. Its descriptors are not duplicated: they stay ours."""
         if self._bound is None:
             return InheritableListener(self._sock)
         return InheritableListener(self._sock, self._bound.lock, self._bound.birth, *self._rights)
 
     @property
     def in_place(self) -> bool:
-        """Whether callers find it: nobody has removed its file."""
+        """Whether callers find it: its file is still there. True of a socket whose file is not ours to look after."""
         return self._bound is None or self._bound.in_place
 
     def own(self) -> None:
-        """The process that had it before has let go. Rights that cannot be changed stay as they are, with a line in the
-        log.
+        """The process that handed the socket over has given it up: the file is ours now, and gets the upstream's mode,
+        owner and group. If those cannot be changed they stay, and a line is logged.
         """
         self._ours = True
         if self._bound is not None:
@@ -135,15 +137,15 @@ class OpenListener:
             log.error("a socket keeps the rights that it had", error=str(error))
 
     def listen(self, pump: Pump, deadlines: Deadlines, accepted: Accepted) -> None:
-        """Hand connections, from now on, to `accepted`."""
+        """Accept connections and call `accepted` with each; called again, it only changes whom they go to."""
         if self._listener is None:
             self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted)
         else:
             self._listener.accepted = accepted
 
     def hold(self, hold: bool) -> None:
-        """Leave connections waiting in its queue, for another process that may own the file by now; or go on to take
-        them.
+        """True: accept nothing and leave connections in the kernel's queue, since another process may be about to take
+        them, and the file. False: accept again, and own the file again.
         """
         if self._bound is not None:
             self._bound.own(not hold)
@@ -151,12 +153,12 @@ class OpenListener:
             self._listener.hold(hold)
 
     def finish(self) -> None:
-        """Take in the connections that wait to be accepted; `close` follows."""
+        """Accept the connections that wait in the kernel's queue; `close` follows."""
         if self._listener is not None:
             self._listener.finish()
 
     def leave(self) -> None:
-        """It is another process's from now on: close the descriptors, and nothing else."""
+        """Another process has the socket from now on: close the descriptors, and leave the file."""
         if self._bound is not None:
             self._bound.own(False)
         self.close()
@@ -169,11 +171,11 @@ class OpenListener:
 
 
 class ListenerSet:
-    """All that are open.
+    """All listening sockets of upstreams.
 
     Attributes:
-        opened: those of upstreams; spare: those of another process that no upstream has wanted yet. (With a control
-            plane, the upstream may come with the next message.)
+        opened: those that an upstream uses, by address.
+        spare: inherited ones that no upstream uses yet. (With a control plane, the map may still bring the upstream.)
     """
 
     def __init__(self) -> None:
@@ -182,17 +184,17 @@ class ListenerSet:
 
     @property
     def all(self) -> list[OpenListener]:
-        """Both kinds."""
+        """Those in use and the spare ones."""
         return [*self.opened.values(), *self.spare.values()]
 
     def inherit(self, inheritables: Mapping[Address, InheritableListener]) -> None:
-        """Take over what another process has opened. Raises StartError."""
+        """Make sockets that another process has opened the spare ones. Raises StartError."""
         for address, inheritable in inheritables.items():
             self.spare[address] = OpenListener.inherit(address, inheritable)
 
     def prepare(self, upstreams: dict[str, UpstreamConfig], undo: ExitStack) -> dict[Address, OpenListener]:
-        """The sockets of these upstreams: those that are open already, with the rights that they shall have, and new
-        ones. Raises StartError. `undo` takes all of it back; nothing is accepted and nothing closed yet.
+        """The sockets of these upstreams: those that are open already, with mode, owner and group changed where they
+        differ, and new ones. Accepts nothing and closes nothing yet; `undo` takes all of it back. Raises StartError.
         """
         wanted: dict[Address, OpenListener] = {}
         for name, upstream in upstreams.items():
@@ -208,13 +210,13 @@ class ListenerSet:
         return wanted
 
     def finish(self, wanted: dict[Address, OpenListener]) -> None:
-        """Take in what waits at those that `replace` is going to close, whose upstreams are still known."""
+        """Accept what waits at the sockets that `replace` is about to close, as long as their upstreams are known."""
         for address, opened in self.opened.items():
             if address not in wanted:
                 opened.finish()
 
     def replace(self, wanted: dict[Address, OpenListener]) -> None:
-        """Keep those, close all others but the spare ones. Raises nothing."""
+        """Use these sockets, and close all other ones that were in use; spare ones stay. Raises nothing."""
         before, self.opened = self.opened, wanted
         for address, opened in before.items():
             if address not in wanted:
@@ -223,18 +225,18 @@ class ListenerSet:
             self.spare.pop(address, None)
 
     def discard(self) -> None:
-        """Close those that no upstream has wanted."""
+        """Close the spare ones."""
         spare, self.spare = self.spare, {}
         for opened in spare.values():
             opened.close()
 
     def own(self) -> None:
-        """See `OpenListener.own`."""
+        """As `OpenListener.own`, for all of them."""
         for opened in self.all:
             opened.own()
 
     def leave(self) -> None:
-        """All of them are another process's from now on."""
+        """As `OpenListener.leave`, for all of them."""
         everything = self.all
         self.opened, self.spare = {}, {}
         for opened in everything:
@@ -262,7 +264,7 @@ def bind_tcp(name: str, address: TcpAddress) -> socket.socket:
     )
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        prepare_local(sock)  # Linux hands these options to the accepted sockets
+        prepare_local(sock)  # accepted sockets inherit these options on Linux
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)
     except OSError as error:

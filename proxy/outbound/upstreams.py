@@ -1,4 +1,4 @@
-"""Listening for local containers."""
+"""The configured upstreams: their listening sockets, and what a change of the configuration means for open calls."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Outbound:
     """Owns the upstreams' listening sockets, from `open` to `close`.
 
     Attributes:
-        context: what the calls that come in share.
-        sockets: where they come in.
+        context: what all calls share.
+        sockets: the listening sockets.
     """
 
     def __init__(self, config: Config, context: CallContext[Call]) -> None:
@@ -35,8 +35,8 @@ class Outbound:
         return self._config.upstreams
 
     def open(self) -> None:
-        """Open a socket for every upstream. Callers may connect then; `listen` accepts them. Raises StartError; what
-        was opened before is closed then.
+        """Open a socket for every upstream. Callers can connect from then on; `listen` accepts them. Raises StartError,
+        and the sockets that it has opened are closed again.
         """
         with ExitStack() as undo:
             wanted = self.prepare(self._config, undo)
@@ -44,19 +44,19 @@ class Outbound:
         self.sockets.replace(wanted)
 
     def listen(self) -> None:
-        """Accept calls from now on."""
+        """Accept calls from now on, also on the sockets that `adopt` opens later."""
         self._listening = True
         self._listen(self.sockets.opened)
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, OpenListener]:
-        """See `ListenerSet.prepare`; `adopt` follows, or `undo`."""
+        """As `ListenerSet.prepare`; `adopt` follows, or `undo` is closed."""
         return self.sockets.prepare(config.upstreams, undo)
 
     def adopt(
         self, config: Config, table: RoutingTable, allowed: AllowRules, sockets: dict[Address, OpenListener]
     ) -> None:
-        """Take another configuration over, with the sockets that `prepare` made of it and the pools that it has. Calls
-        that are carried go on; those that wait for a link look where they may go now. Raises nothing.
+        """Use another configuration, with the sockets that `prepare` has made for it; its pools exist already. Calls
+        that have a lane or a splice go on; those that wait for a link look for a host anew. Raises nothing.
         """
         self.sockets.finish(sockets)
         self._config, context = config, self.context
@@ -82,14 +82,16 @@ class Outbound:
             sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accepted)
 
     def stop_listening(self) -> None:
-        """Accept no more calls than those whose callers wait already; what is open goes on. Idempotent."""
+        """Accept the callers that wait in the kernel's queues, then close the sockets. Open calls go on. Idempotent."""
         self.sockets.finish({})
         self.sockets.replace({})
         self.sockets.discard()
         self.context.pump.settle()
 
     def close(self) -> None:
-        """End every call that no link carries (those end with their links). Idempotent."""
+        """Stop listening, and end every splice and every call that waits, as STOPPED. (Calls that have a lane end with
+        its session.) Idempotent.
+        """
         self.stop_listening()
         for splice in list(self.context.splices):
             splice.end(CloseReason.STOPPED)
