@@ -1,8 +1,8 @@
 """Delivering a peer's stream to a local service.
 
-A service's Unix socket mostly takes a connection at once. Nothing need be remembered of such a stream but its lane, so
-no object of its own is made (as on the calling side, `proxy.outbound.acceptor`); any other is a `Delivery` while it
-lasts.
+A service's Unix socket usually accepts a connection at once. The lane then holds all that is to be known about the
+stream, so no `Delivery` is made (the same as on the calling side, `proxy.outbound.acceptor`). Every other stream,
+including each one that is refused, has a `Delivery` until it ends.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from proxy.routing.allow import AllowRules, describe
 
 
 class Inbound:
-    """Takes the streams that peers open (``pump.session.CallHandler``).
+    """Delivers the streams that peers open to local services, or refuses them (``pump.session.CallHandler``).
 
     Args:
         allowed: who may call which service.
 
     Attributes:
-        open: streams now delivered or being delivered, by service.
+        open: by service, the number of streams that are delivered or being delivered.
     """
 
     def __init__(self, config: Config, allowed: AllowRules, connector: Connector, stats: StreamStats) -> None:
@@ -44,7 +44,7 @@ class Inbound:
         self._opens = defaultdict[str, TokenBucket](lambda: TokenBucket(self._rate, self._rate))
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
-        """Take another configuration over, for calls to come. Raises nothing."""
+        """Use another configuration for streams that are opened from now on. Raises nothing."""
         self._offers, self.allowed = self._offered_by(config), allowed
         self.open = Counter({name: count for name, count in self.open.items() if count})
         if self._rate != config.limits.opens_per_second:
@@ -55,11 +55,11 @@ class Inbound:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
 
     def forget(self, peer: str) -> None:
-        """The peer is none any more."""
+        """The peer was removed: drop the count of its opens."""
         self._opens.pop(peer, None)
 
     def call(self, lane: Lane, call: Open) -> None:
-        """Connect to the service, or refuse at once."""
+        """Connect to the service, or refuse the stream."""
         service, peer = call.service, lane.session.peer
         offer = self._offers.get(service)
         if not self._opens[peer].take(lane.since):
@@ -69,9 +69,11 @@ class Inbound:
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
+            # inlined: Delivery.start
             self.stats.opened += 1
             self.open[service] += 1
             lane.observer = offer
+            # inlined: Delivery._connected
             lane.attach(sock, False)
             lane.start_called(offer.preface(lane, call) if offer.tells else b"")
         else:
@@ -81,7 +83,7 @@ class Inbound:
         Delivery(self, lane, call).refuse(reason, detail)
 
     def report(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
-        """Log a stream that is over."""
+        """Log a stream that has ended."""
         self.stats.report(
             reason,
             since=lane.since,
@@ -95,11 +97,12 @@ class Inbound:
 
 
 class LocalService:
-    """A service of this host, and the owner (``pump.streamobserver.StreamObserver``) of the lanes that it took at once.
+    """A service that this host offers. It is the observer (``pump.streamobserver.StreamObserver``) of the lanes for
+    which no `Delivery` was made.
 
     Attributes:
-        path: of its Unix socket; empty for a TCP address.
-        tells: whether it is told who calls.
+        path: the path of its Unix socket; empty if it has a TCP address.
+        tells: whether it gets a PROXY header that says who calls.
     """
 
     __slots__ = ("_inbound", "config", "path", "service", "tells")
@@ -112,29 +115,30 @@ class LocalService:
         self.tells = config.proxy_protocol == "v2"
 
     def preface(self, lane: Lane, call: Open) -> bytes:
-        """What it is told."""
+        """The PROXY header for a stream."""
         session = lane.session
         link = session.link
         return header(call, session.peer, link.remote_address, link.local_address)
 
     def lane_opened(self, lane: Lane) -> None:
-        """Never: this host was called (Owner)."""
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """Never: this host was called (Owner)."""
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """The stream is over (Owner)."""
+        """Count the end, and log it if it is to be logged (StreamObserver)."""
         inbound = self._inbound
         inbound.open[self.service] -= 1
         if reason in inbound.stats.unlogged:
+            # inlined: StreamStats.end
             inbound.stats.ended += 1
         elif inbound.stats.end(reason):
             inbound.report(lane, reason, self.service, "")
 
 
 class Delivery:
-    """One stream on its way to a service; afterwards the record of it."""
+    """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
     __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_offered", "lane", "service")
     direction: StreamDirection = "inbound"
@@ -150,12 +154,12 @@ class Delivery:
         inbound.stats.opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
-        """Do not even try."""
+        """Refuse the stream without trying to connect."""
         self._detail = detail
         self.lane.abort(reason)
 
     def start(self, offer: LocalService) -> None:
-        """Connect."""
+        """Connect to the service."""
         self._offered = offer
         self._inbound.open[self.service] += 1
         config = offer.config
@@ -172,13 +176,13 @@ class Delivery:
         self.lane.start_called(offer.preface(self.lane, self._call) if offer.tells else b"")
 
     def lane_opened(self, lane: Lane) -> None:
-        """Never: this host was called (Owner)."""
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """Never: this host was called (Owner)."""
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """The stream is over (Owner)."""
+        """Count the end, and log it if it is to be logged (StreamObserver)."""
         if self._offered is not None:
             self._inbound.open[self.service] -= 1
         if self._attempt is not None:
