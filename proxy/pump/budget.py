@@ -1,16 +1,16 @@
-"""The memory budget: how many bytes may be held for sockets that do not take them, in all and for each peer."""
+"""The memory budget: how many bytes may be buffered for sockets that are full, in all and for each peer."""
 
 from __future__ import annotations
 
 
 class MemoryBudget:
-    """Counts buffered bytes. Whoever takes gives back, exactly once.
+    """Counts buffered bytes. Whoever takes bytes gives back as many, exactly once.
 
     Args:
-        limit: bytes; per_peer: bytes of it that one peer's streams may hold (all, unless given).
+        limit: bytes, in all; per_peer: bytes of it that one peer's streams may take (all, unless given).
 
     Attributes:
-        accounts: by peer; those that ever took anything.
+        accounts: by peer; one for each peer that ever had a session, until `forget`.
     """
 
     __slots__ = ("accounts", "limit", "per_peer", "used")
@@ -22,31 +22,31 @@ class MemoryBudget:
         self.accounts: dict[str, PeerBudget] = {}
 
     def take(self, size: int) -> bool:
-        """Account for `size` bytes more; False, and nothing is taken, if that would exceed the limit."""
+        """Count `size` more bytes. False, and nothing is counted, if that would exceed the limit."""
         if self.used + size > self.limit:
             return False
         self.used += size
         return True
 
     def give(self, size: int) -> None:
-        """`size` bytes have left the proxy or were dropped."""
+        """Give back `size` bytes, which were sent or dropped."""
         self.used -= size
 
     def account(self, peer: str) -> PeerBudget:
-        """The account that all links of a peer share, and that outlives them: bytes are given back late."""
+        """The account that all sessions of a peer share. It outlives them, as their bytes may be given back later."""
         account = self.accounts.get(peer)
         if account is None:
             account = self.accounts[peer] = PeerBudget(self)
         return account
 
     def forget(self, peer: str) -> None:
-        """The peer is none any more; bytes that are still to be given back stay accounted for."""
+        """The peer was removed: drop its account, unless bytes are still to be given back to it."""
         if peer in self.accounts and not self.accounts[peer].used:
             del self.accounts[peer]
 
 
 class PeerBudget:
-    """A peer's part of the budget: what is taken here is taken there as well."""
+    """One peer's account. Bytes taken from it are taken from the `MemoryBudget` too."""
 
     __slots__ = ("_budget", "used")
 

@@ -19,16 +19,18 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, prepare_local
 
 WAITERS = 1024
-"""Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
+"""Connections that may wait for room in the backlogs of Unix sockets, or for a name to be resolved; more are refused
+as OVERLOADED."""
 WAITER_THREADS = 16
-_UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # see options._UNIX
+# inlined: socket.AF_UNIX, socket.SOCK_STREAM
+_UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 Done = Callable[[LocalSocket | None, CloseReason, str], None]
 """Called once with the connected socket, or with None, the close reason and a detail for the log."""
 
 
 class ConnectAttempt:
-    """One connection being made; `cancel` gives it up (then `done` is never called)."""
+    """One connection being made. Calls `done` exactly once, unless `cancel` comes first."""
 
     def __init__(self, connector: Connector, address: Address, timeout: float, done: Done) -> None:
         self.address, self.timeout = address, timeout
@@ -46,7 +48,7 @@ class ConnectAttempt:
             self._connect(self.address)
 
     def resolved(self, addresses: list[TcpAddress]) -> None:
-        """Go on with what a host name stands for, one address after the other."""
+        """The host name has these addresses: try one after the other."""
         if self._done is not None:
             self._untried = addresses[1:]
             self._connect(addresses[0])
@@ -81,15 +83,15 @@ class ConnectAttempt:
         self._connected(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
     def crashed(self) -> None:
-        """A bug showed (Watcher)."""
+        """An unexpected exception was raised and logged: fail (Watcher)."""
         self._unwatch()
         self.finish(CloseReason.CONNECT_FAILED, "internal error")
 
     def abandoned(self) -> None:
-        """Whoever asked for the connection gives it up before (Watcher)."""
+        """Never called: whoever asked for the connection cancels it before the pump ends (Watcher)."""
 
     def _unwatch(self) -> None:
-        """Take the socket out of the pump if it is in (it is while there is a deadline)."""
+        """Take the socket out of the pump if it is there, which it is as long as there is a deadline."""
         if self._deadline is not None and self._sock is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -105,13 +107,15 @@ class ConnectAttempt:
             sock.close()
 
     def replace(self, sock: LocalSocket) -> None:
-        """Take a socket that was connected elsewhere (a waiter's thread)."""
+        """Finish with a socket that a worker thread has connected."""
         self._give_up_socket()
         self._sock = sock
         self.finish()
 
     def finish(self, reason: CloseReason = CloseReason.FINISHED, detail: str = "") -> None:
-        """Call `done`, once."""
+        """Call `done` with the socket, or with None if `reason` is not FINISHED; the socket is closed then, as it is
+        after `cancel`.
+        """
         done, self._done = self._done, None
         if done is None or reason is not CloseReason.FINISHED:
             self._give_up_socket()
@@ -125,7 +129,7 @@ class ConnectAttempt:
         return self._done is not None
 
     def cancel(self) -> None:
-        """Give up; `done` is not called."""
+        """Close the socket if there is one; `done` is not called any more. Idempotent."""
         self._unwatch()
         self._done = None
         self._give_up_socket()
@@ -134,8 +138,9 @@ class ConnectAttempt:
 class Connector:
     """Makes connections to local services.
 
-    A Unix socket whose backlog is full answers EAGAIN, and no descriptor tells when it has room again: only a blocking
-    connect waits for that. So those few wait in worker threads, with SO_SNDTIMEO as their limit (unix(7), socket(7)).
+    A Unix socket whose backlog is full answers EAGAIN, and epoll cannot tell when it has room again: only a blocking
+    connect waits for that. Such connects block in worker threads, with SO_SNDTIMEO as their timeout (unix(7),
+    socket(7)).
     """
 
     def __init__(self, pump: Pump, deadlines: Deadlines) -> None:
@@ -145,9 +150,10 @@ class Connector:
         self._send, self._receive = trio.open_memory_channel[ConnectAttempt](WAITERS)
 
     def at_once(self, path: bytes) -> LocalSocket | None:
-        """A non-blocking connection to a Unix socket, which mostly takes no time; None: ask `connect`, for the reason
-        or to wait.
+        """Connect to a Unix socket, which usually succeeds at once. Returns a non-blocking socket; None if it did not
+        succeed: `connect` then says why, or waits.
         """
+        # inlined: Connector.connect
         try:
             sock = LocalSocket(_UNIX, _STREAM)
             if not sock.connect_ex(path):
@@ -160,7 +166,8 @@ class Connector:
     def connect(self, address: Address, timeout: float, done: Done) -> ConnectAttempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
 
-        Returns None if that is done already (a Unix socket usually connects at once), else what can be cancelled.
+        Returns None if `done` was called already (a Unix socket usually connects at once), else the attempt, which can
+        be cancelled.
         """
         if isinstance(address, UnixAddress):
             try:
@@ -181,15 +188,15 @@ class Connector:
         return attempt if attempt.pending else None
 
     def wait(self, attempt: ConnectAttempt) -> None:
-        """Go on with something that takes a thread: a full backlog, a host name."""
+        """Hand over to `run` what needs a thread: waiting for room in a backlog, resolving a host name."""
         if self._waiting >= WAITERS:
             return attempt.finish(CloseReason.OVERLOADED, f"{WAITERS} connections are waiting already")
         self._waiting += 1
         self._send.send_nowait(attempt)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Carry out what has to wait, until cancelled; threads still connecting then end by themselves within their
-        timeout.
+        """Serve the attempts that need a thread, until cancelled. Threads that are still connecting then end by
+        themselves within their timeout.
         """
         async with trio.open_nursery() as nursery:
             task_status.started()
@@ -212,7 +219,7 @@ class Connector:
 
     async def _wait_for_backlog(self, path: str, seconds: float) -> LocalSocket:
         try:
-            with trio.fail_after(seconds):  # the wait for a thread counts too
+            with trio.fail_after(seconds):  # includes the wait for a free thread
                 return await trio.to_thread.run_sync(
                     _connect_blocking, path, seconds, limiter=self._threads, abandon_on_cancel=True
                 )
@@ -221,7 +228,7 @@ class Connector:
 
 
 async def _resolve(address: TcpAddress, seconds: float) -> list[TcpAddress]:
-    """The addresses that a host name stands for. Raises OSError, TimeoutError."""
+    """The addresses of a host name. Raises OSError, and TimeoutError after `seconds` seconds."""
     with trio.move_on_after(seconds):
         found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         return [TcpAddress(str(sockaddr[0]), address.port) for *_rest, sockaddr in found]
@@ -229,8 +236,8 @@ async def _resolve(address: TcpAddress, seconds: float) -> list[TcpAddress]:
 
 
 def _connect_blocking(path: str, seconds: float) -> LocalSocket:
-    """In a thread: wait for room in a Unix socket's backlog. Raises OSError, which is BlockingIOError after `seconds`
-    seconds.
+    """Connect to a Unix socket, blocking while its backlog is full; runs in a thread. Returns a non-blocking socket.
+    Raises OSError, which is BlockingIOError after `seconds` seconds.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -1,5 +1,5 @@
-"""Deadlines of the data plane's slow moments (connecting, waiting for a link): one trio task for all of them instead
-of one each."""
+"""Timeouts of the data plane (connecting to a service, waiting for a link, accepting again), in one trio task for all
+instead of one each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import trio
 
 
 class Deadline:
-    """One action at one time, unless cancelled before."""
+    """An action that runs once at its time, unless it is cancelled before."""
 
     __slots__ = ("action",)
 
@@ -27,7 +27,7 @@ class Deadlines:
     """A queue of `Deadline` s by trio's clock.
 
     Args:
-        settle: called after actions have run (`Pump.settle`, since actions end streams).
+        settle: called after actions have run: `Pump.settle`, which sends what they wrote and closes what they ended.
     """
 
     def __init__(self, settle: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class Deadlines:
         return deadline
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run actions when they are due, until cancelled; what is not due then never runs."""
+        """Run each action when it is due, until cancelled. Actions that are not due by then never run."""
         task_status.started()
         while True:
             self._changed = trio.Event()

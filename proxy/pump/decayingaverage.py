@@ -1,4 +1,4 @@
-"""The part of the recent past in which something was the case (sans-IO)."""
+"""The fraction of recent time in which a condition held (sans-IO)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from math import exp
 
 
 class DecayingAverage:
-    """An average over time that forgets exponentially. It costs nothing while nothing changes.
+    """A time average of a condition with exponential decay. It is computed only when asked or changed.
 
     Args:
-        memory: seconds after which what was counts for a third (1/e).
-        now: seconds of any clock; the thing is not the case yet.
+        memory: time constant, seconds: what was that long ago counts for a third (1/e).
+        now: seconds of any clock; the condition does not hold at first.
     """
 
     __slots__ = ("_at", "_memory", "_on", "_value")
@@ -20,9 +20,9 @@ class DecayingAverage:
         self._value, self._on, self._at = 0.0, False, now
 
     def set(self, on: bool, now: float) -> None:
-        """From now on it is the case, or is not."""
+        """From `now` on the condition holds, or does not."""
         self._value, self._on, self._at = self.value(now), on, now
 
     def value(self, now: float) -> float:
-        """0: never of late; 1: all the time."""
+        """0: it did not hold of late; 1: it held all the time."""
         return self._on + (self._value - self._on) * exp((self._at - now) / self._memory)

@@ -1,4 +1,4 @@
-"""Accepting local connections inside the pump: a burst per turn, and a pause when descriptors run out."""
+"""Accepting local connections inside the pump: at most a burst per turn, and a pause when descriptors run out."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from proxy.pump.options import LocalSocket
 log = structlog.get_logger()
 
 BURST = 16
-"""Connections accepted per turn and listener, so that opening many does not delay the messages of those that are
-open."""
+"""Connections accepted per turn and listener, so that many new connections do not delay messages of open ones."""
 MOST_WAITING = 4096
-"""Connections that a listener's queue can hold (net.core.somaxconn)."""
+"""Connections that the kernel's queue of a listener can hold (net.core.somaxconn)."""
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
-# accept4(2) itself. The library's accept works the caller's address out, asks the listener for its kind each time, and
-# leaves non-blocking mode to a second system call: 5.3 µs instead of 4.7, with the socket object.
+# accept4(2) through ctypes. `socket.socket.accept` also converts the caller's address, asks the listener for its family
+# each time, and needs a second system call for non-blocking mode: 5.3 µs instead of 4.7, including the socket object.
 _accept4 = ctypes.CDLL(None, use_errno=True).accept4
 _accept4.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
 _FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+# inlined: socket.SOCK_STREAM
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 class Listener:
-    """Watches a listening, non-blocking socket, which stays its giver's to close (after `stop`).
+    """Accepts from a listening, non-blocking socket. Whoever made the socket closes it, after `stop`.
 
     Args:
         listen: the configured address, for logs.
 
     Attributes:
-        accepted: gets each new connection, non-blocking, and owns it.
+        accepted: called with each new connection's non-blocking socket, which it then owns.
     """
 
     def __init__(
@@ -75,34 +75,36 @@ class Listener:
                 return
             elif code in EXHAUSTED:
                 return self._pause(code)
-            # else the caller has gone already (ECONNABORTED)
+            # else the caller has closed its connection already (ECONNABORTED)
 
     def crashed(self) -> None:
-        """A bug showed while a connection was taken in; the others are not to blame (Watcher)."""
+        """An unexpected exception was raised for one new connection, and logged; go on accepting (Watcher)."""
 
     def abandoned(self) -> None:
-        """Whoever listens stops before (Watcher)."""
+        """Never called: whoever made the listener calls `stop` before the pump ends (Watcher)."""
 
     def finish(self) -> None:
-        """Take in what is waiting already: those callers were told that they are connected. `stop` follows."""
+        """Accept the connections that wait in the kernel's queue: to their callers they look established already.
+        `stop` follows.
+        """
         if self._watching:
             for _ in range(MOST_WAITING):
                 try:
                     sock, _address = self._sock.accept()
-                except OSError:  # nobody any more, or no descriptor: what is left is refused by the close
+                except OSError:  # the queue is empty, or descriptors ran out: closing resets what is left
                     return
                 sock.setblocking(False)
                 self.accepted(sock)
 
     def _pause(self, code: int) -> None:
         if not self._said:
-            self._said = True  # until all that wait have been taken in
+            self._said = True  # one line until the queue was empty once
             log.error("cannot accept a connection", listen=self._listen, error=os.strerror(code), retry_in_s=PAUSE)
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 
     def hold(self, hold: bool) -> None:
-        """Leave what comes in the queue for now, or go on."""
+        """True: leave connections in the kernel's queue. False: accept again."""
         self._held = hold
         if self._watching:
             self._pump.interest(self._sock.fileno(), 0 if hold else EPOLLIN)

@@ -16,12 +16,12 @@ SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 VERSION_PROXY = 0x21
 """Version 2, command PROXY: the connection is relayed (LOCAL would make the receiver ignore the rest)."""
 TCP4, TCP6 = 0x11, 0x21
-"""Families. The one for Unix sockets is never used: HAProxy 2.6 takes a header with it for a broken one."""
+"""Address families. The one for Unix sockets is never used: HAProxy 2.6 rejects a header with it as broken."""
 AUTHORITY = 0x02
 CALLING_HOST, CALLING_SERVICE, CALLING_UID = 0xE0, 0xE1, 0xE2
 """Types of our own, in the range that the protocol leaves to applications (0xE0 to 0xEF)."""
 MAX_HEADER = 16 + 36 + 3 * (3 + 255) + (3 + 4)
-"""Bytes: the longest header there can be."""
+"""Bytes of the longest header."""
 
 _FIXED = struct.Struct(">12sBBH")
 _TLV = struct.Struct(">BH")
@@ -33,8 +33,8 @@ def header(call: Open, host: str, source: str, destination: str) -> bytes:
 
     Args:
         host: the calling host.
-        source, destination: the two ends of the connection that brought the call to this host, the far one first:
-            ``10.0.0.1:7600`` or ``[fe80::1]:7600``, both of one family.
+        source, destination: the far and the near end of the connection that brought the call to this host, written as
+            ``10.0.0.1:7600`` or ``[fe80::1]:7600``; both of one family.
     """
     family, addresses = _addresses(source, destination)
     tlvs = _tlv(AUTHORITY, call.service.encode()) + _tlv(CALLING_HOST, host.encode())

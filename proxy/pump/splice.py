@@ -1,7 +1,7 @@
 """Caller and service on the same host: bytes go from socket to socket, without frames.
 
-Each direction has one small buffer. While it holds bytes the source is not read, so a slow reader holds back its
-writer and nobody else, and a direction never holds more than one read.
+Each direction has one small buffer. While it holds bytes, the socket that they came from is not read: a slow reader
+holds back its writer and nobody else, and a direction never buffers more than one read (CHUNK).
 """
 
 from __future__ import annotations
@@ -36,14 +36,16 @@ class SpliceEnd:
         self.received = 0
 
     def update(self) -> None:
-        """Read while the other side takes; write while something is pending."""
+        """Tell the epoll what to wait for: input while nothing is pending for the other socket, room for output while
+        something is pending for this one.
+        """
         mask = (EPOLLIN if not self.ended and not self.other.pending else 0) | (EPOLLOUT if self.pending else 0)
         if mask != self.mask:
             self.mask = mask
             self.splice.pump.interest(self.sock.fileno(), mask)
 
     def ready(self, mask: int) -> None:
-        """The epoll says so (Watcher)."""
+        """The epoll reports events on this socket (Watcher)."""
         try:
             if mask & EPOLLOUT and self.pending:
                 self.write(memoryview(self.pending))
@@ -58,14 +60,14 @@ class SpliceEnd:
         self.splice.settle()
 
     def crashed(self) -> None:
-        """A bug showed (Watcher)."""
+        """An unexpected exception was raised and logged: end as ABORTED (Watcher)."""
         self.splice.end(CloseReason.ABORTED)
 
     def abandoned(self) -> None:
-        """Whoever made the splice ends it before (Watcher)."""
+        """Never called: whoever made the splice ends it before the pump ends (Watcher)."""
 
     def read(self) -> None:
-        """Move one read to the other socket; raises OSError."""
+        """Receive once and write that to the other socket; note an end of input. Raises OSError."""
         length = self.sock.recv_into(_scratch)
         if length:
             self.received += length
@@ -74,7 +76,9 @@ class SpliceEnd:
             self.ended = True
 
     def write(self, data: memoryview) -> None:
-        """Send, and keep what is not taken; raises OSError but not BlockingIOError."""
+        """Send `data` and make what the socket does not take the pending bytes. Raises OSError but not
+        BlockingIOError; if the memory budget has no room the bytes are dropped, and `Splice.settle` ends the splice.
+        """
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
@@ -88,10 +92,10 @@ class SpliceEnd:
 
 
 class Splice:
-    """Two connected, non-blocking sockets joined; owns and closes both.
+    """Joins two connected, non-blocking sockets. Owns both, and closes them at the end.
 
     Args:
-        on_end: called once with the close reason.
+        on_end: called exactly once, with the close reason.
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class Splice:
         self.caller.other, self.service.other = self.service, self.caller
 
     def start(self) -> None:
-        """Begin to move bytes."""
+        """Put both sockets into the pump."""
         self.pump.watch(self.caller.sock.fileno(), self.caller, EPOLLIN)
         self.pump.watch(self.service.sock.fileno(), self.service, EPOLLIN)
 
     def settle(self) -> None:
-        """Pass ends on behind their bytes, see what to wait for, and finish when both directions are through."""
+        """Shut a socket down for writing once the other one's input has ended and was sent; update what the epoll waits
+        for; end as FINISHED when both are shut.
+        """
         if self.over_budget:
             return self.end(CloseReason.OVER_BUDGET)
         for end in (self.caller, self.service):
@@ -118,7 +124,7 @@ class Splice:
                 end.shut = True
                 try:
                     end.sock.shutdown(socket.SHUT_WR)
-                except OSError:  # gone already; reading will tell how
+                except OSError:  # closed already by its application; the next read says how
                     pass
         if self.caller.shut and self.service.shut:
             return self.end(CloseReason.FINISHED)
@@ -126,7 +132,7 @@ class Splice:
         self.service.update()
 
     def end(self, reason: CloseReason) -> None:
-        """Close both sockets, as a reset unless `reason` is FINISHED. Idempotent."""
+        """Close both sockets; unless `reason` is FINISHED, as a reset where their kind can express one. Idempotent."""
         if self.done:
             return
         self.done = True

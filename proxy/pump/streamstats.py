@@ -1,4 +1,4 @@
-"""How many streams there are and have been, and the one log line that a stream may get."""
+"""Counts of streams, and the log line that a stream gets when it ends."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from proxy.errors import CloseReason
 log = structlog.get_logger()
 
 _EXPECTED = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
-"""Ends that applications chose; any other is a failure of the mesh."""
+"""Reasons for which applications end streams. Any other reason counts as a failure."""
 _NONE = frozenset[CloseReason]()
 LINES_PER_SECOND = 100
 LINES_AT_ONCE = 1000
-"""Lines about streams that failed: who makes them fail must not choose how much we write (a line costs as much as a
-stream does). The next line says how many were not written."""
+"""Rate and burst of log lines about failed streams: whoever makes streams fail must not choose how much we log (a line
+costs as much as a stream does). The next line says how many were left out."""
 
 
 class StreamStats:
-    """Counts streams. Whoever makes one adds 1 to `opened`, and calls `end` exactly once; or, where that call would be
-    dear and the reason is in `unlogged`, adds 1 to `ended`.
+    """Counts streams. Whoever makes a stream adds 1 to `opened`, and at its end calls `end` exactly once; if the reason
+    is in `unlogged`, adding 1 to `ended` is enough.
 
     Args:
-        trace: whether streams that did not fail are logged (at debug level). Asked here and not in the logger, because
-            a line costs as much as a message. May be set later, too.
+        trace: whether streams that did not fail are logged too, at debug level. Checked here and not by the logger,
+            because a line costs as much as a message.
 
     Attributes:
-        opened: streams ever; ended: those of them that are over.
-        unlogged: reasons for an end that call for nothing else.
-        failures: streams that nobody took, or that a proxy cut, by the close reason.
+        opened: streams since the start; ended: those of them that have ended.
+        unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
+        failures: by close reason, streams that were not delivered or that a proxy ended.
     """
 
     def __init__(self, trace: bool = False) -> None:
@@ -51,7 +51,7 @@ class StreamStats:
 
     @property
     def trace(self) -> bool:
-        """See above."""
+        """Whether streams that did not fail are logged too. May be set at any time."""
         return self._trace
 
     @trace.setter
@@ -64,11 +64,11 @@ class StreamStats:
 
     @property
     def open(self) -> int:
-        """Streams now."""
+        """Streams open now."""
         return self.opened - self.ended
 
     def end(self, reason: CloseReason) -> bool:
-        """One stream is over; whether it gets a line in the log (then call `report`)."""
+        """Count the end of one stream. Returns whether it gets a line in the log: then call `report`."""
         self.ended += 1
         if self.ended == self.opened:
             self._idle.set()
@@ -81,7 +81,7 @@ class StreamStats:
         return False
 
     def report(self, reason: CloseReason, *, since: float, **fields: str | int | None) -> None:
-        """Write the line: a warning if the stream failed. `since` is when it began, seconds (monotonic)."""
+        """Log the line, a warning if the stream failed. `since`: when the stream began, seconds (monotonic)."""
         level = log.debug if reason in _EXPECTED else log.warning
         if self._suppressed:
             fields["suppressed"], self._suppressed = self._suppressed, 0
