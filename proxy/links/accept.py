@@ -1,4 +1,4 @@
-"""Accepting links from peers: who may, and what they are told otherwise."""
+"""Accepting links from peers: which dialler may have one, and which reason the others are sent."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = structlog.get_logger()
 
 HANDSHAKES = 128
 HANDSHAKES_PER_SOURCE = 64
-"""Handshakes under way at a time, and from one address: strangers can hold so many sockets and no more, each for
-dial_timeout, and one of them leaves places for others. (A proxy dials one link to a peer at a time.)"""
+"""Most handshakes under way at a time, in all and from one address: strangers can hold no more sockets than this, each
+for dial_timeout, and one address cannot take all places. (A proxy dials one link to a peer at a time.)"""
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
-"""Lines about links that were refused: how many a stranger dials is not for us to choose, how much we write is."""
+"""Rate and burst of log lines about refused links: a stranger who dials must not choose how much we log."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 
@@ -36,19 +36,19 @@ class AcceptingPool(Protocol):
     """The pool that a link from a peer belongs to."""
 
     def resumes(self, hello: Hello) -> int | None:
-        """The peer's HELLO may ask to go on with a session: bytes that have been received in it, which now waits for
-        this link; None: nothing goes on. Raises HandshakeError.
+        """Look up the session that the peer's HELLO asks to resume, and keep it for this link. Returns the bytes
+        received in it so far; None if the HELLO does not resume one. Raises HandshakeError.
         """
 
     def refuses(self) -> CloseReason | None:
-        """Why one more link is not welcome; None: it is."""
+        """Why one more link is refused; None if it is accepted."""
 
 
 async def bind(address: TcpAddress, inherited: socket.socket | None = None) -> list[trio.SocketListener]:
     """Listen for links. Raises StartError with one line that says what to do.
 
     Args:
-        inherited: the socket, if another process has made it; taken over.
+        inherited: a socket that another process has opened, used instead of a new one; the listener owns it then.
     """
     if inherited is not None:
         return [trio.SocketListener(trio.socket.from_stdlib_socket(inherited))]
@@ -75,22 +75,22 @@ async def serve(
     gate: AcceptGate | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Accept links until cancelled; the listeners are closed then.
+    """Accept links until cancelled; the listeners are closed then, and `attend` is cancelled.
 
     Args:
-        patience: seconds for a handshake, asked for each.
-        find: the pool of a peer by name, None for a stranger.
+        patience: returns the seconds that a handshake may take; called for each.
+        find: returns the pool of a peer by its name, None for a stranger.
         hello: makes this host's answer from (peer, session id).
-        attend: puts the link to use, before its first checkpoint; returns when it has ended. It owns the socket from
-            then on.
-        credentials: those that a new handshake uses; None: no TLS (``security: none``).
-        gate: whoever may shut out dials for a while.
+        attend: takes the link into the pool before its first checkpoint, and returns when the link has ended. It owns
+            the socket from the start.
+        credentials: returns those that a new handshake uses; None: no TLS (``security: none``).
+        gate: stops accepting while it is closed.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(tcp: trio.SocketStream) -> None:
-        """Exception barrier of a link: nothing that one dialler does ends the server."""
+        """The exception barrier of a link: no error on one connection ends the server."""
         remote, stream = "unknown", cast(Stream, tcp)
         try:
             remote = str(tcp.socket.getpeername()[0])
@@ -127,7 +127,7 @@ async def _shake(
     pool = find(theirs.host)
     if pool is None:
         raise HandshakeError(f"host {theirs.host!r} is not in peers", CloseReason.WRONG_HOST)
-    # No checkpoint from here to the pool's list of links, or several dials could all find the last place free.
+    # No checkpoint between this and the link's entry into its pool, or several dials could all get the last place.
     ours, received = hello(theirs.host, theirs.session), pool.resumes(theirs)
     if received is not None:
         ours = resuming(ours, received)

@@ -1,4 +1,4 @@
-"""Accepting that can stop and go on, while what was accepted is not concerned."""
+"""Accepting that can be stopped and started again, without an effect on connections accepted before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 
 
 class AcceptGate:
-    """Whether dials are accepted; open at first."""
+    """Says whether connections are accepted. It is open at first."""
 
     def __init__(self) -> None:
         self._scope = trio.CancelScope()
@@ -21,7 +21,7 @@ class AcceptGate:
         self.is_open = True
 
     def close(self) -> None:
-        """Accept no more for now; what has been accepted goes on. Idempotent."""
+        """Stop accepting; accepted connections go on. Idempotent."""
         self.is_open = False
         self._scope.cancel()
 
@@ -31,7 +31,7 @@ class AcceptGate:
         self._opened.set()
 
     async def guard(self, serve: Callable[[], Awaitable[object]]) -> None:
-        """Run `serve` while it is open, anew each time, until cancelled."""
+        """Run `serve` whenever the gate is open, and cancel it when the gate closes; until cancelled."""
         while True:
             with trio.CancelScope() as self._scope:
                 if self.is_open:
@@ -48,13 +48,13 @@ async def serve_gated(
     *,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `trio.serve_listeners`, while the gate is open; a gate that closes stops no handler, and leaves connections
-    waiting. The listeners stay their giver's to close.
+    """As `trio.serve_listeners`, while the gate is open. Closing the gate cancels no handler; new connections then wait
+    in the kernel's queue. The caller closes the listeners.
     """
     async with trio.open_nursery() as handlers:
 
         async def serve() -> None:
-            # Duplicates of the descriptors, since they are closed with the serving; no caller notices.
+            # On duplicates, because trio closes the listeners that it serves; those of the caller stay open.
             copies: list[trio.SocketListener] = []
             try:
                 for listener in listeners:
@@ -69,7 +69,9 @@ async def serve_gated(
 
 
 async def _copied(listener: trio.SocketListener) -> trio.SocketListener:
-    """A gate that opens again when descriptors have run out meanwhile must not end the proxy."""
+    """A listener on a duplicate of the descriptor. If descriptors have run out, wait and try again: raising the error
+    would end the proxy.
+    """
     while True:
         try:
             return trio.SocketListener(listener.socket.dup())

@@ -1,4 +1,4 @@
-"""Carrying the handshake out over a trio socket, from either side."""
+"""The handshake over a trio socket, for the dialling and the accepting side."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Stream = trio.SocketStream | TlsStream
 
 
 class HandshakeResult(NamedTuple):
-    """A connection past its handshake: a plain non-blocking socket (the receiver owns it), the peer's HELLO, what
-    came behind it, what to read and write through instead of the socket (TLS), and the serial number of the
-    certificate that the peer showed.
+    """A connection after its handshake: a plain non-blocking socket, which the receiver of this owns; the peer's HELLO;
+    the bytes that came behind it; with TLS, what to read and write through instead of the socket, and the serial
+    number of the peer's certificate, in hex.
     """
 
     sock: socket.socket
@@ -44,14 +44,14 @@ def new_id() -> str:
 async def dial(
     address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
 ) -> HandshakeResult:
-    """Connect to a peer and shake hands.
+    """Connect to a peer and make the handshake.
 
     Args:
         source: local address to connect from, so that the link leaves through the interface meant for it.
         credentials: None: no TLS (``security: none``).
 
-    Raises HandshakeError. Cancelled or failed, nothing is left open; cancelled while a new session waits for the
-    answer, the peer is told, as it may have begun to use it.
+    Raises HandshakeError. If it fails or is cancelled, nothing is left open. If it is cancelled between HELLO and the
+    answer for a new session, the peer is sent GOAWAY, as it may use the link already.
     """
     try:
         tcp = await trio.open_tcp_stream(address.host, address.port, local_address=source)
@@ -65,7 +65,7 @@ async def dial(
         try:
             answer, leftover = await _read_hello(stream)
         except trio.Cancelled:
-            if not hello.resumes:  # that one may yet go on
+            if not hello.resumes:  # a GOAWAY would end the session, which may be resumed over another link
                 hang_up(HandshakeResult(_detach(stream), hello, b"", wire_of(stream)), CloseReason.PEER_UNREACHABLE)
             raise
         check_names(answer, own=hello.host, peer=hello.to)
@@ -82,12 +82,12 @@ async def dial(
 
 
 def protected(stream: trio.SocketStream, credentials: Credentials | None, *, dialling: bool) -> Stream:
-    """The same connection with TLS on it, if there are credentials. Nothing is sent yet."""
+    """The connection, with TLS if there are credentials. Nothing is sent yet."""
     return stream if credentials is None else TlsStream(stream, credentials, dialling=dialling)
 
 
 async def _meet(stream: Stream, host: str) -> None:
-    """The dialler's TLS handshake: nothing of ours, not even HELLO, goes to another host than the one meant."""
+    """The dialler's TLS handshake. It checks the peer's name before HELLO is sent: nothing may go to a wrong host."""
     if isinstance(stream, TlsStream):
         try:
             await stream.shake_hands()
@@ -101,7 +101,9 @@ async def _meet(stream: Stream, host: str) -> None:
 
 
 async def _send_first(stream: Stream, frame: bytes) -> None:
-    """Send HELLO. An acceptor that has hung up by now may have said why before: that is for the next read to find."""
+    """Send HELLO. With TLS a lost connection is no error here: the acceptor may have closed behind an alert that says
+    why, which the next read finds.
+    """
     try:
         await stream.send_all(frame)
     except trio.BrokenResourceError:
@@ -110,8 +112,8 @@ async def _send_first(stream: Stream, frame: bytes) -> None:
 
 
 async def listen_to(stream: Stream) -> tuple[Hello, bytes]:
-    """The accepting side's first half: the dialler's HELLO and what came behind it. Raises HandshakeError; the caller
-    keeps the stream.
+    """The accepting side's first half: read the dialler's HELLO. Returns it and the bytes behind it. Raises
+    HandshakeError. The caller still owns the stream.
     """
     try:
         prepare_link(stream.socket)
@@ -128,11 +130,11 @@ async def listen_to(stream: Stream) -> tuple[Hello, bytes]:
 
 
 def answer(stream: Stream, hello: Hello) -> socket.socket:
-    """The accepting side's second half: agree. Returns the plain socket, which the caller owns. Raises
+    """The accepting side's second half: send HELLO. Returns the plain socket, which the caller owns. Raises
     HandshakeError.
 
-    Never waits, so that whoever decided to take the link can put it to use before anything else happens: HELLO has a
-    few hundred bytes, and nothing else is in the new connection's send buffer.
+    It never waits, so that nothing can happen between the decision to take the link and its entry into the pool. HELLO
+    has a few hundred bytes, and nothing else is in the new connection's send buffer.
     """
     sock, frame = _detach(stream), memoryview(encode_hello(hello))
     try:
@@ -148,30 +150,30 @@ def answer(stream: Stream, hello: Hello) -> socket.socket:
 
 
 def wire_of(stream: Stream) -> Wire | None:
-    """What a link on this connection reads and writes through, if not through its socket."""
+    """What a link on this connection reads and writes through with TLS; None without."""
     return stream.wire if isinstance(stream, TlsStream) else None
 
 
 def serial_of(stream: Stream) -> str:
-    """That of the certificate which the peer showed, in hex; empty without TLS."""
+    """The serial number of the peer's certificate, in hex; empty without TLS."""
     return stream.serial if isinstance(stream, TlsStream) else ""
 
 
 def hang_up(handshake: HandshakeResult, reason: CloseReason) -> None:
-    """Close a link that nobody wants any more after its handshake, and tell the peer why as far as the socket takes
-    it. Never waits.
+    """Close a connection whose handshake is complete but which will not be used. Sends GOAWAY with the reason as far as
+    the socket takes it. Never waits.
     """
     with handshake.sock as sock, suppress(OSError):
         (handshake.wire or sock).send(memoryview(encode_refusal(reason)))
         sock.shutdown(socket.SHUT_WR)
-        sock.recv(_READ)  # with bytes unread, closing would be a reset
+        sock.recv(_READ)  # close() with unread bytes would send RST, which could discard the GOAWAY
 
 
 async def refuse(stream: Stream, reason: CloseReason) -> None:
-    """Tell a dialler why not, if it still listens, and close."""
+    """Send a dialler GOAWAY with the reason, unless the connection is lost, and close."""
     try:
         await stream.send_all(encode_refusal(reason))
-    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):  # closed: `answer` has failed
+    except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):  # Closed: `answer` has failed and closed it
         pass
     await stream.aclose()
 

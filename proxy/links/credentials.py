@@ -1,6 +1,6 @@
-"""A host's certificate, key and CA bundle: read from their files, checked, and made into what a handshake uses.
+"""A host's certificate, key and CA bundle: read from their files, checked, and made into TLS contexts.
 
-The files are read once, and exactly what was checked is used: one that changes in between makes no difference.
+Each file is read once, and what was checked is what is used: it does not matter if a file changes in between.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class RequiredIdentity(NamedTuple):
-    """Whose the certificate must be."""
+    """The mesh and the host that the certificate must name."""
 
     mesh: str
     host: str
@@ -47,14 +47,14 @@ class RequiredIdentity(NamedTuple):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Everything that a handshake needs of this host. Immutable: renewed ones are other ones.
+    """What this host needs for a handshake. Immutable: a renewed certificate makes a new object.
 
     Attributes:
-        dialling, accepting: OpenSSL's contexts, for links.
-        control: the one for requests to a control server, which must bear its DNS name.
+        dialling, accepting: TLS contexts for links.
+        control: TLS context for requests to a control server, which checks its DNS name.
         not_before, not_after: validity of the certificate, seconds since 1970.
         serial: its serial number in hex.
-        revoked: peers' certificates that do not count.
+        revoked: serial numbers of certificates that are refused when a peer shows one.
     """
 
     mesh: str
@@ -68,7 +68,7 @@ class Credentials:
 
 
 def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials:
-    """The credentials in those files.
+    """Read and check the credentials in these files.
 
     Args:
         now: seconds since 1970.
@@ -105,8 +105,8 @@ def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials
 def assemble(
     mesh: str, chain: list[x509.Certificate], key: PrivateKeyTypes, authorities: list[x509.Certificate]
 ) -> Credentials:
-    """Credentials of what has been checked. Raises ssl.SSLError if OpenSSL has its own opinion (such as: too weak), and
-    OSError if the machine lacks something.
+    """Make credentials of a checked certificate chain, key and CA bundle. Raises ssl.SSLError if OpenSSL refuses them
+    (a key that is too weak, say), and OSError if the machine lacks something (descriptors, /proc).
     """
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     pem += b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
@@ -137,7 +137,7 @@ def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:
     context.check_hostname = False  # the URI is the identity (control.api.identity), whatever the address
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=authorities)
-    # The ssl module takes a file only. This one has no name, and never comes near a disk.
+    # The ssl module takes only a path. This file is in memory: the key is never written to a disk.
     fd = os.memfd_create("hostlane")
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -151,7 +151,7 @@ def _context(protocol: int, pem: bytes, authorities: bytes) -> ssl.SSLContext:
 def _certificates(content: bytes) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(content)
-        for each in found:  # the library reads these when they are asked for
+        for each in found:  # the library parses these only on access, which raises if they are bad
             _ = each.extensions, each.public_key(), each.not_valid_before_utc, each.not_valid_after_utc
     except (*UNREADABLE, UnsupportedAlgorithm):
         raise ValueError("found no readable certificate; allowed: PEM certificates") from None
@@ -168,7 +168,7 @@ def _private_key(content: bytes) -> PrivateKeyTypes:
 
 
 def _complaints(certificate: x509.Certificate, identity: RequiredIdentity, now: datetime) -> Iterator[str]:
-    """What is wrong with this host's certificate, so that nobody learns it from its peers."""
+    """What is wrong with this host's certificate: better said here than by the peers that refuse it."""
     if now > certificate.not_valid_after_utc:
         yield f"expired on {when(certificate.not_valid_after_utc)}"
     if now < certificate.not_valid_before_utc:

@@ -1,7 +1,7 @@
 """The handshake of a link, without I/O: HELLO from the dialler, HELLO (or GOAWAY with a reason) from the acceptor.
 SPEC.md, section 4.
 
-``session``, ``received`` and ``resumes`` are what going on with a session over a new link needs (SPEC.md, section 9).
+``session``, ``received`` and ``resumes`` serve to resume a session over a new link (SPEC.md, section 9).
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from proxy.mux.session import MAX_CREDIT, SessionSettings
 
 _PREFIX = struct.Struct(">4sH")
 TLS_HANDSHAKE, TLS_ALERT = 0x16, 0x15
-"""First byte of a TLS record: the first one of who speaks TLS, and the first answer of who was not understood."""
+"""First byte of a TLS record: of a peer that begins with TLS, and of a TLS peer's answer to something else."""
 MIN_STREAM_CREDIT = 16 * 1024
-"""Bytes: the largest early data. A peer that grants less could not take what the protocol lets us send at once."""
+"""Bytes: the most that may be sent before OPENED. A peer that grants less could not take what the protocol allows us to
+send at once."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
-    """What each side says first. Unknown fields are ignored, so that later versions can add some."""
+    """The first message of each side. Unknown fields are ignored, so that later versions can add some."""
 
     host: str
     """Name of the sending host."""
     to: str
-    """Name of the host that the sender means to reach: a re-used address must not get another host's streams."""
+    """Name of the host that the sender wants to reach: another host that has got its address must refuse."""
     instance: str
     """Random id of the sending process, so that a restarted peer is recognised."""
     session: str
@@ -37,11 +38,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     received: int = 0
     """Session offset up to which the sender has received; more than 0 only when resuming."""
     resumes: bool = False
-    """Dialler: the session had another link before. Acceptor: it goes on."""
+    """Dialler: the session had another link before, and is to be resumed. Acceptor: it is resumed."""
     stream_credit: int
     max_streams: int
     gone: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Dialler: sessions of its that it has given up while they had no link. Missing where there are none."""
+    """Dialler: ids of its sessions that it has ended while they had no link. Left out if there are none."""
 
     @property
     def settings(self) -> SessionSettings:
@@ -60,12 +61,12 @@ def encode_refusal(reason: CloseReason) -> bytes:
 
 
 def resuming(hello: Hello, received: int) -> Hello:
-    """The same HELLO, saying that its session goes on, and that its sender has received so many bytes of it."""
+    """The same HELLO, for a session that is resumed and of which its sender has received so many bytes."""
     return msgspec.structs.replace(hello, received=received, resumes=True)
 
 
 def without(hello: Hello, gone: Iterable[str]) -> Hello:
-    """The same HELLO, saying that its sender has given these sessions up."""
+    """The same HELLO, saying that its sender has ended these sessions."""
     told = tuple(gone)
     return msgspec.structs.replace(hello, gone=told) if told else hello
 
@@ -99,7 +100,7 @@ class HelloReader:
 
     @property
     def leftover(self) -> bytes:
-        """What came behind the HELLO: the session's first bytes."""
+        """The bytes behind the HELLO: the first ones of the session."""
         return bytes(self._data)
 
 
@@ -127,7 +128,7 @@ def _decode_untrusted(kind: FrameKind, payload: bytes) -> Hello:
 
 
 def check_names(hello: Hello, *, own: str, peer: str | None) -> None:
-    """The two hosts must mean each other. Raises HandshakeError.
+    """Check that each host wants to reach the other one. Raises HandshakeError.
 
     Args:
         peer: the host that this side dialled; None on the accepting side, which checks the name against its peers

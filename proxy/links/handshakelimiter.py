@@ -1,6 +1,7 @@
 """How many handshakes may be under way, in all and from one source (sans-IO).
 
-Nobody queues: who finds no place is told so and dials again. A queue would hold a descriptor for everybody in it.
+Nothing queues: a dialler beyond the limit is refused and dials again later. A queue would hold a descriptor for each
+dialler in it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from proxy.errors import CloseReason, HandshakeError
 
 
 class HandshakeLimiter:
-    """Places for handshakes.
+    """Counts the handshakes under way.
 
     Args:
-        total: of all sources together; per_source: of one address. (Not of one network: peers may share it.)
+        total: most from all sources together; per_source: most from one address. (Not from one network: all peers may
+            be in the same one.)
     """
 
     def __init__(self, total: int, per_source: int) -> None:
@@ -24,7 +26,7 @@ class HandshakeLimiter:
 
     @contextmanager
     def take(self, source: str) -> Iterator[None]:
-        """A place, for the time of the block. Raises HandshakeError if there is none."""
+        """Count one handshake during the block. Raises HandshakeError if that would exceed a limit."""
         taken = self._taken.get(source, 0)
         if taken >= self._per_source:
             raise HandshakeError(f"{taken} handshakes from this address are under way", CloseReason.OVERLOADED)

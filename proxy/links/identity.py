@@ -1,4 +1,4 @@
-"""Who is at the other end of a link, by the certificate that it showed."""
+"""Which host is at the other end of a link, according to its certificate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PeerIdentity(NamedTuple):
 
 
 def peer_untrusted(der: bytes, mesh: str) -> PeerIdentity:
-    """Whose certificate a peer showed; its chain of signatures has been verified already.
+    """The host that a peer's certificate is for. The chain of signatures must have been verified already.
 
     Raises only HandshakeError.
     """

@@ -1,10 +1,10 @@
-"""Finding dead peers and links: a ping on every link at a fixed interval, and an end when nothing at all is heard after
-it, or nothing shows twice in a row that what this side sends arrives.
+"""Finding dead peers and links: a ping on every link at a fixed interval. The link is ended if nothing at all arrives
+after a ping, or if two pings in a row bring neither their answer nor any acknowledgement.
 
-A peer that vanished without a word (power, cable, firewall) is found within ``ping_interval + ping_timeout``. Pings
-also carry the acknowledgement of an idle link's last bytes. The second sign finds a link that works in one direction
-only, or on which large packets vanish: the peer's own pings still come. It must fail twice because the answer may stand
-behind bulk.
+A peer that has vanished (power, cable, firewall) is found within ``ping_interval + ping_timeout``. Pings also carry the
+acknowledgement of an idle link's last bytes. The second check finds a link that works in one direction only, or that
+loses large packets: the peer's own pings still arrive then. It takes two pings because an answer may be delayed behind
+bulk.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from proxy.errors import CloseReason
 from proxy.pump.link import Link
 
 PATIENCE = 2
-"""Pings in a row after which nothing was acknowledged."""
+"""Pings in a row without an answer or acknowledgement after which the link is ended."""
 
 
 async def keep_alive(link: Link, interval: float, silence: float) -> None:
     """Ping until the link has ended.
 
     Args:
-        interval, silence: seconds between pings; seconds of silence after one that mean the peer is gone. (Where
-            `silence` is the longer one, it is the interval too.)
+        interval: seconds between pings, or `silence` if that is longer.
+        silence: seconds without a byte after a ping that mean the peer is gone.
     """
     unanswered = 0
     while not link.ended.is_set():
@@ -32,7 +32,7 @@ async def keep_alive(link: Link, interval: float, silence: float) -> None:
         with trio.move_on_after(silence):
             await link.ended.wait()
         if link.heard == heard:
-            # Where this process had no core for so long, an answer may lie in the socket: the pump is due now as well.
+            # If this process got no CPU all the time, an answer may wait in the socket: let the pump read it first.
             await trio.lowlevel.checkpoint()
         unanswered = 0 if link.answered != answered else unanswered + 1
         if link.heard == heard:

@@ -1,8 +1,8 @@
-"""The credentials in use, and their files: looked at again and again, taken over when they have changed and are good.
+"""The credentials in use, and the watch on their files: when the files have changed and are good, they are used from
+then on.
 
-A link that is up never notices: it made its handshake with what was there then. What is wrong with new files is said
-once, and the old credentials stay, for as long as it takes (a good certificate must not be thrown away because its
-renewal failed).
+Links that are up keep what they made their handshake with. If new files are bad, that is logged once, and the old
+credentials stay in use however long that takes (a failed renewal must not cost the certificate that is still good).
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from proxy.links.revoked import RevokedSerials
 log = structlog.get_logger()
 
 INTERVAL = 1.0
-"""Seconds between looks. Files are taken over when two looks in a row find the same change, so that a certificate is
-not read before its key is written: within two seconds of the last write."""
+"""Seconds between looks at the files. New ones are read when two looks in a row find the same change, so that a
+certificate is not read before its key is written: within two seconds of the last write."""
 EXPIRES_SOON = 1 / 3
-"""Share of its validity left, from which on a certificate is due: renewal at half-life has failed by then."""
+"""Fraction of its validity below which we warn that a certificate expires: renewal at half-life has failed by then."""
 
 IDENTITY = "identity"
 """In ``control.state_dir``: the set of three files that the control plane issued (`proxy.mesh.statedir`)."""
 KEY, CERTIFICATE, CA = "key.pem", "certificate.pem", "ca.pem"
 
 Stamp = tuple[tuple[int, ...], ...]
-"""What changes when a file does: device, inode, size, and time of the last write, for each of them."""
+"""For each file its device, inode, size and time of the last write, or the errno of why it cannot be looked at: equal
+stamps mean unchanged files."""
 
 
 class Keyring:
-    """See the module's text.
+    """Holds the credentials in use, and replaces them when their files change.
 
     Args:
-        now: seconds since 1970.
+        now: returns seconds since 1970.
 
     Attributes:
-        current: what new handshakes use.
-        revoked: peers' certificates that they refuse.
+        current: the credentials for new handshakes.
+        revoked: certificates of peers that new handshakes refuse.
 
     Raises ConfigError when the files are not good to begin with.
     """
@@ -75,14 +76,14 @@ class Keyring:
         return cls(files, RequiredIdentity(config.mesh, config.host))
 
     async def watch(self) -> None:
-        """Look until cancelled. (Files may be on a file system that is slow: never in the trio thread.)"""
+        """Look at the files every INTERVAL until cancelled. (In a worker thread, as their file system may be slow.)"""
         while True:
             self.check_expiry()
             await trio.sleep(INTERVAL)
             await trio.to_thread.run_sync(self.look, abandon_on_cancel=True)
 
     def reload(self) -> None:
-        """Take over files that have just been replaced as a whole. Raises ConfigError, and the old ones stay in use."""
+        """Use files that have just been replaced as a whole. Raises ConfigError, and the old ones stay in use."""
         with self._lock:
             stamp = _stamp(self._files)
             self.current = self._read()
@@ -90,8 +91,8 @@ class Keyring:
             self._refused, self._warned = None, ""
 
     def look(self) -> None:
-        """Take the files over if they have changed and two looks agree about it. Bad ones are tried again at each
-        look (it may be the machine that is at fault), and complained of once.
+        """Use the files if they have changed and two looks in a row found the same. Bad ones are tried again at each
+        look (the cause may be the machine, and pass), but the same complaint is logged once.
         """
         with self._lock:
             self._look()
@@ -116,7 +117,7 @@ class Keyring:
         return replace(read(self._files, self._identity, self._now()), revoked=self.revoked)
 
     def check_expiry(self) -> None:
-        """Say that the certificate is due, or has expired: once each. (Links that are up stay.)"""
+        """Log that the certificate expires soon, or has expired, once each. (Links that are up stay.)"""
         begin, end = self.current.not_before, self.current.not_after
         left = end - self._now()
         state = "expired" if left < 0 else "expires soon" if left < (end - begin) * EXPIRES_SOON else ""
@@ -128,7 +129,7 @@ class Keyring:
 
 
 def held_files(state_dir: str) -> TlsFiles:
-    """Where the files are that the control plane has issued for this host."""
+    """The paths of the files that the control plane has issued for this host."""
     folder = os.path.join(state_dir, IDENTITY)
     key, certificate, ca = (os.path.join(folder, name) for name in (KEY, CERTIFICATE, CA))
     return TlsFiles(key=key, certificate=certificate, ca=ca)

@@ -1,7 +1,7 @@
 """Socket options of links, in one place, each with its reason. (Those of local sockets: proxy/pump/options.py.)
 
-Left alone on purpose: SO_SNDBUF and SO_RCVBUF, because setting them switches the kernel's own tuning off (tcp(7)), and
-TCP_CORK and MSG_MORE, because the pump makes one send of everything that a turn has gathered.
+Not set on purpose: SO_SNDBUF and SO_RCVBUF, because setting them switches the kernel's own tuning off (tcp(7)), and
+TCP_CORK and MSG_MORE, because the pump makes one send for everything that a turn has written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import trio
 __all__ = ["NOTSENT_LOWAT", "USER_TIMEOUT", "prepare_link"]
 
 NOTSENT_LOWAT = 128 * 1024
-"""Bytes that the kernel takes on top of what is on its way already: 1 ms of a 1 Gbit/s cable, so that a small message
+"""Unsent bytes that the kernel takes, besides those in flight: 1 ms of a 1 Gbit/s cable, so that a small message
 waits for no more unsent bulk than that. Left to itself the send buffer grows to megabytes (measured on loopback with a
 reader that stopped: 3.8 MB unsent; with this 140 to 165 KB, because the last piece is not split). Epoll reports the
 link writable again below half of it, so 64 KiB (0.5 ms) stay queued while the pump gets round to it.
@@ -23,7 +23,7 @@ tcp_notsent_lowat", 2018); 16 KiB in trio's SocketStream, "pretty arbitrary" by 
 
 USER_TIMEOUT = 20
 """Seconds until the kernel gives up a link on which bytes stay unacknowledged. Twice the 10 s in which pings find a
-dead peer by default: the kernel is the second line, for when nobody pings (handshake, a pump that is stuck)."""
+dead peer by default: the kernel's timeout is for when no pings are sent (in the handshake, or if the pump is stuck)."""
 
 _KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_PROBES = 10, 5, 2
 # Their sum, 10 + 2 × 5 s, is USER_TIMEOUT: where that is set too, the kernel goes by it for idle connections as well
@@ -39,10 +39,10 @@ def prepare_link(sock: socket.socket | trio.socket.SocketType) -> None:
     # Nagle (RFC 896) would keep a message back until the last one is acknowledged: up to 40 ms (delayed ACK).
     sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
     sock.setsockopt(tcp, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
-    # RFC 5482, tcp(7). Bytes that nobody acknowledges, which keepalive does not cover, and a window that stays closed.
+    # RFC 5482, tcp(7). For bytes that stay unacknowledged, which keepalive does not cover, and a window that stays 0.
     sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, USER_TIMEOUT * 1000)
-    # Silence. Also keeps the state of firewalls and balancers on the way alive where pings are configured to be rare
-    # (IPVS forgets a connection after 900 s: moby#31208).
+    # For an idle link whose peer is gone. Also keeps the state of firewalls and balancers on the way alive where pings
+    # are configured to be rare (IPVS forgets a connection after 900 s: moby#31208).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(tcp, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
     sock.setsockopt(tcp, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)

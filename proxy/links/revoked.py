@@ -1,4 +1,4 @@
-"""Certificates that the control plane has revoked (sans-IO): asked in each handshake, by both sides."""
+"""Certificates that the control plane has revoked (sans-IO). Both sides check them in each handshake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class RevokedSerials:
-    """Serial numbers in lower-case hex; `in` asks. There is one object for the life of the proxy."""
+    """A set of serial numbers in lower-case hex, checked with `in`. One object serves for the life of the proxy."""
 
     def __init__(self) -> None:
         self._serials: frozenset[str] = frozenset()
@@ -18,7 +18,7 @@ class RevokedSerials:
         return len(self._serials)
 
     def adopt(self, serials: Iterable[str]) -> frozenset[str]:
-        """These are all of them from now on; returns those that are new."""
+        """Replace the set by these serial numbers. Returns those that were not in it."""
         found = frozenset(serials)
         new = found - self._serials
         self._serials = found

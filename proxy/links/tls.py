@@ -1,7 +1,7 @@
-"""The TLS handshake of a link: the stream that HELLO goes through, and the words for what goes wrong in it.
+"""The TLS handshake of a link: the stream that HELLO goes through, and error texts for what can go wrong in it.
 
-In TLS 1.3 the dialler's handshake has ended before the acceptor has looked at its certificate. A refusal reaches the
-dialler as an alert in place of the acceptor's HELLO.
+In TLS 1.3 the dialler's handshake ends before the acceptor has checked the dialler's certificate. If the acceptor
+refuses it, the dialler gets an alert in place of the acceptor's HELLO.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from proxy.mux.frames import FrameKind
 
 _READ = 65536
 _UNEXPECTED_MESSAGE = bytes.fromhex("15 0303 0002 02 0a")
-"""A fatal alert (RFC 8446, section 6), for who does not speak TLS: OpenSSL would say nothing at all."""
+"""A fatal alert (RFC 8446, section 6) for a peer that does not speak TLS: OpenSSL would send nothing."""
 _NOT_OURS = {7, 18, 19, 20, 21}
-"""OpenSSL's verification errors (x509_vfy.h) for a chain that does not lead to a CA of the bundle; 7: to one that only
-has the same name.
+"""OpenSSL's verification errors (x509_vfy.h) for a chain that does not lead to a CA of the bundle; 7: it leads to a CA
+that has the same name as one of them, but another key.
 """
 _ALERTS = {
     "unknown ca": "it is not signed by a CA that the peer trusts",
@@ -37,13 +37,13 @@ _ALERTS = {
 
 
 class TlsStream:
-    """A connection in its handshake: what `proxy.links.carry` uses of a trio.SocketStream, encrypted.
+    """A TLS connection during its handshake. It has those methods of a trio.SocketStream that `proxy.links.carry` uses.
 
     Attributes:
-        socket: that of the connection.
-        wire: what the link reads and writes through, once its ``sock`` is set.
-        peer: the host that the peer's certificate is for; serial: its serial number in hex. Empty until the handshake
-            has ended.
+        socket: the connection's trio socket.
+        wire: what the link reads and writes through after the handshake, once its ``sock`` is set.
+        peer: the host that the peer's certificate is for; serial: the certificate's serial number in hex. Both are
+            empty until the handshake has ended.
     """
 
     def __init__(self, stream: trio.SocketStream, credentials: Credentials, *, dialling: bool) -> None:
@@ -56,10 +56,11 @@ class TlsStream:
         self._begun = self._established = False
 
     async def shake_hands(self) -> None:
-        """The TLS handshake; sets `peer` and `serial`.
+        """Make the TLS handshake, and set `peer` and `serial`.
 
-        Raises HandshakeError; and OSError or trio.BrokenResourceError for the connection itself. What TLS finds wrong,
-        the peer has been told when it returns; a certificate that names no host is for the caller to refuse.
+        Raises HandshakeError; and OSError or trio.BrokenResourceError if the connection fails. After an error that TLS
+        itself found, the peer has been sent an alert; a certificate that names no host, or that was revoked, is for
+        the caller to refuse with GOAWAY.
         """
         while True:
             try:
@@ -79,14 +80,14 @@ class TlsStream:
             raise HandshakeError(f"the certificate of host {self.peer!r} has been revoked", CloseReason.REVOKED)
 
     async def send_all(self, data: bytes) -> None:
-        """As trio.SocketStream. Before the handshake has ended it sends nothing: an alert has said all there is."""
+        """As trio.SocketStream. Sends nothing if the handshake has failed: the alert has told the peer."""
         if self._established:
             self.wire.tls.write(data)
             await self._flush()
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """As trio.SocketStream, but everything that has arrived. Raises HandshakeError if it is the peer's refusal of
-        this host's certificate.
+        """As trio.SocketStream, but returns everything that has arrived, which may exceed `max_bytes`. Raises
+        HandshakeError for a TLS error, such as the peer's alert that refuses this host's certificate.
         """
         data = b""
         while True:
@@ -101,11 +102,11 @@ class TlsStream:
                 raise _refusal(error) from None
 
     async def aclose(self) -> None:
-        """As trio.SocketStream, without TLS's close_notify: GOAWAY or an alert has said why."""
+        """As trio.SocketStream. No close_notify is sent: GOAWAY or an alert has told the peer why."""
         await self._stream.aclose()
 
     async def _receive(self) -> bool:
-        """Encrypted bytes in; False: there will be no more."""
+        """Read encrypted bytes and hand them to OpenSSL; False: the peer has closed the connection."""
         data = await self._stream.receive_some(_READ)
         if data and not self._begun:
             self._begun = True
@@ -127,7 +128,7 @@ class TlsStream:
 
 
 def _refusal(error: ssl.SSLError) -> HandshakeError:
-    """Whose certificate it is about, and why it was refused; whatever else OpenSSL says, in its own words."""
+    """The error for what OpenSSL reports: whose certificate was refused and why; anything else in OpenSSL's words."""
     reason = reason_of(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = "it is not signed by a CA in links.tls.ca" if error.verify_code in _NOT_OURS else error.verify_message

@@ -1,15 +1,15 @@
-"""TLS between the pump and a link's socket: it reads and sends as a plain non-blocking socket does.
+"""TLS between the pump and a link's socket, with the ``recv_into`` and ``send`` of a plain non-blocking socket.
 
 OpenSSL works on two memory buffers and never sees the socket. That costs a copy each way and saves system calls: one
 ``recv`` takes everything that has arrived, however many records it is (``ssl.SSLSocket`` makes two for each record of
-16 KiB), and one ``send`` gives four records. docs/security.md has the figures of both.
+16 KiB), and one ``send`` takes four records. docs/security.md has the figures of both.
 
-Two rules of a socket that must hold for TLS too:
+Two rules of a socket must hold for TLS too:
 
-1. What ``recv_into`` leaves behind, the epoll reports again. It never takes more from the socket than has room in the
-   caller's buffer once it is decrypted, and decrypts all of it; what stays in OpenSSL is at most an incomplete record.
-2. What ``send`` says it took is on its way. A record of which the kernel took only a part counts as not sent, and the
-   rest of it goes out first next time; a peer can only acknowledge bytes of whole records.
+1. The epoll reports again what ``recv_into`` leaves behind. So it never takes more from the socket than fits into the
+   caller's buffer once it is decrypted, and decrypts all of it; at most an incomplete record stays in OpenSSL.
+2. Bytes that ``send`` counts as taken are on their way. A record of which the kernel took only a part counts as not
+   sent, and the rest of it goes out first next time; a peer can only acknowledge bytes of whole records.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from collections.abc import Callable
 from typing import cast
 
 RECORD = 16 * 1024
-"""Most plain bytes of a TLS record (RFC 8446, section 5.1)."""
+"""Most plaintext bytes in a TLS record (RFC 8446, section 5.1)."""
 RECORD_COST = 256 + 5
-"""Most bytes that a record has on top of its plain ones (section 5.2)."""
+"""Most bytes that a record adds to its plaintext (section 5.2)."""
 ENCRYPTED_AT_ONCE = 4 * RECORD
-"""Plain bytes between two sends: four records a system call, and little to keep if the kernel takes none of it."""
+"""Plaintext bytes per system call: four records, and little to keep if the kernel takes none of it."""
 LEAST_ROOM = 2 * (RECORD + RECORD_COST)
-"""Bytes that a buffer to receive into must have."""
+"""Least size in bytes of a buffer to receive into."""
 
 
 class TlsWire:
-    """One end of a connection. The owner of the socket sets ``sock`` when the handshake has ended, and closes it.
+    """One end of a TLS connection. The socket's owner sets ``sock`` when the handshake has ended, and closes it.
 
     Attributes:
-        tls, incoming, outgoing: OpenSSL's side, and encrypted bytes on their way to and from it. They belong to whoever
-            makes the handshake (`proxy.links.tls`) until ``sock`` is set.
+        tls, incoming, outgoing: OpenSSL's connection, and the buffers of encrypted bytes to and from it. Until ``sock``
+            is set, only the handshake (`proxy.links.tls`) uses them.
     """
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
@@ -47,12 +47,12 @@ class TlsWire:
         self._owed: list[tuple[int, int]] = []
 
     def recv_into(self, view: memoryview, /) -> int:
-        """As the socket's. 0: the peer has ended the connection. Raises BlockingIOError, or another OSError when the
-        link is lost, also because of bytes that are not the peer's.
+        """As the socket's; the buffer has at least LEAST_ROOM bytes. 0: the peer has ended the connection. Raises
+        BlockingIOError, or another OSError if the link is lost or its bytes fail TLS's checks.
         """
         assert self.sock is not None
         assert len(view) >= LEAST_ROOM
-        # Into the caller's buffer first, and from there to OpenSSL, which copies: no memory is taken and given back.
+        # The encrypted bytes go into the caller's buffer first, and OpenSSL copies them: no allocation for each call.
         count = self.sock.recv_into(view, len(view) - RECORD - RECORD_COST)
         if not count:
             return 0
@@ -75,8 +75,8 @@ class TlsWire:
         return filled
 
     def send(self, view: memoryview, /) -> int:
-        """As the socket's. Raises BlockingIOError, or another OSError. Afterwards the next call must begin with the
-        same bytes from the first one that was not taken, as for any socket.
+        """As the socket's: returns how many bytes were taken; raises BlockingIOError, or another OSError. The next call
+        must begin with the first byte that was not taken, as a part of its record may be on its way already.
         """
         done = self._send_left()
         end = len(view)
@@ -92,13 +92,13 @@ class TlsWire:
             except OSError:
                 if not done:
                     raise
-                break  # the next call meets it again; what has gone out may have arrived
+                break  # count what was sent, which may have arrived; the next call raises the error
         if not done:
             raise BlockingIOError(errno.EAGAIN, "the socket takes no more")
         return done
 
     def _send_left(self) -> int:
-        """Send encrypted bytes; how many plain bytes more have gone out whole by that."""
+        """Send encrypted bytes that are left. Returns the plaintext bytes of the records that this has completed."""
         if not self._left:
             return 0
         assert self.sock is not None
@@ -119,5 +119,5 @@ class TlsWire:
 
 
 def reason_of(error: ssl.SSLError) -> str:
-    """OpenSSL's name for it as words: ``tlsv1 alert unknown ca``."""
+    """OpenSSL's name of the error in lower-case words: ``tlsv1 alert unknown ca``."""
     return (error.reason or type(error).__name__).lower().replace("_", " ")
