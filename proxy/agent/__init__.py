@@ -1,3 +1,3 @@
-"""The process: ``agent`` builds every part once and owns start and stop, ``reload`` and ``drain`` are what may happen
-to it in between, ``handover`` how the next process takes its place.
+"""The process: ``agent`` builds every part once and owns start and stop; ``reload`` reads the configuration again,
+``drain`` ends the proxy without cutting streams at once, and with ``handover`` the next process takes its place.
 """

@@ -1,9 +1,9 @@
 """The composition root: builds every part once, owns the top nursery, and knows the order of starting and stopping.
 
 Starting: the network interfaces, which stay when the proxy ends; then everything else that can fail on this machine
-(sockets, ports), so that a failure is one line and leaves nothing behind; then the tasks. While it runs, `Agent.apply`
-makes it another configuration's. Stopping (SIGTERM, SIGINT, ``hostlane drain``): proxy/agent/drain.py. A second signal
-ends the rest at once.
+(sockets, ports), so that a failure is one line and leaves nothing behind; then the tasks. While the proxy runs,
+`Agent.apply` changes its configuration. Stopping (SIGTERM, SIGINT, ``hostlane drain``): proxy/agent/drain.py. A second
+signal ends all streams at once.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 GRACE = 10.0
-"""Seconds after a takeover in which the map must have come: its watch answers at once, or another server is asked."""
+"""Seconds after the start for which inherited sockets that no upstream uses stay open, in case the map brings their
+upstream: a server answers at once, or another one is asked."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -117,7 +118,7 @@ class Agent:
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:
-            # As in `run`: who has no control plane does not pay for its client.
+            # Imported here, so that a proxy without a control plane does not load its client.
             from proxy.mesh.membership import Membership
 
             self.member = Membership(
@@ -153,16 +154,16 @@ class Agent:
         self.pump.budget.forget(peer)
 
     def apply(self, config: Config) -> ConfigDifference:
-        """Make the running proxy equal to this configuration, whole or not at all. Returns what that changed.
+        """Make this the configuration of the running proxy, whole or not at all. Returns what that changed.
 
-        It happens at once, within this call: nobody sees half of it, and two calls cannot meet. Streams that are open
-        go on, whatever has become of their service, upstream or peer; the links of a removed peer end with their last
-        stream, at the latest after ``limits.stop_timeout``. What holds for links (settings of `links` and `limits`)
-        holds for new ones. Costs a look at each peer, upstream and service, and work only where they differ.
+        It happens within this call, which does not await: nothing runs in between, so nothing sees half of it. Open
+        streams go on, even if their service, upstream or peer is removed. The links of a removed peer end with their
+        last stream, at the latest after ``limits.stop_timeout``. Settings of `links` and `limits` that are about links
+        hold for new ones. It compares each peer, upstream and service, and does more only for those that differ.
 
         Raises NotApplied, and nothing has changed, if the configuration differs in a key that only a start reads
-        (`difference.FIXED`), if a new socket cannot be had, if the proxy is about to stop, or if upstreams differ and
-        another process is about to take their sockets over.
+        (`difference.FIXED`), if a new socket cannot be opened, if the proxy is about to stop, or if upstreams differ
+        and another process is about to take their sockets over.
         """
         if self.draining.began:
             raise NotApplied(["the proxy is about to stop: it takes no configuration any more"])
@@ -194,7 +195,7 @@ class Agent:
         return difference
 
     def rebase(self, static: Config) -> ConfigDifference:
-        """As `apply`, for what the file says now: what the map adds stays."""
+        """As `apply`, for another content of the configuration file; what the map adds to it stays."""
         static = fill(static, self._book.leases)
         if self.member is None:
             return self.apply(EffectiveConfig(static).config({}))
@@ -221,22 +222,22 @@ class Agent:
         )
 
     def credentials(self) -> Credentials | None:
-        """What a new handshake uses; None: no TLS (``security: none``)."""
+        """The credentials for a new handshake; None: no TLS (``security: none``)."""
         if self.config.links.security == "none":
             return None
         assert self.keyring is not None
         return self.keyring.current
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """See `run` of this module."""
+        """Run the proxy until it has drained; raises, and can be cancelled, as `proxy.agent.agent.run`."""
         config = self.config
         if config.interfaces:
-            # Who makes no interfaces does not pay for netlink: a quarter of a second and 9 MB.
+            # Imported here: netlink takes a quarter of a second and 9 MB, which others need not pay.
             from proxy.netdev.apply.ready import prepare
 
             await prepare(config, self._book.elsewhere)
         with ExitStack() as files:
-            # First, because a signal that nobody has asked for yet would kill the process.
+            # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
             startup = await open_listeners(config, self.outbound, self.draining, takeover=self._takeover, files=files)
@@ -245,7 +246,7 @@ class Agent:
                 self.recorder.open()
                 files.callback(self.recorder.close)
             if self.member is not None:
-                # Before anything is accepted, so that what the last map asks for is open, or found among spare sockets.
+                # Before anything is accepted, so that the upstreams of the last map have sockets, inherited or new.
                 await self.member.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
@@ -305,7 +306,7 @@ class Agent:
         log.info("proxy stopped", host=config.host)
 
     def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
-        """End the proxy (`Drain.begin`) and tell how that goes (`Drain.follow`).
+        """Begin to end the proxy (`Drain.begin`), and report the progress (`Drain.follow`).
 
         Args:
             seconds: None: ``limits.stop_timeout``.
@@ -315,20 +316,22 @@ class Agent:
 
     def _stop(self, seconds: float) -> None:
         if self.member is not None:
-            self.member.follower.stop()  # a proxy that ends takes no configuration any more
+            self.member.follower.stop()  # no configuration is applied while the proxy ends
         self.draining.begin(seconds)
         notify(stopping(seconds))
 
     async def _leave(self, member: Membership) -> None:
-        """When the end begins, the mesh learns it first, so that nobody calls any more. Not if it is another process of
-        this host that goes on.
+        """When the drain begins, tell the control plane that this host leaves, so that peers open no more streams here;
+        not so if another process of this host has taken over.
         """
         await self.draining.told()
         await member.leave(handed_over=self._handover_sockets is not None and self._handover_sockets.left)
         self._left.set()
 
     async def _discard(self) -> None:
-        """Close the inherited sockets that no upstream wants; the map may yet name one, whose callers wait so long."""
+        """Close the inherited sockets that no upstream uses; with a control plane after GRACE, as the map may still
+        bring their upstreams. Their callers wait in the kernel's queue meanwhile.
+        """
         if self.member is not None:
             await trio.sleep(GRACE)
         self.outbound.sockets.discard()
@@ -348,7 +351,7 @@ class Agent:
 
 
 def _memory(limits: ProxyLimits) -> tuple[int, int]:
-    """Bytes in all, and for each peer."""
+    """Limits of the memory budget: bytes in all, and for each peer."""
     return limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer
 
 
@@ -372,11 +375,11 @@ async def run(
     """Run one proxy until SIGTERM or SIGINT.
 
     Args:
-        file: where the configuration came from, to be read again; None: nowhere.
+        file: the file that the configuration was read from, for a reload; None: it is not from a file.
         takeover: take the place of the proxy that runs in the same run_dir, if one does.
 
-    Raises StartError if this machine cannot start it, and ConfigError if its certificate files are wrong. Cancelled, it
-    ends all streams at once; nothing stays behind but directories.
+    Raises StartError if it cannot start on this machine, and ConfigError if its certificate files are wrong. If it is
+    cancelled, it ends all streams at once; nothing stays behind but directories.
     """
     book = LeasedAddresses()
     if config.control is not None:

@@ -1,5 +1,5 @@
-"""The end of a proxy, in order: no new calls, the peers are told, streams may finish, what is left ends bit by bit
-(`proxy.pool.staggeredclose`); at the deadline nothing is left.
+"""The end of a proxy, in order: accept no new calls, tell the peers, let streams finish, end the remaining ones spread
+over the last part of the time (`proxy.pool.staggeredclose`); at the deadline none is left.
 """
 
 from __future__ import annotations
@@ -23,25 +23,26 @@ from proxy.telemetry.slices import slices
 log = structlog.get_logger()
 
 LAST_WORDS = 1.0
-"""Seconds for peers to answer that they know of the end when no stream is open any more. They need a millisecond."""
+"""Seconds that peers have to answer the ping behind the GOAWAY when no stream is open any more (they need a
+millisecond), and that clients have to read the last progress report."""
 REPORT = 10.0
-"""Seconds between lines in the log that say who still holds streams."""
+"""Seconds between log lines that say who still has open streams."""
 MOST_HOLDERS = 100
-"""Holders reported, those with the most streams first."""
+"""Most holders in a report; those with the most streams come first."""
 
 Who = tuple[str, StreamDirection, str | None, int | None, int | None]
-"""Service, direction, peer, user and process."""
+"""Service, direction, peer, user id and process id."""
 
 
 class Drain:
-    """See the module's text.
+    """Ends the proxy in that order. `begin` starts it; `run`, in a task of its own, carries it out.
 
     Args:
-        streams: what is open, for reports.
+        streams: lists the open streams, for reports.
 
     Attributes:
-        cut: streams that did not finish in time.
-        over: set when nothing is open any more.
+        cut: number of streams that the drain has ended because they did not finish in time.
+        over: set when `run` has done its work.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Drain:
 
     @property
     def began(self) -> bool:
-        """Whether it has been told to."""
+        """Whether `begin` was called."""
         return self._began.is_set()
 
     async def told(self) -> None:
-        """Wait until it begins."""
+        """Wait until `begin` is called."""
         await self._began.wait()
 
     def left(self) -> float | None:
@@ -69,7 +70,7 @@ class Drain:
         return max(0.0, self._deadline - trio.current_time()) if self.began else None
 
     def begin(self, seconds: float) -> None:
-        """Begin, or have less time left than was said before (never more). 0: end at once."""
+        """Begin the drain, to be over in `seconds` (0: at once). Called again, it can only shorten the time."""
         deadline = trio.current_time() + seconds
         if deadline < self._deadline:
             self._deadline = deadline
@@ -77,7 +78,7 @@ class Drain:
         self._began.set()
 
     async def progress(self) -> DrainProgress:
-        """Where it stands."""
+        """A report for the admin socket."""
         return DrainProgress(
             left_s=self.left() or 0.0,
             streams=self._stats.open,
@@ -87,7 +88,7 @@ class Drain:
         )
 
     async def follow(self) -> AsyncGenerator[DrainProgress, None]:
-        """`progress` about once a second, and at last when it is over; `heard` waits for whoever follows."""
+        """Yield `progress` about once a second, and a last time when the drain is over; `heard` waits for that."""
         self._followers += 1
         try:
             while not self.over.is_set():
@@ -101,15 +102,15 @@ class Drain:
                 self._heard.set()
 
     async def heard(self) -> None:
-        """Return when nobody follows any more, or after LAST_WORDS."""
+        """Return when no `follow` runs any more, or after LAST_WORDS."""
         with trio.move_on_after(LAST_WORDS):
             while self._followers:
                 self._heard = trio.Event()
                 await self._heard.wait()
 
     async def run(self) -> None:
-        """Wait for `begin`, then drain until nothing is open or the time is up; what is left then, and the listeners of
-        links, are the caller's to end. Cancelled, it leaves things as they are.
+        """Wait for `begin`, then drain until no stream is open or the deadline has come. The caller then ends what is
+        left, and the listeners for links. If it is cancelled, what is open stays open.
         """
         await self._began.wait()
         self._outbound.stop_listening()
@@ -137,7 +138,8 @@ class Drain:
                 for pool in self._pools.everywhere:
                     for link in tuple(pool.links):
                         await link.ended.wait()
-            # A stream has ended here before its last bytes have arrived: with its link lost, that may take a while.
+            # A stream ends here before the peer has its last bytes. A session that has lost its link may need a while
+            # to send them over the next one.
             for pool in self._pools.everywhere:
                 for session in pool.sessions:
                     if session.owes:
@@ -145,7 +147,7 @@ class Drain:
             nursery.cancel_scope.cancel()
 
     def _open(self) -> list[Callable[[], None]]:
-        """What ends each of the streams that are open; it does nothing if the stream has ended by then."""
+        """For each open stream a function that ends it, and does nothing if it has ended by then."""
         reason = CloseReason.STOPPED
         lanes = [lane for pool in self._pools.everywhere for each in pool.sessions for lane in each.streams.values()]
         cuts = [
@@ -179,12 +181,12 @@ class Drain:
 
 
 def who(stream: StreamInfo) -> Who:
-    """Who holds it."""
+    """Who holds a stream."""
     return stream.service, stream.direction, stream.peer, stream.uid, stream.pid
 
 
 def holders(counted: Counter[Who]) -> list[StreamHolder]:
-    """Those with the most streams, that with the most first."""
+    """The holders with the most streams, at most MOST_HOLDERS, in falling order."""
     return [
         StreamHolder(service=service, direction=direction, peer=peer, uid=uid, pid=pid, streams=count)
         for (service, direction, peer, uid, pid), count in counted.most_common(MOST_HOLDERS)
@@ -192,7 +194,7 @@ def holders(counted: Counter[Who]) -> list[StreamHolder]:
 
 
 def describe(holder: StreamHolder) -> str:
-    """For a line in the log."""
+    """A holder as a log line has it."""
     peer = f" {holder.peer}" if holder.peer else ""
     process = f" pid {holder.pid}" if holder.pid is not None else ""
     return f"{holder.service} {holder.direction}{peer}{process}: {holder.streams}"

@@ -17,10 +17,10 @@ log = structlog.get_logger()
 
 
 class Reload:
-    """Calling it reads the file, applies it, and logs what became of it. One at a time.
+    """Calling it reads the file, applies it, and logs the result. Reloads run one at a time.
 
     Args:
-        file: its path; None: the proxy was not started from one.
+        file: path of the configuration file; None: the proxy was not started from one.
         apply: as `Agent.apply`.
     """
 
@@ -30,8 +30,8 @@ class Reload:
         self._asked = False
 
     async def asked(self) -> None:
-        """As calling it, for whoever waits for no answer (SIGHUP): what is asked while one waits already is the same
-        one, for it has not read the file yet.
+        """As calling it, without a result (SIGHUP). Returns at once if another such request is still waiting for its
+        turn: that one has not read the file yet, and serves both.
         """
         if not self._asked:
             self._asked = True
@@ -40,7 +40,7 @@ class Reload:
                 await self._reload()
 
     async def __call__(self) -> ReloadResult:
-        """Never raises; what is wrong stands in the answer."""
+        """Reload. Raises nothing; the result says what is wrong."""
         async with self._one:
             return await self._reload()
 
@@ -58,7 +58,7 @@ class Reload:
         if self._file is None:
             return ReloadResult(outcome="refused", problems=["the proxy was not started from a file"])
         try:
-            # A file system may be slow, and the thread that reads it is not that of the data.
+            # In a worker thread, as a slow file system must not stall the pump.
             config = await trio.to_thread.run_sync(load, self._file)
             difference = self._apply(config)
         except ConfigError as error:

@@ -1,5 +1,5 @@
-"""Listening sockets that systemd opened for this process (sd_listen_fds(3)): they are there before it, and stay when it
-ends. Their files, owners and modes are those of the socket unit, and are never changed or removed here.
+"""Listening sockets that systemd opened for this process (sd_listen_fds(3)): they exist before it starts and after it
+ends. Their files, owners and modes are the socket unit's, and are never changed or removed here.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from proxy.errors import ConfigError
 from proxy.outbound.sockets import InheritableListener
 
 FIRST = 3
-"""The first descriptor; the others follow it."""
+"""Number of the first descriptor; the others follow it."""
 VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 MOST = 65536
 
 
 def inherit(config: Config, into: InheritedListeners, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Take over what was passed to this process, matched by address with upstreams and links.listen, and take the
-    variables out of the environment: they are not for processes that this one starts.
+    """Put the sockets that systemd passed to this process `into` the inherited ones, matched by address with upstreams
+    and links.listen. Removes the variables from the environment: processes that this one starts must not see them.
 
-    Raises ConfigError with a line for each socket that fits nothing; all of them are closed then.
+    Raises ConfigError with a line for each socket that matches nothing; all of them are closed then.
     """
     found = {name: environment.pop(name, "") for name in VARIABLES}
     if found["LISTEN_PID"] != str(os.getpid()):
@@ -48,7 +48,7 @@ def inherit(config: Config, into: InheritedListeners, environment: MutableMappin
 
 
 def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
-    """Put one where it belongs; otherwise close it and say why it belongs nowhere."""
+    """Put one socket `into` the inherited ones; if it matches nothing, close it and return why."""
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError:
@@ -69,7 +69,7 @@ def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inhe
 
 
 def _address(sock: socket.socket) -> Address | str:
-    """Where it listens, or what it is instead."""
+    """The address that the socket listens on; for any other socket, words for what it is."""
     if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return "a socket that does not listen for connections"
     name = sock.getsockname()
@@ -81,7 +81,7 @@ def _address(sock: socket.socket) -> Address | str:
 
 
 def _plain(address: Address) -> Address:
-    """Written in the one way in which the kernel's answer is written, too."""
+    """The address as the kernel writes it, so that two addresses can be compared."""
     if isinstance(address, UnixAddress):
         return address
     return TcpAddress(str(ipaddress.ip_address(address.host)), address.port)

@@ -1,4 +1,4 @@
-"""The listening sockets that a process has got from another one, until what they are for takes them."""
+"""The listening sockets that a process has got from another one, until the parts that use them take them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from control.base.system.unixsock import BoundUnixSocket, bind_unix, inherit_uni
 from proxy.outbound.sockets import InheritableListener
 
 UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
-"""What a socket is for."""
+"""The kinds of sockets, by what they are for."""
 
 
 class InheritedListeners:
-    """Sockets by what they are for, and their address as the configuration writes it. Owns those that nobody has taken
-    (`close`).
+    """Inherited sockets by what they are for, and by their address as the configuration writes it. Owns those that were
+    not taken yet; `close` closes them.
     """
 
     def __init__(self) -> None:
@@ -22,24 +22,24 @@ class InheritedListeners:
         self._bound: list[BoundUnixSocket] = []
 
     def put(self, kind: str, address: str, inheritable: InheritableListener) -> None:
-        """Add one; where there is one already, that stays and this is closed."""
+        """Add a socket. If there is one already for this kind and address, that stays, and the new one is closed."""
         if self._left.setdefault((kind, address), inheritable) is not inheritable:
             inheritable.close()
 
     def upstreams(self) -> dict[Address, InheritableListener]:
-        """Take all that upstreams listened on."""
+        """Take all sockets that are for upstreams; the caller owns them."""
         found: dict[Address, InheritableListener] = {}
         for kind, text in [key for key in self._left if key[0] == UPSTREAM]:
             found[listen_address(text)] = self._left.pop((kind, text))
         return found
 
     def links(self, address: TcpAddress) -> socket.socket | None:
-        """Take the one that links arrive at."""
+        """Take the socket for links at this address, which the caller then owns; None: there is none."""
         inheritable = self._left.pop((LINKS, address.hostport), None)
         return None if inheritable is None else inheritable.sock
 
     def unix(self, kind: str, path: str, mode: int) -> BoundUnixSocket:
-        """The socket of the proxy itself that has this kind and path; without one, a new one. Raises StartError."""
+        """Take the proxy's own socket of this kind and path, or open it. The caller closes it. Raises StartError."""
         inheritable = self._left.pop((kind, str(UnixAddress(path))), None)
         if inheritable is None or inheritable.lock is None or inheritable.birth is None:
             if inheritable is not None:
@@ -55,12 +55,12 @@ class InheritedListeners:
         return all(bound.in_place for bound in self._bound)
 
     def own(self) -> None:
-        """The other process has let go: files are this one's now."""
+        """The other process has given the sockets up: own the files of the proxy's own sockets."""
         for bound in self._bound:
             bound.own()
 
     def close(self) -> None:
-        """Close those that nobody has taken; their files stay. Idempotent."""
+        """Close the sockets that were not taken; their files stay. Idempotent."""
         left, self._left = self._left, {}
         for inheritable in left.values():
             inheritable.close()

@@ -1,7 +1,7 @@
-"""What the two processes say to each other: messages of JSON, each behind its length, with descriptors (SCM_RIGHTS).
+"""The messages between the two processes: JSON, each behind its length, with descriptors (SCM_RIGHTS).
 
-Both are trusted: they run as the same user, or the other one is root (`check_peer`). That they understand each other
-is another matter: the next version of this program may be either.
+Each trusts the other: they run as the same user, or the other one is root (`check_peer`). But either of them may be
+another version of this program, so messages that make no sense are expected, and an error.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from proxy.errors import HostlaneError
 
 VERSION = 1
 LARGEST = 65536
-"""Bytes of one message: a path and a name or two."""
+"""Most bytes of a message: a path and a name or two."""
 MOST_DESCRIPTORS = 2
-"""In one message: a socket and the lock of its file."""
+"""Most descriptors in a message: a socket and the lock of its file."""
 _LENGTH = struct.Struct(">I")
 _CREDENTIALS = struct.Struct("iII")
 
 
 class HandoverError(HostlaneError):
-    """The other process is gone, or says what makes no sense."""
+    """The other process is gone, refuses, is too slow, or sends what makes no sense."""
 
 
 class HandoverPeerGone(HandoverError):
-    """It has said nothing more: it has ended. (One that is alive says ``no`` before it closes its end: `hand_over`.)"""
+    """The connection was closed without a ``no``: the other process has ended (see `sender.hand_over`)."""
 
     def __init__(self, detail: str = "") -> None:
         super().__init__("the other process is gone" + (f" ({detail})" if detail else ""))
@@ -48,9 +48,9 @@ class HandoverOffer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
 
 
 class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):
-    """One listening socket; its descriptor comes with it, and behind that of the lock of its file, if it has one.
+    """One listening socket. Its descriptor comes with the message, followed by that of the lock of its file, if any.
 
-    ``kind``: what it is for; ``address``: as the configuration writes it. ``birth`` and the rights: as in
+    ``kind``: what it is for; ``address``: as the configuration writes it. The other fields: as in
     `outbound.sockets.InheritableListener`.
     """
 
@@ -63,8 +63,8 @@ class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):
 
 
 class HandoverStep(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
-    """A step: ``ready``, ``yours``, ``taken``; or ``no``, and why. ``seconds``: with ``taken``, for the old process's
-    streams.
+    """A step: ``ready``, ``yours``, ``taken``; or ``no`` and why. ``seconds``: with ``taken``, how long the old process
+    may let its streams finish.
     """
 
     word: str
@@ -76,7 +76,7 @@ Message = HandoverOffer | HandoverSocket | HandoverStep
 
 
 async def send(sock: trio.SocketStream, message: Message, descriptors: Sequence[int] = ()) -> None:
-    """Raises HandoverError. The descriptors stay the caller's."""
+    """Send a message, with duplicates of the descriptors; the caller keeps its own. Raises HandoverError."""
     data = _packed(message)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     try:
@@ -88,8 +88,8 @@ async def send(sock: trio.SocketStream, message: Message, descriptors: Sequence[
 
 
 def say(sock: trio.SocketStream, word: HandoverStep) -> bool:
-    """Send a word at once, with no checkpoint at which a deadline or a cancellation could make it unsure; whether it
-    now waits for the other process to read it.
+    """Send a step without a checkpoint, so that no timeout or cancellation can leave it unclear whether it was sent.
+    Returns whether it was: the other process can read it from now on. Raises nothing.
     """
     data = _packed(word)
     try:
@@ -99,10 +99,10 @@ def say(sock: trio.SocketStream, word: HandoverStep) -> bool:
 
 
 def last_word(sock: trio.SocketStream) -> HandoverStep | None:
-    """Listen no more, and return the word that has come before that, if one has come whole.
+    """Shut the socket down for reading, and return the step that had arrived before; None if none had, or only a part.
 
-    Which it was, the kernel decides, for both sides alike: either the word was queued before this, or `say` returns
-    False in the process that says it. Nothing that happens to either of them afterwards changes that.
+    The kernel orders the two, so both sides agree: either the step was queued before the shutdown, or `say` returns
+    False in the process that sends it. Nothing that happens to either process afterwards changes that.
     """
     with suppress(OSError):
         sock.socket.shutdown(socket.SHUT_RD)
@@ -128,7 +128,7 @@ def _gone(error: OSError | trio.BrokenResourceError) -> HandoverError:
 
 
 async def receive(sock: trio.SocketStream) -> tuple[Message, list[int]]:
-    """The next message, and its descriptors, which are the caller's. Raises HandoverError; none is left open then."""
+    """The next message and its descriptors, which the caller owns. Raises HandoverError; no descriptor is open then."""
     descriptors: list[int] = []
     try:
         try:
@@ -173,7 +173,7 @@ async def _exactly(sock: trio.SocketStream, length: int) -> bytes:
 
 
 async def expect(sock: trio.SocketStream, word: str) -> HandoverStep:
-    """The next message, which must be this word. Raises HandoverError, with the reason if it is ``no``."""
+    """The next message, which must be this step. Raises HandoverError for any other; for ``no``, with its reason."""
     message, descriptors = await receive(sock)
     for descriptor in descriptors:
         os.close(descriptor)
@@ -185,7 +185,7 @@ async def expect(sock: trio.SocketStream, word: str) -> HandoverStep:
 
 
 def check_peer(sock: socket.socket | trio.socket.SocketType) -> int:
-    """The process id of the other end, which must be root or the same user. Raises HandoverError."""
+    """The process id of the other end, whose user must be root or the same. Raises HandoverError."""
     pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     if uid not in (0, os.geteuid()):
         raise HandoverError(f"process {pid} of user {uid} may not: allowed are user {os.geteuid()} and root")

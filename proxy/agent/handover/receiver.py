@@ -1,4 +1,4 @@
-"""The new side: gets the listening sockets of the proxy that runs, and takes its place when it is ready."""
+"""The new side: receives the listening sockets of the running proxy, and takes its place when it is ready."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ NO_LISTENER = (errno.ENOENT, errno.ECONNREFUSED)
 
 
 class Predecessor:
-    """The proxy that runs, while this process gets ready to take its place.
+    """The running proxy that this process takes over from, and the connection to it.
 
     Attributes:
-        pid: of its process.
+        pid: its process id.
     """
 
     def __init__(self, sock: trio.SocketStream, pid: int) -> None:
@@ -45,9 +45,9 @@ class Predecessor:
 
     @classmethod
     async def meet(cls, path: str, host: str, into: InheritedListeners) -> Self | None:
-        """Connect to a proxy that can be taken over at `path` and get its sockets; None: there is none.
+        """Connect to the proxy that listens at `path`, and receive its sockets; None: no proxy listens there.
 
-        Raises StartError, with one line that says why it cannot be taken over.
+        Raises StartError, with one line that says why it cannot be taken over from.
         """
         try:
             sock = await trio.open_unix_socket(path)
@@ -66,12 +66,12 @@ class Predecessor:
             raise
 
     async def replace(self, seconds: float) -> bool:
-        """This process is ready: take over, and leave the old one so many seconds for its streams. On return it accepts
-        nothing any more; False: it has ended before it came to that. Raises StartError if it keeps its sockets.
+        """This process is ready: take over. The old one may let its streams finish for `seconds`. On return it accepts
+        nothing any more; False if it has ended before it handed over. Raises StartError if it keeps its sockets.
         """
         try:
             with trio.fail_after(ANSWER):
-                say(self._sock, HandoverStep(word="ready"))  # one that listens no more may have said why
+                say(self._sock, HandoverStep(word="ready"))  # not sent if it has closed; then it may have sent why
                 await expect(self._sock, "yours")
                 if not say(self._sock, HandoverStep(word="taken", seconds=seconds)):
                     await expect(self._sock, "no")
@@ -87,12 +87,12 @@ class Predecessor:
         return True
 
     def close(self) -> None:
-        """Give up; the old process goes on. Idempotent."""
+        """Close the connection. Before `replace`, the old process then goes on as before. Idempotent."""
         self._sock.socket.close()
 
 
 async def _receive_all(sock: trio.SocketStream, host: str, into: InheritedListeners) -> int:
-    """Returns the old process's id."""
+    """Put the old process's sockets `into` the inherited ones; returns its process id. Raises HandoverError."""
     check_peer(sock.socket)
     message, _ = await receive(sock)
     if isinstance(message, HandoverStep):
@@ -113,5 +113,5 @@ async def _receive_all(sock: trio.SocketStream, host: str, into: InheritedListen
             socket.socket(fileno=descriptors[0]), lock, birth, item.mode, item.owner, item.group
         )
         into.put(item.kind, item.address, inheritable)
-    # Not the kernel's word: that is who listened there first, and the socket may have changed hands since.
+    # Not SO_PEERCRED's: that names the process that called listen() first, which may have handed the socket over since.
     return message.pid

@@ -1,4 +1,4 @@
-"""The old side: offers its listening sockets to a process that comes for them."""
+"""The old side: hands its listening sockets over to a process that connects for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 GETTING_READY = 120.0
 """Seconds that the new process may take to get ready: its interfaces may need a while to come up (up_timeout)."""
 ANSWER = 5.0
-"""Seconds that it may take for one word then; meanwhile nobody accepts anything."""
+"""Seconds that it may then take for one message; meanwhile neither process accepts connections."""
 
 
 TOO_SLOW = "the other process takes too long"
@@ -45,34 +45,39 @@ class OfferedListener(NamedTuple):
 
 
 class HandoverSource(Protocol):
-    """The proxy whose sockets these are."""
+    """The proxy that hands its sockets over."""
 
     @property
     def host(self) -> str:
-        """Its name."""
+        """The name of its host."""
 
     def reserve(self) -> str | None:
-        """Why nobody can take over now; None: somebody can, and it listens on the same until `resume` or `retire`."""
+        """Begin a handover. Returns why none can begin now; None: it has begun, and the set of listening sockets does
+        not change until `resume` or `retire`.
+        """
 
     def sockets(self) -> Iterable[OfferedListener]:
-        """All that it listens on."""
+        """All its listening sockets."""
 
     def pause(self, pid: int) -> str | None:
-        """Accept nothing more for now: process `pid` is about to. Returns why not, if it cannot be taken over any more;
-        then it has done nothing.
+        """Stop accepting, since process `pid` is about to accept instead. Returns why it cannot be taken over any more,
+        having done nothing; None: it has stopped.
         """
 
     def resume(self) -> None:
-        """It will not: go on as before, whether held or not."""
+        """The other process does not take over: go on as before. Called whether `pause` was called or not."""
 
     def retire(self, seconds: float) -> None:
-        """It does: close the sockets, and end when the streams are through, within so many seconds."""
+        """The other process has taken over: close the sockets, and end when all streams have finished, after `seconds`
+        at the latest.
+        """
 
 
 async def hand_over(sock: trio.SocketStream, source: HandoverSource) -> None:
-    """Hand everything over to the process at the other end, or nothing. Whatever goes wrong is a line in the log, and
-    the proxy goes on. Closes `sock`, with a *no* before it unless all was handed over: only a process that has ended is
-    silent, so the other one knows that nobody has the sockets then.
+    """Hand all sockets over to the process at the other end, or none. An error is logged, and the proxy goes on.
+
+    Closes `sock`. Unless the sockets were handed over it sends *no* before: so when the other process sees the
+    connection closed without a *no*, it knows that this one has ended and has the sockets no more.
     """
     pid, why = 0, "the process that has them is ending"
     try:
@@ -91,12 +96,12 @@ async def hand_over(sock: trio.SocketStream, source: HandoverSource) -> None:
         why = str(error)
         log.warning("proxy not handed over", pid=pid, error=why)
     finally:
-        say(sock, HandoverStep(word="no", why=why))  # in vain if it was handed over: closed by then
+        say(sock, HandoverStep(word="no", why=why))  # does nothing after a handover: `sock` is closed by then
         sock.socket.close()
 
 
 async def _prepare(sock: trio.SocketStream, source: HandoverSource) -> None:
-    """Until the other process is ready."""
+    """Send the sockets, and wait until the other process is ready. Raises HandoverError."""
     sockets = list(source.sockets())
     try:
         with trio.fail_after(GETTING_READY):
@@ -109,8 +114,9 @@ async def _prepare(sock: trio.SocketStream, source: HandoverSource) -> None:
 
 
 async def _yield(sock: trio.SocketStream, source: HandoverSource, pid: int) -> None:
-    """It is held: leave it to the other process, or keep it, as that one's answer says. A deadline, a cancellation or
-    the end of that process does not make the answer unsure: it counts if it has come before `last_word`.
+    """After `pause`: `retire` if the other process answers *taken*, else `resume`. The answer counts if it has arrived
+    when `last_word` is called: a timeout, a cancellation or the end of that process cannot leave it unclear. Raises
+    HandoverError if the sockets are kept.
     """
     answer: HandoverStep | None = None
     try:
@@ -142,10 +148,10 @@ async def _send(sock: trio.SocketStream, offered: OfferedListener) -> None:
 
 
 def _duplicates(inheritable: InheritableListener, files: ExitStack) -> list[int]:
-    """Descriptors that stay what they are until they are sent: a proxy that is told to stop meanwhile closes its own,
-    and the numbers may be those of callers by then.
+    """Duplicates of the socket's descriptor and its lock's; `files` closes them. The proxy may be told to stop before
+    they are sent, and close its own: the same numbers could then be those of other sockets.
     """
-    if inheritable.sock.fileno() < 0:  # and the lock was closed with it
+    if inheritable.sock.fileno() < 0:  # closed, and the lock with it
         raise HandoverError("it is about to stop")
     found: list[int] = []
     try:
@@ -159,7 +165,7 @@ def _duplicates(inheritable: InheritableListener, files: ExitStack) -> list[int]
 
 
 async def serve(listener: trio.SocketListener, source: HandoverSource, gate: AcceptGate) -> None:
-    """Give to whoever comes, until cancelled."""
+    """Hand over to whichever process connects, until cancelled."""
 
     async def handle(sock: trio.SocketStream) -> None:
         await hand_over(sock, source)

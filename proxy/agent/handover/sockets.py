@@ -1,4 +1,4 @@
-"""What a running proxy has to hand over (``hand_over.HandoverSource``): every socket that it listens on."""
+"""What a running proxy hands over (`sender.HandoverSource`): every socket that it listens on."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from proxy.telemetry.notify import notify
 
 
 class HandoverSockets:
-    """See the module's text.
+    """All listening sockets of the proxy. It owns none of them, but `retire` closes them all.
 
     Args:
-        links: where links arrive; admin, handover: the proxy's own sockets in run_dir.
+        address: ``links.listen``; links: the listeners there.
+        admin, handover: the proxy's own sockets in run_dir.
 
     Attributes:
-        reserved: somebody is taking over, so that the sockets must stay as they are; left: somebody has.
-        links_door, admin_door, handover_door: whoever accepts there goes by them.
+        reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
+        left: whether another process has taken over.
+        links_gate, admin_gate, handover_gate: the gates through which connections to those sockets are accepted.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class HandoverSockets:
         self._own = {ADMIN: admin, HANDOVER: handover}
 
     def reserve(self) -> str | None:
-        """See `hand_over.HandoverSource`."""
+        """See `sender.HandoverSource`."""
         if self.reserved:
             return "another process is about to take over from it"
         why = self._stops()
@@ -60,7 +62,7 @@ class HandoverSockets:
         return "it is about to stop" if self._drain.began else None
 
     def sockets(self) -> Iterator[OfferedListener]:
-        """See `hand_over.HandoverSource`."""
+        """See `sender.HandoverSource`."""
         for kind, bound in self._own.items():
             yield OfferedListener(
                 kind, str(UnixAddress(bound.path)), InheritableListener(bound.socket, bound.lock, bound.birth)
@@ -71,8 +73,8 @@ class HandoverSockets:
             yield OfferedListener(UPSTREAM, str(opened.upstream.listen), opened.inheritable())
 
     def pause(self, pid: int) -> str | None:
-        """See `hand_over.HandoverSource`: a proxy that has been told to stop meanwhile has closed its sockets and
-        removed their files. systemd is told first, as the new process may say at once that it is ready.
+        """See `sender.HandoverSource`. It refuses if the proxy was told to stop meanwhile, which closes the sockets and
+        removes their files. systemd is told first, as the new process may report that it is ready at once.
         """
         if (why := self._stops()) is None:
             notify(f"MAINPID={pid}")
@@ -80,7 +82,7 @@ class HandoverSockets:
         return why
 
     def resume(self) -> None:
-        """See `hand_over.HandoverSource`."""
+        """See `sender.HandoverSource`."""
         self.reserved = False
         if self._held:
             notify(f"MAINPID={os.getpid()}")
@@ -96,7 +98,7 @@ class HandoverSockets:
             gate.close() if hold else gate.open()
 
     def retire(self, seconds: float) -> None:
-        """See `hand_over.HandoverSource`."""
+        """See `sender.HandoverSource`."""
         self.left = True
         self._outbound.sockets.leave()
         self.handover_gate.close()

@@ -1,4 +1,4 @@
-"""A proxy that starts gets everything that it listens on: from the proxy that it takes over, from systemd, or new."""
+"""Opens everything that a starting proxy listens on: handed over by another proxy, passed by systemd, or new."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ HANDOVER_MODE = 0o600
 
 
 class StartupListeners:
-    """See the module's text; `open_listeners` makes it. Nothing is accepted yet.
+    """The open listeners of a starting proxy, made by `open_listeners`. Nothing is accepted on them yet.
 
     Attributes:
-        handover_sockets: all of it; links, admin, handover: the listeners that are no upstream's.
+        handover_sockets: all of them, to be handed over later.
+        links, admin, handover: the listeners that are not for upstreams.
     """
 
     def __init__(
@@ -46,16 +47,16 @@ class StartupListeners:
         self._inheritance, self._predecessor = inheritance, predecessor
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
-        """This proxy is ready: take the other one's place, if there is one, and leave it so many seconds for its
-        streams. Raises StartError; the other one goes on then, or has taken its sockets' files along.
+        """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
+        finish. Raises StartError: the other one goes on, or it has ended and removed its sockets' files.
         """
         if self._predecessor is not None:
             alive = await self._predecessor.replace(seconds)
             if not alive and not (self._inheritance.in_place and all(each.in_place for each in outbound.sockets.all)):
-                # It was about to stop, which removes them, and was killed then.
+                # It was about to stop, had removed its files and was then killed.
                 raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
             self._inheritance.own()
-            self._inheritance.close()  # where links came in before, say: nobody would ever accept there
+            self._inheritance.close()  # such as the old links.listen: nothing would ever accept there
             outbound.sockets.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
 
@@ -63,12 +64,12 @@ class StartupListeners:
 async def open_listeners(
     config: Config, outbound: Outbound, drain: Drain, *, takeover: bool, files: ExitStack
 ) -> StartupListeners:
-    """Open everything, `outbound` included; `files` closes it.
+    """Open all listening sockets, those of `outbound` included; `files` closes them.
 
     Args:
         takeover: whether to take the place of a proxy that runs in the same run_dir.
 
-    Raises StartError, and ConfigError for sockets of systemd that fit nothing.
+    Raises StartError, and ConfigError for sockets of systemd that match nothing in the configuration.
     """
     inheritance = InheritedListeners()
     files.callback(inheritance.close)

@@ -1,5 +1,5 @@
-"""Starting the process that takes this one's place, as a child of it: SIGUSR2. So it lives where this one does
-(systemd's control group, network namespace, container), with the same environment and the same streams for its log.
+"""Starting the process that takes this one's place, on SIGUSR2. It is a child of this one: in the same systemd control
+group, network namespace and container, with the same environment, stdout and stderr.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ OPTION = "--takeover"
 
 
 def command() -> list[str]:
-    """The command line of this process, and the option that makes it a successor. What is installed there by now is
-    what will run.
+    """The command line of this process, with the option that makes it a successor. It runs the version of the program
+    that is installed by now.
     """
     words = list(sys.orig_argv)
     return words if OPTION in words else [*words, OPTION]
 
 
 async def start(argv: list[str]) -> None:
-    """Start it and wait until it has ended; it goes on when this is cancelled. That it cannot be started, or ends, is a
-    line in the log.
+    """Start the successor and wait until it has ended. Logs an error if it cannot be started, or when it ends. If this
+    is cancelled, the successor goes on.
     """
     try:
         process = await trio.lowlevel.open_process(argv, stdin=subprocess.DEVNULL)
