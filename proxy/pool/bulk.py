@@ -1,4 +1,4 @@
-"""Heavy streams of one pool: which they are, and a link for them."""
+"""Heavy streams of one pool: which services have them, and a link set apart for them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 
 COUNT = 0.25
-"""Seconds between two counts of the open streams, at least: a pool that is asked for links all the time looks often."""
+"""Least seconds between two counts of the open streams: a pool that is asked for links all the time decides often."""
 
 
 class BulkStreams:
-    """Tells `usage` which services prove heavy. Times are seconds of the same clock as there."""
+    """Tells `usage` what streams have moved, and sets links apart. Times are seconds of the clock that `usage` has."""
 
     def __init__(self, usage: PoolUsage) -> None:
         self._usage = usage
@@ -23,12 +23,14 @@ class BulkStreams:
         self._count_at = float("-inf")
 
     def note(self, lane: Lane, now: float, ended: bool = True) -> None:
-        """What a stream has moved so far, or until its end, if this host called it."""
+        """Tell `usage` what a stream has moved, if this host opened it; it has `ended`, or goes on."""
         if lane.observer.direction == "outbound":
             self._usage.moved(lane.observer.service, lane.bytes_moved, lane.age, now, ended)
 
     def set_apart(self, link: Link, links: Sequence[Link]) -> Link:
-        """A link for bulk, if there are several: the one with the fewest streams."""
+        """The link for a heavy stream for which `choose` has found only `link`, which is not for bulk. If several are
+        usable, it is the one with the fewest streams, which is for bulk from now on; else `link` itself.
+        """
         usable = [each for each in links if each.usable]
         if len(usable) > 1:
             link = min(usable, key=lambda each: each.streams)
@@ -36,8 +38,9 @@ class BulkStreams:
         return link
 
     def look(self, sessions: Iterable[LaneSession], now: float) -> None:
-        """See which services are heavy no more, and which open streams have proved heavy. Streams are gone through only
-        where some are counted, or the sessions have moved as much as a heavy one does.
+        """Find out which services are no longer heavy, and which open streams have proved heavy by now. The streams are
+        gone through only if a service is counted (`PoolUsage.counted`), or the sessions have moved as many bytes since
+        the last time as make one stream heavy. A link without streams is no longer for bulk.
         """
         self._usage.expire(now)
         moved, heavy, everything = 0, self._usage.any_bulk, list(sessions)

@@ -22,7 +22,7 @@ PRICES = (1.0, 10.0, 100.0)
 
 
 class ReplayRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting and what it would have done. ``price_ms`` is pool.idle_price, None for a fixed TTL."""
+    """One setting and what a replay with it gave. ``price_ms`` is pool.idle_price, None for a fixed TTL."""
 
     setting: str
     price_ms: float | None

@@ -1,4 +1,4 @@
-"""Dialling one peer: one handshake at a time, what became of it, and when there may be another one."""
+"""Dialling one peer: one handshake at a time, what became of it, and the earliest time of the next one."""
 
 from __future__ import annotations
 
@@ -21,23 +21,22 @@ from proxy.pump.session import LaneSession
 log = structlog.get_logger()
 
 STABLE = 1.0
-"""Seconds that a link must last before its loss counts as news and not as another failure (then the backoff starts
-afresh)."""
+"""Seconds that a link must last for the backoff to begin anew; the loss of a younger one counts as a failed dial."""
 
 Join = Callable[[HandshakeResult, LaneSession | None], Link]
-"""Makes a link of a handshake, on which a session goes on or a new one begins. Raises HandshakeError."""
+"""Makes a link of a handshake, on which this session goes on; None: a new one begins. Raises HandshakeError."""
 
 
 class Dialler:
-    """See the module's text.
+    """Dials one peer for its pool, which sees to it that there is one dial at a time.
 
     Args:
         name, peer: the peer's host name and configuration; links: what is configured for links.
         hello, credentials: as those of `Pool`.
-        usage: learns what a handshake costs; sessions: learn what the peer has answered.
+        usage: learns what a handshake costs; sessions: told what the peer has answered.
 
     Attributes:
-        busy: a handshake is under way; afresh: the latest one is, or was, for a new session.
+        busy: whether a handshake is under way; afresh: whether the latest one is, or was, for a new session.
         dials, last_error, retry_at: as those of `Pool`.
     """
 
@@ -64,8 +63,8 @@ class Dialler:
         self._scope = trio.CancelScope()
 
     def adopt(self, links: LinksConfig, peer: PeerConfig) -> None:
-        """Take another configuration over. The next dial goes to the new address, at once if one to the old address is
-        under way or was to follow.
+        """Follow another configuration from now on. The next dial goes to the new address, at once if a dial to the old
+        one is under way (it is given up) or was waiting for its backoff.
         """
         moved = peer.address != self.peer.address
         self.peer, self._links = peer, links
@@ -75,28 +74,32 @@ class Dialler:
             self._scope.cancel()
 
     def give_up(self) -> None:
-        """End the dial that is under way, unless it is for a session that has lost its link."""
+        """Cancel the dial that is under way, unless it is for a session that has lost its link."""
         if self.afresh:
             self._scope.cancel()
 
     def joined(self) -> None:
-        """There is a link, whoever dialled it: the next dial need not wait."""
+        """A link has come up, whichever side dialled it: the next dial need not wait for a backoff."""
         self.retry_at = None
 
     def lost(self, link: Link) -> None:
-        """A link has ended. One that did not last is as good as a dial that failed."""
+        """A link has ended. One that this side dialled and that did not last (`STABLE`) counts as a dial that failed,
+        unless it was closed as idle.
+        """
         if link.age > STABLE:
             self._backoff.reset()
         elif link.dialled and link.reason is not CloseReason.IDLE:
             self._postpone()
 
     async def dial(self, lost: LaneSession | None, join: Join, unwanted: Callable[[], bool]) -> Link | None:
-        """Dial once, for a session that has lost its link or for a new one. Returns the link, which the caller looks
-        after; None: there is none, and `last_error` and `retry_at` say more. Exception barrier of a link, as
-        `links.accept`: no peer that is dialled ends the proxy.
+        """Dial once, for the session `lost` or, if None, for a new one. Returns the link, which the caller looks after;
+        None: the dial has failed, and `last_error` and `retry_at` say more, or was given up. Exception barrier of a
+        link, as `links.accept` is for links that peers dial: whatever happens in it, the proxy goes on.
 
         Args:
-            unwanted: whether nobody is there any more who needs a link for a new session.
+            join: makes the link.
+            unwanted: asked when the dial has timed out or was cancelled (`Dialler.give_up`): whether nobody needs a
+                link for a new session any more. Then it has not failed.
         """
         hello = self._hello(self._name, lost.key if lost else new_id())
         if lost:

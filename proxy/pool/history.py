@@ -1,4 +1,4 @@
-"""What is known of when a peer is used (sans-IO): bounded statistics, fed with times, read by `proxy.pool.ttl`.
+"""Statistics of when a peer is used (sans-IO): of fixed size, fed with times, read by `proxy.pool.ttl`.
 
 A peer is *in use* while a stream is open on any of its links; a *gap* is the time between two such times. Gaps are
 counted in a histogram with bins of constant ratio (as HdrHistogram and DDSketch have them: one relative error from a
@@ -34,11 +34,11 @@ OWN_MEMORY, SHARED_MEMORY = 200, 2000
 PRIOR = 3.0
 """Gaps of its own that weigh as much as what is known of all peers."""
 MOST_EVIDENCE = 20.0
-"""Bound (nats) of the evidence for either side, so that a peer that changes is believed within some dozen gaps."""
+"""Bound (nats) of the evidence for either histogram, so that a peer that changes is believed within some dozen gaps."""
 
 BURST = 10.0
-"""Seconds; uses that are nearer to each other belong together, and what repeats is when the first of them comes. A
-job that runs by the clock makes its calls within seconds, and no clock's job comes more often than once a minute."""
+"""Seconds; uses that follow each other faster are one burst, and what may repeat by the clock is its beginning. A job
+that runs by the clock makes its calls within seconds, and no such job comes more often than once a minute."""
 PERIODS = 16
 """Distances between the beginnings of bursts that are kept. Enough to tell a clock from chance; few enough that a job
 that was given another time is believed after a dozen runs."""
@@ -72,7 +72,7 @@ class GapHistogram:
         return self.total / self._unit
 
     def mixed(self, prior: list[float] | None, weight: float) -> list[float]:
-        """The share of each bin, if `weight` gaps more had been spread like `prior` (None: evenly over all bins)."""
+        """The part of all gaps that is in each bin, after adding `weight` gaps spread like `prior` (None: evenly)."""
         scale = 1 / (self.count + weight)
         unit, base = scale / self._unit, scale * weight
         if prior is None:
@@ -81,22 +81,23 @@ class GapHistogram:
         return [base * share + unit * own for share, own in zip(prior, self._weights, strict=True)]
 
     def share(self, position: int, prior: float, weight: float) -> float:
-        """One bin of `mixed`."""
+        """Bin `position` of what `mixed` returns; `prior` is that bin's part."""
         return (weight * prior + self._weights[position] / self._unit) / (self.count + weight)
 
 
 class UseHistory:
-    """What is known of one peer. Memory is fixed, whatever happens.
+    """When one peer was used. Memory is fixed, whatever happens.
 
-    A peer that is like all others is best judged by what is known of all: their gaps together tell more than the few of
-    its own. Which it is, is decided by evidence: whether the peer's own histogram or the shared one has foretold
-    its gaps better so far (the difference of their log likelihoods).
+    A peer that is like all others is best judged by the histogram of all peers, which holds more gaps than its own.
+    Which of the two counts is decided by evidence: the one that has foretold the peer's gaps better so far (the
+    difference of their log likelihoods).
 
     Args:
-        shared: the gaps of all peers of this host; added to by each of them.
+        shared: the gaps of all peers of this host; each peer's history adds its own to it.
 
     Attributes:
-        gaps: seen so far; began: when the last burst did, or None.
+        gaps: how many were seen so far.
+        began: when the latest burst began, or None; periods: seconds between the beginnings of bursts, the latest ones.
     """
 
     __slots__ = ("_evidence", "_idle_since", "_own", "_shared", "began", "gaps", "periods")
@@ -111,7 +112,7 @@ class UseHistory:
         self.periods: deque[float] = deque(maxlen=PERIODS)
 
     def begin(self, now: float) -> None:
-        """The peer, which was not in use, is from `now` (seconds of any clock that does not go back)."""
+        """The peer comes into use at `now` (seconds of any clock that does not go back)."""
         gap = None if self._idle_since is None else max(0.0, now - self._idle_since)
         if gap is not None:
             self._learn(min(BINS, bisect_right(EDGES, gap)) - 1)
@@ -134,7 +135,7 @@ class UseHistory:
 
     @property
     def particular(self) -> bool:
-        """Whether the peer is judged by its own gaps and not by those of all."""
+        """Whether the peer is judged by its own gaps, and not by those of all peers."""
         return self._evidence > 0
 
     @property
@@ -143,6 +144,6 @@ class UseHistory:
         return self._shared.total > 0
 
     def shares(self) -> list[float]:
-        """For each bin, the likelihood that the next gap falls into it."""
+        """For each bin, the likelihood that the peer's next gap falls into it."""
         shared = self._shared.mixed(None, 1.0)
         return self._own.mixed(shared, PRIOR) if self.particular else shared

@@ -13,11 +13,12 @@ from proxy.pump.lane import Lane
 
 
 class UsageLearner:
-    """See the module's text. Of most streams it is told nothing, which would cost as much as a message.
+    """Passes on what the sessions of one pool tell of their streams. It is not told of the end of most streams
+    (`notable`): that would cost as much as a message.
 
     Args:
         peer: the peer's name, for the recorder.
-        waiting: streams that wait for a link; ended: called when one has ended while there are any.
+        waiting: streams that wait for a link; ended: called when a stream has ended while any wait.
     """
 
     def __init__(
@@ -35,22 +36,22 @@ class UsageLearner:
         self.look()
 
     def look(self) -> None:
-        """Every stream is notable while others wait for its end, and while all are recorded. To be called when one
-        begins to wait, and now and then.
+        """Set `notable`: the end of every stream is told while streams wait for a link or a recorder records, else only
+        that of streams that may have been heavy. Call it when a stream begins to wait, and now and then.
         """
         every = self._waiting or (self._recorder is not None and not self._recorder.full)
         self.notable = 0 if every else BULK_BYTES
 
     def began(self) -> None:
-        """See `pump.carrier.UsageObserver`."""
+        """`pump.carrier.UsageObserver.began`."""
         self._usage.began(trio.current_time())
 
     def ended(self) -> None:
-        """See `pump.carrier.UsageObserver`."""
+        """`pump.carrier.UsageObserver.ended`."""
         self._usage.ended(trio.current_time())
 
     def stream_ended(self, lane: Lane) -> None:
-        """See `pump.carrier.UsageObserver`."""
+        """`pump.carrier.UsageObserver.stream_ended`."""
         moved = lane.bytes_moved
         if is_bulk(moved, lane.age):
             self._bulk.note(lane, trio.current_time())

@@ -1,9 +1,9 @@
 """Which link of a pool a new stream takes.
 
-Nearly every stream takes the same one: the first link that is for small messages. That one is kept at hand, so that a
-call pays for a look at it and no more. All others go through `policy.choose`: streams of a service that has proved
-heavy, and those that come while the link at hand is congested, crowded or leaving, or while there is none at hand.
-Nothing of that lasts: what was chosen the long way is at hand for the next call.
+Nearly every stream takes the same one: the first link that is not set apart for bulk. The picker remembers it, as the
+link at hand, so that a call pays for one look at it and no more. The long way, through `policy.choose`, is for streams
+of a service that is counted because it has proved heavy, and for those that come while the link at hand is congested,
+crowded or leaving, or while there is none. The link that a light stream gets the long way is at hand for the next call.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from proxy.pump.link import Link
 
 
 class Picker:
-    """See the module's text.
+    """Picks the link for each new stream of a pool, and remembers the one that most of them take.
 
     Args:
-        usage: counts what is picked; bulk: sets links apart.
-        ask: called where another link would be better, with whether it is for streams that are likely to be heavy.
-        look_soon: called where the pool should take stock before its next look.
+        usage: counts the picks; bulk: sets links apart for heavy streams.
+        ask: called when one more link would be worth its handshake, with whether it would be for bulk.
+        look_soon: called when the pool should count a heavy service's streams now (`Pool.next_step`), not 5 s later.
 
     Attributes:
         links: those that are up, in the order in which they came up; changed by `add` and `remove` only.
-        opened_ahead: the link that was opened ahead of an expected use, until it is used.
+        opened_ahead: the link that was opened ahead of an expected use, until a stream takes it.
     """
 
     def __init__(
@@ -46,25 +46,29 @@ class Picker:
         self._at_hand = None
 
     def remove(self, link: Link) -> None:
-        """It has ended."""
+        """A link has ended."""
         self.links.remove(link)
         if link is self.opened_ahead:
             self.opened_ahead = None
         self._at_hand = None
 
     def look(self) -> None:
-        """Another link may be the first one for small messages, or want relief: choose again for the next call."""
+        """Forget the link at hand. The next call goes the long way, which finds whether another link is first by now,
+        and whether one more is worth its handshake.
+        """
         self._at_hand = None
 
     def pick(self, service: str = "") -> Link | None:
-        """The link for a new stream, which the caller opens at once, if any is up; asks for another one where that
-        would be better.
+        """The link on which the caller opens a new stream at once; None: no link takes one. Calls `ask` if one more
+        link would be worth its handshake.
         """
         usage, link = self._usage, self._at_hand
         if (
             link is None
             or link.congested
+            # inlined: Link.usable
             or (session := link.session).open_quota <= 0
+            # inlined: Link.streams
             or len(session.streams) >= CROWDED
             or service in usage.counted
         ):
@@ -100,7 +104,9 @@ class Picker:
         return link
 
     def _lasting(self, link: Link) -> bool:
-        """Whether it would be chosen again: no link before it is only congested for the moment."""
+        """Whether the next call should get it too: no, if a link before it was passed over for being congested only,
+        and will be first again.
+        """
         for each in self.links:
             if each is link:
                 break

@@ -2,7 +2,7 @@
 
 `next_step` is the whole decision, in this order: close a link that is not wanted, one at a time; else dial, first for
 the session that has waited longest for another link, then for streams; else wait until time changes the answer. The
-pool carries the step out and asks again. It asks as well when something happens that may change the answer.
+pool carries the step out and calls it again, and also whenever something happens that may change the answer.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from proxy.pool.usage import LinkDemand
 
 CROWDED = 512
-"""Streams on the least loaded link above which another link is worth its handshake. Below, one link is cheaper: the
+"""Streams on the least loaded link from which on another link is worth its handshake. Below, one link is cheaper: the
 more streams share a link, the more messages share one system call (docs/performance.md)."""
 QUEUEING = 0.1
-"""Part of the last second or so in which bytes waited for a link above which another one is worth its handshake."""
+"""Part of the last second or so in which bytes waited for a link's socket, from which on another link is worth its
+handshake."""
 
 SPARE = 60.0
 """Seconds that a link without streams is kept beside another one: a crowd that comes back does so within a minute."""
 LOOK = 5.0
-"""Seconds between looks at a pool that has links: whether they are wanted, whether streams have proved heavy. A use
-that comes and goes in between wakes nobody, since waking costs as much as the use; so a TTL is kept to within this."""
+"""Seconds, at most, between two decisions of a pool that has links: whether they are still wanted, whether streams have
+proved heavy. A stream that begins and ends in between does not wake the pool's task, since that costs as much as the
+stream; so a link may outlive its TTL by as much as this."""
 
 MOST_LEAVING = 64
 """Links of one peer that may be leaving at a time, beside those that it may have. Upgrades in a row leave a few for as
@@ -31,7 +33,7 @@ long as their streams last; without a bound a peer could say goodbye on each new
 
 
 class LinkLoad(Protocol):
-    """What the choice needs to know of a link."""
+    """What `choose` and `wants_more` need to know of a link."""
 
     @property
     def usable(self) -> bool:
@@ -39,15 +41,15 @@ class LinkLoad(Protocol):
 
     @property
     def congested(self) -> bool:
-        """Whether bytes wait because the link takes no more."""
+        """Whether bytes wait because its socket takes no more."""
 
     @property
     def queueing(self) -> float:
-        """The part of the last second or so in which they did, 0 to 1."""
+        """The part of the last second or so in which it was congested, 0 to 1."""
 
     @property
     def bulk(self) -> bool:
-        """Whether it is for bulk streams."""
+        """Whether it is set apart for bulk streams."""
 
     @property
     def streams(self) -> int:
@@ -56,15 +58,17 @@ class LinkLoad(Protocol):
 
 L = TypeVar("L", bound=LinkLoad)
 K = TypeVar("K")
-"""Which link."""
+"""What stands for a link in a decision: the pool's `Link`, any value in a test."""
 T = TypeVar("T")
-"""Which session."""
+"""What stands for a session, likewise."""
 
 
 def choose(links: Sequence[L], bulk: bool = False) -> L | None:
-    """The link for a new stream, `bulk` if it is likely to be heavy. Bulk keeps to links for bulk, other streams to the
-    others; a congested link only if there is no other; and then the first one that is not full, since streams that
-    share a link share its system calls, and a link that is left over may end. Of full ones, the one with the fewest.
+    """The link for a new stream, `bulk` if it is likely to be heavy; None if none is usable.
+
+    Heavy streams prefer links that are set apart for bulk, light ones the others. Among those, links that are not
+    congested come first. Among those, the first one with fewer than `CROWDED` streams, since streams that share a link
+    share its system calls, and a link that gets none may be closed; if all are crowded, the one with the fewest.
     """
     if len(links) == 1:
         return links[0] if links[0].usable else None
@@ -80,26 +84,25 @@ def choose(links: Sequence[L], bulk: bool = False) -> L | None:
 
 
 def wants_more(link: LinkLoad, bulk: bool = False) -> bool:
-    """Whether one more link would be worth its handshake, `link` being the best one for a stream."""
+    """Whether one more link would be worth its handshake; `link` is what `choose` has returned for the stream."""
     return link.bulk is not bulk or link.queueing >= QUEUEING or link.streams >= CROWDED
 
 
 class LinkState(NamedTuple, Generic[K]):
-    """A link, as it is at the moment of a decision (a `LinkLoad`)."""
+    """A link at the moment of a decision: a `LinkLoad`, and what else `next_step` must know of it."""
 
     link: K
-    """Which one it is."""
     dialled: bool = True
-    """Whether this side dialled it: who did closes it."""
+    """Whether this side dialled it: only the side that did closes an idle link."""
     usable: bool = True
     leaving: bool = False
-    """Whether it takes no more streams, and ends when it has none."""
+    """Whether it takes no more streams (GOAWAY), and ends with its last one."""
     congested: bool = False
     queueing: float = 0.0
     bulk: bool = False
     streams: int = 0
     unused_for: float = 0.0
-    """Seconds since its last stream ended, if it has none."""
+    """Seconds since its last stream ended, or since it came up; counts only while it has no stream."""
 
 
 class PoolState(NamedTuple, Generic[K, T]):
@@ -109,30 +112,30 @@ class PoolState(NamedTuple, Generic[K, T]):
     limit: int
     """Links that the pool may have (links.max_per_peer)."""
     wanted: LinkDemand
-    """What its use so far says."""
+    """Whether the use of the peer so far is reason to have a link (`PoolUsage.wanted`)."""
     links: tuple[LinkState[K], ...] = ()
-    """In the order in which they came up. Those that are leaving have ended as far as the limit matters."""
+    """In the order in which they came up. Those that are leaving do not count towards `limit`."""
     needed: bool = False
     """Whether an upstream of this host names a service of the peer. Such a peer is dialled at the start and after a
     failure, so that a call meets neither a cold link nor an outage that nobody knew of."""
     idle: bool = False
-    """Whether there is no link because nothing used the last one: not even a needed one is dialled then."""
+    """Whether there is no link because nothing used the last one: then a peer is not dialled for being `needed`."""
     waiting: int = 0
     """Streams that wait for a link."""
     invited: bool = False
-    """Whether a link would be welcome though nobody waits for it, since the last dial."""
+    """Whether balancing has preferred this idle peer to a busy one since the last dial (`Pool.invite`)."""
     bulk: bool = False
-    """Whether a stream that is likely to be heavy has asked for a link for its kind, since the last dial for one."""
+    """Whether a stream that is likely to be heavy has wanted one more link, since the last dial for such streams."""
     lost: T | None = None
-    """Of the sessions that wait for another link, and that this side dials for, the one that has waited longest."""
+    """Of the sessions that have lost their link and that this side dials for, the one that has waited longest."""
     suspended: int = 0
-    """Sessions that wait for another link and will take streams again, whoever dials for them."""
+    """Sessions that wait for another link and will take streams again, whichever side dials for them."""
     suspended_ours: int = 0
     """Those of them that this side dials for."""
     draining: bool = False
     """Whether this host takes no new streams; those that wait already still get their link."""
     retry_at: float | None = None
-    """When there may be another dial after one that failed."""
+    """Earliest time of the next dial after one that failed; None: at once."""
 
     @property
     def taking(self) -> int:
@@ -144,27 +147,27 @@ class Dial(NamedTuple, Generic[T]):
     """Dial now."""
 
     session: T | None
-    """The one to go on with; None: for a new one."""
+    """The session that has lost its link and shall go on over the new one; None: a new session begins."""
     ahead: bool = False
-    """Whether it is for a use that is expected, and nobody waits."""
+    """Whether a use is expected and no stream waits."""
     bulk: bool = False
-    """Whether it is for streams that are likely to be heavy."""
+    """Whether streams that are likely to be heavy have wanted it; `BulkStreams.set_apart` then gives them a link."""
 
 
 class Retire(NamedTuple, Generic[K]):
-    """Close this link, which nothing uses."""
+    """Close this link, which has no streams (`Link.retire`)."""
 
     link: K
 
 
 class Wait(NamedTuple):
-    """Do nothing before this time, unless something happens."""
+    """Do nothing until then, unless something happens first."""
 
     until: float
 
 
 def next_step(standing: PoolState[K, T]) -> Dial[T] | Retire[K] | Wait:
-    """See the module's text."""
+    """The next step of a pool; the order is in the head of this file."""
     unwanted = _unwanted(standing)
     if unwanted is not None:
         return Retire(unwanted)
@@ -178,7 +181,7 @@ def next_step(standing: PoolState[K, T]) -> Dial[T] | Retire[K] | Wait:
 
 
 def _unwanted(standing: PoolState[K, T]) -> K | None:
-    # One at a time, so that no more than one of them can wait for a stream that crossed its GOAWAY.
+    # One at a time: a stream of the peer's that crosses our GOAWAY keeps the link open, and only one can be kept so.
     if standing.draining or standing.taking < len(standing.links):
         return None
     unused = [each for each in standing.links if each.dialled and not each.streams]
@@ -208,22 +211,25 @@ def _dial(standing: PoolState[K, T]) -> Dial[T] | None:
 
 def _needed(standing: PoolState[K, T]) -> bool:
     """Whether there should be a link though nobody waits for one."""
-    # A session that the peer dials for is reason to wait for it, until somebody needs a link before it comes.
+    # A session that the peer dials for will bring a link: no dial from here, unless a stream waits.
     expected = (not standing.idle or standing.wanted.ahead) and not standing.suspended
     return standing.invited or (standing.needed and expected)
 
 
 def has_room(links: int, leaving: int, limit: int) -> bool:
-    """Whether the pool may have one more link beside those that take streams, or will again, and those that leave."""
+    """Whether the pool may have one more link.
+
+    Args:
+        links: links that take streams, and sessions that wait for one and then will; leaving: links that are leaving.
+    """
     return links < limit and leaving < MOST_LEAVING
 
 
 def admits(*, links: int, dialling: bool, limit: int, own: str, peer: str) -> bool:
     """Whether to accept one more link that `peer` dialled.
 
-    When both hosts dial at once and only one more link is allowed, both must come to the same answer: the dial of the
-    host whose name sorts first counts (as in BGP's collision detection, RFC 4271 section 6.8, which compares
-    identifiers).
+    When both hosts dial at once and only one more link is allowed, both must decide alike: the dial of the host whose
+    name sorts first counts (as in BGP's collision detection, RFC 4271 section 6.8, which compares identifiers).
     """
     if links >= limit:
         return False

@@ -1,9 +1,9 @@
 """The pool: all sessions to one peer, whoever dialled them.
 
-What is to be done next, `policy.next_step` says, from all that the pool knows at that moment (`Pool.next_step`); `run`
-does it, and asks again when something has happened. Links are dialled one at a time (`proxy.pool.dialling`); streams
-take one that is up (`proxy.pool.picking`) or wait for it, within bounds (`proxy.pool.waiting`). A session that has lost
-its link waits for another one (`proxy.pool.sessions`).
+`policy.next_step` decides what to do next from all that the pool knows at that moment; `Pool.run` does it, and asks
+again when something has happened. Links are dialled one at a time (`proxy.pool.dialling`). A stream takes a link that
+is up (`proxy.pool.picking`), or waits for one in a bounded list (`proxy.pool.waiting`). A session that has lost its
+link waits for another one (`proxy.pool.sessions`).
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ log = structlog.get_logger()
 
 
 class Pool:
-    """See the module's text.
+    """All sessions to one peer and the links that carry them.
 
     Args:
         name, peer: the peer's host name and configuration.
-        needed: whether an upstream of this host uses the peer (`policy.PoolState`).
+        needed: whether an upstream of this host names a service of the peer (`PoolState.needed`).
         hello: makes this host's HELLO for a dial or an answer, from (peer, session id).
-        calls: delivers what the peer opens.
-        credentials: those that a new handshake uses; None: no TLS (``security: none``).
+        calls: delivers the streams that the peer opens.
+        credentials: returns those for the next handshake; None: no TLS (``security: none``).
 
     Attributes:
-        links: those that are up; one that is leaving (GOAWAY) stays until its streams are through.
-        sessions: those of the links, and those that wait for one.
-        usage: what the pool has learnt.
-        pick: see `Picker.pick`.
+        links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
+        sessions: those of the links, and those that have lost theirs and wait for another one.
+        usage: what the pool has learnt from its streams.
+        pick: `Picker.pick` of this pool.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Pool:
         self._changed = trio.Event()
 
     def adopt(self, config: Config, peer: PeerConfig, needed: bool) -> None:
-        """Take another configuration over. Links that are up stay as they are; the next dial goes to the new address,
-        at once if one to the old address is under way or was to follow. Raises nothing.
+        """Follow another configuration from now on. Links that are up stay as they are; the next dial goes to the new
+        address, at once if a dial to the old one is under way or was waiting for its backoff. Raises nothing.
         """
         self._config, self._needed, self.sessions.settings = config, needed, config.links
         self._dialler.adopt(config.links, peer)
@@ -115,40 +115,40 @@ class Pool:
 
     @property
     def dials(self) -> int:
-        """Handshakes made or tried by this side."""
+        """Handshakes that this side has begun, those that failed included."""
         return self._dialler.dials
 
     @property
     def last_error(self) -> str | None:
-        """Of the last dial that failed; None after one that did not."""
+        """Why the latest dial failed; None if it did not."""
         return self._dialler.last_error
 
     @property
     def retry_at(self) -> float | None:
-        """Time by trio's clock before which there is no next dial; None: no dial has failed since."""
+        """Time by trio's clock before which there is no next dial; None: a dial need not wait."""
         return self._dialler.retry_at
 
     # Streams
 
     def _ask(self, bulk: bool) -> None:
-        """A stream has not found the link that would be best for it, `bulk` if it is likely to be heavy."""
+        """One more link would be worth its handshake, for `bulk` or not. If there may be one, decide again."""
         if has_room(self._taking + self.sessions.count(dialled=True), self._leaving, self.limit):
             self._bulk_asked |= bulk
             self._changed.set()
 
     def invite(self) -> None:
-        """Have a link soon: this idle peer would be a better place for the next stream than one that is up."""
+        """Dial soon, though no stream waits: balancing has preferred this idle peer to a busy one that has a link."""
         self._invited = True
         self._changed.set()
 
     @property
     def limit(self) -> int:
-        """Links that this pool may have."""
+        """Links that this pool may have (links.max_per_peer)."""
         return self._config.links.max_per_peer
 
     @property
     def idle(self) -> bool:
-        """Whether there is no link because nothing used the last one, which has ended or is about to, or nothing has
+        """Whether there is no link, or soon will be none, because nothing used the last one, or because nothing has
         called the peer yet.
         """
         waits = self._needed or self.dialling or self.last_error is not None or self.sessions.suspended
@@ -158,7 +158,7 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """Whether a link is up."""
+        """Whether a link is up that takes one more stream."""
         return any(link.usable for link in self.links)
 
     @property
@@ -186,7 +186,7 @@ class Pool:
     # Links
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Dial whenever the policy wants a link, until cancelled; links that were dialled end then."""
+        """Carry out what `next_step` decides, until cancelled; links that this side dialled end then, as STOPPED."""
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
@@ -201,7 +201,7 @@ class Pool:
                         await self._dial(nursery, dial)
 
     def next_step(self, now: float) -> Dial[LaneSession] | Retire[Link] | Wait:
-        """Take stock, and decide what to do."""
+        """Bring up to date what streams have proved and which link is at hand, and decide what to do at `now`."""
         self._bulk.look(self.sessions, now)
         self._picker.look()
         self._learning.look()
@@ -249,7 +249,7 @@ class Pool:
         return len(self.links) - self._taking
 
     async def _dial(self, nursery: trio.Nursery, step: Dial[LaneSession]) -> None:
-        """See `Dialler.dial`. `nursery` is the caller's own (it looks after the link)."""
+        """Dial once (`Dialler.dial`); the new link's task runs in `nursery`, which is the caller's own."""
         self._invited = False
         self._bulk_asked = self._bulk_asked and not step.bulk
 
@@ -261,12 +261,12 @@ class Pool:
             nursery.start_soon(self._look_after, link)
 
     def resumes(self, hello: Hello) -> int | None:
-        """See `links.accept.AcceptingPool`. Sessions that are known go on while this host drains, too."""
+        """As `links.accept.AcceptingPool.resumes` says. A known session goes on while this host drains, too."""
         session = self.sessions.asked_untrusted(hello)
         return session.received if session else None
 
     def refuses(self) -> CloseReason | None:
-        """Why one more link that the peer dialled is not welcome; None: it is."""
+        """Why one more link that the peer dialled is refused; None: it is accepted."""
         if self._draining:
             return CloseReason.DRAINING
         if self._leaving >= policy.MOST_LEAVING:
@@ -277,7 +277,7 @@ class Pool:
 
     def drain(self) -> None:
         """Take no new streams and no new links; streams that are open go on, and each link ends with its last one. For
-        those that wait already a link is still dialled: their callers were told that they are connected.
+        streams that wait already a link is still dialled: their callers' connections have been accepted.
         """
         self._draining = True
         if not self._waiters:
@@ -292,14 +292,16 @@ class Pool:
         self._changed.set()
 
     def cut(self, revoked: Container[str]) -> None:
-        """End the sessions whose peer showed one of these certificates, and their links."""
+        """End the sessions, as REVOKED, whose peer showed one of these certificates (serial numbers), and their links.
+        The caller settles the pump.
+        """
         for session in self.sessions:
             if (serial := self.sessions.link(session).serial) in revoked:
                 session.stop(CloseReason.REVOKED, f"certificate {serial}")
 
     async def attend(self, sock: socket.socket, handshake: HandshakeResult, dialled: bool) -> None:
-        """Put a link to use and look after it until it ends. Takes `sock` over. Cancelled, it ends the link as
-        STOPPED.
+        """Make a link of `sock`, which then belongs to it, and look after it until it has ended and its session is over
+        or has another link. Cancelled, it ends link and session as STOPPED.
         """
         try:
             link = self._join(sock, handshake, dialled, False, self.sessions.waiting(handshake.hello))
@@ -312,12 +314,12 @@ class Pool:
     def _join(
         self, sock: socket.socket, handshake: HandshakeResult, dialled: bool, ahead: bool, session: LaneSession | None
     ) -> Link:
-        """Add a link, opened `ahead` of an expected use or not, on which `session` goes on or a new one begins;
-        `_look_after` must follow. Raises HandshakeError, and closes `sock`, if the peer has reset it, or its
-        certificate has been revoked, meanwhile.
+        """Add a link, opened `ahead` of an expected use or not, on which `session` goes on or, if None, a new one
+        begins; the caller runs `_look_after` next. Raises HandshakeError, and closes `sock`, if the peer has reset it
+        or its certificate has been revoked since the handshake.
         """
         credentials = self._credentials()
-        if credentials is not None and handshake.serial in credentials.revoked:  # since its TLS handshake
+        if credentials is not None and handshake.serial in credentials.revoked:
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
         own = self._hello(self.name, handshake.hello.session)
@@ -355,11 +357,13 @@ class Pool:
         self._changed.set()
 
     def _stream_ended(self) -> None:
-        """Inside a turn, while others wait; it has not been told yet."""
+        """A stream has ended, and others wait. This runs inside a turn, before the ended stream's observer is told, so
+        the next one starts when the turn ends.
+        """
         self._pump.at_end(self._serve_one)
 
     def _serve_one(self) -> None:
-        """Of those that wait because the links are full, the first one gets the place of a stream that has ended."""
+        """The first of the streams that wait because no link takes one more gets the place of one that has ended."""
         if self._waiters and choose(self.links) is not None:
             self._waiters.serve_one()
 
@@ -367,7 +371,7 @@ class Pool:
         usage = self.usage
         avoided, warm = usage.avoided, usage.warm
         self._waiters.serve_all()
-        usage.warm = warm  # they have waited
+        usage.warm = warm  # streams that have waited for a link did not find one
         if dialled and usage.avoided > avoided:
-            usage.avoided -= 1  # the handshake that the first of them asked for
+            usage.avoided -= 1  # one of them had to wait for this handshake: it was not avoided
         self._pump.settle()

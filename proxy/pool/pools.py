@@ -15,20 +15,20 @@ from proxy.pool.staggeredclose import Cut, staggered_close
 
 
 class PoolTask(Protocol):
-    """Something that runs beside the others, in the nursery of `Pools.run`."""
+    """A task of `Pools.run`: the life of one pool, or the end of a removed one."""
 
     async def __call__(self, *, task_status: trio.TaskStatus[None]) -> None: ...
 
 
 class Pools(Mapping[str, Pool]):
-    """By the name of the peer, in the order of the configuration. A peer that was removed keeps its links until their
-    streams are through, out of sight of new calls; if it comes back before that, so does its pool, with all that it has
-    learnt.
+    """The pools by the peers' names, in the order of the configuration. The pool of a peer that was removed is not in
+    here any more, so no new call finds it, but keeps its links until their streams have ended. If the peer comes back
+    before that, it gets the same pool, with all that it has learnt.
 
     Args:
-        make: a pool, from the peer's name and configuration, and whether an upstream needs it.
+        make: makes a pool, from the peer's name and configuration, and whether an upstream needs it.
         forget: called with the name when the pool of a removed peer has ended.
-        settle: see `Pump.settle`.
+        settle: `Pump.settle`.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class Pools(Mapping[str, Pool]):
         return [*self._pools.values(), *(pool for pool, _ in self._leaving.values())]
 
     def cut(self, revoked: Container[str]) -> None:
-        """End the links, of whatever peer, that were made with one of these certificates (serial numbers)."""
+        """End the sessions and links, of all peers, that were made with one of these certificates (serial numbers)."""
         for pool in self.everywhere:
             pool.cut(revoked)
         self._settle()
 
     def adopt(self, config: Config, names: Collection[str], needed: set[str], settings: bool) -> None:
-        """Take another configuration over. Raises nothing.
+        """Follow another configuration from now on. Raises nothing.
 
         Args:
             names: the peers that are new, gone or different in it.
-            needed: those that an upstream uses.
-            settings: whether more is different than peers, upstreams and services, so that all pools must know.
+            needed: the peers of which an upstream names a service.
+            settings: whether other sections differ too, so that the pools of unchanged peers must adopt it as well.
         """
         changed = {*names, *(needed ^ self._needed), *(self.keys() if settings else ())}
         self._needed = needed
@@ -83,7 +83,7 @@ class Pools(Mapping[str, Pool]):
             self._pools = {name: self._pools[name] for name in config.peers}
 
     def _returned(self, config: Config, name: str, peer: PeerConfig) -> Pool | None:
-        """The pool of a peer that was removed not long ago."""
+        """The pool of a peer that was removed and is back before its streams have ended; None: there is none."""
         pool, retirement = self._leaving.pop(name, (None, None))
         if pool is not None and retirement is not None:
             retirement.cancel()
@@ -105,7 +105,7 @@ class Pools(Mapping[str, Pool]):
             self._send.send_nowait(partial(self._retire, name, pool, scope, seconds))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the pools, those that come later too, until cancelled; links that they dialled end then."""
+        """Run the pools, those that `adopt` adds later too, until cancelled; links that they dialled end then."""
         async with trio.open_nursery() as nursery:
             for _ in range(self._receive.statistics().current_buffer_used):
                 await nursery.start(self._receive.receive_nowait())
@@ -120,8 +120,8 @@ class Pools(Mapping[str, Pool]):
     async def _retire(
         self, name: str, pool: Pool, scope: trio.CancelScope, seconds: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
-        """Let the streams of a removed peer finish, for so long; its last part ends the rest bit by bit. `scope`
-        is cancelled when the peer comes back.
+        """Let the streams of a removed peer finish within `seconds`; in the last part of that time those that are left
+        are ended bit by bit (`staggered_close`). `scope` is cancelled when the peer comes back: then nothing more ends.
         """
         task_status.started()
         with scope, trio.move_on_after(seconds):
@@ -141,6 +141,6 @@ class Pools(Mapping[str, Pool]):
 
 
 def _cuts(pool: Pool) -> list[Cut]:
-    """What ends each of the pool's streams."""
+    """For each of the pool's streams a function that ends it."""
     lanes = [lane for session in pool.sessions for lane in session.streams.values()]
     return [partial(lane.guard, lane.abort, CloseReason.STOPPED) for lane in lanes]

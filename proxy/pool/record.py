@@ -1,4 +1,6 @@
-"""Recording the uses of all peers to a file, for ``hostlane pool replay``: noted in the pump, written outside of it."""
+"""Recording the uses of all peers to a file, for ``hostlane pool replay``: noted in the pump's turns, written by a
+worker thread.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,19 @@ from proxy.pool.recorded import RecordedUse, encode
 log = structlog.get_logger()
 
 INTERVAL = 1.0
-"""Seconds between writes: what a proxy that is killed has not written yet."""
+"""Seconds between writes: as much as is lost when the proxy is killed."""
 MOST_NOTED = 100_000
-"""Uses kept between two writes, some 20 MB at most: more than a proxy opens in a second, so that only a disk that
-stands still costs any."""
+"""Uses kept between two writes, some 20 MB at most: more than a proxy opens in a second, so that uses are dropped only
+while the disk stands still."""
 
 
 class Recorder:
     """Owns the file from `open` to `close`.
 
     Args:
-        path: appended to; made, readable by its owner only, when it is missing (who calls whom is nobody else's
-            business).
-        limit: bytes; nothing is written beyond.
+        path: appended to; made when it is missing, readable by its owner only, since who calls whom is nobody else's
+            business.
+        limit: bytes that the file may have; recording ends when it is reached.
 
     Attributes:
         dropped: uses that were not written.
@@ -42,8 +44,9 @@ class Recorder:
         self._fd, self._size = -1, 0
 
     def open(self) -> None:
-        """Open the file. Raises StartError."""
-        # A pipe that nobody reads would keep the start waiting, or be an error that does not name it.
+        """Open the file. Raises StartError, also for anything but a regular file."""
+        # To open a pipe that nobody reads would block the start, or with O_NONBLOCK fail without saying what it is: so
+        # look first.
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             with suppress(FileNotFoundError):
@@ -62,7 +65,7 @@ class Recorder:
             raise StartError(f"pool.record: {what}")
 
     def note(self, peer: str, duration: float, count: int) -> None:
-        """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Costs a microsecond."""
+        """A stream with a peer has ended after `duration` seconds and moved `count` bytes. Takes a microsecond."""
         if len(self._noted) < MOST_NOTED and not self.full:
             self._noted.append(RecordedUse(time=time() - duration, peer=peer, duration=duration, bytes=count))
         else:
@@ -80,7 +83,7 @@ class Recorder:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more is written."""
+        """Whether recording has ended: `limit` is reached, or a write has failed."""
         return self._size >= self._limit
 
     def _take(self) -> list[RecordedUse]:
@@ -107,7 +110,7 @@ class Recorder:
             self._size = self._limit
 
     def _append(self, data: bytes) -> None:
-        """All of it or nothing: half a line would make the whole file unreadable. Raises OSError."""
+        """Append `data` whole or not at all: half a line would make the file unreadable. Raises OSError."""
         end = os.fstat(self._fd).st_size
         try:
             while data:
@@ -118,7 +121,7 @@ class Recorder:
             raise
 
     def close(self) -> None:
-        """Write what is noted and close the file. Idempotent."""
+        """Write what is noted and close the file. Blocks on the disk. Idempotent."""
         if self._fd >= 0:
             self._write(self._take())
             os.close(self._fd)

@@ -14,12 +14,12 @@ from math import isfinite
 import msgspec
 
 LONGEST_LINE = 4096
-"""Bytes; a name of a peer and three numbers have fewer. What has no end of a line need not fit into memory."""
+"""Bytes; a peer's name and three numbers take fewer. A file without line ends is read in pieces of this size."""
 ALLOWED = '{"time": seconds, "peer": host, "duration": seconds, "bytes": whole number}, none of them negative'
 
 
 class RecordedUse(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One stream; see the module's text."""
+    """One stream, as the head of this file says."""
 
     time: float
     peer: str
@@ -36,7 +36,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def encode(use: RecordedUse) -> bytes:
-    """One line, with its end."""
+    """One line, with its newline."""
     return _encoder.encode(use) + b"\n"
 
 

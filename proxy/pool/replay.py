@@ -1,7 +1,7 @@
 """What a recorded history would have cost under other settings (sans-IO), by the code that decides in the proxy.
 
-One link to each peer; a use that finds it, or comes while another use holds it open, is a warm hit. A decision knows
-what had ended by then and nothing later: uses are gone through in the order of time, and a plan is made at the moment
+A replay has one link to each peer; a use that finds it up, or comes while another use keeps it up, is a warm hit. A
+decision knows only what had ended by then: uses are gone through in the order of time, and a plan is made at the moment
 when the last stream of a peer ends.
 """
 
@@ -17,18 +17,18 @@ from proxy.pool.recorded import RecordedUse
 from proxy.pool.ttl import GapStatistics, IdlePlan, TtlTerms, gauge, plan
 
 REPLAN = 0.1
-"""Part by which a peer's history must have grown before its TTL is worked out anew, at most `REPLAN_GAPS` gaps. A
-replay has a hundred thousand idle moments, and one gap more in a thousand tells nothing new."""
+"""Part by which a peer's history must have grown, or `REPLAN_GAPS` gaps if they are fewer, before its TTL is worked out
+anew. A replay has a hundred thousand idle moments, and one gap more in a thousand tells nothing new."""
 REPLAN_GAPS = 20
 
 LOWEST_PRICE, HIGHEST_PRICE = 1e-6, 1e1
-"""Handshakes that a link-second is worth, between which `PriceSearch` looks: from links that stay to links that never
+"""Handshakes that a link-second is worth: the bounds of `PriceSearch`, from links that always stay to those that never
 do.
 """
 CLOSE_ENOUGH = 0.002
 """Part of the link-seconds asked for that may be missing; there are never more."""
 STEPS = 12
-"""Replays for one target at most. (What is held jumps where many peers' TTLs do, so it cannot always be met.)"""
+"""Replays for one target at most. (Link-seconds jump where many peers' TTLs do, so a target cannot always be met.)"""
 
 
 class ReplayOutcome(NamedTuple):
@@ -48,9 +48,10 @@ class ReplayTrace:
     """A recorded history, made ready for any number of replays.
 
     Attributes:
-        events: (time, whether a peer comes into use or ends being so, number of the peer), in the order of time.
+        events: (time, True when a peer comes into use and False when it ends being so, number of the peer), in the
+            order of time.
         peers, uses: how many; within: uses that came while the peer was in use.
-        busy_seconds: time that peers were in use, all together.
+        busy_seconds: seconds that peers were in use, all together.
         end: when the last use ended; span: seconds from the first use to then.
     """
 
@@ -77,7 +78,7 @@ class ReplayTrace:
             self.events.append((use.time, True, number))
             self.busy_seconds += use.duration
         self.events += [(ends, False, number) for number, ends in enumerate(until)]
-        self.events.sort(key=itemgetter(0))  # and of equal times in the order of each peer's story
+        self.events.sort(key=itemgetter(0))  # stable: a peer's events of equal times keep their order
         self.peers = len(until)
         self.end = max(until, default=0.0)
         self.span = self.end - min((time for time, _, _ in self.events), default=self.end)
@@ -95,7 +96,7 @@ class _Peer:
 
 
 Planner = Callable[[_Peer, float], IdlePlan]
-"""Makes the plan for a peer whose last stream ends at a time."""
+"""Makes the plan for a peer whose last stream ends at this time."""
 
 
 def fixed(ttl: float) -> Planner:
@@ -105,7 +106,7 @@ def fixed(ttl: float) -> Planner:
 
 
 def learnt(terms: TtlTerms) -> Planner:
-    """What the proxy does."""
+    """TTLs as the proxy learns them."""
 
     def planner(peer: _Peer, now: float) -> IdlePlan:
         gaps = peer.history.gaps
@@ -156,7 +157,9 @@ class _Found(NamedTuple):
 
 
 def _idle(plan: IdlePlan, gap: float) -> _Found:
-    """What a plan makes of a gap (seconds): whether the use at its end is warm, and what was held and dialled."""
+    """What a plan does in a gap of so many seconds: whether the use at its end finds a link, and whether one opened
+    ahead; handshakes; and seconds that a link was up.
+    """
     if gap <= plan.ttl:
         return _Found(True, False, 0, gap)
     if plan.ahead is None or gap < plan.ahead[0]:
@@ -168,11 +171,11 @@ def _idle(plan: IdlePlan, gap: float) -> _Found:
 
 
 class PriceSearch:
-    """Finds the price at which the learnt TTL holds links as long as some other setting does. What has been replayed
-    serves all later targets.
+    """Finds the price at which the learnt TTL holds links as long as some other setting does. Remembers each replay for
+    later targets.
 
     Args:
-        terms: all but the price of them counts.
+        terms: for all prices; their own price is not used.
     """
 
     def __init__(self, trace: ReplayTrace, terms: TtlTerms) -> None:

@@ -1,7 +1,8 @@
 """The sessions of a pool, by id: which of them wait for another link, and how they get it or end.
 
-Only the side that dialled a session dials for it again. The other side knows it by the id, by the peer's name, which
-has been proved by then, and by the peer's process (``instance``): another process of the peer cannot know its streams.
+Only the side that dialled a session dials for it again. The other side recognises it by its id, by the peer's name,
+which the handshake has proved, and by the peer's process (``instance``): another process of the peer does not have its
+streams.
 """
 
 from __future__ import annotations
@@ -28,37 +29,38 @@ log = structlog.get_logger()
 
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
-"""Lines about links and sessions of one peer that come and go: how often they do is the peer's to choose, how much we
-write is not."""
+"""Bounds of the log lines about links and sessions of one peer: a peer can make them come and go as often as it likes,
+and must not fill our log."""
 
 
 MOST_GONE = 64
-"""Sessions that were given up, kept until the peer has heard of it: as many as fit a HELLO."""
+"""Ids of sessions that this side has given up, kept until the peer has been told: as many as fit a HELLO."""
 
 
 class _Session(LaneSession):
-    """One that tells its pool when the peer takes no more streams on it: there should be another one."""
+    """A session that tells its pool when the peer takes no more streams on it, so that another one may be dialled."""
 
     leaving: Callable[[], None]
 
     def on_goaway(self, reason: CloseReason) -> None:
-        """Sink."""
+        """`mux.sink.SessionSink.on_goaway`."""
         super().on_goaway(reason)
         self.leaving()
 
 
 class PoolSessions:
-    """See the module's text.
+    """The sessions of one pool that are not over, and the link that carries each.
 
     Args:
-        peer: the peer's host name; links: those of the configuration; leaving: called when the peer is about to leave
-            one of them; the others are as in `LaneSession`.
+        peer: the peer's host name; links: what is configured for links; leaving: called when the peer takes no more
+            streams on one of the sessions; the others are as in `LaneSession`.
 
     Attributes:
-        settings: of the configuration, which may be exchanged; resumed: how often one has gone on over another link.
-        gone: ids of those that this side dialled, and gave up when they had no link: the peer may still wait for them,
-            and count them as links, until it hears of it with the next dial.
-        lines: ask it for each line about one of them, or its link.
+        settings: what is configured for links; may be replaced. resumed: how often a session has gone on over another
+            link.
+        gone: ids of sessions that this side dialled and gave up while they had no link. The peer may still wait for
+            them, and count them as links, until the HELLO of the next dial tells it.
+        lines: bounds the log lines about sessions and links; `TokenBucket.take` before each.
     """
 
     def __init__(
@@ -81,11 +83,11 @@ class PoolSessions:
         self.gone: dict[str, None] = {}
 
     def __iter__(self) -> Iterator[LaneSession]:
-        """Those that are not over."""
+        """The sessions that are not over."""
         return (session for session in list(self._all.values()) if not session.over)
 
     def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
-        """A new session, for `put`."""
+        """Make a session, which `put` is to add; `theirs` and `own` are the HELLOs of the handshake."""
         self._made += 1
         session = _Session(
             self._pump,
@@ -105,8 +107,8 @@ class PoolSessions:
         return session
 
     def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:
-        """A link for a session that is new or suspended, not yet started; `outlive` must follow its end. Raises
-        HandshakeError, and closes `sock`, if the peer has reset it meanwhile.
+        """Make a link, not yet started, of `sock`, for a session that is new or suspended; when the link has ended, the
+        caller awaits `outlive`. Raises HandshakeError, and closes `sock`, if the peer has reset it since the handshake.
         """
         try:
             link = Link(self._pump, sock, session, wire=handshake.wire)
@@ -121,21 +123,23 @@ class PoolSessions:
         return link
 
     def add(self, session: LaneSession) -> None:
-        """It is about to have a link, the first or another one."""
+        """Add a session that is about to have a link, its first or another one."""
         self._all[session.key] = session
         self.resumed += session.suspended
 
     def link(self, session: LaneSession) -> Link:
-        """That which carries it, or did last."""
+        """The link that carries a session, or did last."""
         return self._links[session.key]
 
     @property
     def suspended(self) -> list[LaneSession]:
-        """Those that wait for a link."""
+        """The sessions that have lost their link and wait for another one."""
         return [session for session in self if session.suspended]
 
     def count(self, *, dialled: bool | None = None) -> int:
-        """How many wait for a link and will take streams again: all, or those that this side dialled."""
+        """How many sessions wait for another link and will take streams again; `dialled`: only those that this side
+        dialled (True) or accepted (False).
+        """
         return sum(
             session.suspended and not session.expendable and dialled in (None, session.dialled) for session in self
         )
@@ -143,13 +147,13 @@ class PoolSessions:
     # The side that dials
 
     def to_dial(self) -> LaneSession | None:
-        """The one that has waited longest of those that this side dials for."""
+        """Of the suspended sessions that this side dials for, the one that has waited longest."""
         return min((each for each in self.suspended if each.dialled), key=lambda each: each.lost_at, default=None)
 
     def answered_untrusted(self, session: LaneSession | None, hello: Hello) -> LaneSession | None:
-        """The peer has answered a dial, for `session` or a new one: the session that goes on, and now waits for the
-        link; None: a new one begins, and this one has ended, for the peer does not know it any more. Raises
-        HandshakeError if it ended for another reason.
+        """The peer has answered a dial with `hello`. Returns `session`, which was dialled for, ready to go on over the
+        new link; None: a new session begins, since the dial was for one, or since the peer does not know `session` any
+        more, which has then been ended. Raises HandshakeError if `session` has ended meanwhile or cannot go on.
         """
         if session and session.over:
             raise HandshakeError("the session has ended meanwhile", session.reason)
@@ -164,19 +168,21 @@ class PoolSessions:
         return session
 
     def told(self, hello: Hello) -> None:
-        """The peer has answered this HELLO, and so has read what it said of those that are gone."""
+        """The peer has answered this HELLO of ours, so it knows of the sessions named there as `gone`: forget them."""
         for key in hello.gone or ():
             self.gone.pop(key, None)
 
     def refused(self, session: LaneSession, reason: CloseReason) -> None:
-        """The peer has refused the dial for `session`: as one link too many, or because it takes no more, only if it
-        does not know the session.
+        """The peer has refused the dial for `session`. As one link too many, or because it drains, it refuses only a
+        session that it does not know: then `session` ends.
         """
         if reason in (CloseReason.DUPLICATE, CloseReason.DRAINING):
             self._unknown(session)
 
     def _unknown(self, session: LaneSession, instance: str | None = None) -> None:
-        """The peer, of the process `instance` where that is known, has no such session any more: end it."""
+        """The peer has no such session any more: end it. `instance`: the peer's process, if known; if it is still the
+        one that had the session, it has given it up, else it has restarted.
+        """
         if instance == session.instance:
             session.end(CloseReason.RESUME_TIMEOUT, "the peer has given it up")
         else:
@@ -186,14 +192,15 @@ class PoolSessions:
     # The side that was dialled
 
     def asked_untrusted(self, hello: Hello) -> LaneSession | None:
-        """The session that a dialler wants to go on with, which now waits for the link; None: it wants a new one, or
-        there is no such session any more. Raises HandshakeError for what no honest peer asks.
+        """The session that the peer, by the HELLO of its dial, wants to go on with, ready for the new link; None: it
+        wants a new one, or there is no such session any more. Raises HandshakeError if the HELLO contradicts the
+        session, which no correct peer's does.
         """
         self._end_gone(hello)
         session = self.waiting(hello)
         if session is not None:
             if not session.suspended:
-                # The peer has given up that link before this side has noticed that it is dead.
+                # The peer has noticed before this side that the old link is dead.
                 session.link.doom(CloseReason.LINK_LOST, "the peer goes on over another link")
                 self._pump.settle()
             self._rewind_untrusted(session, hello.received)
@@ -213,7 +220,7 @@ class PoolSessions:
         self._pump.settle()
 
     def waiting(self, hello: Hello) -> LaneSession | None:
-        """The session that a dialler wants to go on with, if it is that dialler's."""
+        """The session that the peer's HELLO asks to go on with, if it was dialled by that very process of the peer."""
         session = self._all.get(hello.session) if hello.resumes else None
         if session is None or session.over or session.dialled or session.instance != hello.instance:
             return None
@@ -233,16 +240,17 @@ class PoolSessions:
         raise HandshakeError(why, CloseReason.PROTOCOL_ERROR)
 
     def _met(self, instance: str) -> None:
-        """A new session with a process of the peer begins. Other processes of it are gone, and what waits for them
-        waits in vain, unless they have said that they are leaving: then the two may run side by side for a while.
+        """A new session with the process `instance` of the peer begins. An earlier process has ended then, and its
+        sessions, which wait for a link in vain, are ended; but not those that are leaving (GOAWAY), since then the two
+        processes may run side by side for a while.
         """
         for session in self.suspended:
             if session.instance != instance and not session.going_away:
                 self._unknown(session)
 
     async def outlive(self, session: LaneSession) -> None:
-        """Its link has ended. Return when it has another one, or is over: when the peer has acknowledged nothing for
-        links.resume_timeout, or, cancelled, at once as STOPPED.
+        """The link of `session` has ended. Returns when the session has another link or is over. It ends here when the
+        peer has acknowledged nothing for links.resume_timeout, or, if this is cancelled, at once as STOPPED.
         """
         if session.suspended:
             self._bound_fleeting()
@@ -250,7 +258,7 @@ class PoolSessions:
             await self._wait(session)
             if session.over and session.resumed == resumed and session.dialled:
                 self._note_gone(session)
-            # Otherwise it is told with the link that it had last.
+            # If it has had another link since, `log_link_down` of that one says how it ended.
             if session.over and session.resumed == resumed and self.lines.take(monotonic()):
                 log_session_over(session)
         if session.over and self._all.get(session.key) is session:
@@ -258,15 +266,16 @@ class PoolSessions:
             self._links.pop(session.key, None)
 
     def _note_gone(self, session: LaneSession) -> None:
-        # A peer that did not know it has begun a new one under the same id.
+        # Not if a peer that did not know it has begun a new session under the same id.
         if self._all.get(session.key) is session:
             self.gone[session.key] = None
             if len(self.gone) > MOST_GONE:
                 del self.gone[next(iter(self.gone))]
 
     def _bound_fleeting(self) -> None:
-        """They take no place that another one might need; a peer that makes and leaves them all the time must not fill
-        our memory with them.
+        """End the oldest expendable sessions that wait for a link, beyond links.max_per_peer of them, those without
+        streams first. They do not count towards the limit of links, so without a bound of their own a peer that makes
+        and leaves them all the time would fill our memory.
         """
         expendable = [each for each in self.suspended if each.expendable]
         expendable.sort(key=lambda each: (len(each.streams) > 0, each.lost_at))
@@ -290,7 +299,7 @@ class PoolSessions:
 
 
 def log_link_up(link: Link, ahead: bool) -> None:
-    """Log a link before it starts; `ahead`: it was opened for an expected use."""
+    """Log a link before it starts; `ahead`: it was opened ahead of an expected use."""
     session = link.session
     log.info(
         "link up",
@@ -305,7 +314,7 @@ def log_link_up(link: Link, ahead: bool) -> None:
 
 
 def log_link_down(link: Link, expected: bool) -> None:
-    """Log the end of a link; how many streams ended with it, and how many wait for another one."""
+    """Log the end of a link, how many streams ended with it, and how many go on waiting for another one."""
     level = log.info if expected else log.warning
     level(
         "link down",
@@ -320,7 +329,7 @@ def log_link_down(link: Link, expected: bool) -> None:
 
 
 def log_session_over(session: LaneSession) -> None:
-    """Log the end of a session that had lost its link."""
+    """Log the end of a session that had lost its link and got no other."""
     log.warning(
         "session ended",
         link=session.name,

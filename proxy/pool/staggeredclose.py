@@ -1,8 +1,8 @@
 """Ending streams bit by bit instead of all at once.
 
-Whoever is cut connects again, and all at once they would fall upon the hosts that stay. So what has not finished by the
-last part of the time (`SPREAD`, at most `LONGEST_SPREAD`) ends one by one, in no order, evenly over that part. Until
-then nothing is cut.
+A caller whose stream is ended connects again, and all callers at once would overload the hosts that stay. So streams
+that are left when the last part of the time begins (`SPREAD`, at most `LONGEST_SPREAD`) are ended one by one, in random
+order, evenly over that part. Until then none is ended.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from math import ceil
 import trio
 
 SPREAD = 0.25
-"""Part of the time over which the ends are spread that nobody waited for."""
+"""Part of the time in which streams may finish, over which the ends of those that have not are spread."""
 LONGEST_SPREAD = 30.0
 """Seconds, at most: 10,000 streams are then 333 a second, which is little for hosts that take ten times as many."""
 TICK = 0.02
-"""Seconds between two of these steps."""
+"""Seconds between two steps, each of which ends the streams that are due."""
 
 Cut = Callable[[], None]
 
 
 async def staggered_close(deadline: float, streams: Callable[[], Sequence[Cut]], settle: Callable[[], None]) -> None:
-    """Return when all are cut, at `deadline` (by trio's clock) at the latest.
+    """End the streams that do not finish by themselves. Returns when the last is ended, at most two `TICK`s after
+    `deadline` (by trio's clock). Cancelled, it leaves the others open.
 
     Args:
-        streams: asked once, when the last part begins: what ends each stream that is open then, and does nothing if it
-            has ended since.
+        streams: called once, when the last part begins: for each stream that is open then a function that ends it, and
+            does nothing if it has ended since.
         settle: called after each step (`Pump.settle`).
     """
     length = min(SPREAD * (deadline - trio.current_time()), LONGEST_SPREAD)

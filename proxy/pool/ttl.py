@@ -24,12 +24,12 @@ UNWAITED = 0.25
 """A handshake that nobody waits for costs this part of one that a stream waits for: the work of both proxies without
 the delay. (Without any cost, pools would dial on every faint hope.)"""
 FEWEST_PERIODS = 6
-"""Bursts after which a clock may be seen in them. By chance six periods lie within seconds of each other rarely enough,
-and a job of every ten minutes is known within the hour."""
+"""Periods after which bursts may count as coming by the clock. Six lie within seconds of each other by chance rarely
+enough, and a job of every ten minutes is known within about an hour."""
 OUTLIERS = 3
 """Periods that may be left out at either end: a run that was missed or started by hand."""
 LIKELY = 0.75
-"""Likelihood below which no link is opened ahead."""
+"""Likelihood, that the next burst comes within the window, below which no link is opened ahead."""
 
 
 class TtlTerms(NamedTuple):
@@ -51,18 +51,19 @@ class IdlePlan(NamedTuple):
     """What to do with a peer's last link when its last stream has ended. Times are seconds from then on."""
 
     ttl: float
-    """Close it after that."""
+    """Close the link after that."""
     shorter: float
-    """Share of the gaps that are not longer than `ttl`, 0 to 1."""
+    """Part of the gaps that are not longer than `ttl`, 0 to 1."""
     ahead: tuple[float, float] | None = None
-    """Open it again from the first to the second of these times; None: when a stream asks."""
+    """Open one again at the first of these times and keep it to the second; None: dial when a stream asks."""
 
 
 def keep(shares: list[float], terms: TtlTerms, high: float) -> tuple[float, float, float]:
-    """The best TTL from ``terms.low`` to `high`, the share of gaps that are not longer, and what it gains (seconds of
-    waiting, against closing at once).
+    """The best TTL from ``terms.low`` to `high`, the part of the gaps that are not longer, and what it gains against
+    closing at once (seconds of waiting). A higher price never makes the TTL longer.
 
-    A higher price never makes it longer.
+    Args:
+        shares: for each bin, the likelihood that the next gap falls into it (`UseHistory.shares`).
     """
     handshake, price, low = terms.handshake, terms.price, terms.low
     gain = shorter = 0.0
@@ -78,12 +79,12 @@ def keep(shares: list[float], terms: TtlTerms, high: float) -> tuple[float, floa
 
 
 def foresee(history: UseHistory, since: float, over: float, terms: TtlTerms) -> tuple[float, float, float] | None:
-    """Opening a link ahead of the next burst: from, until (seconds after `since`), and what it gains; None: no clock is
-    seen in the bursts, or it does not pay.
+    """The window in which a link is to be up ahead of the next burst: from, until (seconds after `since`), and what it
+    gains (seconds of waiting); None: the bursts do not come by the clock, or it does not pay.
 
     Args:
         since: when the last stream ended.
-        over: likelihood that the burst has ended with it.
+        over: likelihood that the burst has ended with that stream.
     """
     count = len(history.periods)
     if count < FEWEST_PERIODS or history.began is None:
@@ -111,28 +112,28 @@ def foresee(history: UseHistory, since: float, over: float, terms: TtlTerms) -> 
 
 
 class GapStatistics(NamedTuple):
-    """What the lengths of the gaps alone tell; it does not change while none is added."""
+    """What follows from the lengths of the gaps alone, which changes only when one is added."""
 
     shares: list[float]
     """For each bin, the likelihood that the next gap falls into it."""
     ttl: float
     shorter: float
     gain: float
-    """The best TTL, and what `keep` says of it."""
+    """What `keep` returns: the best TTL, the part of the gaps that are not longer, the gain."""
 
 
 def gauge(history: UseHistory, terms: TtlTerms) -> GapStatistics:
-    """See `GapStatistics`."""
+    """The statistics of a history as it is now."""
     shares = history.shares()
     return GapStatistics(shares, *keep(shares, terms, terms.high))
 
 
 def plan(history: UseHistory, gauge: GapStatistics, since: float, terms: TtlTerms) -> IdlePlan:
-    """What to do when the last stream has ended at `since`; `gauge` is the history's, of now or a little earlier."""
+    """What to do after the last stream has ended at `since`. `gauge` is of this history, perhaps a few gaps old."""
     shares, ttl, shorter, gain = gauge
     ahead = foresee(history, since, sum(shares[_BURST:]), terms) if terms.ahead else None
     if ahead is not None and ahead[0] < ttl:
-        # Either through to the next use, or closed in between: whatever gains more.
+        # Keep the link until the next use, or close it and open it again: whichever gains more.
         brief, brief_shorter, brief_gain = keep(shares, terms, ahead[0])
         if brief_gain + ahead[2] <= gain:
             return IdlePlan(ttl, shorter)
@@ -141,7 +142,7 @@ def plan(history: UseHistory, gauge: GapStatistics, since: float, terms: TtlTerm
 
 
 def reason(history: UseHistory, plan: IdlePlan, terms: TtlTerms) -> str:
-    """Why a plan is as it is, for people."""
+    """Why a plan is as it is, in words (``hostlane links``)."""
     if not history.known:
         return "no gap between uses seen yet"
     whose = "its" if history.particular else "all peers'"

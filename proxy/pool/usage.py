@@ -1,4 +1,6 @@
-"""What one pool knows of its use, and whether it wants a link for it (sans-IO: times and bytes go in)."""
+"""What one pool has learnt of its use: whether it should have a link now, and which services are heavy (sans-IO: times
+and bytes go in).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from proxy.pool.ttl import IdlePlan, TtlTerms, gauge, plan, reason
 HANDSHAKE = 0.001
 """Seconds that a handshake is thought to take until one was measured: TCP and HELLO on one segment, with some load."""
 SMOOTHING = 8
-"""A measured handshake moves the mean by this part of the difference, as TCP's estimate of the round trip does (RFC
+"""Each measured handshake moves the mean by the difference divided by this, as in TCP's estimate of the round trip (RFC
 6298)."""
 
 BULK_BYTES = 1 << 20
@@ -21,19 +23,20 @@ BULK_RATE = 256 * 1024
 BULK_MEMORY = 600.0
 """Seconds after which a service that moved no more bulk counts as any other."""
 BULK_SHARE = 0.5
-"""Part of a service's recent streams that must have been heavy: its small calls would go where the bulk goes."""
+"""Part of a service's recent streams that must have been heavy for its next stream to go with bulk, where small calls
+are slow."""
 _BULK_WEIGHT = 1 / 8
 BULK_COUNT = 64
-"""Streams of a service that has proved heavy after which it is worth a look whether they are."""
+"""Streams of a counted service after which it pays to find out how many of them were light (`PoolUsage.count`)."""
 
 
 class _Mark:
     """A service that has proved heavy.
 
     Attributes:
-        share: of its recent streams, those that were heavy; seen: when the latest of these was.
-        opened, heavy: its streams that were opened, and those that have ended heavy, since the last look.
-        open: how many were open then; None: not known.
+        share: the part of its recent streams that were heavy, a decaying average; seen: when one last proved so.
+        opened, heavy: its streams that were opened, and those that have ended heavy, since the last count.
+        open: how many were open at the last count; None: there was none.
     """
 
     __slots__ = ("heavy", "open", "opened", "seen", "share")
@@ -43,12 +46,14 @@ class _Mark:
         self.begin()
 
     def begin(self) -> None:
-        """Count from the next look on."""
+        """Begin to count; how many streams are open now, the next `count` tells."""
         self.opened = self.heavy = 0
         self.open: int | None = None
 
     def count(self, still_open: int) -> bool:
-        """A look: those that have ended since the last one, and not heavy, were light. False: there was no last one."""
+        """Work out how many streams have ended light since the last count: those that were open or opened, are not open
+        any more, and did not end heavy. False: this is the first count, so they are not known.
+        """
         before, self.open = self.open, still_open
         light = 0 if before is None else max(0, before + self.opened - self.heavy - still_open)
         self.share *= (1 - _BULK_WEIGHT) ** light
@@ -63,24 +68,24 @@ class LinkDemand(NamedTuple):
     ahead: bool
     """Whether it is wanted for a use that is expected, so that one must be dialled if there is none."""
     until: float
-    """When that changes by itself."""
+    """Time at which that changes if no stream begins or ends."""
 
 
 class PoolUsage:
-    """See the module's text. Memory is fixed, but for one small entry for each service that is called.
+    """The use of one pool. Memory is fixed, but for a small entry for each service that has proved heavy.
 
     Args:
         shared: the gaps of all peers of this host.
-        terms: those of the configuration; the handshake is measured here.
+        terms: those of the configuration; their handshake counts until one is measured (`dialled`).
 
     Attributes:
-        busy: sessions that have streams, either side's.
-        avoided: streams that this host opened, less the handshakes that one of them had asked for.
+        busy: sessions that have streams, whichever side opened them.
+        avoided: handshakes avoided: streams that this host opened, less the handshakes that one of them waited for.
         warm, ahead: streams that this host opened and that found a link, and those of them for which it had been opened
             ahead.
-        counted: services that have proved heavy and whose streams are counted, to see whether they still are; the
-            others' calls need not ask for anything (`Picker.pick`).
-        plan: what follows the end of the last stream, once somebody has asked; None while streams are open.
+        counted: services that have proved heavy and whose streams are counted, to find out whether they still are. Only
+            calls of these take the long way to a link (`Picker.pick`).
+        plan: what to do after the end of the last stream, once it has been worked out; None while streams are open.
     """
 
     def __init__(self, shared: GapHistogram, terms: TtlTerms) -> None:
@@ -95,16 +100,16 @@ class PoolUsage:
 
     @property
     def terms(self) -> TtlTerms:
-        """What plans rest on: the configuration's, with the handshake as it was measured."""
+        """The configuration's terms with the handshake as it was measured."""
         return self._terms
 
     def adopt(self, terms: TtlTerms) -> None:
-        """Go by other terms of a configuration from now on."""
+        """Follow another configuration's terms from now on; the measured handshake stays."""
         self._terms = terms._replace(handshake=self._terms.handshake)
         self.plan = None
 
     def dialled(self, seconds: float) -> None:
-        """A handshake that succeeded took so long."""
+        """A handshake that succeeded has taken so long."""
         known = self._terms.handshake
         mean = known + (seconds - known) / SMOOTHING if self._measured else seconds
         self._measured = True
@@ -113,28 +118,30 @@ class PoolUsage:
     # Uses
 
     def began(self, now: float) -> None:
-        """One more session has streams (`now`: seconds of a clock that does not go back)."""
+        """A session without streams is about to have one (`now`: seconds of a clock that does not go back)."""
         self.busy += 1
         if self.busy == 1:
             self.history.begin(now)
             self.plan = None
 
     def ended(self, now: float) -> None:
-        """One has none any more."""
+        """A session's last stream has ended."""
         self.busy -= 1
         if not self.busy:
             self.history.end(now)
             self._since = now
 
     def link_up(self, now: float) -> None:
-        """A link has come up. Where none is wanted (it is the first, or the peer's), it is kept as after a use."""
+        """A link has come up. If none is wanted (it is the first, or the peer dialled it), it is kept for a TTL from
+        now on, as after a use.
+        """
         if not self.busy and not self.wanted(now).link:
             self._since = now
             self.plan = None
 
     def wanted(self, now: float) -> LinkDemand:
-        """Whether a link should be there. One that nothing has used yet is wanted no more once it was there for so
-        long as after a use.
+        """Whether the pool should have a link: while a stream is open, for the TTL after the last one or after a link
+        has come up unwanted, and in the window in which the plan expects the next use.
         """
         if self.busy:
             return LinkDemand(True, False, float("inf"))
@@ -153,7 +160,7 @@ class PoolUsage:
         return LinkDemand(True, True, self._since + end)
 
     def told(self, now: float) -> tuple[float, str]:
-        """The TTL and the reason, for people; while streams are open, those that would follow if the last ended now."""
+        """The TTL and the reason in words; while streams are open, those that hold if the last one ended now."""
         found = self.plan
         if found is None:
             since = now if self.busy or self._since is None else self._since
@@ -167,12 +174,12 @@ class PoolUsage:
 
     @property
     def any_bulk(self) -> bool:
-        """Whether any service has proved heavy of late."""
+        """Whether any service has proved heavy within the last `BULK_MEMORY` seconds."""
         return bool(self._bulk)
 
     def moved(self, service: str, count: int, seconds: float, now: float, ended: bool = True) -> None:
-        """A stream of a service that this host calls has moved `count` bytes in `seconds`, and has `ended` or may go
-        on. Light ones that have ended need not be told of: `count` finds them.
+        """A stream that this host opened has moved `count` bytes in `seconds`, and has `ended` or goes on. The ends of
+        light streams need not be told: `PoolUsage.count` works out how many there were.
         """
         heavy = is_bulk(count, seconds)
         mark = self._bulk.get(service)
@@ -189,20 +196,21 @@ class PoolUsage:
             mark.heavy += ended
 
     def opened(self, service: str) -> bool:
-        """A stream of a service that is `counted` has been opened. Whether a look is worth it now."""
+        """A stream of a `counted` service has been opened. Every `BULK_COUNT` of them True: `count` should follow."""
         mark = self._bulk[service]
         mark.opened += 1
         return mark.opened % BULK_COUNT == 0
 
     def expire(self, now: float) -> None:
-        """Forget the services that have moved no bulk for long, whether anybody calls them or not."""
+        """Forget the services that have moved no bulk for `BULK_MEMORY` seconds, whether they are called or not."""
         for service, mark in list(self._bulk.items()):
             if now - mark.seen > BULK_MEMORY:
                 self._forget(service)
 
     def count(self, still_open: Mapping[str, int]) -> None:
-        """See which streams of services that are `counted` have ended light; `still_open`: how many have not ended. A
-        service that is mostly light by now is counted no more, until another stream of it proves heavy.
+        """Work out how many streams of each `counted` service have ended light since the last call; `still_open` says
+        how many are open now. A service that is mostly light by now is no longer counted, until a stream of it proves
+        heavy again.
         """
         for service in list(self.counted):
             mark = self._bulk[service]

@@ -1,4 +1,4 @@
-"""Streams that wait for a link of one pool, in the order in which they came, within a bound."""
+"""Streams that wait for a link of one pool, first come first served, no more than a bound."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ class Waiter(Protocol):
     """A stream that waits for a link."""
 
     def link_up(self) -> None:
-        """There is a link now. Called at most once, after the waiter was taken off the list."""
+        """There may be a link now: pick one, or wait again. The waiter was taken off the list before."""
 
 
 class WaitingList:
-    """See the module's text."""
+    """The streams that wait, in the order in which they came."""
 
     def __init__(self) -> None:
         self._waiters: dict[Waiter, None] = {}
@@ -29,27 +29,27 @@ class WaitingList:
         return waiter in self._waiters
 
     def add(self, waiter: Waiter, most: int) -> bool:
-        """Put it on the list; False: `most` are there already."""
+        """Put a stream on the list; False: `most` are there already."""
         if len(self._waiters) >= most:
             return False
         self._waiters[waiter] = None
         return True
 
     def remove(self, waiter: Waiter) -> bool:
-        """Take it off the list; False: it is not there."""
+        """Take a stream off the list; False: it is not there."""
         present = waiter in self._waiters
         self._waiters.pop(waiter, None)
         return present
 
     def serve_one(self) -> None:
-        """The first one, if any, may go on."""
+        """Take the first stream, if any, off the list, and tell it that there is a link."""
         if self._waiters:
             waiter = next(iter(self._waiters))
             del self._waiters[waiter]
             waiter.link_up()
 
     def serve_all(self) -> None:
-        """All may go on. Some may come back while they are told."""
+        """Take all off the list, and tell each that there is a link. One that finds none may wait again meanwhile."""
         waiters = list(self._waiters)
         self._waiters.clear()
         for waiter in waiters:
