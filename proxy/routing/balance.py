@@ -44,14 +44,15 @@ class Endpoint(Protocol):
         """Of the last dial, if that failed."""
 
     def invite(self) -> None:
-        """Have a link soon."""
+        """Dial soon, though no stream waits for a link."""
 
 
 E = TypeVar("E", bound=Endpoint)
 
 
 def choose(endpoints: Sequence[E], random: Callable[[], float], ejected: Container[str] = NOBODY) -> E | None:
-    """The one to open a stream at, which has a link; None: wait for a link, at those that `waits` names.
+    """The host at which to open a stream, which has a link; None: the stream waits for one, at the hosts that `waits`
+    names.
 
     Ejected ones are taken only where nobody else is left who has a link or may soon have one. A host that is picked and
     idle is invited if the other one is busy: a link that is up must not draw all streams upon itself.
@@ -77,7 +78,7 @@ def choose(endpoints: Sequence[E], random: Callable[[], float], ejected: Contain
 
 
 def _any(endpoints: Sequence[E], first: int, ejected: Container[str]) -> E | None:
-    """Neither of two will do: look at all, beginning somewhere."""
+    """Neither of the two that were picked will do: go through all, from number `first` on and around."""
     hopeful, last_resort = False, None
     for endpoint in (*endpoints[first:], *endpoints[:first]):
         if endpoint.name in ejected:

@@ -73,7 +73,7 @@ class Ejections:
             record = self.held[key] = FailureRecord()
             self.hosts.setdefault(service, set()).add(host)
         if now < record.until:
-            return None  # one that was under way, or had nowhere else to go
+            return None  # an open from before the ejection, or one made because all hosts are ejected
         record.failures += weight
         if record.failures < (1.0 if record.times else FAILURES):
             return None
@@ -87,7 +87,7 @@ class Ejections:
             self._drop((service, host))
 
     def forget(self, host: str) -> None:
-        """The host is another process by now, or gone."""
+        """Hold nothing against the host any more: its proxy has restarted, or it has left."""
         for key in [key for key in self.held if key[1] == host]:
             self._drop(key)
 

@@ -15,7 +15,7 @@ NOBODY = "nobody offers it"
 
 
 def decide(candidates: Sequence[RouteCandidate]) -> tuple[list[str], str]:
-    """The names of those that would be taken, and why."""
+    """The names of the hosts one of which would get the stream, and why."""
     good = [each for each in candidates if each.ejected_for_s is None]
     up = [each for each in good if each.state == "up"]
     here = [each for each in candidates if each.state == "here"]

@@ -10,7 +10,7 @@ from proxy.config.schema import Config
 
 @dataclass(frozen=True, slots=True)
 class ServiceHosts:
-    """Who offers one service."""
+    """The hosts that offer one service."""
 
     service: str
     local: bool
@@ -20,7 +20,7 @@ class ServiceHosts:
 
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
-    """Routes by service name."""
+    """The hosts of each service, by the service's name."""
 
     routes: Mapping[str, ServiceHosts] = field(default_factory=dict)
 
@@ -36,5 +36,5 @@ class RoutingTable:
         return cls({name: ServiceHosts(name, name in config.services, tuple(peers)) for name, peers in offers.items()})
 
     def find(self, service: str) -> ServiceHosts:
-        """The route to a service; one without hosts if nobody offers it."""
+        """The hosts of a service; none of them if nobody offers it."""
         return self.routes.get(service) or ServiceHosts(service, False, ())
