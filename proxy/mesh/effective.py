@@ -30,7 +30,7 @@ def needed(config: Config, table: RoutingTable) -> set[str]:
 
 
 def _automatic(config: Config) -> set[str]:
-    """The services that have an upstream only because all have."""
+    """The services that have an upstream only because of ``all_upstreams``."""
     if config.all_upstreams is None:
         return set()
     return {
@@ -39,14 +39,14 @@ def _automatic(config: Config) -> set[str]:
 
 
 def _socket(config: Config, service: str) -> str:
-    """Where a service is called through that has no upstream of its own; nowhere if not all have one."""
+    """Path of the upstream that ``all_upstreams`` gives to a service; "" without that key."""
     every = config.all_upstreams
     return "" if every is None else f"{every.directory or config.run_dir}/{service}.sock"
 
 
 class EffectiveConfig:
-    """Makes one configuration after the other. Peers and upstreams that have not changed are the same objects in each,
-    so that comparing two of them is cheap.
+    """Makes the configuration in force out of the file and one map after the other. Peers and upstreams that have not
+    changed are the same objects in each, so that comparing two configurations is cheap.
 
     Args:
         static: what the file says.

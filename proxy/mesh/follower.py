@@ -56,7 +56,7 @@ class MapClient(RegistrationClient, Protocol):
 
 @dataclass
 class FollowerState:
-    """What is known about following, for whoever asks.
+    """How the proxy follows the control plane, for those who show it.
 
     Attributes:
         server: that the watch is at; None: there is no watch.
@@ -89,7 +89,7 @@ class MapFollower:
     Attributes:
         static: what the file says, by now.
         map: of the mesh.
-        standing: see there.
+        standing: how it follows.
         registration: of this host.
     """
 
@@ -144,7 +144,9 @@ class MapFollower:
         self._follow()
 
     def rebase(self, static: Config) -> ConfigDifference:
-        """The file says something else. Returns what `apply` returned. Raises NotApplied, and nothing has changed."""
+        """Follow another configuration file from now on. Returns what `apply` returned. Raises NotApplied, and nothing
+        has changed.
+        """
         effective = EffectiveConfig(static)
         found = self._apply_config(config := effective.config(self.map.hosts, self._held_back))
         self.static, self._effective, self._applied = static, effective, config

@@ -58,7 +58,7 @@ class MeshMap:
         self.hosts = {record.name: record for record in hosts if record.name != self._own}
 
     def watching(self, now: float) -> None:
-        """A watch has begun: the time before it does not count."""
+        """A watch has begun: the time without one does not count towards `KEPT`."""
         self._heard_at = now
 
     def doubt(self) -> None:
@@ -107,7 +107,7 @@ class MeshMap:
         return changed
 
     def _miss(self, names: Iterable[str]) -> bool:
-        """These are not, or no longer, told of."""
+        """The control plane does not tell of these hosts, or no longer: keep them unconfirmed, or take them off."""
         changed, doubtful = False, self._heard < self._doubt_until
         for name in names:
             if doubtful and name in self.hosts and name != self._own:

@@ -49,7 +49,7 @@ def path_of(state_dir: str) -> str:
 
 
 def read(path: str, mesh: str, host: str) -> StoredMap | None:
-    """The map in the file; None if there is none. Raises Unreadable. Blocks on the file system."""
+    """The map in the file; None if there is none. Raises UnreadableMap. Blocks on the file system."""
     try:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)

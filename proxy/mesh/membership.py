@@ -79,14 +79,16 @@ class Membership:
         return ControlClient(servers, lambda: keyring.current.control, name=static.mesh)
 
     def trusted(self, trust: TrustBundle) -> None:
-        """The control plane says whom to believe."""
+        """The control plane says which CAs count and which certificates are revoked."""
         if self._renewer is not None:
             self._renewer.trust(trust)
         elif self._keyring is not None and (revoked := self._keyring.revoked.adopt(trust.revoked)):
             self._cut(revoked)
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the certificate in force, until cancelled. What was revoked before is so when it says `started`."""
+        """Keep the certificate in force, until cancelled. What was revoked before the proxy was restarted is revoked by
+        the time this is `started`.
+        """
         if self._renewer is None:
             task_status.started()
         else:

@@ -73,13 +73,15 @@ class HostRegistrar:
         self._again.set()
 
     def seen(self, epoch: str, present: bool) -> None:
-        """The map, in this epoch, has this host or has it not."""
+        """The map, of the store with this `epoch`, has this host or has it not (`present`): register again if it is
+        missing, or was registered with another store.
+        """
         if self.registered is not None and (self.registered.epoch != epoch or not present):
             self.registered = None
             self._again.set()
 
     async def run(self) -> None:
-        """Be registered until cancelled."""
+        """Register, stay registered, and register again where that is needed, until cancelled."""
         while True:
             self._again = trio.Event()
             try:
@@ -122,7 +124,9 @@ class HostRegistrar:
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
     async def _stay(self, registered: RegisterResponse) -> None:
-        """Wait for the next time, or for a reason to register again."""
+        """Say once that the host is still there, after a quarter to a third of the lease; or return as soon as there is
+        reason to register again.
+        """
         with trio.move_on_after(registered.lease / 3 * (0.75 + self._random() / 4)):
             await self._again.wait()
             return

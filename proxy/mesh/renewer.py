@@ -115,7 +115,9 @@ class CertificateRenewer:
         self._trust = trust
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep it until cancelled. What was revoked before the proxy was restarted is so before `started`."""
+        """Keep the certificate in force until cancelled. What was revoked before the proxy was restarted is revoked by
+        the time this is `started`.
+        """
         if (before := await trio.to_thread.run_sync(self._state.trust)) is not None:
             self._adopt(before)
         task_status.started()
@@ -181,7 +183,7 @@ class CertificateRenewer:
         self.last_error = error
 
     async def _join_again(self) -> None:
-        """With a token that has not been tried yet, if there is one."""
+        """Join the mesh again with the token in the token file, if it has not been tried yet."""
         what = "was revoked" if self._needs_token else f"expired on {when(self._keyring.current.not_after)}"
         try:
             text = await read_token(self._candidate)
@@ -205,7 +207,9 @@ class CertificateRenewer:
             log.error(f"this host's certificate {what}; only a new token helps", error=error)
 
     async def _save_trust(self) -> None:
-        """Put the bundle in force, and what was said on the disk; tried again as long as the disk is at fault."""
+        """Put the bundle in force, and save what the control plane said about trust; if the disk is at fault, try again
+        later.
+        """
         trust = self._trust
         self._unsaved = False
         try:

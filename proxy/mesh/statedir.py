@@ -50,7 +50,7 @@ class StateDir:
 
     @property
     def holds_identity(self) -> bool:
-        """Whether there is a set, good or bad."""
+        """Whether there is a set of key, certificate and bundle, good or bad."""
         return os.path.lexists(os.path.join(self.path, IDENTITY))
 
     def save(self, key: str, certificate: str, bundle: str) -> None:
@@ -75,19 +75,19 @@ class StateDir:
         self._sweep({name, before})
 
     def save_bundle(self, bundle: str) -> None:
-        """The set that is in force with another bundle. Raises OSError."""
+        """Put the key and certificate that are in force, with another bundle, in force. Raises as `StateDir.save`."""
         self.save(_text(self.files.key), _text(self.files.certificate), bundle)
 
     def bundle(self) -> str:
-        """That of the set in force. Raises OSError."""
+        """The CA bundle in force. Raises OSError."""
         return _text(self.files.ca)
 
     def save_trust(self, trust: TrustBundle) -> None:
-        """Raises OSError, and the old one stays."""
+        """Replace ``trust.json``. Raises OSError, and the old one stays."""
         write_file(os.path.join(self.path, TRUST), msgspec.json.encode(trust), 0o600)
 
     def trust(self) -> TrustBundle | None:
-        """What was saved last; None if nothing was, or it is damaged."""
+        """What ``trust.json`` holds; None if there is none, or it is damaged."""
         try:
             with open(os.path.join(self.path, TRUST), "rb") as file:
                 return msgspec.json.decode(file.read(MAX_TRUST), type=TrustBundle)
