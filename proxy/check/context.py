@@ -14,11 +14,11 @@ from proxy.config.schema import Config
 from proxy.netdev.observe.observe import NetInterface, NetSnapshot, snapshot
 
 OFFLOADED = frozenset({"macvlan", "macvtap", "ipvlan", "vf"})
-"""Kinds of interfaces that no bridge and no NAT of the host stands behind."""
+"""Kinds of interfaces whose frames pass no bridge and no NAT of the host."""
 
 
 class PeerTarget(Struct, frozen=True, kw_only=True):
-    """A peer. ``address`` is None when its name does not resolve; ``problem`` says why."""
+    """A peer to be diagnosed. ``address`` is None when its name does not resolve; ``problem`` says why."""
 
     peer: str
     name: str
@@ -28,20 +28,20 @@ class PeerTarget(Struct, frozen=True, kw_only=True):
 
 
 class DiagnosisContext(Struct, frozen=True, kw_only=True):
-    """``config`` is None for a machine without one: then there are no targets."""
+    """What a diagnosis is about. ``config`` is None for a machine without one: then there are no targets."""
 
     config: Config | None
     snapshot: NetSnapshot
     virtual_functions: frozenset[str] = frozenset()
-    """Names of those interfaces of this namespace that are one."""
+    """Names of this namespace's interfaces that are virtual functions."""
     targets: tuple[PeerTarget, ...] = ()
     children: tuple[ChildInterface, ...] | Unchecked = ()
     """Interfaces in other namespaces that hang on one of this namespace."""
     certificates: tuple[str, ...] = ()
-    """PEM files."""
+    """PEM files to be looked at."""
 
     def kind(self, interface: NetInterface) -> str:
-        """As netlink says it, "vf", or "" for other hardware."""
+        """The interface's kind as netlink says it, "vf" for a virtual function, or "" for other hardware."""
         return "vf" if interface.name in self.virtual_functions else interface.kind
 
     def offloaded(self, interface: NetInterface) -> bool:

@@ -26,7 +26,9 @@ same moment; these are up, and answer within a millisecond."""
 
 
 class ArpRequest(NamedTuple):
-    """``sender``: an address of this host, or 0.0.0.0 for a probe of an address that is this host's own."""
+    """The question which MAC has ``target``, to be broadcast on ``interface``. ``sender``: an address of this host, or
+    0.0.0.0 for a probe of an address that is this host's own.
+    """
 
     interface: str
     mac: str
@@ -35,7 +37,7 @@ class ArpRequest(NamedTuple):
 
 
 class ArpSighting(NamedTuple):
-    """Somebody used ``address`` as his own, in an answer or in a question of his."""
+    """The machine with this MAC has used ``address`` as its own, in an ARP answer or request."""
 
     interface: str
     address: str

@@ -30,14 +30,14 @@ TRIES = 3
 
 
 class PacketTooBig(NamedTuple):
-    """A router (or this host itself) that passes on no more than ``mtu`` bytes."""
+    """The answer that a router (or this host itself), ``by``, passes on no more than ``mtu`` bytes."""
 
     mtu: int
     by: str | None
 
 
 class EchoProbe:
-    """Asks one address; ``with`` closes the socket."""
+    """Sends echo requests to one address; ``with`` closes the socket."""
 
     def __init__(self, address: str, sock: socket.socket, raw: bool) -> None:
         self._address, self._socket, self._raw = address, sock, raw

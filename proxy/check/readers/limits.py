@@ -22,7 +22,7 @@ PATIENCE_S = 2.0
 
 
 def read(context: DiagnosisContext) -> DescriptorFacts:
-    """Asks the admin socket's kernel end who listens there, and nothing of the proxy itself."""
+    """Finds the proxy by asking the kernel who listens on the admin socket; the proxy itself is not asked anything."""
     config = context.config
     pid = running(f"{config.run_dir}/{ADMIN_SOCKET}") if config else None
     if pid is None:
@@ -41,7 +41,7 @@ def running(path: str) -> int | None:
             pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError:
             return None
-    # 0: in a process namespace that this one does not see.
+    # The kernel says 0 for a process in a pid namespace that this one cannot see into.
     return int(pid) or None
 
 

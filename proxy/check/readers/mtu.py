@@ -62,12 +62,12 @@ def _search(echo: EchoProbe, high: int) -> tuple[int, PacketTooBig | None]:
         else:
             lost = size
         if isinstance(answer, PacketTooBig) and passed <= answer.mtu < lost:
-            # One more question, for what may be smaller still beyond that router.
+            # Ask with that size next: beyond that router the MTU may be smaller still.
             told, size = answer, answer.mtu
             lost = answer.mtu + 1
             continue
         if answer is False:
-            # Whoever did speak spoke of larger packets than those that vanish now.
+            # A packet of the size that the router gave, or a smaller one, vanished: its answer does not explain that.
             told = None
         size = (passed + lost) // 2
     return passed, told

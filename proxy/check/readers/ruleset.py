@@ -21,7 +21,7 @@ _DOCKER_DNS = "127.0.0.11"
 
 
 def read() -> Ruleset | Unchecked:
-    """What is there now; Unseen without root or without nft."""
+    """The rules as they are now; Unchecked without root or without nft."""
     if os.geteuid() != 0:
         return Unchecked(WHAT, "no permission; ask as root")
     try:

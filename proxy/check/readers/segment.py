@@ -57,7 +57,9 @@ def _questions(context: DiagnosisContext) -> Iterator[arp.ArpRequest]:
 
 
 def _through_parent(context: DiagnosisContext, interface: NetInterface, address: str) -> Iterator[arp.ArpRequest]:
-    """A peer with the MAC of our macvlan does not hear what comes from that MAC; its parent has another."""
+    """Ask through the macvlan's parent as well, which has another MAC: a peer whose MAC is that of our macvlan does not
+    hear what comes from it.
+    """
     parent = context.snapshot.parent_of(interface)
     if interface.kind == "macvlan" and parent is not None and _has_arp(parent):
         yield arp.ArpRequest(parent.name, parent.mac, _PROBE, address)

@@ -13,7 +13,7 @@ RENEWAL = 0.75
 
 
 class CertificateValidity(Struct, frozen=True, kw_only=True):
-    """A certificate and its life."""
+    """The time for which a certificate is valid."""
 
     file: str
     not_before: float

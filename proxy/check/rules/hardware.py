@@ -20,7 +20,7 @@ NO_GRO = frozenset({"macvlan", "macvtap", "ipvlan", "vlan", "veth", "bridge"})
 
 
 class Offloads(Struct, frozen=True, kw_only=True):
-    """Of one interface, by the names of `FEATURES`."""
+    """Which offloads of one interface are on, by the names of `FEATURES`."""
 
     interface: str
     kind: str

@@ -10,7 +10,7 @@ from proxy.check.report import Finding, Line, Passed, Unchecked
 
 
 class MtuProbe(Struct, frozen=True, kw_only=True):
-    """Echo requests with DF set, sizes in bytes of a whole IP packet."""
+    """What echo requests with DF set have found about one peer; sizes are bytes of a whole IP packet."""
 
     peer: str
     address: str
@@ -20,7 +20,7 @@ class MtuProbe(Struct, frozen=True, kw_only=True):
     largest: int
     """The largest that was answered."""
     told: int | None = None
-    """What a router said that it can pass on, if one said so."""
+    """The size that a router (``teller``) said it can pass on; None: none said so."""
     teller: str | None = None
 
 

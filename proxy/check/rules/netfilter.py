@@ -56,7 +56,7 @@ class TrackingMeasurement(Struct, frozen=True, kw_only=True):
 
 
 class ContainerNamespace(Struct, frozen=True, kw_only=True):
-    """A network namespace in which a macvlan or virtual function is."""
+    """This network namespace, or a container's in which a macvlan or virtual function is."""
 
     label: str
     enter: str

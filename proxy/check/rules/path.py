@@ -52,7 +52,7 @@ class ChildAddress(Struct, frozen=True, kw_only=True):
     interface: str | None = None
     """Through which this host would send to it; None: no route."""
     mode: str | None = None
-    """If that is a macvlan: its mode."""
+    """The macvlan mode of ``interface``, if it is one."""
 
 
 class PathFacts(Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ class AddressClaim(Struct, frozen=True, kw_only=True):
 
 
 class SegmentFacts(Struct, frozen=True, kw_only=True):
-    """What this host is, and who said what.
+    """This host's addresses, those of its peers, and who on the segments claims them.
 
     ``own``: its IPv4 addresses that were asked about; ``own_macs``: MAC of each interface; ``peers``: names of peers by
     address; ``asked``: the interfaces on which there were ARP probes; ``sought``: addresses of peers that were asked
