@@ -125,7 +125,7 @@ class _Server:
     async def _converse(self, client: trio.SocketStream, patience: trio.CancelScope) -> None:
         respond = partial(self._respond, patience)
         connection = HttpConnection(client, LIMITS, respond, _malformed, send_eof=client.send_eof)
-        # The client that is one too many gets its answer unread: reading is what there is too much of.
+        # The client that is one too many is refused before its request is read: reading is the work that is too much.
         if self._clients > MAX_CLIENTS:
             await connection.answer(_answer(503, _refusal(f"more than {MAX_CLIENTS} clients at a time")))
         else:
@@ -140,7 +140,7 @@ class _Server:
         return await order(query)
 
     async def _tell(self, method: str, path: str) -> HttpResponse:
-        """The answer to a question, or to an order that is none."""
+        """The answer to a GET; to any other request that is not an order, why not."""
         handler = self._routes.get(path)
         if handler is None and path not in self._orders:
             paths = ", ".join([*self._routes, *self._orders])
@@ -152,7 +152,7 @@ class _Server:
         try:
             return _answer(200, await _encoded(handler()))
         except Exception:
-            # As the barrier in serve, a step earlier, where an answer can still say so.
+            # A barrier as in `serve`, here, where the client can still get a 500.
             log.exception("admin request failed", path=_text(path))
             return _answer(500, _refusal("the proxy could not answer; its log says why"))
 
@@ -185,7 +185,7 @@ def _answer(status: int, content: bytes, *headers: tuple[str, str]) -> HttpRespo
 
 
 def _malformed(status: int, what: str) -> bytes:
-    """Of what is refused before we are asked, our limits leave only what is no HTTP."""
+    """The body of a refusal by `HttpConnection`: with our limits it refuses only what is not HTTP."""
     return _refusal("not a valid HTTP/1.1 request")
 
 

@@ -118,7 +118,7 @@ def _candidates(
 
 
 def state_of(pool: Pool) -> State:
-    """Of all links to a peer together."""
+    """The state of a peer, from all its links together."""
     return "up" if pool.up else "dialling" if pool.dialling else "idle" if pool.idle else "down"
 
 

@@ -30,12 +30,12 @@ def notify(state: str) -> None:
 
 
 def reloading() -> str:
-    """The state that says so to a unit of Type=notify-reload, which wants to know when it began (CLOCK_MONOTONIC)."""
+    """The state "reloading", for a unit of Type=notify-reload, which wants to know when it began (CLOCK_MONOTONIC)."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def stopping(seconds: float) -> str:
-    """The state that says so, and that the end may take so long (whatever TimeoutStopSec says)."""
+    """The state "stopping", which may take so many seconds (whatever TimeoutStopSec says)."""
     return f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int((seconds + GRACE) * 1e6)}"
 
 

@@ -15,8 +15,8 @@ SLICE = 256
 
 
 async def slices(items: Iterable[T]) -> AsyncGenerator[list[T], None]:
-    """What the iterator gives, in lists of at most SLICE; everybody else runs in between. It is for the iterator to
-    cope with what they do.
+    """The items in lists of at most SLICE, with a checkpoint after each, so that other tasks run in between. The
+    iterator must cope with what those change.
     """
     found = iter(items)
     while part := list(islice(found, SLICE)):

@@ -124,11 +124,11 @@ class ProxyView:
     def _lane(self, lane: Lane) -> StreamInfo | None:
         if lane.session.streams.get(lane.id) is lane:
             return _lane(lane)
-        # Refused meanwhile, perhaps, so that the call waits for another host.
+        # The host may have refused the stream since the list was made, and its call now wait for another one.
         return self._call(lane.observer) if isinstance(lane.observer, Call) else None
 
     def _call(self, call: Call) -> StreamInfo | None:
-        """It may have begun as another kind than it is now."""
+        """A call that is spliced within this host, waits, or has a lane, whichever it is by now."""
         if call.splice in self._context.splices:
             return _spliced(call)
         if call in self._context.calls:
