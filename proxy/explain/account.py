@@ -11,13 +11,13 @@ from proxy.check.report import Unchecked
 
 
 class PathLayer(Struct, frozen=True, kw_only=True):
-    """Something that every packet passes."""
+    """An interface, a bridge or rules that every packet of a message passes."""
 
     name: str
     read: str
-    """What was read of it."""
+    """What was read about it."""
     where: str
-    """The namespace."""
+    """The network namespace that it is in."""
     costs: str | None = None
     """What a packet pays there that it need not; None: nothing."""
     seen: bool = True
@@ -30,11 +30,11 @@ class UnixHop(Struct, frozen=True, kw_only=True):
     directory: str
     connect_ms: float
     round_trip_ms: float
-    """Of a small message."""
+    """Of a small message, milliseconds."""
 
 
 class PathStep(Struct, frozen=True, kw_only=True):
-    """A step of a way. ``round_trip_ms`` is None where it cannot be measured from here."""
+    """One line of a `MessagePath`. ``round_trip_ms`` is None where it cannot be measured from here."""
 
     name: str
     read: str
@@ -45,7 +45,7 @@ class PathStep(Struct, frozen=True, kw_only=True):
 
 
 class MessagePath(Struct, frozen=True, kw_only=True):
-    """``round_trip_ms``: the sum of what was measured; None: nothing was."""
+    """The way of a message, step by step. ``round_trip_ms``: the sum of what was measured; None: nothing was."""
 
     title: str
     parts: tuple[PathStep, ...]
@@ -55,7 +55,7 @@ class MessagePath(Struct, frozen=True, kw_only=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """As JSON, what ``hostlane explain --json`` prints."""
+    """The direct way and the one through Hostlane; as JSON, what ``hostlane explain --json`` prints."""
 
     service: str
     host: str
@@ -68,14 +68,14 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 class ExplanationFacts(Struct, frozen=True, kw_only=True):
-    """Everything that was read. ``peer`` and the rest below are empty for a service of this host."""
+    """All that `explain` goes by. ``peer`` and the fields after it are empty for a service of this host."""
 
     status: Status
     upstream: UpstreamStatus
     unix: UnixHop | Unchecked
     peer: PeerStatus | None = None
     links: tuple[LinkInfo, ...] = ()
-    """Those with the peer."""
+    """The links to the peer."""
     direct_to: str = ""
     direct_from: str = "here"
     direct: tuple[PathLayer, ...] = ()

@@ -48,7 +48,7 @@ def gather(
 
 
 def _unix_hop(admin_socket: str, upstream: UpstreamStatus) -> UnixHop | Unchecked:
-    """In the directory of the upstream's own socket, or the admin socket's where that is TCP."""
+    """Measured in the directory of the upstream's socket, or for a TCP upstream in that of the admin socket."""
     path = upstream.listen.removeprefix("unix:")
     return unix_hop(os.path.dirname(path if path.startswith("/") else os.path.abspath(admin_socket)))
 

@@ -27,9 +27,9 @@ _PATIENCE_S = 10.0
 
 
 def unix_hop(directory: str) -> UnixHop | Unchecked:
-    """Measured with a listener of our own, in a process of its own.
+    """Connect and round trip over a Unix socket in `directory`, measured with a listener that is a process of its own.
 
-    In a temporary directory where that one is closed to us, or its path too long for one more name.
+    If `directory` is closed to us, or its path too long for one more name, the socket is in a temporary directory.
     """
     what = f"a Unix socket in {directory}"
     try:
@@ -46,7 +46,7 @@ def unix_hop(directory: str) -> UnixHop | Unchecked:
 
 
 def echo_ms(address: str) -> float | Unchecked:
-    """There and back to a machine: its kernel answers, nobody else."""
+    """Median round trip to a machine by ICMP echo, which its kernel answers."""
     what = f"the round trip to {address}"
     echo = open_echo(address)
     if isinstance(echo, Unchecked):
@@ -81,7 +81,7 @@ def _listening(directory: str) -> Iterator[str]:
             stdin=subprocess.PIPE,
             pass_fds=[descriptor],
         )
-        # The end of its standard input is what ends it.
+        # `communicate` closes its standard input, which ends it.
         stack.callback(process.communicate)
         yield path
 
@@ -92,7 +92,7 @@ def _connect(path: str) -> float:
         began = perf_counter()
         client.connect(path)
         seconds = perf_counter() - began
-        # Taken before the next one comes: a full queue would be the listener's time, not the socket's.
+        # Have it accepted before the next connect: waiting for a full queue would be the listener's time.
         client.sendall(b"x")
         client.recv(1)
         return seconds

@@ -85,7 +85,7 @@ def _rules(where: str, hooks: tuple[str, ...]) -> PathLayer:
 
 
 def _parent(here: NetSnapshot, interface: NetInterface, where: str) -> PathLayer:
-    """Frames of a macvlan leave through its parent without a look at anything that is attached there."""
+    """The parent of a macvlan, through which its frames leave past every bridge and rule that is attached there."""
     if interface.parent_netns is None:
         parent = here.at(interface.parent)
         return PathLayer(name=f"parent {parent.name if parent else '?'}", read="the cable", where=where)
@@ -109,7 +109,7 @@ def _other_end(address: str, interface: NetInterface, route: RouteAnswer, depth:
 
 
 def _arrive(address: str, came: NetInterface, route: RouteAnswer, where: str, depth: int) -> Iterator[PathLayer]:
-    """At the other end of the veth ``came``, in that namespace."""
+    """The layers from the other end of the veth ``came`` on. Runs in the namespace of that end."""
     there = snapshot()
     port = there.at(came.parent)
     if port is None:
@@ -124,7 +124,7 @@ def _arrive(address: str, came: NetInterface, route: RouteAnswer, where: str, de
 
 
 def _holder(nsid: int) -> int | None:
-    """A process in the namespace to which this one gave that number."""
+    """A process in the network namespace to which this namespace has given the number `nsid`; None if not found."""
     if os.geteuid() != 0:
         return None
     with IPRoute() as socket:
