@@ -77,14 +77,14 @@ def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfi
     try:
         return containers.attach(config, target, wanted, elsewhere), notes
     except NetError:
-        if fresh is not None:  # what other interfaces of the container have, they use
+        if fresh is not None:  # only this lease: the container's other interfaces use theirs
             with suppress(NetError):
                 trio.run(addressbook.give_back, config, target.name, fresh)
         raise
 
 
 def give_back(config: Config, target: AttachTarget) -> None:
-    """What was leased for the container is free. Raises NetError."""
+    """Give back the addresses that were leased for the container. Raises NetError."""
     import trio
 
     from proxy.netdev.leases import addressbook

@@ -11,7 +11,7 @@ from proxy.netdev.plan.steps import NetPlan, Operation, Step
 
 
 class OperationRunner(Protocol):
-    """What `proxy.netdev.apply.kernel.Kernel` is."""
+    """Carries out one operation, completely or not at all (`proxy.netdev.apply.kernel.Kernel`)."""
 
     def run(self, operation: Operation) -> None: ...
 

@@ -27,7 +27,7 @@ from proxy.netdev.plan.steps import NetPlan
 
 
 class AttachTarget(Struct, frozen=True, kw_only=True):
-    """Whose interface it is."""
+    """The container or process that gets an interface."""
 
     name: str
     """Of the container; stands in the mark."""
@@ -41,7 +41,7 @@ def of_container(name: str) -> AttachTarget:
 
 
 def of_process(pid: int) -> AttachTarget:
-    """Any process that is in a network namespace of its own; its number stands for the container's name."""
+    """A process that is in a network namespace of its own; ``pid-NUMBER`` stands for the container's name."""
     return AttachTarget(name=f"pid-{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], None]]:
-    """SIGINT waits until what this yields is called, which then does what would have been done at once: it raises
-    KeyboardInterrupt, as a rule. One that nothing was called for in the end counts afterwards.
+    """Hold SIGINT back in the block. Calling what this yields runs the handler of a signal that has come meanwhile (it
+    raises KeyboardInterrupt, as a rule); so does the end of the block.
 
     Only the main thread gets signals; in another one, and where SIGINT is ignored, nothing changes.
     """

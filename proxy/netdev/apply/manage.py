@@ -20,7 +20,7 @@ from proxy.netdev.plan.steps import NetPlan
 
 
 def look(*, sysfs_root: str = sysfs.ROOT) -> NetworkState:
-    """The world as it is. Raises NetError."""
+    """The network of this thread's namespace as it is now. Raises NetError."""
     found = snapshot()
     return NetworkState(
         snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root)

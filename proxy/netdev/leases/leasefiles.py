@@ -21,13 +21,13 @@ MAX_FILE = 1 << 16
 
 
 class LeaseFiles:
-    """Those of one ``state_dir``. All methods block on the disk."""
+    """The lease files of one ``state_dir``. All methods block on the disk."""
 
     def __init__(self, state_dir: str) -> None:
         self.path = os.path.join(state_dir, FOLDER)
 
     def read(self, segment: str, part: str = "") -> AddressLease | None:
-        """The lease; None if there is none that is of use."""
+        """The lease that is remembered; None if there is none, or the file is of no use."""
         try:
             with open(self._file(segment, part), "rb") as file:
                 found = msgspec.json.decode(file.read(MAX_FILE), type=AddressLease)
@@ -36,7 +36,7 @@ class LeaseFiles:
         return found if (found.segment, found.part) == (segment, part) and is_sound(found) else None
 
     def write(self, lease: AddressLease) -> None:
-        """Keep it in the place of the one before. Raises NetError, and that one stays."""
+        """Remember the lease in place of the one before. Raises NetError, and that one stays."""
         try:
             self._make_folder()
             write_file(self._file(lease.segment, lease.part), msgspec.json.encode(lease), 0o644)
@@ -45,7 +45,7 @@ class LeaseFiles:
             raise NetError(f"control.state_dir: {self.path}: {reason}; the leased address must be kept there") from None
 
     def forget(self, lease: AddressLease) -> None:
-        """Raises OSError."""
+        """Remove the lease's file, if there is one. Raises OSError."""
         with suppress(FileNotFoundError):
             os.unlink(self._file(lease.segment, lease.part))
 
@@ -67,7 +67,7 @@ class LeaseFiles:
         return os.path.join(self.path, f"{segment}{part}")
 
     def _make_folder(self) -> None:
-        """Whoever has the directory above has this one too: root may come first, and the proxy needs not be root."""
+        """Make the directory, owned as the one above it: root may use it first, and the proxy needs not be root."""
         if os.path.isdir(self.path):
             return
         os.makedirs(self.path, mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A plan while it is made: the world as it is, and what has been decided so far (sans-IO)."""
+"""A plan while it is made: the network as it is, and what has been decided so far (sans-IO)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class PlanDraft:
         return NetPlan(steps=tuple(self._steps), problems=tuple(self._problems), notes=tuple(self._notes))
 
     def named(self, name: str) -> NetInterface | None:
-        """The interface of that name which the plan leaves there."""
+        """The interface of that name, if it exists and the steps so far leave it there."""
         found = self.world.snapshot.named(name)
         return None if found is None or found.index in self.gone else found
 
     def own(self) -> list[tuple[NetInterface, InterfaceMark]]:
-        """What bears this host's mark, and is still there."""
+        """The interfaces that bear this host's mark and that the steps so far leave there."""
         marked = [(found, mark.read(found.alias)) for found in self.world.snapshot.interfaces]
         return [(found, m) for found, m in marked if m and m.host == self.host and found.index not in self.gone]
 

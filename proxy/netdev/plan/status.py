@@ -78,7 +78,9 @@ def _no_carrier(there: NetInterface, snapshot: NetSnapshot) -> str:
 
 
 def _left_over(host: str, there: NetInterface, wanted: Mapping[str, Wanted]) -> InterfaceState | None:
-    """VLAN interfaces come and go with those that stand on them; a macvlan child of a container is where it belongs."""
+    """The state of an interface that bears the mark and should be gone; None if it may stay: VLAN interfaces, which go
+    with those that stand on them, and macvlan children of containers.
+    """
     found = mark.read(there.alias)
     if found is None or found.host != host or found.name in wanted or there.kind == "vlan":
         return None

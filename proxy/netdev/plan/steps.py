@@ -30,7 +30,7 @@ Link = str | VfLink
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """Common to all.
+    """What all operations have.
 
     ``inside``: done in the container's network namespace instead of the host's.
     """

@@ -204,7 +204,7 @@ def _interface_of(draft: PlanDraft, link: VfLink) -> NetInterface | None:
 
 
 def _set_all(draft: PlanDraft, link: VfLink, now: VirtualFunction, aims: Mapping[VfKey, str | int | bool]) -> None:
-    """What the driver says nothing about has its default, and is left alone unless something else is wanted."""
+    """Steps to these values. A key about which the driver says nothing is taken to have its default."""
     for key, value in aims.items():
         before = getattr(now, key)
         before = getattr(DEFAULTS, key) if before is None else before
@@ -214,6 +214,8 @@ def _set_all(draft: PlanDraft, link: VfLink, now: VirtualFunction, aims: Mapping
 
 
 def _change(draft: PlanDraft, link: Link, key: Key, value: str | int, before: str | int | None) -> None:
-    """``before``: None where it is not known, because the plan makes the function; undone, that is gone."""
+    """A step that sets one property. ``before``: None if the plan makes the function; then no undo is needed, since the
+    function goes.
+    """
     undo = [] if before is None else [SetLink(link=link, key=key, value=before)]
     draft.do(SetLink(link=link, key=key, value=value), *undo)
