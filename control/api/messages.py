@@ -34,14 +34,14 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     suspended: int = 0
     """Sessions that have lost their link and wait for another one."""
     resumed: int = 0
-    """How often one has gone on over another link, since the start."""
+    """How often a session has gone on over another link, since the start."""
     idle: bool = False
     """Down, because nothing used its last link, or nothing has called it yet; the next stream makes a new one."""
     warm: int = 0
     """Streams of this host that found a link, ``ahead`` of them one that had been opened for them."""
     ahead: int = 0
     handshakes: int = 0
-    """Made or tried by this host."""
+    """Handshakes that this host has begun, those that failed included."""
     ttl_s: float | None = None
     """How long a link to it is kept without a stream, and why, in words."""
     ttl_reason: str = ""

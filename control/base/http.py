@@ -129,8 +129,8 @@ class HttpConnection:
                 return
 
     async def answer(self, answer: HttpResponse, *, body: bool = True) -> None:
-        """Send it, without its body to a HEAD. Raises as `converse`, instead of which it may be called, once: a client
-        can get its answer before it has asked.
+        """Send an answer, without its `body` to a HEAD. Raises as `converse`. It may be called once instead of
+        `converse`, to answer a client before its request is read.
         """
         headers = [("content-type", answer.content_type)] if answer.body else []
         if answer.status != HTTPStatus.NO_CONTENT:
@@ -253,7 +253,7 @@ class HttpConnection:
             raise trio.TooSlowError
 
     async def _send(self, data: bytes | memoryview, patience: trio.CancelScope) -> None:
-        """Each piece has its own deadline, which is that of the scope meanwhile."""
+        """Send in pieces of `SEND_BYTES`, each with a deadline of its own, for which `patience` is set anew."""
         for start in range(0, len(data), SEND_BYTES):
             patience.deadline = trio.current_time() + self._limits.send
             await self._stream.send_all(memoryview(data)[start : start + SEND_BYTES])

@@ -41,7 +41,7 @@ class CaState(Struct, frozen=True, kw_only=True):
 
     @property
     def bundle(self) -> str:
-        """PEM of all, the one that issues first."""
+        """PEM of all CAs in force, the one that issues first."""
         return "".join(root.certificate for root in sorted(self.roots, key=lambda root: root.id != self.issuing))
 
     @property
@@ -62,7 +62,7 @@ def decode(value: bytes) -> CaState:
 
 
 def add(state: CaState, root: KnownRoot) -> CaState:
-    """One more, which hosts trust from now on. Raises RequestRefused (409) in the middle of a rotation."""
+    """The state with one more CA, which hosts trust then. Raises RequestRefused (409) in the middle of a rotation."""
     if len(state.roots) > 1:
         text = f"CA {state.other} is in force beside {state.issuing} already; activate it, or drop the one not in use"
         raise RequestRefused(409, "in_rotation", text)
@@ -70,7 +70,9 @@ def add(state: CaState, root: KnownRoot) -> CaState:
 
 
 def activate(state: CaState, now: float) -> CaState:
-    """The other one issues; all certificates are to be renewed. Raises RequestRefused (409) without another one."""
+    """The state in which the other CA issues, and all certificates are to be renewed. Raises RequestRefused (409)
+    without another one.
+    """
     if state.other is None:
         raise RequestRefused(409, "nothing_to_activate", f"CA {state.issuing} is the only one; add one first")
     # Certificates know whole seconds: one of this second may still be the old CA's.
@@ -78,7 +80,7 @@ def activate(state: CaState, now: float) -> CaState:
 
 
 def drop(state: CaState) -> CaState:
-    """Without the one that does not issue. Raises RequestRefused (409) without another one."""
+    """The state without the CA that does not issue. Raises RequestRefused (409) without one."""
     if state.other is None:
         raise RequestRefused(409, "nothing_to_drop", f"CA {state.issuing} is the only one, and it issues")
     rest = tuple(root for root in state.roots if root.id != state.other)

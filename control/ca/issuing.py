@@ -76,7 +76,7 @@ class ClientCertificate(NamedTuple):
 
     @property
     def keys(self) -> tuple[str, str, str]:
-        """Of the items that say whether it counts (`Issuer.standing`)."""
+        """Keys of the store's items that say whether the certificate counts (`Issuer.standing`)."""
         return f"{CERTIFICATES}{self.serial}", f"{REVOKED}{self.serial}", castate.KEY
 
 
@@ -173,10 +173,11 @@ class Issuer:
         raise StoreError("the CAs in force change all the time")
 
     async def standing(self, shown: ClientCertificate, found: Sequence[Item | None]) -> CertificateGuard:
-        """What a commit by this certificate holds on, and has with it. `found`: the items of `shown.keys`.
+        """The guard of a commit by this certificate. `found`: the items of `shown.keys`.
 
-        One that the store does not know was issued after the copy was made that the store was restored from, or by
-        hand. It is entered: what the store does not know nobody can revoke. Raises RequestRefused (403 ``revoked``).
+        A certificate that the store does not know was issued by hand, or after the copy was made that the store was
+        restored from. The guard enters it, since nobody can revoke what the store does not know. Raises RequestRefused
+        (403 ``revoked``).
         """
         known, revoked, cas = found
         if known is not None and revoked is None:
@@ -197,7 +198,7 @@ class Issuer:
         )
 
     async def enter(self, shown: ClientCertificate, standing: CertificateGuard) -> None:
-        """Commit it by itself, if the store does not know the certificate; nothing, if others were faster."""
+        """Commit the guard by itself, if the store does not know the certificate; if others were faster, do nothing."""
         if standing.put:
             try:
                 await self._store.commit(when=standing.when, put=standing.put)
@@ -207,13 +208,13 @@ class Issuer:
 
     @staticmethod
     def committed(shown: ClientCertificate, standing: CertificateGuard) -> None:
-        """The commit has happened."""
+        """The commit that has this guard has happened: log a certificate that it has entered."""
         if standing.put:
             good = when(shown.expires)
             log.warning("a certificate that the store did not know", host=shown.host, serial=shown.serial, expires=good)
 
     async def withdraw(self, standing: CertificateGuard) -> None:
-        """It has not, and will not."""
+        """The commit that has this guard has not happened, and will not: give the guard's leases back."""
         for item in standing.put:
             await self._give_back(item.lease)
 

@@ -197,7 +197,7 @@ class HostEnrolment:
         return TokenCreated(token=tokens.text(token), expires=expires)
 
     async def tokens(self) -> list[TokenInfo]:
-        """Those that can still be used, without their secrets."""
+        """The tokens that can still be used, without their secrets."""
         found = [(item.key, _decoded(item, TokenRecord)) for item in (await self._store.read(TOKENS)).items]
         return [
             TokenInfo(id=key.removeprefix(TOKENS), host=record.host, expires=record.expires)
@@ -206,7 +206,7 @@ class HostEnrolment:
         ]
 
     async def delete_token(self, token: str) -> None:
-        """By its id (404 ``unknown_token``)."""
+        """Delete a token by its id (404 ``unknown_token``)."""
         item = await find_one(self._store, f"{TOKENS}{token}") if tokens.is_id(token) else None
         if item is None:
             text = f"there is no token {show(token)}; hostlane token list shows them"
@@ -215,8 +215,8 @@ class HostEnrolment:
         log.info("token deleted", token=token, host=_decoded(item, TokenRecord).host)
 
     async def revoke(self, request: RevokeRequest) -> RevokeDone:
-        """A host with all its certificates and tokens, off the map in the same commit; or one serial (400; 404
-        ``unknown_host`` if there is nothing to revoke of it).
+        """Revoke a host, with all its certificates and tokens, and take it off the map in the same commit; or revoke
+        one serial (400; 404 ``unknown_host`` if the host has nothing to revoke).
         """
         if (request.host is None) == (request.serial is None):
             raise RequestRefused(400, "revoke", "found a host and a serial, or neither; allowed: one of them")

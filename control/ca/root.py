@@ -51,7 +51,7 @@ class RootCa(NamedTuple):
 
     @property
     def id(self) -> str:
-        """See `root_id`."""
+        """Its `root_id`."""
         return root_id(self.certificate)
 
 

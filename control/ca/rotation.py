@@ -63,7 +63,7 @@ class CaRotation:
             known = KnownRoot(id=root.id, certificate=certificates.pem(root.certificate))
             await self._commit(castate.add(state, known), revision)
         except BaseException:
-            # Nobody has ever seen it.
+            # The new CA was never in force, so nobody knows it: its files may go out of use.
             self._keys.retire(root.id)
             raise
         log.warning("CA added: hosts trust it from now on; the old one issues", ca=root.id, issuing=state.issuing)
@@ -104,7 +104,7 @@ class CaRotation:
             raise RequestRefused(409, "changed", text) from None
 
     async def _certificates(self) -> list[CertificateRecord]:
-        """Those that are valid."""
+        """The certificates in the store that are valid."""
         found = []
         for item in (await self._store.read(CERTIFICATES)).items:
             try:

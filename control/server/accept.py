@@ -46,4 +46,4 @@ async def accept_all(
                 await trio.sleep(PAUSE)
             elif error.errno in _OURS:
                 raise
-            # Anything else is of one client that was not to be; accept(2) reports it here.
+            # Any other error is one client's, whose connection broke before it was accepted (accept(2)).

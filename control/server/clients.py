@@ -36,12 +36,12 @@ log = structlog.get_logger()
 LOCAL_CLIENTS = 64
 """Connections to the local socket, apart from those of the network, so that the administrator always gets in."""
 CLIENTS = 10_000
-"""Whose requests are counted, each against limits.requests_per_second, and twice as many at once."""
+"""Clients whose requests are counted, each against limits.requests_per_second, and twice as many at once."""
 HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
-"""At a time. When a thousand hosts come back at once, a few handshakes are made and then the next, instead of all of
-them together until all have run out of time. One address cannot hold up more than its share."""
+"""TLS handshakes at a time, of all and of one address. When a thousand hosts come back at once, a few handshakes are
+made and then the next, instead of all together until all have run out of time."""
 STEPS = 4
-"""Of handshakes in one round of the event loop: up to 2 ms each, for which whoever is connected already has to wait."""
+"""Steps of handshakes in one round of the event loop: up to 2 ms each, for which all who are connected have to wait."""
 WORKING = 32
 """Requests of the network at work at a time, the others in the order of arrival: a thousand at once would share the
 server until all of them are too late, while the store has enough to do with these."""

@@ -73,7 +73,7 @@ class MapFeed:
     def change(
         self, revision: int, put: Iterable[HostRecord] = (), gone: Iterable[str] = (), trust: TrustBundle | None = None
     ) -> bool:
-        """The store has committed this. Returns whether anything is different by it; `trust`: only if it is another."""
+        """The store has committed this; `trust`: None unless it has changed. Returns whether the feed has changed."""
         names: dict[str, None] = {}
         for record in put:
             before = self.hosts.get(record.name)
@@ -101,7 +101,7 @@ class MapFeed:
         return True
 
     def begin(self, epoch: str, after: int) -> int | None:
-        """The revision that a new watcher has, who says that it has `after` of `epoch`; None: nothing to go on from."""
+        """The revision from which a new watcher goes on that has `after` of `epoch`; None: it needs the whole map."""
         return after if epoch == self.epoch and after >= self._floor else None
 
     def next(self, after: int | None) -> FeedLine | None:
@@ -113,13 +113,13 @@ class MapFeed:
         return FeedLine(self._line(after), self.revision)
 
     def telling(self) -> None:
-        """Watchers are about to be told what has changed: the whole map, as it was given to those who came before, is
-        given to nobody any more.
+        """Watchers are about to be told what has changed: drop the encoded whole map, so that the next new watcher gets
+        one of now.
         """
         self._whole = None
 
     def heartbeat(self, after: int) -> bytes:
-        """What to tell a watcher, who has `after`, instead of nothing."""
+        """The line for a watcher that has `after`, when nothing has changed for a while."""
         return _encode(MapHeartbeat(revision=after)) + b"\n"
 
     def snapshot(self) -> MapSnapshot:
@@ -132,10 +132,10 @@ class MapFeed:
         )
 
     def _all(self, after: int) -> FeedLine:
-        """The whole map, as it was at some moment since the last telling: the next one has what has changed since.
+        """The whole map, as it was at some moment since the last `telling`; the next one has what has changed since.
 
-        While a thousand hosts come, there is a change for each that begins to watch; the whole map is not encoded for
-        each. It is never one older than what the watcher has, nor one that nothing could be told from.
+        While a thousand hosts come there is a change for each that begins to watch, and the whole map must not be
+        encoded for each. The map is never older than `after`, nor so old that the changes since are forgotten.
         """
         if self._whole is None or self._whole.revision < max(after, self._floor):
             self._whole = FeedLine(_encode(self.snapshot()) + b"\n", self.revision)
@@ -144,7 +144,7 @@ class MapFeed:
     def _line(self, after: int) -> bytes:
         line = self._lines.get(after)
         if line is None:
-            # In a quiet time there are few, or somebody asks for one after the other.
+            # Few changes in a long time, or one client that asks for one revision after the other.
             if len(self._lines) >= LINES:
                 self._lines.clear()
             line = self._lines[after] = _encode(self._since(after)) + b"\n"

@@ -29,7 +29,7 @@ RETRY = 1.0
 
 
 class StoreMirror:
-    """See the module's text."""
+    """Keeps a `MapFeed` equal to the store, and gives it to `watching`."""
 
     def __init__(self, store: Store, watching: MapWatchers) -> None:
         self._store = store

@@ -1,4 +1,4 @@
-"""The transport below a client's TLS while it shakes hands: what arrives is taken in turn.
+"""The transport below a client's TLS, paced during the handshake: in a round of the event loop only a few may receive.
 
 A handshake is two steps of a millisecond or two each, and each step follows the receiving of something. When all
 who have sent something were served in the same round of the event loop, a storm of newcomers would make rounds so long
@@ -16,10 +16,10 @@ __all__ = ["PacedStream", "has_left"]
 
 
 class PacedStream(Stream):
-    """A client's stream. It belongs to whoever closes this one; errors are the stream's own.
+    """Passes everything on to `stream`, but paces receiving. Closing this closes `stream`; errors are the stream's own.
 
     Attributes:
-        turns: as many receive in one round as it has tokens; None: there is no limit any more.
+        turns: as many streams receive in one round as it has tokens; None: the handshake is over, no limit any more.
     """
 
     def __init__(self, stream: trio.SocketStream, turns: trio.CapacityLimiter) -> None:

@@ -38,13 +38,13 @@ MAX_TEXT = 128
 
 
 class LinkHolder(Struct, frozen=True, kw_only=True):
-    """``links/IP:PORT``: whose link address that is."""
+    """What the store has under ``links/IP:PORT``: the host whose link address that is."""
 
     host: str
 
 
 class StoreTransaction(NamedTuple):
-    """A commit to make."""
+    """A commit to make: conditions, items to write, keys to delete."""
 
     when: tuple[Condition, ...]
     put: tuple[Put, ...] = ()

@@ -48,7 +48,7 @@ class MapWatchers:
         self.watchers = 0
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
-        self._telling = 0  # number of the last one
+        self._telling = 0  # tellings so far
         self._ended = False
 
     def publish(self) -> None:
@@ -68,7 +68,7 @@ class MapWatchers:
         return self.feed
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Tell watchers what is published, or that they still hear all there is, until cancelled."""
+        """Wake the watchers when something is published, or for a heartbeat, until cancelled."""
         task_status.started()
         began = trio.current_time()
         while True:
@@ -79,11 +79,12 @@ class MapWatchers:
             self._telling += 1
             if self.feed is not None:
                 self.feed.telling()
-            # Those who wait now; whoever is still busy with the last line, or has just come, sees the number.
+            # Wake those who are parked. A watcher that is still sending, or has just come, sees by `_telling` that it
+            # has missed one, and does not park.
             for _ in range(0, len(self._waiting), TOGETHER):
                 self._waiting.unpark(count=TOGETHER)
                 await trio.lowlevel.checkpoint()
-            # After the heartbeats of a quiet time there is nothing to make up for.
+            # After a heartbeat no pause is needed: the next change may be told at once.
             if not quiet.cancelled_caught:
                 await trio.sleep(max(PACE, min(REST * (trio.current_time() - began), LONGEST)))
 
@@ -96,7 +97,7 @@ class MapWatchers:
     async def watch(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Tell one watcher everything, until its feed ends, its certificate is revoked, or `send` raises."""
         feed = self.feed
-        # Admitted and lost since: it ends as all others have.
+        # The feed was lost after `admit`: this watch ends as all others have.
         if feed is None or self._ended:
             return
         have = feed.begin(epoch, after)
@@ -111,7 +112,7 @@ class MapWatchers:
                 else:
                     assert have is not None
                     await send(feed.heartbeat(have))
-                # What comes between two tellings waits for the next one, also if this watcher could hear it now.
+                # A change between two tellings waits for the next one, even if this watcher could be sent it now.
                 if self._telling == telling:
                     await self._waiting.park()
         finally:
@@ -122,5 +123,5 @@ class MapWatchers:
         a CA that was dropped since."""
         if caller.serial in self.revoked or (caller.expires is not None and self._now() >= caller.expires):
             return False
-        # What was the truth when the store was last seen may not be it any more: a new CA may be in force.
+        # Without a feed the CAs are not known: a new one may be in force since the store was last seen.
         return caller.issuer is None or self.feed is None or not self.issuers or caller.issuer in self.issuers

@@ -118,7 +118,7 @@ class Database:
         """Bring the transaction to the disk. Raises StoreError; then nothing of it has happened."""
         self._since += sum(len(commit.changes) for commit in self.committed)
         now = self._clock()
-        # Also when the clock went back.
+        # A clock that was set back makes the difference negative: then compact, too.
         if self._since >= COMPACT_CHANGES or not 0 <= now - self._compacted_at < COMPACT_SECONDS:
             self._compacted_at, self._since = now, 0
             self._compact(now)
@@ -131,7 +131,7 @@ class Database:
             try:
                 self._connection.rollback()
             except sqlite3.Error:
-                # The next `begin` fails, and says so to whoever asks then.
+                # The next `begin` fails, and its caller gets the error.
                 pass
 
     def revision(self) -> int:

@@ -62,7 +62,7 @@ class _Listening:
 
     Attributes:
         heard: there was a watch.
-        why: the reason, if it is over by now.
+        why: the reason why no more comes; until something has come, that the member does not answer.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class _Listening:
             self._over = True
             self._scope.cancel()
         else:
-            # From now on `_probe` says when it is over.
+            # No deadline any more: from now on `_probe` notices when the member hangs.
             self.heard, self._scope.deadline = True, math.inf
 
     def _taken(self, line: EtcdWatchMessage) -> None:

@@ -120,7 +120,7 @@ class Gateway:
     async def call(self, path: str, body: Mapping[str, Any], kind: type[T], *, repeat: bool) -> T:
         """The answer of some member. `repeat`: to do it twice does no harm.
 
-        Raises Refused, and StoreError when no member answers in time, or none can be asked again.
+        Raises EtcdRefused, and StoreError when no member answers in time, or none can be asked again.
         """
         deadline = trio.current_time() + self.patience
         asked = 0

@@ -28,7 +28,7 @@ class Leases:
         heapq.heappush(self._heap, (now + ttl, lease))
 
     def keep(self, lease: int, now: float) -> bool:
-        """Give it its whole TTL again; False: it is dying, or there is none."""
+        """Give the lease its whole TTL again; False: it is dying, or there is none."""
         if lease not in self._deadline:
             return False
         # The heap keeps its old entry, which is earlier: `next` finds out when it comes to that.
@@ -36,17 +36,17 @@ class Leases:
         return True
 
     def forget(self, lease: int) -> None:
-        """There is no such lease any more, or never was."""
+        """Forget a lease that has ended, or that was never made after all."""
         self._ttl.pop(lease, None)
         self._deadline.pop(lease, None)
         self._dying.discard(lease)
 
     def renew(self, now: float) -> None:
-        """Give all their whole TTL again, but those that are dying: nobody could be heard for a while."""
+        """Give all leases but the dying ones their whole TTL again, since nobody could be heard for a while."""
         self._deadline = {lease: now + self._ttl[lease] for lease in self._deadline}
 
     def next(self) -> float:
-        """When to ask `due` next; infinity: there is nothing to wait for."""
+        """Time at which `due` is to be called next; infinity without leases."""
         while self._heap:
             noted, lease = self._heap[0]
             deadline = self._deadline.get(lease)
@@ -59,7 +59,7 @@ class Leases:
         return math.inf
 
     def due(self, now: float) -> list[int]:
-        """All that are dying now."""
+        """All leases that are dying at `now`."""
         while self.next() <= now:
             _, lease = heapq.heappop(self._heap)
             del self._deadline[lease]

@@ -129,7 +129,7 @@ class SqliteStore:
     async def watch(self, prefix: str, after: int) -> AsyncIterator[ReceiveChannel[Commit]]:
         check_key(prefix)
         watch = StoreWatch(prefix, after)
-        # From now on it gets what is new; what was before comes in front of that.
+        # Added first, so that no commit is missed; `begin` puts the history before what was offered meanwhile.
         self._watches.add(watch)
         try:
             watch.begin(await self._ask(lambda database: database.history(prefix, after)))
@@ -193,7 +193,7 @@ class SqliteStore:
                         for commit in commits:
                             watch.offer(commit)
                 finally:
-                    # Whatever happened: they wait shielded.
+                    # Also after an error or cancellation: the callers wait in a shield.
                     for job in jobs:
                         job.done.set()
         finally:
@@ -218,7 +218,9 @@ class SqliteStore:
         return jobs
 
     def _do(self, jobs: list[_Job]) -> list[Commit]:
-        """In the thread: all of them in one transaction; the commits that they made, or an error in each of them."""
+        """In the thread: do all jobs in one transaction. Returns the commits that they made; if the transaction fails,
+        each job has the error.
+        """
         database = self._database
         alone = jobs[0].alone
         try:

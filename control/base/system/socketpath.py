@@ -1,4 +1,4 @@
-"""The place where a Unix socket goes: what stands there already, who listens there, why it cannot be had, in words."""
+"""The path of a Unix socket: what is there already, who listens there, and in words why it cannot be used."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explained(doing: str) -> Iterator[None]:
 
 
 def split(path: str) -> tuple[str, str]:
-    """Directory and name of an absolute path on which a Unix socket can be bound. Raises Obstacle."""
+    """Directory and name of an absolute path on which a Unix socket can be bound. Raises SocketPathError."""
     if path.startswith(("@", "\0")):
         raise SocketPathError("an abstract socket has no owner and no mode; write an absolute path")
     directory, name = os.path.split(path)
@@ -76,7 +76,9 @@ def split(path: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class SocketPath:
-    """A name in an open directory (``fd``, which the caller closes), and the two names beside it that belong to it."""
+    """A socket's path: its name in an open directory (``fd``, which the caller closes), and the names of its lock file
+    and of its temporary file beside it.
+    """
 
     directory: str
     name: str
@@ -86,28 +88,32 @@ class SocketPath:
 
     @property
     def lock(self) -> str:
-        """Held while the socket exists."""
+        """Name of the lock file, which is locked while the socket exists."""
         return f".{self.name}.lock"
 
     @property
     def temporary(self) -> str:
-        """Where the socket is bound; always the same, so that one left by a crash is found."""
+        """Name to which the socket is bound first; always the same, so that one left by a crash is found."""
         plain = f".{self.name}.new"
         if len(os.fsencode(plain)) <= _PLAIN_NAME_BYTES:
             return plain
         return f".{hashlib.sha256(os.fsencode(self.name)).hexdigest()[:16]}.new"
 
     def path(self, name: str) -> str:
-        """For people."""
+        """The whole path of `name`, as people read it."""
         return os.path.join(self.directory, name)
 
     def address(self, name: str) -> str:
-        """For bind and connect. Only a path that does not fit takes the detour: `ss -x` shows what bind was given."""
+        """The path of `name` for bind and connect. Only one that is too long goes by the directory's descriptor, since
+        `ss -x` shows what bind was given.
+        """
         plain = self.path(name)
         return plain if len(os.fsencode(plain)) <= UNIX_PATH_BYTES else f"/proc/self/fd/{self.fd}/{name}"
 
     def has_dead_socket(self, name: str) -> bool:
-        """False if nothing is there. Raises Obstacle for anything but a socket on which nobody listens."""
+        """Whether `name` is a socket on which nobody listens; False if nothing is there. Raises SocketPathError for
+        anything else.
+        """
         try:
             mode = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode
         except FileNotFoundError:
@@ -118,7 +124,7 @@ class SocketPath:
         return True
 
     def refuse_listener(self, name: str) -> None:
-        """Raise Obstacle if somebody listens there, with the pid where it can be seen."""
+        """Raise SocketPathError if somebody listens there, with the pid where it can be seen."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, explained("looking who listens there"):
             probe.setblocking(False)
             try:

@@ -47,7 +47,7 @@ _MAX_ID = 2**32 - 2
 
 
 class SocketIdentity(NamedTuple):
-    """A socket's file as it was made."""
+    """By what a socket's file is recognised: device, inode and owner, as it was made."""
 
     device: int
     inode: int
