@@ -21,7 +21,9 @@ class CertificateValidity(Struct, frozen=True, kw_only=True):
 
 
 class ClockFacts(Struct, frozen=True, kw_only=True):
-    """``synchronised``: whether the kernel says that something keeps its clock right."""
+    """This machine's time, and the certificates it must be right for. ``synchronised``: whether the kernel says that
+    something keeps its clock right.
+    """
 
     now: float
     certificates: tuple[CertificateValidity | Unchecked, ...] = ()

@@ -37,7 +37,7 @@ class Device(Struct, frozen=True, kw_only=True):
 
 
 class HardwareFacts(Struct, frozen=True, kw_only=True):
-    """``iommu``: whether the kernel uses one."""
+    """Offloads, and devices with virtual functions. ``iommu``: whether the kernel uses one."""
 
     offloads: tuple[Offloads, ...] = ()
     devices: tuple[Device, ...] = ()

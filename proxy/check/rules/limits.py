@@ -15,7 +15,9 @@ BASE = 64
 
 
 class DescriptorFacts(Struct, frozen=True, kw_only=True):
-    """``owner``: whose limit it is: a running proxy's, or what one would inherit from here."""
+    """The descriptor limit and what counts against it. ``owner``: whose limit it is: a running proxy's, or what one
+    would inherit from here.
+    """
 
     owner: str = ""
     soft: int | Unchecked = 0

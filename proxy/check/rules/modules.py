@@ -26,7 +26,7 @@ class Module(Struct, frozen=True, kw_only=True):
 
 
 class ModuleFacts(Struct, frozen=True, kw_only=True):
-    """``bridges``: bridge interfaces of this namespace, which are what br_netfilter is for."""
+    """The loaded modules. ``bridges``: bridge interfaces of this namespace, which are what br_netfilter is for."""
 
     modules: tuple[Module, ...] | Unchecked
     bridges: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ class MtuProbe(Struct, frozen=True, kw_only=True):
 
 
 class MtuFacts(Struct, frozen=True, kw_only=True):
-    """One entry for each peer that there is a route to."""
+    """The measured path MTUs: one entry for each peer that there is a route to."""
 
     measured: tuple[MtuProbe | Unchecked, ...] = ()
 

@@ -90,7 +90,9 @@ class UserlandProxy(Struct, frozen=True, kw_only=True):
 
 
 class NetfilterFacts(Struct, frozen=True, kw_only=True):
-    """``bridge_nf``: net.bridge.bridge-nf-call-iptables, which means something only where the bridge is."""
+    """Rules and connection tracking of this namespace and of containers'. ``bridge_nf``:
+    net.bridge.bridge-nf-call-iptables, which means something only where the bridge is.
+    """
 
     here: ContainerNamespace
     others: tuple[ContainerNamespace, ...] = ()

@@ -56,7 +56,9 @@ class ChildAddress(Struct, frozen=True, kw_only=True):
 
 
 class PathFacts(Struct, frozen=True, kw_only=True):
-    """``listen``: links.listen, if there is a configuration; ``listening``: the interface that has that address."""
+    """The ways to the peers and to macvlan children. ``listen``: links.listen, if there is a configuration;
+    ``listening``: the interface that has that address.
+    """
 
     ways: tuple[PeerPath, ...] = ()
     offloaded: tuple[OffloadedInterface, ...] = ()

@@ -32,7 +32,9 @@ class InterfaceAddress(Struct, frozen=True):
 
 
 class SysctlFacts(Struct, frozen=True, kw_only=True):
-    """``values``: sysctls by full name; those of `PER_INTERFACE` for each interface and for ``all``."""
+    """The kernel's settings and what they matter for. ``values``: sysctls by full name; those of `PER_INTERFACE` for
+    each interface and for ``all``.
+    """
 
     values: dict[str, int | Unchecked]
     addresses: tuple[InterfaceAddress, ...]
