@@ -120,7 +120,7 @@ class Pool:
 
     @property
     def last_error(self) -> str | None:
-        """Why the latest dial failed; None if it did not."""
+        """Why the last dial failed; None after one that did not. Refused as DUPLICATE, a dial leaves it as it is."""
         return self._dialler.last_error
 
     @property
