@@ -35,7 +35,7 @@ class Inbound:
     """
 
     def __init__(self, config: Config, allowed: AllowRules, connector: Connector, stats: StreamStats) -> None:
-        self._offers = self._offered_by(config)
+        self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
         self.open = Counter[str]()
@@ -45,13 +45,13 @@ class Inbound:
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
-        self._offers, self.allowed = self._offered_by(config), allowed
+        self._local_services, self.allowed = self._services_of(config), allowed
         self.open = Counter({name: count for name, count in self.open.items() if count})
         if self._rate != config.limits.opens_per_second:
             self._rate = config.limits.opens_per_second
             self._opens.clear()
 
-    def _offered_by(self, config: Config) -> dict[str, LocalService]:
+    def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
 
     def forget(self, peer: str) -> None:
@@ -61,23 +61,23 @@ class Inbound:
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse the stream."""
         service, peer = call.service, lane.session.peer
-        offer = self._offers.get(service)
+        local = self._local_services.get(service)
         if not self._opens[peer].take(lane.since):
             self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
-        elif offer is None:
+        elif local is None:
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
-        elif offer.path and (sock := self.connector.at_once(offer.path)) is not None:
+        elif local.path and (sock := self.connector.at_once(local.path)) is not None:
             # inlined: Delivery.start
             self.stats.opened += 1
             self.open[service] += 1
-            lane.observer = offer
+            lane.observer = local
             # inlined: Delivery._connected
             lane.attach(sock, False)
-            lane.start_called(offer.preface(lane, call) if offer.tells else b"")
+            lane.start_called(local.preface(lane, call) if local.tells else b"")
         else:
-            Delivery(self, lane, call).start(offer)
+            Delivery(self, lane, call).start(local)
 
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
         Delivery(self, lane, call).refuse(reason, detail)
@@ -140,7 +140,7 @@ class LocalService:
 class Delivery:
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
-    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_offered", "lane", "service")
+    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_local_service", "lane", "service")
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
@@ -148,7 +148,7 @@ class Delivery:
         self._attempt: ConnectAttempt | None = None
         self._detail = ""
         self._call = call
-        self._offered: LocalService | None = None
+        self._local_service: LocalService | None = None
         self.lane, self.service = lane, call.service
         lane.observer = self
         inbound.stats.opened += 1
@@ -158,11 +158,11 @@ class Delivery:
         self._detail = detail
         self.lane.abort(reason)
 
-    def start(self, offer: LocalService) -> None:
+    def start(self, local: LocalService) -> None:
         """Connect to the service."""
-        self._offered = offer
+        self._local_service = local
         self._inbound.open[self.service] += 1
-        config = offer.config
+        config = local.config
         self._attempt = self._inbound.connector.connect(config.deliver, config.connect_timeout, self._connected)
 
     def _connected(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
@@ -170,10 +170,10 @@ class Delivery:
         self._detail = detail
         if sock is None:
             return self.lane.abort(reason)
-        offer = self._offered
-        assert offer is not None
-        self.lane.attach(sock, not offer.path)
-        self.lane.start_called(offer.preface(self.lane, self._call) if offer.tells else b"")
+        local = self._local_service
+        assert local is not None
+        self.lane.attach(sock, not local.path)
+        self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
     def lane_opened(self, lane: Lane) -> None:
         """Never called: only the side that opens a stream is answered (StreamObserver)."""
@@ -183,7 +183,7 @@ class Delivery:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
-        if self._offered is not None:
+        if self._local_service is not None:
             self._inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()

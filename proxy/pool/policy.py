@@ -166,54 +166,54 @@ class Wait(NamedTuple):
     until: float
 
 
-def next_step(standing: PoolState[K, T]) -> Dial[T] | Retire[K] | Wait:
+def next_step(state: PoolState[K, T]) -> Dial[T] | Retire[K] | Wait:
     """The next step of a pool; the order is in the head of this file."""
-    unwanted = _unwanted(standing)
+    unwanted = _unwanted(state)
     if unwanted is not None:
         return Retire(unwanted)
-    until = min(standing.wanted.until, standing.now + LOOK if standing.links else float("inf"))
-    dial = _dial(standing)
+    until = min(state.wanted.until, state.now + LOOK if state.links else float("inf"))
+    dial = _dial(state)
     if dial is None:
         return Wait(until)
-    if standing.retry_at is not None and standing.now < standing.retry_at:
-        return Wait(min(until, standing.retry_at))
+    if state.retry_at is not None and state.now < state.retry_at:
+        return Wait(min(until, state.retry_at))
     return dial
 
 
-def _unwanted(standing: PoolState[K, T]) -> K | None:
+def _unwanted(state: PoolState[K, T]) -> K | None:
     # One at a time: a stream of the peer's that crosses our GOAWAY keeps the link open, and only one can be kept so.
-    if standing.draining or standing.taking < len(standing.links):
+    if state.draining or state.taking < len(state.links):
         return None
-    unused = [each for each in standing.links if each.dialled and not each.streams]
-    spare = [each for each in unused if len(standing.links) > 1 and each.unused_for >= SPARE]
-    unwanted = spare or (unused if not standing.wanted.link else [])
+    unused = [each for each in state.links if each.dialled and not each.streams]
+    spare = [each for each in unused if len(state.links) > 1 and each.unused_for >= SPARE]
+    unwanted = spare or (unused if not state.wanted.link else [])
     return unwanted[-1].link if unwanted else None
 
 
-def _dial(standing: PoolState[K, T]) -> Dial[T] | None:
-    ahead = standing.wanted.ahead and not standing.waiting
-    if standing.lost is not None:
-        return Dial(standing.lost, ahead)
-    leaving = len(standing.links) - standing.taking
-    if not has_room(standing.taking + standing.suspended_ours, leaving, standing.limit):
+def _dial(state: PoolState[K, T]) -> Dial[T] | None:
+    ahead = state.wanted.ahead and not state.waiting
+    if state.lost is not None:
+        return Dial(state.lost, ahead)
+    leaving = len(state.links) - state.taking
+    if not has_room(state.taking + state.suspended_ours, leaving, state.limit):
         return None
-    if standing.draining and not standing.waiting:
+    if state.draining and not state.waiting:
         return None
-    best = choose(standing.links)
+    best = choose(state.links)
     if best is None:
-        return Dial(None, ahead) if standing.waiting or _needed(standing) else None
+        return Dial(None, ahead) if state.waiting or _needed(state) else None
     if wants_more(best):
         return Dial(None, ahead)
-    if standing.bulk and wants_more(choose(standing.links, True) or best, True):
+    if state.bulk and wants_more(choose(state.links, True) or best, True):
         return Dial(None, ahead, True)
     return None
 
 
-def _needed(standing: PoolState[K, T]) -> bool:
+def _needed(state: PoolState[K, T]) -> bool:
     """Whether there should be a link though nobody waits for one."""
     # A session that the peer dials for will bring a link: no dial from here, unless a stream waits.
-    expected = (not standing.idle or standing.wanted.ahead) and not standing.suspended
-    return standing.invited or (standing.needed and expected)
+    expected = (not state.idle or state.wanted.ahead) and not state.suspended
+    return state.invited or (state.needed and expected)
 
 
 def has_room(links: int, leaving: int, limit: int) -> bool:

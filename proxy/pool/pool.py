@@ -206,9 +206,9 @@ class Pool:
         self._picker.look()
         self._learning.look()
         self._bulk_asked = self._bulk_asked and self.usage.any_bulk
-        return policy.next_step(self._standing(now))
+        return policy.next_step(self._state(now))
 
-    def _standing(self, now: float) -> PoolState[Link, LaneSession]:
+    def _state(self, now: float) -> PoolState[Link, LaneSession]:
         links = tuple(
             LinkState(
                 link,

@@ -253,7 +253,7 @@ class PoolSessions:
         peer has acknowledged nothing for links.resume_timeout, or, if this is cancelled, at once as STOPPED.
         """
         if session.suspended:
-            self._bound_fleeting()
+            self._bound_expendable()
             resumed = session.resumed
             await self._wait(session)
             if session.over and session.resumed == resumed and session.dialled:
@@ -272,7 +272,7 @@ class PoolSessions:
             if len(self.gone) > MOST_GONE:
                 del self.gone[next(iter(self.gone))]
 
-    def _bound_fleeting(self) -> None:
+    def _bound_expendable(self) -> None:
         """End the oldest expendable sessions that wait for a link, beyond links.max_per_peer of them, those without
         streams first. They do not count towards the limit of links, so without a bound of their own a peer that makes
         and leaves them all the time would fill our memory.

@@ -176,10 +176,10 @@ STEPS: list[tuple[str, PoolState[str, str], Step]] = [
 
 
 @pytest.mark.parametrize(
-    ("standing", "step"), [row[1:] for row in STEPS], ids=[name.replace(" ", "-") for name, *_ in STEPS]
+    ("state", "step"), [row[1:] for row in STEPS], ids=[name.replace(" ", "-") for name, *_ in STEPS]
 )
-def test_the_next_step(standing: PoolState[str, str], step: Step) -> None:
-    assert next_step(standing) == step
+def test_the_next_step(state: PoolState[str, str], step: Step) -> None:
+    assert next_step(state) == step
 
 
 states = st.builds(
@@ -214,16 +214,16 @@ standings = st.builds(
 
 
 @given(standings)
-def test_whatever_the_standing(standing: PoolState[str, str]) -> None:
-    match next_step(standing):
+def test_whatever_the_state(state: PoolState[str, str]) -> None:
+    match next_step(state):
         case Dial(session, ahead, bulk):
-            assert standing.retry_at is None or standing.retry_at <= NOW
-            assert session == standing.lost
-            assert session or standing.taking + standing.suspended_ours < standing.limit, "never beyond the limit"
-            assert not (ahead and standing.waiting)
-            assert not bulk or standing.bulk
+            assert state.retry_at is None or state.retry_at <= NOW
+            assert session == state.lost
+            assert session or state.taking + state.suspended_ours < state.limit, "never beyond the limit"
+            assert not (ahead and state.waiting)
+            assert not bulk or state.bulk
         case Retire(link):
-            assert any(each.link == link and each.dialled and not each.streams for each in standing.links)
+            assert any(each.link == link and each.dialled and not each.streams for each in state.links)
         case Wait(until):
             assert until > NOW, "or the pool would ask for ever"
 
