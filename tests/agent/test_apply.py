@@ -43,7 +43,8 @@ def everything(agent: Agent) -> object:
     sockets = {address: opened.upstream for address, opened in agent.outbound.sockets.opened.items()}
     return (
         agent.config, agent.view.config, dict(agent.pools), agent.pools.everywhere, sockets,
-        agent.inbound._local_services, agent.outbound.context.table, agent.outbound.context.allowed, agent.pump.budget.limit,
+        agent.inbound._local_services, agent.outbound.context.table, agent.outbound.context.allowed,
+        agent.pump.budget.limit,
         {name: (pool.peer, pool._needed, pool._config) for name, pool in agent.pools.items()},
     )  # fmt: skip
 
