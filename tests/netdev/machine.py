@@ -16,6 +16,7 @@ from proxy.netdev.observe import observe
 from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import plan, removal
 from proxy.netdev.plan.steps import NetPlan, Operation
+from tests.tools.sockets import eventually
 
 HEAD = "host: a\nlinks: {listen: 10.0.0.1:7600, security: none}\n"
 
@@ -31,12 +32,30 @@ def ip(space: str, *commands: str) -> None:
 
 
 def dump(space: str) -> list[str]:
-    """All links, addresses and routes as iproute2 lists them, a line each, without what changes by itself."""
+    """All links, addresses and routes as iproute2 lists them, a line each, without what changes by itself. Waits for
+    the IPv6 link-local addresses, which the kernel adds some time after an interface is up.
+    """
+    eventually(lambda: not _without_link_local(space), f"a link-local address on {_without_link_local(space)}")
     asked = {
         "links": "-d link", "addresses": "address", "four": "-4 route show table all", "six": "-6 route show table all",
     }  # fmt: skip
     said = {key: netns.run(["ip", "-n", space, "-j", *words.split()]) for key, words in asked.items()}
     return sorted(f"{key}: {_still(item)}" for key, text in said.items() for item in json.loads(text or "[]"))
+
+
+def _without_link_local(space: str) -> list[str]:
+    """The interfaces that are about to get one; none where IPv6 is switched off."""
+    disabled = "cat /proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null || echo 1"
+    if netns.run(netns.inside(space, ["sh", "-c", disabled])).strip() != "0":
+        return []
+    said = netns.run(["ip", "-n", space, "-j", "address"])
+    return [
+        link["ifname"]
+        for link in json.loads(said or "[]")
+        if {"UP", "LOWER_UP"} <= set(link.get("flags", ()))
+        and "LOOPBACK" not in link["flags"]
+        and not any(each.get("scope") == "link" and each.get("family") == "inet6" for each in link["addr_info"])
+    ]
 
 
 def _still(value: Any) -> Any:
