@@ -1,6 +1,6 @@
 """A peer that breaks the specification or takes all it can get, beside one whose traffic is verified.
 
-It is a plain socket that has handshake hands as host-c, a peer of both hosts; nobody but its own link may notice.
+It is a plain socket that has shaken hands as host-c, a peer of both hosts; nobody but its own link may notice.
 """
 
 from __future__ import annotations
