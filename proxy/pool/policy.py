@@ -125,7 +125,8 @@ class PoolState(NamedTuple, Generic[K, T]):
     invited: bool = False
     """Whether balancing has preferred this idle peer to a busy one since the last dial (`Pool.invite`)."""
     bulk: bool = False
-    """Whether a stream that is likely to be heavy has wanted one more link, since the last dial for such streams."""
+    """Whether a stream that is likely to be heavy has wanted one more link, since the last dial for such streams and
+    the last time that there was one for them or no room for one more."""
     lost: T | None = None
     """Of the sessions that have lost their link and that this side dials for, the one that has waited longest."""
     suspended: int = 0

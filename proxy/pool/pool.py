@@ -27,7 +27,7 @@ from proxy.pool.bulk import BulkStreams
 from proxy.pool.dialling import Dialler
 from proxy.pool.learning import UsageLearner
 from proxy.pool.picking import Picker
-from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room
+from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import PoolSessions, log_link_down, log_link_up
 from proxy.pool.usage import PoolUsage
@@ -132,9 +132,12 @@ class Pool:
 
     def _ask(self, bulk: bool) -> None:
         """One more link would be worth its handshake, for `bulk` or not. If there may be one, decide again."""
-        if has_room(self._taking + self.sessions.count(dialled=True), self._leaving, self.limit):
+        if self._has_room():
             self._bulk_asked |= bulk
             self._changed.set()
+
+    def _has_room(self) -> bool:
+        return has_room(self._taking + self.sessions.count(dialled=True), self._leaving, self.limit)
 
     def invite(self) -> None:
         """Dial soon, though no stream waits: balancing has preferred this idle peer to a busy one that has a link."""
@@ -205,8 +208,15 @@ class Pool:
         self._bulk.look(self.sessions, now)
         self._picker.look()
         self._learning.look()
-        self._bulk_asked = self._bulk_asked and self.usage.any_bulk
+        self._bulk_asked = self._bulk_asked and self._lacks_bulk_link()
         return policy.next_step(self._state(now))
+
+    def _lacks_bulk_link(self) -> bool:
+        """Whether some service is heavy, its streams could do with one more link, and there may be one. What they have
+        asked for is forgotten otherwise: it would be dialled when a link has ended or heavy streams have, for nobody.
+        """
+        best = choose(self.links, True)
+        return self.usage.any_bulk and self._has_room() and (best is None or wants_more(best, True))
 
     def _state(self, now: float) -> PoolState[Link, LaneSession]:
         links = tuple(

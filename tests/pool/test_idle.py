@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.pool import policy
-from proxy.pool.policy import Retire
+from proxy.pool.policy import Dial, Retire
 from proxy.pool.ttl import LEAD
 from proxy.pool.usage import BULK_BYTES
 from proxy.pump.lane import Lane
@@ -193,6 +193,52 @@ async def test_bulk_gets_a_link_of_its_own() -> None:
         assert a.pick("web") is a.links[0]
         assert a.pick("backup") is a.links[1]
         assert a.most == 2
+
+
+async def crowded_once(home: Recording, dialling: Dialling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One link is up, with a stream, and another one is dialled because the first was crowded for a moment."""
+    dialling.succeeds()
+    await until(lambda: home.up)
+    await dialling.begins()
+    opened(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "CROWDED", 1)
+        await dialling.begins()
+
+
+async def test_a_link_for_bulk_is_not_asked_for_longer_than_there_is_room(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be dialled as soon as the other link is closed because nothing uses it."""
+    home = pool(needed=True, max_per_peer=2)
+    async with running(home):
+        await crowded_once(home, dialling, monkeypatch)
+        home.usage.moved("backup", BULK_BYTES, 1.0, trio.current_time())
+        home.pick("backup")
+        monkeypatch.setattr(policy, "SPARE", 0.0)
+        dialling.succeeds()
+        await until(lambda: len(home.links) == 2 and home.links[1].leaving)
+        assert home.usage.any_bulk
+        assert len(dialling.at) == 2
+
+
+async def test_a_link_for_bulk_is_not_asked_for_once_there_is_one(
+    dialling: Dialling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one more would be dialled when the heavy stream has ended."""
+    home = pool(needed=True, max_per_peer=3)
+    async with running(home):
+        await crowded_once(home, dialling, monkeypatch)
+        dialling.succeeds()
+        await until(lambda: len(home.links) == 2)
+        home.usage.moved("backup", BULK_BYTES, 1.0, trio.current_time())
+        link = home.pick("backup")
+        assert link is home.links[1]
+        lane = link.session.open(encode_open(Open("backup")))
+        assert not isinstance(home.next_step(trio.current_time()), Dial), "it is set apart"
+        lane.abort(CloseReason.ABORTED)
+        home._pump.settle()
+        assert not isinstance(home.next_step(trio.current_time()), Dial)
 
 
 async def test_a_spare_link_ends(monkeypatch: pytest.MonkeyPatch) -> None:
