@@ -69,8 +69,10 @@ class EchoProbe:
                     raise
             answer = self._answer(began + self._patience)
             if answer is not None:
-                self._slowest = max(self._slowest, time.monotonic() - began)
-                self._patience = PATIENCE * self._slowest
+                # One that was read too late says how long this process had no core, and nothing about the path.
+                if (took := time.monotonic() - began) <= self._patience:
+                    self._slowest = max(self._slowest, took)
+                    self._patience = PATIENCE * self._slowest
                 return answer
         return False
 

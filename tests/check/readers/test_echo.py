@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import select
+import socket
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from proxy.check.readers import echo as module
 from proxy.check.readers.echo import EchoProbe, PacketTooBig, open_echo
 from proxy.check.report import Unchecked
 from proxy.demo import netns
@@ -50,6 +53,22 @@ def test_an_answer_that_is_read_late_counts(ground: Ground) -> None:
         select.select([echo._socket], [], [], PATIENCE)
         assert echo._answer(time.monotonic() - 1) is True
         assert echo._answer(time.monotonic() - 1) is None
+
+
+def test_an_answer_that_is_read_late_makes_no_other_wait_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one pause of this process would make each packet that is lost cost many times as long."""
+    sent: list[bytes] = []
+    sock = SimpleNamespace(family=socket.AF_INET, settimeout=lambda left: None)
+    sock.sendto = lambda packet, to: sent.append(packet)
+    sock.recv = lambda most: b"\0" + sent[-1][1:]
+    probe = EchoProbe("10.77.0.2", sock, False)  # type: ignore[arg-type]
+    # When it asks, what it has left, when it has its answer: at once, and then 100 s later.
+    times = iter([0.0, 0.0, 0.0, 1.0, 1.0, 101.0])
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    assert probe.ask(100) is True
+    patience = probe._patience
+    assert probe.ask(100) is True
+    assert probe._patience == patience == module.REPLY_S
 
 
 def test_a_router_speaks(ground: Ground) -> None:
