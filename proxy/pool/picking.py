@@ -105,8 +105,10 @@ class Picker:
 
     def _lasting(self, link: Link) -> bool:
         """Whether the next call should get it too: no, if a link before it was passed over for being congested only,
-        and will be first again.
+        and will be first again, or if it is for bulk and another one, which is full, is not.
         """
+        if link.bulk and not all(each.bulk for each in self.links):
+            return False
         for each in self.links:
             if each is link:
                 break

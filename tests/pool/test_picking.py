@@ -168,6 +168,16 @@ async def test_the_only_link_is_at_hand_though_it_is_for_bulk() -> None:
     assert picker.asked == [False], "and another one is asked for"
 
 
+async def test_a_link_for_bulk_is_not_at_hand_beside_one_that_is_full_only() -> None:
+    full, bulk = Link(), Link()
+    bulk.session.bulk = True
+    picker = Counting(full, bulk)
+    full.usable, full.session.open_quota = False, 0
+    assert picker.ways() == ({bulk}, 10)
+    full.usable, full.session.open_quota = True, 9
+    assert picker.ways() == ({full}, 1), "one of its streams has ended"
+
+
 async def test_a_link_that_was_opened_ahead_counts_once() -> None:
     picker = Counting()
     picker.add(Link(), True)  # type: ignore[arg-type]
