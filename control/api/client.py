@@ -22,7 +22,7 @@ import trio
 
 from control.api import mesh
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
-from control.base.handshakes import closing_given_up
+from control.base.httpclient import RequestBody, closing_given_up
 
 __all__ = ["ControlClient", "Denied", "MapWatch", "Unreachable"]
 
@@ -272,6 +272,7 @@ class ControlClient:
         headers = {"content-type": "application/json"} if content else {}
         extensions = {**self._extensions, "trace": closing_given_up()}
         request = http.build_request(method, url, content=content or None, headers=headers, extensions=extensions)
+        request.stream = RequestBody(content)
         response = await http.send(request, stream=True)
         if response.status_code >= 500:
             async with aclosing(response):

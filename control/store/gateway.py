@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from control.base.errors import StartError
-from control.base.handshakes import closing_given_up
+from control.base.httpclient import RequestBody, closing_given_up
 from control.store import etcdwire
 from control.store.base import StoreError
 from control.store.etcdwire import EtcdAuthToken, EtcdFailure, EtcdKeepAlive, EtcdResponse
@@ -198,7 +198,7 @@ class Gateway:
     def _request(self, url: str, body: Mapping[str, Any]) -> httpx.Request:
         data = msgspec.json.encode(body)
         request = self._client.build_request("POST", url, content=data, extensions={"trace": closing_given_up()})
-        request.stream = _Body(data)
+        request.stream = RequestBody(data)
         if self._token:
             request.headers["authorization"] = self._token
         return request
@@ -232,24 +232,6 @@ class Gateway:
     async def _renew_token(self, endpoint: str) -> None:
         self._token = None
         self._token = (await self._ask(endpoint, "/v3/auth/authenticate", self._login, EtcdAuthToken)).token
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a request. httpx's own is an async generator, which a request that breaks leaves to the garbage."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._left = data
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        self._left = self._data
-        return self
-
-    async def __anext__(self) -> bytes:
-        if not self._left:
-            raise StopAsyncIteration
-        data, self._left = self._left, b""
-        return data
 
 
 def _failure(body: bytes) -> EtcdFailure:
