@@ -1,13 +1,15 @@
 """A YAML text as plain data plus the line of every key, so that an error can say where.
 
 Only the part of YAML that a configuration needs: mappings, lists and plain scalars. Anchors, aliases and tags are
-refused: they are how a small file becomes a huge or a cyclic one, or code. Scalars follow YAML 1.2, where ``no`` is a
+refused: they are how a small file becomes a huge or a cyclic one, or code. So are line ends other than LF and CRLF: in
+YAML 1.1 they end a comment, and few editors show them. Scalars follow YAML 1.2, where ``no`` is a
 word, ``22:22`` is not a number of seconds and ``0660`` is not 432.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -25,6 +27,9 @@ _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": Tru
 # At most 18 digits: a longer one is nobody's setting, and int() refuses thousands of digits with an error of its own.
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})?\.[0-9]{1,18}", re.ASCII)
+
+# Where PyYAML's scanner ends a line, and with it a comment, and a person reading the file does not see one.
+_HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Document:
 def read(text: str) -> Document:
     """Read one YAML document. Never raises: what is wrong stands in ``problems``, what could be read in ``data``."""
     document = Document()
+    document.problems += _hidden_breaks(text)
+    if document.problems:
+        return document
     try:
         node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -165,6 +173,13 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
         return Problem(line, (), "found a tab; allowed: spaces for indentation")
     what = " ".join(": ".join(filter(None, (error.context, error.problem))).split())
     return Problem(line, (), f"not valid YAML: {what}")
+
+
+def _hidden_breaks(text: str) -> Iterator[Problem]:
+    for number, line in enumerate(re.split(r"\r?\n", text), start=1):
+        if odd := _HIDDEN_BREAK.search(line):
+            found = f"found the character {quote(odd.group())}, which ends a line of YAML but shows as none"
+            yield Problem(number, (), f"{found}; allowed: lines that end in LF or CRLF")
 
 
 def _odd_character(text: str) -> tuple[int, str]:

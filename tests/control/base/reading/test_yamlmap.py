@@ -88,6 +88,25 @@ def test_problems(text: str, expected: str) -> None:
     assert problems(text) == [expected]
 
 
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\r"])
+@pytest.mark.parametrize("before", ["# note ", "b: c ", 'b: "', "b: [c, ", "", "b: |\n  c "])
+def test_a_line_ends_where_everybody_sees_it_end(before: str, character: str) -> None:
+    name = yamlmap.quote(character)
+    assert problems(f"a: 1\r\n{before}{character}security: none\n") == [
+        f"f:{2 + before.count(chr(10))}: found the character {name}, which ends a line of YAML but shows as none; "
+        "allowed: lines that end in LF or CRLF"
+    ]
+
+
+def test_each_line_with_a_hidden_end_is_named_once() -> None:
+    text = "# a\u2028b: 1\u2029c: 2\n# fine\n# d\x85e: 3\r\n"
+    assert [problem.line for problem in read(text).problems] == [1, 3]
+
+
+def test_hidden_line_ends_may_stand_as_escapes() -> None:
+    assert read('a: "x\\u2028y\\x85z\\r"\r\nb: 1\r\n').data == {"a": "x\u2028y\x85z\r", "b": 1}
+
+
 def test_render_path() -> None:
     assert render_path(()) == ""
     assert render_path(("peers", "host-b", "services", 1)) == "peers.host-b.services[1]"
