@@ -35,6 +35,9 @@ MTLS_NEEDS = (
 )
 """What ``links.tls`` must be where ``links.security`` is mtls."""
 
+OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
+DEFAULT_OVERFLOW_UID = 65534
+
 Place = tuple[Path, Address]
 
 ALL = "all"
@@ -187,6 +190,7 @@ def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> Non
     known = () not in unknown and isinstance(config.peers, dict) and isinstance(config.host, str)
     # With a control plane, hosts come and go.
     hosts = [config.host, *config.peers] if known and config.control is None else None
+    anybody = overflow_uids()
     for name, service in _entries(config.services):
         rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
         for position, rule in enumerate(rules):
@@ -196,11 +200,25 @@ def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> Non
             if rule.host is rule.service is rule.uid is None:
                 found = "found a rule that gives neither host nor service nor uid"
                 document.problem(path, f"{found}; allowed: one or more of them (no allow at all lets everybody in)")
-            elif hosts is not None and rule.host not in (None, UNSET, *hosts):
+                continue
+            if rule.uid in anybody:
+                found = f"found {rule.uid}, which stands for every user that a namespace does not map"
+                document.problem((*path, "uid"), f"{found}; allowed: a user of the caller's own, mapped on its host")
+            if hosts is not None and rule.host not in (None, UNSET, *hosts):
                 near = difflib.get_close_matches(rule.host, hosts, n=1)
                 hint = f' (did you mean "{near[0]}"?)' if near else ""
                 found = f"found {quote(rule.host)}, which is neither this host nor one of its peers{hint}"
                 document.problem((*path, "host"), f"{found}; allowed: {', '.join(sorted(hosts)[:20])}")
+
+
+def overflow_uids() -> set[int]:
+    """What the kernel gives instead of a uid that the reader's user namespace does not map: here, and by default, since
+    the calling host's kernel may be set otherwise than this one's."""
+    try:
+        with open(OVERFLOW_UID, encoding="ascii") as file:
+            return {DEFAULT_OVERFLOW_UID, int(file.read())}
+    except (OSError, ValueError):
+        return {DEFAULT_OVERFLOW_UID}
 
 
 def _check_pool(config: Partial, document: Document) -> None:

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from control.base.reading.addresses import HOST_PORT
+from proxy.config import check
 from proxy.config import schema as config
 from proxy.errors import ConfigError
 
@@ -117,6 +124,16 @@ TOGETHER = {
         'services.x.allow[0].host: found "hots-b", which is neither this host nor one of its peers '
         '(did you mean "host-b"?); allowed: a, host-b',
     ),
+    "the uid of everybody who has none": (
+        "services: {x: {deliver: 'unix:/s', allow: [{uid: 65534}]}}",
+        "services.x.allow[0].uid: found 65534, which stands for every user that a namespace does not map; "
+        "allowed: a user of the caller's own, mapped on its host",
+    ),
+    "the same beside a host and a service": (
+        "services: {x: {deliver: 'unix:/s', allow: [{uid: 1}, {host: a, service: y, uid: 65534}]}}",
+        "services.x.allow[1].uid: found 65534, which stands for every user that a namespace does not map; "
+        "allowed: a user of the caller's own, mapped on its host",
+    ),
     "rules commented out": (
         "services:\n  x:\n    deliver: 'unix:/s'\n    allow:",
         "services.x.allow: found nothing; allowed: a list such as [a, b]",
@@ -147,6 +164,43 @@ TOGETHER = {
 @pytest.mark.parametrize(("text", "expected"), TOGETHER.values(), ids=TOGETHER)
 def test_values_that_do_not_go_together(text: str, expected: str) -> None:
     assert [problem.split(" ", 1)[1] for problem in problems(HEAD + text + "\n")] == [expected]
+
+
+def rule_for(uid: int) -> list[str]:
+    return problems(HEAD + f"services: {{x: {{deliver: 'unix:/s', allow: [{{uid: {uid}}}]}}}}\n")
+
+
+def test_the_overflow_uid_is_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "overflowuid"
+    file.write_text("4242\n")
+    monkeypatch.setattr(check, "OVERFLOW_UID", str(file))
+    assert [len(rule_for(uid)) for uid in (4241, 4242, 4243, 65533, 65534, 65535)] == [0, 1, 0, 0, 1, 0]
+    file.write_text("none\n")
+    assert [len(rule_for(uid)) for uid in (4242, 65534)] == [0, 1]
+    file.unlink()
+    assert [len(rule_for(uid)) for uid in (4242, 65534)] == [0, 1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes user namespaces")
+@pytest.mark.parametrize("uid", [1000, 4711])
+def test_that_uid_is_what_the_kernel_says_of_a_caller_who_is_not_mapped(uid: int) -> None:
+    asks = (
+        "import os, socket, struct, sys; s = socket.socket(socket.AF_UNIX)\n"
+        "s.bind(sys.argv[1]); os.chmod(sys.argv[1], 0o777); s.listen(); print('up', flush=True); c, _ = s.accept()\n"
+        "print(struct.unpack('iII', c.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])\n"
+    )
+    calls = f"import os, socket; os.setuid({uid}); s = socket.socket(socket.AF_UNIX)\ns.connect('{{}}')\n"
+    with tempfile.TemporaryDirectory(prefix="hl-") as folder:
+        os.chmod(folder, 0o755)
+        path = f"{folder}/s"
+        inside = ["unshare", "--user", "--map-root-user", sys.executable, "-c", asks, path]
+        with subprocess.Popen(inside, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "up\n"
+            subprocess.run([sys.executable, "-c", calls.format(path)], check=True, timeout=30)
+            seen = int(server.stdout.readline())
+    assert seen in check.overflow_uids()
+    assert rule_for(seen) != []
 
 
 @pytest.mark.parametrize(
