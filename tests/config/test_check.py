@@ -204,6 +204,27 @@ def test_that_uid_is_what_the_kernel_says_of_a_caller_who_is_not_mapped(uid: int
 
 
 @pytest.mark.parametrize(
+    ("text", "where", "found"),
+    [
+        ("peers: {b: {address: 10.0.0.2:1, services: [web, 8081]}}", "peers.b.services[1]", "8081, a number"),
+        ("peers: {b: {address: 10.0.0.2:1, services: [1.5]}}", "peers.b.services[0]", "1.5, a number"),
+        ("peers: {b: {address: 10.0.0.2:1, services: [true]}}", "peers.b.services[0]", "true, a truth value"),
+        ("services: {x: {deliver: 'unix:/s', allow: [{host: 7}]}}", "services.x.allow[0].host", "7, a number"),
+        ("mesh: 12", "mesh", "12, a number"),
+    ],
+)
+def test_names_that_yaml_takes_for_something_else(text: str, where: str, found: str) -> None:
+    (problem,) = problems(HEAD + text + "\n")
+    assert f" {where}: found {found} without quotes; allowed: 1 to 63 of " in problem
+    assert problem.endswith(", with a letter or digit first and last, in quotes")
+
+
+@pytest.mark.parametrize("name", ["8081", "1.5", "true"])
+def test_in_quotes_they_are_names(name: str) -> None:
+    assert problems(HEAD + f'peers: {{b: {{address: 10.0.0.2:1, services: ["{name}"]}}}}\n') == []
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "peers: {b: {address: 10.0.0.2:1, services: [x]}}\nupstreams: {x: {listen: 'unix:/x'}}",

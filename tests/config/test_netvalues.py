@@ -46,7 +46,7 @@ def test_good(reader: Reader, raw: str, value: object) -> None:
         (netvalues.interface_name, "a" * 16, f'found "{"a" * 16}"; allowed: 1 to 15 of'),
         (netvalues.interface_name, "a/b", 'found "a/b"; allowed: 1 to 15 of'),
         (netvalues.interface_name, ".", 'found "."; '),
-        (netvalues.interface_name, 5, "found 5; "),
+        (netvalues.interface_name, 5, "found 5, a number without quotes; "),
         (netvalues.container_name, "/web", 'found "/web"; allowed: the name of a container'),
         (netvalues.mac, "02:00:5e:10:00", 'found "02:00:5e:10:00"; allowed: stable'),
         (netvalues.mac, "03:00:5e:10:00:01", 'found "03:00:5e:10:00:01", which is the address of a group; '),

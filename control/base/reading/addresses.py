@@ -134,18 +134,22 @@ def _address(raw: object, allowed: str, *, names: bool) -> Address:
         return _host_port(raw, rest, allowed, names=names)
     if isinstance(raw, str) and os.path.isabs(raw):
         raise wrong(raw, allowed, f"did you mean {quote('unix:' + raw[:40])}?")
-    raise wrong(raw, allowed)
+    raise wrong(raw, allowed, _unquoted(raw))
 
 
 def _host_port(raw: object, text: object, allowed: str, *, names: bool) -> TcpAddress:
     if not isinstance(text, str):
-        raise wrong(raw, allowed)
+        raise wrong(raw, allowed, _unquoted(raw))
     host, colon, port = text.rpartition(":")
     if not colon or _is_ipv6(text):
         raise wrong(raw, allowed, "an IPv6 address needs brackets" if _is_ipv6(text) else "no port")
     if _PORT.fullmatch(port) is None or int(port) > 65535:
         raise wrong(raw, allowed, "a bad port")
     return TcpAddress(_host(raw, host, allowed, names=names), int(port))
+
+
+def _unquoted(raw: object) -> str:
+    return "which [ ] make without quotes" if isinstance(raw, list) else ""
 
 
 def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:

@@ -111,7 +111,10 @@ class Decoder:
         try:
             return msgspec.convert(raw, annotation, strict=True)
         except msgspec.ValidationError:
-            self._document.problem(path, f"found {show(raw)}; allowed: {_allowed(annotation)}")
+            allowed = _allowed(annotation)
+            if allowed == "text" and isinstance(raw, (int, float)):
+                allowed = "text, in quotes"
+            self._document.problem(path, f"found {show(raw)}; allowed: {allowed}")
             return UNSET
 
     def _report_unknown(self, keys: list[str], allowed: list[str], path: Path) -> None:

@@ -72,6 +72,9 @@ def or_null(reader: Callable[..., Any]) -> Callable[..., Any]:
 
 def matching(pattern: re.Pattern[str], raw: object, allowed: str) -> str:
     """The text, unchanged, if it is one that `pattern` describes as a whole."""
+    if isinstance(raw, (int, float)):
+        kind = "a truth value" if isinstance(raw, bool) else "a number"
+        raise wrong(raw, allowed if "in quotes" in allowed else f"{allowed}, in quotes", f"{kind} without quotes")
     if not isinstance(raw, str) or pattern.fullmatch(raw) is None:
         raise wrong(raw, allowed)
     return raw

@@ -28,6 +28,12 @@ _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": Tru
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})?\.[0-9]{1,18}", re.ASCII)
 
+# "[fd00::1]:7600", which YAML takes for a list and something behind it: an IPv6 address, or anything with a port.
+_BRACKETS = re.compile(
+    r"(?:tcp:)?\[(?:[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*(?:%[\w.-]+)?\](?:[:/][0-9]+)?|[\w.:%-]+\][:/][0-9]+)",
+    re.ASCII,
+)
+
 # Where PyYAML's scanner ends a line, and with it a comment, and a person reading the file does not see one.
 _HIDDEN_BREAK = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 
@@ -140,7 +146,8 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
     for key_node, value_node in node.value:
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode):
-            text = "found a key that is itself a mapping or list; allowed: a word"
+            written = _brackets(key_node, value_node)
+            text = _unquoted(written) if written else "found a key that is itself a mapping or list; allowed: a word"
             document.problems.append(Problem(line, path, text))
             continue
         key = key_node.value
@@ -151,6 +158,20 @@ def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str
         document.lines[*path, key] = line
         data[key] = _plain(value_node, (*path, key), document)
     return data
+
+
+def _brackets(key: yaml.Node, value: yaml.Node) -> str:
+    """The address that was written where YAML found a list as a key: ``{[fd00::1]:7600}``; empty if it was none."""
+    parts = [*key.value, value] if isinstance(key, yaml.SequenceNode) else []
+    adjacent = value.start_mark.index == key.end_mark.index + 1
+    if adjacent and len(parts) == 2 and all(isinstance(part, yaml.ScalarNode) for part in parts):
+        written = f"[{parts[0].value}]:{parts[1].value}"
+        return written if _BRACKETS.fullmatch(written) else ""
+    return ""
+
+
+def _unquoted(written: str) -> str:
+    return f"found {written} without quotes, where [ ] make a list; allowed: {quote(written)}, in quotes"
 
 
 def _scalar(text: str) -> Any:
@@ -171,6 +192,10 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     line, index = (mark.line + 1, mark.index) if mark else (1, len(text))
     if text[index : index + 1] == "\t":
         return Problem(line, (), "found a tab; allowed: spaces for indentation")
+    start = text.rfind("\n", 0, index) + 1
+    for match in _BRACKETS.finditer(text[start:].partition("\n")[0]):
+        if match.start() <= index - start <= match.end():
+            return Problem(line, (), _unquoted(match.group()))
     what = " ".join(": ".join(filter(None, (error.context, error.problem))).split())
     return Problem(line, (), f"not valid YAML: {what}")
 

@@ -48,6 +48,10 @@ def test_where_the_store_is(text: str, file: str | None) -> None:
             "f.yaml:3: store.etcd.endpoints: found none; allowed: one or more IP:PORT",
         ),
         (
+            "store: {etcd: {endpoints: [10.0.0.1:2379], user: 1000, password_file: /p}}",
+            "f.yaml:3: store.etcd.user: found 1000; allowed: text, in quotes",
+        ),
+        (
             "store: {etcd: {endpoints: [10.0.0.1:2379], user: x}}",
             "f.yaml:3: store.etcd: found one of user and password_file; allowed: both, or neither",
         ),

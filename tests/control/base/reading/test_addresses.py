@@ -51,7 +51,8 @@ def test_ip_port(text: str, host: str, port: int) -> None:
         ("[fe80::1%a b]:7600", "a bad IPv6 address"),
         (7600, ""),
         (None, ""),
-        ([], ""),
+        ([], r"a list, which \[ \] make without quotes"),
+        (["fd00::1"], r"a list, which \[ \] make without quotes"),
     ],
 )
 def test_bad_ip_port(raw: object, why: str) -> None:

@@ -107,6 +107,35 @@ def test_hidden_line_ends_may_stand_as_escapes() -> None:
     assert read('a: "x\\u2028y\\x85z\\r"\r\nb: 1\r\n').data == {"a": "x\u2028y\x85z\r", "b": 1}
 
 
+BRACKETS = [
+    ("links:\n  listen: {}\n  security: none\n", 2),
+    ("links: {{listen: {}, security: none}}\n", 1),
+    ("a:\n  - x\n  - {}\n  - y\n", 3),
+    ("a: [{}, {}]\n", 1),
+    ("a: {}  # links\r\n", 1),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), BRACKETS, ids=range(len(BRACKETS)))
+@pytest.mark.parametrize("address", ["[fd00::1]:7600", "[::1]:80", "[::]:1", "[fe80::1%eth0.5]:7600", "[fd00::1]/64"])
+def test_brackets_need_quotes(text: str, line: int, address: str) -> None:
+    found = problems(text.format(address, address))
+    assert f'found {address} without quotes, where [ ] make a list; allowed: "{address}", in quotes' in found[0]
+    assert found[0].startswith(f"f:{line}: ")
+    quoted = read(text.format(f'"{address}"', f'"{address}"'))
+    assert quoted.problems == []
+
+
+@pytest.mark.parametrize("address", ["[10.0.0.1]:80", "[host-b]:7600", "tcp:[::1]:80"])
+def test_other_things_with_brackets(address: str) -> None:
+    found = f'found {address} without quotes, where [ ] make a list; allowed: "{address}", in quotes'
+    assert problems(f"a: {{b: {address}}}\n") == [f"f:1: {found}"]
+
+
+def test_the_port_may_stand_in_brackets_elsewhere_on_the_line() -> None:
+    assert problems('a: {b: "[::1]:80", c: [d: e}\n')[0].startswith("f:1: not valid YAML: ")
+
+
 def test_render_path() -> None:
     assert render_path(()) == ""
     assert render_path(("peers", "host-b", "services", 1)) == "peers.host-b.services[1]"
