@@ -14,7 +14,17 @@ from control.base.reading.addresses import TcpAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.acceptgate import AcceptGate, serve_gated
-from proxy.links.carry import HandshakeResult, Stream, answer, listen_to, protected, refuse, serial_of, wire_of
+from proxy.links.carry import (
+    HandshakeResult,
+    NothingSaid,
+    Stream,
+    answer,
+    listen_to,
+    protected,
+    refuse,
+    serial_of,
+    wire_of,
+)
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, check_names, resuming
 from proxy.links.handshakelimiter import HandshakeLimiter
@@ -87,13 +97,16 @@ async def serve(
         gate: stops accepting while it is closed.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
-    lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
+    lines, probes = (TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE) for _ in range(2))
 
     async def handle(tcp: trio.SocketStream) -> None:
         """The exception barrier of a link: no error on one connection ends the server."""
         remote, stream = "unknown", cast(Stream, tcp)
         try:
-            remote = str(tcp.socket.getpeername()[0])
+            try:
+                remote = str(tcp.socket.getpeername()[0])
+            except OSError:  # reset since: whoever it was has said nothing
+                raise NothingSaid from None
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
             with limiter.take(remote):
@@ -101,6 +114,9 @@ async def serve(
                     accepted = await _shake(stream, own, find, hello)
             if accepted is not None:
                 await attend(*accepted)
+        except NothingSaid:
+            if probes.take(trio.current_time()):
+                log.debug("connection to links.listen without a byte", remote=remote)
         except HandshakeError as error:
             if lines.take(trio.current_time()):
                 log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))

@@ -23,6 +23,14 @@ _READ = 65536
 Stream = trio.SocketStream | TlsStream
 
 
+class NothingSaid(HandshakeError):
+    """The dialler was gone before its first byte: it looked whether the port is open (a load balancer's probe, a
+    monitor's), and wanted no link."""
+
+    def __init__(self) -> None:
+        super().__init__("the peer closed the connection before its first byte", CloseReason.LINK_LOST)
+
+
 class HandshakeResult(NamedTuple):
     """A connection after its handshake: a plain non-blocking socket, which the receiver of this owns; the peer's HELLO;
     the bytes that came behind it; with TLS, what to read and write through instead of the socket, and the serial
@@ -113,8 +121,9 @@ async def _send_first(stream: Stream, frame: bytes) -> None:
 
 async def listen_to(stream: Stream) -> tuple[Hello, bytes]:
     """The accepting side's first half: read the dialler's HELLO. Returns it and the bytes behind it. Raises
-    HandshakeError. The caller still owns the stream.
+    HandshakeError; `NothingSaid` is one. The caller still owns the stream.
     """
+    await _hear(stream.socket)
     try:
         prepare_link(stream.socket)
         if not isinstance(stream, TlsStream):
@@ -176,6 +185,16 @@ async def refuse(stream: Stream, reason: CloseReason) -> None:
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):  # Closed: `answer` has failed and closed it
         pass
     await stream.aclose()
+
+
+async def _hear(sock: trio.socket.SocketType) -> None:
+    """Wait for the first byte, and leave it there. Raises NothingSaid if none comes any more."""
+    try:
+        first = await sock.recv(1, socket.MSG_PEEK)
+    except OSError:  # a probe may end by a reset
+        first = b""
+    if not first:
+        raise NothingSaid
 
 
 async def _read_hello(stream: Stream) -> tuple[Hello, bytes]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -8,15 +10,21 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.api.identity import host_uri
 from control.base.reading.addresses import TcpAddress
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
 from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE
 from proxy.links.carry import HandshakeResult, dial
+from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, encode_hello
 from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import hello
 from tests.tools.sockets import open_fds
+from tests.tools.tls import MESH, credentials
+
+PROBED = "connection to links.listen without a byte"
 
 
 @dataclass
@@ -52,7 +60,9 @@ async def attend(peer: accept.AcceptingPool, handshake: HandshakeResult) -> None
 
 
 @asynccontextmanager
-async def serving(peer: Peer, patience: float = 30) -> AsyncIterator[TcpAddress]:
+async def serving(
+    peer: Peer, patience: float = 30, credentials: Credentials | None = None
+) -> AsyncIterator[TcpAddress]:
     """host-b accepts links, from host-a only."""
     listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
@@ -65,6 +75,7 @@ async def serving(peer: Peer, patience: float = 30) -> AsyncIterator[TcpAddress]
                 find={"host-a": peer}.get,
                 hello=lambda name, session: hello("host-b", name, session),
                 attend=attend,
+                credentials=lambda: credentials,
                 task_status=task_status,
             )
 
@@ -162,6 +173,78 @@ async def test_a_dialler_that_says_nothing_is_dropped_in_time() -> None:
     async with serving(Peer(), patience=0.01) as address:
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
             assert await stream.receive_some() == b""
+
+
+def close(sock: socket.socket) -> None:
+    sock.close()
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def half_close(sock: socket.socket) -> None:
+    """The other half is closed when the answer, an end, has come."""
+    sock.shutdown(socket.SHUT_WR)
+
+
+CA = CertificateAuthority()
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("leave", [close, reset, half_close])
+async def test_who_only_looks_whether_the_port_is_open_is_no_warning(
+    leave: Callable[[socket.socket], None], secured: bool
+) -> None:
+    own = credentials(CA, host_uri(MESH, "host-b")) if secured else None
+    async with serving(Peer(), credentials=own) as address:
+        before = open_fds()
+        with capture_logs() as logs:
+            probes = [socket.create_connection((address.host, address.port)) for _ in range(10)]
+            for probe in probes:
+                leave(probe)
+            while len(logs) < len(probes):
+                await trio.lowlevel.checkpoint()
+            for probe in probes:
+                probe.close()
+            while open_fds() > before:
+                await trio.lowlevel.checkpoint()
+    said = {(entry["log_level"], entry["event"], entry["remote"]) for entry in logs}
+    assert len(logs) == len(probes)
+    assert said <= {("debug", PROBED, "127.0.0.1"), ("debug", PROBED, "unknown")}
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("said", [b"\x16", b"H"])
+async def test_who_says_a_byte_and_leaves_is_one(said: bytes, secured: bool) -> None:
+    own = credentials(CA, host_uri(MESH, "host-b")) if secured else None
+    async with serving(Peer(), credentials=own) as address:
+        with capture_logs() as logs:
+            with socket.create_connection((address.host, address.port)) as sock:
+                sock.sendall(said)
+            while not logs:
+                await trio.lowlevel.checkpoint()
+    assert [(entry["log_level"], entry["event"]) for entry in logs] == [("warning", "link refused")]
+
+
+async def test_probes_do_not_choose_how_much_is_written_either() -> None:
+    async with serving(Peer()) as address:
+        with capture_logs() as logs:
+            for _ in range(2 * LINES_AT_ONCE):
+                with socket.create_connection((address.host, address.port)) as probe:
+                    probe.shutdown(socket.SHUT_WR)
+                    await until_closed(probe)
+            assert await refused(address, "stranger") is CloseReason.WRONG_HOST
+    levels = [entry["log_level"] for entry in logs]
+    assert LINES_AT_ONCE <= levels.count("debug") < 2 * LINES_AT_ONCE
+    assert levels.count("warning") == 1
+
+
+async def until_closed(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    await trio.lowlevel.wait_readable(sock)
+    assert sock.recv(1) == b""
 
 
 @pytest.mark.failure(1)
