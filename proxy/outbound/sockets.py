@@ -28,6 +28,9 @@ log = structlog.get_logger()
 
 BACKLOG = 4096
 
+SO_PASSRIGHTS = 83
+"""Linux 6.16 (asm-generic/socket.h); Python's socket module does not have it yet."""
+
 Accepted = Callable[[LocalSocket], None]
 Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
@@ -66,6 +69,8 @@ class OpenListener:
         self._rights = _rights(upstream)
         self._sock, self._bound, self._ours = sock, bound, ours
         self._listener: Listener | None = None
+        if sock.family == socket.AF_UNIX:
+            refuse_descriptors(sock)
 
     @classmethod
     def open(cls, name: str, upstream: UpstreamConfig) -> Self:
@@ -255,6 +260,15 @@ def _rights(upstream: UpstreamConfig) -> Rights:
 def _give(bound: BoundUnixSocket, rights: Rights) -> None:
     mode, owner, group = rights
     bound.give(mode=mode, owner=owner, group=group)
+
+
+def refuse_descriptors(listener: socket.socket) -> None:
+    """Have the kernel refuse descriptors (SCM_RIGHTS) that a caller of this Unix socket passes: they cannot travel, and
+    the caller gets EPERM for them. Accepted sockets inherit it, so it costs a call nothing. Before Linux 6.16 there is
+    no such option: the kernel closes them when their bytes are read, and nobody is told.
+    """
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
 
 
 def bind_tcp(name: str, address: TcpAddress) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
-from proxy.outbound.sockets import InheritableListener, ListenerSet, OpenListener, bind_tcp
+from proxy.outbound.sockets import SO_PASSRIGHTS, InheritableListener, ListenerSet, OpenListener, bind_tcp
 
 
 @pytest.fixture
@@ -220,3 +221,53 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     change(sockets, a=unix(folder, "a", 0o640))
     change(sockets)
     assert (sock.fileno(), [path.name for path in folder.iterdir()]) == (-1, ["a.sock"])
+
+
+def passes_descriptors(path: str, listener: socket.socket, *passed: int) -> tuple[int, bytes]:
+    """The errno that a caller gets when it passes these, and what arrives of its two bytes, "a" with them and "b"."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(path)
+        said = 0
+        try:
+            socket.send_fds(caller, [b"a"], list(passed))
+        except OSError as error:
+            said = error.errno or -1
+        caller.sendall(b"b")
+        listener.setblocking(True)
+        with listener.accept()[0] as accepted:
+            return said, accepted.recv(10)
+
+
+def refusal() -> tuple[int, bytes]:
+    """What is right on this kernel: only one that knows the option can refuse them."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS)
+        except OSError:
+            return 0, b"ab"
+    return errno.EPERM, b"b"
+
+
+@pytest.mark.parametrize("count", [1, 3, 253])
+def test_descriptors_of_a_caller_are_refused(folder: Path, count: int) -> None:
+    sockets = ListenerSet()
+    change(sockets, a=unix(folder, "a"))
+    (opened,) = sockets.opened.values()
+    sock = opened.inheritable().sock
+    with open("/dev/null") as null:
+        assert passes_descriptors(f"{folder}/a.sock", sock, *[null.fileno()] * count) == refusal()
+    assert passes_descriptors(f"{folder}/a.sock", sock) == (0, b"ab")
+    change(sockets)
+
+
+def test_so_they_are_at_a_socket_of_another_process(folder: Path) -> None:
+    path = f"{folder}/systemd.sock"
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    sock.listen()
+    opened = OpenListener.inherit(UnixAddress(path), InheritableListener(sock))
+    pair = socket.socketpair()
+    with pair[0], pair[1]:
+        assert passes_descriptors(path, sock, pair[0].fileno(), pair[1].fileno()) == refusal()
+    opened.close()
+
