@@ -22,6 +22,8 @@ from control.base.reading.addresses import (
     UnixAddress,
     is_wildcard,
     overlap,
+    reaches,
+    same_place,
 )
 from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
@@ -106,9 +108,13 @@ def _check_control(config: Partial, document: Document) -> None:
     servers = config.control.servers
     if servers == ():
         document.problem(path, f"found no server; allowed: a list of {HOST_PORT}")
+    seen: set[Address] = set()
     for position, server in enumerate(servers if isinstance(servers, tuple) else ()):
-        if server is not UNSET and server in servers[:position]:
+        if server is UNSET:
+            continue
+        if same_place(server) in seen:
             document.problem((*path, position), f"found {quote(server.hostport)} a second time; allowed: each once")
+        seen.add(same_place(server))
     listen = UNSET if config.links is UNSET else config.links.listen
     if isinstance(listen, TcpAddress) and is_wildcard(listen.host):
         found = f"found {quote(listen.hostport)}, which stands for every address of this machine, beside control"
@@ -126,7 +132,7 @@ def _check_peers(config: Partial, document: Document) -> None:
         if peer is UNSET:
             continue
         if isinstance(peer.address, TcpAddress):
-            other = addresses.setdefault(peer.address, f"peers.{name}.address")
+            other = addresses.setdefault(same_place(peer.address), f"peers.{name}.address")
             if other != f"peers.{name}.address":
                 text = f"found {quote(peer.address.hostport)}, which is also {other}; allowed: an address of its own"
                 document.problem((*path, "address"), text)
@@ -145,23 +151,36 @@ def _check_listeners(config: Partial, document: Document) -> None:
     """No two sockets of this proxy in one place."""
     near: dict[str | int, list[Place]] = {}
     for path, address in [*_own_places(config), *_listening(config)]:
-        # Only what shares a path or a port can overlap; a host may have thousands of upstreams.
-        neighbours = near.setdefault(address.port if isinstance(address, TcpAddress) else address.path, [])
-        other = next((place for place, taken in neighbours if overlap(address, taken)), None)
+        place = same_place(address)
+        neighbours = near.setdefault(_neighbourhood(place), [])
+        other = next((name for name, taken in neighbours if overlap(place, taken)), None)
         if other is not None:
             found = f"found {quote(str(address))}, where {_name(other)} listens"
             document.problem(path, f"{found}; allowed: a place of its own")
-        neighbours.append((path, address))
+        neighbours.append((path, place))
 
 
 def _check_loops(config: Partial, document: Document) -> None:
     """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
-    listening = [*_own_places(config), *_listening(config), *_all_listening(config)]
-    places = {address: path for path, address in listening}
+    near: dict[str | int, list[Place]] = {}
+    for path, address in [*_own_places(config), *_listening(config), *_all_listening(config)]:
+        place = same_place(address)
+        near.setdefault(_neighbourhood(place), []).append((path, place))
     for name, service in _entries(config.services):
-        if service is not UNSET and service.deliver in places:
-            found = f"found {quote(str(service.deliver))}, where {_name(places[service.deliver])} listens"
-            document.problem(("services", name, "deliver"), f"{found}; allowed: the socket of the service itself")
+        if service is UNSET or service.deliver is UNSET:
+            continue
+        place = same_place(service.deliver)
+        for path, taken in near.get(_neighbourhood(place), []):
+            # Links are listened for on IPv6 alone where the address is ::, upstreams' callers on both.
+            if reaches(place, taken, dual=path != ("links", "listen")):
+                found = f"found {quote(str(service.deliver))}, where {_name(path)} listens"
+                document.problem(("services", name, "deliver"), f"{found}; allowed: the socket of the service itself")
+                break
+
+
+def _neighbourhood(place: Address) -> str | int:
+    """Only what has this in common can meet; a host may have thousands of upstreams."""
+    return place.port if isinstance(place, TcpAddress) else place.path
 
 
 def _check_socket_rights(config: Partial, document: Document) -> None:

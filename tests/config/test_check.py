@@ -91,6 +91,11 @@ TOGETHER = {
         "upstreams: {x: {listen: 'unix:/s'}}\nservices: {x: {deliver: 'unix:/s'}}",
         'services.x.deliver: found "unix:/s", where upstreams.x listens; allowed: the socket of the service itself',
     ),
+    "an upstream where all addresses listen": (
+        "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/t'}}\n"
+        "upstreams: {x: {listen: 'tcp:[::]:80'}, y: {listen: 'tcp:127.0.0.1:80'}}",
+        'upstreams.y.listen: found "tcp:127.0.0.1:80", where upstreams.x listens; allowed: a place of its own',
+    ),
     "round in circles by the links": (
         "services: {x: {deliver: 'tcp:10.0.0.1:7600'}}",
         'services.x.deliver: found "tcp:10.0.0.1:7600", where links.listen listens; '
@@ -164,6 +169,48 @@ TOGETHER = {
 @pytest.mark.parametrize(("text", "expected"), TOGETHER.values(), ids=TOGETHER)
 def test_values_that_do_not_go_together(text: str, expected: str) -> None:
     assert [problem.split(" ", 1)[1] for problem in problems(HEAD + text + "\n")] == [expected]
+
+
+@pytest.mark.parametrize("way", ["link/x.sock", "//link//x.sock", "far/x.sock"])
+def test_two_ways_to_one_socket(tmp_path: Path, way: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "link")
+    upstreams = f"upstreams: {{x: {{listen: 'unix:{tmp_path}/real/x.sock'}}, y: {{listen: 'unix:{tmp_path}/{way}'}}}}"
+    services = "services: {x: {deliver: 'unix:/s'}, y: {deliver: 'unix:/t'}}"
+    (problem,) = problems(f"{HEAD}{services}\n{upstreams}\n")
+    assert "where upstreams.x listens; allowed: a place of its own" in problem
+    deliver = f"services: {{x: {{deliver: 'unix:{tmp_path}/{way}'}}}}"
+    listen = f"upstreams: {{x: {{listen: 'unix:{tmp_path}/real/x.sock'}}}}"
+    (problem,) = problems(f"{HEAD}{deliver}\n{listen}\n")
+    assert "where upstreams.x listens; allowed: the socket" in problem
+
+
+def test_the_admin_socket_by_another_way(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to("run")
+    text = f"run_dir: {tmp_path}/var\nupstreams: {{x: {{listen: 'unix:{tmp_path}/run/next.sock'}}}}\n"
+    (problem,) = problems(f"{HEAD}services: {{x: {{deliver: 'unix:/s'}}}}\n{text}")
+    assert problem.endswith("next.sock\", where the admin socket listens; allowed: a place of its own")
+
+
+@pytest.mark.parametrize(
+    ("listen", "deliver"),
+    [("127.0.0.1", "localhost"), ("'[::]'", "127.0.0.1"), ("'[::1]'", "'[0:0::1]'"), ("0.0.0.0", "127.9.9.9")],
+)
+def test_a_service_at_an_upstream_under_another_name(listen: str, deliver: str) -> None:
+    listen, deliver = (f"'tcp:{each.strip(chr(39))}:8080'" for each in (listen, deliver))
+    (problem,) = problems(f"{HEAD}services: {{x: {{deliver: {deliver}}}}}\nupstreams: {{x: {{listen: {listen}}}}}\n")
+    assert problem.endswith("where upstreams.x listens; allowed: the socket of the service itself")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("host-b:1", "Host-B:1"), ("'[::ffff:10.0.0.2]:1'", "10.0.0.2:1"), ("'[fd00::2]:1'", "'[FD00:0::2]:1'")],
+)
+def test_two_peers_at_one_address(one: str, other: str) -> None:
+    (problem,) = problems(HEAD + f"peers: {{b: {{address: {one}}}, c: {{address: {other}}}}}\n")
+    assert problem.endswith("which is also peers.b.address; allowed: an address of its own")
 
 
 def rule_for(uid: int) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress, ip_port, overlap
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.outbound.sockets import SO_PASSRIGHTS, InheritableListener, ListenerSet, OpenListener, bind_tcp
@@ -271,3 +271,23 @@ def test_so_they_are_at_a_socket_of_another_process(folder: Path) -> None:
         assert passes_descriptors(path, sock, pair[0].fileno(), pair[1].fileno()) == refusal()
     opened.close()
 
+
+PAIRS = [
+    ("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.2"), ("[::]", "127.0.0.1"), ("0.0.0.0", "[::]"),
+    ("[::1]", "[0:0::0:1]"), ("[::ffff:127.0.0.1]", "127.0.0.1"), ("[::FFFF:7f00:2]", "0.0.0.0"),
+    ("127.0.0.1", "127.0.0.2"), ("127.0.0.1", "[::1]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), PAIRS)
+def test_those_overlap_that_the_kernel_does_not_let_listen_together(one: str, other: str) -> None:
+    with bind_tcp("a", TcpAddress(ip_port(f"{one}:1").host, 0)) as first:
+        port = first.getsockname()[1]
+        here, there = (ip_port(f"{each}:{port}") for each in (one, other))
+        try:
+            bind_tcp("b", there).close()
+        except StartError:
+            meets = True
+        else:
+            meets = False
+    assert overlap(here, there) is overlap(there, here) is meets

@@ -119,11 +119,38 @@ def is_wildcard(host: str) -> bool:
         return False
 
 
+def same_place(address: Address) -> Address:
+    """The address in a spelling that all of the same place have on this machine: of the path of a Unix socket, its
+    directory without symbolic links, as far as it exists; of a host name, lower case.
+    """
+    if isinstance(address, TcpAddress):
+        return TcpAddress(address.host.lower(), address.port)
+    directory, name = os.path.split(address.path)
+    return UnixAddress(os.path.join(os.path.realpath(directory), name))
+
+
 def overlap(one: Address, other: Address) -> bool:
-    """Whether two listeners, one on each address, would be in each other's way."""
+    """Whether two listeners, one on each address (as `same_place` spells it), would be in each other's way."""
     if isinstance(one, UnixAddress) or isinstance(other, UnixAddress):
         return one == other
     return one.port == other.port and (one.host == other.host or is_wildcard(one.host) or is_wildcard(other.host))
+
+
+def reaches(one: Address, listener: Address, *, dual: bool) -> bool:
+    """Whether who connects to `one` on this machine surely comes out at `listener`, both as `same_place` spells them.
+
+    Args:
+        dual: whether a listener on ``::`` takes IPv4 too.
+    """
+    if isinstance(one, UnixAddress) or isinstance(listener, UnixAddress):
+        return one == listener
+    if one.port != listener.port:
+        return False
+    if one.host == "localhost" or one.host.endswith(".localhost"):  # RFC 6761, section 6.3
+        return _is_loopback(listener.host) or is_wildcard(listener.host)
+    same_family = (":" in one.host) == (":" in listener.host)
+    takes_in = is_wildcard(listener.host) and (same_family or (dual and ":" in listener.host))
+    return one.host == listener.host or (_is_loopback(one.host) and takes_in)
 
 
 def _address(raw: object, allowed: str, *, names: bool) -> Address:
@@ -156,8 +183,10 @@ def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:
     if host.startswith("[") and host.endswith("]"):
         if not _is_ipv6(host[1:-1]):
             raise wrong(raw, allowed, "a bad IPv6 address")
-        # One spelling, so that equal addresses compare equal.
-        return str(ipaddress.IPv6Address(host[1:-1]))
+        # One spelling, so that equal addresses compare equal. ::ffff:10.0.0.1 is how 10.0.0.1 looks to IPv6 sockets;
+        # one for IPv6 alone cannot listen there.
+        address = ipaddress.IPv6Address(host[1:-1])
+        return str(address.ipv4_mapped or address)
     if _is_ipv6(host):
         raise wrong(raw, allowed, "an IPv6 address needs brackets")
     if _is_ipv4(host) or (names and len(host) <= _HOSTNAME_CHARACTERS and _HOSTNAME.fullmatch(host)):
@@ -168,6 +197,13 @@ def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:
 def _refuse_wildcard(raw: object, address: TcpAddress) -> None:
     if is_wildcard(address.host):
         raise wrong(raw, "the address of one machine", "which stands for every address of this machine")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_ipv4(text: str) -> bool:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +22,8 @@ READERS = [
         ("0.0.0.0:1", "0.0.0.0", 1),
         ("[::1]:65535", "::1", 65535),
         ("[FE80:0:0::1%eth0]:7600", "fe80::1%eth0", 7600),
+        ("[::ffff:10.77.0.1]:7600", "10.77.0.1", 7600),
+        ("[0:0:0:0:0:FFFF:0A4D:0001]:7600", "10.77.0.1", 7600),
     ],
 )
 def test_ip_port(text: str, host: str, port: int) -> None:
@@ -149,6 +154,45 @@ def test_run_dir_leaves_room_for_the_admin_socket() -> None:
 )
 def test_overlap(one: str, other: str, answer: bool) -> None:
     assert addresses.overlap(addresses.listen_address(one), addresses.listen_address(other)) is answer
+
+
+@pytest.mark.parametrize(
+    ("deliver", "listen", "dual", "answer"),
+    [
+        ("localhost:1", "127.0.0.1:1", True, True),
+        ("LocalHost:1", "[::1]:1", True, True),
+        ("db.localhost:1", "0.0.0.0:1", True, True),
+        ("localhost:1", "10.0.0.1:1", True, False),
+        ("localhost:2", "127.0.0.1:1", True, False),
+        ("127.0.0.9:1", "0.0.0.0:1", True, True),
+        ("127.0.0.9:1", "[::]:1", True, True),
+        ("127.0.0.9:1", "[::]:1", False, False),
+        ("[::1]:1", "[::]:1", False, True),
+        ("[::1]:1", "0.0.0.0:1", True, False),
+        ("[::ffff:127.0.0.1]:1", "127.0.0.1:1", True, True),
+        # Whether that address is this machine's only the machine knows.
+        ("10.0.0.9:1", "0.0.0.0:1", True, False),
+        ("host-b:1", "0.0.0.0:1", True, False),
+    ],
+)
+def test_reaches(deliver: str, listen: str, dual: bool, answer: bool) -> None:
+    one, listener = addresses.deliver_address(f"tcp:{deliver}"), addresses.ip_port(listen)
+    assert addresses.reaches(addresses.same_place(one), addresses.same_place(listener), dual=dual) is answer
+
+
+def test_same_place(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "far").symlink_to(tmp_path / "link")
+    spellings = [f"unix:{tmp_path}/{way}/s" for way in ("real", "link", "far", "/real", "link//")]
+    places = {addresses.same_place(addresses.listen_address(spelling)) for spelling in spellings}
+    assert places == {addresses.UnixAddress(f"{os.path.realpath(real)}/s")}
+    # The last name is the socket's own: a link there is another file.
+    (real / "t").symlink_to("s")
+    assert addresses.same_place(addresses.UnixAddress(f"{real}/t")) not in places
+    missing = addresses.UnixAddress("/no/such/directory/s")
+    assert addresses.same_place(missing) == missing
 
 
 @pytest.mark.parametrize("reader", READERS)
