@@ -19,6 +19,7 @@ from proxy import commands
 from proxy.agent import agent
 from proxy.config.schema import Config
 from proxy.demo import runner
+from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import ConfigError, HandshakeError, StartError
 from tests.tools.sockets import free_port
 
@@ -69,6 +70,22 @@ def test_validate(file: Path) -> None:
     assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
         [f"{bad}:1", "host"], [f"{bad}:2", "links.listen"], [str(file.with_name("missing")), "no such file"],
     ]  # fmt: skip
+
+
+def test_validate_reads_the_certificates(tmp_path: Path) -> None:
+    ours, other = CertificateAuthority(), CertificateAuthority("other")
+    section = ours.write(tmp_path, "a")
+    file = tmp_path / "f.yaml"
+    tls = ", ".join(f"{key}: {path}" for key, path in section.items())
+    file.write_text(f"host: a\nlinks: {{listen: '127.0.0.1:7600', tls: {{{tls}}}}}\n")
+    assert run(commands.validate, file).output == f"{file}: ok\n"
+    for bundle in (other.certificate, ours.issue("spiffe://hostlane/host/a")[0], ours.certificate + other.issue()[0]):
+        Path(section["ca"]).write_bytes(bundle)
+        done = run(commands.validate, file)
+        assert (done.exit_code, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"{file}: links.tls.ca: {section['ca']}: found ")
+        assert "; allowed: " in line
 
 
 def test_a_wrong_configuration_starts_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from control.api.identity import UNREADABLE
+from control.base.reading.units import show
 
 Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -65,6 +66,32 @@ def read_certificate(text: str) -> x509.Certificate:
     except UNREADABLE_PEM:
         raise ValueError("found no readable certificate (PEM)") from None
     return found
+
+
+def refuse_no_ca(found: list[x509.Certificate]) -> None:
+    """Raise ValueError for the first of these certificates, all readable ones, that is not of a CA: it would make
+    nobody trusted, or one host alone.
+    """
+    for each in found:
+        if why := _no_ca(each):
+            whose = each.subject.rfc4514_string() or f"serial number {each.serial_number:x}"
+            raise ValueError(f"found the certificate of {show(whose)}, {why}; allowed: CA certificates")
+
+
+def _no_ca(certificate: x509.Certificate) -> str:
+    try:
+        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return "which is not a CA"
+    except x509.ExtensionNotFound:
+        # Roots from before X.509 v3 have no extensions; TLS takes them if they have signed themselves.
+        if certificate.version is not x509.Version.v1 or certificate.subject != certificate.issuer:
+            return "which does not say that it is a CA (basicConstraints)"
+    try:
+        if not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+            return "whose keyUsage lets it sign no certificates"
+    except x509.ExtensionNotFound:
+        pass
+    return ""
 
 
 def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:

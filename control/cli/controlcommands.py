@@ -23,7 +23,7 @@ GARBAGE = 10_000
 
 @click.group(invoke_without_command=True)
 @click.option("--config", "file", metavar="FILE", help="The control server's configuration.")
-@click.option("--check", is_flag=True, help="Check the configuration, and do not start.")
+@click.option("--check", is_flag=True, help="Check the configuration and its certificates, and do not start.")
 @click.pass_context
 def control(context: click.Context, file: str | None, check: bool) -> None:
     """Run a control server in the foreground.
@@ -40,6 +40,12 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
         raise click.UsageError("--config FILE is missing; `hostlane control init` writes a first one")
     config = _loaded(file)
     if check:
+        from control.server.serve import check_files
+
+        try:
+            check_files(config)
+        except StartError as error:
+            sys.exit(report([ConfigError([f"{file}: {error}"])]))
         click.echo(f"{click.format_filename(file)}: ok")
         return
     sys.exit(serve(config))

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -29,7 +30,7 @@ from control.server.accept import accept_all
 from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
-from control.server.config import Config
+from control.server.config import Config, EtcdConfig
 from control.server.credentials import server_context
 from control.server.hosts import HostRegistry
 from control.server.limits import ConnectionLimiter
@@ -39,7 +40,10 @@ from control.server.routes import ApiRoutes
 from control.server.watching import MapWatchers
 from control.store.base import Store
 
-__all__ = ["CA_FOLDER", "STOP_TIMEOUT", "keys_of", "open_store", "run"]
+if TYPE_CHECKING:
+    from control.store.gateway import EtcdAccess
+
+__all__ = ["CA_FOLDER", "STOP_TIMEOUT", "check_files", "keys_of", "open_store", "run"]
 
 log = structlog.get_logger()
 
@@ -128,18 +132,8 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
     """The store that the configuration names; leaving the block closes it. Raises StartError."""
     if config.store.etcd is not None:
         from control.store.etcd import open_etcd
-        from control.store.gateway import EtcdAccess
 
-        etcd = config.store.etcd
-        access = EtcdAccess(
-            endpoints=tuple(f"http{'s' if etcd.ca else ''}://{each.hostport}" for each in etcd.endpoints),
-            prefix=f"{etcd.prefix}/",
-            ca=etcd.ca,
-            certificate=etcd.certificate,
-            key=etcd.key,
-            user=etcd.user,
-            password="" if etcd.password_file is None else _secret(etcd.password_file),
-        )
+        access = _etcd_access(config.store.etcd)
         async with open_etcd(access) as cluster:
             yield cluster
     else:
@@ -148,6 +142,32 @@ async def open_store(config: Config) -> AsyncIterator[Store]:
         assert config.store_file is not None
         async with open_sqlite(config.store_file) as file:
             yield file
+
+
+def _etcd_access(etcd: EtcdConfig) -> EtcdAccess:
+    """How the configuration reaches etcd. Raises StartError if its password cannot be read."""
+    from control.store.gateway import EtcdAccess
+
+    return EtcdAccess(
+        endpoints=tuple(f"http{'s' if etcd.ca else ''}://{each.hostport}" for each in etcd.endpoints),
+        prefix=f"{etcd.prefix}/",
+        ca=etcd.ca,
+        certificate=etcd.certificate,
+        key=etcd.key,
+        user=etcd.user,
+        password="" if etcd.password_file is None else _secret(etcd.password_file),
+    )
+
+
+def check_files(config: Config) -> None:
+    """Read the files of certificates that a control server with this configuration would start with, as far as there
+    are any yet. Raises StartError for one that is not what it is to be.
+    """
+    keys_of(config).roots()
+    if config.store.etcd is not None:
+        from control.store.gateway import tls_context
+
+        tls_context(_etcd_access(config.store.etcd))
 
 
 def _secret(path: str) -> str:

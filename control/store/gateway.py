@@ -12,15 +12,20 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 import trio
+from cryptography import x509
 
+from control.api.certificates import UNREADABLE_PEM, refuse_no_ca
 from control.base.errors import StartError
 from control.base.httpclient import RequestBody, closing_given_up
+from control.base.wholefile import read_file
 from control.store import etcdwire
 from control.store.base import StoreError
 from control.store.etcdwire import EtcdAuthToken, EtcdFailure, EtcdKeepAlive, EtcdResponse
 
 T = TypeVar("T", bound=EtcdResponse | EtcdKeepAlive)
 
+MAX_FILE_BYTES = 1 << 20
+"""Largest file of CA certificates that is read: hundreds of them fit."""
 REQUEST_TIMEOUT = 5.0
 """Seconds for one answer of one member, as etcdctl's ``--command-timeout``; healthy ones need milliseconds."""
 PATIENCE = 3
@@ -108,7 +113,7 @@ class Gateway:
         self._login = {"name": access.user, "password": access.password}
         self._turns = trio.CapacityLimiter(REQUESTS)
         transport = httpx.AsyncHTTPTransport(
-            verify=_context(access), trust_env=False, socket_options=KEEPALIVE,
+            verify=tls_context(access), trust_env=False, socket_options=KEEPALIVE,
             # Watches come on top.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=REQUESTS),
         )  # fmt: skip
@@ -263,11 +268,14 @@ def _check(endpoint: str) -> None:
         raise StartError(f"etcd endpoint: found {endpoint!a}; allowed: http[s]://HOST:PORT")
 
 
-def _context(access: EtcdAccess) -> ssl.SSLContext:
+def tls_context(access: EtcdAccess) -> ssl.SSLContext:
+    """The TLS context for etcd's members. Raises StartError if the files are not what they are to be."""
     try:
         context = ssl.create_default_context(cafile=access.ca)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"{access.ca}: not the certificates of etcd's CA ({_reason(error)})") from None
+    if access.ca is not None:
+        _refuse_no_ca(access.ca)
     if access.certificate is not None:
         try:
             context.load_cert_chain(access.certificate, access.key)
@@ -276,6 +284,18 @@ def _context(access: EtcdAccess) -> ssl.SSLContext:
                 f"{access.certificate}, {access.key}: not a certificate and its key ({_reason(error)})"
             ) from None
     return context
+
+
+def _refuse_no_ca(path: str) -> None:
+    """Raise StartError if a certificate in this file, which OpenSSL has taken, is not of a CA."""
+    try:
+        found = x509.load_pem_x509_certificates(read_file(path, MAX_FILE_BYTES, "PEM text"))
+    except UNREADABLE_PEM:
+        return  # OpenSSL could; etcd's CA is etcd's affair
+    try:
+        refuse_no_ca(found)
+    except UNREADABLE_PEM as error:
+        raise StartError(f"{path}: {error}") from None
 
 
 def _reason(error: OSError) -> str:

@@ -24,16 +24,22 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from control.api.certificates import refuse_no_ca
 from control.api.identity import UNREADABLE, host_uri, one_uri, serial_of, uris
 from control.base.reading.units import show
 from control.base.wholefile import read_file
 from proxy.config.schema import TlsFiles
 from proxy.errors import ConfigError
 from proxy.links.revoked import RevokedSerials
-from proxy.links.tlswire import reason_of
+from proxy.links.tlswire import NOT_OURS, TlsWire, reason_of
 
 MAX_FILE_BYTES = 1 << 20
 """Largest file that is read: hundreds of CA certificates fit."""
+
+HANDSHAKE_TURNS = 2
+"""In which each side says what it has to say in TLS 1.3: the dialler begins and ends."""
+INTERMEDIATE = 2
+"""OpenSSL's verification error (x509_vfy.h) for a chain whose last certificate is trusted and was issued by another."""
 
 T = TypeVar("T")
 
@@ -67,11 +73,13 @@ class Credentials:
     revoked: RevokedSerials = field(default_factory=RevokedSerials)
 
 
-def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials:
+def read(files: TlsFiles, identity: RequiredIdentity, now: float, *, issued: bool = False) -> Credentials:
     """Read and check the credentials in these files.
 
     Args:
         now: seconds since 1970.
+        issued: by the control plane, whose CAs come and go by themselves: a certificate whose CA has gone is renewed,
+            and until then good for what needs no link. Otherwise it must come from a CA of the bundle.
 
     Raises ConfigError, a line ``links.tls.KEY: FILE: what is wrong`` for each problem.
     """
@@ -86,7 +94,7 @@ def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials
 
     chain = load("certificate", files.certificate, _certificates)
     key = load("key", files.key, _private_key)
-    authorities = load("ca", files.ca, _certificates)
+    authorities = load("ca", files.ca, _authorities)
     if chain is not None:
         said = f"links.tls.certificate: {files.certificate}: "
         problems += [said + text for text in _complaints(chain[0], identity, datetime.fromtimestamp(now, UTC))]
@@ -95,7 +103,10 @@ def read(files: TlsFiles, identity: RequiredIdentity, now: float) -> Credentials
     if problems or chain is None or key is None or authorities is None:
         raise ConfigError(problems)
     try:
-        return assemble(identity.mesh, chain, key, authorities)
+        found = assemble(identity.mesh, chain, key, authorities)
+        if not issued and (complaint := _mistrusted(found, files.certificate)):
+            raise ConfigError([f"links.tls.ca: {files.ca}: {complaint}"])
+        return found
     except ssl.SSLError as error:
         raise ConfigError([f"links.tls: OpenSSL does not take these files: {reason_of(error)}"]) from None
     except OSError as error:
@@ -156,6 +167,34 @@ def _certificates(content: bytes) -> list[x509.Certificate]:
     except (*UNREADABLE, UnsupportedAlgorithm):
         raise ValueError("found no readable certificate; allowed: PEM certificates") from None
     return found
+
+
+def _authorities(content: bytes) -> list[x509.Certificate]:
+    found = _certificates(content)
+    refuse_no_ca(found)
+    return found
+
+
+def _mistrusted(own: Credentials, file: str) -> str:
+    """What a peer with the same CA bundle would have against this host's certificate, which is in `file`; empty if
+    nothing: OpenSSL is asked, by a handshake of the host with itself.
+    """
+    dialler, acceptor = TlsWire(own.dialling, server_side=False), TlsWire(own.accepting, server_side=True)
+    for _ in range(HANDSHAKE_TURNS):
+        for one, other in ((dialler, acceptor), (acceptor, dialler)):
+            try:
+                one.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLCertVerificationError as error:
+                if error.verify_code in NOT_OURS:
+                    wanted = "that CA, and those of the peers"
+                    return f"found no CA that issued the certificate in {file}; allowed: {wanted}"
+                if error.verify_code == INTERMEDIATE:
+                    return "found an intermediate CA without its root; allowed: CAs up to a root"
+                return f"does not verify the certificate in {file}: {error.verify_message}"
+            other.incoming.write(one.outgoing.read())
+    return ""
 
 
 def _private_key(content: bytes) -> PrivateKeyTypes:

@@ -45,6 +45,7 @@ class Keyring:
 
     Args:
         now: returns seconds since 1970.
+        issued: as `proxy.links.credentials.read` takes it.
 
     Attributes:
         current: the credentials for new handshakes.
@@ -53,8 +54,15 @@ class Keyring:
     Raises ConfigError when the files are not good to begin with.
     """
 
-    def __init__(self, files: TlsFiles, identity: RequiredIdentity, now: Callable[[], float] = time.time) -> None:
-        self._files, self._identity, self._now = files, identity, now
+    def __init__(
+        self,
+        files: TlsFiles,
+        identity: RequiredIdentity,
+        now: Callable[[], float] = time.time,
+        *,
+        issued: bool = False,
+    ) -> None:
+        self._files, self._identity, self._now, self._issued = files, identity, now, issued
         self._seen = self._used = _stamp(files)
         self._refused: tuple[Stamp, str] | None = None
         self.revoked = RevokedSerials()
@@ -73,7 +81,7 @@ class Keyring:
         elif config.links.security == "none":
             return None
         assert files is not None, "proxy.config.check"
-        return cls(files, RequiredIdentity(config.mesh, config.host))
+        return cls(files, RequiredIdentity(config.mesh, config.host), issued=config.links.tls is None)
 
     async def watch(self) -> None:
         """Look at the files every INTERVAL until cancelled. (In a worker thread, as their file system may be slow.)"""
@@ -114,7 +122,8 @@ class Keyring:
             log.info("new certificate files in use", expires=when(datetime.fromtimestamp(self.current.not_after, UTC)))
 
     def _read(self) -> Credentials:
-        return replace(read(self._files, self._identity, self._now()), revoked=self.revoked)
+        found = read(self._files, self._identity, self._now(), issued=self._issued)
+        return replace(found, revoked=self.revoked)
 
     def check_expiry(self) -> None:
         """Log that the certificate expires soon, or has expired, once each. (Links that are up stay.)"""

@@ -14,16 +14,12 @@ from proxy.errors import CloseReason, HandshakeError
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import TLS_ALERT, TLS_HANDSHAKE
 from proxy.links.identity import peer_untrusted
-from proxy.links.tlswire import TlsWire, reason_of
+from proxy.links.tlswire import NOT_OURS, TlsWire, reason_of
 from proxy.mux.frames import FrameKind
 
 _READ = 65536
 _UNEXPECTED_MESSAGE = bytes.fromhex("15 0303 0002 02 0a")
 """A fatal alert (RFC 8446, section 6) for a peer that does not speak TLS: OpenSSL would send nothing."""
-_NOT_OURS = {7, 18, 19, 20, 21}
-"""OpenSSL's verification errors (x509_vfy.h) for a chain that does not lead to a CA of the bundle; 7: it leads to a CA
-that has the same name as one of them, but another key.
-"""
 _ALERTS = {
     "unknown ca": "it is not signed by a CA that the peer trusts",
     "decrypt error": "it is not signed by a CA that the peer trusts",
@@ -131,7 +127,7 @@ def _refusal(error: ssl.SSLError) -> HandshakeError:
     """The error for what OpenSSL reports: whose certificate was refused and why; anything else in OpenSSL's words."""
     reason = reason_of(error)
     if isinstance(error, ssl.SSLCertVerificationError):
-        why = "it is not signed by a CA in links.tls.ca" if error.verify_code in _NOT_OURS else error.verify_message
+        why = "it is not signed by a CA in links.tls.ca" if error.verify_code in NOT_OURS else error.verify_message
         return HandshakeError(f"the peer's certificate is refused: {why}", CloseReason.WRONG_HOST)
     if reason == "peer did not return a certificate":
         return HandshakeError("the peer sent no certificate", CloseReason.WRONG_HOST)

@@ -118,6 +118,11 @@ class TlsWire:
         return whole
 
 
+NOT_OURS = {7, 18, 19, 20, 21}
+"""OpenSSL's verification errors (x509_vfy.h) for a chain that does not lead to a CA of the bundle; 7: it leads to a CA
+that has the same name as one of them, but another key."""
+
+
 def reason_of(error: ssl.SSLError) -> str:
     """OpenSSL's name of the error in lower-case words: ``tlsv1 alert unknown ca``."""
     return (error.reason or type(error).__name__).lower().replace("_", " ")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -69,7 +70,8 @@ async def ensure(config: Config, random: Callable[[], float], now: Callable[[], 
     state = StateDir(config.control.state_dir)
     await trio.to_thread.run_sync(state.prepare)
     try:
-        await trio.to_thread.run_sync(read, state.files, RequiredIdentity(config.mesh, config.host), now())
+        identity = RequiredIdentity(config.mesh, config.host)
+        await trio.to_thread.run_sync(partial(read, state.files, identity, now(), issued=True))
         return
     except ConfigError as error:
         why = "; ".join(error.problems) if state.holds_identity else "this host has no certificate yet"

@@ -4,14 +4,17 @@ import os
 import re
 import ssl
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from control.api.identity import host_uri
 from proxy.config.schema import TlsFiles
@@ -165,3 +168,90 @@ def test_everything_at_once(tmp_path: Path) -> None:
     assert [re.sub(r":.*", "", line) for line in problems(these, tmp_path)] == [
         "links.tls.key", "links.tls.ca", "links.tls.certificate", "links.tls.certificate",
     ]  # fmt: skip
+
+
+def no_ca(**how: Any) -> bytes:
+    return CA.issue(URI, **how)[0]
+
+
+def root(*, ca: bool | None = None, signs: bool | None = None, path: str = "odd root") -> bytes:
+    """A self-signed certificate with those extensions (None: without)."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path)])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), NOW - DAY, NOW + DAY)
+    if ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    if signs is not None:
+        usage = x509.KeyUsage(True, False, False, False, False, signs, False, False, False)
+        builder = builder.add_extension(usage, critical=True)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+NO_CAS = {
+    "a host's": (no_ca, "of \"CN=host\", which does not say that it is a CA (basicConstraints)"),
+    "behind a CA": (lambda: CA.certificate + no_ca(), 'of "CN=host", which does not say that it is'),
+    "self-signed, no CA": (lambda: root(ca=False), 'of "CN=odd root", which is not a CA'),
+    "self-signed, says nothing": (root, 'of "CN=odd root", which does not say that it is'),
+    "may not sign": (lambda: root(ca=True, signs=False), 'of "CN=odd root", whose keyUsage lets it sign no'),
+}
+
+
+@pytest.mark.parametrize("case", NO_CAS)
+def test_a_ca_bundle_holds_cas(tmp_path: Path, case: str) -> None:
+    make, said = NO_CAS[case]
+    (line,) = problems(files(tmp_path, ca=make()), tmp_path)
+    assert line.startswith(f"links.tls.ca: ca.pem: found the certificate {said}")
+    assert line.endswith("; allowed: CA certificates")
+
+
+@pytest.mark.parametrize("name", ["other", "Hostlane test CA"])
+def test_a_ca_that_did_not_issue_the_certificate(tmp_path: Path, name: str) -> None:
+    """Also if it has the name of the one that did."""
+    these = files(tmp_path, ca=CertificateAuthority(name).certificate + root(ca=True, signs=True))
+    assert problems(these, tmp_path) == [
+        "links.tls.ca: ca.pem: found no CA that issued the certificate in certificate.pem; "
+        "allowed: that CA, and those of the peers"
+    ]
+    # What the control plane has issued is for the control plane to renew.
+    assert read(these, ME, time.time(), issued=True).mesh == "m"
+
+
+class Chain:
+    """A root, an intermediate CA, and a host's certificate of that."""
+
+    def __init__(self, until: datetime = NOW + DAY) -> None:
+        self.keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+        names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in ("top", "middle", "host")]
+        self.pem = []
+        for place, issuer in ((0, 0), (1, 0), (2, 1)):
+            builder = x509.CertificateBuilder(
+                names[issuer], names[place], self.keys[place].public_key(), x509.random_serial_number(), NOW - 2 * DAY,
+                until if place == 0 else NOW + DAY,
+            )  # fmt: skip
+            builder = builder.add_extension(x509.BasicConstraints(ca=place < 2, path_length=None), critical=True)
+            if place == 2:
+                alternative = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URI)])
+                builder = builder.add_extension(alternative, critical=False)
+            self.pem.append(builder.sign(self.keys[issuer], hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def files(self, folder: Path, shown: Sequence[int], trusted: Sequence[int]) -> TlsFiles:
+        certificate, ca = (b"".join(self.pem[place] for place in places) for places in (shown, trusted))
+        return TlsFiles(**write(folder, certificate, encoded(self.keys[2]), ca))
+
+
+def test_intermediate_cas(tmp_path: Path) -> None:
+    chain = Chain()
+    for shown, trusted in (([2, 1], [0]), ([2], [1, 0]), ([2, 1], [1, 0])):
+        assert read(chain.files(tmp_path, shown, trusted), ME, time.time()).mesh == "m"
+    assert problems(chain.files(tmp_path, [2], [0]), tmp_path) == [
+        "links.tls.ca: ca.pem: found no CA that issued the certificate in certificate.pem; "
+        "allowed: that CA, and those of the peers"
+    ]
+    assert problems(chain.files(tmp_path, [2], [1]), tmp_path) == [
+        "links.tls.ca: ca.pem: found an intermediate CA without its root; allowed: CAs up to a root"
+    ]
+
+
+def test_a_ca_that_has_expired(tmp_path: Path) -> None:
+    assert problems(Chain(NOW - DAY).files(tmp_path, [2, 1], [0]), tmp_path) == [
+        "links.tls.ca: ca.pem: does not verify the certificate in certificate.pem: certificate has expired"
+    ]

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from control.api import certificates
+from control.ca import root as ca
 from control.cli.controlcommands import control
 
 PATIENCE = 20.0
@@ -44,6 +46,40 @@ def test_check(directory: Path) -> None:
     result = run("--config", str(write(directory, "lease: 1\n")), "--check")
     assert result.exit_code == 2
     assert result.stderr.startswith(f"{file}:5: lease: found 1, which has no unit; allowed: ")
+
+
+def leaf() -> str:
+    names = ca.CertificateNames.host("m", "a")
+    root, key = ca.new_root("m", time.time()), certificates.new_key()
+    return ca.issue(root, key.public_key(), names, time.time(), 3600.0).certificate
+
+
+def test_check_reads_the_certificates_too(directory: Path) -> None:
+    folder = directory / "state" / "ca"
+    folder.mkdir(parents=True)
+    file = write(directory)
+    (folder / "a.pem").write_text(certificates.pem(ca.new_root("m", time.time()).certificate))
+    assert run("--config", str(file), "--check").exit_code == 0
+    for text in (leaf(), "no certificate"):
+        (folder / "b.pem").write_text(text)
+        result = run("--config", str(file), "--check")
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"{file}: {folder}/b.pem: found no CA certificate (PEM) with ")
+
+
+def test_check_reads_those_of_etcd(directory: Path) -> None:
+    bundle = directory / "etcd-ca.pem"
+    file = write(directory, f"store: {{etcd: {{endpoints: [127.0.0.1:2379], ca: {bundle}}}}}\n")
+    said = run("--config", str(file), "--check").stderr
+    assert said.startswith(f"{file}: {bundle}: not the certificates of etcd's CA")
+    bundle.write_text(leaf())
+    result = run("--config", str(file), "--check")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        f'{file}: {bundle}: found the certificate of "CN=host/a", which is not a CA; allowed: CA certificates\n'
+    )
+    bundle.write_text(certificates.pem(ca.new_root("m", time.time()).certificate))
+    assert run("--config", str(file), "--check").output == f"{file}: ok\n"
 
 
 def test_usage() -> None:

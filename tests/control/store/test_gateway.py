@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
+from control.api import certificates
 from control.base.errors import StartError
+from control.ca import root as roots
 from control.store.base import Put, StoreError
 from control.store.etcd import open_etcd
 from control.store.etcdwire import EtcdKeyspace, EtcdRange, EtcdResponse, EtcdTxn
@@ -160,6 +163,19 @@ def test_tls_files_that_are_none(tmp_path: Path) -> None:
             Gateway(EtcdAccess(("https://a:1",), ca=str(ca)))
     with pytest.raises(StartError, match="text.pem: not a certificate and its key"):
         Gateway(EtcdAccess(("https://a:1",), certificate=str(text), key=str(text)))
+
+
+@pytest.mark.parametrize("behind_a_ca", [False, True])
+def test_a_ca_of_etcd_that_is_none(tmp_path: Path, behind_a_ca: bool) -> None:
+    root = roots.new_root("m", time.time())
+    names, key = roots.CertificateNames.host("m", "a"), certificates.new_key()
+    leaf = roots.issue(root, key.public_key(), names, time.time(), 3600.0)
+    file = tmp_path / "ca.pem"
+    file.write_text(certificates.pem(root.certificate) * behind_a_ca + leaf.certificate)
+    with pytest.raises(StartError) as caught:
+        Gateway(EtcdAccess(("https://a:1",), ca=str(file)))
+    said = 'found the certificate of "CN=host/a", which is not a CA; allowed: CA certificates'
+    assert str(caught.value) == f"{file}: {said}"
 
 
 async def test_no_etcd_is_no_start(dead: str) -> None:
