@@ -124,6 +124,13 @@ def over_after_a_round(clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> Ran
     return dice
 
 
+async def news(messages: AsyncIterator[mesh.WatchMessage]) -> mesh.MapSnapshot | mesh.MapChanges:
+    """The next message of a watch that tells something: heartbeats come whenever a server was silent for a while."""
+    while isinstance(message := await anext(messages), mesh.MapHeartbeat):
+        pass
+    return message
+
+
 def record(name: str, *services: str, address: str = "", instance: str = "1") -> HostRecord:
     place = address or f"10.77.0.{sum(name.encode()) % 250 + 1}:7600"
     offers = tuple(ServiceOffer(name=each) for each in services)

@@ -11,7 +11,7 @@ from control.api import certificates, mesh
 from control.api.client import Denied
 from control.server.api import ROUTES, Api
 from control.store.sqlite import open_sqlite
-from tests.control.server.conftest import PATIENCE, World, record
+from tests.control.server.conftest import PATIENCE, World, news, record
 
 
 async def test_status_counts(world: World) -> None:
@@ -49,7 +49,7 @@ async def test_a_watch_goes_on_from_where_it_was(world: World) -> None:
             assert isinstance(first, mesh.MapSnapshot)
             registered = await client.register(record("host-a"))
             async with client.watch(first.epoch, first.revision) as messages:
-                second = await anext(messages)
+                second = await news(messages)
             assert isinstance(second, mesh.MapChanges)
             assert second.revision == registered.revision
             async with client.watch("another", first.revision) as messages:

@@ -14,7 +14,7 @@ from control.base.errors import StartError
 from control.base.reading.addresses import TcpAddress
 from control.server import serve
 from control.server.config import SqliteConfig, StoreConfig
-from tests.control.server.conftest import PATIENCE, World, record
+from tests.control.server.conftest import PATIENCE, World, news, record
 
 
 async def test_hosts_register_and_watch(world: World) -> None:
@@ -23,15 +23,15 @@ async def test_hosts_register_and_watch(world: World) -> None:
         assert registered.lease == 15.0
         with trio.fail_after(PATIENCE):
             async with b.watch() as messages:
-                first = await anext(messages)
+                first = await news(messages)
                 assert isinstance(first, mesh.MapSnapshot)
                 assert [host.name for host in first.hosts] == ["host-a"]
                 await b.register(record("host-b", "web", "redis"))
-                second = await anext(messages)
+                second = await news(messages)
                 assert isinstance(second, mesh.MapChanges)
                 assert [offer.name for offer in second.put[0].services] == ["redis", "web"]
                 await a.leave("host-a", "1")
-                third = await anext(messages)
+                third = await news(messages)
                 assert isinstance(third, mesh.MapChanges)
                 assert third.gone == ("host-a",)
 
@@ -41,7 +41,7 @@ async def test_the_administrator_sees_the_map(world: World) -> None:
         await a.register(record("host-a"))
         with trio.fail_after(PATIENCE):
             async with admin.watch() as messages:
-                while not (await anext(messages)).hosts:  # type: ignore[union-attr]
+                while not (await news(messages)).hosts:  # type: ignore[union-attr]
                     pass
         assert [host.name for host in (await admin.hosts()).hosts] == ["host-a"]
         status = await admin.status()
