@@ -124,7 +124,8 @@ def same_place(address: Address) -> Address:
     directory without symbolic links, as far as it exists; of a host name, lower case.
     """
     if isinstance(address, TcpAddress):
-        return TcpAddress(address.host.lower(), address.port)
+        # Not of an IPv6 address, which has one spelling already: eth0 and Eth0 behind its % are two interfaces.
+        return address if ":" in address.host else TcpAddress(address.host.lower(), address.port)
     directory, name = os.path.split(address.path)
     return UnixAddress(os.path.join(os.path.realpath(directory), name))
 
@@ -147,7 +148,7 @@ def reaches(one: Address, listener: Address, *, dual: bool) -> bool:
     if one.port != listener.port:
         return False
     if one.host == "localhost" or one.host.endswith(".localhost"):  # RFC 6761, section 6.3
-        return _is_loopback(listener.host) or is_wildcard(listener.host)
+        return listener.host in ("127.0.0.1", "::1") or is_wildcard(listener.host)  # not 127.0.0.2
     same_family = (":" in one.host) == (":" in listener.host)
     takes_in = is_wildcard(listener.host) and (same_family or (dual and ":" in listener.host))
     return one.host == listener.host or (_is_loopback(one.host) and takes_in)

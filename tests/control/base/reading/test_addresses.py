@@ -163,6 +163,9 @@ def test_overlap(one: str, other: str, answer: bool) -> None:
         ("LocalHost:1", "[::1]:1", True, True),
         ("db.localhost:1", "0.0.0.0:1", True, True),
         ("localhost:1", "10.0.0.1:1", True, False),
+        # An address of its own for each service: none is what localhost stands for.
+        ("localhost:1", "127.0.0.2:1", True, False),
+        ("db.localhost:1", "127.1.0.1:1", True, False),
         ("localhost:2", "127.0.0.1:1", True, False),
         ("127.0.0.9:1", "0.0.0.0:1", True, True),
         ("127.0.0.9:1", "[::]:1", True, True),
@@ -193,6 +196,11 @@ def test_same_place(tmp_path: Path) -> None:
     assert addresses.same_place(addresses.UnixAddress(f"{real}/t")) not in places
     missing = addresses.UnixAddress("/no/such/directory/s")
     assert addresses.same_place(missing) == missing
+
+
+def test_the_same_place_on_another_interface() -> None:
+    places = {addresses.same_place(addresses.ip_port(f"[fe80::1%{scope}]:1")) for scope in ("eth0", "Eth0", "ETH0")}
+    assert len(places) == 3
 
 
 @pytest.mark.parametrize("reader", READERS)
