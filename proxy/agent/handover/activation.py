@@ -84,4 +84,6 @@ def _plain(address: Address) -> Address:
     """The address as the kernel writes it, so that two addresses can be compared."""
     if isinstance(address, UnixAddress):
         return address
-    return TcpAddress(str(ipaddress.ip_address(address.host)), address.port)
+    host = ipaddress.ip_address(address.host)
+    # As configurations are read: an IPv4 address is one, also where an IPv6 socket listens on it.
+    return TcpAddress(str((isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped) or host), address.port)

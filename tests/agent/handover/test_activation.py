@@ -105,6 +105,22 @@ def test_an_address_that_is_written_in_another_way(folder: Path) -> None:
     sock.close()
 
 
+@pytest.mark.parametrize("bound", ["::ffff:127.0.0.1", "127.0.0.1"])
+@pytest.mark.parametrize("written", ["[::ffff:127.0.0.1]", "127.0.0.1", "[::FFFF:7f00:1]"])
+def test_an_ipv4_address_as_ipv6_sockets_write_it(folder: Path, bound: str, written: str) -> None:
+    web = socket.socket(socket.AF_INET6 if ":" in bound else socket.AF_INET)
+    web.bind((bound, 0))
+    web.listen()
+    port = web.getsockname()[1]
+    found = config(folder, tcp=f"tcp:{written}:{port}")
+    passed(web)
+    inheritance = InheritedListeners()
+    inherit(found, inheritance, environment(1))
+    (listener,) = inheritance.upstreams().items()
+    assert listener[0] == found.upstreams["web"].listen
+    listener[1].close()
+
+
 def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
     stranger, port = tcp()
     unnamed = socket.socket(socket.AF_UNIX)
