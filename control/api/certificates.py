@@ -73,25 +73,26 @@ def refuse_no_ca(found: list[x509.Certificate]) -> None:
     nobody trusted, or one host alone.
     """
     for each in found:
-        if why := _no_ca(each):
+        if why := no_ca(each):
             whose = each.subject.rfc4514_string() or f"serial number {each.serial_number:x}"
             raise ValueError(f"found the certificate of {show(whose)}, {why}; allowed: CA certificates")
 
 
-def _no_ca(certificate: x509.Certificate) -> str:
+def no_ca(certificate: x509.Certificate) -> str:
+    """Why OpenSSL (check_ca in its v3_purp.c) takes the certificate, a readable one, for no CA's; empty if it does."""
+    try:
+        signs = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        signs = None
     try:
         if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
             return "which is not a CA"
     except x509.ExtensionNotFound:
         # Roots from before X.509 v3 have no extensions; TLS takes them if they have signed themselves.
-        if certificate.version is not x509.Version.v1 or certificate.subject != certificate.issuer:
+        old_root = certificate.version is x509.Version.v1 and certificate.subject == certificate.issuer
+        if not old_root and signs is None:
             return "which does not say that it is a CA (basicConstraints)"
-    try:
-        if not certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
-            return "whose keyUsage lets it sign no certificates"
-    except x509.ExtensionNotFound:
-        pass
-    return ""
+    return "whose keyUsage lets it sign no certificates" if signs is False else ""
 
 
 def issued_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:

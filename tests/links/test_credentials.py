@@ -4,7 +4,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -174,9 +174,18 @@ def no_ca(**how: Any) -> bytes:
     return CA.issue(URI, **how)[0]
 
 
-def root(*, ca: bool | None = None, signs: bool | None = None, path: str = "odd root") -> bytes:
+def root(
+    *,
+    ca: bool | None = None,
+    signs: bool | None = None,
+    path: str = "odd root",
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> bytes:
     """A self-signed certificate with those extensions (None: without)."""
-    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path)])
+    key, name = (
+        key or ec.generate_private_key(ec.SECP256R1()),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, path)]),
+    )
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), NOW - DAY, NOW + DAY)
     if ca is not None:
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
@@ -186,7 +195,7 @@ def root(*, ca: bool | None = None, signs: bool | None = None, path: str = "odd 
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
 
 
-NO_CAS = {
+NO_CAS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a host's": (no_ca, "of \"CN=host\", which does not say that it is a CA (basicConstraints)"),
     "behind a CA": (lambda: CA.certificate + no_ca(), 'of "CN=host", which does not say that it is'),
     "self-signed, no CA": (lambda: root(ca=False), 'of "CN=odd root", which is not a CA'),
@@ -249,6 +258,16 @@ def test_intermediate_cas(tmp_path: Path) -> None:
     assert problems(chain.files(tmp_path, [2], [1]), tmp_path) == [
         "links.tls.ca: ca.pem: found an intermediate CA without its root; allowed: CAs up to a root"
     ]
+
+
+@pytest.mark.parametrize(("shown", "trusted"), [([2, 1], [0]), ([2], [1, 0])])
+def test_a_root_that_says_in_its_key_usage_alone_that_it_signs(
+    tmp_path: Path, shown: Sequence[int], trusted: Sequence[int]
+) -> None:
+    """OpenSSL takes it for a CA's, and so do peers."""
+    chain = Chain()
+    chain.pem[0] = root(signs=True, path="top", key=chain.keys[0])
+    assert read(chain.files(tmp_path, shown, trusted), ME, time.time()).mesh == "m"
 
 
 def test_a_ca_that_has_expired(tmp_path: Path) -> None:
