@@ -14,7 +14,7 @@ import msgspec
 import trio
 from cryptography import x509
 
-from control.api.certificates import UNREADABLE_PEM, refuse_no_ca
+from control.api.certificates import UNREADABLE_PEM, no_ca, refuse_no_ca
 from control.base.errors import StartError
 from control.base.httpclient import RequestBody, closing_given_up
 from control.base.wholefile import read_file
@@ -274,7 +274,8 @@ def tls_context(access: EtcdAccess) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=access.ca)
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"{access.ca}: not the certificates of etcd's CA ({_reason(error)})") from None
-    if access.ca is not None:
+    # With partial chains (Python 3.13's default), each certificate of the file is trusted as it is.
+    if access.ca is not None and not context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
         _refuse_no_ca(access.ca)
     if access.certificate is not None:
         try:
@@ -287,14 +288,18 @@ def tls_context(access: EtcdAccess) -> ssl.SSLContext:
 
 
 def _refuse_no_ca(path: str) -> None:
-    """Raise StartError if a certificate in this file, which OpenSSL has taken, is not of a CA."""
+    """Raise StartError if with this file, which OpenSSL has taken, nobody would be trusted. A member's certificate that
+    has signed itself (etcd's ``--auto-tls``) is, and others do no harm beside a CA's (a ``fullchain.pem``).
+    """
     try:
         found = x509.load_pem_x509_certificates(read_file(path, MAX_FILE_BYTES, "PEM text"))
+        if any(each.subject == each.issuer or not no_ca(each) for each in found):
+            return
     except UNREADABLE_PEM:
         return  # OpenSSL could; etcd's CA is etcd's affair
     try:
         refuse_no_ca(found)
-    except UNREADABLE_PEM as error:
+    except ValueError as error:
         raise StartError(f"{path}: {error}") from None
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from control.api import certificates
 from control.base.errors import StartError
@@ -165,17 +169,46 @@ def test_tls_files_that_are_none(tmp_path: Path) -> None:
         Gateway(EtcdAccess(("https://a:1",), certificate=str(text), key=str(text)))
 
 
-@pytest.mark.parametrize("behind_a_ca", [False, True])
-def test_a_ca_of_etcd_that_is_none(tmp_path: Path, behind_a_ca: bool) -> None:
-    root = roots.new_root("m", time.time())
+def member_of(root: roots.RootCa) -> str:
     names, key = roots.CertificateNames.host("m", "a"), certificates.new_key()
-    leaf = roots.issue(root, key.public_key(), names, time.time(), 3600.0)
+    return roots.issue(root, key.public_key(), names, time.time(), 3600.0).certificate
+
+
+PARTIAL_CHAINS = ssl.create_default_context().verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+
+
+@pytest.mark.skipif(bool(PARTIAL_CHAINS), reason="this Python trusts any certificate that it is given")
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_ca_of_etcd_that_is_none(tmp_path: Path, count: int) -> None:
     file = tmp_path / "ca.pem"
-    file.write_text(certificates.pem(root.certificate) * behind_a_ca + leaf.certificate)
+    file.write_text("".join(member_of(roots.new_root("m", time.time())) for _ in range(count)))
     with pytest.raises(StartError) as caught:
         Gateway(EtcdAccess(("https://a:1",), ca=str(file)))
     said = 'found the certificate of "CN=host/a", which is not a CA; allowed: CA certificates'
     assert str(caught.value) == f"{file}: {said}"
+
+
+def self_signed() -> str:
+    """As etcd makes one with --auto-tls."""
+    key, name, now = certificates.new_key(), x509.Name([]), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    return certificates.pem(builder.sign(key, hashes.SHA256()))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_member_beside_its_ca_is_trusted(tmp_path: Path, order: int) -> None:
+    root = roots.new_root("m", time.time())
+    file = tmp_path / "ca.pem"
+    file.write_text("".join([member_of(root), certificates.pem(root.certificate)][::order]))
+    Gateway(EtcdAccess(("https://a:1",), ca=str(file)))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_members_that_signed_themselves_are_trusted(tmp_path: Path, count: int) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("".join(self_signed() for _ in range(count)))
+    Gateway(EtcdAccess(("https://a:1",), ca=str(file)))
 
 
 async def test_no_etcd_is_no_start(dead: str) -> None:
