@@ -28,9 +28,11 @@ _WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "true": Tru
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})?\.[0-9]{1,18}", re.ASCII)
 
-# "[fd00::1]:7600", which YAML takes for a list and something behind it: an IPv6 address, or anything with a port.
+# "[fd00::1]:7600", which YAML takes for a list and something behind it: an IPv6 address, or anything with a port. No
+# part is longer than it can be: on a long line that is none, the search would hold the interpreter and the proxy.
 _BRACKETS = re.compile(
-    r"(?:tcp:)?\[(?:[0-9A-Fa-f]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*(?:%[\w.-]+)?\](?:[:/][0-9]+)?|[\w.:%-]+\][:/][0-9]+)",
+    r"(?:tcp:)?\[(?:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f.:]{0,45}:[0-9A-Fa-f.:]{0,45}(?:%[\w.-]{1,15})?\](?:[:/][0-9]{1,5})?"
+    r"|[\w.:%-]{1,253}\][:/][0-9]{1,5})",
     re.ASCII,
 )
 

@@ -153,3 +153,9 @@ def test_any_text_gives_data_or_problems(text: str) -> None:
 def depth(data: object) -> int:
     below = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
     return 1 + max((depth(value) for value in below), default=0)
+
+
+@pytest.mark.parametrize("filling", [":" * 50_000, "a" * 50_000, "1:" * 50_000], ids=["colons", "letters", "both"])
+def test_a_long_line_that_is_no_address_is_passed_over(filling: str) -> None:
+    (problem,) = read(f"a: [{filling} x, y] z\n").problems
+    assert problem.text.startswith("not valid YAML: ")
