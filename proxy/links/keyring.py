@@ -45,7 +45,7 @@ class Keyring:
 
     Args:
         now: returns seconds since 1970.
-        issued: as `proxy.links.credentials.read` takes it.
+        issued: as `proxy.links.credentials.read` takes it, for the first credentials.
 
     Attributes:
         current: the credentials for new handshakes.
@@ -62,12 +62,12 @@ class Keyring:
         *,
         issued: bool = False,
     ) -> None:
-        self._files, self._identity, self._now, self._issued = files, identity, now, issued
+        self._files, self._identity, self._now = files, identity, now
         self._seen = self._used = _stamp(files)
         self._refused: tuple[Stamp, str] | None = None
         self.revoked = RevokedSerials()
         self._lock = threading.Lock()
-        self.current = self._read()
+        self.current = self._read(issued)
         self._warned = ""
 
     @classmethod
@@ -121,8 +121,12 @@ class Keyring:
             self._used, self._refused, self._warned = stamp, None, ""
             log.info("new certificate files in use", expires=when(datetime.fromtimestamp(self.current.not_after, UTC)))
 
-    def _read(self) -> Credentials:
-        found = read(self._files, self._identity, self._now(), issued=self._issued)
+    def _read(self, issued: bool = True) -> Credentials:
+        """The credentials in the files. New ones are not asked whether a CA of the bundle issued the certificate, as
+        the first ones are: who takes a CA out of the bundle wants it distrusted now, also by a host that still has its
+        certificate from it.
+        """
+        found = read(self._files, self._identity, self._now(), issued=issued)
         return replace(found, revoked=self.revoked)
 
     def check_expiry(self) -> None:

@@ -65,6 +65,18 @@ def test_new_files_are_used_when_two_looks_agree(keyring: Keyring, tmp_path: Pat
     assert events(logs) == [IN_USE]
 
 
+def test_a_ca_is_distrusted_at_once_by_a_host_that_has_its_certificate_from_it(
+    keyring: Keyring, tmp_path: Path, logs: Logs
+) -> None:
+    """Who takes a CA out of the bundle may do so because its key is stolen."""
+    before = keyring.current.accepting.get_ca_certs(binary_form=True)
+    (tmp_path / "ca.pem").write_bytes(CertificateAuthority().certificate)
+    look(keyring)
+    assert events(logs) == [IN_USE]
+    [trusted] = keyring.current.accepting.get_ca_certs(binary_form=True)
+    assert trusted not in before
+
+
 def test_a_certificate_is_not_read_before_its_key(keyring: Keyring, tmp_path: Path, logs: Logs) -> None:
     """Whoever writes the files does so one after the other; nobody is told of the moment in between."""
     certificate, key = CA.issue("spiffe://hostlane/host/host-a")
