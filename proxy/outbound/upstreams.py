@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from control.base.reading.addresses import Address
-from proxy.config.schema import Config, UpstreamConfig
+from proxy.config.schema import Config
 from proxy.errors import CloseReason
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
@@ -28,11 +28,6 @@ class Outbound:
         self._config = config
         self.sockets = ListenerSet()
         self._listening = False
-
-    @property
-    def upstreams(self) -> dict[str, UpstreamConfig]:
-        """The configured upstreams."""
-        return self._config.upstreams
 
     def open(self) -> None:
         """Open a socket for every upstream. Callers can connect from then on; `listen` accepts them. Raises StartError,
