@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ import click
 import pytest
 
 from control.cli.main import hostlane
-from tests.rules.test_failures import COVERED
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = ("*.md", "docs/*.md", "proxy/**/*.md", "control/**/*.md", "benchmarks/*.md", "compose/*.md", "tests/**/*.md")
@@ -80,17 +78,6 @@ def test_what_is_dead_is_found(tmp_path: Path) -> None:
     assert list(dead(here, text)) == ["gone.md", "here.md#gone"]
     commands = "`hostlane net plan FILE` and `hostlane ca gone`\n$ hostlane gone\nhostlane links --json | jq --gone"
     assert list(unknown(f"{commands}\n`hostlane links --gone`")) == ["ca gone", "gone", "links --gone"]
-
-
-def test_every_failure_of_the_document_has_a_number_that_is_tested() -> None:
-    text = (ROOT / "docs/failures.md").read_text()
-    assert [int(number) for number in re.findall(r"^\*\*(\d+)\. ", text, re.MULTILINE)] == COVERED
-    marks = itertools.chain.from_iterable(
-        re.findall(r"\d+", arguments)
-        for path in ROOT.glob("tests/**/test_*.py")
-        for arguments in re.findall(r"mark\.failure\(([\d, ]+)\)", path.read_text())
-    )
-    assert {int(number) for number in marks} == set(COVERED)
 
 
 def test_tests_that_documents_cite_exist() -> None:
