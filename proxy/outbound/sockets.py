@@ -277,6 +277,8 @@ def bind_tcp(name: str, address: TcpAddress) -> socket.socket:
         socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
     )
     try:
+        if sock.family == socket.AF_INET6:  # [::] takes IPv4 too, whatever net.ipv6.bindv6only says
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         prepare_local(sock)  # accepted sockets inherit these options on Linux
         sock.bind((address.host, address.port))

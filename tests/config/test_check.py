@@ -171,6 +171,7 @@ def test_values_that_do_not_go_together(text: str, expected: str) -> None:
     assert [problem.split(" ", 1)[1] for problem in problems(HEAD + text + "\n")] == [expected]
 
 
+@pytest.mark.failure("34")
 @pytest.mark.parametrize("way", ["link/x.sock", "//link//x.sock", "far/x.sock"])
 def test_two_ways_to_one_socket(tmp_path: Path, way: str) -> None:
     (tmp_path / "real").mkdir()
@@ -194,6 +195,7 @@ def test_the_admin_socket_by_another_way(tmp_path: Path) -> None:
     assert problem.endswith("next.sock\", where the admin socket listens; allowed: a place of its own")
 
 
+@pytest.mark.failure("34")
 @pytest.mark.parametrize(
     ("listen", "deliver"),
     [("127.0.0.1", "localhost"), ("'[::]'", "127.0.0.1"), ("'[::1]'", "'[0:0::1]'"), ("0.0.0.0", "127.9.9.9")],
@@ -204,6 +206,7 @@ def test_a_service_at_an_upstream_under_another_name(listen: str, deliver: str) 
     assert problem.endswith("where upstreams.x listens; allowed: the socket of the service itself")
 
 
+@pytest.mark.failure("34")
 @pytest.mark.parametrize(
     ("one", "other"),
     [("host-b:1", "Host-B:1"), ("'[::ffff:10.0.0.2]:1'", "10.0.0.2:1"), ("'[fd00::2]:1'", "'[FD00:0::2]:1'")],
@@ -228,6 +231,7 @@ def test_the_overflow_uid_is_the_kernels(tmp_path: Path, monkeypatch: pytest.Mon
     assert [len(rule_for(uid)) for uid in (4242, 65534)] == [0, 1]
 
 
+@pytest.mark.failure("34")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes user namespaces")
 @pytest.mark.parametrize("uid", [1000, 4711])
 def test_that_uid_is_what_the_kernel_says_of_a_caller_who_is_not_mapped(uid: int) -> None:
@@ -250,6 +254,7 @@ def test_that_uid_is_what_the_kernel_says_of_a_caller_who_is_not_mapped(uid: int
     assert rule_for(seen) != []
 
 
+@pytest.mark.failure("34")
 @pytest.mark.parametrize(
     ("text", "where", "found"),
     [

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -112,6 +115,26 @@ def test_tcp() -> None:
             pass
         with pytest.raises(StartError, match=rf"^upstreams\.web\.listen: tcp:127\.0\.0\.1:{port}: the port is in use$"):
             bind_tcp("web", TcpAddress("127.0.0.1", port))
+
+
+ONLY_V6 = """
+import socket
+from control.base.reading.addresses import TcpAddress
+from proxy.outbound.sockets import bind_tcp
+
+assert open("/proc/sys/net/ipv6/bindv6only").read() == "1\\n"
+with bind_tcp("web", TcpAddress("::", 0)) as sock:
+    for host in ("127.0.0.1", "::1"):
+        socket.create_connection((host, sock.getsockname()[1])).close()
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.failure("34")
+def test_every_address_is_every_address_whatever_the_kernel_is_told() -> None:
+    prepare = "ip link set lo up && echo 1 > /proc/sys/net/ipv6/bindv6only && exec"
+    script = f"{prepare} {shlex.quote(sys.executable)} -c {shlex.quote(ONLY_V6)}"
+    subprocess.run(["unshare", "--net", "sh", "-c", script], check=True, timeout=60)
 
 
 def inheritables(sockets: ListenerSet) -> dict[Address, InheritableListener]:
@@ -248,6 +271,7 @@ def refusal() -> tuple[int, bytes]:
     return errno.EPERM, b"b"
 
 
+@pytest.mark.failure("34")
 @pytest.mark.parametrize("count", [1, 3, 253])
 def test_descriptors_of_a_caller_are_refused(folder: Path, count: int) -> None:
     sockets = ListenerSet()
