@@ -21,12 +21,12 @@ import trio
 
 from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET
+from control.base.system.accepting import accept_all
 from control.base.system.unixsock import bind_unix
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
 from control.ca.rotation import CaRotation
-from control.server.accept import accept_all
 from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
@@ -105,8 +105,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
-                        accepting.start_soon(accept_all, listener, clients.serve, connections)
-                        accepting.start_soon(accept_all, local.socket, clients.serve_local, connections)
+                        wide, own = config.listen.hostport, CONTROL_SOCKET
+                        accepting.start_soon(accept_all, listener, wide, clients.serve, connections)
+                        accepting.start_soon(accept_all, local.socket, own, clients.serve_local, connections)
                         port = listener.getsockname()[1]
                         log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
                         task_status.started(port)

@@ -129,7 +129,7 @@ async def serve(
             log.exception("unexpected error on a link", remote=remote)
 
     try:
-        await serve_gated(gate or AcceptGate(), handle, listeners, task_status=task_status)
+        await serve_gated(gate or AcceptGate(), handle, listeners, "links.listen", task_status=task_status)
     finally:
         for each in listeners:
             each.socket.close()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 
-import structlog
 import trio
 
-from control.base.system.accepting import EXHAUSTED, PAUSE
-
-log = structlog.get_logger()
+from control.base.system.accepting import accept_all
 
 
 class AcceptGate:
@@ -45,38 +43,35 @@ async def serve_gated(
     gate: AcceptGate,
     handler: Callable[[trio.SocketStream], Awaitable[object]],
     listeners: list[trio.SocketListener],
+    listen: str,
     *,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `trio.serve_listeners`, while the gate is open. Closing the gate cancels no handler; new connections then wait
-    in the kernel's queue. The caller closes the listeners.
+    """Run `handler` for each connection while the gate is open, and close the connection when it returns; until
+    cancelled. Closing the gate cancels no handler; new connections then wait in the kernel's queue. The caller closes
+    the listeners, which the log calls `listen`.
     """
+
+    async def handle(stream: trio.SocketStream) -> None:
+        try:
+            await handler(stream)
+        finally:
+            await trio.aclose_forcefully(stream)
+
     async with trio.open_nursery() as handlers:
 
         async def serve() -> None:
-            # On duplicates, because trio closes the listeners that it serves; those of the caller stay open.
-            copies: list[trio.SocketListener] = []
-            try:
+            async with trio.open_nursery() as accepting:
                 for listener in listeners:
-                    copies.append(await _copied(listener))
-                await trio.serve_listeners(handler, copies, handler_nursery=handlers)
+                    accepting.start_soon(accept_from, listener)
+
+        async def accept_from(listener: trio.SocketListener) -> None:
+            borrowed = socket.socket(fileno=listener.socket.fileno())  # trio does not give its own one away
+            try:
+                borrowed.setblocking(False)
+                await accept_all(borrowed, listen, handle, handlers)
             finally:
-                for copy in copies:
-                    copy.socket.close()
+                borrowed.detach()
 
         task_status.started(listeners)
         await gate.guard(serve)
-
-
-async def _copied(listener: trio.SocketListener) -> trio.SocketListener:
-    """A listener on a duplicate of the descriptor. If descriptors have run out, wait and try again: raising the error
-    would end the proxy.
-    """
-    while True:
-        try:
-            return trio.SocketListener(listener.socket.dup())
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            log.error("cannot accept connections", error=error.strerror, retry_in_s=PAUSE)
-        await trio.sleep(PAUSE)

@@ -1,4 +1,6 @@
-"""Accepting local connections inside the pump: at most a burst per turn, and a pause when descriptors run out."""
+"""Accepting local connections inside the pump: at most a burst per turn, and a pause while this machine
+cannot accept.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from select import EPOLLIN
 
 import structlog
 
-from control.base.system.accepting import EXHAUSTED, PAUSE
+from control.base.system.accepting import OF_CLIENT, PAUSE
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket
@@ -73,9 +75,8 @@ class Listener:
             elif (code := ctypes.get_errno()) in _NOBODY:
                 self._said = False
                 return
-            elif code in EXHAUSTED:
+            elif code not in OF_CLIENT:
                 return self._pause(code)
-            # else the caller has closed its connection already (ECONNABORTED)
 
     def crashed(self) -> None:
         """An unexpected exception was raised for one new connection, and logged; go on accepting (Watcher)."""

@@ -24,6 +24,7 @@ from trio import TaskStatus
 
 from control.api import messages
 from control.base.http import CLOSE, HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
+from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.links.acceptgate import AcceptGate, serve_gated
 from proxy.telemetry.slices import slices
 
@@ -95,7 +96,7 @@ async def serve_admin(
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
     server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}, orders)
     try:
-        await serve_gated(gate or AcceptGate(), server.serve, [listener], task_status=task_status)
+        await serve_gated(gate or AcceptGate(), server.serve, [listener], ADMIN_SOCKET, task_status=task_status)
     finally:
         listener.socket.close()
 

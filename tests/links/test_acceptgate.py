@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-
-import pytest
 import trio
 import trio.testing
-from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from proxy.links.acceptgate import AcceptGate, serve_gated
-from tests.tools.sockets import open_fds
 
 
 async def test_it_serves_while_it_is_open() -> None:
@@ -72,41 +67,6 @@ async def test_closed_before_it_begins() -> None:
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.failure(1)
-async def test_a_door_that_opens_when_there_are_no_descriptors(
-    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    gate, handled, before, tries = AcceptGate(), trio.Event(), open_fds(), 0
-    dup = type(listener.socket).dup
-
-    def exhausted(sock: trio.socket.SocketType) -> trio.socket.SocketType:
-        nonlocal tries
-        tries += 1
-        if tries < 4:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return dup(sock)
-
-    async def handle(stream: trio.SocketStream) -> None:
-        handled.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve_gated, gate, handle, [listener])
-        await wait_all_tasks_blocked()
-        gate.close()
-        await wait_all_tasks_blocked()
-        monkeypatch.setattr(type(listener.socket), "dup", exhausted)
-        with capture_logs() as logs:
-            gate.open()
-            client = await trio.testing.open_stream_to_socket_listener(listener)
-            await handled.wait()
-        assert [entry["event"] for entry in logs] == ["cannot accept connections"] * 3
-        await client.aclose()
-        nursery.cancel_scope.cancel()
-    assert open_fds() == before
-    listener.socket.close()
-
-
 async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     gate, handled = AcceptGate(), 0
@@ -119,7 +79,7 @@ async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:
                 await stream.send_all(piece)
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(serve_gated, gate, echo, [listener])
+        await nursery.start(serve_gated, gate, echo, [listener], "here")
         first = await trio.testing.open_stream_to_socket_listener(listener)
         await first.send_all(b"1")
         assert await first.receive_some(1) == b"1"

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
+from control.base.reading.addresses import HANDOVER_SOCKET
 from proxy.agent.handover.protocol import (
     VERSION,
     HandoverError,
@@ -170,4 +171,4 @@ async def serve(listener: trio.SocketListener, source: HandoverSource, gate: Acc
     async def handle(sock: trio.SocketStream) -> None:
         await hand_over(sock, source)
 
-    await serve_gated(gate, handle, [listener])
+    await serve_gated(gate, handle, [listener], HANDOVER_SOCKET)

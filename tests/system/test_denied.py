@@ -1,0 +1,54 @@
+"""A proxy on a host that denies it something: it says so once, goes on with the rest, and does not spin."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.tools.process import Proxy
+from tests.tools.sockets import connect, eventually, free_ports
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="hl-"))
+    yield path
+    shutil.rmtree(path)
+
+
+def sleeps(pid: int) -> bool:
+    """Whether the process waits for something just now (proc(5), the field "state")."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_kernel_that_denies_accept(folder: Path, code: int) -> None:
+    links, more = free_ports(2)
+    listens = [f"unix:{folder}/echo.sock", f"tcp:127.0.0.1:{links}", f"tcp:127.0.0.1:{more}"]
+    said = [*listens[:1], listens[2], "links.listen", "admin.sock"]
+    config = {
+        "host": "host-a",
+        "run_dir": f"{folder}/run",
+        "links": {"listen": f"127.0.0.1:{links}", "security": "none"},
+        "peers": {"host-b": {"address": "127.0.0.2:9", "services": ["echo", "more"]}},
+        "upstreams": {"echo": {"listen": listens[0]}, "more": {"listen": listens[2]}},
+        "log": {"format": "json"},
+    }
+    proxy = Proxy(config, folder)
+    proxy.argv = [sys.executable, "-m", "tests.tools.seccomp", str(code), *proxy.argv]
+    with proxy, ExitStack() as callers:
+        for listen in (*listens, f"unix:{folder}/run/admin.sock"):
+            callers.enter_context(connect(listen))
+        for listen in said:
+            proxy.wait_for("cannot accept a connection", listen=listen, error=os.strerror(code))
+        eventually(lambda: sleeps(proxy.pid), "it waits")
+        assert len(proxy.events("cannot accept a connection")) == 4, "once each"
