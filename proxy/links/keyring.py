@@ -7,6 +7,8 @@ credentials stay in use however long that takes (a failed renewal must not cost 
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import threading
 import time
@@ -20,7 +22,7 @@ import trio
 
 from proxy.config.schema import Config, TlsFiles
 from proxy.errors import ConfigError
-from proxy.links.credentials import Credentials, RequiredIdentity, read, when
+from proxy.links.credentials import MAX_FILE_BYTES, Credentials, RequiredIdentity, read, when
 from proxy.links.revoked import RevokedSerials
 
 log = structlog.get_logger()
@@ -35,9 +37,10 @@ IDENTITY = "identity"
 """In ``control.state_dir``: the set of three files that the control plane issued (`proxy.mesh.statedir`)."""
 KEY, CERTIFICATE, CA = "key.pem", "certificate.pem", "ca.pem"
 
-Stamp = tuple[tuple[int, ...], ...]
-"""For each file its device, inode, size and time of the last write, or the errno of why it cannot be looked at: equal
-stamps mean unchanged files."""
+Stamp = tuple[bytes | int, ...]
+"""For each file a digest of its content, or the errno of why it cannot be read: equal stamps mean unchanged files. Not
+size and time of the last write: both stay when a file is written twice within one tick of the clock (on some file
+systems two seconds), or put back with its old time."""
 
 
 class Keyring:
@@ -107,8 +110,10 @@ class Keyring:
 
     def _look(self) -> None:
         stamp = _stamp(self._files)
+        if stamp is None:
+            return
         changed, self._seen = stamp != self._seen, stamp
-        if changed or stamp == self._used:
+        if changed or (stamp == self._used and self._refused is None):
             return
         try:
             self.current = self._read()
@@ -148,13 +153,19 @@ def held_files(state_dir: str) -> TlsFiles:
     return TlsFiles(key=key, certificate=certificate, ca=ca)
 
 
-def _stamp(files: TlsFiles) -> Stamp:
-    return tuple(_stamp_of(path) for path in (files.certificate, files.key, files.ca))
-
-
-def _stamp_of(path: str) -> tuple[int, ...]:
+def _stamp(files: TlsFiles) -> Stamp | None:
+    """None: this machine lacks a descriptor or memory for looking, which says nothing of the files."""
     try:
-        found = os.stat(path)
+        return tuple(_stamp_of(path) for path in (files.certificate, files.key, files.ca))
+    except OSError:
+        return None
+
+
+def _stamp_of(path: str) -> bytes | int:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read(MAX_FILE_BYTES + 1)).digest()
     except OSError as error:
-        return (error.errno or 0,)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        return error.errno or 0
