@@ -8,12 +8,18 @@ import structlog
 import trio
 
 from control.api.messages import ReloadResult
+from control.base.reading.filemount import is_gone, mount_source
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config, load
 from proxy.errors import ConfigError, NotApplied
 from proxy.telemetry.notify import notify, reloading
 
 log = structlog.get_logger()
+
+_REPLACED = (
+    "a mount of this one file, which has been replaced where it comes from: only the old one can be seen here. Mount"
+    " its directory instead (and restart the container once for that)"
+)
 
 
 class Reload:
@@ -26,6 +32,7 @@ class Reload:
 
     def __init__(self, file: str | None, apply: Callable[[Config], ConfigDifference]) -> None:
         self._file, self._apply = file, apply
+        self._source = None if file is None else mount_source(file)
         self._one = trio.Lock()
         self._asked = False
 
@@ -59,10 +66,17 @@ class Reload:
             return ReloadResult(outcome="refused", problems=["the proxy was not started from a file"])
         try:
             # In a worker thread, as a slow file system must not stall the pump.
-            config = await trio.to_thread.run_sync(load, self._file)
+            config = await trio.to_thread.run_sync(self._load, self._file)
             difference = self._apply(config)
         except ConfigError as error:
             return ReloadResult(outcome="wrong", problems=error.problems)
         except NotApplied as error:
             return ReloadResult(outcome="refused", problems=error.problems)
         return ReloadResult(outcome="applied", changes=[str(change) for change in difference.changes])
+
+    def _load(self, file: str) -> Config:
+        """Raises ConfigError, and NotApplied if the file that was meant cannot be seen from here."""
+        source = mount_source(file)
+        if source is not None and (source != self._source or is_gone(source)):
+            raise NotApplied([f"{file}: {_REPLACED}"])
+        return load(file)
