@@ -31,7 +31,7 @@ from control.base.errors import StartError
 from control.base.system.ownfiles import RemovalRight, is_same, take_lock
 from control.base.system.socketpath import SocketPath, SocketPathError, explained, split
 
-__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "SocketIdentity", "bind_unix", "inherit_unix"]
+__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "SocketIdentity", "bind_unix", "inherit_unix", "rebind_unix"]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: what the kernel allows since Linux 5.4 (net.core.somaxconn). A non-blocking
@@ -82,7 +82,10 @@ class BoundUnixSocket:
     @property
     def in_place(self) -> bool:
         """Whether its file still has the path, so that clients find it."""
-        return is_same(self._place.fd, self._place.name, self._born)
+        try:
+            return os.path.samestat(os.lstat(self.path), self._born)
+        except OSError:
+            return False
 
     def own(self, ours: bool = True) -> None:
         """Whether `close` removes the file and lets go of the path: only one of the processes that hold this socket
@@ -152,6 +155,39 @@ def bind_unix(
         raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
 
 
+def rebind_unix(
+    lost: BoundUnixSocket,
+    *,
+    mode: int = 0o666,
+    owner: int | str | None = None,
+    group: int | str | None = None,
+    backlog: int = BACKLOG,
+) -> BoundUnixSocket:
+    """Listen again on the path of a socket whose file somebody has removed: with a new socket, since a file that has no
+    name any more cannot be given one.
+
+    The lost socket goes on listening, for whoever still has its file (mounted by itself into a container, say). Its
+    maker closes it; the path is not its own any more. Raises StartError as `bind_unix`, and nothing has changed.
+    """
+    try:
+        directory, name = split(lost.path)
+        uid, gid = _ids(owner, group)
+        with ExitStack() as cleanup:
+            shared = _share_lock(lost, directory, name, cleanup)
+            place, lock = shared or _open(directory, name, cleanup)
+            try:
+                with ExitStack() as made:
+                    listener, born = _listen(place, mode, uid, gid, backlog, made)
+                    cleanup.callback(made.pop_all().close)
+            except BaseException:
+                place.deed.ours = shared is None  # a lock that is shared is still the lost socket's
+                raise
+            lost.own(False)
+            return BoundUnixSocket(lost.path, listener, place, born, lock, cleanup.pop_all())
+    except SocketPathError as obstacle:
+        raise StartError(f"cannot listen on unix:{lost.path}: {obstacle}") from obstacle.__cause__
+
+
 def inherit_unix(path: str, listener: socket.socket, lock: int, birth: SocketIdentity) -> BoundUnixSocket:
     """The same socket in another process, which got both descriptors from the one that made it. It is not its own
     (`BoundUnixSocket.own`) until that one has let go. Takes both descriptors over. Raises StartError; they are closed
@@ -211,6 +247,25 @@ def _open(directory: str, name: str, cleanup: ExitStack) -> tuple[SocketPath, in
         raise SocketPathError(f"a process that is just starting or stopping holds {place.path(place.lock)}; try again")
     cleanup.callback(place.deed.release_lock, fd, place.lock, lock)
     return place, lock
+
+
+def _share_lock(
+    lost: BoundUnixSocket, directory: str, name: str, cleanup: ExitStack
+) -> tuple[SocketPath, int] | None:
+    """As `_open`, with the lock that `lost` holds; None if its file is not in the directory any more."""
+    with ExitStack() as opened, explained(f"opening directory {directory}"):
+        try:
+            fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        opened.callback(os.close, fd)
+        place = SocketPath(directory, name, fd)
+        if not is_same(fd, place.lock, os.fstat(lost.lock)):
+            return None
+        lock = os.dup(lost.lock)  # flock(2): both descriptors hold the one lock
+        opened.callback(place.deed.release_lock, fd, place.lock, lock)
+        cleanup.callback(opened.pop_all().close)
+        return place, lock
 
 
 def _make_directory(path: str) -> None:

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from control.base.system.unixsock import BACKLOG, bind_unix
+from control.base.system.unixsock import BACKLOG, bind_unix, rebind_unix
 from proxy.errors import StartError
 from tests.tools.sockets import dead_socket, names, open_fds, owner_of
 
@@ -479,3 +480,85 @@ def test_file_systems_that_refuse(directory: Path, options: str, complaint: str)
         pytest.skip(f"no right to mount: {done.stderr.strip()}")
     assert done.stdout.startswith(f"cannot listen on unix:{path}: {complaint.format(directory)}")
     assert done.stdout.count("\n") == 1, "one line, and the directory is as empty as it was"
+
+
+# ------------------------------------------------------------------------------ a file that somebody else has removed
+
+
+def reach(path: Path) -> bytes:
+    """What is heard at the path: a byte from whichever socket accepts there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.settimeout(20)
+        return client.recv(1)
+
+
+def answer(listener: socket.socket, said: bytes) -> None:
+    accepted, _ = listener.accept()
+    with accepted:
+        accepted.send(said)
+
+
+def remove_socket(directory: Path) -> None:
+    (directory / "s").unlink()
+
+
+def remove_both(directory: Path) -> None:
+    for name in names(directory):
+        (directory / name).unlink()
+
+
+def remove_directory(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def move_directory(directory: Path) -> None:
+    directory.rename(directory.with_name("elsewhere"))
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("lose", [remove_socket, remove_both, remove_directory, move_directory])
+def test_the_path_is_bound_again(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    before, directory = open_fds(), tmp_path / "d"
+    directory.mkdir()
+    kept = tmp_path / "kept"
+    lost = bind_unix(str(directory / "s"), mode=0o660)
+    os.link(directory / "s", kept)  # as a container sees it that has the file mounted
+    lose(directory)
+    assert not lost.in_place
+    found = rebind_unix(lost, mode=0o640)
+    assert found.in_place
+    assert stat.S_IMODE((directory / "s").stat().st_mode) == 0o640
+    for listener, path, said in ((lost.socket, kept, b"l"), (found.socket, directory / "s", b"f")):
+        thread = threading.Thread(target=answer, args=(listener, said))
+        listener.setblocking(True)
+        thread.start()
+        assert reach(path) == said
+        thread.join()
+    for _ in range(2):  # the lock holds, whoever of the two is closed first
+        assert "already listens there" in refusal(directory / "s")
+        lost.close()
+    assert names(directory) == [".s.lock", "s"]
+    found.close()
+    assert names(directory) == []
+    assert open_fds() == before
+
+
+@pytest.mark.failure("30")
+def test_a_path_that_somebody_else_has_taken(tmp_path: Path) -> None:
+    before = open_fds()
+    with bind_unix(str(tmp_path / "s")) as lost, socket.socket(socket.AF_UNIX) as other:
+        (tmp_path / "s").unlink()
+        other.bind(str(tmp_path / "s"))
+        other.listen()
+        during = open_fds()
+        with pytest.raises(StartError, match=f"^cannot listen on unix:{tmp_path}/s: .* already listens there"):
+            rebind_unix(lost)
+        assert open_fds() == during
+        assert names(tmp_path) == [".s.lock", "s"]
+        (tmp_path / "s").unlink()
+        with rebind_unix(lost) as found:
+            assert found.in_place
+            assert names(tmp_path) == [".s.lock", "s"]
+    assert names(tmp_path) == []
+    assert open_fds() == before
