@@ -274,6 +274,7 @@ class Agent:
                             own=config.host,
                             patience=lambda: self.config.links.dial_timeout,
                             find=self.pools.get,
+                            expected=self.pools.expects,
                             hello=self.hello,
                             attend=_attend,
                             credentials=self.credentials,

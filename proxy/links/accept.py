@@ -19,6 +19,7 @@ from proxy.links.carry import (
     NothingSaid,
     Stream,
     answer,
+    hear,
     listen_to,
     protected,
     refuse,
@@ -34,7 +35,7 @@ log = structlog.get_logger()
 HANDSHAKES = 128
 HANDSHAKES_PER_SOURCE = 64
 """Most handshakes under way at a time, in all and from one address: strangers can hold no more sockets than this, each
-for dial_timeout, and one address cannot take all places. (A proxy dials one link to a peer at a time.)"""
+for dial_timeout. (A proxy dials one link to a peer at a time.)"""
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
 """Rate and burst of log lines about refused links: a stranger who dials must not choose how much we log."""
@@ -79,6 +80,7 @@ async def serve(
     own: str,
     patience: Callable[[], float],
     find: Callable[[str], AcceptingPool | None],
+    expected: Callable[[str], bool],
     hello: Callable[[str, str], Hello],
     attend: Callable[[AcceptingPool, HandshakeResult], Awaitable[None]],
     credentials: Callable[[], Credentials | None] = lambda: None,
@@ -90,6 +92,7 @@ async def serve(
     Args:
         patience: returns the seconds that a handshake may take; called for each.
         find: returns the pool of a peer by its name, None for a stranger.
+        expected: whether a peer is configured to be at this IP address, whose handshakes go before others.
         hello: makes this host's answer from (peer, session id).
         attend: takes the link into the pool before its first checkpoint, and returns when the link has ended. It owns
             the socket from the start.
@@ -109,8 +112,10 @@ async def serve(
                 raise NothingSaid from None
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
-            with limiter.take(remote):
-                with trio.move_on_after(patience()):
+            with trio.move_on_after(patience()) as scope:
+                with limiter.take(remote, scope.cancel, expected=expected(remote)) as place:
+                    await hear(tcp)
+                    place.heard = True
                     accepted = await _shake(stream, own, find, hello)
             if accepted is not None:
                 await attend(*accepted)

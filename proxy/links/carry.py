@@ -119,11 +119,20 @@ async def _send_first(stream: Stream, frame: bytes) -> None:
             raise
 
 
+async def hear(tcp: trio.SocketStream) -> None:
+    """Wait for the dialler's first byte, and leave it there. Raises NothingSaid if none comes any more."""
+    try:
+        first = await tcp.socket.recv(1, socket.MSG_PEEK)
+    except OSError:  # a probe may end by a reset
+        first = b""
+    if not first:
+        raise NothingSaid
+
+
 async def listen_to(stream: Stream) -> tuple[Hello, bytes]:
     """The accepting side's first half: read the dialler's HELLO. Returns it and the bytes behind it. Raises
-    HandshakeError; `NothingSaid` is one. The caller still owns the stream.
+    HandshakeError. The caller still owns the stream.
     """
-    await _hear(stream.socket)
     try:
         prepare_link(stream.socket)
         if not isinstance(stream, TlsStream):
@@ -185,16 +194,6 @@ async def refuse(stream: Stream, reason: CloseReason) -> None:
     except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):  # Closed: `answer` has failed and closed it
         pass
     await stream.aclose()
-
-
-async def _hear(sock: trio.socket.SocketType) -> None:
-    """Wait for the first byte, and leave it there. Raises NothingSaid if none comes any more."""
-    try:
-        first = await sock.recv(1, socket.MSG_PEEK)
-    except OSError:  # a probe may end by a reset
-        first = b""
-    if not first:
-        raise NothingSaid
 
 
 async def _read_hello(stream: Stream) -> tuple[Hello, bytes]:

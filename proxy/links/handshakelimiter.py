@@ -1,19 +1,35 @@
 """How many handshakes may be under way, in all and from one source (sans-IO).
 
-Nothing queues: a dialler beyond the limit is refused and dials again later. A queue would hold a descriptor for each
-dialler in it.
+Nothing queues: a queue would hold a descriptor for each dialler in it. When all places are taken, a handshake in which
+nothing has been said yet gives its place up: whoever means it sends HELLO with the connection, so that such a one is
+slow or silent. A source where a peer is configured to be goes before others. Who still finds no place is refused and
+dials again later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from proxy.errors import CloseReason, HandshakeError
 
 
+class HandshakePlace:
+    """The place of one handshake, from `HandshakeLimiter.take`.
+
+    Attributes:
+        heard: the dialler has said something; whoever reads from it sets this.
+        expected: the source is one where a peer is configured to be.
+        evict: called when the place is given to somebody else: the handshake ends at once.
+    """
+
+    def __init__(self, source: str, expected: bool, evict: Callable[[], None]) -> None:
+        self.source, self.expected, self.evict = source, expected, evict
+        self.heard = False
+
+
 class HandshakeLimiter:
-    """Counts the handshakes under way.
+    """Gives the places to the handshakes under way.
 
     Args:
         total: most from all sources together; per_source: most from one address. (Not from one network: all peers may
@@ -22,20 +38,32 @@ class HandshakeLimiter:
 
     def __init__(self, total: int, per_source: int) -> None:
         self._total, self._per_source = total, per_source
-        self._taken: dict[str, int] = {}
+        self._taken: dict[HandshakePlace, None] = {}  # the oldest first
 
     @contextmanager
-    def take(self, source: str) -> Iterator[None]:
-        """Count one handshake during the block. Raises HandshakeError if that would exceed a limit."""
-        taken = self._taken.get(source, 0)
-        if taken >= self._per_source:
-            raise HandshakeError(f"{taken} handshakes from this address are under way", CloseReason.OVERLOADED)
-        if sum(self._taken.values()) >= self._total:
-            raise HandshakeError(f"{self._total} handshakes are under way", CloseReason.OVERLOADED)
-        self._taken[source] = taken + 1
+    def take(self, source: str, evict: Callable[[], None], *, expected: bool = False) -> Iterator[HandshakePlace]:
+        """Hold a place during the block. Arguments as `HandshakePlace`. Raises HandshakeError if there is none."""
+        place = HandshakePlace(source, expected, evict)
+        same = [other for other in self._taken if other.source == source]
+        if len(same) >= self._per_source:
+            self._make_room(same, place, f"{len(same)} handshakes from this address are under way")
+        if len(self._taken) >= self._total:
+            self._make_room(self._taken, place, f"{self._total} handshakes are under way")
+        self._taken[place] = None
         try:
-            yield
+            yield place
         finally:
-            self._taken[source] -= 1
-            if not self._taken[source]:
-                del self._taken[source]
+            self._taken.pop(place, None)
+
+    def _make_room(self, among: Iterable[HandshakePlace], place: HandshakePlace, full: str) -> None:
+        """Evict the one that has been silent longest, an unexpected one if there is any. Raises HandshakeError if
+        nobody has to give way to this place.
+        """
+        below = [other for other in among if other.expected <= place.expected]
+        unheard = [other for other in below if not other.heard]
+        unexpected = [other for other in below if other.expected < place.expected]
+        going = min(unheard or unexpected, key=lambda other: other.expected, default=None)
+        if going is None:
+            raise HandshakeError(full, CloseReason.OVERLOADED)
+        del self._taken[going]
+        going.evict()

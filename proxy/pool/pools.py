@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from functools import partial
 from typing import Protocol
@@ -12,6 +13,8 @@ from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
 from proxy.pool.staggeredclose import Cut, staggered_close
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class PoolTask(Protocol):
@@ -39,6 +42,7 @@ class Pools(Mapping[str, Pool]):
         self._leaving: dict[str, tuple[Pool, trio.CancelScope]] = {}
         self._lives: dict[Pool, trio.CancelScope] = {}
         self._needed: set[str] = set()
+        self._addresses: frozenset[IpAddress | None] = frozenset()
         self._send, self._receive = trio.open_memory_channel[PoolTask](float("inf"))
 
     def __getitem__(self, name: str) -> Pool:
@@ -54,6 +58,10 @@ class Pools(Mapping[str, Pool]):
     def everywhere(self) -> list[Pool]:
         """All pools, also those of peers that were removed."""
         return [*self._pools.values(), *(pool for pool, _ in self._leaving.values())]
+
+    def expects(self, source: str) -> bool:
+        """Whether a peer is configured to be at this IP address, as getpeername(2) writes it."""
+        return _numeric(source) in self._addresses
 
     def cut(self, revoked: Container[str]) -> None:
         """End the sessions and links, of all peers, that were made with one of these certificates (serial numbers)."""
@@ -81,6 +89,7 @@ class Pools(Mapping[str, Pool]):
                 self._pools[name] = self._returned(config, name, peer) or self._new(name, peer)
         if names:
             self._pools = {name: self._pools[name] for name in config.peers}
+            self._addresses = frozenset(_numeric(peer.address.host) for peer in config.peers.values()) - {None}
 
     def _returned(self, config: Config, name: str, peer: PeerConfig) -> Pool | None:
         """The pool of a peer that was removed and is back before its streams have ended; None: there is none."""
@@ -144,3 +153,12 @@ def _cuts(pool: Pool) -> list[Cut]:
     """For each of the pool's streams a function that ends it."""
     lanes = [lane for session in pool.sessions for lane in session.streams.values()]
     return [partial(lane.guard, lane.abort, CloseReason.STOPPED) for lane in lanes]
+
+
+def _numeric(host: str) -> IpAddress | None:
+    """None for a name. An interface (``%eth0``) is left out, and an IPv4 address as an IPv6 socket writes it is one."""
+    try:
+        found = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found

@@ -15,13 +15,13 @@ from control.base.reading.addresses import TcpAddress
 from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links import accept
-from proxy.links.accept import HANDSHAKES_PER_SOURCE, LINES_AT_ONCE
+from proxy.links.accept import HANDSHAKES, LINES_AT_ONCE
 from proxy.links.carry import HandshakeResult, dial
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, encode_hello
 from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import hello
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import PATIENCE, open_fds
 from tests.tools.tls import MESH, credentials
 
 PROBED = "connection to links.listen without a byte"
@@ -61,7 +61,10 @@ async def attend(peer: accept.AcceptingPool, handshake: HandshakeResult) -> None
 
 @asynccontextmanager
 async def serving(
-    peer: Peer, patience: float = 30, credentials: Credentials | None = None
+    peer: Peer,
+    patience: float = 30,
+    credentials: Credentials | None = None,
+    expected: Callable[[str], bool] = lambda source: False,
 ) -> AsyncIterator[TcpAddress]:
     """host-b accepts links, from host-a only."""
     listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
@@ -73,6 +76,7 @@ async def serving(
                 own="host-b",
                 patience=lambda: patience,
                 find={"host-a": peer}.get,
+                expected=expected,
                 hello=lambda name, session: hello("host-b", name, session),
                 attend=attend,
                 credentials=lambda: credentials,
@@ -272,26 +276,39 @@ async def test_what_keeps_it_from_listening_is_one_line(host: str, complaint: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.failure(1, 18)
-async def test_silent_diallers_from_one_address_leave_places_for_others() -> None:
+async def dialled_from(stack: AsyncExitStack, source: str, address: TcpAddress) -> trio.SocketStream:
+    sock = trio.socket.socket()
+    stream = await stack.enter_async_context(trio.SocketStream(sock))
+    await sock.bind((source, 0))
+    await sock.connect((address.host, address.port))
+    return stream
+
+
+@pytest.mark.failure(1, 18, "21b-a")
+@pytest.mark.parametrize("sources", [1, 2, 200])
+async def test_who_says_nothing_gives_way(sources: int) -> None:
+    """However many they are, and from however many addresses, also at the address of whoever dials then."""
     async with serving(Peer()) as address, AsyncExitStack() as stack:
         silent = [
-            await stack.enter_async_context(await trio.open_tcp_stream(address.host, address.port))
-            for _ in range(HANDSHAKES_PER_SOURCE)
+            await dialled_from(stack, f"127.0.0.{2 + number % sources}", address) for number in range(2 * HANDSHAKES)
         ]
-        assert await refused(address) is CloseReason.OVERLOADED
-        (await dial(address, source="127.0.0.2", hello=hello())).sock.close()
-        await silent[0].aclose()
-        await until_admitted(address)
+        for source in ("127.0.0.1", "127.0.0.2"):
+            (await dial(address, source=source, hello=hello())).sock.close()
+        with trio.fail_after(PATIENCE):
+            for stream in silent[: HANDSHAKES - 2]:
+                assert await stream.receive_some() == b"", "closed, the oldest first"
 
 
-async def until_admitted(address: TcpAddress) -> None:
-    """Dial until there is a place."""
-    while True:
-        try:
-            return (await dial(address, source=None, hello=hello())).sock.close()
-        except HandshakeError as error:
-            assert error.reason is CloseReason.OVERLOADED
+@pytest.mark.failure(18, "21b-a")
+async def test_who_says_too_little_gives_way_to_a_configured_peer() -> None:
+    async with serving(Peer(), expected=lambda source: source == "127.0.0.9") as address, AsyncExitStack() as stack:
+        for number in range(HANDSHAKES):
+            stream = await dialled_from(stack, f"127.0.0.{2 + number % 2}", address)
+            await stream.send_all(encode_hello(hello())[:5])
+        with trio.fail_after(PATIENCE):
+            while await refused(address) is not CloseReason.OVERLOADED:
+                pass  # the first bytes of some are not read yet
+        (await dial(address, source="127.0.0.9", hello=hello())).sock.close()
 
 
 @pytest.mark.failure(18)

@@ -1,4 +1,4 @@
-"""Places for handshakes: each source has some, all together have more."""
+"""Places for handshakes: each source has some, all together have more, and who says nothing gives way."""
 
 from __future__ import annotations
 
@@ -7,32 +7,92 @@ from contextlib import ExitStack
 import pytest
 
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.handshakelimiter import HandshakeLimiter
+from proxy.links.handshakelimiter import HandshakeLimiter, HandshakePlace
+
+pytestmark = pytest.mark.failure("21b-a")
 
 
-@pytest.mark.failure(18)
-def test_one_source_leaves_places_for_others() -> None:
-    limiter = HandshakeLimiter(total=5, per_source=3)
-    with ExitStack() as held:
+class Taken:
+    """Places that are held, and the numbers of those that were evicted."""
+
+    def __init__(self, stack: ExitStack, total: int = 4, per_source: int = 3) -> None:
+        self.evicted: list[int] = []
+        self.places: list[HandshakePlace] = []
+        self._limiter, self._stack = HandshakeLimiter(total, per_source), stack
+
+    def take(self, source: str, *, heard: bool = False, expected: bool = False) -> HandshakePlace:
+        number = len(self.places)
+        held = self._limiter.take(source, lambda: self.evicted.append(number), expected=expected)
+        place = self._stack.enter_context(held)
+        place.heard = heard
+        self.places.append(place)
+        return place
+
+    def full(self, source: str, complaint: str, *, expected: bool = False) -> None:
+        with pytest.raises(HandshakeError, match=complaint) as caught:
+            self.take(source, expected=expected)
+        assert caught.value.reason is CloseReason.OVERLOADED
+
+
+def test_the_one_that_is_silent_longest_goes() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        taken.take("10.0.0.1", heard=True)
+        for source in ("10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"):
+            taken.take(source)
+        assert taken.evicted == [1, 2]
+
+
+def test_at_its_own_limit_a_source_displaces_itself() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        taken.take("10.0.0.2")
+        for _ in range(6):
+            taken.take("10.0.0.1")
+        assert taken.evicted == [1, 2, 3]
+
+
+def test_who_has_said_something_stays() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
         for _ in range(3):
-            held.enter_context(limiter.take("10.0.0.1"))
-        with pytest.raises(HandshakeError, match="^3 handshakes from this address are under way$") as caught:
-            held.enter_context(limiter.take("10.0.0.1"))
-        assert caught.value.reason is CloseReason.OVERLOADED
-        for source in ("10.0.0.2", "10.0.0.3"):
-            held.enter_context(limiter.take(source))
-        with pytest.raises(HandshakeError, match="^5 handshakes are under way$") as caught:
-            held.enter_context(limiter.take("10.0.0.4"))
-        assert caught.value.reason is CloseReason.OVERLOADED
-    with limiter.take("10.0.0.1"), limiter.take("10.0.0.4"):
-        pass
+            taken.take("10.0.0.1", heard=True)
+        taken.full("10.0.0.1", "^3 handshakes from this address are under way$")
+        taken.take("10.0.0.2", heard=True)
+        taken.full("10.0.0.3", "^4 handshakes are under way$")
+        assert taken.evicted == []
+
+
+def test_a_configured_peer_goes_before_others() -> None:
+    """The silent ones give way first, then the oldest of the others; never another configured peer that has spoken."""
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        taken.take("10.0.0.1", heard=True)
+        taken.take("10.0.0.2", heard=True)
+        taken.take("10.0.0.3")
+        for source in ("10.0.1.1", "10.0.1.2", "10.0.1.3", "10.0.1.4"):
+            taken.take(source, heard=True, expected=True)
+        assert taken.evicted == [2, 0, 1]
+        taken.full("10.0.1.5", "^4 handshakes are under way$", expected=True)
+
+
+def test_a_stranger_displaces_no_configured_peer() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        for source in ("10.0.1.1", "10.0.1.2", "10.0.1.3", "10.0.1.4"):
+            taken.take(source, expected=True)
+        taken.full("10.0.0.1", "^4 handshakes are under way$")
+        taken.take("10.0.1.5", expected=True)
+        assert taken.evicted == [0]
 
 
 def test_a_place_is_free_again_however_its_handshake_ended() -> None:
     limiter = HandshakeLimiter(total=1, per_source=1)
     for _ in range(3):
-        with pytest.raises(ValueError, match="a bug"), limiter.take("10.0.0.1"):
+        with pytest.raises(ValueError, match="a bug"), limiter.take("10.0.0.1", lambda: None):
             raise ValueError("a bug")
-    with limiter.take("10.0.0.2"):
-        pass
+    with limiter.take("10.0.0.2", lambda: None) as first:
+        with limiter.take("10.0.0.3", lambda: None):
+            pass
+        assert not first.heard
     assert limiter._taken == {}, "nothing is remembered of a source that is gone"

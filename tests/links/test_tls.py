@@ -73,6 +73,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
             own="host-b",
             patience=lambda: 30,
             find={"host-a": RecordingPool()}.get,
+            expected=lambda source: False,
             hello=lambda name, session: hello("host-b", name, session),
             attend=attend,
             credentials=lambda: acceptor,

@@ -253,6 +253,7 @@ async def two_hosts(
                     own=own,
                     patience=lambda: 30,
                     find={home.name: home}.get,
+                    expected=lambda source: False,
                     hello=lambda peer, session, home=home: home._hello(peer, session),
                     attend=attend,
                     credentials=lambda secret=secret: secret,

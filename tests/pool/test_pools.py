@@ -84,6 +84,27 @@ async def test_they_are_a_mapping_in_the_order_of_the_configuration() -> None:
         assert rig.pools.get("host-x") is None
 
 
+@pytest.mark.failure("21b-a")
+@pytest.mark.parametrize(
+    ("configured", "source", "expected"),
+    [
+        ("10.77.0.2", "10.77.0.2", True),
+        ("10.77.0.2", "::ffff:10.77.0.2", True),
+        ("10.77.0.2", "10.77.0.3", False),
+        ("fd00:0::2", "fd00::2", True),
+        ("fe80::2%eth0", "fe80::2%macvlan0", True),
+        ("host-b.example", "10.77.0.2", False),
+        ("host-b.example", "unknown", False),
+    ],
+)
+async def test_where_a_peer_is_expected(configured: str, source: str, expected: bool) -> None:
+    async with running() as rig:
+        for address in (configured, "10.0.0.1"):
+            peers = {"host-b": PeerConfig(address=TcpAddress(address, 1))}
+            rig.pools.adopt(msgspec.structs.replace(BASE, peers=peers), {"host-b"}, set(), False)
+            assert rig.pools.expects(source) == (expected and address == configured)
+
+
 async def test_pools_that_were_there_before_the_start_run_when_it_is_done(dialling: Dialling) -> None:
     rig = Rig()
     rig.adopt("host-b", needed="host-b")
