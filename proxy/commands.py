@@ -89,9 +89,11 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
     import trio
 
     from control.base.system import logs
+    from control.base.system.descriptors import use_all_descriptors
     from proxy.agent import agent
 
     logs.configure(config.log.level, config.log.format)
+    use_all_descriptors()
     # Modules and their classes are here to stay: the collector, which comes by every few 10,000 calls, need not look at
     # their 48,000 objects again, for which every stream would wait 15 to 30 ms.
     gc.collect()

@@ -16,7 +16,7 @@ from proxy.check.report import Unchecked
 from proxy.check.rules.limits import DescriptorFacts
 from proxy.config.schema import Config
 
-_LINE = re.compile(r"^Max open files\s+(\S+)\s+(\S+)", re.MULTILINE)
+_LINE = re.compile(r"^Max open files\s+(\S+)", re.MULTILINE)
 _UNLIMITED = 1 << 30
 PATIENCE_S = 2.0
 
@@ -26,10 +26,10 @@ def read(context: DiagnosisContext) -> DescriptorFacts:
     config = context.config
     pid = running(f"{config.run_dir}/{ADMIN_SOCKET}") if config else None
     if pid is None:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return _facts(config, "a process started from here", _bounded(soft), _bounded(hard), None)
-    now = limits(files.text(f"/proc/{pid}/limits"))
-    return _facts(config, f"the running proxy, process {pid},", *now, _open(pid))
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # the proxy raises the soft one to it
+        return _facts(config, "a process started from here", _bounded(hard), None)
+    limit = soft_limit(files.text(f"/proc/{pid}/limits"))
+    return _facts(config, f"the running proxy, process {pid},", limit, _open(pid))
 
 
 def running(path: str) -> int | None:
@@ -45,25 +45,19 @@ def running(path: str) -> int | None:
     return int(pid) or None
 
 
-def limits(text: str | Unchecked) -> tuple[int | Unchecked, int | Unchecked]:
-    """Soft and hard limit out of /proc/PID/limits."""
+def soft_limit(text: str | Unchecked) -> int | Unchecked:
+    """The limit that holds, out of /proc/PID/limits."""
     found = _LINE.search(text) if isinstance(text, str) else None
     if found is None:
-        missing = Unchecked(
-            "descriptor limit of the running proxy", text.why if isinstance(text, Unchecked) else "not listed"
-        )
-        return missing, missing
-    soft, hard = (int(word) if word.isdecimal() else _UNLIMITED for word in found.groups())
-    return soft, hard
+        why = text.why if isinstance(text, Unchecked) else "not listed"
+        return Unchecked("descriptor limit of the running proxy", why)
+    return int(found[1]) if found[1].isdecimal() else _UNLIMITED
 
 
-def _facts(
-    config: Config | None, owner: str, soft: int | Unchecked, hard: int | Unchecked, now: int | None
-) -> DescriptorFacts:
+def _facts(config: Config | None, owner: str, limit: int | Unchecked, now: int | None) -> DescriptorFacts:
     return DescriptorFacts(
         owner=owner,
-        soft=soft,
-        hard=hard,
+        limit=limit,
         open=now,
         streams_per_link=config.limits.streams_per_link if config else None,
         links=config.links.max_per_peer * len(config.peers) if config else 0,

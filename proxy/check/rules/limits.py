@@ -20,8 +20,7 @@ class DescriptorFacts(Struct, frozen=True, kw_only=True):
     """
 
     owner: str = ""
-    soft: int | Unchecked = 0
-    hard: int | Unchecked = 0
+    limit: int | Unchecked = 0
     open: int | None = None
     """Descriptors open now; None if that cannot be seen."""
     streams_per_link: int | None = None
@@ -33,13 +32,13 @@ class DescriptorFacts(Struct, frozen=True, kw_only=True):
 
 def judge(facts: DescriptorFacts) -> Iterator[Line]:
     """The lines about descriptors."""
-    if isinstance(facts.soft, Unchecked):
-        yield facts.soft
+    if isinstance(facts.limit, Unchecked):
+        yield facts.limit
         return
-    now = "" if facts.open is None else f", {facts.open} open now"
-    read = f"{facts.owner} may open {facts.soft} files (soft limit; hard limit {facts.hard}{now})"
+    now = "" if facts.open is None else f" ({facts.open} open now)"
+    read = f"{facts.owner} may open {facts.limit} files{now}"
     needed = BURST if facts.streams_per_link is None else _needed(facts)
-    if facts.soft >= needed:
+    if facts.limit >= needed:
         yield Passed(read)
         return
     wanted = (
@@ -49,7 +48,7 @@ def judge(facts: DescriptorFacts) -> Iterator[Line]:
     )
     yield Finding(
         name="few-descriptors",
-        level="wrong" if facts.soft < min(needed, BURST) else "note",
+        level="wrong" if facts.limit < min(needed, BURST) else "note",
         where=facts.owner,
         read=read + wanted,
         cost="a stream takes one descriptor: at the limit the proxy can accept no callers and dial no peer, while a "

@@ -8,7 +8,7 @@ from tests.check.rules.lines import findings, only, seen, unseen
 
 
 @pytest.mark.parametrize(
-    ("soft", "streams", "expected"),
+    ("limit", "streams", "expected"),
     [
         (1024, None, [("few-descriptors", "wrong")]),
         (4096, None, []),
@@ -19,25 +19,25 @@ from tests.check.rules.lines import findings, only, seen, unseen
         (65599, 65535, []),
     ],
 )
-def test_descriptors(soft: int, streams: int | None, expected: list[tuple[str, str]]) -> None:
-    assert findings(judge(DescriptorFacts(owner="it", soft=soft, hard=soft, streams_per_link=streams))) == expected
+def test_descriptors(limit: int, streams: int | None, expected: list[tuple[str, str]]) -> None:
+    assert findings(judge(DescriptorFacts(owner="it", limit=limit, streams_per_link=streams))) == expected
 
 
 def test_what_is_needed() -> None:
-    facts = DescriptorFacts(owner="it", soft=10, hard=20, open=7, streams_per_link=100, links=3, listeners=5)
+    facts = DescriptorFacts(owner="it", limit=10, open=7, streams_per_link=100, links=3, listeners=5)
     found = only(judge(facts))
     assert found.read == (
-        "it may open 10 files (soft limit; hard limit 20, 7 open now); one link full of streams, "
+        "it may open 10 files (7 open now); one link full of streams, "
         "limits.streams_per_link = 100, takes 177"
     )
     assert found.mend.startswith("LimitNOFILE=177 ")
 
 
 def test_what_is_enough() -> None:
-    assert seen(judge(DescriptorFacts(owner="it", soft=9000, hard=9999))) == [
-        "it may open 9000 files (soft limit; hard limit 9999)"
+    assert seen(judge(DescriptorFacts(owner="it", limit=9000))) == [
+        "it may open 9000 files"
     ]
 
 
 def test_what_cannot_be_seen() -> None:
-    assert unseen(judge(DescriptorFacts(soft=Unchecked("descriptor limit", "no")))) == ["descriptor limit"]
+    assert unseen(judge(DescriptorFacts(limit=Unchecked("descriptor limit", "no")))) == ["descriptor limit"]
