@@ -98,6 +98,9 @@ class CloseReason(enum.IntEnum):
     """The link was lost, and the peer's proxy has been started afresh: it knows nothing of the stream any more."""
     REVOKED = 19
     """The control plane has revoked the certificate that the peer showed."""
+    LOCAL_SHORTAGE = 20
+    """The host that offers the service had no port, descriptor or memory left to connect to it; the service may be
+    well."""
 
     @property
     def label(self) -> str:

@@ -36,6 +36,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
 from proxy.mesh.effective import EffectiveConfig, needed
+from proxy.mux.frames import NEWEST_REASON
 from proxy.netdev.leases.leases import LeasedAddresses, fill
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
@@ -50,6 +51,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
+from proxy.pump.options import KeepAlive
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
@@ -91,7 +93,7 @@ class Agent:
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(MemoryBudget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
         self.deadlines = Deadlines(self.pump.settle)
-        self.connector = Connector(self.pump, self.deadlines)
+        self.connector = Connector(self.pump, self.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
         self.inbound = Inbound(config, allowed, self.connector, self.stats)
@@ -205,6 +207,7 @@ class Agent:
         logs.set_level(config.log.level)
         self.stats.trace = config.log.level == "debug"
         self.pump.busy_poll = config.pump.busy_poll_us / 1e6
+        self.connector.keep_alive = KeepAlive.of(config.tcp)
         self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
         for pool in self.pools.everywhere:
             pool.usage.adopt(_terms(config))
@@ -219,6 +222,7 @@ class Agent:
             session=session,
             stream_credit=limits.stream_credit,
             max_streams=limits.streams_per_link,
+            reasons=NEWEST_REASON,
         )
 
     def credentials(self) -> Credentials | None:
@@ -240,6 +244,7 @@ class Agent:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
+            self.connector.lookups.use()
             startup = await open_listeners(config, self.outbound, self.draining, takeover=self._takeover, files=files)
             self._handover_sockets = handover_sockets = startup.handover_sockets
             if self.recorder is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from control.base.reading import units
 from control.base.reading.addresses import TcpAddress
 from control.base.reading.units import is_mac, matching, wrong
 
@@ -38,6 +39,7 @@ LINKS_ADDRESS = 'auto (port 7600), "auto:PORT" with port 1 to 65535, or null'
 NETWORK = "default, or a network such as 10.80.0.0/16 or fd00:80::/32"
 IP = "an IP address such as 10.77.0.254 or fd00::fe"
 RATE = "a rate with its unit, such as 500Mbit or 10Gbit"
+WHOLE_SECONDS = "1s to 1h, in whole seconds"
 
 
 def interface_name(raw: object) -> str:
@@ -121,6 +123,14 @@ def ip(raw: object) -> str:
         return str(ipaddress.ip_address(raw))
     except ValueError:
         raise wrong(raw, IP) from None
+
+
+def whole_seconds(raw: object) -> int:
+    """``"60s"`` to 60: the kernel counts keepalive in seconds (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL)."""
+    found = units.seconds(raw)
+    if not 1 <= found <= 3600 or found != int(found):
+        raise wrong(raw, WHOLE_SECONDS)
+    return int(found)
 
 
 def rate(raw: object) -> int:

@@ -45,6 +45,7 @@ __all__ = [
     "PumpConfig",
     "ServiceConfig",
     "TcpAddress",
+    "TcpConfig",
     "TlsFiles",
     "UnixAddress",
     "UpstreamConfig",
@@ -200,6 +201,23 @@ class ProxyLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How long open streams may go on after SIGTERM or SIGINT."""
 
 
+class TcpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Connections of local callers and services through TCP. (Links have options of their own.)
+
+    By default whoever has vanished without a word is noticed after two minutes: 60 s + 4 × 15 s. The kernel's own times
+    are 2 h + 9 × 75 s; Go's net package has 15 s + 9 × 15 s.
+    """
+
+    keepalive_idle: Annotated[
+        int | None, read_by(units.or_null(netvalues.whole_seconds), f"{netvalues.WHOLE_SECONDS}, or null")
+    ] = 60
+    """Silence after which the kernel asks whether the other end is still there; None: it never asks."""
+    keepalive_interval: Annotated[int, read_by(netvalues.whole_seconds, netvalues.WHOLE_SECONDS)] = 15
+    """Until it asks again."""
+    keepalive_probes: Annotated[int, between(1, 127)] = 4
+    """Questions without an answer after which the connection is at its end."""
+
+
 class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
@@ -246,6 +264,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     containers: dict[ContainerName, ContainerInterfaceConfig] = {}
     segments: dict[ServiceName, SegmentConfig] = {}
     limits: ProxyLimits = ProxyLimits()
+    tcp: TcpConfig = TcpConfig()
     pump: PumpConfig = PumpConfig()
     pool: PoolConfig = PoolConfig()
     log: LogConfig = LogConfig()

@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.mux import frames
-from proxy.mux.frames import HEADER, HEADER_SIZE, MAGIC, VERSION, FrameKind
+from proxy.mux.frames import FIRST_REASONS, HEADER, HEADER_SIZE, MAGIC, VERSION, FrameKind
 from proxy.mux.session import MAX_CREDIT, SessionSettings
 
 _PREFIX = struct.Struct(">4sH")
@@ -43,11 +43,15 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     max_streams: int
     gone: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """Dialler: ids of its sessions that it has ended while they had no link. Left out if there are none."""
+    reasons: int = FIRST_REASONS
+    """The highest close reason that the sender knows."""
 
     @property
     def settings(self) -> SessionSettings:
         """The limits that the sender sets for us."""
-        return SessionSettings(stream_credit=self.stream_credit, max_streams=self.max_streams)
+        return SessionSettings(
+            stream_credit=self.stream_credit, max_streams=self.max_streams, reasons=self.reasons
+        )
 
 
 def encode_hello(hello: Hello) -> bytes:

@@ -101,6 +101,18 @@ REASONS = {int(reason): reason for reason in CloseReason}
 REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
 
 
+NEWEST_REASON = int(max(CloseReason))
+FIRST_REASONS = 19
+"""The highest close reason that every proxy of this version of the protocol knows."""
+_OLDER = {CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED}
+"""What a peer is told that does not know the newer reason; an unknown one would end its link."""
+
+
+def known_to(newest: int, reason: CloseReason) -> CloseReason:
+    """The reason to tell a peer that knows reasons up to `newest`."""
+    return reason if reason <= max(newest, FIRST_REASONS) else _OLDER[reason]
+
+
 def encode_reason(reason: CloseReason) -> bytes:
     """Payload of RST, REFUSE and GOAWAY."""
     return REASON_BYTES[reason]

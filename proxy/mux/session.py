@@ -76,6 +76,8 @@ class SessionSettings:
     """Bytes that the other side may send on a new stream before it gets a CREDIT."""
     max_streams: int = 65535
     """Streams that the other side may hold open at a time."""
+    reasons: int = frames.FIRST_REASONS
+    """The highest close reason that whoever tells this knows."""
 
 
 class Session(Generic[S]):
@@ -215,7 +217,7 @@ class Session(Generic[S]):
     def refuse(self, stream: S, reason: CloseReason) -> None:
         """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
         stream.advance(StreamEvent.SEND_REFUSE)
-        self.out.put(FrameKind.REFUSE, stream.id, frames.encode_reason(reason))
+        self.out.put(FrameKind.REFUSE, stream.id, frames.encode_reason(frames.known_to(self.remote.reasons, reason)))
         self._forget(stream)
 
     def sendable(self, stream: S, most: int = frames.MAX_DATA) -> int:

@@ -22,7 +22,7 @@ from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
-from proxy.pump.options import LocalSocket, prepare_local
+from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 
 log = structlog.get_logger()
 
@@ -140,6 +140,10 @@ class OpenListener:
             self._give(_rights(self.upstream))
         except StartError as error:
             log.error("a socket keeps the rights that it had", error=str(error))
+
+    def keep_alive(self, settings: KeepAlive | None) -> None:
+        """As `options.keep_alive`, for the connections that are accepted from now on."""
+        keep_alive(self._sock, settings)
 
     def listen(self, pump: Pump, deadlines: Deadlines, accepted: Accepted) -> None:
         """Accept connections and call `accepted` with each; called again, it only changes whom they go to."""

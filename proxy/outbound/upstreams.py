@@ -11,6 +11,7 @@ from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.sockets import ListenerSet, OpenListener
+from proxy.pump.options import KeepAlive
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
 
@@ -37,6 +38,7 @@ class Outbound:
             wanted = self.prepare(self._config, undo)
             undo.pop_all()
         self.sockets.replace(wanted)
+        self._keep_alive()
 
     def listen(self) -> None:
         """Accept calls from now on, also on the sockets that `adopt` opens later."""
@@ -60,12 +62,18 @@ class Outbound:
             self._listen(sockets)
         else:
             self.sockets.replace(sockets)
+        self._keep_alive()
         for call in [call for call in context.calls if context.peers(call.service) is None]:
             call.orphaned()
         if moved:
             for call in [call for call in context.calls if call.service in moved]:
                 call.rerouted(here=moved[call.service])
         context.pump.settle()
+
+    def _keep_alive(self) -> None:
+        settings = KeepAlive.of(self._config.tcp)
+        for opened in self.sockets.opened.values():
+            opened.keep_alive(settings)
 
     def _listen(self, sockets: dict[Address, OpenListener]) -> None:
         self.sockets.replace(sockets)

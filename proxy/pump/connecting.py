@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
 import socket
 import struct
-from collections.abc import Callable
-from select import EPOLLOUT
+from functools import lru_cache, partial
 
 import trio
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
 from proxy.pump.deadlines import Deadline, Deadlines
+from proxy.pump.lookups import LookUps
 from proxy.pump.loop import Pump
-from proxy.pump.options import LocalSocket, prepare_local
+from proxy.pump.options import KeepAlive, LocalSocket
+from proxy.pump.race import Done, Race
+from proxy.pump.resolver import Answer, Resolver, TooMany
+from proxy.pump.sourceport import LocalShortage, failure
 
 WAITERS = 1024
-"""Connections that may wait for room in the backlogs of Unix sockets, or for a name to be resolved; more are refused
-as OVERLOADED."""
+"""Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
 WAITER_THREADS = 16
 # inlined: socket.AF_UNIX, socket.SOCK_STREAM
 _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-
-Done = Callable[[LocalSocket | None, CloseReason, str], None]
-"""Called once with the connected socket, or with None, the close reason and a detail for the log."""
 
 
 class ConnectAttempt:
@@ -36,92 +34,64 @@ class ConnectAttempt:
         self.address, self.timeout = address, timeout
         self._connector = connector
         self._done: Done | None = done
-        self._sock: LocalSocket | None = None
+        self._race: Race | None = None
         self._deadline: Deadline | None = None
-        self._untried: list[TcpAddress] = []
 
     def start(self) -> None:
         """Begin; may call `done` before it returns."""
-        if isinstance(self.address, UnixAddress) or not _is_literal(self.address.host):
+        if isinstance(self.address, UnixAddress):
             self._connector.wait(self)
+        elif _is_literal(self.address.host):
+            self._connect(self.address, [self.address.host], self.timeout)
         else:
-            self._connect(self.address)
+            self._resolve(self.address)
 
-    def resolved(self, addresses: list[TcpAddress]) -> None:
-        """The host name has these addresses: try one after the other."""
-        if self._done is not None:
-            self._untried = addresses[1:]
-            self._connect(addresses[0])
+    def _resolve(self, address: TcpAddress) -> None:
+        latest = trio.current_time() + self.timeout
+        self._resolved = partial(self._on_answer, address, latest)
+        if self._connector.resolver.ask(address.host, self._resolved):
+            self._deadline = self._connector.deadlines.add(self.timeout, self._not_resolved)
 
-    def _connect(self, address: TcpAddress) -> None:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        try:
-            sock = self._sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-            prepare_local(sock)
-            code = sock.connect_ex((address.host, address.port))
-        except OSError as error:
-            return self.finish(CloseReason.CONNECT_FAILED, error.strerror or str(error))
-        if code == errno.EINPROGRESS:
-            self._connector.pump.watch(sock.fileno(), self, EPOLLOUT)
-            self._deadline = self._connector.deadlines.add(self.timeout, self._expire)
+    def _not_resolved(self) -> None:
+        assert isinstance(self.address, TcpAddress)
+        self._connector.resolver.forget(self.address.host, self._resolved)
+        self.finish(CloseReason.CONNECT_TIMEOUT, f"{self.address.host} was not resolved in {self.timeout:g} s")
+
+    def _on_answer(self, address: TcpAddress, latest: float, answer: Answer) -> None:
+        self._cancel_deadline()
+        if isinstance(answer, TooMany):
+            self.finish(CloseReason.OVERLOADED, str(answer))
+        elif isinstance(answer, OSError):
+            self.finish(CloseReason.CONNECT_FAILED, answer.strerror or str(answer))
         else:
-            self._connected(code)
+            self._connect(address, answer, max(latest - trio.current_time(), 0.001))
 
-    def _connected(self, code: int) -> None:
-        if not code:
-            self.finish()
-        elif self._untried:
-            self._give_up_socket()
-            self._connect(self._untried.pop(0))
-        else:
-            self.finish(CloseReason.CONNECT_FAILED, os.strerror(code))
+    def _connect(self, address: TcpAddress, hosts: list[str], seconds: float) -> None:
+        connector = self._connector
+        self._race = Race(
+            connector.pump,
+            connector.deadlines,
+            hosts,
+            address.port,
+            seconds,
+            connector.keep_alive,
+            self._raced,
+            partial(connector.resolver.hold_back, address.host),
+        )
+        self._race.start()
 
-    def ready(self, mask: int) -> None:
-        """The connection is made, or has failed (Watcher)."""
-        assert self._sock is not None
-        self._unwatch()
-        self._connected(self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    def _raced(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        if reason in (CloseReason.CONNECT_FAILED, CloseReason.CONNECT_TIMEOUT) and isinstance(self.address, TcpAddress):
+            self._connector.resolver.doubt(self.address.host)
+        self.finish(reason, detail, sock)
 
-    def crashed(self) -> None:
-        """An unexpected exception was raised and logged: fail (Watcher)."""
-        self._unwatch()
-        self.finish(CloseReason.CONNECT_FAILED, "internal error")
-
-    def abandoned(self) -> None:
-        """Never called: whoever asked for the connection cancels it before the pump ends (Watcher)."""
-
-    def _unwatch(self) -> None:
-        """Take the socket out of the pump if it is there, which it is as long as there is a deadline."""
-        if self._deadline is not None and self._sock is not None:
-            self._deadline.cancel()
-            self._deadline = None
-            self._connector.pump.release(self._sock)
-
-    def _expire(self) -> None:
-        self._unwatch()
-        self.finish(CloseReason.CONNECT_TIMEOUT, f"no answer in {self.timeout:g} s")
-
-    def _give_up_socket(self) -> None:
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            sock.close()
-
-    def replace(self, sock: LocalSocket) -> None:
-        """Finish with a socket that a worker thread has connected."""
-        self._give_up_socket()
-        self._sock = sock
-        self.finish()
-
-    def finish(self, reason: CloseReason = CloseReason.FINISHED, detail: str = "") -> None:
-        """Call `done` with the socket, or with None if `reason` is not FINISHED; the socket is closed then, as it is
-        after `cancel`.
-        """
+    def finish(self, reason: CloseReason, detail: str = "", sock: LocalSocket | None = None) -> None:
+        """Call `done`, with the socket if `reason` is FINISHED; after `cancel` the socket is closed instead."""
         done, self._done = self._done, None
-        if done is None or reason is not CloseReason.FINISHED:
-            self._give_up_socket()
-        sock, self._sock = self._sock, None
         if done is not None:
             done(sock, reason, detail)
+        elif sock is not None:
+            sock.close()
 
     @property
     def pending(self) -> bool:
@@ -129,10 +99,18 @@ class ConnectAttempt:
         return self._done is not None
 
     def cancel(self) -> None:
-        """Close the socket if there is one; `done` is not called any more. Idempotent."""
-        self._unwatch()
+        """Close the sockets if there are any; `done` is not called any more. Idempotent."""
         self._done = None
-        self._give_up_socket()
+        if self._deadline is not None and isinstance(self.address, TcpAddress):
+            self._connector.resolver.forget(self.address.host, self._resolved)
+        self._cancel_deadline()
+        if self._race is not None:
+            self._race.cancel()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class Connector:
@@ -141,10 +119,24 @@ class Connector:
     A Unix socket whose backlog is full answers EAGAIN, and epoll cannot tell when it has room again: only a blocking
     connect waits for that. Such connects block in worker threads, with SO_SNDTIMEO as their timeout (unix(7),
     socket(7)).
+
+    Args:
+        lookups: finds the addresses of host names.
+
+    Attributes:
+        keep_alive: for the TCP connections that are made from now on.
     """
 
-    def __init__(self, pump: Pump, deadlines: Deadlines) -> None:
-        self.pump, self.deadlines = pump, deadlines
+    def __init__(
+        self,
+        pump: Pump,
+        deadlines: Deadlines,
+        keep_alive: KeepAlive | None = None,
+        lookups: LookUps | None = None,
+    ) -> None:
+        self.pump, self.deadlines, self.keep_alive = pump, deadlines, keep_alive
+        self.lookups = lookups or LookUps()
+        self.resolver = Resolver(self.lookups, deadlines, pump.settle)
         self._threads = trio.CapacityLimiter(WAITER_THREADS)
         self._waiting = 0
         self._send, self._receive = trio.open_memory_channel[ConnectAttempt](WAITERS)
@@ -174,21 +166,21 @@ class Connector:
                 sock = LocalSocket(_UNIX, _STREAM)
                 code = sock.connect_ex(address.path)
             except OSError as error:
-                done(None, CloseReason.CONNECT_FAILED, error.strerror or str(error))
+                done(None, *_refusal(failure(error.errno or 0)))
                 return None
             if not code:
                 done(sock, CloseReason.FINISHED, "")
                 return None
             sock.close()
             if code != errno.EAGAIN:
-                done(None, CloseReason.CONNECT_FAILED, os.strerror(code))
+                done(None, *_refusal(failure(code)))
                 return None
         attempt = ConnectAttempt(self, address, timeout, done)
         attempt.start()
         return attempt if attempt.pending else None
 
     def wait(self, attempt: ConnectAttempt) -> None:
-        """Hand over to `run` what needs a thread: waiting for room in a backlog, resolving a host name."""
+        """Hand over to `run` what needs a thread: waiting for room in a backlog."""
         if self._waiting >= WAITERS:
             return attempt.finish(CloseReason.OVERLOADED, f"{WAITERS} connections are waiting already")
         self._waiting += 1
@@ -205,14 +197,14 @@ class Connector:
 
     async def _wait(self, attempt: ConnectAttempt) -> None:
         try:
-            if isinstance(attempt.address, UnixAddress):
-                attempt.replace(await self._wait_for_backlog(attempt.address.path, attempt.timeout))
-            else:
-                attempt.resolved(await _resolve(attempt.address, attempt.timeout))
+            assert isinstance(attempt.address, UnixAddress)
+            sock = await self._wait_for_backlog(attempt.address.path, attempt.timeout)
         except TimeoutError as error:
             attempt.finish(CloseReason.CONNECT_TIMEOUT, str(error))
         except OSError as error:
-            attempt.finish(CloseReason.CONNECT_FAILED, error.strerror or str(error))
+            attempt.finish(*_refusal(failure(error.errno or 0)))
+        else:
+            attempt.finish(CloseReason.FINISHED, "", sock)
         finally:
             self._waiting -= 1
         self.pump.settle()
@@ -227,12 +219,10 @@ class Connector:
             raise TimeoutError(f"its backlog was full for {seconds:g} s") from None
 
 
-async def _resolve(address: TcpAddress, seconds: float) -> list[TcpAddress]:
-    """The addresses of a host name. Raises OSError, and TimeoutError after `seconds` seconds."""
-    with trio.move_on_after(seconds):
-        found = await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        return [TcpAddress(str(sockaddr[0]), address.port) for *_rest, sockaddr in found]
-    raise TimeoutError(f"{address.host} was not resolved in {seconds:g} s")
+def _refusal(error: OSError) -> tuple[CloseReason, str]:
+    """Close reason and detail of a connection that could not be made."""
+    short = isinstance(error, LocalShortage)
+    return CloseReason.LOCAL_SHORTAGE if short else CloseReason.CONNECT_FAILED, error.strerror or str(error)
 
 
 def _connect_blocking(path: str, seconds: float) -> LocalSocket:
@@ -252,6 +242,7 @@ def _connect_blocking(path: str, seconds: float) -> LocalSocket:
     return sock
 
 
+@lru_cache(maxsize=1024)
 def _is_literal(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

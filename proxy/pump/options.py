@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from proxy.config.schema import TcpConfig
 
 LocalSocket = socket.SocketType
 """The type of local sockets: `socket.socket` without its part written in Python, which costs 0.6 µs for making and
@@ -14,6 +18,41 @@ _NORMAL_CLOSE = struct.pack("ii", 0, 0)
 _UCRED = struct.Struct("iII")
 # inlined: socket.AF_UNIX, socket.SOL_SOCKET, socket.SO_PEERCRED
 _UNIX, _SOL_SOCKET, _PEERCRED = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
+
+
+class KeepAlive(NamedTuple):
+    """When the kernel finds that whoever is at the other end of a silent TCP connection is gone (tcp(7)). Seconds, 1 to
+    32767; `probes` 1 to 127. Together, idle + interval × probes, they are the time that it takes.
+
+    TCP_USER_TIMEOUT, which would bound the time for bytes that stay unacknowledged as well, is left alone: the kernel
+    also ends by it a connection whose reader is there and has merely stopped reading for so long. Without it such bytes
+    are given up after `net.ipv4.tcp_retries2`, about a quarter of an hour.
+    """
+
+    idle: int
+    interval: int
+    probes: int
+
+    @classmethod
+    def of(cls, config: TcpConfig) -> KeepAlive | None:
+        """As it is configured."""
+        if config.keepalive_idle is None:
+            return None
+        return cls(config.keepalive_idle, config.keepalive_interval, config.keepalive_probes)
+
+
+def keep_alive(sock: LocalSocket, settings: KeepAlive | None) -> None:
+    """Have the kernel probe the other end of a local TCP socket; None: not. Nothing for AF_UNIX, whose ends cannot
+    vanish. Sockets that a listener accepts from now on inherit what it has.
+    """
+    if sock.family == _UNIX:
+        return
+    sock.setsockopt(_SOL_SOCKET, socket.SO_KEEPALIVE, settings is not None)
+    if settings is not None:
+        tcp = socket.IPPROTO_TCP
+        sock.setsockopt(tcp, socket.TCP_KEEPIDLE, settings.idle)
+        sock.setsockopt(tcp, socket.TCP_KEEPINTVL, settings.interval)
+        sock.setsockopt(tcp, socket.TCP_KEEPCNT, settings.probes)
 
 
 def prepare_local(sock: LocalSocket) -> None:

@@ -73,6 +73,11 @@ def test_good(reader: Reader, raw: str, value: object) -> None:
         (netvalues.rate, 500, "found 500; allowed: a rate with its unit"),
         (netvalues.rate, "0Mbit", 'found "0Mbit"; '),
         (netvalues.rate, "1001Gbit", 'found "1001Gbit"; '),
+        (netvalues.whole_seconds, "500ms", 'found "500ms"; allowed: 1s to 1h, in whole seconds'),
+        (netvalues.whole_seconds, "1.5s", 'found "1.5s"; '),
+        (netvalues.whole_seconds, "0s", 'found "0s"; '),
+        (netvalues.whole_seconds, "2h", 'found "2h"; '),
+        (netvalues.whole_seconds, 60, "found 60, which has no unit; "),
     ],
 )
 def test_bad(reader: Reader, raw: object, found: str) -> None:

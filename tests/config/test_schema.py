@@ -25,6 +25,7 @@ from proxy.config.schema import (
     PumpConfig,
     ServiceConfig,
     TcpAddress,
+    TcpConfig,
     TlsFiles,
     UnixAddress,
     UpstreamConfig,
@@ -37,7 +38,7 @@ MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
     "host, links, run_dir, mesh, control, peers, upstreams, all_upstreams, services, interfaces, containers, segments, "
-    "limits, pump, pool, log"
+    "limits, tcp, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -122,6 +123,7 @@ def test_defaults() -> None:
         stream_credit=256 * 2**10, memory=512 * 2**20, streams_per_link=65535, waiting_streams=1024,
         open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
+    assert found.tcp == TcpConfig(keepalive_idle=60, keepalive_interval=15, keepalive_probes=4)
     assert found.pump == PumpConfig(busy_poll_us=0)
     assert found.pool == PoolConfig(
         idle_min=1.0, idle_max=3600.0, idle_price=0.01, open_ahead=True, record=None, record_limit=64 * 2**20
@@ -152,6 +154,7 @@ services:
   u: {deliver: "unix:/u", allow: []}
 limits: {stream_credit: 16KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
          stop_timeout: 1.5s, memory_per_peer: 64KiB, opens_per_second: 1}
+tcp: {keepalive_idle: null, keepalive_interval: 1h, keepalive_probes: 127}
 pump: {busy_poll_us: 50}
 pool: {idle_min: 2s, idle_max: 1m, idle_price: 1s, open_ahead: false, record: /tmp/r, record_limit: 64KiB}
 log: {level: debug, format: json}
@@ -182,6 +185,7 @@ log: {level: debug, format: json}
             stream_credit=16384, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
             stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
         ),
+        tcp=TcpConfig(keepalive_idle=None, keepalive_interval=3600, keepalive_probes=127),
         pump=PumpConfig(busy_poll_us=50),
         pool=PoolConfig(
             idle_min=2.0, idle_max=60.0, idle_price=1.0, open_ahead=False, record="/tmp/r", record_limit=64 * 2**10

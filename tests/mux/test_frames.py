@@ -107,3 +107,14 @@ def test_numbers(
     if len(payload) != size:
         with pytest.raises(ProtocolError, match=f"PING payload has {len(payload)} bytes; {size} expected"):
             decode(payload, "PING")
+
+
+@pytest.mark.failure("29")
+def test_a_peer_is_told_only_reasons_that_it_knows() -> None:
+    """An unknown one would end its link, with all its streams."""
+    for reason in CloseReason:
+        assert frames.known_to(frames.NEWEST_REASON, reason) is reason
+        assert frames.known_to(frames.FIRST_REASONS, reason) <= frames.FIRST_REASONS
+        assert frames.known_to(0, reason) <= frames.FIRST_REASONS, "whatever it says, it knows these"
+    assert frames.known_to(frames.FIRST_REASONS, CloseReason.LOCAL_SHORTAGE) is CloseReason.OVERLOADED
+    assert frames.known_to(frames.FIRST_REASONS, CloseReason.CONNECT_FAILED) is CloseReason.CONNECT_FAILED

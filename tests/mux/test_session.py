@@ -50,6 +50,15 @@ def test_the_called_side_has_the_call_and_the_early_bytes_before_it_answers() ->
     assert (mine.events, mine.state, theirs.state) == (["opened"], StreamState.FIN_SENT, StreamState.FIN_RECEIVED)
 
 
+@pytest.mark.failure("29")
+@pytest.mark.parametrize(("newest", "told"), [(20, "local_shortage"), (19, "overloaded")])
+def test_a_refusal_gives_a_reason_that_the_peer_knows(newest: int, told: str) -> None:
+    side = Side(dialler=False, remote=SessionSettings(reasons=newest))
+    side.feed(opening(1))
+    side.session.refuse(side.calls[0][0], CloseReason.LOCAL_SHORTAGE)
+    assert side.take() == encode(FrameKind.REFUSE, 1, frames.encode_reason(CloseReason[told.upper()]))
+
+
 def test_a_refusal_gives_its_reason_and_leaves_nothing() -> None:
     pair = Pair()
     mine = pair.a.open()

@@ -63,7 +63,7 @@ def payload(kind: FrameKind, fields: dict[str, str]) -> bytes:
 
 
 def greeting(fields: dict[str, str]) -> Hello:
-    numbers = ("received", "stream_credit", "max_streams")
+    numbers = ("received", "stream_credit", "max_streams", "reasons")
     told: dict[str, Any] = {name: int(value) if name in numbers else value for name, value in fields.items()}
     return Hello(**told | {"resumes": fields["resumes"] == "True"})
 

@@ -12,6 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.errors import StartError
+from proxy.pump.options import KeepAlive
 from tests.pump.agents import mesh
 from tests.pump.rig import until
 
@@ -116,3 +117,27 @@ async def test_an_idle_peer_that_has_less_to_do_is_dialled_for_the_next_call() -
         hosts.call()
         await service.accept()
         assert (busy.streams, idle.streams) == (2, 1)
+
+
+@pytest.mark.failure("29")
+async def test_callers_through_tcp_are_probed_as_it_is_configured_and_configured_anew() -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": hosts.service().address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        sections = {**hosts.peers(b=["echo"]), "upstreams": upstreams}
+        agent = await hosts.start("host-a", **sections, tcp={"keepalive_idle": "7s"})
+
+        async def idle_time(calls: int) -> int:
+            hosts.call(kind="tcp")
+            await until(lambda: agent.stats.open == calls, "the call")
+            lanes = list(agent.pools["host-b"].links[0].session.streams.values())
+            sock = lanes[-1].sock
+            assert sock is not None
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        assert await idle_time(1) == 7
+        agent.apply(hosts.config("host-a", {**sections, "tcp": {"keepalive_idle": "9s"}}))
+        assert await idle_time(2) == 9
+        assert agent.connector.keep_alive == KeepAlive(9, 15, 4)

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from proxy.pump.options import disarm_reset, peer_uid, prepare_local
+from proxy.config.schema import TcpConfig
+from proxy.pump.options import KeepAlive, disarm_reset, keep_alive, peer_uid, prepare_local
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 SENT = bytes(range(256)) * 4096
@@ -182,3 +183,43 @@ def test_peer_uid_is_the_callers() -> None:
             os.seteuid(0)
         with listener.accept()[0] as accepted:
             assert peer_uid(accepted) == 65534
+
+
+# ---------------------------------------------------------------------------------------------------------- keepalive
+
+
+def keepalive_of(sock: socket.socket) -> KeepAlive | None:
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        return None
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    return KeepAlive(*(sock.getsockopt(socket.IPPROTO_TCP, name) for name in names))
+
+
+@pytest.mark.failure("29")
+@pytest.mark.parametrize("settings", [KeepAlive(60, 15, 4), KeepAlive(1, 1, 1), KeepAlive(3600, 3600, 127), None])
+def test_the_kernel_probes_a_silent_connection(settings: KeepAlive | None) -> None:
+    with tcp_pair() as (ours, _):
+        keep_alive(ours, KeepAlive(5, 5, 5))
+        keep_alive(ours, settings)
+        assert keepalive_of(ours) == settings
+
+
+@pytest.mark.failure("29")
+def test_what_a_listener_has_its_callers_inherit() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        prepare_local(listener)
+        keep_alive(listener, KeepAlive(7, 3, 2))
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert keepalive_of(accepted) == KeepAlive(7, 3, 2)
+
+
+def test_a_unix_socket_has_none() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        keep_alive(one, KeepAlive(7, 3, 2))
+        assert not one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_as_configured() -> None:
+    assert KeepAlive.of(TcpConfig()) == KeepAlive(60, 15, 4)
+    assert KeepAlive.of(TcpConfig(keepalive_idle=None)) is None
