@@ -15,6 +15,9 @@ from proxy.errors import ConfigError
 if TYPE_CHECKING:
     from proxy.config.schema import Config
 
+NAMES_S = 3.0
+"""Seconds that ``validate`` waits for the addresses of services' names, of all together."""
+
 
 @click.command()
 @click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
@@ -49,7 +52,9 @@ def validate(files: tuple[str, ...]) -> None:
     code = 0
     for file in files:
         try:
-            _check_certificates(load(file), file)
+            config = load(file)
+            _check_certificates(config, file)
+            _check_names(config, file)
         except ConfigError as error:
             code = report([error])
         else:
@@ -66,6 +71,13 @@ def _check_certificates(config: Config, file: str) -> None:
         Keyring.from_config(config)
     except ConfigError as error:
         raise ConfigError([f"{file}: {problem}" for problem in error.problems]) from None
+
+
+def _check_names(config: Config, file: str) -> None:
+    from proxy.config.check import loops_by_name
+
+    if problems := loops_by_name(config, NAMES_S):
+        raise ConfigError([f"{file}: {problem}" for problem in problems])
 
 
 @click.command()

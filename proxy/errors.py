@@ -101,6 +101,8 @@ class CloseReason(enum.IntEnum):
     LOCAL_SHORTAGE = 20
     """The host that offers the service had no port, descriptor or memory left to connect to it; the service may be
     well."""
+    LOOP = 21
+    """The call came round in a circle: a service is delivered to an upstream."""
 
     @property
     def label(self) -> str:

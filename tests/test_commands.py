@@ -206,3 +206,13 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("hostlane: ")
     assert f"127.0.0.1:{port}" in line
+
+
+@pytest.mark.failure("28")
+@pytest.mark.parametrize(("name", "code"), [("0x7f000001", 2), ("0x7f.1.test", 0)])
+def test_validate_looks_names_up_that_no_file_has(file: Path, name: str, code: int) -> None:
+    """The C library reads this one as 127.0.0.1, as programs do that have it from their users."""
+    ring = f"upstreams: {{s: {{listen: 'tcp:0.0.0.0:18081'}}}}\nservices: {{s: {{deliver: 'tcp:{name}:18081'}}}}\n"
+    file.write_text(GOOD + ring)
+    done = run(commands.validate, file)
+    assert done.exit_code == code, done.output

@@ -63,6 +63,18 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     streams: int
 
 
+class BusiestSource(Struct, frozen=True, kw_only=True):
+    """The caller on this host that has most calls of one service open, and how many; about so many where there are
+    thousands of calls. ``uid`` and ``pid`` are of a caller through a Unix socket, ``address`` of one through TCP.
+    """
+
+    service: str
+    streams: int
+    uid: int | None = None
+    pid: int | None = None
+    address: str | None = None
+
+
 class Discovery(Struct, frozen=True, kw_only=True):
     """How a proxy follows the control plane.
 
@@ -113,6 +125,8 @@ class Status(Struct, frozen=True, kw_only=True):
     drain_left_s: float | None = None
     control: Discovery | None = None
     """None: the mesh is what the configuration says."""
+    busiest: BusiestSource | None = None
+    """None: no call is open."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

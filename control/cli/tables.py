@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control.api.messages import (
+    BusiestSource,
     Discovery,
     LinkInfo,
     PeerStatus,
@@ -149,6 +150,8 @@ def _host(status: Status) -> Table:
         ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
         ("handshakes avoided", str(status.handshakes_avoided)),
     ]
+    if (source := status.busiest) is not None:
+        rows.insert(4, ("busiest source", f"{_source_of(source)}: {source.streams} streams of {source.service}"))
     if status.draining:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
     if status.control is not None:
@@ -157,6 +160,14 @@ def _host(status: Status) -> Table:
     for key, value in rows:
         table.add_row(Text(key, style="bold"), Text(printable(value)))
     return table
+
+
+def _source_of(found: BusiestSource) -> str:
+    if found.address is not None:
+        return found.address
+    if found.uid is None:
+        return "unknown"
+    return f"uid {found.uid}" if found.pid is None else f"pid {found.pid}, uid {found.uid}"
 
 
 def _source(candidate: RouteCandidate) -> str:

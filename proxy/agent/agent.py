@@ -51,7 +51,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
-from proxy.pump.options import KeepAlive
+from proxy.pump.options import KeepAlive, know_ourselves
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
@@ -223,6 +223,7 @@ class Agent:
             stream_credit=limits.stream_credit,
             max_streams=limits.streams_per_link,
             reasons=NEWEST_REASON,
+            via=True,
         )
 
     def credentials(self) -> Credentials | None:
@@ -387,6 +388,7 @@ async def run(
     Raises StartError if it cannot start on this machine, and ConfigError if its certificate files are wrong. If it is
     cancelled, it ends all streams at once; nothing stays behind but directories.
     """
+    know_ourselves()
     book = LeasedAddresses()
     if config.control is not None:
         from proxy.mesh.join import ensure

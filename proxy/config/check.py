@@ -20,14 +20,15 @@ from control.base.reading.addresses import (
     Address,
     TcpAddress,
     UnixAddress,
+    is_ip,
     is_wildcard,
     overlap,
-    reaches,
     same_place,
 )
 from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
 from proxy.config.interfacecheck import check_interfaces
+from proxy.config.loops import Places, addresses_of
 
 Partial = Any
 """A `proxy.config.schema.Config` in which every value may be UNSET, which its type does not say."""
@@ -162,20 +163,40 @@ def _check_listeners(config: Partial, document: Document) -> None:
 
 def _check_loops(config: Partial, document: Document) -> None:
     """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
-    near: dict[str | int, list[Place]] = {}
-    for path, address in [*_own_places(config), *_listening(config), *_all_listening(config)]:
-        place = same_place(address)
-        near.setdefault(_neighbourhood(place), []).append((path, place))
+    own = _sockets(config)
     for name, service in _entries(config.services):
-        if service is UNSET or service.deliver is UNSET:
-            continue
-        place = same_place(service.deliver)
-        for path, taken in near.get(_neighbourhood(place), []):
-            # Links are listened for on IPv6 alone where the address is ::, upstreams' callers on both.
-            if reaches(place, taken, dual=path != ("links", "listen")):
-                found = f"found {quote(str(service.deliver))}, where {_name(path)} listens"
-                document.problem(("services", name, "deliver"), f"{found}; allowed: the socket of the service itself")
+        if service is not UNSET and service.deliver is not UNSET and (path := own.reached_by(service.deliver)):
+            document.problem(("services", name, "deliver"), _circle(service.deliver, "", path))
+
+
+def loops_by_name(config: Partial, seconds: float) -> list[str]:
+    """Services whose host names lead to one of this proxy's own sockets, by DNS: a line for each. Waits for DNS at most
+    so long; a name without an answer counts as another machine's.
+    """
+    named = [
+        (name, service.deliver)
+        for name, service in config.services.items()
+        if isinstance(service.deliver, TcpAddress) and not is_ip(service.deliver.host)
+    ]
+    if not named:
+        return []
+    own, known = _sockets(config), addresses_of((deliver.host for _, deliver in named), seconds)
+    lines = []
+    for name, deliver in named:
+        for host in known.get(deliver.host, []):
+            if path := own.reached_by(TcpAddress(host, deliver.port)):
+                lines.append(f"services.{name}.deliver: {_circle(deliver, f', which is {host}', path)}")
                 break
+    return lines
+
+
+def _sockets(config: Partial) -> Places:
+    return Places([*_own_places(config), *_listening(config), *_all_listening(config)])
+
+
+def _circle(deliver: Address, being: str, path: Path) -> str:
+    found = f"found {quote(str(deliver))}{being}, where {_name(path)} listens"
+    return f"{found}; allowed: the socket of the service itself"
 
 
 def _neighbourhood(place: Address) -> str | int:

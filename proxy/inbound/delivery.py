@@ -19,6 +19,7 @@ from proxy.mux.frames import Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
+from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
@@ -68,7 +69,7 @@ class Inbound:
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
-        elif local.path and (sock := self.connector.at_once(local.path)) is not None:
+        elif local.path and call.via is None and (sock := self.connector.at_once(local.path)) is not None:
             # inlined: Delivery.start
             self.stats.opened += 1
             self.open[service] += 1
@@ -140,7 +141,7 @@ class LocalService:
 class Delivery:
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
-    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_local_service", "lane", "service")
+    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_local_service", "_source", "lane", "service")
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
@@ -149,6 +150,7 @@ class Delivery:
         self._detail = ""
         self._call = call
         self._local_service: LocalService | None = None
+        self._source: Source | None = None
         self.lane, self.service = lane, call.service
         lane.observer = self
         inbound.stats.opened += 1
@@ -159,13 +161,18 @@ class Delivery:
         self.lane.abort(reason)
 
     def start(self, local: LocalService) -> None:
-        """Connect to the service."""
+        """Connect to the service, or refuse the stream if it goes round in a circle."""
+        connector, via, hops = self._inbound.connector, self._call.via, 0
+        if via is not None and (hops := max(via.hops, connector.own.after(via.source))) > MAX_HOPS:
+            return self.refuse(CloseReason.LOOP, said(hops))
         self._local_service = local
         self._inbound.open[self.service] += 1
         config = local.config
-        self._attempt = self._inbound.connector.connect(config.deliver, config.connect_timeout, self._connected)
+        self._attempt = connector.connect(config.deliver, config.connect_timeout, self._connected, hops)
 
     def _connected(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        if self._attempt is not None:
+            self._source = self._attempt.source
         self._attempt = None
         self._detail = detail
         if sock is None:
@@ -187,5 +194,6 @@ class Delivery:
             self._inbound.open[self.service] -= 1
         if self._attempt is not None:
             self._attempt.cancel()
+        self._inbound.connector.own.drop(self._source)
         if self._inbound.stats.end(reason):
             self._inbound.report(lane, reason, self.service, self._detail)

@@ -45,12 +45,14 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """Dialler: ids of its sessions that it has ended while they had no link. Left out if there are none."""
     reasons: int = FIRST_REASONS
     """The highest close reason that the sender knows."""
+    via: bool = False
+    """Whether the sender can read what OPEN says about a call's way (`frames.Via`)."""
 
     @property
     def settings(self) -> SessionSettings:
         """The limits that the sender sets for us."""
         return SessionSettings(
-            stream_credit=self.stream_credit, max_streams=self.max_streams, reasons=self.reasons
+            stream_credit=self.stream_credit, max_streams=self.max_streams, reasons=self.reasons, via=self.via
         )
 
 

@@ -9,6 +9,7 @@ stream in plain flow from everything else.
 from __future__ import annotations
 
 import enum
+import ipaddress
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -53,6 +54,15 @@ class FrameKind(enum.IntEnum):
     """DATA with the FIN flag: the last bytes (possibly none) of this direction of the stream."""
 
 
+class Via(NamedTuple):
+    """What OPEN may say about the way that a call has come, so that one that goes round in a circle is found."""
+
+    hops: int
+    """Upstreams that it has passed before, each reached by another proxy's or this one's delivery; 0 to 255."""
+    source: tuple[str, int] | None = None
+    """IP address and port that it came from through TCP; None: through a Unix socket, or not told."""
+
+
 class Open(NamedTuple):
     """Payload of OPEN: which service is called and who calls it."""
 
@@ -61,9 +71,12 @@ class Open(NamedTuple):
     """Unix user id of the caller (SO_PEERCRED) on the calling host; UNKNOWN_UID where the socket type has none."""
     caller: str = ""
     """The calling service's name where the calling host knows it, else empty."""
+    via: Via | None = None
+    """None for a call of which the calling host knows nothing more."""
 
 
 _U8 = struct.Struct(">B")
+_U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 
@@ -73,13 +86,25 @@ def encode(kind: FrameKind, stream_id: int = 0, payload: bytes = b"") -> bytes:
     return HEADER.pack(kind << 56 | stream_id << KEY_SHIFT | len(payload)) + payload
 
 
-@lru_cache(maxsize=1024)
 def encode_open(call: Open) -> bytes:
     """Payload of OPEN. Raises ValueError for names over MAX_NAME bytes; configuration keeps them far shorter."""
-    service, caller = call.service.encode(), call.caller.encode()
-    if not 0 < len(service) <= MAX_NAME or len(caller) > MAX_NAME:
+    payload = _encode_plain(call.service, call.uid, call.caller)
+    return payload if call.via is None else payload + _encode_via(call.via)
+
+
+@lru_cache(maxsize=1024)
+def _encode_plain(service: str, uid: int, caller: str) -> bytes:
+    name, calling = service.encode(), caller.encode()
+    if not 0 < len(name) <= MAX_NAME or len(calling) > MAX_NAME:
         raise ValueError(f"service and caller names have at most {MAX_NAME} bytes")
-    return b"".join((_U32.pack(call.uid), _U8.pack(len(service)), service, _U8.pack(len(caller)), caller))
+    return b"".join((_U32.pack(uid), _U8.pack(len(name)), name, _U8.pack(len(calling)), calling))
+
+
+def _encode_via(via: Via) -> bytes:
+    if via.source is None:
+        return _U8.pack(via.hops)
+    host, port = via.source
+    return _U8.pack(via.hops) + ipaddress.ip_address(host.partition("%")[0]).packed + _U16.pack(port)
 
 
 @lru_cache(maxsize=1024)
@@ -89,12 +114,21 @@ def decode_open_untrusted(payload: bytes) -> Open:
         (uid,) = _U32.unpack_from(payload)
         end = 5 + payload[4]
         service = payload[5:end].decode()
-        caller = payload[end + 1 :].decode()
-        if not service or payload[end] != len(payload) - end - 1:
+        last = end + 1 + payload[end]
+        caller = payload[end + 1 : last].decode()
+        if not service or last > len(payload):
             raise ValueError
+        via = _decode_via(payload[last:]) if last < len(payload) else None
     except (struct.error, IndexError, ValueError):
         raise ProtocolError(f"malformed OPEN payload of {len(payload)} bytes") from None
-    return Open(service, uid, caller)
+    return Open(service, uid, caller, via)
+
+
+def _decode_via(data: bytes) -> Via:
+    """Raises ValueError."""
+    if len(data) == 1:
+        return Via(data[0])
+    return Via(data[0], (str(ipaddress.ip_address(data[1:-2])), int.from_bytes(data[-2:], "big")))
 
 
 REASONS = {int(reason): reason for reason in CloseReason}
@@ -104,7 +138,7 @@ REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
 NEWEST_REASON = int(max(CloseReason))
 FIRST_REASONS = 19
 """The highest close reason that every proxy of this version of the protocol knows."""
-_OLDER = {CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED}
+_OLDER = {CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED, CloseReason.LOOP: CloseReason.NOT_ALLOWED}
 """What a peer is told that does not know the newer reason; an unknown one would end its link."""
 
 

@@ -78,6 +78,8 @@ class SessionSettings:
     """Streams that the other side may hold open at a time."""
     reasons: int = frames.FIRST_REASONS
     """The highest close reason that whoever tells this knows."""
+    via: bool = False
+    """Whether whoever tells this can read `Open.via`."""
 
 
 class Session(Generic[S]):

@@ -7,23 +7,29 @@ known about it, so no `Call` is made (which would cost 100 bytecodes more, where
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import CloseReason
-from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
+from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pump.lane import Lane
-from proxy.pump.options import LocalSocket, peer_uid
+from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
+from proxy.pump.ourselves import caller_of, is_loopback, via_unix
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
 
 MOST_KEPT = 1024
 """User ids for which the encoded OPEN payload is kept. When there would be more, all are dropped."""
+
+
+class FromOurselves(Exception):
+    """The caller is this process: a service is delivered to an upstream."""
 
 
 class UpstreamAcceptor:
@@ -33,6 +39,9 @@ class UpstreamAcceptor:
     Args:
         service: the service that the upstream is for.
         pool: the pool of the only peer that offers the service; None if this host or several peers do, or nobody does.
+
+    Attributes:
+        accept: takes over a caller's connected socket, which the lane or the `Call` closes.
     """
 
     direction: StreamDirection = "outbound"
@@ -43,6 +52,7 @@ class UpstreamAcceptor:
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._calls: dict[int, bytes] = {}
+        self.accept = self._accept_tcp if self._tcp else self.accepted
 
     def accepted(self, sock: LocalSocket) -> None:
         """Take over a caller's connected socket, which the lane or the `Call` closes."""
@@ -51,14 +61,39 @@ class UpstreamAcceptor:
         uid = UNKNOWN_UID if tcp else peer_uid(sock)
         if pool is not None and (link := pool.pick(service)) is not None:
             # inlined: Call._open
-            lane = link.session.open(self._calls.get(uid) or self._written(uid))
+            try:
+                lane = link.session.open(self._calls.get(uid) or self._written(uid))
+            except FromOurselves:
+                return self._start(sock, uid)
             lane.observer = self
             lane.attach(sock, tcp)
             lane.start_calling()
         else:
-            Call(self._context, Open(service, uid, self._caller), sock, tcp).start()
+            self._start(sock, uid)
+
+    def _accept_tcp(self, sock: LocalSocket) -> None:
+        """As `accepted`, for TCP callers: they may be connections of this proxy, or of another one."""
+        source = caller_of(sock)
+        via: Via | None = None
+        if source is not None and (hops := self._context.connector.own.after(source)):
+            via = Via(hops)
+        elif source is not None and not is_loopback(source[0]):
+            via = Via(0, source)
+        if via is None:
+            return self.accepted(sock)
+        self._stats.opened += 1
+        Call(self._context, Open(self.service, UNKNOWN_UID, self._caller, via), sock, True).start()
+
+    def _start(self, sock: LocalSocket, uid: int) -> None:
+        """Make a `Call` of a connection that has been counted."""
+        via: Via | None = None
+        if uid == OURSELVES:
+            uid, via = os.geteuid(), via_unix(sock)
+        Call(self._context, Open(self.service, uid, self._caller, via), sock, self._tcp).start()
 
     def _written(self, uid: int) -> bytes:
+        if uid == OURSELVES:
+            raise FromOurselves
         if len(self._calls) >= MOST_KEPT:
             self._calls.clear()
         call = self._calls[uid] = encode_open(Open(self.service, uid, self._caller))

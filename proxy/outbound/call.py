@@ -19,6 +19,7 @@ from proxy.mux.frames import Open, encode_open
 from proxy.outbound.calls import CallContext
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_process
+from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
 from proxy.routing.allow import describe
@@ -53,6 +54,7 @@ class Call:
         "_refused",
         "_request",
         "_sock",
+        "_source",
         "_tcp",
         "_untried",
         "lane",
@@ -69,6 +71,7 @@ class Call:
         self._sock = sock
         self._untried: list[Pool] = []
         self._attempt: ConnectAttempt | None = None
+        self._source: Source | None = None
         self._deadline: Deadline | None = None
         self._refusal = CloseReason.PEER_UNREACHABLE
         self._detail = ""
@@ -82,7 +85,11 @@ class Call:
         self.splice: Splice | None = None
 
     def start(self) -> None:
-        """Begin with this host if it offers the service, else with a peer."""
+        """Begin with this host if it offers the service, else with a peer. Fail if the call goes round in a circle."""
+        hops = 0 if self._request.via is None else self._request.via.hops
+        if hops > MAX_HOPS:
+            self._detail = said(hops)
+            return self._fail(CloseReason.LOOP)
         local, pools = self._context.endpoints(self.service)
         self._untried = pools[:]
         if local is not None and not self._context.allowed.allows(self._request, self._context.host):
@@ -92,22 +99,30 @@ class Call:
             return self._try_peers()
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
         self._context.calls[self] = None
-        attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected)
+        attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected, hops)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
 
     @property
-    def caller(self) -> tuple[int, int] | None:
-        """User id and process id of the caller; None if its socket is closed or is no Unix socket."""
+    def caller_socket(self) -> LocalSocket | None:
+        """The caller's socket, whoever has it now; None if it is closed."""
         if self._sock is not None:
             carrier: LocalSocket | None = self._sock
         else:
             carrier = self.splice.caller.sock if self.splice is not None else self.lane.sock if self.lane else None
-        return None if carrier is None or carrier.fileno() < 0 else peer_process(carrier)
+        return None if carrier is None or carrier.fileno() < 0 else carrier
+
+    @property
+    def caller(self) -> tuple[int, int] | None:
+        """User id and process id of the caller; None if its socket is closed or is no Unix socket."""
+        carrier = self.caller_socket
+        return None if carrier is None else peer_process(carrier)
 
     # This host
 
     def _local_connected(self, tell: bool, service: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        if self._attempt is not None:
+            self._source = self._attempt.source
         self._attempt = None
         self._context.calls.pop(self, None)
         if service is not None and self._sock is not None:
@@ -143,6 +158,7 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._context.splices[splice]
+        self._context.connector.own.drop(self._source)
         if self._context.stats.end(reason):
             self._report(reason, splice.caller.received, splice.service.received, None)
 
@@ -181,7 +197,10 @@ class Call:
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
-        self.lane = lane = link.session.open(encode_open(self._request))
+        request = self._request
+        if not link.session.remote.via:
+            request = request._replace(via=None)
+        self.lane = lane = link.session.open(encode_open(request))
         lane.observer = self
         lane.attach(sock, self._tcp, again)
         if again:

@@ -82,7 +82,7 @@ class Outbound:
         context = self.context
         for name, upstream in self._config.upstreams.items():
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
-            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accepted)
+            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept)
 
     def stop_listening(self) -> None:
         """Accept the callers that wait in the kernel's queues, then close the sockets. Open calls go on. Idempotent."""

@@ -16,6 +16,7 @@ from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.lookups import LookUps
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive, LocalSocket
+from proxy.pump.ourselves import OwnConnections, Source, name_for
 from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
 from proxy.pump.sourceport import LocalShortage, failure
@@ -30,8 +31,8 @@ _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBL
 class ConnectAttempt:
     """One connection being made. Calls `done` exactly once, unless `cancel` comes first."""
 
-    def __init__(self, connector: Connector, address: Address, timeout: float, done: Done) -> None:
-        self.address, self.timeout = address, timeout
+    def __init__(self, connector: Connector, address: Address, timeout: float, done: Done, hops: int) -> None:
+        self.address, self.timeout, self.hops = address, timeout, hops
         self._connector = connector
         self._done: Done | None = done
         self._race: Race | None = None
@@ -75,6 +76,8 @@ class ConnectAttempt:
             address.port,
             seconds,
             connector.keep_alive,
+            connector.own,
+            self.hops,
             self._raced,
             partial(connector.resolver.hold_back, address.host),
         )
@@ -92,6 +95,11 @@ class ConnectAttempt:
             done(sock, reason, detail)
         elif sock is not None:
             sock.close()
+
+    @property
+    def source(self) -> Source | None:
+        """The near end of the TCP connection that was made. Whoever has it takes it out of `Connector.own` again."""
+        return None if self._race is None else self._race.source
 
     @property
     def pending(self) -> bool:
@@ -125,6 +133,7 @@ class Connector:
 
     Attributes:
         keep_alive: for the TCP connections that are made from now on.
+        own: the TCP connections that there are.
     """
 
     def __init__(
@@ -135,6 +144,7 @@ class Connector:
         lookups: LookUps | None = None,
     ) -> None:
         self.pump, self.deadlines, self.keep_alive = pump, deadlines, keep_alive
+        self.own = OwnConnections()
         self.lookups = lookups or LookUps()
         self.resolver = Resolver(self.lookups, deadlines, pump.settle)
         self._threads = trio.CapacityLimiter(WAITER_THREADS)
@@ -155,15 +165,20 @@ class Connector:
         sock.close()
         return None
 
-    def connect(self, address: Address, timeout: float, done: Done) -> ConnectAttempt | None:
+    def connect(self, address: Address, timeout: float, done: Done, hops: int = 0) -> ConnectAttempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
 
         Returns None if `done` was called already (a Unix socket usually connects at once), else the attempt, which can
         be cancelled.
+
+        Args:
+            hops: that the call has passed which it is for (`pump.ourselves`).
         """
         if isinstance(address, UnixAddress):
             try:
                 sock = LocalSocket(_UNIX, _STREAM)
+                if hops:
+                    sock.bind(name_for(hops))
                 code = sock.connect_ex(address.path)
             except OSError as error:
                 done(None, *_refusal(failure(error.errno or 0)))
@@ -175,7 +190,7 @@ class Connector:
             if code != errno.EAGAIN:
                 done(None, *_refusal(failure(code)))
                 return None
-        attempt = ConnectAttempt(self, address, timeout, done)
+        attempt = ConnectAttempt(self, address, timeout, done, hops)
         attempt.start()
         return attempt if attempt.pending else None
 
@@ -198,7 +213,7 @@ class Connector:
     async def _wait(self, attempt: ConnectAttempt) -> None:
         try:
             assert isinstance(attempt.address, UnixAddress)
-            sock = await self._wait_for_backlog(attempt.address.path, attempt.timeout)
+            sock = await self._wait_for_backlog(attempt.address.path, attempt.timeout, attempt.hops)
         except TimeoutError as error:
             attempt.finish(CloseReason.CONNECT_TIMEOUT, str(error))
         except OSError as error:
@@ -209,11 +224,11 @@ class Connector:
             self._waiting -= 1
         self.pump.settle()
 
-    async def _wait_for_backlog(self, path: str, seconds: float) -> LocalSocket:
+    async def _wait_for_backlog(self, path: str, seconds: float, hops: int) -> LocalSocket:
         try:
             with trio.fail_after(seconds):  # includes the wait for a free thread
                 return await trio.to_thread.run_sync(
-                    _connect_blocking, path, seconds, limiter=self._threads, abandon_on_cancel=True
+                    _connect_blocking, path, seconds, hops, limiter=self._threads, abandon_on_cancel=True
                 )
         except (BlockingIOError, trio.TooSlowError):
             raise TimeoutError(f"its backlog was full for {seconds:g} s") from None
@@ -225,12 +240,14 @@ def _refusal(error: OSError) -> tuple[CloseReason, str]:
     return CloseReason.LOCAL_SHORTAGE if short else CloseReason.CONNECT_FAILED, error.strerror or str(error)
 
 
-def _connect_blocking(path: str, seconds: float) -> LocalSocket:
+def _connect_blocking(path: str, seconds: float, hops: int) -> LocalSocket:
     """Connect to a Unix socket, blocking while its backlog is full; runs in a thread. Returns a non-blocking socket.
     Raises OSError, which is BlockingIOError after `seconds` seconds.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if hops:
+            sock.bind(name_for(hops))
         whole = int(seconds)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
         sock.connect(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -84,8 +85,23 @@ def peer_process(sock: LocalSocket) -> tuple[int, int] | None:
     return uid, pid
 
 
+OURSELVES = -1
+"""In place of a user id: the other end is this very process."""
+_own_pid = -1
+
+
+def know_ourselves() -> None:
+    """From now on `peer_uid` tells connections of this process from others. The program's start calls it: in tests,
+    callers and proxies are one process.
+    """
+    global _own_pid
+    _own_pid = os.getpid()
+
+
 def peer_uid(sock: LocalSocket) -> int:
-    """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7))."""
+    """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7)), or OURSELVES."""
     # inlined: peer_process
-    uid: int = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))[1]
-    return uid
+    pid: int
+    uid: int
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))
+    return uid if pid != _own_pid else OURSELVES

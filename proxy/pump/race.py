@@ -16,6 +16,7 @@ from proxy.errors import CloseReason
 from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive, LocalSocket
+from proxy.pump.ourselves import OwnConnections, Source
 from proxy.pump.sourceport import LocalShortage, failure, met_itself, start
 
 DELAY = 0.25
@@ -30,10 +31,10 @@ Done = Callable[[LocalSocket | None, CloseReason, str], None]
 class Runner:
     """The connection to one of the addresses."""
 
-    __slots__ = ("_race", "host", "sock")
+    __slots__ = ("_race", "host", "sock", "source")
 
-    def __init__(self, race: Race, host: str, sock: LocalSocket) -> None:
-        self._race, self.host, self.sock = race, host, sock
+    def __init__(self, race: Race, host: str, sock: LocalSocket, source: Source) -> None:
+        self._race, self.host, self.sock, self.source = race, host, sock, source
 
     def ready(self, mask: int) -> None:
         """The connection is made, or has failed (Watcher)."""
@@ -54,6 +55,8 @@ class Race:
         hosts: one or more IP addresses, best first.
         seconds: for all of them together.
         settings: for the sockets.
+        own: where the connections are entered; whoever gets the winner drops it there (`source`).
+        hops: that the call has passed.
         lost: called with each address that failed, or was silent until another one won or the time was over.
     """
 
@@ -65,11 +68,15 @@ class Race:
         port: int,
         seconds: float,
         settings: KeepAlive | None,
+        own: OwnConnections,
+        hops: int,
         done: Done,
         lost: Callable[[str], None],
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._untried, self._port, self._settings = hosts[:MOST_ADDRESSES], port, settings
+        self._own, self._hops = own, hops
+        self.source: Source | None = None
         self._many = len(hosts) > 1
         self._seconds = seconds
         self._delay = min(DELAY, seconds / len(self._untried))
@@ -97,7 +104,7 @@ class Race:
             except OSError as error:
                 self._note(host, error)
                 continue
-            runner = Runner(self, host, sock)
+            runner = Runner(self, host, sock, self._own.add(sock, self._hops))
             self._runners[runner] = None
             self._pump.watch(sock.fileno(), runner, EPOLLOUT)
             if self._untried:
@@ -113,8 +120,9 @@ class Race:
         if not code and not met_itself(runner.sock):
             for slower in self._runners:
                 self._lost(slower.host)
+            self.source = runner.source
             return self._finish(runner.sock, CloseReason.FINISHED, "")
-        runner.sock.close()
+        self._close(runner)
         refused = OSError(errno.ECONNREFUSED, "nobody listens: the connection had met itself")
         self._note(runner.host, failure(code) if code else refused)
         self._next()
@@ -158,6 +166,7 @@ class Race:
         if done is not None:
             done(sock, reason, detail)
         elif sock is not None:
+            self._own.drop(self.source)
             sock.close()
 
     def _stop(self) -> None:
@@ -169,4 +178,8 @@ class Race:
         runners, self._runners = self._runners, {}
         for runner in runners:
             self._pump.release(runner.sock)
-            runner.sock.close()
+            self._close(runner)
+
+    def _close(self, runner: Runner) -> None:
+        self._own.drop(runner.source)
+        runner.sock.close()

@@ -30,10 +30,11 @@ from proxy.pool.pools import Pools
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
-from proxy.pump.options import peer_process
+from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.session import LaneSession
 from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
+from proxy.telemetry.busiest import busiest
 
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
@@ -77,6 +78,7 @@ class ProxyView:
             refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
+            busiest=busiest(self._callers()),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[
@@ -86,6 +88,16 @@ class ProxyView:
                 for name, service in config.services.items()
             ],
         )
+
+    def _callers(self) -> list[tuple[str, LocalSocket | None]]:
+        """The open calls of this host's callers: service and the caller's socket."""
+        context = self._context
+        lanes = [lane for session in self._sessions for lane in session.streams.values()]
+        calls = [*context.splices.values(), *context.calls]
+        return [
+            *((lane.observer.service, lane.sock) for lane in lanes if lane.observer.direction == "outbound"),
+            *((call.service, call.caller_socket) for call in calls),
+        ]
 
     def _spliced(self, service: str) -> int:
         return sum(call.service == service for call in self._context.splices.values())

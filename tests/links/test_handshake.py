@@ -21,7 +21,9 @@ from proxy.mux import frames
 from proxy.mux.frames import FrameKind, encode
 from proxy.mux.session import MAX_CREDIT, SessionSettings
 
-HELLO = Hello(host="host-a", to="host-b", instance="i", session="s", stream_credit=262144, max_streams=65535)
+HELLO = Hello(
+    host="host-a", to="host-b", instance="i", session="s", stream_credit=262144, max_streams=65535, reasons=21, via=True
+)
 
 
 def payload(version: int = 1, **fields: Any) -> bytes:
@@ -42,7 +44,14 @@ def test_a_hello_comes_back_as_it_was() -> None:
     reader = HelloReader()
     assert reader.feed_untrusted(encode_hello(HELLO) + b"and the first frames") == HELLO
     assert reader.leftover == b"and the first frames"
-    assert HELLO.settings == SessionSettings(stream_credit=262144, max_streams=65535)
+    assert HELLO.settings == SessionSettings(stream_credit=262144, max_streams=65535, reasons=21, via=True)
+
+
+@pytest.mark.failure("28", "29")
+def test_an_older_version_says_nothing_of_what_it_does_not_know() -> None:
+    hello = HelloReader().feed_untrusted(encode(FrameKind.HELLO, 0, payload()))
+    assert hello is not None
+    assert (hello.settings.reasons, hello.settings.via) == (19, False)
 
 
 def test_byte_by_byte() -> None:

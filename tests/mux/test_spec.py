@@ -15,9 +15,10 @@ from proxy.errors import CloseReason
 from proxy.links import handshake
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.mux import frames, session
-from proxy.mux.frames import FrameKind, Open
+from proxy.mux.frames import FrameKind, Open, Via
 from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState
 from proxy.pump.lane import EARLY_LIMIT
+from proxy.pump.ourselves import MAX_HOPS
 from tests.mux.pair import Side
 
 SPEC = (Path(inspect.getfile(mux)).parent / "SPEC.md").read_text()
@@ -47,7 +48,7 @@ def payload(kind: FrameKind, fields: dict[str, str]) -> bytes:
         case FrameKind.DATA | FrameKind.DATA_FIN:
             return bytes.fromhex(fields["data"])
         case FrameKind.OPEN:
-            return frames.encode_open(Open(fields["service"], int(fields["uid"]), fields["caller"]))
+            return frames.encode_open(call_of(fields))
         case FrameKind.OPENED:
             return b""
         case FrameKind.REFUSE | FrameKind.RST | FrameKind.GOAWAY:
@@ -62,10 +63,16 @@ def payload(kind: FrameKind, fields: dict[str, str]) -> bytes:
             return encode_hello(greeting(fields))[frames.HEADER_SIZE :]
 
 
+def call_of(fields: dict[str, str]) -> Open:
+    host, _, port = fields.get("source", "").rpartition(":")
+    via = Via(int(fields["hops"]), (host, int(port)) if host else None) if "hops" in fields else None
+    return Open(fields["service"], int(fields["uid"]), fields["caller"], via)
+
+
 def greeting(fields: dict[str, str]) -> Hello:
     numbers = ("received", "stream_credit", "max_streams", "reasons")
     told: dict[str, Any] = {name: int(value) if name in numbers else value for name, value in fields.items()}
-    return Hello(**told | {"resumes": fields["resumes"] == "True"})
+    return Hello(**told | {name: fields[name] == "True" for name in ("resumes", "via")})
 
 
 @pytest.mark.parametrize(("kind", "fields", "data"), list(examples()), ids=lambda value: str(value)[:20])
@@ -88,7 +95,12 @@ def test_the_examples_are_understood() -> None:
     for kind in ("OPEN", "DATA", "CREDIT", "DATA_FIN", "PING", "PONG", "GOAWAY"):
         for data in by_kind[kind][: 1 if kind == "DATA_FIN" else None]:
             called.feed(data)
-    assert [call for _, call in called.calls] == [Open("redis", 1000), Open("web", frames.UNKNOWN_UID, "shop")]
+    assert [call for _, call in called.calls] == [
+        Open("redis", 1000),
+        Open("web", frames.UNKNOWN_UID, "shop"),
+        Open("web", 1000, "", Via(2)),
+        Open("web", frames.UNKNOWN_UID, "", Via(0, ("10.9.0.1", 40000))),
+    ]
     assert called.calls[0][0].got == b"PING\r\n"
     opener = Side()
     opener.open("redis")
@@ -134,6 +146,18 @@ def test_early_bytes() -> None:
 def test_hello_fields() -> None:
     assert [row[0] for row in table("field", "type", "meaning")] == list(Hello.__struct_fields__)
     assert f"`{frames.MAGIC.decode()}`, the version as 2 bytes ({frames.VERSION})" in SPEC
+
+
+@pytest.mark.failure("28")
+def test_circles() -> None:
+    assert f"Beyond\n{MAX_HOPS} hops a call is refused with LOOP" in SPEC
+
+
+@pytest.mark.failure("29")
+def test_what_an_older_peer_is_told() -> None:
+    told = {reason: frames.known_to(frames.FIRST_REASONS, reason) for reason in CloseReason}
+    newer = ",\n".join(f"`{to.label}` for {int(reason)}" for reason, to in told.items() if reason is not to)
+    assert f"above {frames.FIRST_REASONS} is told another one in its place: {newer}." in SPEC
 
 
 def test_close_reasons() -> None:

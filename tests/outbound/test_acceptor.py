@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -16,8 +17,11 @@ from proxy.mux.frames import Open, decode_open_untrusted
 from proxy.outbound import acceptor
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
+from proxy.pump import options
+from proxy.pump.ourselves import MAX_HOPS
 from tests.pump.agents import mesh
 from tests.pump.rig import until
+from tests.tools.sockets import parse
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +109,39 @@ async def test_what_another_services_hosts_did_costs_a_delivered_call_nothing(mo
             await accepted.send(b"hello")
             assert await caller.read(5) == b"hello", "and so the answer to OPEN has come"
             assert told == ["echo"] * held
+
+
+@pytest.mark.failure("28")
+async def test_a_call_from_this_very_process_counts_a_hop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        monkeypatch.setattr(options, "_own_pid", os.getpid())
+        caller = hosts.call()
+        await caller.send(b"hello")
+        accepted = await service.accept()
+        assert await accepted.read(5) == b"hello"
+        assert accepted.raw.getpeername().endswith(b"-1"), "so its next upstream can read it"
+        [stream] = agent.view.streams()
+        assert (stream.uid, stream.direction) == (os.getuid(), "outbound")
+
+
+@pytest.mark.failure("28")
+async def test_a_call_that_has_passed_too_many_upstreams_is_refused(logs: list[MutableMapping[str, Any]]) -> None:
+    """A TCP caller that is known as our own connection, by its address."""
+    async with mesh() as hosts:
+        await hosts.pair("tcp")
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        family, target = parse(hosts.upstream("host-a", "echo", "tcp"))
+        sock = socket.socket(family)
+        sock.bind(("127.0.0.1", 0))
+        agent.connector.own.add(sock, MAX_HOPS)
+        caller = hosts.hold(sock)
+        sock.connect_ex(target)
+        assert await caller.rest() == (b"", True)
+        await until(lambda: not agent.stats.open, "the end")
+        [said] = [entry for entry in logs if entry["event"] == "stream ended"]
+        assert (said["reason"], said["direction"]) == ("loop", "outbound")
+        assert said["detail"].startswith(f"it has come through {MAX_HOPS + 1} upstreams")

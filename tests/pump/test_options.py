@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from proxy.config.schema import TcpConfig
+from proxy.pump import options
 from proxy.pump.options import KeepAlive, disarm_reset, keep_alive, peer_uid, prepare_local
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -223,3 +224,14 @@ def test_a_unix_socket_has_none() -> None:
 def test_as_configured() -> None:
     assert KeepAlive.of(TcpConfig()) == KeepAlive(60, 15, 4)
     assert KeepAlive.of(TcpConfig(keepalive_idle=None)) is None
+
+
+@pytest.mark.failure("28")
+def test_a_caller_that_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_uid(one) == os.getuid()
+        monkeypatch.setattr(options, "_own_pid", os.getpid() + 1)
+        assert peer_uid(one) == os.getuid()
+        options.know_ourselves()
+        assert peer_uid(one) == options.OURSELVES

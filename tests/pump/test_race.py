@@ -12,6 +12,7 @@ import trio
 from proxy.errors import CloseReason
 from proxy.pump import race
 from proxy.pump.options import LocalSocket
+from proxy.pump.ourselves import OwnConnections
 from proxy.pump.race import Race
 from tests.pump.rig import Host, running, until
 from tests.tools.ownnet import in_own_network
@@ -36,6 +37,7 @@ class Track:
             sock.setblocking(False)
             sock.connect_ex(self.silent.getsockname())
         self.lost: list[str] = []
+        self.own = OwnConnections()
         self.ended: list[tuple[LocalSocket | None, CloseReason, str]] = []
         self.over = trio.Event()
 
@@ -45,7 +47,18 @@ class Track:
             self.over.set()
 
         host = self.host
-        run = Race(host.pump, host.deadlines, list(hosts), self.port, seconds, None, done, self.lost.append)
+        run = Race(
+            host.pump,
+            host.deadlines,
+            list(hosts),
+            self.port,
+            seconds,
+            None,
+            self.own,
+            2,
+            done,
+            self.lost.append,
+        )
         run.start()
         return run
 
@@ -76,6 +89,17 @@ async def track() -> AsyncIterator[Track]:
 async def test_one_address(track: Track) -> None:
     assert await track.run(ALIVE) == (ALIVE, CloseReason.FINISHED, "")
     assert track.lost == []
+
+
+@pytest.mark.failure("28")
+async def test_the_winner_stays_entered_as_our_own_and_nobody_else(track: Track) -> None:
+    run = track.start(SILENT, REFUSES, ALIVE)
+    await track.over.wait()
+    [(sock, _, _)] = track.ended
+    assert sock is not None
+    assert track.own.hops == {sock.getsockname(): 2}
+    assert run.source == sock.getsockname()
+    sock.close()
 
 
 @pytest.mark.failure("29")
@@ -151,9 +175,11 @@ async def test_silence_and_refusal(track: Track) -> None:
 
 async def test_giving_up_leaves_nothing_and_tells_nobody(track: Track) -> None:
     run = track.start(SILENT, SILENT, ALIVE)
+    assert track.own.hops
     run.cancel()
     run.cancel()
     assert track.ended == []
+    assert track.own.hops == {}
 
 
 async def test_only_so_many_addresses_are_tried(track: Track) -> None:
@@ -171,7 +197,8 @@ async def ending(host: Host, address: str, port: int, lost: list[str]) -> tuple[
         ended.append((sock, reason, detail))
         over.set()
 
-    Race(host.pump, host.deadlines, [address], port, PATIENCE, None, done, lost.append).start()
+    own = OwnConnections()
+    Race(host.pump, host.deadlines, [address], port, PATIENCE, None, own, 0, done, lost.append).start()
     await over.wait()
     return ended[0]
 

@@ -94,3 +94,11 @@ def test_nobody_is_left_alone_for_longer_than_the_ceiling(history: list[tuple[st
         for each in found.ejected("web", now):
             assert in_a_row[each] >= FAILURES
         assert found.ejected("web", now + CEILING) == set()
+
+
+@pytest.mark.failure("28", "29")
+@pytest.mark.parametrize("reason", [CloseReason.LOCAL_SHORTAGE, CloseReason.LOOP, CloseReason.NOT_ALLOWED])
+def test_what_is_not_the_service_s_failure(reason: CloseReason) -> None:
+    found = Ejections()
+    assert fail(found, 100, 0, reason) == [None] * 100
+    assert not found.held

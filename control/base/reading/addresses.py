@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 
 from msgspec import Struct
 
@@ -151,7 +152,24 @@ def reaches(one: Address, listener: Address, *, dual: bool) -> bool:
         return listener.host in ("127.0.0.1", "::1") or is_wildcard(listener.host)  # not 127.0.0.2
     same_family = (":" in one.host) == (":" in listener.host)
     takes_in = is_wildcard(listener.host) and (same_family or (dual and ":" in listener.host))
-    return one.host == listener.host or (_is_loopback(one.host) and takes_in)
+    return one.host == listener.host or (takes_in and (_is_loopback(one.host) or is_own(one.host)))
+
+
+def is_own(host: str) -> bool:
+    """Whether an IP address is one of this machine's: the kernel then connects from it to itself. Nothing is sent."""
+    if not is_ip(host):
+        return False
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            return bool(probe.getsockname()[0] == host)
+    except OSError:  # no way there, so it is another machine's
+        return False
+
+
+def is_ip(host: str) -> bool:
+    """Whether this is an IP address and no name."""
+    return _is_ipv4(host) or _is_ipv6(host)
 
 
 def _address(raw: object, allowed: str, *, names: bool) -> Address:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from control.api.messages import (
+    BusiestSource,
     Discovery,
     LinkInfo,
     PeerStatus,
@@ -218,3 +219,19 @@ def test_a_proxy_that_drains_says_so() -> None:
     [host, *_] = tables.status_tables(draining)
     assert ["draining", "takes no more calls; ends in 7.0s at the latest"] in rows(host)
     assert not [row for row in rows(tables.status_tables(STATUS)[0]) if row[0] == "draining"]
+
+
+@pytest.mark.failure("28")
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        (BusiestSource(service="web", streams=7, uid=1000, pid=4711), "pid 4711, uid 1000: 7 streams of web"),
+        (BusiestSource(service="web", streams=7, uid=1000), "uid 1000: 7 streams of web"),
+        (BusiestSource(service="web", streams=1, address="10.0.0.5"), "10.0.0.5: 1 streams of web"),
+        (BusiestSource(service="web", streams=1), "unknown: 1 streams of web"),
+    ],
+    ids=str,
+)
+def test_the_busiest_source(source: BusiestSource, shown: str) -> None:
+    host, *_ = map(rows, tables.status_tables(replace(STATUS, busiest=source)))
+    assert ["busiest source", shown] in host
