@@ -103,6 +103,8 @@ class CloseReason(enum.IntEnum):
     well."""
     LOOP = 21
     """The call came round in a circle: a service is delivered to an upstream."""
+    PEER_GONE = 22
+    """The link was lost, and for links.refused_timeout the peer's host has answered that nobody listens there."""
 
     @property
     def label(self) -> str:

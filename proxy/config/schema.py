@@ -100,6 +100,9 @@ class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A link on which nothing arrived for this long is pinged."""
     ping_timeout: Duration = 5.0
     """A peer that answers no ping for this long is dead."""
+    refused_timeout: Duration = 2.0
+    """How long the peer's host must go on refusing connections before streams without a link end. A proxy that is
+    started again listens within a second or so, and its new process then says that the old one is gone."""
     resume_timeout: Duration = 30.0
     """How long streams wait for another link when theirs is lost. By default as long as a switch's port that has just
     come up may take to forward (spanning tree, IEEE 802.1D: twice a forward delay of 15 s)."""

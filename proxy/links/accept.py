@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, cast
 
 import structlog
@@ -27,7 +27,7 @@ from proxy.links.carry import (
     wire_of,
 )
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello, check_names, resuming
+from proxy.links.handshake import Hello, check_names, resuming, without
 from proxy.links.handshakelimiter import HandshakeLimiter
 
 log = structlog.get_logger()
@@ -45,6 +45,10 @@ BACKLOG = 1024
 
 class AcceptingPool(Protocol):
     """The pool that a link from a peer belongs to."""
+
+    @property
+    def gone(self) -> Iterable[str]:
+        """Ids of sessions that this host dialled and has ended while they had no link: the answer tells the peer."""
 
     def resumes(self, hello: Hello) -> int | None:
         """Look up the session that the peer's HELLO asks to resume, and keep it for this link. Returns the bytes
@@ -154,5 +158,5 @@ async def _shake(
         ours = resuming(ours, received)
     elif (reason := pool.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
-    sock = answer(stream, ours)
+    sock = answer(stream, without(ours, pool.gone))
     return pool, HandshakeResult(sock, theirs, leftover, wire_of(stream), serial_of(stream))

@@ -49,20 +49,29 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
+async def connect(address: TcpAddress, source: str | None) -> trio.SocketStream:
+    """The TCP connection of a dial, or of a question whether anybody listens (`links.probe`). Raises OSError.
+
+    Args:
+        source: local address to connect from, so that the link leaves through the interface meant for it.
+    """
+    return await trio.open_tcp_stream(address.host, address.port, local_address=source)
+
+
 async def dial(
     address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
 ) -> HandshakeResult:
     """Connect to a peer and make the handshake.
 
     Args:
-        source: local address to connect from, so that the link leaves through the interface meant for it.
+        source: as in `connect`.
         credentials: None: no TLS (``security: none``).
 
     Raises HandshakeError. If it fails or is cancelled, nothing is left open. If it is cancelled between HELLO and the
     answer for a new session, the peer is sent GOAWAY, as it may use the link already.
     """
     try:
-        tcp = await trio.open_tcp_stream(address.host, address.port, local_address=source)
+        tcp = await connect(address, source)
     except OSError as error:
         raise HandshakeError(_why(error), CloseReason.PEER_UNREACHABLE) from None
     stream = protected(tcp, credentials, dialling=True)

@@ -42,7 +42,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     stream_credit: int
     max_streams: int
     gone: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Dialler: ids of its sessions that it has ended while they had no link. Left out if there are none."""
+    """Ids of sessions that the sender dialled and has ended while they had no link. Left out if there are none."""
     reasons: int = FIRST_REASONS
     """The highest close reason that the sender knows."""
     via: bool = False

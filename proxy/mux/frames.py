@@ -138,7 +138,11 @@ REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
 NEWEST_REASON = int(max(CloseReason))
 FIRST_REASONS = 19
 """The highest close reason that every proxy of this version of the protocol knows."""
-_OLDER = {CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED, CloseReason.LOOP: CloseReason.NOT_ALLOWED}
+_OLDER = {
+    CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED,
+    CloseReason.LOOP: CloseReason.NOT_ALLOWED,
+    CloseReason.PEER_GONE: CloseReason.RESUME_TIMEOUT,
+}
 """What a peer is told that does not know the newer reason; an unknown one would end its link."""
 
 

@@ -78,8 +78,8 @@ class Dialler:
         if self.afresh:
             self._scope.cancel()
 
-    def joined(self) -> None:
-        """A link has come up, whichever side dialled it: the next dial need not wait for a backoff."""
+    def hurry(self) -> None:
+        """The peer is there, since it has dialled or was seen to listen: the next dial need not wait for a backoff."""
         self.retry_at = None
 
     def lost(self, link: Link) -> None:
@@ -106,7 +106,6 @@ class Dialler:
             hello = resuming(hello, lost.received)
         hello = without(hello, self._sessions.gone)
         self.afresh = not lost
-        listen = self._links.listen.host
         self.busy, self.retry_at = True, None
         began = trio.current_time()
         self.dials += 1
@@ -115,7 +114,7 @@ class Dialler:
             with trio.fail_after(seconds) as self._scope:
                 handshake = await dial(
                     peer.address,
-                    source=None if _is_wildcard(listen) else listen,
+                    source=link_source(self._links),
                     hello=hello,
                     credentials=self._credentials(),
                 )
@@ -157,5 +156,7 @@ class Dialler:
         self.retry_at = trio.current_time() + self._backoff.next()
 
 
-def _is_wildcard(host: str) -> bool:
-    return host in ("0.0.0.0", "::")
+def link_source(links: LinksConfig) -> str | None:
+    """The local address to connect to peers from; None: any."""
+    host = links.listen.host
+    return None if host in ("0.0.0.0", "::") else host

@@ -9,7 +9,7 @@ link waits for another one (`proxy.pool.sessions`).
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from time import monotonic
 
 import structlog
@@ -28,6 +28,7 @@ from proxy.pool.dialling import Dialler
 from proxy.pool.learning import UsageLearner
 from proxy.pool.picking import Picker
 from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
+from proxy.pool.probing import PeerProbe
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import PoolSessions, log_link_down, log_link_up
 from proxy.pool.usage import PoolUsage
@@ -91,6 +92,7 @@ class Pool:
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
             sessions=self.sessions,
         )  # fmt: skip
+        self._probe = PeerProbe(self.sessions, self._dialler, self._is_there)
         self._changed = trio.Event()
 
     def adopt(self, config: Config, peer: PeerConfig, needed: bool) -> None:
@@ -144,6 +146,14 @@ class Pool:
         self._invited = True
         self._changed.set()
 
+    def _is_there(self) -> None:
+        """The peer, with which sessions wait for a link, listens: dial at once. Where the peer is to dial, its proxy
+        may be another process by now, which knows of none of them: a link of ours finds that out.
+        """
+        self._dialler.hurry()
+        self._invited = self._invited or any(not session.dialled for session in self.sessions.suspended)
+        self._changed.set()
+
     @property
     def limit(self) -> int:
         """Links that this pool may have (links.max_per_peer)."""
@@ -191,6 +201,7 @@ class Pool:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry out what `next_step` decides, until cancelled; links that this side dialled end then, as STOPPED."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._probe.run)
             task_status.started()
             while True:
                 self._changed = trio.Event()
@@ -270,6 +281,11 @@ class Pool:
         if link is not None:
             nursery.start_soon(self._look_after, link)
 
+    @property
+    def gone(self) -> Iterable[str]:
+        """As `links.accept.AcceptingPool.gone` says."""
+        return self.sessions.gone
+
     def resumes(self, hello: Hello) -> int | None:
         """As `links.accept.AcceptingPool.resumes` says. A known session goes on while this host drains, too."""
         session = self.sessions.asked_untrusted(hello)
@@ -334,7 +350,7 @@ class Pool:
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
         own = self._hello(self.name, handshake.hello.session)
         link = self.sessions.put(sock, handshake, session or self.sessions.begin(handshake.hello, own, dialled))
-        self._dialler.joined()
+        self._dialler.hurry()
         self._picker.add(link, ahead)
         self._unused = False
         self.usage.link_up(trio.current_time())

@@ -7,6 +7,7 @@ streams.
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from time import monotonic
@@ -14,11 +15,13 @@ from time import monotonic
 import structlog
 import trio
 
+from control.base.reading.addresses import TcpAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import LinksConfig
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
+from proxy.pool.refusals import RefusalRun
 from proxy.pump.carrier import UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
@@ -59,7 +62,7 @@ class PoolSessions:
         settings: what is configured for links; may be replaced. resumed: how often a session has gone on over another
             link.
         gone: ids of sessions that this side dialled and gave up while they had no link. The peer may still wait for
-            them, and count them as links, until the HELLO of the next dial tells it.
+            them, and count them as links, until a HELLO tells it; kept until it has answered one.
         lines: bounds the log lines about sessions and links; `TokenBucket.take` before each.
     """
 
@@ -76,11 +79,12 @@ class PoolSessions:
         self.resumed = self._made = 0
         self.settings = links
         self.lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
-        self._peer = peer
+        self.peer = peer
         self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
         self._links: dict[str, Link] = {}
         self.gone: dict[str, None] = {}
+        self._one_waits = trio.Event()
 
     def __iter__(self) -> Iterator[LaneSession]:
         """The sessions that are not over."""
@@ -93,8 +97,8 @@ class PoolSessions:
             self._pump,
             key=theirs.session,
             instance=theirs.instance,
-            name=f"{self._peer}/{self._made}",
-            peer=self._peer,
+            name=f"{self.peer}/{self._made}",
+            peer=self.peer,
             dialled=dialled,
             survives=True,
             local=own.settings,
@@ -155,6 +159,7 @@ class PoolSessions:
         new link; None: a new session begins, since the dial was for one, or since the peer does not know `session` any
         more, which has then been ended. Raises HandshakeError if `session` has ended meanwhile or cannot go on.
         """
+        self._end_gone(hello)
         if session and session.over:
             raise HandshakeError("the session has ended meanwhile", session.reason)
         if session and not hello.resumes:
@@ -253,6 +258,7 @@ class PoolSessions:
         peer has acknowledged nothing for links.resume_timeout, or, if this is cancelled, at once as STOPPED.
         """
         if session.suspended:
+            self._one_waits.set()
             self._bound_expendable()
             resumed = session.resumed
             await self._wait(session)
@@ -264,6 +270,31 @@ class PoolSessions:
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
             self._links.pop(session.key, None)
+
+    async def until_one_waits(self) -> None:
+        """Return when a session waits for a link."""
+        while not self.suspended:
+            self._one_waits = trio.Event()
+            await self._one_waits.wait()
+
+    def refused_by(self, address: TcpAddress, run: RefusalRun) -> None:
+        """Connections to the peer's listening address have been refused for that long by now: end the sessions that
+        have been without a link for as much of it as links.refused_timeout. A session that the peer dialled only if it
+        came from there: a peer behind a translated address, say, cannot be asked.
+        """
+        timeout = self.settings.refused_timeout
+        for session in self.suspended:
+            if run.lasted(session.lost_at) >= timeout and (session.dialled or self._came_from(session, address)):
+                session.end(CloseReason.PEER_GONE, f"{address.hostport} has refused connections for {timeout:g} s")
+        self._pump.settle()
+
+    def _came_from(self, session: LaneSession, address: TcpAddress) -> bool:
+        """Whether the last link of a session came from that host; a name is taken for the peer's."""
+        remote = ipaddress.ip_address(self._links[session.key].remote_address.rpartition(":")[0].strip("[]"))
+        try:
+            return ipaddress.ip_address(address.host) in (remote, getattr(remote, "ipv4_mapped", None))
+        except ValueError:
+            return True
 
     def _note_gone(self, session: LaneSession) -> None:
         # Not if a peer that did not know it has begun a new session under the same id.

@@ -36,6 +36,7 @@ class Peer:
     most: int = 0
     crash: Exception | None = None
     seen: list[HandshakeResult] = field(default_factory=list)
+    gone: tuple[str, ...] = ()
 
     def resumes(self, hello: Hello) -> int | None:
         return None

@@ -38,6 +38,8 @@ EXPIRED = {"start": NOW - 2 * DAY, "end": NOW - DAY}
 
 
 class RecordingPool:
+    gone: tuple[str, ...] = ()
+
     def resumes(self, hello: Hello) -> int | None:
         return None
 

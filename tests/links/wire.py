@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import trio
 
@@ -47,3 +47,19 @@ def listening() -> Iterator[tuple[trio.SocketListener, TcpAddress]]:
     sock.setblocking(False)
     with sock:
         yield trio.SocketListener(trio.socket.from_stdlib_socket(sock)), TcpAddress(*sock.getsockname())
+
+
+@contextmanager
+def silent(port: int = 0) -> Iterator[TcpAddress]:
+    """An address from which no answer comes: it listens, its queue is full, and the kernel drops what does not fit."""
+    with socket.socket() as listener, ExitStack() as stack:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(0)
+        address = TcpAddress(*listener.getsockname())
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            with suppress(BlockingIOError):
+                sock.connect((address.host, address.port))
+        yield address

@@ -111,19 +111,22 @@ def pool(
     limits: ProxyLimits | None = None,
     credentials: Credentials | None = None,
     terms: TtlTerms = KEEPING,
-    **links: int,
+    refused_timeout: float = 3600,
+    **links: float,
 ) -> Recording:
     """A pool of `own` for `name`.
 
     Args:
         terms: those by which links are kept: unless the test is about that, long enough not to meddle.
+        refused_timeout: long, as nobody listens at the addresses of most tests. links: further keys of the section.
         fraction: of the window that each delay takes: 1.0 gives 0.1, 0.2, 0.4 ... seconds.
-        links: keys of the section `links`.
     """
     peer = PeerConfig(address=address or TcpAddress("127.0.0.1", 1))
     config = Config(
         host=own,
-        links=LinksConfig(listen=TcpAddress("127.0.0.1", 0), security="none", **links),
+        links=LinksConfig(
+            listen=TcpAddress("127.0.0.1", 0), security="none", refused_timeout=refused_timeout, **links
+        ),
         peers={name: peer},
         limits=limits or ProxyLimits(),
     )
@@ -226,7 +229,7 @@ async def two_hosts(
     needed: tuple[bool, bool] = (True, True),
     mtls: bool = False,
     terms: tuple[TtlTerms, TtlTerms] = (KEEPING, KEEPING),
-    **links: int,
+    **links: float,
 ) -> AsyncIterator[list[Recording]]:
     """host-a and host-b, each with a pool for the other, both listening."""
     names, authority = ("host-a", "host-b"), CertificateAuthority()

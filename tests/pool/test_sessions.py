@@ -452,6 +452,27 @@ def test_a_dialler_gives_up_only_what_is_its_own(dialled: bool, instance: str, e
     assert session.over is ends
 
 
+async def test_whoever_answers_tells_what_he_has_given_up() -> None:
+    """A link that the other side dials does as well: nobody may ever dial from here again."""
+    async with two_hosts(needed=(True, False), max_per_peer=2) as (a, b):
+        await until(lambda: a.up and b.up)
+        observer = opened(a)
+        await until(lambda: len(calls(b)) == 1)
+        nowhere = msgspec.structs.replace(a.peer, address=TcpAddress("127.0.0.1", 1))
+        a.adopt(a._config, nowhere, False)
+        lose(a)
+        await until(lambda: len(b.sessions.suspended) == 1 and len(a.sessions.suspended) == 1)
+        a.sessions.suspended[0].end(CloseReason.PEER_GONE)
+        a._pump.settle()
+        assert observer.told == ["peer_gone"]
+        [session] = b.sessions.suspended
+        b.invite()
+        await until(lambda: session.over)
+        assert (session.reason, session.detail) == (CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+        await until(lambda: a.up and b.up)
+        assert a.sessions.gone, "whether the answer has arrived is not known here"
+
+
 async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)

@@ -41,6 +41,7 @@ SANS_IO = [
     "proxy/links/handshakelimiter.py",
     "proxy/links/revoked.py",
     "proxy/pool/policy.py",
+    "proxy/pool/refusals.py",
     "proxy/pool/history.py",
     "proxy/pool/ttl.py",
     "proxy/pool/recorded.py",

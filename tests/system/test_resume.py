@@ -156,7 +156,7 @@ def test_the_commands_show_what_is_suspended_and_what_was(lab: Lab) -> None:
 @pytest.mark.failure(6)
 def test_a_peer_that_was_restarted_is_recognised_at_once(lab: Lab) -> None:
     """Either proxy is killed and started again, long before the time for resuming is over."""
-    with world(lab, resume_timeout="1h", ping_timeout="5s") as both:
+    with world(lab, resume_timeout="1h", refused_timeout="1h", ping_timeout="5s") as both:
         for proxy, other in ((both.b, both.a), (both.a, both.b)):
             with Callers(Caller(number, both.call(KINDS[number % 2])) for number in range(8)) as callers:
                 callers.all_talk()
