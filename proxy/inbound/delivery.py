@@ -127,6 +127,9 @@ class LocalService:
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
+    def lane_unheard(self, lane: Lane) -> None:
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
+
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         inbound = self._inbound
@@ -186,6 +189,9 @@ class Delivery:
         """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
+        """Never called: only the side that opens a stream is answered (StreamObserver)."""
+
+    def lane_unheard(self, lane: Lane) -> None:
         """Never called: only the side that opens a stream is answered (StreamObserver)."""
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:

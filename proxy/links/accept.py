@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 
 import structlog
@@ -46,9 +46,10 @@ BACKLOG = 1024
 class AcceptingPool(Protocol):
     """The pool that a link from a peer belongs to."""
 
-    @property
-    def gone(self) -> Iterable[str]:
-        """Ids of sessions that this host dialled and has ended while they had no link: the answer tells the peer."""
+    def absent(self, hello: Hello) -> Mapping[str, bool]:
+        """The sessions of which the answer to the peer's HELLO says that this host does not have them
+        (`links.handshake.without`).
+        """
 
     def resumes(self, hello: Hello) -> int | None:
         """Look up the session that the peer's HELLO asks to resume, and keep it for this link. Returns the bytes
@@ -158,5 +159,5 @@ async def _shake(
         ours = resuming(ours, received)
     elif (reason := pool.refuses()) is not None:
         raise HandshakeError(f"host {theirs.host!r} dialled: {reason.label}", reason)
-    sock = answer(stream, without(ours, pool.gone))
+    sock = answer(stream, without(ours, pool.absent(theirs)))
     return pool, HandshakeResult(sock, theirs, leftover, wire_of(stream), serial_of(stream))

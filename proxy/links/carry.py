@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -59,13 +60,19 @@ async def connect(address: TcpAddress, source: str | None) -> trio.SocketStream:
 
 
 async def dial(
-    address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
+    address: TcpAddress,
+    *,
+    source: str | None,
+    hello: Hello,
+    credentials: Credentials | None = None,
+    says_hello: Callable[[], None] = lambda: None,
 ) -> HandshakeResult:
     """Connect to a peer and make the handshake.
 
     Args:
         source: as in `connect`.
         credentials: None: no TLS (``security: none``).
+        says_hello: called before HELLO is sent: from then on the peer may have made a link of this connection.
 
     Raises HandshakeError. If it fails or is cancelled, nothing is left open. If it is cancelled between HELLO and the
     answer for a new session, the peer is sent GOAWAY, as it may use the link already.
@@ -78,6 +85,7 @@ async def dial(
     try:
         prepare_link(tcp.socket)
         await _meet(stream, hello.to)
+        says_hello()
         await _send_first(stream, encode_hello(hello))
         try:
             answer, leftover = await _read_hello(stream)

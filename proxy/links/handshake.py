@@ -7,7 +7,7 @@ SPEC.md, section 4.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import msgspec
 
@@ -43,6 +43,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     max_streams: int
     gone: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """Ids of sessions that the sender dialled and has ended while they had no link. Left out if there are none."""
+    unheard: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Ids of sessions that the receiver may have with the sender, and of which the sender has not handled a single
+    frame and never will. Left out if there are none."""
     reasons: int = FIRST_REASONS
     """The highest close reason that the sender knows."""
     via: bool = False
@@ -71,10 +74,17 @@ def resuming(hello: Hello, received: int) -> Hello:
     return msgspec.structs.replace(hello, received=received, resumes=True)
 
 
-def without(hello: Hello, gone: Iterable[str]) -> Hello:
-    """The same HELLO, saying that its sender has ended these sessions."""
-    told = tuple(gone)
-    return msgspec.structs.replace(hello, gone=told) if told else hello
+def without(hello: Hello, lost: Mapping[str, bool]) -> Hello:
+    """The same HELLO, saying that its sender does not have these sessions (any more), and whether it ever heard of each
+    (`Hello.gone`) or not (`Hello.unheard`).
+    """
+    gone = tuple(key for key, heard in lost.items() if heard)
+    unheard = tuple(key for key, heard in lost.items() if not heard)
+    return msgspec.structs.replace(hello, gone=gone or msgspec.UNSET, unheard=unheard or msgspec.UNSET)
+
+
+class Refused(HandshakeError):
+    """The peer has answered HELLO with GOAWAY: it has made no link, and knows that this side has none."""
 
 
 class HelloReader:
@@ -116,7 +126,7 @@ def _decode_untrusted(kind: FrameKind, payload: bytes) -> Hello:
             reason = frames.decode_reason_untrusted(payload, "GOAWAY")
         except ProtocolError as error:
             raise HandshakeError(str(error)) from None
-        raise HandshakeError(f"the peer refused: {reason.label}", reason)
+        raise Refused(f"the peer refused: {reason.label}", reason)
     if payload[:4] != MAGIC or len(payload) < _PREFIX.size:
         raise HandshakeError("the peer does not speak Hostlane")
     version = _PREFIX.unpack_from(payload)[1]

@@ -106,9 +106,15 @@ class UpstreamAcceptor:
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
         """The peer could not deliver: make a `Call` of it, which tries other peers (StreamObserver)."""
+        self._call_of(lane).lane_refused(lane, reason)
+
+    def lane_unheard(self, lane: Lane) -> None:
+        """The peer has never heard of it: make a `Call` of it, which goes over to another link (StreamObserver)."""
+        self._call_of(lane).lane_unheard(lane)
+
+    def _call_of(self, lane: Lane) -> Call:
         uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
-        request = Open(self.service, uid, self._caller)
-        Call(self._context, request, None, self._tcp, lane).lane_refused(lane, reason)
+        return Call(self._context, Open(self.service, uid, self._caller), None, self._tcp, lane)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""

@@ -37,7 +37,8 @@ class Call:
 
     Args:
         sock: the caller's socket; None if `lane` is given.
-        lane: the lane of a call that the peer has just refused: `lane_refused` follows, and takes the socket from it.
+        lane: the lane of a call that the peer has just refused, or never heard of: `lane_refused` or `lane_unheard`
+            follows, and takes the socket from it.
 
     Attributes:
         lane, splice: what moves the call's bytes now, or did last; None: nothing yet.
@@ -301,6 +302,17 @@ class Call:
             self._untried = []
         else:
             self._look_again()
+        self._take_over(lane)
+
+    def lane_unheard(self, lane: Lane) -> None:
+        """The session was one that the peer did not know: go on over another one, of the same peer too
+        (StreamObserver).
+        """
+        self._look_again()
+        self._take_over(lane)
+
+    def _take_over(self, lane: Lane) -> None:
+        """Take the socket back from a lane, with what was sent, and try a peer."""
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()

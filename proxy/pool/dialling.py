@@ -12,7 +12,7 @@ from proxy.config.schema import LinksConfig, PeerConfig
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import HandshakeResult, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
-from proxy.links.handshake import Hello, resuming, without
+from proxy.links.handshake import Hello, Refused, resuming, without
 from proxy.pool.sessions import PoolSessions
 from proxy.pool.usage import PoolUsage
 from proxy.pump.link import Link
@@ -107,6 +107,8 @@ class Dialler:
         hello = without(hello, self._sessions.gone)
         self.afresh = not lost
         self.busy, self.retry_at = True, None
+        said: list[bool] = []
+        unheard = not lost
         began = trio.current_time()
         self.dials += 1
         seconds, peer = self._links.dial_timeout, self.peer
@@ -117,6 +119,7 @@ class Dialler:
                     source=link_source(self._links),
                     hello=hello,
                     credentials=self._credentials(),
+                    says_hello=lambda: said.append(True),
                 )
             self._usage.dialled(trio.current_time() - began)
             self._sessions.told(hello)
@@ -125,17 +128,22 @@ class Dialler:
             except HandshakeError as error:
                 hang_up(handshake, error.reason)
                 raise
+            unheard = session is None
             link = join(handshake, session)
         except trio.TooSlowError:
             given_up = self.afresh and unwanted()
             if peer.address == self.peer.address and not given_up:
                 self._failed(HandshakeError(f"no answer in {seconds:g} s", CloseReason.PEER_UNREACHABLE))
         except HandshakeError as error:
+            if error.reason in (CloseReason.DUPLICATE, CloseReason.DRAINING):
+                self._sessions.told(hello)  # the peer looks at what HELLO says before it looks for room
             if lost:
                 self._sessions.refused(lost, error.reason)
+            unheard = unheard and not isinstance(error, Refused)
             self._failed(error)
         except Exception:
             log.exception("unexpected error on a link", peer=self._name, address=peer.address.hostport)
+            unheard = False  # nobody knows how far it came
             self.last_error = "unexpected error"
             self._postpone()
         else:
@@ -143,6 +151,8 @@ class Dialler:
             return link
         finally:
             self.busy = False
+        if unheard and said:
+            self._sessions.note_gone(hello.session, heard=False)
         return None
 
     def _failed(self, error: HandshakeError) -> None:

@@ -129,6 +129,8 @@ class PoolState(NamedTuple, Generic[K, T]):
     the last time that there was one for them or no room for one more."""
     lost: T | None = None
     """Of the sessions that have lost their link and that this side dials for, the one that has waited longest."""
+    untold: bool = False
+    """Whether the peer may have sessions that this side does not, and has not been told: its streams wait in them."""
     suspended: int = 0
     """Sessions that wait for another link and will take streams again, whichever side dials for them."""
     suspended_ours: int = 0
@@ -203,7 +205,7 @@ def _dial(state: PoolState[K, T]) -> Dial[T] | None:
     best = choose(state.links)
     if best is None:
         return Dial(None, ahead) if state.waiting or _needed(state) else None
-    if wants_more(best):
+    if wants_more(best) or state.untold:
         return Dial(None, ahead)
     if state.bulk and wants_more(choose(state.links, True) or best, True):
         return Dial(None, ahead, True)

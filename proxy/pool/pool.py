@@ -9,7 +9,7 @@ link waits for another one (`proxy.pool.sessions`).
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Mapping
 from time import monotonic
 
 import structlog
@@ -255,6 +255,7 @@ class Pool:
             invited=self._invited,
             bulk=self._bulk_asked,
             lost=self.sessions.to_dial(),
+            untold=self.sessions.untold,
             suspended=self.sessions.count(),
             suspended_ours=self.sessions.count(dialled=True),
             draining=self._draining,
@@ -281,10 +282,9 @@ class Pool:
         if link is not None:
             nursery.start_soon(self._look_after, link)
 
-    @property
-    def gone(self) -> Iterable[str]:
-        """As `links.accept.AcceptingPool.gone` says."""
-        return self.sessions.gone
+    def absent(self, hello: Hello) -> Mapping[str, bool]:
+        """As `links.accept.AcceptingPool.absent` says."""
+        return self.sessions.absent(hello)
 
     def resumes(self, hello: Hello) -> int | None:
         """As `links.accept.AcceptingPool.resumes` says. A known session goes on while this host drains, too."""
@@ -329,9 +329,12 @@ class Pool:
         """Make a link of `sock`, which then belongs to it, and look after it until it has ended and its session is over
         or has another link. Cancelled, it ends link and session as STOPPED.
         """
+        session = self.sessions.waiting(handshake.hello)
         try:
-            link = self._join(sock, handshake, dialled, False, self.sessions.waiting(handshake.hello))
+            link = self._join(sock, handshake, dialled, False, session)
         except HandshakeError as error:
+            if session is None:
+                self.sessions.note_unbegun(handshake.hello.session)
             if self.sessions.lines.take(monotonic()):
                 log.warning("link lost at once", peer=self.name, error=str(error))
         else:
@@ -351,6 +354,8 @@ class Pool:
         own = self._hello(self.name, handshake.hello.session)
         link = self.sessions.put(sock, handshake, session or self.sessions.begin(handshake.hello, own, dialled))
         self._dialler.hurry()
+        if not dialled:
+            self.sessions.untold = False
         self._picker.add(link, ahead)
         self._unused = False
         self.usage.link_up(trio.current_time())
@@ -375,6 +380,9 @@ class Pool:
 
     def _lost(self, link: Link) -> None:
         self._picker.remove(link)
+        session = link.session
+        # A session of which the peer may not have heard: a link of ours finds out, if it does not come back by itself.
+        self._invited |= session.suspended and session.expendable and not session.going_away and bool(session.streams)
         expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         self._dialler.lost(link)

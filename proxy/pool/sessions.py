@@ -61,8 +61,12 @@ class PoolSessions:
     Attributes:
         settings: what is configured for links; may be replaced. resumed: how often a session has gone on over another
             link.
-        gone: ids of sessions that this side dialled and gave up while they had no link. The peer may still wait for
-            them, and count them as links, until a HELLO tells it; kept until it has answered one.
+        gone: ids of sessions that this side dialled and does not have, though the peer may: those that it gave up while
+            they had no link, and those that never began here (False), since the peer's answer was lost. The peer waits
+            for them, and counts them as links, until a HELLO tells it; they are kept until it has answered one.
+        untold: whether no HELLO has told of some of them yet.
+        unbegun: ids of sessions that the peer dialled and that it may have, but that never began here, since the
+            connection was lost right behind the answer.
         lines: bounds the log lines about sessions and links; `TokenBucket.take` before each.
     """
 
@@ -83,7 +87,9 @@ class PoolSessions:
         self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
         self._all: dict[str, LaneSession] = {}
         self._links: dict[str, Link] = {}
-        self.gone: dict[str, None] = {}
+        self.gone: dict[str, bool] = {}
+        self.untold = False
+        self.unbegun: dict[str, None] = {}
         self._one_waits = trio.Event()
 
     def __iter__(self) -> Iterator[LaneSession]:
@@ -129,6 +135,7 @@ class PoolSessions:
     def add(self, session: LaneSession) -> None:
         """Add a session that is about to have a link, its first or another one."""
         self._all[session.key] = session
+        self.unbegun.pop(session.key, None)
         self.resumed += session.suspended
 
     def link(self, session: LaneSession) -> Link:
@@ -162,7 +169,9 @@ class PoolSessions:
         self._end_gone(hello)
         if session and session.over:
             raise HandshakeError("the session has ended meanwhile", session.reason)
-        if session and not hello.resumes:
+        if session and hello.session in (hello.unheard or ()):
+            self._unheard(session)
+        elif session and not hello.resumes:
             self._unknown(session, hello.instance)
         if not session or session.over:
             self._met(hello.instance)
@@ -173,9 +182,10 @@ class PoolSessions:
         return session
 
     def told(self, hello: Hello) -> None:
-        """The peer has answered this HELLO of ours, so it knows of the sessions named there as `gone`: forget them."""
-        for key in hello.gone or ():
+        """The peer has answered this HELLO of ours, so it knows which sessions this side does not have: forget them."""
+        for key in (*(hello.gone or ()), *(hello.unheard or ())):
             self.gone.pop(key, None)
+        self.untold = bool(self.gone)
 
     def refused(self, session: LaneSession, reason: CloseReason) -> None:
         """The peer has refused the dial for `session`. As one link too many, or because it drains, it refuses only a
@@ -203,6 +213,11 @@ class PoolSessions:
         """
         self._end_gone(hello)
         session = self.waiting(hello)
+        if session is not None and not session.received and hello.received > session.out.sent:
+            # It means one with an earlier process of this host. This one has begun under the same id with an answer
+            # that was lost.
+            self._unheard(session)
+            session = None
         if session is not None:
             if not session.suspended:
                 # The peer has noticed before this side that the old link is dead.
@@ -216,12 +231,15 @@ class PoolSessions:
         return session
 
     def _end_gone(self, hello: Hello) -> None:
-        for key in hello.gone or ():
+        """End the sessions that the peer has dialled, and does not have (any more), as its HELLO says."""
+        for key in (*(hello.gone or ()), *(hello.unheard or ())):
             session = self._all.get(key)
-            if session is None or session.over or session.dialled:
+            if session is None or session.over or session.dialled or session.instance != hello.instance:
                 continue
-            if session.instance == hello.instance:
+            if key in (hello.gone or ()):
                 session.stop(CloseReason.RESUME_TIMEOUT, "the peer has given it up")
+                continue
+            self._unheard(session)
         self._pump.settle()
 
     def waiting(self, hello: Hello) -> LaneSession | None:
@@ -238,6 +256,14 @@ class PoolSessions:
             session.resume(received)
         except ProtocolError as error:
             self._broken(session, str(error))
+
+    def _unheard(self, session: LaneSession) -> None:
+        """The peer has never heard of the session, and its link, if it still seems to be up, is dead."""
+        session.unheard = True
+        session.stop(CloseReason.LINK_LOST, "the peer has never heard of it")
+        self._pump.settle()  # a link that was up has left the session behind
+        session.end(CloseReason.LINK_LOST, "the peer has never heard of it")
+        self._pump.settle()
 
     def _broken(self, session: LaneSession, why: str) -> None:
         session.end(CloseReason.PROTOCOL_ERROR, why)
@@ -262,8 +288,10 @@ class PoolSessions:
             self._bound_expendable()
             resumed = session.resumed
             await self._wait(session)
-            if session.over and session.resumed == resumed and session.dialled:
-                self._note_gone(session)
+            # Not if a peer that did not know it has begun a new session under the same id.
+            ours = session.dialled and self._all.get(session.key) is session
+            if session.over and session.resumed == resumed and ours:
+                self.note_gone(session.key, heard=session.received > 0)
             # If it has had another link since, `log_link_down` of that one says how it ended.
             if session.over and session.resumed == resumed and self.lines.take(monotonic()):
                 log_session_over(session)
@@ -296,12 +324,23 @@ class PoolSessions:
         except ValueError:
             return True
 
-    def _note_gone(self, session: LaneSession) -> None:
-        # Not if a peer that did not know it has begun a new session under the same id.
-        if self._all.get(session.key) is session:
-            self.gone[session.key] = None
-            if len(self.gone) > MOST_GONE:
-                del self.gone[next(iter(self.gone))]
+    def note_gone(self, key: str, *, heard: bool) -> None:
+        """The peer may have this session and is to be told that this side does not; `heard`: whether it ever did. Where
+        a new session under the id of a lost one never began here, only that one is left at the peer.
+        """
+        self.gone[key], self.untold = heard and self.gone.get(key, True), True
+        if len(self.gone) > MOST_GONE:
+            del self.gone[next(iter(self.gone))]
+
+    def note_unbegun(self, key: str) -> None:
+        """This side has answered a dial, and then could not make the link."""
+        self.unbegun[key] = None
+        if len(self.unbegun) > MOST_GONE:
+            del self.unbegun[next(iter(self.unbegun))]
+
+    def absent(self, hello: Hello) -> dict[str, bool]:
+        """What the answer to a dial says of sessions that this side does not have (`links.handshake.without`)."""
+        return {**self.gone, **({hello.session: False} if hello.session in self.unbegun else {})}
 
     def _bound_expendable(self) -> None:
         """End the oldest expendable sessions that wait for a link, beyond links.max_per_peer of them, those without

@@ -18,6 +18,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
+from proxy.mux.stream import StreamState
 from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
@@ -56,6 +57,7 @@ class LaneSession(CarriedSession[Lane]):
         stalled_since: of a suspended session, the first loss since which the peer has acknowledged nothing more.
         fruitless: links that have come up since and were lost, too.
         resumed: how often it has gone on over another link.
+        unheard: whether the peer has handled no frame of it, and never will.
         ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open.
         opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
@@ -103,7 +105,7 @@ class LaneSession(CarriedSession[Lane]):
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in: float | None = None
-        self.bulk = self.retiring = False
+        self.bulk = self.retiring = self.unheard = False
         self._calls = calls
         self._acked_when_lost = -1
         self._retired_at = self.known_at = self._ended_below = 0
@@ -150,7 +152,9 @@ class LaneSession(CarriedSession[Lane]):
         self.pump.on_touched(self.out, self)
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
-        """End the session and drop its lanes, for that reason. Idempotent. Outside a turn, call `Pump.settle` then."""
+        """End the session and drop its lanes, for that reason; if it is `unheard`, those that were opened here go over
+        to another session. Idempotent. Outside a turn, call `Pump.settle` then.
+        """
         if self.over:
             return
         self.ended.set()
@@ -159,12 +163,16 @@ class LaneSession(CarriedSession[Lane]):
         self.pump.on_touched(self.out, None)
         self.waiting.clear()
         lanes = self.close()
-        self.lost_streams = len(lanes)
         if lanes:
             self.usage.ended()
         for lane in lanes:
-            self._tell_if_notable(lane)
-            lane.guard(lane.drop, reason)
+            if self.unheard and lane.early is not None:
+                lane.state = StreamState.CLOSED
+                lane.guard(lane.observer.lane_unheard, lane)
+            else:
+                self.lost_streams += 1
+                self._tell_if_notable(lane)
+                lane.guard(lane.drop, reason)
         self.awake.set()
 
     def stop(self, reason: CloseReason, detail: str = "") -> None:
@@ -287,8 +295,11 @@ class LaneSession(CarriedSession[Lane]):
         self._end_if_retired()
 
     def on_goaway(self, reason: CloseReason) -> None:
-        """DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link."""
+        """DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link. As a
+        dialler's first word PEER_UNREACHABLE means that it has given the dial up before our HELLO came.
+        """
         if reason is CloseReason.IDLE and not self.retiring:
             self.retiring = True
         elif reason is not CloseReason.DRAINING:
+            self.unheard = reason is CloseReason.PEER_UNREACHABLE and not (self.dialled or self.received)
             self.link.doom(reason, "ended by the peer")

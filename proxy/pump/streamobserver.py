@@ -29,8 +29,15 @@ class StreamObserver(Protocol[L_in]):
     def lane_refused(self, lane: L_in, reason: CloseReason) -> None:
         """The peer answered REFUSE. The lane is closed but its socket is not: take that with `Lane.surrender`."""
 
+    def lane_unheard(self, lane: L_in) -> None:
+        """The peer has never heard of the stream, nor will it: no byte can have reached anybody. As `lane_refused`, but
+        nothing speaks against the same peer.
+        """
+
     def lane_ended(self, lane: L_in, reason: CloseReason) -> None:
-        """The lane is closed, and its socket too when the turn ends. Called once, but not after `lane_refused`."""
+        """The lane is closed, and its socket too when the turn ends. Called once, but not after `lane_refused` or
+        `lane_unheard`.
+        """
 
 
 class NullObserver:
@@ -43,6 +50,9 @@ class NullObserver:
         """Does nothing."""
 
     def lane_refused(self, lane: Stream, reason: CloseReason) -> None:
+        """Does nothing."""
+
+    def lane_unheard(self, lane: Stream) -> None:
         """Does nothing."""
 
     def lane_ended(self, lane: Stream, reason: CloseReason) -> None:

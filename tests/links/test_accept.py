@@ -36,7 +36,10 @@ class Peer:
     most: int = 0
     crash: Exception | None = None
     seen: list[HandshakeResult] = field(default_factory=list)
-    gone: tuple[str, ...] = ()
+    gone: dict[str, bool] = field(default_factory=dict)
+
+    def absent(self, hello: Hello) -> dict[str, bool]:
+        return self.gone
 
     def resumes(self, hello: Hello) -> int | None:
         return None

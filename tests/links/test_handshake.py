@@ -16,11 +16,14 @@ from proxy.links.handshake import (
     encode_hello,
     encode_refusal,
     resuming,
+    without,
 )
 from proxy.mux import frames
 from proxy.mux.frames import FrameKind, encode
 from proxy.mux.session import MAX_CREDIT, SessionSettings
+from proxy.pool.sessions import MOST_GONE
 
+KEY = "0" * 32
 HELLO = Hello(
     host="host-a", to="host-b", instance="i", session="s", stream_credit=262144, max_streams=65535, reasons=21, via=True
 )
@@ -52,6 +55,20 @@ def test_an_older_version_says_nothing_of_what_it_does_not_know() -> None:
     hello = HelloReader().feed_untrusted(encode(FrameKind.HELLO, 0, payload()))
     assert hello is not None
     assert (hello.settings.reasons, hello.settings.via) == (19, False)
+
+
+def test_sessions_that_it_does_not_have() -> None:
+    told = without(HELLO, {"one": True, "two": False, "three": True})
+    assert (told.gone, told.unheard) == (("one", "three"), ("two",))
+    assert HelloReader().feed_untrusted(encode_hello(told)) == told
+    assert without(HELLO, {}) == HELLO
+    assert b"unheard" not in encode_hello(HELLO)
+
+
+def test_as_many_as_are_kept_fit() -> None:
+    long = Hello(host="h" * 253, to="t" * 253, instance=KEY, session=KEY, stream_credit=1 << 30, max_streams=65535)
+    told = without(resuming(long, 1 << 62), {f"{number:032x}": bool(number % 2) for number in range(MOST_GONE + 1)})
+    assert HelloReader().feed_untrusted(encode_hello(told)) == told
 
 
 def test_byte_by_byte() -> None:
@@ -131,6 +148,8 @@ def test_whoever_does_not_speak_it_is_told_apart(data: bytes, complaint: str) ->
         {"to": 5},
         {"gone": 5},
         {"gone": [5]},
+        {"unheard": "s"},
+        {"unheard": [5]},
         {"max_streams": "9"},
         {"stream_credit": 1.5},
         {"received": None, "session": None},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,7 +38,8 @@ EXPIRED = {"start": NOW - 2 * DAY, "end": NOW - DAY}
 
 
 class RecordingPool:
-    gone: tuple[str, ...] = ()
+    def absent(self, hello: Hello) -> Mapping[str, bool]:
+        return {}
 
     def resumes(self, hello: Hello) -> int | None:
         return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from typing import Self
 
 import trio
 
@@ -63,3 +65,62 @@ def silent(port: int = 0) -> Iterator[TcpAddress]:
             with suppress(BlockingIOError):
                 sock.connect((address.host, address.port))
         yield address
+
+
+class Relay:
+    """A way between a dialler and a host: a port that passes bytes on to another one, in both directions, until it is
+    told otherwise.
+
+    Attributes:
+        deaf: whether what the host says is lost; mute: whether what the dialler says is. What was lost stays so.
+        passed: connections that were accepted.
+    """
+
+    def __init__(self, target: TcpAddress) -> None:
+        self.deaf = self.mute = False
+        self.passed = 0
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.address = TcpAddress(*self._listener.getsockname())
+        self._open: list[trio.SocketStream] = []
+
+    def cut(self) -> None:
+        """Both sides of every connection find that it is lost."""
+        for stream in self._open:
+            if stream.socket.fileno() < 0:
+                continue
+            trio.lowlevel.notify_closing(stream.socket)
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            stream.socket.close()
+        self._open.clear()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """The block has it running; nothing is left open behind it."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, self._pass, [listener])
+            yield self
+            nursery.cancel_scope.cancel()
+        self.cut()
+
+    async def _pass(self, dialler: trio.SocketStream) -> None:
+        self.passed += 1
+        self._open.append(dialler)
+        try:
+            host = await trio.open_tcp_stream(self._target.host, self._target.port)
+        except OSError:
+            return self.cut()
+        self._open.append(host)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._copy, dialler, host, lambda: self.mute)
+            nursery.start_soon(self._copy, host, dialler, lambda: self.deaf)
+
+    async def _copy(self, source: trio.SocketStream, sink: trio.SocketStream, lost: Callable[[], bool]) -> None:
+        with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            while piece := await source.receive_some(65536):
+                if not lost():
+                    await sink.send_all(piece)
+            if not lost():
+                await sink.send_eof()

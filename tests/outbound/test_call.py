@@ -11,15 +11,17 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 from proxy.mux.replay import CHUNK
 from proxy.outbound import call
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
-from tests.pump.agents import mesh, two_peers
+from tests.links.wire import Relay
+from tests.pump.agents import Mesh, mesh, two_peers
 from tests.pump.rig import KINDS, Kind, until
-from tests.tools.sockets import connect
+from tests.tools.sockets import connect, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +224,64 @@ async def test_a_link_that_is_lost_is_not_used_again(logs: list[MutableMapping[s
         assert await accepted.read(1) == b"y"
         assert await (await service.accept()).read(5) == b"again"
         assert not link.usable
+
+
+LOST_ANSWERS = ["the connection breaks", "the dialler gives up", "both fall silent"]
+
+
+@pytest.mark.failure("21c")
+@pytest.mark.parametrize("how", LOST_ANSWERS)
+@pytest.mark.parametrize(("early", "finished"), [(b"", False), (b"early bytes", True), (bytes(CHUNK), False)])
+async def test_calls_on_a_session_that_its_dialler_never_heard_of_go_over_to_the_next(
+    how: str, early: bytes, finished: bool
+) -> None:
+    """host-b dials, and host-a's answer is lost: host-a calls on a session that only it knows."""
+    async with mesh() as hosts, Relay(address(hosts, "host-a")).running() as relay:
+        service = hosts.service()
+        patient, hasty = {"open_timeout": "20s"}, {"ping_interval": "200ms", "ping_timeout": "200ms"}
+        links = {"refused_timeout": "1h", **(hasty if how == LOST_ANSWERS[2] else {})}
+        nowhere = {"host-b": {"address": f"127.0.0.1:{free_port()}", "services": ["echo"]}}
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        a = await hosts.start("host-a", peers=nowhere, upstreams=upstreams, limits=patient, links=links)
+        pool = a.pools["host-b"]
+        relay.deaf = True
+        way = {"host-a": {"address": relay.address.hostport, "services": ["other"]}}
+        waits = {"dial_timeout": "20s" if how == LOST_ANSWERS[0] else "500ms"}
+        other = {"other": {"listen": hosts.upstream("host-b", "other")}}
+        services = {"echo": {"deliver": service.address}}
+        b = await hosts.start("host-b", peers=way, upstreams=other, services=services, links=waits)
+        await until(lambda: pool.up, "host-a has answered")
+        [first] = pool.sessions
+        caller = hosts.call()
+        await caller.send(early)
+        if finished:
+            caller.finish()
+        await until(lambda: a.stats.open == 1, "the call")
+        if how == LOST_ANSWERS[0]:
+            relay.cut()
+        elif how == LOST_ANSWERS[2]:
+            relay.mute = True
+            await until(lambda: first.suspended, "host-a has noticed")
+            await until(lambda: b.pools["host-a"].last_error, "host-b has given up")
+        else:
+            await until(lambda: first.over, "host-a is told")
+        relay.deaf = relay.mute = False
+        accepted = await service.accept()
+        assert await accepted.read(len(early)) == early
+        if finished:
+            assert await accepted.rest() == (b"", False)
+        else:
+            await caller.send(b"more")
+            assert await accepted.read(4) == b"more"
+        await accepted.send(b"answer")
+        assert await caller.read(6) == b"answer"
+        assert (first.over, first.lost_streams, a.stats.failed, b.stats.opened) == (True, 0, 0, 1)
+        assert not a.outbound.context.ejections.held, "nothing speaks against host-b"
+
+
+def address(hosts: Mesh, name: str) -> TcpAddress:
+    host, port = hosts.addresses[name].split(":")
+    return TcpAddress(host, int(port))
 
 
 async def test_a_refused_call_that_waits_for_another_peer_costs_no_processor(monkeypatch: pytest.MonkeyPatch) -> None:

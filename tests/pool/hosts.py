@@ -75,6 +75,9 @@ class Record:
     def lane_refused(self, lane: Lane, reason: object) -> None:
         self.told.append(f"refused {reason!r}")
 
+    def lane_unheard(self, lane: Lane) -> None:
+        self.told.append("unheard")
+
     def lane_ended(self, lane: Lane, reason: object) -> None:
         self.told.append(getattr(reason, "label", ""))
 
@@ -159,7 +162,13 @@ class Dialling:
         self._outcomes, self._next = trio.open_memory_channel[socket.socket | Exception](1000)
 
     async def __call__(
-        self, address: TcpAddress, *, source: str | None, hello: Hello, credentials: Credentials | None = None
+        self,
+        address: TcpAddress,
+        *,
+        source: str | None,
+        hello: Hello,
+        credentials: Credentials | None = None,
+        says_hello: Callable[[], None] = lambda: None,
     ) -> HandshakeResult:
         self.at.append(trio.current_time())
         self.now += 1

@@ -158,6 +158,9 @@ STEPS: list[tuple[str, PoolState[str, str], Step]] = [
     ("it waits as any dial that failed does", START._replace(lost="s", retry_at=NOW + 1), Wait(NOW + 1)),
     ("one that the peer dials for is waited for", START._replace(needed=True, suspended=1), NOTHING),
     ("... until somebody needs a link", START._replace(suspended=1, waiting=1), Dial(None)),
+    ("the peer must be told what is gone, over a link of its own", UP._replace(untold=True), Dial(None)),
+    ("... not at the limit", UP._replace(untold=True, limit=1), LATER),
+    ("... and not a peer that may be gone as well", START._replace(untold=True), NOTHING),
     # This host drains.
     ("it drains", START._replace(draining=True, needed=True), NOTHING),
     ("it drains, and a stream waits that was accepted before", START._replace(draining=True, waiting=1), Dial(None)),

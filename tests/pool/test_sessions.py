@@ -19,7 +19,7 @@ from proxy.mux.session import SessionSettings
 from proxy.pool.sessions import PoolSessions
 from proxy.pump.lane import Lane
 from proxy.pump.session import LaneSession
-from tests.links.wire import tcp_pair
+from tests.links.wire import Relay, tcp_pair
 from tests.pool.hosts import Dialling, Record, Recording, Waiting, hello, pool, running, two_hosts, until
 
 pytestmark = pytest.mark.failure(7)
@@ -232,6 +232,7 @@ def test_a_dialler_that_goes_on() -> None:
 
 def test_a_dialler_that_lies_ends_its_session() -> None:
     sessions, session = made(dialled=False)
+    session.received = 16
     with pytest.raises(HandshakeError, match="resuming at offset 99, but 0 to 0 are kept"):
         sessions.asked_untrusted(says(session, 99))
     assert session.reason is CloseReason.PROTOCOL_ERROR
@@ -446,10 +447,105 @@ async def test_a_session_that_the_dialler_has_given_up_takes_no_place_at_the_oth
 )
 def test_a_dialler_gives_up_only_what_is_its_own(dialled: bool, instance: str, ends: bool) -> None:
     sessions, session = made(dialled=dialled)
-    told = without(msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False), ["s", "?"])
+    asked = msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False)
+    told = without(asked, {"s": True, "?": True})
     session.going_away = True  # or another process of the peer would end it
     assert sessions.asked_untrusted(told) is None
     assert session.over is ends
+
+
+@pytest.mark.failure("21c")
+@pytest.mark.parametrize("up", [False, True])
+async def test_a_session_of_which_its_dialler_never_heard(up: bool) -> None:
+    """This side may not even have noticed that the link is dead."""
+    home = pool(resume_timeout=30)
+    theirs = Hello(host="host-b", to="host-a", instance="2", session="s", stream_credit=65536, max_streams=9)
+    session = home.sessions.begin(theirs, hello("host-a", 9, "host-b", "s"), False)
+    ours, other = tcp_pair()
+    link = home.sessions.put(ours, HandshakeResult(ours, theirs, b""), session)
+    with other:
+        link.start(b"")
+        lane = session.open(encode_open(Open("web")))
+        observer = lane.observer = Record()
+        lane.early = bytearray(b"early")
+        if not up:
+            link.doom(CloseReason.LINK_LOST)
+            home._pump.settle()
+        told = without(msgspec.structs.replace(theirs, session="t"), {"s": False})
+        assert home.sessions.asked_untrusted(told) is None
+        assert (session.over, session.reason, session.lost_streams) == (True, CloseReason.LINK_LOST, 0)
+        assert session.detail == "the peer has never heard of it"
+        assert (link.ended.is_set(), link.reason) == (True, CloseReason.LINK_LOST)
+        assert observer.told == ["unheard"]
+    home._pump.shut_down()
+
+
+@pytest.mark.failure("21c")
+@pytest.mark.parametrize(("dialled", "instance"), [(True, "2"), (False, "3")])
+def test_nobody_else_can_say_that_of_a_session(dialled: bool, instance: str) -> None:
+    sessions, session = made(dialled=dialled)
+    session.going_away = True  # or another process of the peer would end it
+    other = msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False)
+    assert sessions.asked_untrusted(without(other, {"s": False})) is None
+    assert session.suspended
+
+
+@pytest.mark.failure("21c")
+async def test_an_acceptor_that_lost_the_connection_behind_its_answer() -> None:
+    """It says so when the dialler wants to go on, and no other word of it."""
+    sessions, session = made()
+    here = pool(name="host-a", own="host-b").sessions
+    here.note_unbegun("s")
+    asked = says(session)
+    assert here.absent(msgspec.structs.replace(asked, session="x")) == {}
+    answered = without(msgspec.structs.replace(asked, resumes=False), here.absent(asked))
+    observer = session.open(encode_open(Open("web"))).observer = Record()
+    session.streams[1].early = bytearray()
+    assert sessions.answered_untrusted(session, answered) is None
+    assert (session.over, session.reason, observer.told) == (True, CloseReason.LINK_LOST, ["unheard"])
+
+
+@pytest.mark.failure("21c")
+async def test_a_dialler_that_means_a_session_with_an_earlier_process() -> None:
+    """The answer of this one, which knew none, was lost: it has begun one under the same id."""
+    sessions, session = made(dialled=False)
+    observer = session.open(encode_open(Open("web"))).observer = Record()
+    session.streams[2].early = bytearray()
+    assert sessions.asked_untrusted(says(session, 5000)) is None
+    assert (session.over, session.reason, observer.told) == (True, CloseReason.LINK_LOST, ["unheard"])
+
+
+@pytest.mark.failure("21c")
+async def test_a_dial_that_is_given_up_behind_hello_is_told_with_the_next() -> None:
+    """Also where a link is up already, over which nobody dials again."""
+    async with two_hosts(needed=(False, False), dial_timeout=1.0) as (a, b):
+        async with Relay(a.peer.address).running() as relay:
+            relay.deaf = True
+            there = a.peer
+            a.adopt(a._config, msgspec.structs.replace(there, address=relay.address), True)
+            await until(lambda: b.up)
+            [session] = b.sessions
+            relay.mute = True  # the GOAWAY is lost, too
+            observer = opened(b)
+            session.streams[2].early = bytearray()
+            await until(lambda: a.last_error is not None)
+            assert (next(iter(a.sessions.gone.values())), a.sessions.untold) == (False, True)
+            b.links[0].doom(CloseReason.LINK_LOST, "cut")
+            b._pump.settle()
+            await until(lambda: b.up)
+            a.adopt(a._config, there, True)
+            await until(lambda: observer.told == ["unheard"])
+            assert session.over
+            await until(lambda: not a.sessions.untold)
+
+
+@pytest.mark.failure("21c")
+async def test_a_refusal_tells_nothing_and_is_told_of_nothing() -> None:
+    async with two_hosts(needed=(False, False)) as (a, b):
+        b.drain()
+        a.adopt(a._config, a.peer, True)
+        await until(lambda: a.last_error is not None)
+        assert (a.sessions.gone, a.sessions.untold) == ({}, False)
 
 
 async def test_whoever_answers_tells_what_he_has_given_up() -> None:
@@ -457,7 +553,7 @@ async def test_whoever_answers_tells_what_he_has_given_up() -> None:
     async with two_hosts(needed=(True, False), max_per_peer=2) as (a, b):
         await until(lambda: a.up and b.up)
         observer = opened(a)
-        await until(lambda: len(calls(b)) == 1)
+        await until(lambda: len(calls(b)) == 1 and a.links[0].session.received > 0)
         nowhere = msgspec.structs.replace(a.peer, address=TcpAddress("127.0.0.1", 1))
         a.adopt(a._config, nowhere, False)
         lose(a)
@@ -465,6 +561,7 @@ async def test_whoever_answers_tells_what_he_has_given_up() -> None:
         a.sessions.suspended[0].end(CloseReason.PEER_GONE)
         a._pump.settle()
         assert observer.told == ["peer_gone"]
+        await until(lambda: bool(a.sessions.gone))
         [session] = b.sessions.suspended
         b.invite()
         await until(lambda: session.over)

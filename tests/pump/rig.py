@@ -137,6 +137,9 @@ class Record:
             lane.session.pump.close(sock)
         self.over.set()
 
+    def lane_unheard(self, lane: Lane) -> None:
+        self.lane_refused(lane, CloseReason.LINK_LOST)
+
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         assert lane is self.lane
         assert not self.over.is_set()

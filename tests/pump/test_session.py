@@ -168,6 +168,41 @@ async def test_what_it_ends_with() -> None:
         assert (await streams[1].caller.rest()).reset
 
 
+@pytest.mark.failure("21c")
+async def test_streams_of_a_session_that_the_peer_never_heard_of_are_handed_back() -> None:
+    """Those that this side has opened and the peer has not answered; others end."""
+    async with rig(survives=True) as joined:
+        answered = await joined.stream("unix", "unix")
+        joined.handover.hold = True
+        caller, waiting = joined.call("tcp", early=b"early")
+        await until(lambda: len(joined.handover.records) == 2, "the call")
+        await joined.cut()
+        session = joined.near.session
+        session.unheard = True
+        session.end(CloseReason.LINK_LOST, "never heard of")
+        joined.a.pump.settle()
+        assert (waiting.reason, waiting.refused, waiting.lane.early) == (CloseReason.LINK_LOST, True, b"early")
+        assert await answered.outbound.ended() is CloseReason.LINK_LOST
+        assert session.lost_streams == 1
+        joined.handover.release()
+        del caller
+
+
+@pytest.mark.failure("21c")
+@pytest.mark.parametrize("reason", [CloseReason.PEER_UNREACHABLE, CloseReason.STOPPED])
+async def test_the_first_word_of_a_dialler_that_has_given_up(reason: CloseReason) -> None:
+    async with rig(survives=True) as joined:
+        far = joined.far.session
+        lane = far.open(encode_open(Open("test")))
+        record = lane.observer = Record("outbound")
+        record.lane = lane
+        lane.early = bytearray()
+        far.on_goaway(reason)
+        joined.b.pump.settle()
+        await record.over.wait()
+        assert (far.over, record.refused) == (True, reason is CloseReason.PEER_UNREACHABLE)
+
+
 @pytest.mark.parametrize("reason", [CloseReason.PROTOCOL_ERROR, CloseReason.STOPPED])
 async def test_an_end_that_somebody_chose_is_one(reason: CloseReason) -> None:
     async with rig(survives=True) as joined:
