@@ -33,6 +33,13 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     memory_used: int = 0
     suspended: int = 0
     """Sessions that have lost their link and wait for another one."""
+    suspended_streams: int = 0
+    suspended_bytes: int = 0
+    """Memory that those sessions keep for what their streams have written."""
+    suspended_s: float | None = None
+    """How long the one of them that has waited longest has waited; None: none waits."""
+    suspended_left_s: float | None = None
+    """In how many seconds the first of them ends if no link comes."""
     resumed: int = 0
     """How often a session has gone on over another link, since the start."""
     idle: bool = False

@@ -154,6 +154,7 @@ def _host(status: Status) -> Table:
         rows.insert(4, ("busiest source", f"{_source_of(source)}: {source.streams} streams of {source.service}"))
     if status.draining:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
+    rows += [("waits for a link", _suspension(peer)) for peer in status.peers if peer.suspended]
     if status.control is not None:
         rows += _discovery(status.control)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -168,6 +169,13 @@ def _source_of(found: BusiestSource) -> str:
     if found.uid is None:
         return "unknown"
     return f"uid {found.uid}" if found.pid is None else f"pid {found.pid}, uid {found.uid}"
+
+
+def _suspension(peer: PeerStatus) -> str:
+    """What waits for another link to a peer, and for how long it still does."""
+    since, left = span(peer.suspended_s or 0), span(peer.suspended_left_s or 0)
+    kept = f"{peer.suspended_streams} streams, {amount(peer.suspended_bytes)}"
+    return f"{peer.name}: {kept}, for {since}; {left} left"
 
 
 def _source(candidate: RouteCandidate) -> str:

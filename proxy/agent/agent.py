@@ -45,6 +45,7 @@ from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.record import Recorder
+from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.ttl import TtlTerms
 from proxy.pool.usage import HANDSHAKE, PoolUsage
 from proxy.pump.budget import MemoryBudget
@@ -100,6 +101,7 @@ class Agent:
         table = RoutingTable.from_config(config)
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
         self._gaps = GapHistogram(SHARED_MEMORY)
+        self._kept = SuspendedBytes(lambda: self.pump.budget.limit)
         self.pools = Pools(self._pool, self._forget, self.pump.settle)
         self.pools.adopt(config, config.peers, needed(config, table), False)
         context = CallContext[Call](
@@ -148,6 +150,7 @@ class Agent:
             credentials=self.credentials,
             usage=PoolUsage(self._gaps, _terms(self.config)),
             recorder=self.recorder,
+            kept=self._kept,
         )
 
     def _forget(self, peer: str) -> None:

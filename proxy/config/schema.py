@@ -103,9 +103,10 @@ class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     refused_timeout: Duration = 2.0
     """How long the peer's host must go on refusing connections before streams without a link end. A proxy that is
     started again listens within a second or so, and its new process then says that the old one is gone."""
-    resume_timeout: Duration = 30.0
-    """How long streams wait for another link when theirs is lost. By default as long as a switch's port that has just
-    come up may take to forward (spanning tree, IEEE 802.1D: twice a forward delay of 15 s)."""
+    resume_timeout: Duration = 900.0
+    """How long streams wait for another link when theirs is lost. By default about as long as a TCP connection with
+    bytes under way lives through an outage: Linux gives up after 15 retransmissions (net.ipv4.tcp_retries2), 924.6 s by
+    its documentation (ip-sysctl); RFC 9293, section 3.8.3, asks for 100 s at least (R2)."""
     replay_buffer: Annotated[int, read_by(units.size, units.SIZE, low="64KiB", high="1GiB")] = 4 * MIB
     """Sent and not yet acknowledged bytes that a session keeps."""
 

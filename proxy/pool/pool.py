@@ -31,6 +31,7 @@ from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, 
 from proxy.pool.probing import PeerProbe
 from proxy.pool.record import Recorder
 from proxy.pool.sessions import PoolSessions, log_link_down, log_link_up
+from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.usage import PoolUsage
 from proxy.pool.waiting import Waiter, WaitingList
 from proxy.pump.link import Link
@@ -49,6 +50,7 @@ class Pool:
         hello: makes this host's HELLO for a dial or an answer, from (peer, session id).
         calls: delivers the streams that the peer opens.
         credentials: returns those for the next handshake; None: no TLS (``security: none``).
+        kept: counts what sessions without a link keep, of all pools; None: of this one.
 
     Attributes:
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
@@ -71,6 +73,7 @@ class Pool:
         credentials: Callable[[], Credentials | None] = lambda: None,
         usage: PoolUsage,
         recorder: Recorder | None = None,
+        kept: SuspendedBytes | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -86,8 +89,9 @@ class Pool:
         self._waiters = WaitingList()
         self._learning = UsageLearner(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = PoolSessions(
-            name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set()
-        )
+            name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set(),
+            kept=kept or SuspendedBytes(lambda: pump.budget.limit),
+        )  # fmt: skip
         self._dialler = Dialler(
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
             sessions=self.sessions,

@@ -13,6 +13,7 @@ from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
 from proxy.pool.staggeredclose import Cut, staggered_close
+from proxy.pump.session import LaneSession
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -130,28 +131,43 @@ class Pools(Mapping[str, Pool]):
         self, name: str, pool: Pool, scope: trio.CancelScope, seconds: float, *, task_status: trio.TaskStatus[None]
     ) -> None:
         """Let the streams of a removed peer finish within `seconds`; in the last part of that time those that are left
-        are ended bit by bit (`staggered_close`). `scope` is cancelled when the peer comes back: then nothing more ends.
+        are ended bit by bit (`staggered_close`). A session without a link keeps its own time to get one, and then has
+        `seconds` too: a peer that an outage has cut off from the control plane is removed as well, and comes back.
+        `scope` is cancelled when it does: then nothing more ends.
         """
         task_status.started()
-        with scope, trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(staggered_close, trio.current_time() + seconds, partial(_cuts, pool), self._settle)
-                for session in pool.sessions:
-                    await session.ended.wait()
-                nursery.cancel_scope.cancel()
+        with scope:
+            while any(True for _ in pool.sessions):
+                await self._finish(pool, seconds)
+                await _resumed(pool.sessions.suspended)
         if scope.cancel_called:
             return
         del self._leaving[name]
-        for session in pool.sessions:
-            session.stop(CloseReason.STOPPED)
-        self._settle()
         self._lives.pop(pool).cancel()
         self._forget(name)
 
 
+    async def _finish(self, pool: Pool, seconds: float) -> None:
+        """Let the streams that have a link finish within `seconds`, and then end its session."""
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(staggered_close, trio.current_time() + seconds, partial(_cuts, pool), self._settle)
+                for session in pool.sessions:
+                    if not session.suspended:
+                        await session.ended.wait()
+                nursery.cancel_scope.cancel()
+        for session in _linked(pool):
+            session.stop(CloseReason.STOPPED)
+        self._settle()
+
+
+def _linked(pool: Pool) -> list[LaneSession]:
+    return [session for session in pool.sessions if not session.suspended]
+
+
 def _cuts(pool: Pool) -> list[Cut]:
-    """For each of the pool's streams a function that ends it."""
-    lanes = [lane for session in pool.sessions for lane in session.streams.values()]
+    """For each of the pool's streams that have a link a function that ends it."""
+    lanes = [lane for session in _linked(pool) for lane in session.streams.values()]
     return [partial(lane.guard, lane.abort, CloseReason.STOPPED) for lane in lanes]
 
 
@@ -162,3 +178,15 @@ def _numeric(host: str) -> IpAddress | None:
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found
+
+
+async def _resumed(suspended: Collection[LaneSession]) -> None:
+    """Return when one of these sessions has a link again or is over, or if there are none."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(session: LaneSession) -> None:
+            await session.awake.wait()
+            nursery.cancel_scope.cancel()
+
+        for session in suspended:
+            nursery.start_soon(wait, session)

@@ -22,7 +22,8 @@ from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
 from proxy.pool.refusals import RefusalRun
-from proxy.pump.carrier import UsageObserver
+from proxy.pool.suspendedbytes import SuspendedBytes
+from proxy.pump.carrier import Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -41,14 +42,38 @@ MOST_GONE = 64
 
 
 class _Session(LaneSession):
-    """A session that tells its pool when the peer takes no more streams on it, so that another one may be dialled."""
+    """A session that tells its pool when the peer takes no more streams on it, so that another one may be dialled, and
+    counts what it keeps while it is suspended.
+    """
 
     leaving: Callable[[], None]
+    kept: SuspendedBytes
 
     def on_goaway(self, reason: CloseReason) -> None:
         """`mux.sink.SessionSink.on_goaway`."""
         super().on_goaway(reason)
         self.leaving()
+
+    def suspend(self) -> None:
+        """`LaneSession.suspend`."""
+        super().suspend()
+        self.kept.count(self)
+
+    def flush(self) -> None:
+        """`LaneSession.flush`: more was written while it is suspended."""
+        super().flush()
+        if not self.over:
+            self.kept.count(self)
+
+    def carry_on(self, link: Carrier) -> None:
+        """`LaneSession.carry_on`."""
+        self.kept.drop(self)
+        super().carry_on(link)
+
+    def end(self, reason: CloseReason, detail: str = "") -> None:
+        """`LaneSession.end`."""
+        self.kept.drop(self)
+        super().end(reason, detail)
 
 
 class PoolSessions:
@@ -56,7 +81,8 @@ class PoolSessions:
 
     Args:
         peer: the peer's host name; links: what is configured for links; leaving: called when the peer takes no more
-            streams on one of the sessions; the others are as in `LaneSession`.
+            streams on one of the sessions; kept: counts what sessions keep while they have no link; the others are as
+            in `LaneSession`.
 
     Attributes:
         settings: what is configured for links; may be replaced. resumed: how often a session has gone on over another
@@ -79,12 +105,13 @@ class PoolSessions:
         calls: CallHandler,
         usage: UsageObserver[Lane],
         leaving: Callable[[], None],
+        kept: SuspendedBytes,
     ) -> None:
         self.resumed = self._made = 0
         self.settings = links
         self.lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self.peer = peer
-        self._pump, self._calls, self._usage, self._leaving = pump, calls, usage, leaving
+        self._pump, self._calls, self._usage, self._leaving, self._kept = pump, calls, usage, leaving, kept
         self._all: dict[str, LaneSession] = {}
         self._links: dict[str, Link] = {}
         self.gone: dict[str, bool] = {}
@@ -113,7 +140,7 @@ class PoolSessions:
             calls=self._calls,
             usage=self._usage,
         )
-        session.leaving = self._leaving
+        session.leaving, session.kept = self._leaving, self._kept
         return session
 
     def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:
@@ -272,11 +299,11 @@ class PoolSessions:
 
     def _met(self, instance: str) -> None:
         """A new session with the process `instance` of the peer begins. An earlier process has ended then, and its
-        sessions, which wait for a link in vain, are ended; but not those that are leaving (GOAWAY), since then the two
-        processes may run side by side for a while.
+        sessions, which wait for a link in vain, are ended; but not those of which it has said that it leaves (GOAWAY),
+        since then the two processes may run side by side for a while.
         """
         for session in self.suspended:
-            if session.instance != instance and not session.going_away:
+            if session.instance != instance and not session.peer_leaves:
                 self._unknown(session)
 
     async def outlive(self, session: LaneSession) -> None:

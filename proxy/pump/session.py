@@ -57,6 +57,7 @@ class LaneSession(CarriedSession[Lane]):
         stalled_since: of a suspended session, the first loss since which the peer has acknowledged nothing more.
         fruitless: links that have come up since and were lost, too.
         resumed: how often it has gone on over another link.
+        peer_leaves: whether the peer has said that it leaves (GOAWAY), as `going_away` has it of either side.
         unheard: whether the peer has handled no frame of it, and never will.
         ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open.
         opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
@@ -105,7 +106,7 @@ class LaneSession(CarriedSession[Lane]):
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in: float | None = None
-        self.bulk = self.retiring = self.unheard = False
+        self.bulk = self.retiring = self.peer_leaves = self.unheard = False
         self._calls = calls
         self._acked_when_lost = -1
         self._retired_at = self.known_at = self._ended_below = 0
@@ -298,6 +299,7 @@ class LaneSession(CarriedSession[Lane]):
         """DRAINING, and IDLE for the first time, let open streams finish; any other reason ends the link. As a
         dialler's first word PEER_UNREACHABLE means that it has given the dial up before our HELLO came.
         """
+        self.peer_leaves = True
         if reason is CloseReason.IDLE and not self.retiring:
             self.retiring = True
         elif reason is not CloseReason.DRAINING:

@@ -27,6 +27,7 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
+from proxy.pool.suspendedbytes import kept_by
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
@@ -152,13 +153,19 @@ class ProxyView:
 def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:
     state: PeerState = "up" if pool.up else "dialling" if pool.dialling else "down"
     ttl, reason = pool.usage.told(trio.current_time())
+    suspended, now = pool.sessions.suspended, monotonic()
+    patience = pool.sessions.settings.resume_timeout
     return PeerStatus(
         name=pool.name,
         address=pool.peer.address.hostport,
         state=state,
         links=len(pool.links),
         streams=pool.streams,
-        suspended=len(pool.sessions.suspended),
+        suspended=len(suspended),
+        suspended_streams=sum(len(session.streams) for session in suspended),
+        suspended_bytes=sum(map(kept_by, suspended)),
+        suspended_s=max((now - session.lost_at for session in suspended), default=None),
+        suspended_left_s=min((max(0.0, each.stalled_since + patience - now) for each in suspended), default=None),
         resumed=pool.sessions.resumed,
         waiting=pool.waiting,
         memory_used=budget.account(pool.name).used,

@@ -20,6 +20,7 @@ from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.pool import Pool
+from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.ttl import TtlTerms
 from proxy.pool.usage import PoolUsage
 from proxy.pump.budget import MemoryBudget
@@ -115,6 +116,7 @@ def pool(
     credentials: Credentials | None = None,
     terms: TtlTerms = KEEPING,
     refused_timeout: float = 3600,
+    kept: SuspendedBytes | None = None,
     **links: float,
 ) -> Recording:
     """A pool of `own` for `name`.
@@ -144,6 +146,7 @@ def pool(
         backoff=Backoff(lambda: fraction),
         credentials=lambda: credentials,
         usage=PoolUsage(GapHistogram(SHARED_MEMORY), terms),
+        kept=kept,
     )
 
 
@@ -151,12 +154,14 @@ class Dialling:
     """Stands in for `proxy.links.carry.dial`: counts, and does what the test says next.
 
     Attributes:
-        at: when each dial began; now, most: dials under way, and most of them at a time.
+        at: when each dial began; now, most: dials under way, and most of them at a time; resumes: whether the peer
+            goes on with the session that it is asked for, of which it has received nothing.
     """
 
     def __init__(self) -> None:
         self.at: list[float] = []
         self.now = self.most = 0
+        self.resumes = False
         self.others: list[socket.socket] = []
         self.began, self._begun = trio.open_memory_channel[None](1000)
         self._outcomes, self._next = trio.open_memory_channel[socket.socket | Exception](1000)
@@ -185,6 +190,7 @@ class Dialling:
             to=hello.host,
             instance="2",
             session=hello.session,
+            resumes=hello.resumes and self.resumes,
             stream_credit=65536,
             max_streams=65535,
         )

@@ -11,7 +11,7 @@ import trio
 
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import Config, LinksConfig, PeerConfig, ProxyLimits
-from proxy.errors import HandshakeError
+from proxy.errors import CloseReason, HandshakeError
 from proxy.mux.frames import Open, encode_open
 from proxy.pool import dialling as module
 from proxy.pool.pool import Pool
@@ -135,6 +135,39 @@ async def test_streams_are_waited_for_and_then_cut(dialling: Dialling) -> None:
         await until(lambda: rig.forgotten == ["host-b"])
         assert link.reason.label == "stopped"
         await until(lambda: not found.links)
+
+
+@pytest.mark.failure("21c")
+@pytest.mark.parametrize("end", ["the link comes back", "time is over", "the peer comes back"])
+async def test_a_removed_peer_that_an_outage_has_cut_off_is_waited_for(dialling: Dialling, end: str) -> None:
+    """It is off the map because it cannot reach the control plane either: its streams wait as long as others do."""
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        found = await up(rig, "host-b", dialling)
+        [session] = found.sessions
+        dialling.others[0].close()
+        await until(lambda: session.suspended)
+        await dialling.begins()
+        rig.adopt(seconds=0.05)
+        with trio.move_on_after(0.3):  # several times as long as a stream with a link would have
+            await session.ended.wait()
+        assert (session.over, rig.forgotten) == (False, [])
+        if end == "the link comes back":
+            dialling.resumes = True
+            dialling.succeeds()
+            await until(lambda: session.over)
+            assert session.reason.label == "stopped"
+        elif end == "time is over":
+            session.end(CloseReason.RESUME_TIMEOUT)
+            rig.pump.settle()
+        else:
+            rig.adopt("host-b", needed="host-b")
+            dialling.resumes = True
+            dialling.succeeds()
+            await until(lambda: found.up or found.links != [])
+            assert (rig.pools["host-b"], session.over) == (found, False)
+            return
+        await until(lambda: rig.forgotten == ["host-b"])
 
 
 async def test_links_that_were_made_with_a_revoked_certificate_end_at_once(dialling: Dialling) -> None:

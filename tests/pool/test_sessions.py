@@ -270,7 +270,7 @@ def test_two_processes_side_by_side_while_the_old_one_leaves() -> None:
     """A session that is up stays, and so does one that is leaving."""
     for spared in ("leaving", "up"):
         sessions, session = made(dialled=False)
-        session.going_away = spared == "leaving"
+        session.peer_leaves = session.going_away = spared == "leaving"
         session.suspended = spared != "up"
         fresh = msgspec.structs.replace(says(session, instance="3"), session="x", resumes=False)
         assert sessions.asked_untrusted(fresh) is None
@@ -449,7 +449,7 @@ def test_a_dialler_gives_up_only_what_is_its_own(dialled: bool, instance: str, e
     sessions, session = made(dialled=dialled)
     asked = msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False)
     told = without(asked, {"s": True, "?": True})
-    session.going_away = True  # or another process of the peer would end it
+    session.peer_leaves = True  # or another process of the peer would end it
     assert sessions.asked_untrusted(told) is None
     assert session.over is ends
 
@@ -484,7 +484,7 @@ async def test_a_session_of_which_its_dialler_never_heard(up: bool) -> None:
 @pytest.mark.parametrize(("dialled", "instance"), [(True, "2"), (False, "3")])
 def test_nobody_else_can_say_that_of_a_session(dialled: bool, instance: str) -> None:
     sessions, session = made(dialled=dialled)
-    session.going_away = True  # or another process of the peer would end it
+    session.peer_leaves = True  # or another process of the peer would end it
     other = msgspec.structs.replace(says(session, instance=instance), session="x", resumes=False)
     assert sessions.asked_untrusted(without(other, {"s": False})) is None
     assert session.suspended

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from control.api.messages import PeerStatus, ServiceStatus, UpstreamStatus
 from proxy.errors import CloseReason
+from proxy.mux.replay import SLAB_SIZE
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 
@@ -106,6 +107,10 @@ async def test_a_session_without_a_link() -> None:
         assert stream.suspended
         status = agent.view.status()
         assert (status.sessions, status.streams, status.peers[0].suspended) == (1, 1, 1)
+        [peer] = status.peers
+        assert (peer.suspended_streams, peer.suspended_bytes >= SLAB_SIZE) == (1, True)
+        assert peer.suspended_s is not None
+        assert peer.suspended_left_s == pytest.approx(900 - peer.suspended_s, abs=5)
         await until(lambda: agent.view.links()[0].suspended_s is None, "another link")
         assert (agent.view.links()[0].resumed, agent.view.status().peers[0].resumed) == (1, 1)
         assert not next(agent.view.streams()).suspended

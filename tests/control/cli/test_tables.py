@@ -104,6 +104,11 @@ def test_a_link_that_is_lost_and_one_that_was() -> None:
     ]
     peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, suspended=1)]))[1])
     assert peers[1][3] == "0 + 1 suspended"
+    waits = replace(
+        PEER, suspended=1, suspended_streams=12, suspended_bytes=300 << 10, suspended_s=61.0, suspended_left_s=839.0
+    )
+    said = dict(rows(tables.status_tables(replace(STATUS, peers=[waits, PEER]))[0]))
+    assert said["waits for a link"] == "host-b: 12 streams, 300.0 KiB, for 1m1s; 13m59s left"
     streams = rows(tables.streams_table([replace(STREAM, state="open", suspended=True)]))
     assert streams[1][5] == "open, suspended"
 
