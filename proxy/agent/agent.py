@@ -21,6 +21,7 @@ import trio
 from control.api.messages import DrainProgress
 from control.base.backoff import Backoff
 from control.base.system import logs
+from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import sender, successor
 from proxy.agent.handover.sockets import HandoverSockets
@@ -303,6 +304,7 @@ class Agent:
                         security=config.links.security,
                     )
                     links.start_soon(self._discard)
+                    links.start_soon(AddressWatch(self.pools).run)
                     notify("READY=1")
                     task_status.started()
                     links.start_soon(self._heed, signals)

@@ -79,7 +79,7 @@ class Dialler:
             self._scope.cancel()
 
     def hurry(self) -> None:
-        """The peer is there, since it has dialled or was seen to listen: the next dial need not wait for a backoff."""
+        """The next dial need not wait for a backoff: the peer is there, say, since it has dialled."""
         self.retry_at = None
 
     def lost(self, link: Link) -> None:

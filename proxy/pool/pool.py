@@ -150,13 +150,17 @@ class Pool:
         self._invited = True
         self._changed.set()
 
+    def hurry(self) -> None:
+        """Whatever dial is due, do not wait for its backoff."""
+        self._dialler.hurry()
+        self._changed.set()
+
     def _is_there(self) -> None:
         """The peer, with which sessions wait for a link, listens: dial at once. Where the peer is to dial, its proxy
         may be another process by now, which knows of none of them: a link of ours finds that out.
         """
-        self._dialler.hurry()
         self._invited = self._invited or any(not session.dialled for session in self.sessions.suspended)
-        self._changed.set()
+        self.hurry()
 
     @property
     def limit(self) -> int:

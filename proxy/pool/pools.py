@@ -12,7 +12,9 @@ import trio
 from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
+from proxy.pool.sessions import ip_of
 from proxy.pool.staggeredclose import Cut, staggered_close
+from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -69,6 +71,25 @@ class Pools(Mapping[str, Pool]):
         for pool in self.everywhere:
             pool.cut(revoked)
         self._settle()
+
+    def bound(self) -> tuple[set[str], bool]:
+        """The IP addresses of this host that links have, and whether sessions wait for a link."""
+        links = [link for pool in self.everywhere for link in pool.links]
+        return {local_ip(link) for link in links}, any(pool.sessions.suspended for pool in self.everywhere)
+
+    def lost(self, addresses: Container[str]) -> None:
+        """This host does not have these IP addresses any more: give the links up that have one of them."""
+        for pool in self.everywhere:
+            for link in pool.links:
+                if (address := local_ip(link)) in addresses:
+                    link.doom(CloseReason.LINK_LOST, f"this host does not have the address {address} any more")
+        self._settle()
+
+    def hurry(self) -> None:
+        """Dial at once for all sessions that wait: what has kept the last dial from success may be over."""
+        for pool in self.everywhere:
+            if pool.sessions.suspended:
+                pool.hurry()
 
     def adopt(self, config: Config, names: Collection[str], needed: set[str], settings: bool) -> None:
         """Follow another configuration from now on. Raises nothing.
@@ -159,6 +180,11 @@ class Pools(Mapping[str, Pool]):
         for session in _linked(pool):
             session.stop(CloseReason.STOPPED)
         self._settle()
+
+
+def local_ip(link: Link) -> str:
+    """This host's IP address of a link, as the kernel writes it where it lists addresses."""
+    return str(ip_of(link.local_address))
 
 
 def _linked(pool: Pool) -> list[LaneSession]:

@@ -345,9 +345,8 @@ class PoolSessions:
 
     def _came_from(self, session: LaneSession, address: TcpAddress) -> bool:
         """Whether the last link of a session came from that host; a name is taken for the peer's."""
-        remote = ipaddress.ip_address(self._links[session.key].remote_address.rpartition(":")[0].strip("[]"))
         try:
-            return ipaddress.ip_address(address.host) in (remote, getattr(remote, "ipv4_mapped", None))
+            return ipaddress.ip_address(address.host) == ip_of(self._links[session.key].remote_address)
         except ValueError:
             return True
 
@@ -393,6 +392,14 @@ class PoolSessions:
             if not awake.is_set():
                 session.end(why, detail)
                 self._pump.settle()
+
+
+def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IP address in `Link.local_address` or `remote_address`: of an IPv4 connection on a socket for both families
+    the IPv4 address, of one that is only valid on an interface that address alone.
+    """
+    found = ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0])
+    return (isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped) or found
 
 
 def log_link_up(link: Link, ahead: bool) -> None:

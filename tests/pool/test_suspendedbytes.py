@@ -93,7 +93,7 @@ async def test_as_many_as_must() -> None:
 async def test_what_has_a_link_again_does_not_count() -> None:
     class Link:
         local_address = remote_address = ""
-        rtt = None
+        rtt: float | None = None
 
         def flush(self) -> None:
             """As a link whose socket takes nothing."""
