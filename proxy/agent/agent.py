@@ -51,7 +51,6 @@ from proxy.pool.ttl import TtlTerms
 from proxy.pool.usage import HANDSHAKE, PoolUsage
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
-from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive, know_ourselves
 from proxy.pump.streamstats import StreamStats
@@ -94,8 +93,7 @@ class Agent:
         self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(MemoryBudget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
-        self.deadlines = Deadlines(self.pump.settle)
-        self.connector = Connector(self.pump, self.deadlines, KeepAlive.of(config.tcp))
+        self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
         self.inbound = Inbound(config, allowed, self.connector, self.stats)
@@ -108,7 +106,7 @@ class Agent:
         context = CallContext[Call](
             config,
             pump=self.pump,
-            deadlines=self.deadlines,
+            deadlines=self.pump.deadlines,
             connector=self.connector,
             pools=self.pools,
             table=table,
@@ -260,8 +258,7 @@ class Agent:
                 await self.member.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
-                for part in (self.deadlines, self.connector):
-                    await nursery.start(part.run)
+                await nursery.start(self.connector.run)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
                 await startup.replace(self.outbound, config.limits.stop_timeout)

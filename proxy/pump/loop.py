@@ -22,6 +22,7 @@ import trio
 
 from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
+from proxy.pump.deadlines import Deadlines
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
@@ -109,6 +110,7 @@ class Pump:
     Attributes:
         touched: out-buffers to flush when the turn ends; later: those with deferrable frames only (`ReplayBuffer`).
         lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
+        deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
             down, and calls that at 0.
@@ -120,6 +122,7 @@ class Pump:
         self.touched: list[ReplayBuffer] = []
         self.later: list[ReplayBuffer] = []
         self.lanes: dict[int, PlainLane] = {}
+        self.deadlines = Deadlines(self.settle)
         self.crowd = 0
         self._collect = collect
         self._watchers: dict[int, Watcher] = {}
@@ -135,13 +138,15 @@ class Pump:
         """Move bytes until cancelled. Afterwards, when all others have closed or released their descriptors, call
         `shut_down`.
         """
-        task_status.started()
-        while True:
-            if self._again:
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._turns()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.deadlines.run)
+            task_status.started()
+            while True:
+                if self._again:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                self._turns()
 
     def shut_down(self) -> None:
         """Drop the lanes that are still registered (their streams have ended, but local sockets have not taken all

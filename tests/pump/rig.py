@@ -15,7 +15,6 @@ from proxy.mux.frames import Open, encode_open
 from proxy.mux.session import SessionSettings
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
-from proxy.pump.deadlines import Deadlines
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
@@ -227,13 +226,13 @@ class Host:
 
     def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
         self.pump = Pump(MemoryBudget(memory), collect, busy_poll)
-        self.deadlines = Deadlines(self.pump.settle)
+        self.deadlines = self.pump.deadlines
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
-            for part in (self.pump, self.deadlines, self.connector):
+            for part in (self.pump, self.connector):
                 await nursery.start(part.run)
             task_status.started()
 
