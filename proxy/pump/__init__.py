@@ -4,5 +4,6 @@
 * ``loop``: polls the epoll, calls what handles each event, and ends every turn.
 * ``lane``: a stream with its local socket.  ``session``: a session of lanes.  ``link``: a link with the session that
   it carries.  ``carrier``: what these three know of each other.  ``splice``: two local sockets, no frames.
+* ``lastwords``: a local socket whose stream is over, until its reader has everything.
 * ``listener``, ``connecting``: where local sockets come from.  ``budget``, ``deadlines``, ``options``: what they share.
 """

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+from functools import partial
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from time import monotonic, monotonic_ns
 from typing import TypeVarTuple
 
@@ -23,6 +24,7 @@ from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
+from proxy.pump.lastwords import LOOK, LastWords, Patience
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
@@ -44,20 +46,37 @@ EARLY_LIMIT = CHUNK
 """Bytes that may be read before the peer answers OPEN. They are kept for another host, in case this one refuses."""
 _TAKES_BYTES = frozenset({StreamState.OPEN, StreamState.FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
+_DEAF = EPOLLIN | EPOLLRDHUP
+"""What a deaf lane waits for while it reads. It is not EPOLLIN, so neither the turn nor `_hung_up` takes its end for a
+clean one."""
+_OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
 _pack_into = HEADER.pack_into
 _ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
 # inlined: StreamState, CloseReason
 _OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
 
 
+def _drop(data: memoryview | bytearray) -> int:
+    """In place of `Lane.send`: the application takes nothing any more."""
+    return len(data)
+
+
+def _told_already(reason: CloseReason) -> None:
+    """What `LastWords` tells when the lane's observer knows of the end."""
+
+
 class Lane(Stream):
     """A stream that moves bytes to and from a local socket. Owns the socket from `attach` on, and closes it.
+
+    It is *deaf* after a failed write: its application takes no more bytes. That ends this direction only. What the
+    peer sends is dropped; what the application had written before is read to its end, and then the stream is aborted.
 
     Attributes:
         early: copy of the bytes sent before the peer answered OPEN; None afterwards, and on the receiving host.
         eof: whether the local socket has come to its end.
         pending: bytes that the local socket has not taken yet; None or empty: there are none.
         observer: is told of the answer to OPEN and of the end.
+        send: the socket's, or `_drop` if the lane is deaf.
         since: when the stream was opened, seconds (monotonic).
         _mask: events that the epoll waits for; -1 when closed.
         _run: reads in a turn if the stream is bulk; 0: it is not.
@@ -81,6 +100,7 @@ class Lane(Stream):
         "since",
         "sock",
     )
+    send: Callable[[memoryview | bytearray], int]
 
     def __init__(
         self, session: CarriedSession[Lane], stream_id: int, state: StreamState, credit: int, allow: int
@@ -210,6 +230,8 @@ class Lane(Stream):
         state, pump, fd, early, pending = self.state, self.session.pump, self._fd, self.early, self.pending
         reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
         mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
+        if reading and self.send is _drop:
+            mask = _DEAF
         if mask != self._mask:
             self._mask = mask
             pump.interest(fd, mask)
@@ -238,7 +260,7 @@ class Lane(Stream):
             read = self._read_bulk if self._run else self._read
             read(gone=mask & EPOLLHUP != 0 and not self._tcp)
         elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.abort(CloseReason.ABORTED)
+            self._deafen()
 
     def crashed(self) -> None:
         """Abort the stream: it has a bug (`Watcher.crashed`)."""
@@ -319,7 +341,12 @@ class Lane(Stream):
             self.on_recv_error(error)
             return 0
         if not length:
-            self._on_gone() if gone else self.on_eof()
+            if self.send is _drop:
+                self.abort(CloseReason.ABORTED)
+            elif gone:
+                self._on_gone()
+            else:
+                self.on_eof()
             return 0
         if self.early is not None:
             self.early += out.mem[body : body + length]
@@ -365,18 +392,52 @@ class Lane(Stream):
         self._close(_FINISHED)
 
     def on_recv_error(self, error: OSError) -> None:
-        """Receiving failed: there was nothing to read (BlockingIOError), or else the application has aborted."""
+        """Receiving failed: there was nothing to read (BlockingIOError), or else the application has aborted. The
+        kernel says so only when all that it had written was read.
+        """
         if isinstance(error, BlockingIOError):
             self.update()
         else:
             self.abort(CloseReason.ABORTED)
 
     def on_send_error(self, error: OSError, data: memoryview) -> None:
-        """Sending `data` failed: keep it if the socket is full; else the application is gone, so abort."""
+        """Sending `data` failed: keep it if the socket is full; else the application takes no more."""
         if isinstance(error, BlockingIOError):
             self.on_full(data)
         else:
-            self.abort(CloseReason.ABORTED)
+            self._deafen()
+
+    def _deafen(self) -> None:
+        """A write has failed, or would: be deaf from now on. Abort if the application has no more to say either, or no
+        host has taken its call yet: another one would not learn that it is gone.
+        """
+        if self.eof or self.early is not None or self.state is _CLOSED:
+            return self.abort(CloseReason.ABORTED)
+        if self.send is _drop:
+            return
+        self.send = _drop
+        self._forget_pending()
+        session = self.session
+        session.consumed(self, 0, monotonic())
+        self._mask = _DEAF
+        session.pump.interest(self._fd, _DEAF)
+        self.update()
+        session.pump.deadlines.add(LOOK, partial(self._wait_for_reader, Patience(self.bytes_sent)))
+
+    def _wait_for_reader(self, patience: Patience) -> None:
+        """Abort a deaf stream whose last words the peer's application does not take."""
+        if self.sock is None:
+            return
+        if self.session.suspended or not self._waiting:
+            patience.pause()
+        if patience.over(self.bytes_sent):
+            return self.abort(CloseReason.ABORTED)
+        self.session.pump.deadlines.add(LOOK, partial(self._wait_for_reader, patience))
+
+    def _forget_pending(self) -> None:
+        if self.pending:
+            self.session.budget.give(len(self.pending))
+            self.pending = None
 
     def on_full(self, data: memoryview) -> None:
         """Keep what the socket did not take, or abort with OVER_BUDGET. The stream's credit bounds what is kept, and
@@ -397,7 +458,7 @@ class Lane(Stream):
             except BlockingIOError:
                 return self.update()
             except OSError:
-                return self.abort(CloseReason.ABORTED)
+                return self._deafen()
             del pending[:taken]
             self.session.budget.give(taken)
             self.session.consumed(self, len(pending), monotonic())
@@ -436,13 +497,20 @@ class Lane(Stream):
         self._end_writing()
 
     def on_rst(self, reason: CloseReason) -> None:
-        """The peer ended both directions: cleanly with FINISHED (what is kept is sent first), or by an abort."""
-        if reason is not _FINISHED:
-            self.drop(reason)
-        elif self.pending:
-            self.update()
-        else:
+        """The peer ended both directions: cleanly with FINISHED, or by an abort. If that was an application's, the
+        other one first gets all that it had said (`LastWords`).
+        """
+        if reason is _FINISHED and not self.pending:
             self._close(_FINISHED)
+        elif (
+            self.sock is None
+            or self.send is _drop
+            or reason not in _OF_APPLICATIONS
+            or not (self.pending or self._tcp)  # AF_UNIX: it has everything
+        ):
+            self.drop(reason)
+        else:
+            self._leave_to_last_words(self.sock, reason, self._close)
 
     def _end_writing(self) -> None:
         """When the socket has taken all bytes, pass the peer's end on: close the socket if the stream is closed, shut
@@ -488,16 +556,27 @@ class Lane(Stream):
             self.session.pump.interest(self._fd, 0)
         return sock
 
+    def _leave_to_last_words(
+        self, sock: LocalSocket, reason: CloseReason, on_end: Callable[[CloseReason], None]
+    ) -> None:
+        pending, self.pending, self.sock = self.pending or b"", None, None
+        session = self.session
+        session.extra_credit.end(self)
+        session.pump.lanes.pop(self._fd, None)
+        LastWords(session.pump, sock, reason, pending, session.budget, on_end).start()
+
     def _close(self, reason: CloseReason) -> None:
         session, sock, observer = self.session, self.sock, self.observer
         if self.pending:
-            session.budget.give(len(self.pending))
-            self.pending = None
+            self._forget_pending()
         if session.extra_credit.extended:
             session.extra_credit.end(self)
         self.sock, self.observer, self._mask = None, NULL_OBSERVER, -1
         if sock is not None:
             if self._tcp and reason is _FINISHED:
+                if not self.eof:  # it may still be writing
+                    self._leave_to_last_words(sock, reason, _told_already)
+                    return observer.lane_ended(self, reason)
                 disarm_reset(sock)
             session.pump.close(sock)
         observer.lane_ended(self, reason)

@@ -2,16 +2,21 @@
 
 Each direction has one small buffer. While it holds bytes, the socket that they came from is not read: a slow reader
 holds back its writer and nobody else, and a direction never buffers more than one read (CHUNK).
+
+A failed write ends its direction only. What the application that takes no more had written is read to its end, and
+given to the other one (`LastWords`); then both are closed as aborted.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from proxy.errors import CloseReason
+from proxy.pump.lastwords import LOOK, LastWords, Patience, stop_hearing, untaken
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, disarm_reset
 
@@ -19,12 +24,20 @@ CHUNK = 64 * 1024
 """Bytes moved per turn and direction."""
 _scratch = bytearray(CHUNK)
 _scratch_view = memoryview(_scratch)
+_UNIX = int(socket.AF_UNIX)
 
 
 class SpliceEnd:
-    """One of the two sockets, and the bytes on their way *to* it."""
+    """One of the two sockets, and the bytes on their way *to* it.
 
-    __slots__ = ("ended", "mask", "other", "pending", "received", "shut", "sock", "splice")
+    Attributes:
+        pending: bytes that the socket has not taken yet.
+        ended: everything that the application wrote was read; shut: the socket was shut down for writing.
+        deaf: the application takes no more bytes: a write has failed, or would.
+        unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
+    """
+
+    __slots__ = ("deaf", "ended", "mask", "other", "pending", "received", "shut", "sock", "splice", "unheard")
 
     def __init__(self, splice: Splice, sock: LocalSocket) -> None:
         self.splice = splice
@@ -32,31 +45,29 @@ class SpliceEnd:
         self.other: SpliceEnd
         self.pending = b""
         self.mask = EPOLLIN
-        self.ended = self.shut = False
+        self.ended = self.shut = self.deaf = self.unheard = False
         self.received = 0
 
     def update(self) -> None:
         """Tell the epoll what to wait for: input while nothing is pending for the other socket, room for output while
         something is pending for this one.
         """
-        mask = (EPOLLIN if not self.ended and not self.other.pending else 0) | (EPOLLOUT if self.pending else 0)
+        reading = not (self.ended or self.unheard or self.other.pending)
+        mask = (EPOLLIN if reading else 0) | (EPOLLOUT if self.pending else 0)
         if mask != self.mask:
             self.mask = mask
             self.splice.pump.interest(self.sock.fileno(), mask)
 
     def ready(self, mask: int) -> None:
         """The epoll reports events on this socket (Watcher)."""
-        try:
-            if mask & EPOLLOUT and self.pending:
-                self.write(memoryview(self.pending))
-            if self.mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-                self.read()
-            elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise ConnectionResetError
-        except BlockingIOError:
-            pass
-        except OSError:
-            return self.splice.end(CloseReason.ABORTED)
+        if mask & EPOLLOUT and self.pending:
+            self.write(memoryview(self.pending))
+        if self.mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
+            self.read()
+        elif self.unheard and mask & (EPOLLHUP | EPOLLERR):
+            self.gone()
+        elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.deafen()
         self.splice.settle()
 
     def crashed(self) -> None:
@@ -67,8 +78,15 @@ class SpliceEnd:
         """Never called: whoever made the splice ends it before the pump ends (Watcher)."""
 
     def read(self) -> None:
-        """Receive once and write that to the other socket; note an end of input. Raises OSError."""
-        length = self.sock.recv_into(_scratch)
+        """Receive once and write that to the other socket; note an end of input. (The kernel reports an abort only when
+        all that the application had written was read.)
+        """
+        try:
+            length = self.sock.recv_into(_scratch)
+        except BlockingIOError:
+            return
+        except OSError:
+            return self.gone()
         if length:
             self.received += length
             self.other.write(_scratch_view[:length])
@@ -76,19 +94,46 @@ class SpliceEnd:
             self.ended = True
 
     def write(self, data: memoryview) -> None:
-        """Send `data` and make what the socket does not take the pending bytes. Raises OSError but not
-        BlockingIOError; if the memory budget has no room the bytes are dropped, and `Splice.settle` ends the splice.
+        """Send `data` and make what the socket does not take the pending bytes; drop it if the application takes no
+        more. If the memory budget has no room the bytes are dropped, and `Splice.settle` ends the splice.
         """
+        if self.deaf:
+            return
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
+        except OSError:
+            return self.deafen()
         budget = self.splice.pump.budget
         budget.give(len(self.pending))
         self.pending = bytes(data[sent:])
         if not budget.take(len(self.pending)):
             self.pending = b""
             self.splice.over_budget = True
+
+    def deafen(self) -> None:
+        """The application takes no more bytes. The other one's Unix socket says so to whoever writes to it; what a TCP
+        application still writes is read and dropped.
+        """
+        if self.deaf:
+            return
+        self.deaf = True
+        self.drop_pending()
+        if self.other.sock.family == _UNIX:
+            self.other.unheard = True
+            stop_hearing(self.other.sock)
+        self.splice.pump.deadlines.add(LOOK, partial(self.splice.wait_for_reader, self.other, Patience(0)))
+
+    def gone(self) -> None:
+        """The application has closed: it takes no more bytes, and everything that it had to say was read."""
+        self.deaf = self.ended = True
+        self.drop_pending()
+
+    def drop_pending(self) -> None:
+        """Give what waits for the socket back to the budget."""
+        self.splice.pump.budget.give(len(self.pending))
+        self.pending = b""
 
 
 class Splice:
@@ -105,6 +150,7 @@ class Splice:
         self.since = monotonic()
         self.over_budget = self.done = False
         self._on_end = on_end
+        self._last_words: LastWords | None = None
         self.caller, self.service = SpliceEnd(self, caller), SpliceEnd(self, service)
         self.caller.other, self.service.other = self.service, self.caller
 
@@ -115,11 +161,18 @@ class Splice:
 
     def settle(self) -> None:
         """Shut a socket down for writing once the other one's input has ended and was sent; update what the epoll waits
-        for; end as FINISHED when both are shut.
+        for; end as FINISHED when both are shut. When one is deaf and has said everything, leave the other one to its
+        last words.
         """
+        if self.done:
+            return
         if self.over_budget:
             return self.end(CloseReason.OVER_BUDGET)
-        for end in (self.caller, self.service):
+        ends = self.caller, self.service
+        for end in ends:
+            if end.deaf and end.ended:
+                return self._leave_to_last_words(end)
+        for end in ends:
             if end.other.ended and not end.pending and not end.shut:
                 end.shut = True
                 try:
@@ -131,14 +184,37 @@ class Splice:
         self.caller.update()
         self.service.update()
 
+    def wait_for_reader(self, end: SpliceEnd, patience: Patience) -> None:
+        """Abort if the application at `end` does not take what the other one, which is deaf, had said."""
+        if self.done:
+            return
+        if not end.pending:
+            patience.pause()
+        if patience.over(end.other.received - len(end.pending) - untaken(end.sock)):
+            return self.end(CloseReason.ABORTED)
+        self.pump.deadlines.add(LOOK, partial(self.wait_for_reader, end, patience))
+
+    def _leave_to_last_words(self, gone: SpliceEnd) -> None:
+        """Close the end whose application is gone, and the other one when it has taken all."""
+        end = gone.other
+        if end.deaf:
+            return self.end(CloseReason.ABORTED)
+        self.done = True
+        gone.drop_pending()
+        self.pump.close(gone.sock)
+        pending, end.pending = end.pending, b""
+        self._last_words = LastWords(self.pump, end.sock, CloseReason.ABORTED, pending, self.pump.budget, self._on_end)
+        self._last_words.start()
+
     def end(self, reason: CloseReason) -> None:
         """Close both sockets; unless `reason` is FINISHED, as a reset where their kind can express one. Idempotent."""
+        if self._last_words is not None:
+            return self._last_words.end(reason)
         if self.done:
             return
         self.done = True
         for end in (self.caller, self.service):
-            self.pump.budget.give(len(end.pending))
-            end.pending = b""
+            end.drop_pending()
             if reason is CloseReason.FINISHED:
                 disarm_reset(end.sock)
             self.pump.close(end.sock)

@@ -16,6 +16,7 @@ from proxy.mux.session import SessionSettings
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.lane import Lane
+from proxy.pump.lastwords import untaken
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
@@ -71,6 +72,16 @@ class End:
                 taken += self.raw.send(bytes(_PIECE))
         except BlockingIOError:
             return taken
+
+    @property
+    def kind(self) -> Kind:
+        """The type of the socket."""
+        return "unix" if self.raw.family == socket.AF_UNIX else "tcp"
+
+    @property
+    def untaken(self) -> int:
+        """Bytes sent that the kernel of the other end has not taken (TCP), or that nobody has read (Unix)."""
+        return untaken(self.raw)
 
     def finish(self) -> None:
         """Half-close: no more bytes will come."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -21,7 +22,7 @@ from tests.pump.rig import End, Kind, Rig, proxied, rig
 CREDIT = 64 * 1024
 IN_FLIGHT = {"none": 0, "some": 100, "more than all credit": 20 * CREDIT}
 HEADING = "closer | how | caller socket | service socket | other end sees"
-RESET, END, UNIX_END = "ECONNRESET", "EOF", "EOF (AF_UNIX)"
+RESET, END, UNIX_END, EITHER = "ECONNRESET", "EOF", "EOF (AF_UNIX)", "EOF or ECONNRESET"
 
 
 class Row(NamedTuple):
@@ -53,7 +54,7 @@ ROWS = list(rows())
 
 def test_the_table_is_complete() -> None:
     """Each way to stop, at each end, with each pair of types, once."""
-    hows = {"half-close", "close", "close, unread", "reset", "killed", "killed, unread"}
+    hows = {"half-close", "close", "close, unread", "close, written to", "reset", "killed", "killed, unread"}
     expected = {
         (closer, how, caller, service)
         for closer in ("caller", "service")
@@ -63,7 +64,7 @@ def test_the_table_is_complete() -> None:
     }
     assert len(ROWS) == len(expected)
     assert {row[:4] for row in ROWS} == expected
-    assert {row.sees for row in ROWS} == {RESET, END, UNIX_END}
+    assert {row.sees for row in ROWS} == {RESET, END, UNIX_END, EITHER}
 
 
 async def joined_by(way: str, joined: Rig, row: Row) -> tuple[End, End, trio.Event]:
@@ -94,7 +95,7 @@ def stop(end: End, how: str) -> None:
         end.close()
 
 
-@pytest.mark.failure(2, 3)
+@pytest.mark.failure(2, 3, "21a")
 @pytest.mark.parametrize("size", IN_FLIGHT.values(), ids=list(IN_FLIGHT))
 @pytest.mark.parametrize("way", ["link", "splice"])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join(row))
@@ -107,18 +108,30 @@ async def test_what_the_other_end_sees(row: Row, way: str, size: int) -> None:
             await other.send(b"never read")
             await one.sock.recv(1, socket.MSG_PEEK)
 
+        last_words = 0
+
         async def speak() -> None:
+            nonlocal last_words
             await one.send(payload)
+            # Of what its kernel has not handed over, TCP drops what it will when it does not end cleanly.
+            cut = one.kind == "tcp" and row.sees != END
+            last_words = size - one.untaken if cut else size
             stop(one, row.how)
+
+        async def write_on() -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                while row.how == "close, written to":
+                    await other.send(b"is anybody there?")
+                    await trio.sleep(0)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(speak)
+            nursery.start_soon(write_on)
             received, reset = await other.rest()
-        assert reset == (row.sees == RESET)
-        if row.sees == END:
-            assert received == payload
-        else:
-            assert payload.startswith(received)
+        if row.sees != EITHER:
+            assert reset == (row.sees == RESET)
+        assert payload.startswith(received)
+        assert len(received) >= last_words
         if row.how == "half-close":
             await other.send(b"the other direction goes on")
             assert await one.read(27) == b"the other direction goes on"

@@ -363,7 +363,9 @@ async def test_a_bug_while_reading_one_caller_costs_that_stream_only(
         break_method(monkeypatch, name, victim.outbound.lane)
         victim.caller.fill()
         victim.caller.finish()
-        await check_only_that_one_ends(joined, victim, other)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(victim.service.rest)
+            await check_only_that_one_ends(joined, victim, other)
 
 
 @pytest.mark.failure(18)

@@ -150,8 +150,8 @@ async def test_an_abort_while_nothing_is_read(bench: Bench) -> None:
     joined = bench.splice("tcp", "tcp")
     await until(lambda: not joined.caller.fill() and joined.splice.service.pending, "full")
     joined.caller.abort()
-    assert await joined.ended() is CloseReason.ABORTED
     assert (await joined.service.rest()).reset
+    assert await joined.ended() is CloseReason.ABORTED
 
 
 @pytest.mark.failure(4, 19, 20)

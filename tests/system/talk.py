@@ -6,10 +6,12 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Self
 
 from proxy.demo.lab import LabHost
-from tests.tools.sockets import eventually, parse
+from proxy.pump.lastwords import untaken
+from tests.tools.sockets import eventually, parse, read_exactly, read_to_end
 
 SIZE = 200
 
@@ -88,6 +90,30 @@ class Callers(list[Caller]):
             caller.stop()
         for caller in self:
             caller.join()
+
+
+def last_words(closer: socket.socket, writer: socket.socket, words: bytes) -> None:
+    """`closer` says `words` and closes with bytes unread; `writer`, which goes on writing, reads every one of them."""
+
+    def speak() -> None:
+        read_exactly(closer, 1000)
+        closer.sendall(words)
+        # A TCP socket that closes like this drops what it has not handed over, with and without a proxy.
+        eventually(lambda: closer.family == socket.AF_UNIX or not untaken(closer), "the words are on their way")
+        closer.close()
+
+    def write() -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.sendall(b"x" * SIZE)
+
+    threads = [threading.Thread(target=run) for run in (speak, write)]
+    for thread in threads:
+        thread.start()
+    received = read_to_end(writer).received
+    for thread in threads:
+        thread.join()
+    assert received == words
 
 
 _ECHOING_CLIENT = """

@@ -10,10 +10,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from random import Random
 
 import pytest
 
 from proxy.demo.lab import Lab
+from tests.system.talk import last_words
 from tests.system.world import KINDS, World
 from tests.tools.servers import Listener
 from tests.tools.sockets import abort, eventually, read_exactly, read_to_end
@@ -93,6 +95,13 @@ def test_close_with_bytes_unread(pair: Pair) -> None:
     eventually(partial(_unread, one, 10), "unread bytes")
     one.close()
     _aborted(other)
+
+
+@pytest.mark.failure("21a")
+@pytest.mark.parametrize("size", [200, 1 << 20])
+def test_last_words_to_an_end_that_is_still_writing(pair: Pair, size: int) -> None:
+    one, other = pair
+    last_words(one, other, Random(size).randbytes(size))
 
 
 def test_reset_while_nothing_is_under_way(tcp_pair: Pair) -> None:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.system.talk import Caller, Callers
+from tests.system.talk import Caller, Callers, last_words
 from tests.system.world import ask
 from tests.tools.process import Proxy
 from tests.tools.servers import Echo, Listener
@@ -93,6 +93,13 @@ def test_close_with_bytes_unread(pair: Pair) -> None:
     ending = read_to_end(other)
     assert ending.received == b""
     assert ending.reset or other.family == socket.AF_UNIX
+
+
+@pytest.mark.failure("21a")
+@pytest.mark.parametrize("size", [200, 1 << 20])
+def test_last_words_to_an_end_that_is_still_writing(pair: Pair, size: int) -> None:
+    one, other = pair
+    last_words(one, other, Random(size).randbytes(size))
 
 
 def test_reset(pair: Pair) -> None:
