@@ -211,7 +211,13 @@ class Issuer:
         """The commit that has this guard has happened: log a certificate that it has entered."""
         if standing.put:
             good = when(shown.expires)
-            log.warning("a certificate that the store did not know", host=shown.host, serial=shown.serial, expires=good)
+            log.warning(
+                "a certificate that the store did not know",
+                kind=(shown.host,),
+                host=shown.host,
+                serial=shown.serial,
+                expires=good,
+            )
 
     async def withdraw(self, standing: CertificateGuard) -> None:
         """The commit that has this guard has not happened, and will not: give the guard's leases back."""
@@ -293,7 +299,7 @@ class Issuer:
                 return ca.RootCa(certificates.read_roots(known.certificate)[0], key)
             if not any_root:
                 break
-        log.error("no certificate issued: this control server lacks the CA's key", ca=state.issuing)
+        log.error("no certificate issued: this control server lacks the CA's key", kind=(), ca=state.issuing)
         text = f"this control server lacks the key of CA {state.issuing}; ask another one, or copy the key to it"
         raise RequestRefused(503, "no_key", text)
 

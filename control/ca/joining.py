@@ -108,7 +108,7 @@ class HostEnrolment:
         who = {"client": client, "host": show(request.host)}
         if not self._joins.allows(client_of(client), trio.current_time()):
             self.counts["too_many"] += 1
-            log.info("join refused: too many attempts", **who)
+            log.info("join refused: too many attempts", kind=(client,), **who)
             raise RequestRefused(429, "too_many", "too many attempts to join; try again in a while")
         try:
             token = tokens.parse_untrusted(request.token)
@@ -143,7 +143,7 @@ class HostEnrolment:
         host = shown.host
         if not self._renewals.allows(host, trio.current_time()):
             self.counts["too_many"] += 1
-            log.info("renewal refused: too many attempts", host=host)
+            log.info("renewal refused: too many attempts", kind=(host,), host=host)
             raise RequestRefused(429, "too_many", "too many renewals; try again in a while")
         public_key = self._key_of(request.csr, {"host": host})
         for _ in range(ATTEMPTS):
@@ -151,7 +151,8 @@ class HostEnrolment:
                 standing = await self._issuer.standing(shown, await self._store.find(*shown.keys))
             except RequestRefused:
                 self.counts["renewal_revoked"] += 1
-                log.warning("renewal refused: the certificate has been revoked", host=host, serial=shown.serial)
+                said = "renewal refused: the certificate has been revoked"
+                log.warning(said, kind=(host,), host=host, serial=shown.serial)
                 text = "this certificate has been revoked; the host joins again with a new token, if it may"
                 raise RequestRefused(403, "revoked", text) from None
             try:
@@ -307,7 +308,7 @@ class HostEnrolment:
 
     def _no(self, count: str, why: str, **who: str) -> RequestRefused:
         self.counts[count] += 1
-        log.warning(f"join refused: {count.replace('_', ' ')}", why=why, **who)
+        log.warning(f"join refused: {count.replace('_', ' ')}", kind=(who["client"],), why=why, **who)
         return RequestRefused(403, "token", NOT_ACCEPTED)
 
     def _key_of(self, csr: str, who: dict[str, str]) -> certificates.PublicKey:
@@ -315,7 +316,7 @@ class HostEnrolment:
             return ca.requested_key_untrusted(csr)
         except ValueError as error:
             self.counts["bad_csr"] += 1
-            log.warning("certificate request refused", why=str(error), **who)
+            log.warning("certificate request refused", kind=(who.get("client"), who["host"]), why=str(error), **who)
             raise RequestRefused(400, "csr", f"csr: {error}") from None
 
     async def _items(self, prefix: str) -> tuple[Item, ...]:

@@ -110,7 +110,8 @@ class AddressBook:
                 await self._enter(request, segment, host, ip, mac, taken, left)
             except Conflict:
                 continue
-            log.info("address entered", host=host, segment=request.segment, address=ip, static=wanted is not None)
+            kind, static = (host, request.segment), wanted is not None
+            log.info("address entered", kind=kind, host=host, segment=request.segment, address=ip, static=static)
             return _answer(request, segment, ip, mac)
         raise RequestRefused(503, "busy", f"segment {request.segment}: too many hosts ask at once; ask again")
 
@@ -170,7 +171,7 @@ class AddressBook:
         if keys:
             # What a host holds only the host changes, one request after the other.
             await self._store.commit(delete=keys)
-            log.info("addresses given back", host=host, segment=segment, part=part)
+            log.info("addresses given back", kind=(host, segment), host=host, segment=segment, part=part)
 
     async def keys_of(self, host: str) -> list[str]:
         """Everything that a host holds: whoever deletes these frees its addresses."""
@@ -214,7 +215,7 @@ class AddressBook:
             try:
                 await self._keep(frozenset(present()))
             except StoreError as error:
-                log.warning("addresses not kept this time", error=str(error))
+                log.warning("addresses not kept this time", kind=(), error=str(error))
 
     async def _keep(self, present: frozenset[str]) -> None:
         for item in (await self._store.read(ADDRESSES)).items:

@@ -190,7 +190,7 @@ class Clients:
             return self._refusal(caller, asked, refused.status, refused.code, str(refused))
         except (StoreError, trio.TooSlowError) as error:
             text = str(error) if isinstance(error, StoreError) else "the store does not answer in time"
-            log.warning("request failed", method=asked.method, path=_path(asked), error=text)
+            log.warning("request failed", kind=(text,), method=asked.method, path=_path(asked), error=text)
             return self._refusal(caller, asked, 503, "store", text)
         except trio.BrokenResourceError:
             raise

@@ -75,7 +75,8 @@ class HostRegistry:
                 # Nothing hangs on it any more, and the old process learns from its end that it has been replaced.
                 await self._store.revoke(host.lease)
             if not kept:
-                log.info("host registered", host=record.name, address=record.address, services=len(record.services))
+                name, count = record.name, len(record.services)
+                log.info("host registered", kind=(name,), host=name, address=record.address, services=count)
             return RegisterResponse(epoch=self._store.epoch, revision=revision, lease=self._ttl)
         raise RequestRefused(503, "busy", f"host {record.name} is registered from several places at once; try again")
 
@@ -100,7 +101,7 @@ class HostRegistry:
         """An instance of a host goes, at once. Fine if it is gone, or another one's by now."""
         host = await self._retried(lambda: self._remove(name, lambda item: registry.leave(instance, item)))
         if host is not None:
-            log.info("host left", host=name)
+            log.info("host left", kind=(name,), host=name)
 
     async def remove(self, name: str) -> None:
         """Take a host off the map and free its addresses, at once (400 ``host``; 404 ``unknown_host``)."""

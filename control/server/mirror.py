@@ -50,12 +50,12 @@ class StoreMirror:
                     async for commit in commits:
                         self._apply(commit.revision, commit.changes)
             except Compacted:
-                log.info("the store's history was lost; reading it again")
+                log.info("the store's history was lost; reading it again", kind=())
                 continue
             except StoreError as error:
                 self._watching.feed = None
                 self._watching.publish()
-                log.warning("the store cannot be watched", error=str(error), retry_s=RETRY)
+                log.warning("the store cannot be watched", kind=(), error=str(error), retry_s=RETRY)
             if not started:
                 started = True
                 task_status.started()

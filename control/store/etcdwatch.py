@@ -31,7 +31,7 @@ async def follow(gateway: Gateway, keyspace: EtcdKeyspace, watch: StoreWatch) ->
         if watch.ended:
             return
         if heard:
-            log.info("etcd is watched through another member", left=endpoint, why=why)
+            log.info("etcd is watched through another member", kind=(endpoint,), left=endpoint, why=why)
             heard_at = trio.current_time()
         elif trio.current_time() - heard_at >= gateway.patience:
             watch.end(StoreError(f"{endpoint}: {why}; no member could be watched for {gateway.patience:g} s"))

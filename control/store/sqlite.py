@@ -252,7 +252,9 @@ class SqliteStore:
                 await self._sooner.wait()
             late = trio.current_time() - deadline
             if late > ABSENCE:
-                log.warning("the store was stopped for a while; leases get their time again", seconds=round(late, 1))
+                log.warning(
+                    "the store was stopped for a while; leases get their time again", kind=(), seconds=round(late, 1)
+                )
                 self._leases.renew(trio.current_time())
             while due := self._leases.due(trio.current_time()):
                 try:

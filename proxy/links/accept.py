@@ -38,7 +38,7 @@ HANDSHAKES_PER_SOURCE = 64
 for dial_timeout. (A proxy dials one link to a peer at a time.)"""
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
-"""Rate and burst of log lines about refused links: a stranger who dials must not choose how much we log."""
+"""Rate and burst of debug lines about connections on which nothing is said."""
 BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 
@@ -105,7 +105,7 @@ async def serve(
         gate: stops accepting while it is closed.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
-    lines, probes = (TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE) for _ in range(2))
+    probes = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(tcp: trio.SocketStream) -> None:
         """The exception barrier of a link: no error on one connection ends the server."""
@@ -128,13 +128,12 @@ async def serve(
             if probes.take(trio.current_time()):
                 log.debug("connection to links.listen without a byte", remote=remote)
         except HandshakeError as error:
-            if lines.take(trio.current_time()):
-                log.warning("link refused", remote=remote, reason=error.reason.label, error=str(error))
+            reason, kind = error.reason.label, (remote, error.reason)
+            log.warning("link refused", kind=kind, remote=remote, reason=reason, error=str(error))
             with trio.move_on_after(patience()):
                 await refuse(stream, error.reason)
         except OSError as error:
-            if lines.take(trio.current_time()):
-                log.warning("link refused", remote=remote, error=str(error))
+            log.warning("link refused", kind=(remote,), remote=remote, error=str(error))
         except Exception:
             log.exception("unexpected error on a link", remote=remote)
 

@@ -139,7 +139,8 @@ class CallContext(Generic[C]):
         """Count that a host did not deliver a stream; log it if that ejects the host."""
         seconds = self.ejections.failed(service, host, reason, monotonic())
         if seconds is not None:
-            log.warning("host ejected", service=service, offered_by=host, reason=reason.label, for_s=seconds)
+            kind = (service, host, reason)
+            log.warning("host ejected", kind=kind, service=service, offered_by=host, reason=reason.label, for_s=seconds)
 
 
 def _endpoints(

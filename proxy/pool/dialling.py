@@ -158,7 +158,13 @@ class Dialler:
     def _failed(self, error: HandshakeError) -> None:
         if error.reason is not CloseReason.DUPLICATE:
             level = log.debug if str(error) == self.last_error else log.warning
-            level("cannot reach peer", peer=self._name, address=self.peer.address.hostport, error=str(error))
+            level(
+                "cannot reach peer",
+                kind=(self._name, error.reason),
+                peer=self._name,
+                address=self.peer.address.hostport,
+                error=str(error),
+            )
             self.last_error = str(error)
         self._postpone()
 

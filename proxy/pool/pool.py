@@ -343,8 +343,7 @@ class Pool:
         except HandshakeError as error:
             if session is None:
                 self.sessions.note_unbegun(handshake.hello.session)
-            if self.sessions.lines.take(monotonic()):
-                log.warning("link lost at once", peer=self.name, error=str(error))
+            log.warning("link lost at once", kind=(self.name,), peer=self.name, error=str(error))
         else:
             await self._look_after(link)
 
@@ -368,8 +367,7 @@ class Pool:
         self._unused = False
         self.usage.link_up(trio.current_time())
         self._changed.set()
-        if self.sessions.lines.take(monotonic()):
-            log_link_up(link, ahead)
+        log_link_up(link, ahead)
         link.start(handshake.leftover)
         self._serve_waiters(dialled)
         if self._draining and not link.session.over:
@@ -394,8 +392,7 @@ class Pool:
         expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         self._dialler.lost(link)
-        if self.sessions.lines.take(monotonic()):
-            log_link_down(link, expected)
+        log_link_down(link, expected)
         self._changed.set()
 
     def _stream_ended(self) -> None:

@@ -16,7 +16,6 @@ import structlog
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import LinksConfig
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
@@ -30,12 +29,6 @@ from proxy.pump.loop import Pump
 from proxy.pump.session import CallHandler, LaneSession
 
 log = structlog.get_logger()
-
-LINES_PER_SECOND = 10
-LINES_AT_ONCE = 100
-"""Bounds of the log lines about links and sessions of one peer: a peer can make them come and go as often as it likes,
-and must not fill our log."""
-
 
 MOST_GONE = 64
 """Ids of sessions that this side has given up, kept until the peer has been told: as many as fit a HELLO."""
@@ -109,7 +102,6 @@ class PoolSessions:
     ) -> None:
         self.resumed = self._made = 0
         self.settings = links
-        self.lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self.peer = peer
         self._pump, self._calls, self._usage, self._leaving, self._kept = pump, calls, usage, leaving, kept
         self._all: dict[str, LaneSession] = {}
@@ -320,7 +312,7 @@ class PoolSessions:
             if session.over and session.resumed == resumed and ours:
                 self.note_gone(session.key, heard=session.received > 0)
             # If it has had another link since, `log_link_down` of that one says how it ended.
-            if session.over and session.resumed == resumed and self.lines.take(monotonic()):
+            if session.over and session.resumed == resumed:
                 log_session_over(session)
         if session.over and self._all.get(session.key) is session:
             del self._all[session.key]
@@ -403,10 +395,14 @@ def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 def log_link_up(link: Link, ahead: bool) -> None:
-    """Log a link before it starts; `ahead`: it was opened ahead of an expected use."""
+    """Log a link before it starts; `ahead`: it was opened ahead of an expected use.
+
+    A peer can make links come and go as often as it likes: they are summarised, and so are their ends.
+    """
     session = link.session
     log.info(
         "link up",
+        kind=(link.peer, link.dialled),
         link=link.name,
         peer=link.peer,
         dialled=link.dialled,
@@ -422,6 +418,7 @@ def log_link_down(link: Link, expected: bool) -> None:
     level = log.info if expected else log.warning
     level(
         "link down",
+        kind=(link.peer, link.reason),
         link=link.name,
         peer=link.peer,
         reason=link.reason.label,
@@ -436,6 +433,7 @@ def log_session_over(session: LaneSession) -> None:
     """Log the end of a session that had lost its link and got no other."""
     log.warning(
         "session ended",
+        kind=(session.peer, session.reason),
         link=session.name,
         peer=session.peer,
         reason=session.reason.label,

@@ -100,7 +100,13 @@ class Listener:
     def _pause(self, code: int) -> None:
         if not self._said:
             self._said = True  # one line until the queue was empty once
-            log.error("cannot accept a connection", listen=self._listen, error=os.strerror(code), retry_in_s=PAUSE)
+            log.error(
+                "cannot accept a connection",
+                kind=(self._listen, code),
+                listen=self._listen,
+                error=os.strerror(code),
+                retry_in_s=PAUSE,
+            )
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 

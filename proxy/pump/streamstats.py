@@ -7,7 +7,7 @@ from time import monotonic
 import structlog
 import trio
 
-from control.base.tokenbucket import TokenBucket
+from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 
 log = structlog.get_logger()
@@ -15,10 +15,6 @@ log = structlog.get_logger()
 _EXPECTED = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
 """Reasons for which applications end streams. Any other reason counts as a failure."""
 _NONE = frozenset[CloseReason]()
-LINES_PER_SECOND = 100
-LINES_AT_ONCE = 1000
-"""Rate and burst of log lines about failed streams: whoever makes streams fail must not choose how much we log (a line
-costs as much as a stream does). The next line says how many were left out."""
 
 
 class StreamStats:
@@ -40,8 +36,6 @@ class StreamStats:
         self.failures: dict[CloseReason, int] = {}
         self._awaited = 0
         self.trace = trace
-        self._lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
-        self._suppressed = 0
         self._idle = trio.Event()
 
     @property
@@ -75,17 +69,32 @@ class StreamStats:
         if reason in _EXPECTED:
             return self._trace
         self.failures[reason] = self.failures.get(reason, 0) + 1
-        if self._lines.take(monotonic()):
-            return True
-        self._suppressed += 1
-        return False
+        return True
 
-    def report(self, reason: CloseReason, *, since: float, **fields: str | int | None) -> None:
-        """Log the line, a warning if the stream failed. `since`: when the stream began, seconds (monotonic)."""
+    def report(
+        self,
+        reason: CloseReason,
+        *,
+        since: float,
+        service: str,
+        direction: StreamDirection,
+        peer: str | None,
+        **fields: str | int,
+    ) -> None:
+        """Log the line, a warning if the stream failed. Failures of one service, with one peer and reason, are
+        summarised. `since`: when the stream began, seconds (monotonic).
+        """
         level = log.debug if reason in _EXPECTED else log.warning
-        if self._suppressed:
-            fields["suppressed"], self._suppressed = self._suppressed, 0
-        level("stream ended", reason=reason.label, age_s=round(monotonic() - since, 3), **fields)
+        level(
+            "stream ended",
+            kind=(service, direction, peer, reason),
+            reason=reason.label,
+            age_s=round(monotonic() - since, 3),
+            service=service,
+            direction=direction,
+            peer=peer,
+            **fields,
+        )
 
     async def idle(self) -> None:
         """Return when no stream is open."""

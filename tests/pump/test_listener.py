@@ -126,6 +126,7 @@ async def test_descriptors_run_out_and_come_back(
     complaint = {
         "event": "cannot accept a connection",
         "log_level": "error",
+        "kind": (f"unix:{door.path}", errno.EMFILE),
         "listen": f"unix:{door.path}",
         "error": "Too many open files",
         "retry_in_s": 0.1,

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from proxy.errors import CloseReason
-from proxy.pump.streamstats import LINES_AT_ONCE, StreamStats
+from proxy.pump.streamstats import StreamStats
 
 
 def test_counts() -> None:
@@ -27,20 +27,16 @@ def test_counts() -> None:
     assert stats.failed == 3
 
 
-@pytest.mark.failure(18)
-def test_who_makes_streams_fail_does_not_choose_how_much_is_written(logs: list[MutableMapping[str, Any]]) -> None:
+@pytest.mark.failure(18, "27")
+def test_failures_are_told_apart_by_service_direction_peer_and_reason(logs: list[MutableMapping[str, Any]]) -> None:
     stats = StreamStats()
-    streams = 10 * LINES_AT_ONCE
-    for _ in range(streams):
-        stats.opened += 1
-        if stats.end(CloseReason.NOT_ALLOWED):
-            stats.report(CloseReason.NOT_ALLOWED, since=0.0)
-    assert stats.failures == {CloseReason.NOT_ALLOWED: streams}
-    written = len(logs)
-    stats.report(CloseReason.ABORTED, since=0.0)
-    stats.report(CloseReason.ABORTED, since=0.0)
-    assert written + sum(entry.get("suppressed", 0) for entry in logs) == streams
-    assert "suppressed" not in logs[-1], "said once"
+    for service, peer, detail in [("redis", "b", "one"), ("redis", "b", "two"), ("web", "b", ""), ("redis", None, "")]:
+        stats.report(CloseReason.NOT_ALLOWED, since=0.0, service=service, direction="inbound", peer=peer, detail=detail)
+    stats.report(CloseReason.OVERLOADED, since=0.0, service="redis", direction="inbound", peer="b")
+    stats.report(CloseReason.OVERLOADED, since=0.0, service="redis", direction="outbound", peer="b")
+    kinds = [entry["kind"] for entry in logs]
+    assert kinds[0] == kinds[1]
+    assert len(set(kinds)) == 5
 
 
 @pytest.mark.parametrize("trace", [False, True])
@@ -58,14 +54,16 @@ def test_what_applications_choose_is_no_failure_and_news_only_on_request(reason:
     [(CloseReason.FINISHED, "debug"), (CloseReason.ABORTED, "debug"), (CloseReason.LINK_LOST, "warning")],
 )
 def test_report(reason: CloseReason, level: str, logs: list[MutableMapping[str, Any]]) -> None:
-    StreamStats().report(reason, since=0.0, service="redis", peer=None, sent=7)
+    StreamStats().report(reason, since=0.0, service="redis", direction="inbound", peer=None, sent=7)
     [entry] = logs
     assert entry.pop("age_s") > 0
     assert entry == {
         "event": "stream ended",
         "log_level": level,
+        "kind": ("redis", "inbound", None, reason),
         "reason": reason.label,
         "service": "redis",
+        "direction": "inbound",
         "peer": None,
         "sent": 7,
     }

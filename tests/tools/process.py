@@ -6,7 +6,8 @@ import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,6 +39,7 @@ class Process:
         self.log: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self._reading = False
+        self._listening = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -75,6 +77,12 @@ class Process:
                 since = max(since, len(self.log))
                 assert self._reading, f"it ended before it logged {wanted}:\n{self.text()}"
                 assert self._news.wait(deadline - time.monotonic()), f"it has not logged {wanted}:\n{self.text()}"
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Nobody reads what it writes until the end of the block: its pipe fills up."""
+        with self._listening:
+            yield
 
     def events(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """All such events so far."""
@@ -132,7 +140,7 @@ class Process:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
-                with self._news:
+                with self._listening, self._news:
                     log.append(_entry(line.rstrip("\n")))
                     self._news.notify_all()
         with self._news:
