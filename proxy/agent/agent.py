@@ -21,12 +21,14 @@ import trio
 from control.api.messages import DrainProgress
 from control.base.backoff import Backoff
 from control.base.system import logs
+from control.base.system.cgroup import memory_limit
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import sender, successor
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
 from proxy.agent.reload import Reload
+from proxy.config import memory
 from proxy.config.difference import ConfigDifference, between
 from proxy.config.schema import Config, PeerConfig, ProxyLimits
 from proxy.errors import NotApplied, StartError
@@ -49,6 +51,7 @@ from proxy.pool.record import Recorder
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.ttl import TtlTerms
 from proxy.pool.usage import HANDSHAKE, PoolUsage
+from proxy.pump import trim
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.loop import Pump
@@ -92,7 +95,7 @@ class Agent:
         self._handover_sockets: HandoverSockets | None = None
         self.reload = Reload(file, self.rebase)
         self.keyring = Keyring.from_config(config)
-        self.pump = Pump(MemoryBudget(*_memory(config.limits)), collect, config.pump.busy_poll_us / 1e6)
+        self.pump = Pump(MemoryBudget(*_memory(config.limits), _send_buffer()), collect, config.pump.busy_poll_us / 1e6)
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
@@ -259,6 +262,7 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 await nursery.start(self.connector.run)
+                nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
                 await startup.replace(self.outbound, config.limits.stop_timeout)
@@ -361,7 +365,18 @@ class Agent:
 
 def _memory(limits: ProxyLimits) -> tuple[int, int]:
     """Limits of the memory budget: bytes in all, and for each peer."""
-    return limits.memory, limits.memory // 2 if limits.memory_per_peer is None else limits.memory_per_peer
+    size = memory.default_memory(_cgroup()) if limits.memory is None else limits.memory
+    return size, size // 2 if limits.memory_per_peer is None else limits.memory_per_peer
+
+
+def _send_buffer() -> int:
+    return memory.send_buffer(_cgroup())
+
+
+def _cgroup() -> int | None:
+    """Bytes that this process and those beside it may take; None: as many as there are."""
+    found = memory_limit()
+    return None if found is None else found.bytes
 
 
 def _terms(config: Config) -> TtlTerms:

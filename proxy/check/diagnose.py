@@ -9,6 +9,7 @@ from proxy.check.context import DiagnosisContext, look
 from proxy.check.readers import clock as clock_reader
 from proxy.check.readers import hardware as hardware_reader
 from proxy.check.readers import limits as limits_reader
+from proxy.check.readers import memory as memory_reader
 from proxy.check.readers import modules as modules_reader
 from proxy.check.readers import mtu as mtu_reader
 from proxy.check.readers import netfilter as netfilter_reader
@@ -17,7 +18,7 @@ from proxy.check.readers import segment as segment_reader
 from proxy.check.readers import sockets as sockets_reader
 from proxy.check.readers import sysctls as sysctls_reader
 from proxy.check.report import Line, Report, SubjectReport, group, report
-from proxy.check.rules import clock, hardware, limits, modules, mtu, netfilter, path, segment, sockets, sysctls
+from proxy.check.rules import clock, hardware, limits, memory, modules, mtu, netfilter, path, segment, sockets, sysctls
 from proxy.config.schema import Config
 
 F = TypeVar("F")
@@ -40,6 +41,7 @@ SUBJECTS: tuple[tuple[str, Look], ...] = (
     _subject("sysctls", "kernel settings that hurt pooled links", sysctls_reader.read, sysctls.judge),
     _subject("clock", "this machine's clock against certificates", clock_reader.read, clock.judge),
     _subject("limits", "descriptors against streams", limits_reader.read, limits.judge),
+    _subject("memory", "limits.memory against the limit of the cgroup", memory_reader.read, memory.judge),
     _subject("sockets", "directories of Unix sockets", sockets_reader.read, sockets.judge),
 )
 

@@ -213,7 +213,7 @@ def _check_socket_rights(config: Partial, document: Document) -> None:
 
 
 def _check_limits(config: Partial, document: Document) -> None:
-    if config.limits is UNSET or config.limits.memory is UNSET:
+    if config.limits is UNSET or config.limits.memory in (UNSET, None):
         return
     memory = config.limits.memory
     keys = ("stream_credit", "memory_per_peer")

@@ -187,8 +187,8 @@ class ProxyLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     stream_credit: Annotated[int, read_by(units.size, units.SIZE, low="16KiB", high="64MiB")] = 256 * KIB
     """Bytes that one stream may have under way in each direction before its receiver has read them."""
-    memory: Annotated[int, read_by(units.size, units.SIZE, low="1MiB", high="1024GiB")] = 512 * MIB
-    """Bytes buffered in the whole proxy."""
+    memory: Annotated[int | None, read_by(units.or_null(units.size), units.SIZE, low="1MiB", high="1024GiB")] = None
+    """Bytes buffered in the whole proxy; None: what the limit of its cgroup suggests (`config.memory`)."""
     memory_per_peer: Annotated[
         int | None, read_by(units.or_null(units.size), units.SIZE, low="64KiB", high="1024GiB")
     ] = None

@@ -18,6 +18,7 @@ everything else goes through the methods.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
@@ -51,9 +52,13 @@ class SlabPool:
 
     Args:
         keep: free slabs that are kept; more are left to the allocator.
+
+    Attributes:
+        left: called once when a slab is left to the allocator.
     """
 
     def __init__(self, keep: int = 8) -> None:
+        self.left: Callable[[], None] | None = None
         self._free: list[Slab] = []
         self._keep = keep
         self.in_use = 0
@@ -68,6 +73,9 @@ class SlabPool:
         self.in_use -= 1
         if len(self._free) < self._keep:
             self._free.append(slab)
+        elif self.left is not None:
+            left, self.left = self.left, None
+            left()
 
     @property
     def bytes_held(self) -> int:

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class MemoryBudget:
     """Counts buffered bytes. Whoever takes bytes gives back as many, exactly once.
 
     Args:
         limit: bytes, in all; per_peer: bytes of it that one peer's streams may take (all, unless given).
+        send_buffer: bytes that the kernel shall hold at most of what is sent to a local socket; 0: as it likes. They
+            are not counted here, but they are ours.
 
     Attributes:
         accounts: by peer; one for each peer that ever had a session, until `forget`.
     """
 
-    __slots__ = ("accounts", "limit", "per_peer", "used")
+    __slots__ = ("_floor", "_shrunk", "_worth", "accounts", "limit", "per_peer", "send_buffer", "used")
 
-    def __init__(self, limit: int, per_peer: int | None = None) -> None:
+    def __init__(self, limit: int, per_peer: int | None = None, send_buffer: int = 0) -> None:
         self.limit = limit
         self.per_peer = limit if per_peer is None else per_peer
+        self.send_buffer = send_buffer
         self.used = 0
         self.accounts: dict[str, PeerBudget] = {}
+        self._floor = self._worth = 0
+        self._shrunk: Callable[[], None] | None = None
 
     def take(self, size: int) -> bool:
         """Count `size` more bytes. False, and nothing is counted, if that would exceed the limit."""
         if self.used + size > self.limit:
             return False
         self.used += size
+        if self.used - self._worth > self._floor:
+            self._floor = self.used - self._worth
         return True
 
     def give(self, size: int) -> None:
         """Give back `size` bytes, which were sent or dropped."""
         self.used -= size
+        if self._shrunk is not None and self.used <= self._floor:
+            shrunk, self._shrunk = self._shrunk, None
+            shrunk()
+
+    def watch(self, worth: int, shrunk: Callable[[], None]) -> None:
+        """Call `shrunk` once, when `worth` bytes less are used than at the most since this call."""
+        self._worth, self._floor, self._shrunk = worth, self.used - worth, shrunk
 
     def account(self, peer: str) -> PeerBudget:
         """The account that all sessions of a peer share. It outlives them, as their bytes may be given back later."""

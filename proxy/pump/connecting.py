@@ -15,7 +15,7 @@ from proxy.errors import CloseReason
 from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.lookups import LookUps
 from proxy.pump.loop import Pump
-from proxy.pump.options import KeepAlive, LocalSocket
+from proxy.pump.options import KeepAlive, LocalSocket, bound_send_buffer
 from proxy.pump.ourselves import OwnConnections, Source, name_for
 from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
@@ -92,6 +92,8 @@ class ConnectAttempt:
         """Call `done`, with the socket if `reason` is FINISHED; after `cancel` the socket is closed instead."""
         done, self._done = self._done, None
         if done is not None:
+            if sock is not None:
+                self._connector.bound(sock)
             done(sock, reason, detail)
         elif sock is not None:
             sock.close()
@@ -155,15 +157,22 @@ class Connector:
         """Connect to a Unix socket, which usually succeeds at once. Returns a non-blocking socket; None if it did not
         succeed: `connect` then says why, or waits.
         """
-        # inlined: Connector.connect
+        # inlined: Connector.connect, Connector.bound
         try:
             sock = LocalSocket(_UNIX, _STREAM)
             if not sock.connect_ex(path):
+                if bound := self.pump.budget.send_buffer:
+                    bound_send_buffer(sock, bound)
                 return sock
         except OSError:
             return None
         sock.close()
         return None
+
+    def bound(self, sock: LocalSocket) -> None:
+        """Let the kernel hold no more for a service than the memory of this proxy allows."""
+        if bound := self.pump.budget.send_buffer:
+            bound_send_buffer(sock, bound)
 
     def connect(self, address: Address, timeout: float, done: Done, hops: int = 0) -> ConnectAttempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
@@ -184,6 +193,7 @@ class Connector:
                 done(None, *_refusal(failure(error.errno or 0)))
                 return None
             if not code:
+                self.bound(sock)
                 done(sock, CloseReason.FINISHED, "")
                 return None
             sock.close()

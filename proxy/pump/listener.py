@@ -16,7 +16,7 @@ import structlog
 from control.base.system.accepting import OF_CLIENT, PAUSE
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
-from proxy.pump.options import LocalSocket
+from proxy.pump.options import LocalSocket, bound_send_buffer
 
 log = structlog.get_logger()
 
@@ -65,10 +65,14 @@ class Listener:
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
         listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
+        bound = pump.budget.send_buffer
         for _ in range(BURST):
             fd = _accept4(listener, None, None, _FLAGS)
             if fd >= 0:
-                accepted(LocalSocket(family, _STREAM, 0, fd))
+                sock = LocalSocket(family, _STREAM, 0, fd)
+                if bound:
+                    bound_send_buffer(sock, bound)
+                accepted(sock)
                 pump.slow_left -= 1
                 if not pump.slow_left:
                     pump.send_first()
@@ -95,6 +99,8 @@ class Listener:
                 except OSError:  # the queue is empty, or descriptors ran out: closing resets what is left
                     return
                 sock.setblocking(False)
+                if bound := self._pump.budget.send_buffer:
+                    bound_send_buffer(sock, bound)
                 self.accepted(sock)
 
     def _pause(self, code: int) -> None:

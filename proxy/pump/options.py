@@ -17,8 +17,9 @@ closing one."""
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NORMAL_CLOSE = struct.pack("ii", 0, 0)
 _UCRED = struct.Struct("iII")
-# inlined: socket.AF_UNIX, socket.SOL_SOCKET, socket.SO_PEERCRED
+# inlined: socket.AF_UNIX, socket.SOL_SOCKET, socket.SO_PEERCRED, socket.SO_SNDBUF
 _UNIX, _SOL_SOCKET, _PEERCRED = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
+_SNDBUF = int(socket.SO_SNDBUF)
 
 
 class KeepAlive(NamedTuple):
@@ -58,7 +59,7 @@ def keep_alive(sock: LocalSocket, settings: KeepAlive | None) -> None:
 
 def prepare_local(sock: LocalSocket) -> None:
     """Set the options of a local data-plane socket: none for AF_UNIX (its default buffer of 208 KiB suits one credit
-    window).
+    window; where memory is scarce, `bound_send_buffer`).
 
     SO_LINGER with zero seconds makes close() send RST instead of FIN (tcp(7), socket(7)). It is set here and taken back
     for a clean end (`disarm_reset`), so that the connections of a proxy that is killed are reset and never seem to have
@@ -67,6 +68,13 @@ def prepare_local(sock: LocalSocket) -> None:
     if sock.family != _UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+
+
+def bound_send_buffer(sock: LocalSocket, size: int) -> None:
+    """Let the kernel hold no more than `size` bytes of what is sent and not read yet, headers included. (It doubles
+    what it is told, for these headers: socket(7).) A TCP socket is no longer tuned by the kernel then.
+    """
+    sock.setsockopt(_SOL_SOCKET, _SNDBUF, size // 2)
 
 
 def disarm_reset(sock: LocalSocket) -> None:

@@ -71,7 +71,7 @@ class ProxyView:
             sessions=len(sessions),
             streams=self._stats.open,
             memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
-            memory_limit=config.limits.memory,
+            memory_limit=self._pump.budget.limit,
             streams_opened=self._stats.opened,
             streams_refused=self._stats.failed,
             draining=self.drain_left() is not None,

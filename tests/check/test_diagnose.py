@@ -14,7 +14,7 @@ from tests.tools.servers import Echo
 from tests.tools.sockets import exchange
 
 GROUPS = [
-    "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "sockets",
+    "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "memory", "sockets",
 ]  # fmt: skip
 DELIVER = "tcp:127.0.0.1:7800"
 

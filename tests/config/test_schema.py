@@ -120,7 +120,7 @@ def test_defaults() -> None:
         ping_interval=5.0, ping_timeout=5.0, replay_buffer=4 * 2**20,
     )  # fmt: skip
     assert found.limits == ProxyLimits(
-        stream_credit=256 * 2**10, memory=512 * 2**20, streams_per_link=65535, waiting_streams=1024,
+        stream_credit=256 * 2**10, memory=None, streams_per_link=65535, waiting_streams=1024,
         open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
     assert found.tcp == TcpConfig(keepalive_idle=60, keepalive_interval=15, keepalive_probes=4)

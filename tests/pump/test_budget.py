@@ -62,3 +62,22 @@ def test_the_account_of_a_peer_that_is_none_any_more() -> None:
     budget.forget("b")
     budget.forget("b")
     assert (budget.accounts, budget.used) == ({}, 0)
+
+
+@pytest.mark.failure("33")
+def test_who_watches_is_told_once_when_enough_was_given_back() -> None:
+    budget, told = MemoryBudget(1000), list[int]()
+    budget.take(50)
+    budget.watch(40, lambda: told.append(budget.used))
+    budget.take(100)
+    budget.give(39)
+    budget.take(20)  # 131, with 150 as the most so far
+    assert told == []
+    budget.give(21)
+    assert told == [110]
+    budget.give(110)
+    assert told == [110]
+    budget.watch(40, lambda: told.append(budget.used))
+    budget.take(500)
+    budget.give(500)
+    assert told == [110, 0]

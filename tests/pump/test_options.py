@@ -11,7 +11,7 @@ import pytest
 
 from proxy.config.schema import TcpConfig
 from proxy.pump import options
-from proxy.pump.options import KeepAlive, disarm_reset, keep_alive, peer_uid, prepare_local
+from proxy.pump.options import KeepAlive, bound_send_buffer, disarm_reset, keep_alive, peer_uid, prepare_local
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 SENT = bytes(range(256)) * 4096
@@ -164,6 +164,21 @@ def test_unix_sockets_are_left_as_they_are() -> None:
         ours.sendall(b"bytes")
         ours.close()
         assert read_all(theirs) == b"bytes"
+
+
+@pytest.mark.failure("33")
+@pytest.mark.parametrize("size", [8 * 1024, 32 * 1024])
+def test_the_kernel_holds_no_more_than_it_is_told(size: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        bound_send_buffer(ours, size)
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == size
+        ours.setblocking(False)
+        sent = 0
+        with pytest.raises(BlockingIOError):
+            while True:
+                sent += ours.send(bytes(65536))
+        assert size // 4 < sent <= size
 
 
 def test_peer_uid_of_a_unix_socket() -> None:

@@ -10,7 +10,7 @@ import resource
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,10 @@ class Diagnosis:
         lines: what was as it should be, and what could not be seen.
     """
 
-    def __init__(self, *words: str) -> None:
-        done = subprocess.run(["hostlane", "check", "--json", *words], capture_output=True, text=True, check=False)
+    def __init__(self, *words: str, prefix: Sequence[str] = ()) -> None:
+        done = subprocess.run(
+            [*prefix, "hostlane", "check", "--json", *words], capture_output=True, text=True, check=False
+        )
         self.code = done.returncode
         try:
             groups: list[dict[str, Any]] = json.loads(done.stdout)["groups"]

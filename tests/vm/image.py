@@ -129,7 +129,7 @@ def _install_project(tree: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     _pip(tree, ["--no-deps", str(ROOT)])
     there = tree / "opt/hostlane"
-    for name in ("vm", "netdev"):
+    for name in ("vm", "netdev", "tools", "system"):
         shutil.copytree(ROOT / "tests" / name, there / "tests" / name, ignore=shutil.ignore_patterns("__pycache__"))
     _compile(tree)
     command = tree / "usr/bin/hostlane"

@@ -186,13 +186,14 @@ def prepare() -> str:
 
 
 def main() -> None:
-    from tests.vm import check, sriov, vlan
+    from tests.vm import check, memory, sriov, vlan
 
     start, name = time.monotonic(), os.environ["machine"]  # noqa: SIM112 (the kernel's option)
     try:
         tell(machine=f"{name}: {prepare()}")
         configure("")
-        for run in {"plain": (vlan.run, sriov.run, check.no_iommu), "iommu": (check.faults, check.clean)}[name]:
+        plain = (vlan.run, sriov.run, check.no_iommu, memory.run)
+        for run in {"plain": plain, "iommu": (check.faults, check.clean)}[name]:
             run()
     except Exception:
         traceback.print_exc()

@@ -1,0 +1,102 @@
+"""How much memory the cgroup of a process may take, in either version of cgroups.
+
+A limit holds for a cgroup and all below it, so the smallest one on the way up counts. In a container the way ends at
+what is mounted there; version 1 tells of the limits above that too. See cgroups(7), and in the kernel's documentation
+admin-guide/cgroup-v2 and admin-guide/cgroup-v1/memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec import Struct
+
+_NONE = 1 << 60
+"""Bytes. Version 1 says "no limit" as the largest multiple of a page in 63 bits; nobody has this much."""
+_V2 = ("memory.max", "memory.high")
+"""Beyond the first a process is killed, beyond the second it is slowed down until it hardly moves."""
+
+
+class MemoryLimit(Struct, frozen=True):
+    """Bytes that the processes in a cgroup may take together, and the file that says so."""
+
+    bytes: int
+    file: str
+
+
+def memory_limit(pid: int | str = "self", proc: Path = Path("/proc")) -> MemoryLimit | None:
+    """The limit that a process has; None if it has none, or none that can be seen from here. Blocks, for a file or two
+    of the kernel's at each level. Raises nothing.
+
+    Args:
+        proc: where /proc is mounted. Mounts are those of this process, which also sees paths of cgroups as they are in
+            its own namespace.
+    """
+    lines = _text(proc / str(pid) / "cgroup").splitlines()
+    mounts = list(_mounts(_text(proc / "self" / "mountinfo")))
+    found: list[MemoryLimit] = []
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":
+            found += _limits_v2(mounts, path)
+        elif "memory" in controllers.split(","):
+            found += _limits_v1(mounts, path)
+    return min(found, key=lambda limit: limit.bytes, default=None)
+
+
+def _limits_v2(mounts: list[tuple[str, str, Path]], path: str) -> Iterator[MemoryLimit]:
+    for folder, top in _folders(mounts, "cgroup2", path):
+        while True:
+            for name in _V2:
+                yield from _read(folder / name)
+            if folder == top:
+                break
+            folder = folder.parent
+
+
+def _limits_v1(mounts: list[tuple[str, str, Path]], path: str) -> Iterator[MemoryLimit]:
+    for folder, _ in _folders(mounts, "cgroup", path):
+        # Of this cgroup and all above it, seen from here or not; where they do not form a hierarchy, of this one.
+        found = re.search(r"^hierarchical_memory_limit (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+        if found is not None and int(found[1]) < _NONE:
+            yield MemoryLimit(int(found[1]), str(folder / "memory.limit_in_bytes"))
+
+
+def _folders(mounts: list[tuple[str, str, Path]], kind: str, path: str) -> Iterator[tuple[Path, Path]]:
+    """The folder of a cgroup, and the mount that it is in, which may show only a part of all cgroups (`root`)."""
+    for found, root, top in mounts:
+        if found == kind:
+            inside = (path + "/").startswith(root.rstrip("/") + "/") and ".." not in path
+            # What is not in this part (seen from a namespace that was entered later: /../..) has the part's limits.
+            yield (top / path.removeprefix(root.rstrip("/")).strip("/") if inside else top), top
+
+
+def _mounts(text: str) -> Iterator[tuple[str, str, Path]]:
+    """Kind, root and place of each mount of cgroups that may have a limit of memory (proc(5), mountinfo)."""
+    for line in text.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kinds = left.split(" "), right.split(" ")
+        if len(fields) < 5 or len(kinds) < 3 or kinds[0] not in ("cgroup", "cgroup2"):
+            continue
+        if kinds[0] == "cgroup2" or "memory" in kinds[2].split(","):
+            yield kinds[0], _unescaped(fields[3]), Path(_unescaped(fields[4]))
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), field)
+
+
+def _read(file: Path) -> Iterator[MemoryLimit]:
+    word = _text(file).strip()
+    if word.isdecimal() and int(word) < _NONE:
+        yield MemoryLimit(int(word), str(file))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, ValueError):
+        return ""
