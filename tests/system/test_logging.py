@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from proxy.demo.lab import Lab
+from tests.system.fleet import Control
 from tests.system.talk import Caller, Callers
-from tests.system.world import World
+from tests.system.world import World, hostlane
 from tests.tools.servers import Echo
-from tests.tools.sockets import ending_of, eventually
+from tests.tools.sockets import connect, ending_of, eventually, read_exactly
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure("27")]
 
@@ -73,3 +78,39 @@ def test_lines_under_way_are_written_at_a_clean_end(lab: Lab) -> None:
         assert world.a.stop() == 0
         assert world.a.log[-1]["event"] == "proxy stopped"
         assert len(world.a.events("stream ended", service="unix")) == 20
+
+
+def test_a_control_server_goes_on_too(lab: Lab) -> None:
+    """Each request that it refuses is a line at level debug."""
+    with TemporaryDirectory(prefix="hl-") as folder:
+        file = Path(folder, "control.yaml")
+        config = {
+            "name": "control-1",
+            "listen": f"{lab.a.address}:7601",
+            "state_dir": f"{folder}/state",
+            "run_dir": f"{folder}/run",
+            "log": {"level": "debug", "format": "json"},
+        }
+        file.write_text(json.dumps(config))
+        made = hostlane("control", "init", "--config", str(file), host=lab.a)
+        assert made.returncode == 0, made.stderr
+        with Control(file, host=lab.a) as control:
+            control.ready()
+            with control.unread():
+                with connect(Path(folder, "run", "control.sock")) as client:
+                    for _ in range(FAILING):
+                        client.sendall(b"GET /nothing HTTP/1.1\r\nHost: control\r\n\r\n")
+                        assert b" 404 " in answer(client)
+                    client.sendall(b"GET /v1/health HTTP/1.1\r\nHost: control\r\n\r\n")
+                    assert b" 200 " in answer(client)
+            assert control.wait_for("log lines were lost", level="error")["lines"] > 0
+
+
+def answer(client: socket.socket) -> bytes:
+    """One answer: its head, when its body has come too."""
+    found = b""
+    while b"\r\n\r\n" not in found:
+        found += client.recv(1)
+    length = next(int(line[15:]) for line in found.lower().splitlines() if line.startswith(b"content-length:"))
+    read_exactly(client, length)
+    return found
