@@ -78,9 +78,9 @@ class PeerProbe:
             wait = AGAIN
 
     def _tell(self, address: TcpAddress, answer: Answer, timeout: float) -> None:
-        if self._sessions.lines.take(monotonic()):
-            peer, what = self._sessions.peer, address.hostport
-            if answer is Answer.REFUSED:
-                log.info("peer refuses connections", peer=peer, address=what, streams_end_in_s=timeout)
-            else:
-                log.info("peer refuses no longer", peer=peer, address=what, answer=answer.name.lower())
+        peer, what = self._sessions.peer, address.hostport
+        if answer is Answer.REFUSED:
+            log.info("peer refuses connections", kind=(peer,), peer=peer, address=what, streams_end_in_s=timeout)
+        else:
+            said = answer.name.lower()
+            log.info("peer refuses no longer", kind=(peer,), peer=peer, address=what, answer=said)

@@ -86,7 +86,6 @@ class PoolSessions:
         untold: whether no HELLO has told of some of them yet.
         unbegun: ids of sessions that the peer dialled and that it may have, but that never began here, since the
             connection was lost right behind the answer.
-        lines: bounds the log lines about sessions and links; `TokenBucket.take` before each.
     """
 
     def __init__(
