@@ -222,7 +222,8 @@ class StreamHolder(Struct, frozen=True, kw_only=True):
 class DrainProgress(Struct, frozen=True, kw_only=True):
     """A line of the answer to ``POST /drain``, which goes on until the proxy ends.
 
-    ``cut`` counts the streams that did not finish in time; ``over``: nothing is open any more, this is the last line.
+    ``cut`` counts the streams that did not finish in time, ``closed_quiet`` those that were ended as nothing moved in
+    them; ``over``: nothing is open any more, this is the last line.
     """
 
     left_s: float
@@ -235,6 +236,7 @@ class DrainProgress(Struct, frozen=True, kw_only=True):
 class RouteCandidate(Struct, frozen=True, kw_only=True):
     """A host that offers a service, as the choice for a new stream sees it.
 
+    closed_quiet: int = 0
     ``state``: ``here`` is this host; ``idle``: no link, because nothing used the last one. ``ejected_for_s``: so long
     it is left alone for opens that failed; ``failures``: counted since, or towards, the last time. ``static``: from the
     configuration. ``unconfirmed``: see `Discovery`.

@@ -61,8 +61,9 @@ def reload(config: str | None, socket: str | None, as_json: bool) -> None:
 def drain(config: str | None, socket: str | None, as_json: bool, timeout: float | None, now: bool) -> None:
     """End the proxy when its streams are through.
 
-    It takes no more calls, tells its peers, waits for the streams, ends what is left bit by bit over the last quarter
-    of the time, and exits. Shows who still holds streams. Exit 1 if any had to be cut.
+    It tells its peers, which open no more streams here, waits for the streams, and goes on serving local calls until
+    nothing but quiet streams is open. What is left is ended bit by bit over the last quarter of the time. Shows who
+    still holds streams. Exit 1 if any had to be cut.
     """
     if now and timeout is not None:
         raise click.UsageError("--now and --timeout both say how long; use one of them")
@@ -83,7 +84,8 @@ def _tell(found: DrainProgress, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(found))
     elif found.over:
-        click.echo(f"drained; {found.cut} streams were cut" if found.cut else "drained; no stream was cut")
+        quiet = f"{found.closed_quiet} quiet streams were closed, " if found.closed_quiet else ""
+        click.echo(f"drained; {quiet}{found.cut or 'no'} {'streams were' if found.cut else 'stream was'} cut")
     else:
         click.echo(f"{found.streams} streams open, {found.cut} cut, {found.left_s:.0f} s left")
         if found.holders:

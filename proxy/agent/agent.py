@@ -265,7 +265,7 @@ class Agent:
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
-                await startup.replace(self.outbound, config.limits.stop_timeout)
+                await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self.outbound.listen()
                 await nursery.start(
                     partial(serve_admin, startup.admin, self.view, self, gate=handover_sockets.admin_gate)
@@ -334,10 +334,10 @@ class Agent:
         notify(stopping(seconds))
 
     async def _leave(self, member: Membership) -> None:
-        """When the drain begins, tell the control plane that this host leaves, so that peers open no more streams here;
-        not so if another process of this host has taken over.
+        """Tell the control plane that this host leaves when it accepts no more calls: peers end their links to a host
+        that has left. Not so if another process of this host has taken over.
         """
-        await self.draining.told()
+        await self.draining.closing.wait()
         await member.leave(handed_over=self._handover_sockets is not None and self._handover_sockets.left)
         self._left.set()
 

@@ -1,5 +1,14 @@
-"""The end of a proxy, in order: accept no new calls, tell the peers, let streams finish, end the remaining ones spread
-over the last part of the time (`proxy.pool.staggeredclose`); at the deadline none is left.
+"""The end of a proxy.
+
+A *stop* (SIGTERM, ``hostlane drain``) tells the peers at once, which then open no more streams here. Local callers have
+nowhere else to go: their calls are accepted and served to the end, so that a stop keeps nobody out for longer than a
+crash. Meanwhile streams may finish. Those that are quiet (`openstreams.QuietStreams`) are closed first, all at once;
+those that are left are ended spread over the last part of the time (`proxy.pool.staggeredclose`). The stop is over
+sooner when nothing but quiet streams is open. In its last turn the proxy accepts who waits in the kernel's queues,
+closes the listening sockets, removes their files, and serves those last calls.
+
+After a *takeover* another process accepts: the old one only lets its streams finish, and none is closed for being quiet
+until it is told to stop as well.
 """
 
 from __future__ import annotations
@@ -13,10 +22,10 @@ import structlog
 import trio
 
 from control.api.messages import DrainProgress, StreamDirection, StreamHolder, StreamInfo
-from proxy.errors import CloseReason
+from proxy.agent.openstreams import OpenStream, QuietStreams, open_streams
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.pools import Pools
-from proxy.pool.staggeredclose import staggered_close
+from proxy.pool.staggeredclose import Cut, staggered_close
 from proxy.pump.streamstats import StreamStats
 from proxy.telemetry.slices import slices
 
@@ -25,6 +34,17 @@ log = structlog.get_logger()
 LAST_WORDS = 1.0
 """Seconds that peers have to answer the ping behind the GOAWAY when no stream is open any more (they need a
 millisecond), and that clients have to read the last progress report."""
+LAST_CALLS = 1.0
+"""Seconds, at most, that the calls have which were accepted in the last turn of a stop: nobody accepts meanwhile."""
+RESERVE, RESERVED = 0.1, 0.1
+"""Seconds, at most, and part of a stop's time that are kept for those calls."""
+QUIET = 0.2
+"""Part of a stop's time after which a stream is quiet: 1 s of the usual 5. Who lets streams have more time to finish
+means slower ones."""
+LOOKS = 4
+"""Looks at the streams within that time."""
+LOOK = 1.0
+"""Seconds between two looks at most. A look at 10,000 streams takes 10 ms."""
 REPORT = 10.0
 """Seconds between log lines that say who still has open streams."""
 MOST_HOLDERS = 100
@@ -42,6 +62,8 @@ class Drain:
 
     Attributes:
         cut: number of streams that the drain has ended because they did not finish in time.
+        closed_quiet: number of streams that it has ended because they were quiet.
+        closing: set in the last turn: no call is accepted any more.
         over: set when `run` has done its work.
     """
 
@@ -51,10 +73,11 @@ class Drain:
         self._outbound, self._pools, self._stats, self._streams = outbound, pools, stats, streams
         self._began = trio.Event()
         self._deadline = float("inf")
+        self._stops = self._succeeded = False
         self._round = trio.CancelScope()
         self._followers, self._heard = 0, trio.Event()
-        self.cut = 0
-        self.over = trio.Event()
+        self.cut = self.closed_quiet = 0
+        self.closing, self.over = trio.Event(), trio.Event()
 
     @property
     def began(self) -> bool:
@@ -69,12 +92,18 @@ class Drain:
         """Seconds until the deadline; None: there is no drain."""
         return max(0.0, self._deadline - trio.current_time()) if self.began else None
 
-    def begin(self, seconds: float) -> None:
-        """Begin the drain, to be over in `seconds` (0: at once). Called again, it can only shorten the time."""
+    def begin(self, seconds: float, *, succeeded: bool = False) -> None:
+        """Begin the drain, to be over in `seconds` (0: at once). Called again, it can only shorten the time.
+
+        Args:
+            succeeded: another process has taken over, and accepts; else this is a stop.
+        """
         deadline = trio.current_time() + seconds
-        if deadline < self._deadline:
-            self._deadline = deadline
+        if deadline < self._deadline or (succeeded and not self._succeeded):
+            self._deadline = min(deadline, self._deadline)
             self._round.cancel()
+        self._succeeded |= succeeded
+        self._stops |= not succeeded
         self._began.set()
 
     async def progress(self) -> DrainProgress:
@@ -83,6 +112,7 @@ class Drain:
             left_s=self.left() or 0.0,
             streams=self._stats.open,
             cut=self.cut,
+            closed_quiet=self.closed_quiet,
             over=self.over.is_set(),
             holders=await self._holders(),
         )
@@ -113,54 +143,135 @@ class Drain:
         left, and the listeners for links. If it is cancelled, what is open stays open.
         """
         await self._began.wait()
-        self._outbound.stop_listening()
-        for pool in self._pools.everywhere:
-            pool.drain()
+        if not self._succeeded:
+            for pool in self._pools.everywhere:
+                pool.announce()
         streams = self._stats.open
         log.info("proxy stopping", streams=streams, wait_s=round(self.left() or 0, 3) if streams else 0)
         changed = True
         while changed:
             with trio.CancelScope() as self._round:
-                with trio.move_on_at(self._deadline):
-                    await self._drain_once()
+                if not self._succeeded and not self.closing.is_set():
+                    await self._serve()
+                self._close()
+                await self._let_finish()
             changed = self._round.cancelled_caught
         self.cut += self._stats.open
+        if self.closed_quiet:
+            log.info("quiet streams were closed", streams=self.closed_quiet)
         if self.cut:
             log.warning("streams were cut", streams=self.cut)
         self.over.set()
 
-    async def _drain_once(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(staggered_close, self._deadline, self._open, self._outbound.context.pump.settle)
-            nursery.start_soon(self._report)
-            await self._stats.idle()
-            with trio.move_on_after(LAST_WORDS):
-                for pool in self._pools.everywhere:
-                    for link in tuple(pool.links):
-                        await link.ended.wait()
-            # A stream ends here before the peer has its last bytes. A session that has lost its link may need a while
-            # to send them over the next one.
+    # A stop, as long as calls are accepted
+
+    async def _serve(self) -> None:
+        """Let streams finish while calls are accepted, until only quiet ones are open or the time is nearly over."""
+        left = self._deadline - trio.current_time()
+        until = self._deadline - min(RESERVE, RESERVED * left)
+        if left <= 0:
+            return
+        with trio.move_on_at(until):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(staggered_close, until, self._cuts, self._settle)
+                nursery.start_soon(self._report)
+                await self._close_quiet(until, True)
+                nursery.cancel_scope.cancel()
+
+    async def _close_quiet(self, until: float, serving: bool) -> None:
+        """Close the streams that are quiet, of those that are open now; others are new calls. `serving`: return, in the
+        last turn, when nothing but quiet streams is left and the peers know that this host stops; else never.
+        """
+        patience = QUIET * max(0.0, until - trio.current_time())
+        quiet, pause = QuietStreams(patience), min(patience / LOOKS, LOOK)
+        while True:
+            if serving and not self._stats.open:
+                await self._peers_know()
+            found = quiet.look(open_streams(self._outbound, self._pools), trio.current_time())
+            through = serving and len(found) == self._stats.open and not self._owes()
+            if through:
+                self._close()
+            for each in found:
+                if through or quiet.old(each):
+                    self.closed_quiet += self._ended(each)
+            self._settle()
+            if through:
+                return
+            with trio.move_on_after(pause):
+                if serving and self._stats.open:
+                    await self._stats.idle()
+                else:
+                    await trio.sleep_forever()
+
+    async def _peers_know(self) -> None:
+        """Wait until every peer that has a link knows that this host stops: its OPENs that crossed our GOAWAY have come
+        then.
+        """
+        with trio.move_on_after(LAST_WORDS):
             for pool in self._pools.everywhere:
                 for session in pool.sessions:
-                    if session.owes:
-                        await session.ended.wait()
-            nursery.cancel_scope.cancel()
+                    await session.knows.wait()
 
-    def _open(self) -> list[Callable[[], None]]:
-        """For each open stream a function that ends it, and does nothing if it has ended by then."""
-        reason = CloseReason.STOPPED
-        lanes = [lane for pool in self._pools.everywhere for each in pool.sessions for lane in each.streams.values()]
-        cuts = [
-            *(partial(lane.guard, lane.abort, reason) for lane in lanes),
-            *(partial(splice.end, reason) for splice in self._outbound.context.splices),
-            *(partial(call.give_up, reason) for call in list(self._outbound.context.calls)),
-        ]
-        return [partial(self._cut, cut) for cut in cuts]
+    def _owes(self) -> bool:
+        """Whether a session that has lost its link keeps last bytes of streams that have ended here."""
+        return any(each.owes and each.suspended for pool in self._pools.everywhere for each in pool.sessions)
 
-    def _cut(self, cut: Callable[[], None]) -> None:
+    def _close(self) -> None:
+        """The last turn: accept who waits, then nobody any more. Idempotent."""
+        if not self.closing.is_set():
+            self.closing.set()
+            self._outbound.stop_listening()
+            for pool in self._pools.everywhere:
+                pool.drain()
+
+    # Nothing is accepted any more
+
+    async def _let_finish(self) -> None:
+        """Let the streams finish that are still open: after a takeover until the deadline, in a stop the last calls."""
+        until = self._deadline
+        if not self._succeeded:
+            until = min(until, trio.current_time() + LAST_CALLS)
+        with trio.move_on_at(until):
+            async with trio.open_nursery() as nursery:
+                if self._succeeded:
+                    nursery.start_soon(staggered_close, until, self._cuts, self._settle)
+                    nursery.start_soon(self._report)
+                    if self._stops:
+                        nursery.start_soon(self._close_quiet, until, False)
+                await self._stats.idle()
+                await self._links_end()
+                nursery.cancel_scope.cancel()
+
+    async def _links_end(self) -> None:
+        """No stream is open. A stream ends here before the peer has its last bytes, which it acknowledges with the end
+        of the link. A session that has lost its link may need a while to send them over the next one.
+        """
+        pools = self._pools.everywhere
+        with trio.move_on_after(LAST_WORDS):
+            for link in [link for pool in pools for link in pool.links]:
+                # A peer that was silent while calls were still accepted is not waited for again.
+                if not link.session.unanswered:
+                    await link.ended.wait()
+        for session in [session for pool in pools for session in pool.sessions]:
+            if session.owes:
+                await session.ended.wait()
+
+    # Ending streams
+
+    def _settle(self) -> None:
+        self._outbound.context.pump.settle()
+
+    def _cuts(self) -> list[Cut]:
+        return [partial(self._cut, each) for each in open_streams(self._outbound, self._pools)]
+
+    def _cut(self, stream: OpenStream) -> None:
+        self.cut += self._ended(stream)
+
+    def _ended(self, stream: OpenStream) -> int:
+        """End it, unless it has ended. Returns how many streams that has ended."""
         before = self._stats.open
-        cut()
-        self.cut += before - self._stats.open
+        stream.cut()
+        return before - self._stats.open
 
     async def _holders(self) -> list[StreamHolder]:
         counted: Counter[Who] = Counter()

@@ -23,6 +23,7 @@ from control.base.reading.keys import (
     IpPort,
     LogConfig,
     Mode,
+    Patience,
     RunDir,
     ServiceName,
     SomePath,
@@ -201,8 +202,11 @@ class ProxyLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Streams that wait for a link to one peer; the next one is refused."""
     open_timeout: Duration = 5.0
     """Longest wait of such a stream."""
-    stop_timeout: Duration = 10.0
-    """How long open streams may go on after SIGTERM or SIGINT."""
+    stop_timeout: Duration = 5.0
+    """How long a stop takes at most, after SIGTERM or SIGINT; open streams may go on and calls are served meanwhile.
+    Half of what Docker and Podman give a container before they kill it."""
+    takeover_timeout: Patience = 86400.0
+    """How long open streams may go on in a process that was taken over: pooled clients live for hours."""
 
 
 class TcpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

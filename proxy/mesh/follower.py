@@ -123,7 +123,7 @@ class MapFollower:
         self._path = mapfile.path_of(static.control.state_dir)
         self._dirty, self._unsaved = trio.Event(), trio.Event()
         self._save_error: str | None = None
-        self._following = trio.CancelScope()
+        self._following, self._registering = trio.CancelScope(), trio.CancelScope()
 
     async def begin(self) -> None:
         """Take the last map from the disk over: make the proxy equal to it as far as it can be. Raises nothing; what
@@ -155,22 +155,35 @@ class MapFollower:
         return found
 
     def stop(self) -> None:
-        """Follow no longer."""
+        """The proxy is about to end: follow no longer, but stay registered, and hear whom this host may believe."""
         self._following.cancel()
 
-    async def leave(self) -> None:
-        """Follow no longer, and say that this host goes. Takes at most `registration.LEAVE_TIMEOUT`; raises nothing."""
+    async def leave(self, handed_over: bool) -> None:
+        """Follow no longer, and say that this host goes, unless another process of it has taken over. Takes at most
+        `registration.LEAVE_TIMEOUT`; raises nothing.
+        """
         self.stop()
-        await self.registration.leave()
+        self._registering.cancel()
+        if not handed_over:
+            await self.registration.leave()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Follow until cancelled; the map is on disk then."""
+        """Follow until cancelled; the map is on disk then, or since `stop`."""
+        async with trio.open_nursery() as nursery:
+            for part in (self._watch, self._register, self._apply_and_save):
+                nursery.start_soon(part)
+            task_status.started()
+
+    async def _register(self) -> None:
+        with self._registering:
+            await self.registration.run()
+
+    async def _apply_and_save(self) -> None:
         try:
-            async with trio.open_nursery() as nursery:
-                self._following = nursery.cancel_scope
-                for part in (self._watch, self._apply, self._save, self.registration.run):
-                    nursery.start_soon(part)
-                task_status.started()
+            with self._following:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._apply)
+                    nursery.start_soon(self._save)
         finally:
             with trio.move_on_after(SAVE_EVERY, shield=True):
                 await self._write()

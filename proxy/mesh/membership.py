@@ -96,9 +96,7 @@ class Membership:
 
     async def leave(self, handed_over: bool) -> None:
         """The proxy ends; `handed_over`: another process of this host has taken its place. Raises nothing."""
-        self.follower.stop()
-        if not handed_over:
-            await self.follower.leave()
+        await self.follower.leave(handed_over)
 
     async def close(self) -> None:
         """Close what is open to the control plane."""

@@ -22,8 +22,9 @@ log = structlog.get_logger()
 PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds: windows of the pause after a registration that failed (`control.base.backoff`). The client has tried every
 server for several seconds by then."""
-LEAVE_TIMEOUT = 2.0
-"""Seconds that leaving may take: whoever cannot say that it goes is missed when its lease ends."""
+LEAVE_TIMEOUT = 0.5
+"""Seconds that leaving may take: whoever cannot say that it goes is missed when its lease ends. Local callers wait
+meanwhile for the next process."""
 
 
 class RegistrationClient(Protocol):

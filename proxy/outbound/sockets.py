@@ -6,9 +6,11 @@ stay, and no caller is refused meanwhile.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple, Self
@@ -28,6 +30,9 @@ log = structlog.get_logger()
 
 BACKLOG = 4096
 
+SO_ATTACH_FILTER, BPF_RET = 26, 6
+"""asm-generic/socket.h and linux/bpf_common.h: a packet filter, and its instruction that ends it with a length to keep
+(0: drop the packet). Python's socket module has neither."""
 SO_PASSRIGHTS = 83
 """Linux 6.16 (asm-generic/socket.h); Python's socket module does not have it yet."""
 
@@ -47,6 +52,8 @@ class InheritableListener(NamedTuple):
     """Mode, owner and group of the file now, written as in an upstream; they count only if a proxy made the file."""
     owner: int | str | None = None
     group: int | str | None = None
+    kept: bool = False
+    """Whether systemd has the socket too, and keeps it when every proxy has closed it."""
 
     def close(self) -> None:
         """Close both descriptors of a socket that nobody has taken; its file stays."""
@@ -60,15 +67,17 @@ class OpenListener:
 
     Attributes:
         upstream: the upstream that it is for.
+        kept: whether systemd keeps the socket, so that callers who wait there wait for the next process.
     """
 
     def __init__(
-        self, upstream: UpstreamConfig, sock: socket.socket, bound: BoundUnixSocket | None, ours: bool
+        self, upstream: UpstreamConfig, sock: socket.socket, bound: BoundUnixSocket | None, ours: bool, kept: bool
     ) -> None:
-        self.upstream = upstream
+        self.upstream, self.kept = upstream, kept
         self._rights = _rights(upstream)
         self._sock, self._bound, self._ours = sock, bound, ours
         self._listener: Listener | None = None
+        self._held = False
         if sock.family == socket.AF_UNIX:
             refuse_descriptors(sock)
 
@@ -77,9 +86,9 @@ class OpenListener:
         """Open a new socket for the upstream of this name. Raises StartError."""
         listen = upstream.listen
         if isinstance(listen, TcpAddress):
-            return cls(upstream, bind_tcp(name, listen), None, True)
+            return cls(upstream, bind_tcp(name, listen), None, True, False)
         bound = bind_unix(listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
-        return cls(upstream, bound.socket, bound, True)
+        return cls(upstream, bound.socket, bound, True, False)
 
     @classmethod
     def inherit(cls, address: Address, inheritable: InheritableListener) -> Self:
@@ -91,12 +100,12 @@ class OpenListener:
         )
         if isinstance(address, UnixAddress) and inheritable.lock is not None and inheritable.birth is not None:
             bound = inherit_unix(address.path, inheritable.sock, inheritable.lock, inheritable.birth)
-            return cls(upstream, bound.socket, bound, False)
+            return cls(upstream, bound.socket, bound, False, False)
         sock = inheritable.sock
         sock.setblocking(False)
         prepare_local(sock)
         sock.listen(BACKLOG)  # it listens already; this sets the length of its queue
-        return cls(upstream, sock, None, True)
+        return cls(upstream, sock, None, True, inheritable.kept)
 
     def become(self, upstream: UpstreamConfig) -> None:
         """Serve this upstream from now on, which has the same address, and take on its mode, owner and group. Raises
@@ -121,7 +130,7 @@ class OpenListener:
     def inheritable(self) -> InheritableListener:
         """What another process needs to know of the socket. Its descriptors are not duplicated: they stay ours."""
         if self._bound is None:
-            return InheritableListener(self._sock)
+            return InheritableListener(self._sock, kept=self.kept)
         return InheritableListener(self._sock, self._bound.lock, self._bound.birth, *self._rights)
 
     @property
@@ -156,15 +165,23 @@ class OpenListener:
         """True: accept nothing and leave connections in the kernel's queue, since another process may be about to take
         them, and the file. False: accept again, and own the file again.
         """
+        self._held = hold
         if self._bound is not None:
             self._bound.own(not hold)
         if self._listener is not None:
             self._listener.hold(hold)
 
     def finish(self) -> None:
-        """Accept the connections that wait in the kernel's queue; `close` follows."""
-        if self._listener is not None:
-            self._listener.finish()
+        """Accept the connections that wait in the kernel's queue, since closing would reset them; `close` follows.
+        Nobody gets into the queue any more meanwhile, unless another process has the socket, too.
+        """
+        if self._listener is None:
+            return
+        if self._bound is not None:
+            self._bound.refuse()
+        elif self._sock.family != socket.AF_UNIX and not (self.kept or self._held):
+            let_nobody_in(self._sock)
+        self._listener.finish()
 
     def leave(self) -> None:
         """Another process has the socket from now on: close the descriptors, and leave the file."""
@@ -218,10 +235,12 @@ class ListenerSet:
             wanted[upstream.listen] = opened
         return wanted
 
-    def finish(self, wanted: dict[Address, OpenListener]) -> None:
-        """Accept what waits at the sockets that `replace` is about to close, as long as their upstreams are known."""
+    def finish(self, wanted: dict[Address, OpenListener], *, stops: bool = False) -> None:
+        """Accept what waits at the sockets that `replace` is about to close, as long as their upstreams are known;
+        `stops`: as the proxy stops. Callers at sockets that are `kept` then wait for the next process.
+        """
         for address, opened in self.opened.items():
-            if address not in wanted:
+            if address not in wanted and not (stops and opened.kept):
                 opened.finish()
 
     def replace(self, wanted: dict[Address, OpenListener]) -> None:
@@ -273,6 +292,15 @@ def refuse_descriptors(listener: socket.socket) -> None:
     """
     with suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+
+
+def let_nobody_in(listener: socket.socket) -> None:
+    """Have the kernel drop what arrives at this TCP socket: who connects from now on tries again after a second, and
+    finds the next process then. (Shutting it down, as a Unix socket, would reset those who wait.)
+    """
+    nothing = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(nothing)))
 
 
 def bind_tcp(name: str, address: TcpAddress) -> socket.socket:

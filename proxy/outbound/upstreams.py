@@ -85,8 +85,10 @@ class Outbound:
             sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept)
 
     def stop_listening(self) -> None:
-        """Accept the callers that wait in the kernel's queues, then close the sockets. Open calls go on. Idempotent."""
-        self.sockets.finish({})
+        """Accept the callers that wait in the kernel's queues, then close the sockets, and only then remove their
+        files. Open calls go on. Callers at sockets that systemd keeps wait for the next process. Idempotent.
+        """
+        self.sockets.finish({}, stops=True)
         self.sockets.replace({})
         self.sockets.discard()
         self.context.pump.settle()

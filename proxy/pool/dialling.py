@@ -84,10 +84,12 @@ class Dialler:
 
     def lost(self, link: Link) -> None:
         """A link has ended. One that this side dialled and that did not last (`STABLE`) counts as a dial that failed,
-        unless it was closed as idle.
+        unless it was closed as idle. After any other the backoff begins anew: a peer that was about to stop has refused
+        dials as long as the link was up, and its next process may be there by now.
         """
         if link.age > STABLE:
             self._backoff.reset()
+            self.retry_at = None
         elif link.dialled and link.reason is not CloseReason.IDLE:
             self._postpone()
 

@@ -82,7 +82,7 @@ class Pool:
         self._hello = hello
         self._credentials = credentials
         self.usage = usage
-        self._unused = self._invited = self._bulk_asked = self._draining = False
+        self._unused = self._invited = self._bulk_asked = self._draining = self._announced = False
         self._bulk = BulkStreams(usage)
         self._picker = Picker(usage, self._bulk, self._ask, lambda: self._changed.set())
         self.links, self.pick = self._picker.links, self._picker.pick
@@ -301,13 +301,22 @@ class Pool:
 
     def refuses(self) -> CloseReason | None:
         """Why one more link that the peer dialled is refused; None: it is accepted."""
-        if self._draining:
+        if self._draining or self._announced:
             return CloseReason.DRAINING
         if self._leaving >= policy.MOST_LEAVING:
             return CloseReason.OVERLOADED
         links, dialling = self._taking + self.sessions.count(), self._dialler.busy and self._dialler.afresh
         welcome = admits(links=links, dialling=dialling, limit=self.limit, own=self._config.host, peer=self.name)
         return None if welcome else CloseReason.DUPLICATE
+
+    def announce(self) -> None:
+        """Tell the peer to open no more streams here, and accept no new links from it. This host still opens streams,
+        and dials for them, until `drain`.
+        """
+        self._announced = True
+        for session in self.sessions:
+            session.announce()
+        self._pump.settle()
 
     def drain(self) -> None:
         """Take no new streams and no new links; streams that are open go on, and each link ends with its last one. For
@@ -322,7 +331,7 @@ class Pool:
 
     def revive(self) -> None:
         """Take new streams and new links again after `drain`; links that are leaving still leave."""
-        self._draining = False
+        self._draining = self._announced = False
         self._changed.set()
 
     def cut(self, revoked: Container[str]) -> None:
@@ -372,6 +381,9 @@ class Pool:
         self._serve_waiters(dialled)
         if self._draining and not link.session.over:
             link.drain()
+        elif self._announced and not link.session.over:
+            link.session.announce()
+            self._pump.settle()
         return link
 
     async def _look_after(self, link: Link) -> None:

@@ -22,9 +22,10 @@ log = structlog.get_logger()
 
 BURST = 16
 """Connections accepted per turn and listener, so that many new connections do not delay messages of open ones."""
-MOST_WAITING = 4096
-"""Connections that the kernel's queue of a listener can hold (net.core.somaxconn)."""
-_NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
+MOST_WAITING = 65536
+"""Connections that `Listener.finish` accepts at most: more than any kernel's queue holds (net.core.somaxconn)."""
+_NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
+"""The queue is empty. EINVAL: and it is shut down (`BoundUnixSocket.refuse`)."""
 
 # accept4(2) through ctypes. `socket.socket.accept` also converts the caller's address, asks the listener for its family
 # each time, and needs a second system call for non-blocking mode: 5.3 µs instead of 4.7, including the socket object.
@@ -96,8 +97,10 @@ class Listener:
             for _ in range(MOST_WAITING):
                 try:
                     sock, _address = self._sock.accept()
-                except OSError:  # the queue is empty, or descriptors ran out: closing resets what is left
-                    return
+                except OSError as error:
+                    if error.errno in _NOBODY or error.errno in EXHAUSTED:  # closing resets those who are left
+                        return
+                    continue  # the caller has closed its connection already
                 sock.setblocking(False)
                 if bound := self._pump.budget.send_buffer:
                     bound_send_buffer(sock, bound)

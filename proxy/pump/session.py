@@ -53,6 +53,7 @@ class LaneSession(CarriedSession[Lane]):
 
     Attributes:
         awake: a new event at each loss of a link, set when the session has the next one or has ended.
+        knows: set when the peer has answered `announce`, or cannot, as the link is lost or the session over.
         lost_at: when it lost its last link; seconds (monotonic), as the next one.
         stalled_since: of a suspended session, the first loss since which the peer has acknowledged nothing more.
         fruitless: links that have come up since and were lost, too.
@@ -101,7 +102,7 @@ class LaneSession(CarriedSession[Lane]):
         self.extra_credit.most = min(
             self.extra_credit.most, pump.budget.per_peer // (EXTRA_CREDIT_SHARE * self.extra_credit.larger)
         )
-        self.awake, self.ended = trio.Event(), trio.Event()
+        self.awake, self.ended, self.knows = trio.Event(), trio.Event(), trio.Event()
         self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
@@ -109,12 +110,17 @@ class LaneSession(CarriedSession[Lane]):
         self.bulk = self.retiring = self.peer_leaves = self.unheard = False
         self._calls = calls
         self._acked_when_lost = -1
-        self._retired_at = self.known_at = self._ended_below = 0
+        self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
 
     @property
     def owes(self) -> bool:
         """Whether the peer has not acknowledged all that was written until the last stream ended here."""
         return not self.over and self.out.acked < self._ended_below
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the peer has not answered `announce`."""
+        return self._announced_at > 0 and not self.knows.is_set()
 
     @property
     def over(self) -> bool:
@@ -144,6 +150,8 @@ class LaneSession(CarriedSession[Lane]):
     def suspend(self) -> None:
         """Its link is lost: keep streams and bytes for the next one. The link calls this when it ends."""
         self.suspended, self.awake = True, trio.Event()
+        if self._announced_at:
+            self.knows.set()
         self.lost_at = monotonic()
         acked = self.out.acked
         if acked > self._acked_when_lost or not self.out.unacked:
@@ -159,6 +167,7 @@ class LaneSession(CarriedSession[Lane]):
         if self.over:
             return
         self.ended.set()
+        self.knows.set()
         self.suspended = False
         self.reason, self.detail = reason, detail
         self.pump.on_touched(self.out, None)
@@ -203,6 +212,14 @@ class LaneSession(CarriedSession[Lane]):
         """Never called, as `ready` (`Watcher.abandoned`)."""
 
     # Leaving
+
+    def announce(self) -> None:
+        """Tell the peer to open no more streams here, while this side still opens its own; `drain` follows."""
+        self.goaway(CloseReason.DRAINING)
+        self._announced_at = monotonic_ns()
+        if self.suspended:
+            self.knows.set()
+        self.ping(self._announced_at)
 
     def drain(self) -> None:
         """Open no more streams here, and tell the peer to open none. When the last one has ended and the peer has
@@ -293,6 +310,8 @@ class LaneSession(CarriedSession[Lane]):
         """Measure the round trip, and end the link if that is all that it waits for."""
         self.link.rtt = max(0, monotonic_ns() - token) / 1e9
         self.known_at = token
+        if 0 < self._announced_at <= token:
+            self.knows.set()
         self._end_if_retired()
 
     def on_goaway(self, reason: CloseReason) -> None:

@@ -20,7 +20,7 @@ from proxy.agent.drain import describe, holders, who
 from proxy.errors import CloseReason
 from proxy.pool import staggeredclose
 from tests.pump.agents import Mesh, Service, mesh
-from tests.pump.rig import End, until
+from tests.pump.rig import End, Kind, until
 
 pytestmark = pytest.mark.failure(10)
 
@@ -31,9 +31,9 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
         yield entries
 
 
-async def carried(hosts: Mesh, service: Service, count: int = 1) -> tuple[list[End], list[End]]:
+async def carried(hosts: Mesh, service: Service, count: int = 1, kind: Kind = "tcp") -> tuple[list[End], list[End]]:
     """Callers on host-a, and the service's ends."""
-    callers = [hosts.call(kind="tcp") for _ in range(count)]
+    callers = [hosts.call(kind=kind) for _ in range(count)]
     return callers, [await service.accept() for _ in callers]
 
 
@@ -43,7 +43,8 @@ async def test_it_waits_for_the_last_stream() -> None:
         agent = hosts.agents["host-a"]
         [caller], [accepted] = await carried(hosts, service)
         agent.draining.begin(20)
-        await until(lambda: agent.pools["host-b"].links[0].leaving, "GOAWAY")
+        peer = hosts.agents["host-b"].pools["host-a"]
+        await until(lambda: peer.links[0].leaving, "GOAWAY")
         assert agent.view.status().draining
         assert 0 < (agent.view.status().drain_left_s or 0) <= 20
         await caller.send(b"x")
@@ -176,14 +177,117 @@ async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: py
             seen.append(agent.stats.open)
 
         await until(lambda: agent.stats.open == 40, "all are open")
+        for caller in callers:
+            caller.finish()  # so that each waits for an answer, and none is quiet
         monkeypatch.setattr(agent.pump, "settle", settled)
         agent.draining.begin(2.0)
         await agent.draining.over.wait()
-        assert agent.draining.cut == 40
+        assert (agent.draining.cut, agent.draining.closed_quiet) == (40, 0)
         steps = [before - after for before, after in itertools.pairwise(seen) if before > after]
         assert len(steps) > 3, "not all at once"
-        for end in (*callers, *accepted):
+        for end in callers:
             assert await end.rest() == (b"", True)
+        for end in accepted:
+            assert await end.rest() == (b"", False), "the caller's end came first"
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("side", ["host-a", "host-b"], ids=["the caller's proxy", "the service's proxy"])
+async def test_quiet_streams_go_first_and_all_at_once(side: str, logs: list[MutableMapping[str, Any]]) -> None:
+    """A thousand of them; one that says something now and then stays until the time is nearly over."""
+    async with mesh() as hosts:
+        service = await hosts.pair("unix", "unix")
+        agent = hosts.agents[side]
+        callers, accepted = await carried(hosts, service, 1000, "unix")
+        await until(lambda: agent.stats.open == 1000, "all are open")
+        agent.draining.begin(10.0)
+        while agent.draining.closed_quiet < 999:
+            await callers[0].send(b"x")
+            assert await accepted[0].read(1) == b"x"
+            await trio.sleep(0.01)
+        assert (agent.draining.closed_quiet, agent.draining.cut, agent.stats.open) == (999, 0, 1)
+        assert not agent.draining.over.is_set()
+        for end in (callers[0], accepted[0]):
+            end.finish()
+        await agent.draining.over.wait()
+        assert agent.draining.cut == 0
+        [line] = [entry for entry in logs if entry["event"] == "quiet streams were closed"]
+        assert line["streams"] == 999
+
+
+@pytest.mark.failure(24)
+async def test_a_stop_is_over_when_nothing_but_quiet_streams_is_left() -> None:
+    """Also within a host; who waits for an answer is not quiet."""
+    async with mesh() as hosts:
+        service = hosts.service("echo")
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", services={"echo": {"deliver": service.address}}, upstreams=upstreams)
+        callers = [hosts.call() for _ in range(20)]
+        accepted = [await service.accept() for _ in callers]
+        callers[0].finish()
+        assert await accepted[0].rest() == (b"", False)
+        agent.draining.begin(10.0)
+        await until(lambda: agent.draining.closed_quiet == 19, "the quiet ones")
+        assert not agent.draining.closing.is_set()
+        await accepted[0].send(b"the answer")
+        accepted[0].finish()
+        assert await callers[0].rest() == (b"the answer", False)
+        await agent.draining.over.wait()
+        assert (agent.draining.cut, agent.draining.closed_quiet) == (0, 19)
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_calls_are_served_until_the_last_turn(kind: Kind) -> None:
+    """Those who wait in the kernel's queue then are served as well, and only then the file goes."""
+    async with mesh() as hosts:
+        service = await hosts.pair(kind, kind)
+        agent, peer = (hosts.agents[name] for name in ("host-a", "host-b"))
+        held, taken = hosts.call(kind=kind), await service.accept()
+        agent.draining.begin(20)
+        await until(lambda: peer.pools["host-a"].links[0].leaving, "the peer is told at once")
+        for number in range(3):
+            caller = hosts.call(kind=kind)
+            await caller.send(b"%d" % number)
+            accepted = await service.accept()
+            assert await accepted.read(1) == b"%d" % number
+            for end in (caller, accepted):
+                end.close()
+        [listener] = agent.outbound.sockets.all
+        assert listener._listener is not None
+        listener._listener.hold(True)  # as if the turn were long
+        waiting = [hosts.call(kind=kind) for _ in range(30)]
+        for number, caller in enumerate(waiting):
+            await caller.send(b"%02d" % number)
+        agent.outbound.stop_listening()
+        if kind == "unix":
+            with pytest.raises(FileNotFoundError):
+                hosts.call(kind=kind)
+        for end in (held, taken):
+            end.close()
+        found = []
+        for _ in waiting:
+            accepted = await service.accept()
+            found.append(await accepted.read(2))
+            await accepted.send(b"answer")
+            accepted.finish()
+        assert found == [b"%02d" % number for number in range(30)], "in order"
+        for caller in waiting:
+            assert await caller.rest() == (b"answer", False)
+            caller.close()
+        await agent.draining.over.wait()
+        assert agent.draining.cut == 0
+
+
+@pytest.mark.failure(24)
+async def test_a_peer_that_does_not_answer_delays_no_stop() -> None:
+    async with mesh() as hosts:
+        await hosts.pair()
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up and far.pools["host-a"].up, "the link")
+        far.pump.interest(far.pools["host-a"].links[0]._sock.fileno(), 0)  # it reads no more
+        near.draining.begin(3600)
+        await near.draining.over.wait()
 
 
 async def test_every_kind_of_stream_ends() -> None:
@@ -197,7 +301,7 @@ async def test_every_kind_of_stream_ends() -> None:
         await until(lambda: len(list(agent.view.streams())) == 2, "one within the host, one that waits")
         agent.draining.begin(0.2)
         await agent.draining.over.wait()
-        assert agent.draining.cut == 2
+        assert (agent.draining.closed_quiet, agent.draining.cut) == (1, 1)
         for caller in callers:
             assert (await caller.rest()).received == b""
 
@@ -208,7 +312,7 @@ async def test_less_time_than_was_said_and_never_more() -> None:
         agent = hosts.agents["host-a"]
         [caller], _ = await carried(hosts, service)
         agent.draining.begin(1000)
-        await until(lambda: agent.pools["host-b"].links[0].leaving, "it has begun")
+        await until(lambda: hosts.agents["host-b"].pools["host-a"].links[0].leaving, "it has begun")
         agent.draining.begin(2000)
         assert (agent.draining.left() or 0) <= 1000
         agent.draining.begin(0)
@@ -241,7 +345,7 @@ async def test_whoever_follows_hears_the_end() -> None:
                 service="echo", direction="outbound", peer="host-b", uid=os.getuid(), pid=os.getpid(), streams=1
             )
         ]
-        assert (found[-1].streams, found[-1].cut, found[-1].holders) == (0, 0, [])
+        assert (found[-1].streams, found[-1].cut, found[-1].closed_quiet, found[-1].holders) == (0, 0, 0, [])
 
 
 async def test_it_says_in_its_log_who_holds_streams(

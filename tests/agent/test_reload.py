@@ -59,7 +59,7 @@ async def test_what_is_new_in_the_file_holds(logs: list[MutableMapping[str, Any]
         file.write(peers={"host-b": {"address": hosts.addresses["host-b"]}}, limits={"stop_timeout": "3s"})
         answer = await agent.reload()
         assert (answer.outcome, answer.problems) == ("applied", [])
-        assert answer.changes == ["peers.host-b: added", "limits.stop_timeout: 10 → 3"]
+        assert answer.changes == ["peers.host-b: added", "limits.stop_timeout: 5 → 3"]
         assert list(agent.pools) == ["host-b"]
         [line] = [entry for entry in logs if entry["event"] == "configuration applied"]
         assert line["changes"] == answer.changes

@@ -77,7 +77,7 @@ def test_settings() -> None:
     new = config(limits={"stop_timeout": "1m"}, log={"level": "debug"}, links={"max_per_peer": 4})
     assert said(new) == [
         "links.max_per_peer: 2 → 4",
-        "limits.stop_timeout: 10 → 60",
+        "limits.stop_timeout: 5 → 60",
         "log.level: info → debug",
     ]
     found = between(config(), new)

@@ -121,7 +121,7 @@ def test_defaults() -> None:
     )  # fmt: skip
     assert found.limits == ProxyLimits(
         stream_credit=256 * 2**10, memory=None, streams_per_link=65535, waiting_streams=1024,
-        open_timeout=5.0, stop_timeout=10.0, memory_per_peer=None, opens_per_second=20_000,
+        open_timeout=5.0, stop_timeout=5.0, takeover_timeout=86400.0, memory_per_peer=None, opens_per_second=20_000,
     )  # fmt: skip
     assert found.tcp == TcpConfig(keepalive_idle=60, keepalive_interval=15, keepalive_probes=4)
     assert found.pump == PumpConfig(busy_poll_us=0)
@@ -153,7 +153,7 @@ services:
   t: {deliver: "unix:/t", allow: [{host: b, service: shop, uid: 0}, {uid: 4294967294}]}
   u: {deliver: "unix:/u", allow: []}
 limits: {stream_credit: 16KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
-         stop_timeout: 1.5s, memory_per_peer: 64KiB, opens_per_second: 1}
+         stop_timeout: 1.5s, takeover_timeout: 2h, memory_per_peer: 64KiB, opens_per_second: 1}
 tcp: {keepalive_idle: null, keepalive_interval: 1h, keepalive_probes: 127}
 pump: {busy_poll_us: 50}
 pool: {idle_min: 2s, idle_max: 1m, idle_price: 1s, open_ahead: false, record: /tmp/r, record_limit: 64KiB}
@@ -183,7 +183,7 @@ log: {level: debug, format: json}
         },
         limits=ProxyLimits(
             stream_credit=16384, memory=2**20, streams_per_link=1, waiting_streams=0, open_timeout=3600.0,
-            stop_timeout=1.5, memory_per_peer=2**16, opens_per_second=1,
+            stop_timeout=1.5, takeover_timeout=7200.0, memory_per_peer=2**16, opens_per_second=1,
         ),
         tcp=TcpConfig(keepalive_idle=None, keepalive_interval=3600, keepalive_probes=127),
         pump=PumpConfig(busy_poll_us=50),

@@ -327,7 +327,7 @@ async def test_a_refused_call_that_waits_for_another_peer_is_told_of_and_ends_wi
         await until(lambda: agent.pools["host-c"].waiting, "refused by host-b, waiting for host-c")
         [told] = agent.view.streams()
         assert (told.state, told.uid, told.pid) == ("waiting", os.getuid(), os.getpid())
-        for cut in agent.draining._open():
+        for cut in agent.draining._cuts():
             cut()
         agent.pump.settle()
         assert await caller.rest() == (b"", False)

@@ -20,7 +20,20 @@ from structlog.testing import capture_logs
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, ip_port, overlap
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
-from proxy.outbound.sockets import SO_PASSRIGHTS, InheritableListener, ListenerSet, OpenListener, bind_tcp
+from proxy.outbound.sockets import (
+    SO_PASSRIGHTS,
+    InheritableListener,
+    ListenerSet,
+    OpenListener,
+    bind_tcp,
+    let_nobody_in,
+)
+from proxy.pump.budget import MemoryBudget
+from proxy.pump.deadlines import Deadlines
+from proxy.pump.loop import Pump
+from proxy.pump.options import LocalSocket
+from proxy.pump.turn import collect
+from tests.tools.sockets import PATIENCE
 
 
 @pytest.fixture
@@ -244,6 +257,56 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     change(sockets, a=unix(folder, "a", 0o640))
     change(sockets)
     assert (sock.fileno(), [path.name for path in folder.iterdir()]) == (-1, ["a.sock"])
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("kept", [True, False])
+async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_process(folder: Path, kept: bool) -> None:
+    """Unless its upstream is removed: nobody else would serve it then."""
+    path, found = f"{folder}/a.sock", list[LocalSocket]()
+    with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as caller:
+        sock.bind(path)
+        sock.listen()
+        pump = Pump(MemoryBudget(1 << 20, 1 << 20), collect)
+        sockets = ListenerSet()
+        sockets.inherit({UnixAddress(path): InheritableListener(sock.dup(), kept=kept)})
+        change(sockets, a=unix(folder, "a"))
+        [opened] = sockets.opened.values()
+        opened.listen(pump, Deadlines(pump.settle), found.append)
+        caller.connect(path)
+        caller.send(b"x")
+        sockets.finish({}, stops=True)
+        assert len(found) == (not kept)
+        if kept:
+            sockets.finish({})
+            assert len(found) == 1
+        sockets.replace({})
+        pump.shut_down()
+        assert found[0].recv(1) == b"x"
+        found[0].close()
+        with socket.socket(socket.AF_UNIX) as late:
+            late.connect(path)  # what others hold still takes callers
+
+
+@pytest.mark.failure(24)
+def test_whoever_comes_to_a_tcp_socket_that_is_about_to_close_comes_again(folder: Path) -> None:
+    """It finds the next process, and those who wait are not reset."""
+    with bind_tcp("a", TcpAddress("127.0.0.1", 0)) as listener, socket.socket() as early, socket.socket() as late:
+        address = listener.getsockname()
+        early.connect(address)
+        early.send(b"early")
+        let_nobody_in(listener)
+        late.setblocking(False)
+        assert late.connect_ex(address) == errno.EINPROGRESS
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.recv(5) == b"early"
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+        listener.close()
+        with bind_tcp("a", TcpAddress(*address)) as successor:
+            successor.settimeout(PATIENCE)
+            successor.accept()[0].close()
 
 
 def passes_descriptors(path: str, listener: socket.socket, *passed: int) -> tuple[int, bytes]:

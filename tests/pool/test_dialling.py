@@ -10,7 +10,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import PeerConfig
 from proxy.errors import CloseReason, HandshakeError
+from proxy.pool import dialling as module
 from tests.pool.hosts import Dialling, pool, running, until
+from tests.pump.agents import mesh
 
 NO_ANSWER = HandshakeError("Connection refused", CloseReason.PEER_UNREACHABLE)
 
@@ -110,3 +112,17 @@ async def test_a_peer_that_moves_is_dialled_anew_and_what_failed_is_forgotten(
         dialling.fails(NO_ANSWER)
         await dialling.begins()
         assert trio.current_time() - began == pytest.approx(0.1), "the backoff began afresh"
+
+
+@pytest.mark.failure(24)
+async def test_a_peer_that_has_stopped_is_dialled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a crash, however often it has refused dials since it was about to stop."""
+    monkeypatch.setattr(module, "STABLE", 0.0)
+    async with mesh() as hosts:
+        await hosts.pair()
+        home, far = hosts.agents["host-a"].pools["host-b"], hosts.agents["host-b"]
+        await until(lambda: home.up)
+        home._dialler.retry_at = trio.current_time() + 3600
+        dials = home.dials
+        far.draining.begin(0)
+        await until(lambda: home.dials > dials)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -37,6 +39,29 @@ os.execv(argv[0], argv)
 """
 
 
+SUPERVISOR = """
+import json, os, signal, socket, sys
+sock = socket.socket(socket.AF_UNIX)
+sock.bind(sys.argv[1])
+sock.listen(10)
+os.dup2(sock.fileno(), 3)
+os.set_inheritable(3, True)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGTERM])
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1, signal.SIGTERM])
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+        os.execv(sys.argv[2], sys.argv[2:])
+    signal.sigwait([signal.SIGTERM])
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)
+    print(json.dumps({"event": "the proxy is gone"}), flush=True)
+    signal.sigwait([signal.SIGUSR1])
+"""
+"""Holds a socket, as systemd does, and runs one proxy after the other: SIGTERM ends one, SIGUSR1 starts the next."""
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     found = Path(tempfile.mkdtemp(prefix="hl-"))
@@ -52,6 +77,7 @@ def launched(folder: Path, places: list[Any], upstream: str, address: tuple[str,
         "links": {"listen": "{}:{}".format(*address), "security": "none"},
         "upstreams": {"echo": {"listen": upstream}},
         "services": {"echo": {"deliver": f"unix:{folder}/echo.sock"}},
+        "limits": {"stop_timeout": "20s"},
         "log": {"format": "json"},
     }
     (folder / "f.yaml").write_text(json.dumps(config))
@@ -72,6 +98,32 @@ def test_callers_come_through_them(folder: Path) -> None:
         connect("tcp:{}:{}".format(*address)).close()
         proxy.stop()
         assert Path(path).is_socket(), "systemd's to remove"
+
+
+@pytest.mark.failure(24)
+def test_late_callers_wait_for_the_next_process(folder: Path) -> None:
+    path, address = f"{folder}/calls.sock", loopback()
+    argv = launched(folder, [], f"unix:{path}", address).argv[4:]
+    with Echo(f"unix:{folder}/echo.sock"), Process([sys.executable, "-c", SUPERVISOR, path, *argv]) as world:
+        world.wait_for("proxy ready")
+        with connect(path) as client, connect(path) as other:
+            exchange(client, b"hello")
+            os.kill(world.pid, signal.SIGTERM)
+            world.wait_for("proxy stopping")
+            exchange(client, b"still there")
+            with connect(path) as late:
+                exchange(late, b"served during the stop")
+            client.close()
+            other.close()
+            world.wait_for("the proxy is gone")
+        with connect(path) as late:
+            late.sendall(b"between the two")
+            os.kill(world.pid, signal.SIGUSR1)
+            assert late.recv(100) == b"between the two"
+        os.kill(world.pid, signal.SIGTERM)
+        world.wait_for("the proxy is gone", since=world.log.index(world.events("the proxy is gone")[0]) + 1)
+        os.kill(world.pid, signal.SIGUSR1)
+        assert world.wait() == 0
 
 
 def test_one_that_fits_nothing_ends_the_start_with_a_line(folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""SIGTERM: no new calls, open streams finish within stop_timeout, a second signal does not wait; no file stays."""
+"""SIGTERM: peers are told, local callers are served, open streams finish within stop_timeout, a second signal does not
+wait; no file stays.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ def sockets(world: World, host: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_open_streams_finish_and_new_calls_are_refused(lab: Lab, number: signal.Signals) -> None:
+@pytest.mark.failure(24)
+def test_open_streams_finish_and_new_calls_are_served(lab: Lab, number: signal.Signals) -> None:
     with World(lab, more=LONG) as world:
         clients = [world.call(kind) for kind in KINDS]
         for client in clients:
@@ -31,8 +34,8 @@ def test_open_streams_finish_and_new_calls_are_refused(lab: Lab, number: signal.
         signal_proxy(world.a, number)
         assert world.a.wait_for("proxy stopping")["streams"] == 2
         for kind in KINDS:
-            with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
-                world.call(kind)
+            with world.call(kind) as late:
+                exchange(late, b"new")
         for client in clients:
             exchange(client, b"still there")
             client.close()

@@ -116,7 +116,7 @@ def test_one_link_per_peer_is_enough(lab: Lab) -> None:
 
 
 def test_streams_that_stay_are_cut_at_the_deadline_and_not_before(lab: Lab) -> None:
-    with World(lab, more={"limits": {"stop_timeout": "2s"}}) as world, ExitStack() as stack:
+    with World(lab, more={"limits": {"takeover_timeout": "2s"}}) as world, ExitStack() as stack:
         with world.call("tcp") as client:
             exchange(client, b"before")
             takes_over(world, "a", stack)

@@ -13,6 +13,7 @@ from control.base.reading.decode import read_by
 HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
 ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
 Duration = Annotated[float, read_by(units.duration, units.DURATION)]
+Patience = Annotated[float, read_by(units.patience, units.DURATION)]
 Account = Annotated[str | int | None, read_by(units.account, units.ACCOUNT)]
 Mode = Annotated[int, read_by(units.mode, units.MODE)]
 FilePath = Annotated[str, read_by(units.absolute_path, units.PATH)]

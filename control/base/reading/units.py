@@ -104,6 +104,14 @@ def duration(raw: object) -> float:
     return found
 
 
+def patience(raw: object) -> float:
+    """As `duration`, up to a week: for what people have under way, such as streams that somebody holds open."""
+    found = seconds(raw)
+    if not 0.001 <= found <= 7 * 86400.0:
+        raise wrong(raw, "1ms to 168h")
+    return found
+
+
 def lifetime(raw: object) -> float:
     """``"24h"`` to 86400.0 (seconds); from a minute to ten years: for what outlives the process."""
     match = _with_unit(_LIFETIME, raw, LIFETIME)

@@ -23,7 +23,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -92,6 +92,14 @@ class BoundUnixSocket:
         may.
         """
         self._deed.ours = ours
+
+    def refuse(self) -> None:
+        """Have the kernel refuse whoever connects from now on (ECONNREFUSED), while those who wait can still be
+        accepted: so none is lost between the last accept and `close`. Does nothing if the socket is another process's.
+        """
+        if self._deed.ours:
+            with suppress(OSError):  # closed already
+                self.socket.shutdown(socket.SHUT_RD)
 
     def give(self, *, mode: int, owner: int | str | None, group: int | str | None) -> None:
         """Change who may connect; arguments as those of `bind_unix`. Raises StartError; some of it may be done then."""

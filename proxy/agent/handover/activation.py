@@ -59,7 +59,7 @@ def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inhe
         sock.close()
         return f"found {address}; allowed: listening stream sockets"
     if str(address) in wanted:
-        into.put(UPSTREAM, wanted[str(address)], InheritableListener(sock))
+        into.put(UPSTREAM, wanted[str(address)], InheritableListener(sock, kept=True))
     elif address == _plain(config.links.listen):
         into.put(LINKS, config.links.listen.hostport, InheritableListener(sock))
     else:

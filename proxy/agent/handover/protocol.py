@@ -60,6 +60,7 @@ class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):
     mode: int = 0o666
     owner: int | str | None = None
     group: int | str | None = None
+    kept: bool = False
 
 
 class HandoverStep(msgspec.Struct, frozen=True, kw_only=True, tag="word"):

@@ -110,7 +110,7 @@ async def _receive_all(sock: trio.SocketStream, host: str, into: InheritedListen
         lock = descriptors[1] if len(descriptors) > 1 else None
         birth = SocketIdentity(*item.birth) if item.birth is not None else None
         inheritable = InheritableListener(
-            socket.socket(fileno=descriptors[0]), lock, birth, item.mode, item.owner, item.group
+            socket.socket(fileno=descriptors[0]), lock, birth, item.mode, item.owner, item.group, item.kept
         )
         into.put(item.kind, item.address, inheritable)
     # Not SO_PEERCRED's: that names the process that called listen() first, which may have handed the socket over since.

@@ -139,8 +139,10 @@ async def _yield(sock: trio.SocketStream, source: HandoverSource, pid: int) -> N
 
 
 def _described(offered: OfferedListener) -> HandoverSocket:
-    _, _, birth, mode, owner, group = offered.inheritable
-    return HandoverSocket(kind=offered.kind, address=offered.address, birth=birth, mode=mode, owner=owner, group=group)
+    _, _, birth, mode, owner, group, kept = offered.inheritable
+    return HandoverSocket(
+        kind=offered.kind, address=offered.address, birth=birth, mode=mode, owner=owner, group=group, kept=kept
+    )
 
 
 async def _send(sock: trio.SocketStream, offered: OfferedListener) -> None:

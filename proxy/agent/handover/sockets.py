@@ -107,4 +107,4 @@ class HandoverSockets:
             bound.close()
         for listener in self._links:
             listener.socket.close()
-        self._drain.begin(seconds)
+        self._drain.begin(seconds, succeeded=True)

@@ -108,7 +108,7 @@ async def test_told_to_stop_while_the_new_process_has_its_word_it_leaves_the_fil
         handover_sockets, path = sockets_of(agent), Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
         assert handover_sockets.reserve() is None
         assert handover_sockets.pause(4711) is None
-        agent.draining.begin(20)
+        agent.draining.begin(0.2)
         await until(lambda: not agent.outbound.sockets.opened, "it listens no more")
         assert path.is_socket()
         handover_sockets.retire(0.0)

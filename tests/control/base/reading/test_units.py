@@ -29,6 +29,15 @@ def test_duration(text: str, seconds: float) -> None:
     assert units.duration(text) == seconds
 
 
+def test_patience_is_a_duration_of_up_to_a_week() -> None:
+    assert [units.patience(text) for text in ("1ms", "24h", "168h")] == [0.001, 86400.0, 604800.0]
+    for text in ("0s", "169h"):
+        with pytest.raises(ValueError, match=rf'found "{text}"; allowed: 1ms to 168h'):
+            units.patience(text)
+    with pytest.raises(ValueError, match="which has no unit"):
+        units.patience(5)
+
+
 def test_seconds_of_any_length() -> None:
     assert units.seconds("0s") == 0
     assert units.seconds("1.1ms") == 0.0011

@@ -59,6 +59,36 @@ def test_bind_serve_close(directory: Path) -> None:
     bound.close()
 
 
+@pytest.mark.failure(24)
+def test_refusing_lets_those_in_who_wait_and_nobody_else(directory: Path) -> None:
+    path = str(directory / "a.sock")
+    with bind_unix(path) as bound, ExitStack() as clients:
+        for number in range(3):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(path)
+            client.sendall(b"%d" % number)
+        bound.refuse()
+        assert names(directory) == [".a.sock.lock", "a.sock"], "the file goes last"
+        with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+            late.connect(path)
+        for number in range(3):
+            with bound.socket.accept()[0] as accepted:
+                assert accepted.recv(1) == b"%d" % number
+        with pytest.raises(BlockingIOError):
+            bound.socket.accept()
+
+
+@pytest.mark.failure(24)
+def test_a_socket_of_another_process_refuses_nobody(directory: Path) -> None:
+    path = str(directory / "a.sock")
+    with bind_unix(path) as bound:
+        bound.own(False)
+        bound.refuse()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+        bound.own()
+
+
 def test_the_socket_is_ready_for_trio(directory: Path) -> None:
     with bind_unix(str(directory / "s")) as bound:
         assert bound.socket.family == socket.AF_UNIX
