@@ -19,7 +19,10 @@ USER hostlane
 # The sockets that other containers call services through; and, with a control plane, this host's certificate and its last
 # map (state_dir), which must outlive the container. A fresh named volume takes this folder's owner.
 VOLUME ["/run/hostlane", "/var/lib/hostlane"]
-HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 CMD ["hostlane", "status"]
+# Whether this host can accept and deliver, whatever other hosts do. -I -S: a start of Python without its site packages.
+COPY proxy/probe.py /opt/hostlane/probe.py
+HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 \
+ CMD ["/usr/local/bin/python3", "-I", "-S", "/opt/hostlane/probe.py", "ready"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["hostlane"]
 CMD ["proxy", "--config", "/etc/hostlane/hostlane.yaml"]

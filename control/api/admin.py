@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import yaml
 
-from control.api.messages import AdminErrorBody
+from control.api.messages import AdminErrorBody, HealthAnswer
 from control.base.reading.addresses import ADMIN_SOCKET, DEFAULT_RUN_DIR, UNIX_PATH_BYTES
 from control.base.reading.files import MAX_FILE_BYTES
 from control.base.unixhttp import unix_client
@@ -50,6 +50,16 @@ def ask(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:
     Raises NoAnswer when nobody answers, or not with a ``kind``.
     """
     return _answer(socket_path, "GET", path, kind)
+
+
+def health(socket_path: str, question: str) -> tuple[HealthAnswer, bytes]:
+    """The answer to ``alive``, ``ready`` or ``mesh``, which is one also if it is no. Raises NoAnswer."""
+    with _talking(socket_path) as client:
+        response = client.request("GET", f"http://hostlane/{question}")
+    try:
+        return msgspec.json.decode(response.content, type=HealthAnswer), response.content
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        _refused(socket_path, response)
 
 
 def order(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:

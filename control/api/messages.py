@@ -208,6 +208,13 @@ class ReloadResult(Struct, frozen=True, kw_only=True):
     problems: list[str] = []
 
 
+class HealthAnswer(Struct, frozen=True, kw_only=True):
+    """The answer to ``GET /alive``, ``/ready`` or ``/mesh``: HTTP status 200 if ``ok``, else 503, and why not."""
+
+    ok: bool
+    problems: list[str] = []
+
+
 class StreamHolder(Struct, frozen=True, kw_only=True):
     """Who keeps streams open, in a proxy that drains. ``uid`` and ``pid`` as in `StreamInfo`."""
 
@@ -229,6 +236,7 @@ class DrainProgress(Struct, frozen=True, kw_only=True):
     left_s: float
     streams: int
     cut: int
+    closed_quiet: int = 0
     over: bool
     holders: list[StreamHolder]
 
@@ -236,7 +244,6 @@ class DrainProgress(Struct, frozen=True, kw_only=True):
 class RouteCandidate(Struct, frozen=True, kw_only=True):
     """A host that offers a service, as the choice for a new stream sees it.
 
-    closed_quiet: int = 0
     ``state``: ``here`` is this host; ``idle``: no link, because nothing used the last one. ``ejected_for_s``: so long
     it is left alone for opens that failed; ``failures``: counted since, or towards, the last time. ``static``: from the
     configuration. ``unconfirmed``: see `Discovery`.

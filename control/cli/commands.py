@@ -1,4 +1,4 @@
-"""``hostlane status | links | streams``: what a running proxy tells about itself."""
+"""``hostlane status | health | links | streams``: what a running proxy tells about itself."""
 
 from __future__ import annotations
 
@@ -44,6 +44,28 @@ def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -
         click.echo(f"hostlane: {printable(line)}", err=True)
     if missing:
         sys.exit(1)
+
+
+@click.command()
+@click.argument("question", type=click.Choice(["alive", "ready", "mesh"]), default="ready")
+@asks_a_proxy
+def health(config: str | None, socket: str | None, as_json: bool, question: str) -> None:
+    """Ask this host's proxy whether it is alive, ready, or has its mesh.
+
+    alive: its loop turns. ready (the default): it can accept and deliver, whatever other hosts do. mesh: all its peers
+    can be reached. Exit 1, and a line for each reason, if not or if there is no answer.
+    """
+    try:
+        found, raw = admin.health(socket_of(config, socket), question)
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    if as_json:
+        click.echo(raw)
+    else:
+        click.echo(question if found.ok else f"not {question}")
+        for line in found.problems:
+            click.echo(printable(line), err=True)
+    sys.exit(0 if found.ok else 1)
 
 
 @click.command()

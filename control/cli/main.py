@@ -19,6 +19,7 @@ COMMANDS = {
     "control": "control.cli.controlcommands:control",
     "validate": "proxy.commands:validate",
     "status": "control.cli.commands:status",
+    "health": "control.cli.commands:health",
     "hosts": "control.cli.meshcommands:hosts",
     "services": "control.cli.meshcommands:services",
     "links": "control.cli.commands:links",

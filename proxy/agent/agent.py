@@ -54,13 +54,16 @@ from proxy.pool.usage import HANDSHAKE, PoolUsage
 from proxy.pump import trim
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
+from proxy.pump.heartbeat import Heartbeat
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive, know_ourselves
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
+from proxy.telemetry import watchdog
 from proxy.telemetry.admin import serve_admin
+from proxy.telemetry.health import Health
 from proxy.telemetry.notify import notify, stopping
 from proxy.telemetry.view import ProxyView
 
@@ -253,6 +256,8 @@ class Agent:
             self.connector.lookups.use()
             startup = await open_listeners(config, self.outbound, self.draining, takeover=self._takeover, files=files)
             self._handover_sockets = handover_sockets = startup.handover_sockets
+            heart = Heartbeat(self.pump)
+            files.callback(heart.close)
             if self.recorder is not None:
                 self.recorder.open()
                 files.callback(self.recorder.close)
@@ -267,9 +272,8 @@ class Agent:
                     await nursery.start(self.recorder.run)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self.outbound.listen()
-                await nursery.start(
-                    partial(serve_admin, startup.admin, self.view, self, gate=handover_sockets.admin_gate)
-                )
+                gate, health = handover_sockets.admin_gate, self._health(heart).questions
+                await nursery.start(partial(serve_admin, startup.admin, self.view, self, health=health, gate=gate))
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -308,6 +312,8 @@ class Agent:
                     links.start_soon(AddressWatch(self.pools).run)
                     notify("READY=1")
                     task_status.started()
+                    if (patience := watchdog.patience()) is not None:
+                        nursery.start_soon(self._feed, heart, patience)
                     links.start_soon(self._heed, signals)
                     await self.draining.run()
                     links.cancel_scope.cancel()
@@ -319,6 +325,20 @@ class Agent:
         log.info("proxy stopped", host=config.host)
 
     def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
+    def _health(self, heart: Heartbeat) -> Health:
+        follower = None if self.member is None else self.member.follower
+        return Health(
+            heart, self.outbound.sockets, self.pools, self.keyring, follower, lambda: self.draining.began
+        )
+
+    async def _feed(self, heart: Heartbeat, seconds: float) -> None:
+        """Feed systemd's watchdog until another process has taken over, which does it then."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watchdog.feed, heart, seconds)
+            await self.draining.told()
+            if self._handover_sockets is not None and self._handover_sockets.left:
+                nursery.cancel_scope.cancel()
+
         """Begin to end the proxy (`Drain.begin`), and report the progress (`Drain.follow`).
 
         Args:

@@ -50,6 +50,7 @@ class HostRegistrar:
         registered: the answer in force; None: none is, or it is not known to be.
         last_error: of the last attempt, if that failed.
         superseded: another process has registered this host since; this one gives way.
+        refused: the control plane has refused this host, for another reason, when it last answered.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class HostRegistrar:
     ) -> None:
         self.registered: RegisterResponse | None = None
         self.last_error: str | None = None
-        self.superseded = False
+        self.superseded = self.refused = False
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
         self._claim = claim
@@ -121,7 +122,7 @@ class HostRegistrar:
             await self._claim()
         self.registered = await self._registry.register(record)
         self._backoff.reset()
-        self.last_error = None
+        self.last_error, self.refused = None, False
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
     async def _stay(self, registered: RegisterResponse) -> None:
@@ -133,7 +134,7 @@ class HostRegistrar:
             return
         assert self._told is not None
         await self._registry.alive(self._told.name, self._told.instance)
-        self.last_error = None
+        self.last_error, self.refused = None, False
 
     async def _pause(self) -> None:
         with trio.move_on_after(self._backoff.next()):
@@ -149,6 +150,7 @@ class HostRegistrar:
             self.last_error = str(error)
             log.warning("another process has registered this host; this one gives way", error=str(error))
         else:
+            self.refused = True
             self._failed(str(error))
 
     def _failed(self, error: str) -> None:

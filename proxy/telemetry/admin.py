@@ -11,7 +11,7 @@ way (local connection, stream, link).
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol
@@ -80,21 +80,27 @@ class AdminCommands(Protocol):
         """Drain within so many seconds (None: as configured), and tell how that goes until it is over."""
 
 
+Questions = Mapping[str, Callable[[], Awaitable[messages.HealthAnswer]]]
+"""By path, what answers it; it may take a while."""
+
+
 async def serve_admin(
     listener: trio.SocketListener,
     view: AdminView,
     orders: AdminCommands,
     *,
+    health: Questions | None = None,
     gate: AcceptGate | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer admin clients until cancelled, new ones while the gate is open.
+    """Answer admin clients until cancelled, new ones while the gate is open; `health` as well as `view`.
 
     Closes ``listener`` and all clients on the way out; the socket's file is its maker's to remove. Raises nothing of
     its own: whatever a client or ``view`` does wrong ends with that client.
     """
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
-    server = _Server({"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}, orders)
+    routes = {"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}
+    server = _Server(routes, orders, health or {})
     try:
         await serve_gated(gate or AcceptGate(), server.serve, [listener], ADMIN_SOCKET, task_status=task_status)
     finally:
@@ -102,8 +108,9 @@ async def serve_admin(
 
 
 class _Server:
-    def __init__(self, routes: dict[str, Callable[[], object]], orders: AdminCommands) -> None:
-        self._routes = routes
+    def __init__(self, routes: dict[str, Callable[[], object]], orders: AdminCommands, health: Questions) -> None:
+        self._routes = {**routes, **health}
+        self._health = health
         self._orders = {"/reload": self._reload, "/drain": self._drain}
         self._given = orders
         self._clients = 0
@@ -151,6 +158,9 @@ class _Server:
             what = f"method {_text(method)} is not allowed for {path}"
             return _answer(405, _refusal(f"{what}; allowed: {allowed}"), ("allow", allowed))
         try:
+            if (question := self._health.get(path)) is not None:
+                found = await question()
+                return _answer(200 if found.ok else 503, msgspec.json.encode(found))
             return _answer(200, await _encoded(handler()))
         except Exception:
             # A barrier as in `serve`, here, where the client can still get a 500.

@@ -4,11 +4,14 @@ group, network namespace and container, with the same environment, stdout and st
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import structlog
 import trio
+
+from proxy.telemetry.watchdog import PROCESS
 
 log = structlog.get_logger()
 
@@ -27,8 +30,10 @@ async def start(argv: list[str]) -> None:
     """Start the successor and wait until it has ended. Logs an error if it cannot be started, or when it ends. If this
     is cancelled, the successor goes on.
     """
+    # systemd's watchdog means this process by its number; it watches the successor from the takeover on.
+    environment = {name: value for name, value in os.environ.items() if name != PROCESS}
     try:
-        process = await trio.lowlevel.open_process(argv, stdin=subprocess.DEVNULL)
+        process = await trio.lowlevel.open_process(argv, stdin=subprocess.DEVNULL, env=environment)
     except OSError as error:
         log.error("successor cannot be started", command=argv, error=error.strerror)
         return

@@ -1,0 +1,33 @@
+"""systemd's watchdog (WatchdogSec= of the unit): who does not say in time that it lives is killed and started again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import trio
+
+from proxy.pump.heartbeat import Heartbeat
+from proxy.telemetry.notify import notify
+
+MICROSECONDS, PROCESS = "WATCHDOG_USEC", "WATCHDOG_PID"
+BEATS = 3
+"""How often within the time that systemd gives: half of it is the usual advice, and a busy machine may be late."""
+
+
+def patience(environment: Mapping[str, str] = os.environ) -> float | None:
+    """Seconds within which systemd wants to hear from this process; None: it does not watch it. Without WATCHDOG_PID
+    any process is meant: so a successor is, which `handover.successor` starts without it.
+    """
+    text, process = environment.get(MICROSECONDS, ""), environment.get(PROCESS, "")
+    if not (text.isascii() and text.isdecimal()) or process not in ("", str(os.getpid())):
+        return None
+    return int(text) / 1e6 or None
+
+
+async def feed(heart: Heartbeat, seconds: float) -> None:
+    """Tell systemd that the process lives, each time that the pump has turned, until cancelled."""
+    while True:
+        await heart.beat()
+        notify("WATCHDOG=1")
+        await trio.sleep(seconds / BEATS)
