@@ -297,6 +297,7 @@ class Agent:
                         )
                     )
                     nursery.start_soon(sender.serve, startup.handover, handover_sockets, handover_sockets.handover_gate)
+                    links.start_soon(handover_sockets.heed)
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)
@@ -311,9 +312,9 @@ class Agent:
                     links.start_soon(self._discard)
                     links.start_soon(AddressWatch(self.pools).run)
                     notify("READY=1")
-                    task_status.started()
                     if (patience := watchdog.patience()) is not None:
                         nursery.start_soon(self._feed, heart, patience)
+                    task_status.started()
                     links.start_soon(self._heed, signals)
                     await self.draining.run()
                     links.cancel_scope.cancel()
@@ -324,7 +325,6 @@ class Agent:
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
-    def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
     def _health(self, heart: Heartbeat) -> Health:
         follower = None if self.member is None else self.member.follower
         return Health(
@@ -339,6 +339,7 @@ class Agent:
             if self._handover_sockets is not None and self._handover_sockets.left:
                 nursery.cancel_scope.cancel()
 
+    def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
         """Begin to end the proxy (`Drain.begin`), and report the progress (`Drain.follow`).
 
         Args:

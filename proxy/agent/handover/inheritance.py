@@ -6,10 +6,12 @@ import socket
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
 from control.base.system.unixsock import BoundUnixSocket, bind_unix, inherit_unix
+from proxy.agent.handover.predecessors import Predecessors
 from proxy.outbound.sockets import InheritableListener
 
 UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
-"""The kinds of sockets, by what they are for."""
+LEASH = "leash"
+"""The kinds of sockets, by what they are for; LEASH does not listen, but leads to a process (`predecessors`)."""
 
 
 class InheritedListeners:
@@ -37,6 +39,11 @@ class InheritedListeners:
         """Take the socket for links at this address, which the caller then owns; None: there is none."""
         inheritable = self._left.pop((LINKS, address.hostport), None)
         return None if inheritable is None else inheritable.sock
+
+    def predecessors(self) -> Predecessors:
+        """Take the leashes of all processes that still drain; the caller owns them."""
+        keys = [key for key in self._left if key[0] == LEASH]
+        return Predecessors([(name, self._left.pop((kind, name)).sock) for kind, name in keys])
 
     def unix(self, kind: str, path: str, mode: int) -> BoundUnixSocket:
         """Take the proxy's own socket of this kind and path, or open it. The caller closes it. Raises StartError."""

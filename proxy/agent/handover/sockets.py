@@ -10,7 +10,8 @@ import trio
 from control.base.reading.addresses import TcpAddress, UnixAddress
 from control.base.system.unixsock import BoundUnixSocket
 from proxy.agent.drain import Drain
-from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LINKS, UPSTREAM
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPSTREAM
+from proxy.agent.handover.predecessors import HURRY, Leash, Predecessors
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
 from proxy.outbound.sockets import InheritableListener
@@ -19,11 +20,12 @@ from proxy.telemetry.notify import notify
 
 
 class HandoverSockets:
-    """All listening sockets of the proxy. It owns none of them, but `retire` closes them all.
+    """All listening sockets of the proxy. It owns none of them, but `retire` closes them all; the leashes it owns.
 
     Args:
         address: ``links.listen``; links: the listeners there.
         admin, handover: the proxy's own sockets in run_dir.
+        predecessors: leashes of the processes that still drain.
 
     Attributes:
         reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
@@ -41,11 +43,13 @@ class HandoverSockets:
         links: Sequence[trio.SocketListener],
         admin: BoundUnixSocket,
         handover: BoundUnixSocket,
+        predecessors: Predecessors,
     ) -> None:
         self.host = host
         self.reserved = self.left = False
         self.links_gate, self.admin_gate, self.handover_gate = AcceptGate(), AcceptGate(), AcceptGate()
         self._held = False
+        self._predecessors, self._leash = predecessors, Leash()
         self._outbound, self._drain = outbound, drain
         self._address, self._links = address, links
         self._own = {ADMIN: admin, HANDOVER: handover}
@@ -69,6 +73,9 @@ class HandoverSockets:
             )
         for listener in self._links:
             yield OfferedListener(LINKS, self._address.hostport, InheritableListener(listener.socket))  # type: ignore[arg-type]
+        for name, inheritable in self._predecessors.offers():
+            yield OfferedListener(LEASH, name, inheritable)
+        yield OfferedListener(LEASH, self._leash.name, InheritableListener(self._leash.far))
         for opened in self._outbound.sockets.all:
             yield OfferedListener(UPSTREAM, str(opened.upstream.listen), opened.inheritable())
 
@@ -107,4 +114,16 @@ class HandoverSockets:
             bound.close()
         for listener in self._links:
             listener.socket.close()
+        self._predecessors.close()
         self._drain.begin(seconds, succeeded=True)
+
+    async def heed(self) -> None:
+        """After `retire`: end sooner if the processes that came after say so. Returns when they cannot any more."""
+        await self._drain.told()
+        if self.left and await self._leash.told():
+            self._drain.begin(HURRY, succeeded=True)
+
+    def close(self) -> None:
+        """Close the leashes. Idempotent."""
+        self._predecessors.close()
+        self._leash.close()

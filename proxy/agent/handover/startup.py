@@ -12,6 +12,7 @@ from control.base.system.unixsock import BoundUnixSocket
 from proxy.agent.drain import Drain
 from proxy.agent.handover import activation
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
+from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.config.schema import Config
@@ -41,10 +42,12 @@ class StartupListeners:
         handover: BoundUnixSocket,
         inheritance: InheritedListeners,
         predecessor: Predecessor | None,
+        predecessors: Predecessors,
     ) -> None:
         self.handover_sockets, self.links = handover_sockets, links
         self.admin, self.handover = _listener(admin), _listener(handover)
         self._inheritance, self._predecessor = inheritance, predecessor
+        self._predecessors = predecessors
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
@@ -58,6 +61,7 @@ class StartupListeners:
             self._inheritance.own()
             self._inheritance.close()  # such as the old links.listen: nothing would ever accept there
             outbound.sockets.own()
+            self._predecessors.bound()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
 
 
@@ -91,6 +95,7 @@ async def open_listeners(
     files.callback(outbound.close)
     outbound.sockets.inherit(inheritance.upstreams())
     outbound.open()
+    predecessors = inheritance.predecessors()
     handover_sockets = HandoverSockets(
         config.host,
         outbound=outbound,
@@ -99,8 +104,10 @@ async def open_listeners(
         links=links,
         admin=admin,
         handover=handover,
+        predecessors=predecessors,
     )
-    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor)
+    files.callback(handover_sockets.close)
+    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor, predecessors)
 
 
 def _listener(bound: BoundUnixSocket) -> trio.SocketListener:

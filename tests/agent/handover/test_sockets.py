@@ -14,7 +14,8 @@ import trio
 from structlog.testing import capture_logs
 
 from proxy.agent.agent import Agent
-from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LINKS, UPSTREAM
+from proxy.agent.handover import sockets as sockets_module
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPSTREAM
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.errors import NotApplied
 from proxy.telemetry.notify import VARIABLE
@@ -45,7 +46,7 @@ async def pair(hosts: Mesh) -> tuple[Service, Agent]:
 async def test_what_there_is_to_hand_over() -> None:
     async with mesh() as hosts:
         _, agent = await pair(hosts)
-        found = {(each.kind, each.address) for each in sockets_of(agent).sockets()}
+        found = {(each.kind, each.address) for each in sockets_of(agent).sockets() if each.kind != LEASH}
         assert found == {
             (ADMIN, f"unix:{agent.config.run_dir}/admin.sock"),
             (HANDOVER, f"unix:{agent.config.run_dir}/next.sock"),
@@ -158,6 +159,32 @@ async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[Mutable
             end.close()
         await old.draining.over.wait()
         assert old.draining.cut == 0
+        hosts.call().close()
+
+
+@pytest.mark.failure(24)
+async def test_a_further_takeover_ends_the_oldest_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes go on with their streams beside the one that accepts."""
+    monkeypatch.setattr(sockets_module, "HURRY", 0.2)
+    async with mesh() as hosts:
+        service, _ = await pair(hosts)
+        old, ends = [], []
+        for number in range(3):
+            caller = hosts.call()
+            await caller.send(b"%d" % number)
+            accepted = await service.accept()
+            assert await accepted.read(1) == b"%d" % number
+            ends.append((caller, accepted))
+            assert not any(each.draining.over.is_set() for each in old)
+            old.append(await hosts.takeover("host-a", changed(hosts, True)))
+            name = f"host-a {number}"
+            hosts.agents[name], hosts._scopes[name] = hosts.agents.pop("host-a old"), hosts._scopes.pop("host-a old")
+        await old[0].draining.over.wait()
+        assert (await ends[0][0].rest()).received == b""
+        for caller, accepted in ends[1:]:
+            await caller.send(b"still there")
+            assert await accepted.read(11) == b"still there"
+        assert [each.draining.over.is_set() for each in old] == [True, False, False]
         hosts.call().close()
 
 
