@@ -50,7 +50,7 @@ def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -
 @click.argument("question", type=click.Choice(["alive", "ready", "mesh"]), default="ready")
 @asks_a_proxy
 def health(config: str | None, socket: str | None, as_json: bool, question: str) -> None:
-    """Ask this host's proxy whether it is alive, ready, or has its mesh.
+    """Ask whether this host's proxy is alive or ready.
 
     alive: its loop turns. ready (the default): it can accept and deliver, whatever other hosts do. mesh: all its peers
     can be reached. Exit 1, and a line for each reason, if not or if there is no answer.

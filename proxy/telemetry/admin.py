@@ -100,7 +100,7 @@ async def serve_admin(
     """
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
     routes = {"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}
-    server = _Server(routes, orders, health or {})
+    server = _Server(routes, orders, health)
     try:
         await serve_gated(gate or AcceptGate(), server.serve, [listener], ADMIN_SOCKET, task_status=task_status)
     finally:
@@ -108,9 +108,11 @@ async def serve_admin(
 
 
 class _Server:
-    def __init__(self, routes: dict[str, Callable[[], object]], orders: AdminCommands, health: Questions) -> None:
-        self._routes = {**routes, **health}
-        self._health = health
+    def __init__(
+        self, routes: dict[str, Callable[[], object]], orders: AdminCommands, health: Questions | None = None
+    ) -> None:
+        self._health = health or {}
+        self._routes = {**routes, **self._health}
         self._orders = {"/reload": self._reload, "/drain": self._drain}
         self._given = orders
         self._clients = 0
