@@ -20,9 +20,9 @@ USER hostlane
 # map (state_dir), which must outlive the container. A fresh named volume takes this folder's owner.
 VOLUME ["/run/hostlane", "/var/lib/hostlane"]
 # Whether this host can accept and deliver, whatever other hosts do. -I -S: a start of Python without its site packages.
-COPY proxy/probe.py /opt/hostlane/probe.py
+COPY proxy/telemetry/probe.py /opt/hostlane/probe
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 \
- CMD ["/usr/local/bin/python3", "-I", "-S", "/opt/hostlane/probe.py", "ready"]
+ CMD ["/usr/local/bin/python3", "-I", "-S", "/opt/hostlane/probe", "ready"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["hostlane"]
 CMD ["proxy", "--config", "/etc/hostlane/hostlane.yaml"]

@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"outbound", "mesh", "check", "demo"},
     {"telemetry", "explain"},
     {"agent"},
-    {"commands", "probe"},
+    {"commands"},
 ]
 """proxy/: the floors of docs/ARCHITECTURE.md."""
 CONTROL_FLOORS: list[set[str]] = [{"base"}, {"api"}, {"store"}, {"ca"}, {"server"}, {"cli"}]

@@ -23,7 +23,7 @@ from tests.tools.process import Process
 from tests.tools.sockets import PATIENCE, eventually
 
 pytestmark = pytest.mark.failure(26)
-PROBE = Path(__file__).resolve().parents[2] / "proxy" / "probe.py"
+PROBE = Path(__file__).resolve().parents[2] / "proxy" / "telemetry" / "probe.py"
 
 
 @pytest.fixture

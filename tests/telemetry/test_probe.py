@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PROBE = Path(__file__).resolve().parents[1] / "proxy" / "probe.py"
+ROOT = Path(__file__).resolve().parents[2]
+PROBE = ROOT / "proxy" / "telemetry" / "probe.py"
 pytestmark = pytest.mark.failure(26)
 
 
@@ -87,6 +88,6 @@ def test_it_imports_nothing_that_is_not_built_in() -> None:
 
 
 def test_the_image_runs_it() -> None:
-    text = (PROBE.parents[1] / "Dockerfile").read_text()
-    assert '"-I", "-S", "/opt/hostlane/probe.py"' in text
-    assert "COPY proxy/probe.py /opt/hostlane/probe.py" in text
+    text = (ROOT / "Dockerfile").read_text()
+    assert '"-I", "-S", "/opt/hostlane/probe"' in text
+    assert "COPY proxy/telemetry/probe.py /opt/hostlane/probe" in text
