@@ -98,9 +98,9 @@ class Listener:
                 try:
                     sock, _address = self._sock.accept()
                 except OSError as error:
-                    if error.errno in _NOBODY or error.errno in EXHAUSTED:  # closing resets those who are left
-                        return
-                    continue  # the caller has closed its connection already
+                    if error.errno in OF_CLIENT:
+                        continue
+                    return  # nobody waits, or closing resets those who are left
                 sock.setblocking(False)
                 if bound := self._pump.budget.send_buffer:
                     bound_send_buffer(sock, bound)
