@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,29 @@ from typing import NoReturn
 import click
 
 from control.base.errors import ConfigError, HostlaneError, StartError
+
+LOOK_ALIKE = {"│": "|", "┄": "-", "●": "*", "→": "->", "…": "...", "µ": "u"}
+"""What stands for the signs of our own output where the terminal has no such letter (ASCII, Latin-1)."""
+_ERRORS = "hostlane.terminal"
+
+
+def write_anything() -> None:
+    """From now on standard output and standard error take everything: what their encoding does not have is replaced by
+    something like it, or escaped. It is whatever LANG or PYTHONIOENCODING say, for a terminal as for a pipe; and names
+    of files may hold bytes that no encoding has.
+    """
+    codecs.register_error(_ERRORS, _alike)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ERRORS)
+
+
+def _alike(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    text = "".join(LOOK_ALIKE.get(letter) or letter.encode("ascii", "backslashreplace").decode() for letter in letters)
+    return text, error.end
 
 
 def printable(text: str) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from control.base.terminal import write_anything
+
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
     "control": "control.cli.controlcommands:control",
@@ -71,6 +73,7 @@ def hostlane() -> None:
 
 def main() -> None:
     """Run the command line. Exits the process; what nobody expected is one line on stderr too."""
+    write_anything()
     try:
         hostlane(prog_name="hostlane")
     except Exception as error:

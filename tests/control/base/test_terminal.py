@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from control.base import terminal
@@ -54,3 +58,31 @@ def test_what_goes_wrong_is_a_line_and_a_code(
 def test_ctrl_c_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
     assert terminal.ended_by(BaseExceptionGroup("", [KeyboardInterrupt(), PLAIN]), "it failed") == 1
     assert capsys.readouterr().err == ""
+
+
+POOR = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "POSIX"},
+    {"PYTHONIOENCODING": "utf-8"},
+]
+
+
+@pytest.mark.failure("32a")
+@pytest.mark.parametrize("environment", POOR, ids=str)
+def test_every_terminal_shows_everything(environment: dict[str, str]) -> None:
+    """Signs of ours, letters of others, and bytes of a file name that are no letters."""
+    code = (
+        "import sys; from control.base import terminal; terminal.write_anything(); from rich.console import Console; "
+        "text = '\\u2502 1 \\u2192 2 \\u2026 \\u6f22 \\udcff'; print(text); "
+        "Console().print(text); print(text, file=sys.stderr)"
+    )
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for line in (*done.stdout.splitlines(), *done.stderr.splitlines()):
+        assert line.endswith(b"\\udcff")
+        assert b"1 -> 2 ..." in line or "│ 1 → 2 …".encode() in line
