@@ -36,8 +36,10 @@ from proxy.inbound.delivery import Inbound
 from proxy.links import accept
 from proxy.links.carry import HandshakeResult, new_id
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
+from proxy.links.listening import wait_for_network
 from proxy.mesh.effective import EffectiveConfig, needed
 from proxy.mux.frames import NEWEST_REASON
 from proxy.netdev.leases.leases import LeasedAddresses, fill
@@ -97,6 +99,7 @@ class Agent:
         self._takeover = takeover
         self._handover_sockets: HandoverSockets | None = None
         self.reload = Reload(file, self.rebase)
+        self.device = LinkDevice(config.links.listen.host, config.links.interface)
         self.keyring = Keyring.from_config(config)
         self.pump = Pump(MemoryBudget(*_memory(config.limits), _send_buffer()), collect, config.pump.busy_poll_us / 1e6)
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
@@ -156,6 +159,7 @@ class Agent:
             usage=PoolUsage(self._gaps, _terms(self.config)),
             recorder=self.recorder,
             kept=self._kept,
+            device=self.device,
         )
 
     def _forget(self, peer: str) -> None:
@@ -249,12 +253,16 @@ class Agent:
             from proxy.netdev.apply.ready import prepare
 
             await prepare(config, self._book.elsewhere)
+        else:
+            await wait_for_network(config.links.listen, self.device)
         with ExitStack() as files:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
             self.connector.lookups.use()
-            startup = await open_listeners(config, self.outbound, self.draining, takeover=self._takeover, files=files)
+            startup = await open_listeners(
+                config, self.outbound, self.draining, self.device, takeover=self._takeover, files=files
+            )
             self._handover_sockets = handover_sockets = startup.handover_sockets
             heart = Heartbeat(self.pump)
             files.callback(heart.close)
@@ -285,7 +293,7 @@ class Agent:
                     await links.start(
                         partial(
                             accept.serve,
-                            startup.links,
+                            startup.links.all,
                             own=config.host,
                             patience=lambda: self.config.links.dial_timeout,
                             find=self.pools.get,
@@ -296,6 +304,11 @@ class Agent:
                             gate=handover_sockets.links_gate,
                         )
                     )
+                    links.start_soon(startup.links.keep, handover_sockets)
+                    if config.interfaces:
+                        from proxy.netdev.apply.keep import keep
+
+                        links.start_soon(keep, config, self._book.elsewhere)
                     nursery.start_soon(sender.serve, startup.handover, handover_sockets, handover_sockets.handover_gate)
                     links.start_soon(handover_sockets.heed)
                     if self.member is not None:

@@ -31,6 +31,7 @@ _AUTO_PORT = re.compile(r"auto(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,7})(Mbit|Gbit)", re.ASCII)
 
 INTERFACE_NAME = "1 to 15 of A-Z a-z 0-9 _ . -, with a letter, digit or _ first"
+LINKS_INTERFACE = f"auto, any, or the name of an interface: {INTERFACE_NAME}"
 CONTAINER_NAME = "the name of a container: 2 to 128 of A-Z a-z 0-9 _ . -, with a letter or digit first"
 MAC = 'stable, or the MAC of one machine in quotes, such as "02:00:5e:10:00:01"'
 ADDRESS = "an IP address with its prefix length, such as 10.77.0.1/24 or fd00::1/64"
@@ -45,6 +46,11 @@ WHOLE_SECONDS = "1s to 1h, in whole seconds"
 def interface_name(raw: object) -> str:
     """The name of a network interface, unchanged; at most 15 bytes, as the kernel's IFNAMSIZ has it."""
     return matching(_INTERFACE, raw, INTERFACE_NAME)
+
+
+def links_interface(raw: object) -> str:
+    """What links go through (`LinksConfig.interface`), unchanged."""
+    return matching(_INTERFACE, raw, LINKS_INTERFACE)
 
 
 def container_name(raw: object) -> str:

@@ -65,6 +65,7 @@ SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
 ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
 SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), f"{units.PATH}, or null")]
 LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
+LinksInterface = Annotated[str, read_by(netvalues.links_interface, netvalues.LINKS_INTERFACE)]
 ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
 DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
 
@@ -90,6 +91,9 @@ class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """``auto``: the control plane leases the address of `listen`; with its port."""
     segment: SegmentName = None
     """The control plane's address pool that `address` is of, or in which a given `listen` is entered."""
+    interface: LinksInterface = "auto"
+    """What links go through: ``auto``, the interface that has the address of `listen`; the name of one; or ``any``,
+    whichever the routes say (`links.device`)."""
     security: Literal["mtls", "none"] = "mtls"
     tls: TlsFiles | None = None
     """Needed with mtls, unless the control plane gives this host its certificate."""

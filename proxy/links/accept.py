@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, cast
 
 import structlog
 import trio
 
-from control.base.reading.addresses import TcpAddress
 from control.base.tokenbucket import TokenBucket
-from proxy.errors import CloseReason, HandshakeError, StartError
+from proxy.errors import CloseReason, HandshakeError
 from proxy.links.acceptgate import AcceptGate, serve_gated
 from proxy.links.carry import (
     HandshakeResult,
@@ -39,8 +36,6 @@ for dial_timeout. (A proxy dials one link to a peer at a time.)"""
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
 """Rate and burst of debug lines about connections on which nothing is said."""
-BACKLOG = 1024
-"""Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 
 
 class AcceptingPool(Protocol):
@@ -58,25 +53,6 @@ class AcceptingPool(Protocol):
 
     def refuses(self) -> CloseReason | None:
         """Why one more link is refused; None if it is accepted."""
-
-
-async def bind(address: TcpAddress, inherited: socket.socket | None = None) -> list[trio.SocketListener]:
-    """Listen for links. Raises StartError with one line that says what to do.
-
-    Args:
-        inherited: a socket that another process has opened, used instead of a new one; the listener owns it then.
-    """
-    if inherited is not None:
-        return [trio.SocketListener(trio.socket.from_stdlib_socket(inherited))]
-    try:
-        return list(await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG))
-    except OSError as error:
-        hint = {
-            errno.EADDRINUSE: "the port is in use: is another proxy running?",
-            errno.EADDRNOTAVAIL: "no interface of this host has that address",
-            errno.EACCES: "not permitted: choose a port from 1024 up",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise StartError(f"links.listen: {address.hostport}: {hint}") from None
 
 
 async def serve(

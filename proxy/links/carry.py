@@ -13,7 +13,9 @@ import trio
 
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
+from proxy.links.connect import BoundConnectError, connect
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello, encode_refusal
 from proxy.links.options import prepare_link
 from proxy.links.tls import TlsStream
@@ -50,19 +52,10 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-async def connect(address: TcpAddress, source: str | None) -> trio.SocketStream:
-    """The TCP connection of a dial, or of a question whether anybody listens (`links.probe`). Raises OSError.
-
-    Args:
-        source: local address to connect from, so that the link leaves through the interface meant for it.
-    """
-    return await trio.open_tcp_stream(address.host, address.port, local_address=source)
-
-
 async def dial(
     address: TcpAddress,
     *,
-    source: str | None,
+    device: LinkDevice,
     hello: Hello,
     credentials: Credentials | None = None,
     says_hello: Callable[[], None] = lambda: None,
@@ -70,7 +63,7 @@ async def dial(
     """Connect to a peer and make the handshake.
 
     Args:
-        source: as in `connect`.
+        device: the address to connect from, and the interface that the link leaves through.
         credentials: None: no TLS (``security: none``).
         says_hello: called before HELLO is sent: from then on the peer may have made a link of this connection.
 
@@ -78,7 +71,7 @@ async def dial(
     answer for a new session, the peer is sent GOAWAY, as it may use the link already.
     """
     try:
-        tcp = await connect(address, source)
+        tcp = await connect(address, device)
     except OSError as error:
         raise HandshakeError(_why(error), CloseReason.PEER_UNREACHABLE) from None
     stream = protected(tcp, credentials, dialling=True)
@@ -232,7 +225,11 @@ def _detach(stream: Stream) -> socket.socket:
 
 
 def _why(error: BaseException) -> str:
-    """The system's words for the innermost error: trio wraps one error per address that was tried."""
+    """The system's words for the innermost error: trio wraps one error per address that was tried, and repeats the
+    address.
+    """
     while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, BoundConnectError):
+        return error.strerror or str(error)
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from proxy.links.carry import connect
+from proxy.errors import HandshakeError
+from proxy.links.connect import connect
+from proxy.links.device import LinkDevice
 
 OTHER_FAMILY = frozenset({None, errno.EAFNOSUPPORT, errno.ENETUNREACH})
 """What comes of an address of a name that cannot be tried from here: it is of another family than the source, or than
@@ -29,18 +31,18 @@ class Answer(enum.Enum):
     """Nobody has answered, or something else went wrong, on this host or on the way: it says nothing of the peer."""
 
 
-async def ask(address: TcpAddress, *, source: str | None, seconds: float) -> Answer:
+async def ask(address: TcpAddress, *, device: LinkDevice, seconds: float) -> Answer:
     """Ask once. Nothing is left open, cancelled or not.
 
     Args:
-        source: as in `carry.connect`.
+        device: as in `connect`.
         seconds: the longest wait for an answer.
     """
     answer = Answer.NONE
     with trio.move_on_after(seconds):
         try:
-            stream = await connect(address, source)
-        except OSError as error:
+            stream = await connect(address, device)
+        except (OSError, HandshakeError) as error:
             refused = set(_reasons(error)) - OTHER_FAMILY == {errno.ECONNREFUSED}
             answer = Answer.REFUSED if refused else Answer.NONE
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from control.base.terminal import reported
+from control.base.terminal import ended_by, reported
 from proxy.netdev import attachcommands
 
 if TYPE_CHECKING:
@@ -58,6 +58,28 @@ def apply(file: str, as_json: bool) -> None:
 
         config, book = settled(load(file))
         _show(manage.bring_up(config, book.elsewhere), as_json, book.notes)
+
+
+@net.command()
+@click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
+def watch(file: str) -> None:
+    """Make the interfaces as configured, and again whenever one is gone.
+
+    For the unit that sets the network up for a proxy which must not (CAP_NET_ADMIN). Until SIGTERM or SIGINT; it says
+    in its log what it does. Exit 2 if they cannot be made in the beginning.
+    """
+    with reported():
+        import trio
+
+        from control.base.system import logs
+        from proxy.netdev.apply import watch as watching
+
+        config, book = settled(load(file))
+        logs.configure(config.log.level, config.log.format)
+        try:
+            trio.run(watching.watch, config, book.elsewhere)
+        except BaseException as error:
+            sys.exit(ended_by(error, "net watch failed"))
 
 
 @net.command()

@@ -12,6 +12,7 @@ from proxy.config.schema import LinksConfig, PeerConfig
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import HandshakeResult, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello, Refused, resuming, without
 from proxy.pool.sessions import PoolSessions
 from proxy.pool.usage import PoolUsage
@@ -34,6 +35,7 @@ class Dialler:
         name, peer: the peer's host name and configuration; links: what is configured for links.
         hello, credentials: as those of `Pool`.
         usage: learns what a handshake costs; sessions: told what the peer has answered.
+        device: what the dials are bound to.
 
     Attributes:
         busy: whether a handshake is under way; afresh: whether the latest one is, or was, for a new session.
@@ -51,6 +53,7 @@ class Dialler:
         backoff: Backoff,
         usage: PoolUsage,
         sessions: PoolSessions,
+        device: LinkDevice,
     ) -> None:
         self.peer = peer
         self.busy = self.afresh = False
@@ -59,7 +62,7 @@ class Dialler:
         self.retry_at: float | None = None
         self._name, self._links = name, links
         self._hello, self._credentials = hello, credentials
-        self._backoff, self._usage, self._sessions = backoff, usage, sessions
+        self._backoff, self._usage, self._sessions, self.device = backoff, usage, sessions, device
         self._scope = trio.CancelScope()
 
     def adopt(self, links: LinksConfig, peer: PeerConfig) -> None:
@@ -118,7 +121,7 @@ class Dialler:
             with trio.fail_after(seconds) as self._scope:
                 handshake = await dial(
                     peer.address,
-                    source=link_source(self._links),
+                    device=self.device,
                     hello=hello,
                     credentials=self._credentials(),
                     says_hello=lambda: said.append(True),
@@ -172,9 +175,3 @@ class Dialler:
 
     def _postpone(self) -> None:
         self.retry_at = trio.current_time() + self._backoff.next()
-
-
-def link_source(links: LinksConfig) -> str | None:
-    """The local address to connect to peers from; None: any."""
-    host = links.listen.host
-    return None if host in ("0.0.0.0", "::") else host

@@ -20,6 +20,7 @@ from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import HandshakeResult
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
 from proxy.pool import policy
@@ -51,6 +52,7 @@ class Pool:
         calls: delivers the streams that the peer opens.
         credentials: returns those for the next handshake; None: no TLS (``security: none``).
         kept: counts what sessions without a link keep, of all pools; None: of this one.
+        device: what dials are bound to; None: what the configuration says.
 
     Attributes:
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
@@ -74,6 +76,7 @@ class Pool:
         usage: PoolUsage,
         recorder: Recorder | None = None,
         kept: SuspendedBytes | None = None,
+        device: LinkDevice | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -95,6 +98,7 @@ class Pool:
         self._dialler = Dialler(
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
             sessions=self.sessions,
+            device=device or LinkDevice(config.links.listen.host, config.links.interface),
         )  # fmt: skip
         self._probe = PeerProbe(self.sessions, self._dialler, self._is_there)
         self._changed = trio.Event()

@@ -17,7 +17,7 @@ import trio
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import LinksConfig
 from proxy.links.probe import Answer, ask
-from proxy.pool.dialling import Dialler, link_source
+from proxy.pool.dialling import Dialler
 from proxy.pool.refusals import RefusalRun, pause
 from proxy.pool.sessions import PoolSessions
 
@@ -59,7 +59,7 @@ class PeerProbe:
             address = self._dialler.peer.address
             if address != asked:
                 run, asked = RefusalRun(), address
-            answer = await ask(address, source=link_source(self._links), seconds=self._links.dial_timeout)
+            answer = await ask(address, device=self._dialler.device, seconds=self._links.dial_timeout)
             if address != self._dialler.peer.address:
                 continue  # that is where the peer was
             now, timeout, unbroken = monotonic(), self._links.refused_timeout, run.unbroken

@@ -46,7 +46,7 @@ TLS_NEEDED = (
             "host: a\nlinks: {listen: 10.0.0.1:1, secuirty: none}\n",
             [
                 'f:2: links.secuirty: unknown key (did you mean "security"?); allowed: listen, address, segment, '
-                "security, tls, max_per_peer, dial_timeout, ping_interval, ping_timeout, refused_timeout, "
+                "interface, security, tls, max_per_peer, dial_timeout, ping_interval, ping_timeout, refused_timeout, "
                 "resume_timeout, replay_buffer"
             ],
         ),

@@ -85,3 +85,14 @@ def test_bad(reader: Reader, raw: object, found: str) -> None:
         reader(raw)
     assert str(caught.value).startswith(found)
     assert "; allowed: " in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["auto", "any", "hl0", "eth0.100"])
+def test_what_links_go_through(text: str) -> None:
+    assert netvalues.links_interface(text) == text
+
+
+@pytest.mark.parametrize("raw", ["", "a name", "longer-than-15-bytes", "-hl0", 7, None])
+def test_what_is_no_interface_for_links(raw: object) -> None:
+    with pytest.raises(ValueError, match="allowed: auto, any, or the name of an interface: 1 to 15"):
+        netvalues.links_interface(raw)

@@ -18,9 +18,10 @@ from proxy.links import accept
 from proxy.links.accept import HANDSHAKES, LINES_AT_ONCE
 from proxy.links.carry import HandshakeResult, dial
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello, encode_hello
 from proxy.mux.frames import FrameKind, encode
-from tests.links.wire import hello
+from tests.links.wire import ANYWHERE, hello, opened
 from tests.tools.sockets import PATIENCE, open_fds
 from tests.tools.tls import MESH, credentials
 
@@ -71,7 +72,7 @@ async def serving(
     expected: Callable[[str], bool] = lambda source: False,
 ) -> AsyncIterator[TcpAddress]:
     """host-b accepts links, from host-a only."""
-    listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
+    listeners = opened(TcpAddress("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
@@ -95,14 +96,14 @@ async def serving(
 async def refused(address: TcpAddress, host: str = "host-a", to: str = "host-b") -> CloseReason:
     """Dial as `host`; the reason for which it was refused."""
     with pytest.raises(HandshakeError) as caught:
-        await dial(address, source=None, hello=hello(host, to))
+        await dial(address, device=ANYWHERE, hello=hello(host, to))
     return caught.value.reason
 
 
 async def test_a_link_is_accepted_and_attended() -> None:
     peer = Peer()
     async with serving(peer) as address:
-        handshake = await dial(address, source=None, hello=hello())
+        handshake = await dial(address, device=ANYWHERE, hello=hello())
         with handshake.sock:
             assert handshake.hello.host == "host-b"
             assert peer.seen[0].hello == hello()
@@ -123,11 +124,11 @@ async def test_strangers_and_links_meant_for_others(host: str, to: str) -> None:
 async def test_no_link_beyond_those_that_the_pool_admits() -> None:
     peer = Peer(places=1)
     async with serving(peer) as address:
-        with (await dial(address, source=None, hello=hello())).sock:
+        with (await dial(address, device=ANYWHERE, hello=hello())).sock:
             assert await refused(address) is CloseReason.DUPLICATE
         while peer.links:
             await trio.lowlevel.checkpoint()
-        (await dial(address, source=None, hello=hello())).sock.close()
+        (await dial(address, device=ANYWHERE, hello=hello())).sock.close()
 
 
 @pytest.mark.failure(9)
@@ -137,7 +138,7 @@ async def test_many_handshakes_at_once_do_not_share_the_last_place() -> None:
     async def one() -> None:
         nonlocal duplicates
         try:
-            made.append((await dial(address, source=None, hello=hello())).sock)
+            made.append((await dial(address, device=ANYWHERE, hello=hello())).sock)
         except HandshakeError as error:
             assert error.reason is CloseReason.DUPLICATE
             duplicates += 1
@@ -161,7 +162,7 @@ async def test_whatever_one_dialler_says_the_next_is_served(data: bytes) -> None
     async with serving(peer) as address:
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
             await stream.send_all(data)
-        (await dial(address, source=None, hello=hello())).sock.close()
+        (await dial(address, device=ANYWHERE, hello=hello())).sock.close()
 
 
 @pytest.mark.failure(18)
@@ -169,10 +170,10 @@ async def test_whatever_one_dialler_says_the_next_is_served(data: bytes) -> None
 async def test_a_bug_in_one_link_does_not_end_the_server(crash: Exception) -> None:
     peer = Peer(crash=crash)
     async with serving(peer) as address:
-        with (await dial(address, source=None, hello=hello())).sock:
+        with (await dial(address, device=ANYWHERE, hello=hello())).sock:
             pass
         peer.crash = None
-        (await dial(address, source=None, hello=hello())).sock.close()
+        (await dial(address, device=ANYWHERE, hello=hello())).sock.close()
     assert len(peer.seen) == 2
 
 
@@ -260,7 +261,7 @@ async def until_closed(sock: socket.socket) -> None:
 async def test_nothing_is_left_open() -> None:
     before = open_fds()
     async with serving(Peer(places=1)) as address:
-        with (await dial(address, source=None, hello=hello())).sock:
+        with (await dial(address, device=ANYWHERE, hello=hello())).sock:
             await refused(address)
             await refused(address, "stranger")
             async with await trio.open_tcp_stream(address.host, address.port):
@@ -275,7 +276,7 @@ async def test_nothing_is_left_open() -> None:
 async def test_what_keeps_it_from_listening_is_one_line(host: str, complaint: str) -> None:
     async with serving(Peer()) as address:
         with pytest.raises(StartError) as caught:
-            await accept.bind(TcpAddress(host, address.port))
+            opened(TcpAddress(host, address.port))
     assert str(caught.value).startswith(f"links.listen: {host}:{address.port}: {complaint}")
     assert "\n" not in str(caught.value)
 
@@ -297,7 +298,7 @@ async def test_who_says_nothing_gives_way(sources: int) -> None:
             await dialled_from(stack, f"127.0.0.{2 + number % sources}", address) for number in range(2 * HANDSHAKES)
         ]
         for source in ("127.0.0.1", "127.0.0.2"):
-            (await dial(address, source=source, hello=hello())).sock.close()
+            (await dial(address, device=LinkDevice(source), hello=hello())).sock.close()
         with trio.fail_after(PATIENCE):
             for stream in silent[: HANDSHAKES - 2]:
                 assert await stream.receive_some() == b"", "closed, the oldest first"
@@ -312,7 +313,7 @@ async def test_who_says_too_little_gives_way_to_a_configured_peer() -> None:
         with trio.fail_after(PATIENCE):
             while await refused(address) is not CloseReason.OVERLOADED:
                 pass  # the first bytes of some are not read yet
-        (await dial(address, source="127.0.0.9", hello=hello())).sock.close()
+        (await dial(address, device=LinkDevice("127.0.0.9"), hello=hello())).sock.close()
 
 
 @pytest.mark.failure(18)

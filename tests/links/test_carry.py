@@ -12,16 +12,17 @@ from control.base.reading.addresses import TcpAddress
 from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import HandshakeResult, answer, dial, listen_to, new_id, protected, refuse
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import encode_hello, encode_refusal, resuming
 from proxy.mux.frames import FrameKind, encode
-from tests.links.wire import hello, listening, streams
+from tests.links.wire import ANYWHERE, hello, listening, streams
 from tests.tools.sockets import free_port, open_fds
 from tests.tools.tls import of_host
 
 Peer = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-async def dialling(peer: Peer, *, source: str | None = None) -> HandshakeResult:
+async def dialling(peer: Peer, *, device: LinkDevice = ANYWHERE) -> HandshakeResult:
     """Dial a peer that does what the test says, once."""
 
     async def serve(listener: trio.SocketListener) -> None:
@@ -33,7 +34,7 @@ async def dialling(peer: Peer, *, source: str | None = None) -> HandshakeResult:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve, listener)
             try:
-                return await dial(address, source=source, hello=hello())
+                return await dial(address, device=device, hello=hello())
             except HandshakeError as failure:  # raised in here, it would come out as a group
                 error = failure
             finally:
@@ -57,7 +58,7 @@ async def test_both_halves_together() -> None:
         theirs, leftover = await listen_to(stream)
         met.append(HandshakeResult(answer(stream, hello("host-b", "host-a", theirs.session)), theirs, leftover))
 
-    handshake = await dialling(peer, source="127.0.0.1")
+    handshake = await dialling(peer, device=LinkDevice("127.0.0.1"))
     with handshake.sock, met[0].sock:
         assert handshake.hello == hello("host-b", "host-a")
         assert met[0].hello == hello("host-a", "host-b")
@@ -151,7 +152,7 @@ async def test_a_reset_in_the_middle() -> None:
 )
 async def test_nobody_there(address: TcpAddress, complaint: str) -> None:
     with pytest.raises(HandshakeError) as caught:
-        await dial(address, source=None, hello=hello())
+        await dial(address, device=ANYWHERE, hello=hello())
     assert caught.value.reason is CloseReason.PEER_UNREACHABLE
     assert complaint in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -195,7 +196,7 @@ async def test_cancelled_while_a_session_waits_for_its_answer_the_peer_is_told(m
             with trio.fail_after(10), trio.CancelScope() as scope:
                 nursery.start_soon(serve, listener, scope)
                 said = resuming(hello(), 0) if resumes else hello()
-                await dial(address, source=None, hello=said, credentials=ours)
+                await dial(address, device=ANYWHERE, hello=said, credentials=ours)
     assert bytes(got) == (b"" if resumes else encode_refusal(CloseReason.PEER_UNREACHABLE))
     assert open_fds() == before
 
@@ -215,7 +216,7 @@ async def test_cancelled_just_when_it_has_succeeded_the_caller_has_the_socket() 
 
             nursery.start_soon(peer)
             with trio.CancelScope() as scope:
-                handshake = await dial(address, source=None, hello=hello())
+                handshake = await dial(address, device=ANYWHERE, hello=hello())
     if handshake is not None:
         handshake.sock.close()
     assert open_fds() == before

@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from proxy.links.carry import NothingSaid, listen_to
+from proxy.links.carry import NothingSaid, hear
+from proxy.links.device import LinkDevice
 from proxy.links.probe import Answer, ask
 from tests.links.wire import listening, silent
 from tests.tools.sockets import free_port, open_fds
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.failure("23")
 async def answer_of(address: TcpAddress, *, source: str | None = None, seconds: float = 20.0) -> Answer:
     """What comes of one question; nothing is left open."""
     before = open_fds()
-    found = await ask(address, source=source, seconds=seconds)
+    found = await ask(address, device=LinkDevice(source or "0.0.0.0"), seconds=seconds)
     assert open_fds() == before
     return found
 
@@ -32,7 +33,7 @@ async def test_somebody_who_listens_takes_it_for_a_look() -> None:
         assert await answer_of(address, source="127.0.0.1") is Answer.LISTENING
         stream = await listener.accept()
         with pytest.raises(NothingSaid):
-            await listen_to(stream)
+            await hear(stream)
         await stream.aclose()
 
 
@@ -102,7 +103,7 @@ def no_descriptors() -> Iterator[None]:
 async def test_without_descriptors_it_says_nothing_of_the_peer() -> None:
     address = TcpAddress("127.0.0.1", free_port())
     with no_descriptors():
-        found = await ask(address, source=None, seconds=20)
+        found = await ask(address, device=LinkDevice("0.0.0.0"), seconds=20)
     assert found is Answer.NONE
 
 
@@ -110,6 +111,6 @@ async def test_cancelled() -> None:
     before = open_fds()
     with silent() as address:
         with trio.move_on_after(0.1) as scope:
-            await ask(address, source=None, seconds=20)
+            await ask(address, device=LinkDevice("0.0.0.0"), seconds=20)
         assert scope.cancelled_caught
     assert open_fds() == before

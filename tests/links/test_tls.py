@@ -25,7 +25,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, encode_hello, encode_refusal
 from proxy.links.tls import TlsStream
 from proxy.links.tlswire import TlsWire
-from tests.links.wire import hello, listening, streams
+from tests.links.wire import ANYWHERE, hello, listening, opened, streams
 from tests.tools.sockets import open_fds
 from tests.tools.tls import MESH, credentials, of_host, without_certificate
 
@@ -69,7 +69,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
         attended.append(handshake)
 
     with capture_logs() as logs:
-        listeners = await accept.bind(TcpAddress("127.0.0.1", 0))
+        listeners = opened(TcpAddress("127.0.0.1", 0))
         serve = partial(
             accept.serve,
             listeners,
@@ -85,7 +85,7 @@ async def meet(dialler: Credentials | None, acceptor: Credentials | None, *, cla
         async with trio.open_nursery() as nursery:
             await nursery.start(serve)
             try:
-                handshake = await dial(address, source=None, hello=hello(claims), credentials=dialler)
+                handshake = await dial(address, device=ANYWHERE, hello=hello(claims), credentials=dialler)
             except HandshakeError as error:
                 told, reason = str(error), error.reason
             while not attended and not logs:
@@ -364,6 +364,6 @@ async def test_cancelled_in_the_tls_handshake_it_leaves_nothing_open() -> None:
     before = open_fds()
     with listening() as (_, address):
         with trio.move_on_after(0.05) as scope:
-            await dial(address, source=None, hello=hello(), credentials=of_host(OURS, "host-a"))
+            await dial(address, device=ANYWHERE, hello=hello(), credentials=of_host(OURS, "host-a"))
     assert scope.cancelled_caught
     assert open_fds() == before

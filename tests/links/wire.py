@@ -11,9 +11,20 @@ from typing import Self
 import trio
 
 from control.base.reading.addresses import TcpAddress
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
+from proxy.links.listening import LinkListeners
 
 SESSION = "5e5510"
+ANYWHERE = LinkDevice("0.0.0.0")
+"""Dials come from whatever address and interface the routes say."""
+
+
+def opened(address: TcpAddress) -> list[trio.SocketListener]:
+    """What a proxy with this ``links.listen`` listens on. The caller closes it. Raises StartError."""
+    listeners = LinkListeners(address, LinkDevice(address.host))
+    listeners.open()
+    return listeners.all
 
 
 def hello(host: str = "host-a", to: str = "host-b", session: str = SESSION) -> Hello:

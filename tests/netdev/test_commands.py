@@ -20,10 +20,30 @@ MAC = "02:00:00:00:00:01"
 HL0 = f'interfaces: {{hl0: {{parent: eth0, mac: "{MAC}", addresses: [10.9.0.1/24]}}}}\n'
 STEPS = [
     f"hl0: create macvlan on eth0, mode bridge, mac {MAC}",
-    "hl0: mark as hostlane:a:hl0",
+    "hl0: mark as hostlane:a:hl0:arp",
+    "eth0: set arp_ignore 1",
+    "eth0: set arp_announce 2",
+    "hl0: set arp_ignore 1",
+    "hl0: set arp_announce 2",
     "hl0: set up",
     "hl0: add address 10.9.0.1/24",
 ]
+
+
+SETTINGS = ("arp_ignore", "arp_announce", "rp_filter")
+
+
+@pytest.fixture(autouse=True)
+def kernels(space: str) -> None:
+    """The kernel's own settings: a namespace begins with those of the machine."""
+    for name in ("all", "default", "eth0"):
+        for key in SETTINGS:
+            netns.run(netns.inside(space, ["sh", "-c", f"echo 0 > /proc/sys/net/ipv4/conf/{name}/{key}"]))
+
+
+def settings(space: str) -> list[str]:
+    files = [f"/proc/sys/net/ipv4/conf/eth0/{key}" for key in SETTINGS]
+    return netns.run(netns.inside(space, ["cat", *files])).split()
 
 
 @pytest.fixture
@@ -55,8 +75,11 @@ def test_from_plan_to_remove(space: str, file: Path) -> None:
         ["interface", "kind", "parent", "mac", "mtu", "addresses"],
         ["hl0", "macvlan", "eth0", MAC, "1500", "10.9.0.1/24"],
     ]
-    assert net(space, "remove", "--config", file) == (0, ["hl0: delete"], [])
+    assert settings(space) == ["1", "2", "0"]
+    gone = ["hl0: delete", "eth0: set arp_announce 0", "eth0: set arp_ignore 0"]
+    assert net(space, "remove", "--config", file) == (0, gone, [])
     assert dump(space) == before
+    assert settings(space) == ["0", "0", "0"]
     assert net(space, "remove", "--config", file) == (0, ["nothing to change"], [])
 
 

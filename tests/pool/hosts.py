@@ -29,7 +29,7 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.turn import collect
-from tests.links.wire import tcp_pair
+from tests.links.wire import opened, tcp_pair
 from tests.tools.tls import of_host
 
 KEEPING = TtlTerms(handshake=0.001, price=1e-9, low=3600.0, high=3600.0, ahead=False)
@@ -249,7 +249,7 @@ async def two_hosts(
     """host-a and host-b, each with a pool for the other, both listening."""
     names, authority = ("host-a", "host-b"), CertificateAuthority()
     secrets = [of_host(authority, name) if mtls else None for name in names]
-    listeners = [await accept.bind(TcpAddress("127.0.0.1", 0)) for _ in names]
+    listeners = [opened(TcpAddress("127.0.0.1", 0)) for _ in names]
     addresses = [TcpAddress("127.0.0.1", each[0].socket.getsockname()[1]) for each in listeners]
     pools = [
         pool(own=own, name=name, address=address, needed=need, credentials=secret, terms=keeping, **links)

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from control.cli import main as cli
 
 ROOT = Path(__file__).resolve().parents[2]
-UNITS = sorted((ROOT / "configs" / "systemd").iterdir())
+SYSTEMD = ROOT / "configs" / "systemd"
+UNITS = [SYSTEMD / name for name in ("hostlane.service", "hostlane.socket", "hostlane-net.service")]
 PROGRAM = "/opt/hostlane/bin/hostlane"
 
 
@@ -26,7 +27,7 @@ def section(path: Path, name: str) -> list[str]:
 
 
 def test_there_are_units() -> None:
-    assert [path.name for path in UNITS] == ["hostlane.service", "hostlane.socket"]
+    assert sorted(UNITS) == sorted(SYSTEMD.iterdir())
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
@@ -46,6 +47,14 @@ def test_commands_exist() -> None:
         found = CliRunner().invoke(cli.hostlane, [words[0], "--help"])
         assert found.exit_code == 0
         assert all(word in found.output for word in words[1:] if word.startswith("--"))
+
+
+def test_the_network_has_commands_too() -> None:
+    for line in section(UNITS[2], "Service"):
+        if line.startswith("Exec"):
+            program, group, command, *_ = line.partition("=")[2].split()
+            assert (program, group) == (PROGRAM, "net")
+            assert CliRunner().invoke(cli.hostlane, [group, command, "--help"]).exit_code == 0
 
 
 def test_it_is_told_what_the_proxy_tells() -> None:

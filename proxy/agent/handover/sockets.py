@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-
-import trio
+from collections.abc import Iterator
 
 from control.base.reading.addresses import TcpAddress, UnixAddress
 from control.base.system.unixsock import BoundUnixSocket
@@ -14,6 +12,7 @@ from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPST
 from proxy.agent.handover.predecessors import HURRY, Leash, Predecessors
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
+from proxy.links.listening import LinkListeners
 from proxy.outbound.sockets import InheritableListener
 from proxy.outbound.upstreams import Outbound
 from proxy.telemetry.notify import notify
@@ -40,7 +39,7 @@ class HandoverSockets:
         outbound: Outbound,
         drain: Drain,
         address: TcpAddress,
-        links: Sequence[trio.SocketListener],
+        links: LinkListeners,
         admin: BoundUnixSocket,
         handover: BoundUnixSocket,
         predecessors: Predecessors,
@@ -71,7 +70,8 @@ class HandoverSockets:
             yield OfferedListener(
                 kind, str(UnixAddress(bound.path)), InheritableListener(bound.socket, bound.lock, bound.birth)
             )
-        for listener in self._links:
+        # The one that hears this host itself the other process opens anew.
+        for listener in self._links.all[:1]:
             yield OfferedListener(LINKS, self._address.hostport, InheritableListener(listener.socket))  # type: ignore[arg-type]
         for name, inheritable in self._predecessors.offers():
             yield OfferedListener(LEASH, name, inheritable)
@@ -104,6 +104,12 @@ class HandoverSockets:
         for gate in (self.links_gate, self.admin_gate):
             gate.close() if hold else gate.open()
 
+    def renew_links(self) -> None:
+        """The listeners for links are others now: accept there, unless nothing is accepted at the moment."""
+        if self.links_gate.is_open:
+            self.links_gate.close()
+            self.links_gate.open()
+
     def retire(self, seconds: float) -> None:
         """See `sender.HandoverSource`."""
         self.left = True
@@ -112,8 +118,7 @@ class HandoverSockets:
         for bound in self._own.values():
             bound.own(False)
             bound.close()
-        for listener in self._links:
-            listener.socket.close()
+        self._links.close()
         self._predecessors.close()
         self._drain.begin(seconds, succeeded=True)
 

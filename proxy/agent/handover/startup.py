@@ -17,7 +17,8 @@ from proxy.agent.handover.receiver import Predecessor
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.config.schema import Config
 from proxy.errors import StartError
-from proxy.links import accept
+from proxy.links.device import LinkDevice
+from proxy.links.listening import LinkListeners
 from proxy.outbound.upstreams import Outbound
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class StartupListeners:
     def __init__(
         self,
         handover_sockets: HandoverSockets,
-        links: list[trio.SocketListener],
+        links: LinkListeners,
         admin: BoundUnixSocket,
         handover: BoundUnixSocket,
         inheritance: InheritedListeners,
@@ -66,11 +67,12 @@ class StartupListeners:
 
 
 async def open_listeners(
-    config: Config, outbound: Outbound, drain: Drain, *, takeover: bool, files: ExitStack
+    config: Config, outbound: Outbound, drain: Drain, device: LinkDevice, *, takeover: bool, files: ExitStack
 ) -> StartupListeners:
     """Open all listening sockets, those of `outbound` included; `files` closes them.
 
     Args:
+        device: what the listeners for links are bound to.
         takeover: whether to take the place of a proxy that runs in the same run_dir.
 
     Raises StartError, and ConfigError for sockets of systemd that match nothing in the configuration.
@@ -89,9 +91,9 @@ async def open_listeners(
     files.callback(admin.close)
     handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
     files.callback(handover.close)
-    links = await accept.bind(config.links.listen, inheritance.links(config.links.listen))
-    for listener in links:
-        files.callback(listener.socket.close)
+    links = LinkListeners(config.links.listen, device)
+    files.callback(links.close)
+    links.open(inheritance.links(config.links.listen))
     files.callback(outbound.close)
     outbound.sockets.inherit(inheritance.upstreams())
     outbound.open()

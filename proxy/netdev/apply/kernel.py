@@ -1,4 +1,4 @@
-"""Carries operations out: one netlink message or one write to sysfs each. Everything here blocks."""
+"""Carries operations out: one netlink message or one write to sysfs or /proc/sys each. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pyroute2 import IPRoute, NetlinkError
 
 from proxy.errors import NetError
-from proxy.netdev.observe import sysfs
+from proxy.netdev.observe import sysctls, sysfs
 from proxy.netdev.observe.namespaces import run_inside
 from proxy.netdev.plan.steps import (
     CreateLink,
@@ -22,6 +22,7 @@ from proxy.netdev.plan.steps import (
     SetAddress,
     SetLink,
     SetRoute,
+    SetSetting,
     SetVf,
     SetVfCount,
     VfLink,
@@ -78,6 +79,9 @@ class Kernel:
     def _send(self, operation: Operation) -> None:
         if isinstance(operation, SetVfCount):
             sysfs.set_vf_count(operation.parent, operation.count, root=self._sysfs)
+            return
+        if isinstance(operation, SetSetting):
+            sysctls.write(operation.link, operation.key, operation.value)
             return
         with self._netlink() as socket:
             match operation:

@@ -10,7 +10,7 @@ import msgspec
 from proxy.config.schema import Config
 from proxy.netdev.apply.apply import apply
 from proxy.netdev.apply.kernel import Kernel
-from proxy.netdev.observe import sysfs
+from proxy.netdev.observe import sysctls, sysfs
 from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.observe.observe import snapshot
 from proxy.netdev.plan.budget import usages
@@ -22,9 +22,8 @@ from proxy.netdev.plan.steps import NetPlan
 def look(*, sysfs_root: str = sysfs.ROOT) -> NetworkState:
     """The network of this thread's namespace as it is now. Raises NetError."""
     found = snapshot()
-    return NetworkState(
-        snapshot=found, vf_parents=sysfs.read([item.name for item in found.interfaces], root=sysfs_root)
-    )
+    names = [item.name for item in found.interfaces]
+    return NetworkState(snapshot=found, vf_parents=sysfs.read(names, root=sysfs_root), settings=sysctls.read(names))
 
 
 def planned(config: Config, world: NetworkState, elsewhere: Mapping[str, int] = MappingProxyType({})) -> NetPlan:

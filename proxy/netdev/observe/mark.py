@@ -3,6 +3,7 @@
     hostlane:HOST:NAME                        an interface of the configuration, or a VLAN interface made for one
     hostlane:HOST:NAME:ORIGINAL:MAC:VFS       a virtual function: its name and MAC before, where it had any, and how
                                               many functions its parent had before Hostlane asked for more
+    hostlane:HOST:NAME:arp                    a macvlan child whose parent was made to answer ARP for itself alone
     hostlane:HOST:@CONTAINER:...              what a container got; a virtual function as above
 
 Addresses and routes bear a protocol number, as routing daemons do: also on interfaces that belong to somebody else.

@@ -70,12 +70,17 @@ def held_addresses() -> frozenset[str]:
         return frozenset(address for address in found if address)
 
 
-def route_to(address: str) -> RouteAnswer | None:
-    """The way to an IP address; None when there is none. Raises ValueError for what is no IP address."""
+def route_to(address: str, *, source: str | None = None, interface: int | None = None) -> RouteAnswer | None:
+    """The way to an IP address; None when there is none. Raises ValueError for what is no IP address.
+
+    Args:
+        source: the address that the packet comes from; interface: the one that its socket is bound to.
+    """
+    bound = {"src": source, "oif": interface}
     text = str(ipaddress.ip_address(address))
     with _asked(f"the route to {text}") as socket:
         try:
-            found = next(iter(socket.route("get", dst=text)))
+            found = next(iter(socket.route("get", dst=text, **{key: value for key, value in bound.items() if value})))
         except NetlinkError:
             return None
         return RouteAnswer(

@@ -17,6 +17,7 @@ class PlanDraft:
         made: names of interfaces that they make.
         taken_vfs: virtual functions that they take, by parent and index.
         vf_counts: how many functions a parent will have, where they change it.
+        set: settings that they change, by interface and key.
     """
 
     def __init__(self, host: str, world: NetworkState) -> None:
@@ -26,6 +27,7 @@ class PlanDraft:
         self.made: set[str] = set()
         self.taken_vfs: set[tuple[str, int]] = set()
         self.vf_counts: dict[str, int] = {}
+        self.set: set[tuple[str, str]] = set()
         self._steps: list[Step] = []
         self._problems: list[str] = []
         self._notes: list[str] = []

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from proxy.config.interfaces import AnyInterfaceConfig as Wanted
 from proxy.config.netvalues import STABLE
-from proxy.netdev.observe.mark import InterfaceMark, stable_mac, vlan_name
+from proxy.netdev.observe.mark import InterfaceMark, read, stable_mac, vlan_name
 from proxy.netdev.observe.records import NetInterface
 from proxy.netdev.plan.addressing import restored
 from proxy.netdev.plan.draft import PlanDraft
+from proxy.netdev.plan.settings import QUIETED, quiet, quieted, restored_settings, shall_quiet
 from proxy.netdev.plan.steps import CreateLink, DeleteLink, Operation, SetLink
 
 
@@ -31,10 +32,21 @@ def plan_macvlan(draft: PlanDraft, name: str, wanted: Wanted) -> NetInterface | 
         if below is not None:
             _check_siblings(draft, name, wanted, below)
         make_macvlan(draft, name, wanted, parent, mac)
-        mark = InterfaceMark(host=draft.host, name=name)
+        noisy, replaced = shall_quiet(draft, wanted), draft.world.snapshot.named(name)
+        was_quieted = replaced is not None and (old := read(replaced.alias)) is not None and quieted(old)
+        mark = InterfaceMark(host=draft.host, name=name, original=QUIETED if noisy or was_quieted else "")
         draft.do(SetLink(link=name, key="alias", value=str(mark)), SetLink(link=name, key="alias", value=""))
         draft.made.add(name)
+        if noisy is not None:
+            quiet(draft, noisy)
         return None
+    if (noisy := shall_quiet(draft, wanted)) is not None:
+        mark = InterfaceMark(host=draft.host, name=name, original=QUIETED)
+        if str(mark) != there.alias:
+            draft.do(
+                SetLink(link=name, key="alias", value=str(mark)), SetLink(link=name, key="alias", value=there.alias)
+            )
+        quiet(draft, noisy)
     if mac and mac != there.mac:
         draft.do(SetLink(link=name, key="mac", value=mac), SetLink(link=name, key="mac", value=there.mac))
     mtu = wanted.mtu or (below.mtu if below else there.mtu)
@@ -173,6 +185,7 @@ def delete_link(draft: PlanDraft, there: NetInterface) -> None:
             ),
             SetLink(link=there.name, key="alias", value=there.alias),
         ]  # fmt: skip
+        undo += restored_settings(draft, there)
         if there.up:
             undo.append(SetLink(link=there.name, key="state", value="up"))
         undo += restored(draft, there)

@@ -16,6 +16,7 @@ from proxy.netdev.observe.records import NetInterface
 from proxy.netdev.plan.addressing import drop_ours, plan_addressing
 from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.links import delete_link, fits, plan_macvlan, set_up
+from proxy.netdev.plan.settings import loud, plan_settings, quieted
 from proxy.netdev.plan.steps import NetPlan
 from proxy.netdev.plan.vfs import give_back, place, plan_vf
 
@@ -38,6 +39,7 @@ def _plan_interface(draft: PlanDraft, name: str, wanted: Wanted, all_wanted: Map
     match wanted.kind:
         case "macvlan":
             there = plan_macvlan(draft, name, wanted)
+            plan_settings(draft, name, wanted, there)
             set_up(draft, name, there)
         case "existing":
             there = _existing(draft, name, wanted)
@@ -70,6 +72,9 @@ def _leave_out(draft: PlanDraft, wanted: Mapping[str, Wanted]) -> None:
         elif found.container is None:
             # In a container's own namespace, what the host gave to it is not this plan's to delete.
             delete_link(draft, there)
+            below = draft.world.snapshot.parent_of(there)
+            if quieted(found) and below is not None and not _is_kept(below, wanted):
+                loud(draft, below.name)
     for there, _ in draft.own():
         if there.kind == "vlan" and not _is_needed(draft, there, wanted):
             _delete_vlan(draft, there)
@@ -86,6 +91,14 @@ def _is_wanted(draft: PlanDraft, there: NetInterface, item: Wanted | None) -> bo
         return fits(draft, there, item)
     where = place(draft, there)
     return item.kind == "vf" and where is not None and where[0] == item.parent
+
+
+def _is_kept(below: NetInterface, wanted: Mapping[str, Wanted]) -> bool:
+    """Whether the settings of a macvlan's parent stay: others stand on it, or it is Hostlane's own VLAN interface."""
+    return mark.read(below.alias) is not None or any(
+        item.kind == "macvlan" and (item.parent == below.name if item.vlan is None else item.vlan == below.vlan_id)
+        for item in wanted.values()
+    )
 
 
 def _is_needed(draft: PlanDraft, vlan: NetInterface, wanted: Mapping[str, Wanted]) -> bool:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from proxy.netdev.observe.mark import PROTOCOL
 
 Key = Literal["name", "alias", "mac", "mtu", "state"]
+SettingKey = Literal["arp_ignore", "arp_announce", "rp_filter"]
 VfKey = Literal["mac", "vlan", "spoof_check", "trust", "max_rate"]
 
 
@@ -120,6 +121,17 @@ class SetRoute(Operation, frozen=True, kw_only=True):
     def __str__(self) -> str:
         way = (f" via {self.via}" if self.via else "") + (f" metric {self.metric}" if self.metric else "")
         return f"{self.link}: {'add' if self.present else 'delete'} route {self.to}{way}"
+
+
+class SetSetting(Operation, frozen=True, kw_only=True):
+    """Write one of the interface's settings for IPv4, in /proc/sys."""
+
+    link: str
+    key: SettingKey
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.link}: set {self.key} {self.value}"
 
 
 class SetVf(Operation, frozen=True, kw_only=True):

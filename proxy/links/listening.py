@@ -1,0 +1,220 @@
+"""The sockets on which links arrive: bound to the interface that links go through, and again when that returns."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+import trio
+
+from control.base.reading.addresses import TcpAddress
+from proxy.errors import HandshakeError, StartError
+from proxy.links.device import LinkDevice, LinkWay, is_own
+from proxy.links.rtnetlink import LOOPBACK, UP, host_network
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+"""Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
+LOOK_EVERY = 1.0
+"""Seconds between two looks whether the interface is still the one that the socket is bound to."""
+LOOK_AGAIN = 0.2
+"""Seconds between two looks for the first interface."""
+ADDRESS_AFTER = 30.0
+"""Seconds that its address may come later, as long as the start waits for a link (`interfaces.*.up_timeout`)."""
+LO = "lo"
+
+
+async def wait_for_network(address: TcpAddress, device: LinkDevice) -> None:
+    """Return at once, except in a namespace that has nothing but lo: there somebody is about to bring an interface (a
+    container with ``--network none``, and ``hostlane net attach``). Then return when the address is there, or
+    `ADDRESS_AFTER` seconds after the interface.
+
+    Raises StartError when it is told to stop meanwhile (SIGTERM, SIGINT).
+    """
+    if not device.look().missing or _has_interface():
+        return
+    # First, because until then a signal kills the process at once.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        log.warning("waiting for a network: there is no interface but lo", address=address.hostport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed, signals, address)
+            while not _has_interface():  # noqa: ASYNC110 - the kernel is asked
+                await trio.sleep(LOOK_AGAIN)
+            with trio.move_on_after(ADDRESS_AFTER):
+                # One of IPv6 is there for a second before anything can be bound to it (duplicate address detection).
+                while device.look().missing or not is_own(address.host):  # noqa: ASYNC110 - the same
+                    await trio.sleep(LOOK_AGAIN)
+            nursery.cancel_scope.cancel()
+
+
+async def _heed(signals: AsyncIterator[int], address: TcpAddress) -> None:
+    await anext(signals)
+    raise StartError(f"links.listen: {address.hostport}: told to stop before an interface had it")
+
+
+def _has_interface() -> bool:
+    try:
+        return any(not found.flags & LOOPBACK and found.flags & UP for found in host_network().interfaces.values())
+    except OSError:
+        return True
+
+
+class LinkAcceptor(Protocol):
+    """Accepts on `LinkListeners.all`. While `reserved` those must not change; `renew_links`: they have."""
+
+    reserved: bool
+
+    def renew_links(self) -> None: ...
+
+
+class LinkListeners:
+    """The listeners for links; `all` is one list for as long as this lives, whatever is in it.
+
+    A socket that is bound to an interface hears nothing from this host itself, whose packets come through lo: a second
+    one does, bound to that.
+    """
+
+    def __init__(self, address: TcpAddress, device: LinkDevice) -> None:
+        self._address, self._device = address, device
+        self.all: list[trio.SocketListener] = []
+        self._name, self._index = "", 0
+        """Of the interface that the first one is bound to; 0: none."""
+
+    def open(self, inherited: socket.socket | None = None) -> None:
+        """Listen. Raises StartError with one line that says what to do.
+
+        Args:
+            inherited: a socket that another process has opened, used instead of a new one; this owns it then.
+        """
+        way = self._device.look()
+        if way.missing and self._device.named:
+            raise StartError(f"links.interface: {way.why}")
+        if inherited is not None:
+            self._take(inherited, way)
+            return
+        try:
+            self._open(way)
+        except (OSError, HandshakeError) as error:
+            number = error.errno if isinstance(error, OSError) else errno.EADDRNOTAVAIL
+            hint = {
+                errno.EADDRINUSE: "the port is in use: is another proxy running?",
+                errno.EADDRNOTAVAIL: "no interface of this host has that address",
+                errno.EACCES: "not permitted: choose a port from 1024 up",
+            }.get(number or 0, getattr(error, "strerror", None) or str(error))
+            raise StartError(f"links.listen: {self._address.hostport}: {hint}") from None
+
+    def close(self) -> None:
+        """Close all. Idempotent."""
+        for listener in self.all:
+            listener.socket.close()
+
+    async def keep(self, acceptor: LinkAcceptor) -> None:
+        """Until cancelled, see to it that the sockets are bound to the interface as it is now: made anew under the same
+        name it is another one to the kernel. Returns if they are meant to be bound to none.
+        """
+        while self._index or self._device.meant:
+            await trio.sleep(LOOK_EVERY)
+            if not acceptor.reserved and not self._is_current and self._follow(self._device.look()):
+                acceptor.renew_links()
+
+    @property
+    def _is_current(self) -> bool:
+        return self._index != 0 and _index(self._name) == self._index
+
+    def _follow(self, way: LinkWay) -> bool:
+        """Whether the listeners are others now."""
+        if way.missing or way.interface is None or way.interface.index == self._index:
+            return False
+        if not self._index and self.all and self._device.bind(self.all[0].socket, way):
+            self._name, self._index = way.device, way.interface.index
+            self._listen_locally()
+            return True
+        old = list(self.all)
+        try:
+            self._open(way)
+        except (OSError, HandshakeError) as error:
+            self.all[:] = old
+            log.warning("cannot listen for links", interface=way.device, address=self._address.hostport,
+                        error=getattr(error, "strerror", None) or str(error))  # fmt: skip
+            return False
+        for listener in old:
+            listener.socket.close()
+        log.info("listening for links again", interface=way.device, address=self._address.hostport)
+        return True
+
+    def _take(self, inherited: socket.socket, way: LinkWay) -> None:
+        self.all.append(_listener(inherited))
+        if way.interface is None:
+            return
+        bound = bound_to(inherited)
+        if bound == way.device or (not bound and self._device.bind(inherited, way)):
+            self._device.bound(way)
+            self._name, self._index = way.device, way.interface.index
+            self._listen_locally()
+
+    def _open(self, way: LinkWay) -> None:
+        """Put a new socket in the place of what is in `all`, which stays open. Raises OSError, HandshakeError."""
+        sock = _new(self._address)
+        try:
+            bound = self._device.bind(sock, way)
+            _start(sock, self._address)
+        except BaseException:
+            sock.close()
+            raise
+        self.all[:] = [_listener(sock)]
+        self._name, self._index = (way.device, way.interface.index) if bound and way.interface else ("", 0)
+        if bound:
+            self._listen_locally()
+
+    def _listen_locally(self) -> None:
+        """For proxies and probes on this host, which alone are worse off if it cannot be opened."""
+        sock = _new(self._address)
+        try:
+            # So that the next process of this host can open its own before this one closes (proxy/agent/handover).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, LO.encode() + b"\0")
+            address = TcpAddress(self._address.host, self.all[0].socket.getsockname()[1])
+            _start(sock, address)
+        except OSError as error:
+            sock.close()
+            log.warning("cannot listen for links of this host itself", error=error.strerror)
+            return
+        self.all.append(_listener(sock))
+
+
+def bound_to(sock: socket.socket | trio.socket.SocketType) -> str:
+    """The interface that a socket is bound to; empty: none, or one that is gone."""
+    with suppress(OSError):
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0").decode(errors="replace")
+    return ""
+
+
+def _new(address: TcpAddress) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _start(sock: socket.socket, address: TcpAddress) -> None:
+    """As trio.open_tcp_listeners does it."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind((address.host, address.port))
+    sock.listen(BACKLOG)
+
+
+def _listener(sock: socket.socket) -> trio.SocketListener:
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _index(name: str) -> int:
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0

@@ -1,0 +1,125 @@
+"""The sockets on which links arrive, when their interface goes and returns."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import trio
+
+from control.base.reading.addresses import TcpAddress
+from proxy.demo import netns
+from proxy.errors import StartError
+from proxy.links.device import LinkDevice
+from proxy.links.listening import LinkListeners, bound_to
+from tests.check.ground import Ground
+from tests.tools.sockets import open_fds
+
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+
+ADDRESS = TcpAddress("10.77.0.3", 7600)
+
+
+@pytest.fixture
+def ground() -> Iterator[Ground]:
+    with Ground() as made:
+        made.run(made.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+        mv0(made)
+        yield made
+
+
+def mv0(ground: Ground) -> None:
+    ground.macvlan(ground.here, "mv0", ground.here, f"{ADDRESS.host}/24")
+
+
+def devices(listeners: LinkListeners) -> list[str]:
+    return [bound_to(each.socket) for each in listeners.all]
+
+
+class Acceptor:
+    def __init__(self) -> None:
+        self.reserved = False
+        self.renewed = trio.Event()
+
+    def renew_links(self) -> None:
+        self.renewed.set()
+
+
+def test_one_for_the_interface_and_one_for_this_host(ground: Ground) -> None:
+    async def listen() -> None:
+        listeners = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host))
+        listeners.open()
+        assert devices(listeners) == ["mv0", "lo"]
+        with socket.create_connection((ADDRESS.host, ADDRESS.port)):
+            pass
+        with pytest.raises(StartError, match="the port is in use"):
+            LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)).open()
+        listeners.close()
+        listeners.close()
+
+    before = open_fds()
+    with netns.entered(ground.here):
+        trio.run(listen)
+    assert open_fds() == before
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_one_that_another_process_has_opened(ground: Ground, bound: bool) -> None:
+    async def listen() -> None:
+        theirs = socket.socket()
+        if bound:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mv0\0")
+        theirs.bind((ADDRESS.host, ADDRESS.port))
+        theirs.listen()
+        listeners = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host))
+        listeners.open(theirs)
+        assert devices(listeners) == ["mv0", "lo"]
+        listeners.close()
+
+    with netns.entered(ground.here):
+        trio.run(listen)
+
+
+def test_a_named_interface_that_does_not_exist(ground: Ground) -> None:
+    with netns.entered(ground.here), pytest.raises(StartError) as caught:
+        LinkListeners(ADDRESS, LinkDevice(ADDRESS.host, "hl9")).open()
+    assert str(caught.value) == "links.interface: there is no interface hl9"
+
+
+@pytest.mark.parametrize("quiet_first", [True, False])
+def test_it_follows_its_interface(ground: Ground, quiet_first: bool) -> None:
+    """Made anew, or no longer answered for by its parent."""
+    if not quiet_first:
+        ground.run(ground.here, "echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+
+    async def follow() -> None:
+        listeners, acceptor = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)), Acceptor()
+        listeners.open()
+        assert devices(listeners) == (["mv0", "lo"] if quiet_first else [""])
+        first = listeners.all[0]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listeners.keep, acceptor)
+            if quiet_first:
+                ground.ip(ground.here, "link delete mv0")
+                mv0(ground)
+            else:
+                ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+            with trio.fail_after(20):
+                await acceptor.renewed.wait()
+            nursery.cancel_scope.cancel()
+        assert devices(listeners) == ["mv0", "lo"]
+        assert (listeners.all[0] is first) == (not quiet_first)
+        listeners.close()
+
+    with netns.entered(ground.here):
+        trio.run(follow)
+
+
+async def test_it_leaves_what_is_bound_to_nothing_alone() -> None:
+    listeners = LinkListeners(TcpAddress("127.0.0.1", 0), LinkDevice("127.0.0.1"))
+    listeners.open()
+    with trio.fail_after(20):
+        await listeners.keep(Acceptor())
+    assert devices(listeners) == [""]
+    listeners.close()
