@@ -45,10 +45,16 @@ class PathStep(Struct, frozen=True, kw_only=True):
 
 
 class MessagePath(Struct, frozen=True, kw_only=True):
-    """The way of a message, step by step. ``round_trip_ms``: the sum of what was measured; None: nothing was."""
+    """The way of a message, step by step. The two times are of different kinds, and only those of one kind may be
+    compared.
+
+    ``kernel_ms``: to the far machine's kernel and back (ICMP echo), which wakes nobody. ``round_trip_ms``: the sum of
+    what was measured between processes, which have to be woken. None: not measured.
+    """
 
     title: str
     parts: tuple[PathStep, ...]
+    kernel_ms: float | None
     round_trip_ms: float | None
     first_byte: str
     """What a new connection waits for before its first byte may go."""
@@ -82,6 +88,7 @@ class ExplanationFacts(Struct, frozen=True, kw_only=True):
     direct_ms: float | Unchecked | None = None
     carried: tuple[PathLayer, ...] = ()
     """The layers under the link."""
+    carried_ms: float | Unchecked | None = None
 
 
 def chosen(status: Status, upstream: UpstreamStatus) -> PeerStatus | None:
@@ -108,21 +115,21 @@ def explain(facts: ExplanationFacts) -> Explanation:
 def _direct(facts: ExplanationFacts) -> MessagePath:
     assert facts.peer is not None
     measured = facts.direct_ms if isinstance(facts.direct_ms, float) else None
-    answers = facts.direct_ms.why if isinstance(facts.direct_ms, Unchecked) else "its kernel answers, nobody is woken"
+    answers = facts.direct_ms.why if isinstance(facts.direct_ms, Unchecked) else "where a process would be woken"
     parts = [
         PathStep(name="caller", read="a TCP connection of its own, with state in the kernel at both ends"),
         *(_layer(layer) for layer in facts.direct),
         PathStep(
             name=facts.peer.name,
             read=f"{facts.direct_to}, {answers}",
-            round_trip_ms=measured,
             seen=measured is not None,
         ),
     ]
     return MessagePath(
         title=f"directly from {facts.direct_from} to {facts.peer.name}, {facts.direct_to}",
         parts=tuple(parts),
-        round_trip_ms=measured,
+        kernel_ms=measured,
+        round_trip_ms=None,
         first_byte="a handshake of 1 round trip, with TLS 1.3 of 2, and the same layers for every packet of it",
     )
 
@@ -155,6 +162,7 @@ def _through(facts: ExplanationFacts) -> MessagePath:
     return MessagePath(
         title=f"through Hostlane, {facts.upstream.listen}",
         parts=tuple(parts),
+        kernel_ms=facts.carried_ms if isinstance(facts.carried_ms, float) else None,
         round_trip_ms=_sum(parts),
         first_byte=first_byte,
     )

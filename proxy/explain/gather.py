@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 
 from control.api.messages import LinkInfo, PeerStatus, Status, UpstreamStatus
-from proxy.check.readers.limits import running
+from control.base.reading.addresses import TcpAddress
+from proxy.check.readers.linksockets import connections
 from proxy.check.readers.namespaces import elsewhere, enter, label
+from proxy.check.readers.runningproxy import running
 from proxy.check.report import Unchecked
 from proxy.errors import NetError
 from proxy.explain.account import ExplanationFacts, PathLayer, UnixHop, chosen
 from proxy.explain.measure import echo_ms, unix_hop
 from proxy.explain.walk import walk
+from proxy.links.rtnetlink import host_network
 
 
 def gather(
@@ -33,6 +38,7 @@ def gather(
     target = _resolved(to if to is not None else _host(peer))
     with_peer = tuple(link for link in links if link.peer == peer.name)
     layers, round_trip = _look(target, pid)
+    carried, carried_ms = _carried(admin_socket, _resolved(_host(peer)), with_peer)
     return ExplanationFacts(
         status=status,
         upstream=upstream,
@@ -43,7 +49,8 @@ def gather(
         direct_from="here" if pid is None else label(pid),
         direct=layers,
         direct_ms=round_trip,
-        carried=_carried(admin_socket, _resolved(_host(peer))),
+        carried=carried,
+        carried_ms=carried_ms,
     )
 
 
@@ -59,15 +66,38 @@ def _look(target: str, pid: int | None) -> tuple[tuple[PathLayer, ...], float | 
     return enter(pid, lambda: (walk(target), echo_ms(target)))
 
 
-def _carried(admin_socket: str, address: str) -> tuple[PathLayer, ...]:
-    """The layers under the link, from the namespace that the proxy is in."""
+def _carried(
+    admin_socket: str, address: str, links: Sequence[LinkInfo]
+) -> tuple[tuple[PathLayer, ...], float | Unchecked]:
+    """The layers under the link and the round trip of the kernels there, from the namespace that the proxy is in."""
+    local = links[0].local if links else None
+
+    def look() -> tuple[tuple[PathLayer, ...], float | Unchecked]:
+        device = _bound(local)
+        return walk(address, source=_ip(local), device=device), echo_ms(address, device)
+
     pid = running(admin_socket)
     if not pid or not elsewhere(pid):
-        return walk(address)
+        return look()
     try:
-        return enter(pid, lambda: walk(address))
+        return enter(pid, look)
     except NetError as error:
-        return (PathLayer(name="interface", read=str(error), where=label(pid), seen=False),)
+        layer = PathLayer(name="interface", read=str(error), where=label(pid), seen=False)
+        return (layer,), Unchecked(f"the round trip to {address}", str(error))
+
+
+def _bound(local: str | None) -> str:
+    """The interface that the socket of the link with this local ``ADDRESS:PORT`` is bound to; empty: to none."""
+    with suppress(OSError):
+        interfaces = host_network().interfaces
+        for found in connections():
+            if local == TcpAddress(found.local, found.local_port).hostport and found.bound in interfaces:
+                return interfaces[found.bound].name
+    return ""
+
+
+def _ip(local: str | None) -> str | None:
+    return local.rpartition(":")[0].strip("[]") if local else None
 
 
 def _host(peer: PeerStatus) -> str:

@@ -45,10 +45,16 @@ def unix_hop(directory: str) -> UnixHop | Unchecked:
         return files.unseen(what, error)
 
 
-def echo_ms(address: str) -> float | Unchecked:
-    """Median round trip to a machine by ICMP echo, which its kernel answers."""
+def echo_ms(address: str, device: str = "") -> float | Unchecked:
+    """Median round trip to a machine by ICMP echo, which its kernel answers; ``device``: the interface for it."""
     what = f"the round trip to {address}"
-    echo = open_echo(address)
+
+    def bind(sock: socket.socket, address: str) -> None:
+        with contextlib.suppress(OSError):
+            if device:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+
+    echo = open_echo(address, bind)
     if isinstance(echo, Unchecked):
         return Unchecked(what, echo.why)
     trips = []

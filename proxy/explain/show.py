@@ -11,6 +11,8 @@ from proxy.explain.account import Explanation, MessagePath, PathStep
 
 _TIME = 11
 """Columns of ``12.345 ms``, with room."""
+KERNELS = "from kernel to kernel (ICMP echo), nobody is woken"
+PROCESSES = "between processes, each of them woken; what was measured of it"
 
 
 def lines(found: Explanation) -> Iterator[Text]:
@@ -38,8 +40,8 @@ def _way(way: MessagePath) -> Iterator[Text]:
         yield _part(part)
         if part.costs is not None:
             yield Text.assemble(f"{'':>{_TIME}}   │   ", (f"costs {printable(part.costs)}", "yellow"))
-    total = "unmeasured" if way.round_trip_ms is None else f"{way.round_trip_ms:.3f} ms"
-    yield Text(f"{total:>{_TIME}}   = what was measured of it", style="bold")
+    for time, what in ((way.kernel_ms, KERNELS), (way.round_trip_ms, PROCESSES)):
+        yield Text(f"{'unmeasured' if time is None else f'{time:.3f} ms':>{_TIME}}   = {what}", style="bold")
     yield Text(f"{'':>{_TIME}}   a new connection waits for: {printable(way.first_byte)}")
 
 

@@ -24,13 +24,23 @@ _NAMESPACES = 4
 """A way through more of them is followed no further."""
 
 
-def walk(address: str) -> tuple[PathLayer, ...]:
-    """All layers, in the order in which a packet passes them. Raises NetError when the kernel does not answer."""
-    return tuple(_leave(address, "here", SENT, _NAMESPACES))
+def walk(address: str, *, source: str | None = None, device: str = "") -> tuple[PathLayer, ...]:
+    """All layers, in the order in which a packet passes them. Raises NetError when the kernel does not answer.
+
+    Args:
+        source: the address that it comes from; device: the interface that its socket is bound to.
+    """
+    return tuple(_leave(address, "here", SENT, _NAMESPACES, source, device))
 
 
-def _leave(address: str, where: str, hooks: tuple[str, ...], depth: int) -> Iterator[PathLayer]:
-    here, route = snapshot(), route_to(address)
+def _leave(
+    address: str, where: str, hooks: tuple[str, ...], depth: int, source: str | None = None, device: str = ""
+) -> Iterator[PathLayer]:
+    here = snapshot()
+    bound = here.named(device) if device else None
+    if source is not None and not any(item.address == source for item in here.addresses):
+        source = None
+    route = route_to(address, source=source, interface=bound.index if bound else None)
     interface = here.at(route.interface) if route else None
     if route is None or interface is None:
         yield PathLayer(name="no route", read=f"there is none to {address}", where=where, seen=False)

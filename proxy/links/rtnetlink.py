@@ -36,7 +36,7 @@ class HostInterface(NamedTuple):
     in this namespace too; 0: none.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple has a method of that name, which nobody needs here
     name: str
     kind: str = ""
     flags: int = 0

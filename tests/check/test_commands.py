@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -65,3 +66,16 @@ def test_wrong_usage(ground: Ground) -> None:
         done = run(ground, "--certificate", wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert f"Invalid value for '--certificate': File '{wrong}'" in done.stderr
+
+
+@pytest.mark.failure("32a")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_terminal(ground: Ground, encoding: str) -> None:
+    file = ground.folder / "schl\u00fcssel-\u9375.pem"
+    file.write_text("nothing")
+    argv = netns.inside(ground.here, [*HOSTLANE, "check", "--only", "clock", "--certificate", str(file)])
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(argv, capture_output=True, timeout=100, check=False, env=environment)
+    assert done.stderr == b""
+    name = file.name if encoding == "utf-8" else "schl\u00fcssel-\\u9375.pem"
+    assert name.encode(encoding, "backslashreplace") in done.stdout

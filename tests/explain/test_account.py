@@ -44,6 +44,7 @@ def facts(**more: Any) -> ExplanationFacts:
         "links": (link(),),
         "direct_to": "10.0.0.2",
         "direct_ms": 0.04,
+        "carried_ms": 0.05,
     }
     return ExplanationFacts(**{**given, **more})
 
@@ -59,7 +60,8 @@ def test_both_ways() -> None:
     found = explain(facts(direct=(bridge,), carried=(macvlan,)))
     assert (found.service, found.host, found.peer) == ("redis", "host-a", "host-b")
     assert found.direct is not None
-    assert found.direct.round_trip_ms == 0.04
+    assert (found.direct.kernel_ms, found.through.kernel_ms) == (0.04, 0.05), "these two are alike"
+    assert found.direct.round_trip_ms is None, "nobody there echoes what a process would"
     assert [part.name for part in found.direct.parts] == ["caller", "bridge docker0", "host-b"]
     assert found.direct.parts[1].costs == "a look-up"
     assert found.through.round_trip_ms == pytest.approx(0.52)
@@ -104,7 +106,7 @@ def test_no_link() -> None:
     assert found.direct is not None
     last = found.direct.parts[-1]
     assert (last.seen, last.read) == (False, "10.0.0.2, it answers no echo requests")
-    assert found.direct.round_trip_ms is None
+    assert found.direct.kernel_ms is None
 
 
 def test_a_service_of_this_host() -> None:

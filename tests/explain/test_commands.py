@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxy.demo.lab import Lab
+from proxy.demo.mesh import HOSTLANE
 from tests.system.world import hostlane
 from tests.tools.mesh import SERVICE, Mesh
 from tests.tools.servers import Echo
@@ -77,3 +79,14 @@ def test_wrong_usage(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert one_line(done) == f"hostlane: {tmp_path}/missing.yaml: no such file"
     assert hostlane("explain", SERVICE, "--config", "x", "--socket", "y").returncode == 2
+
+
+@pytest.mark.netns
+@pytest.mark.failure("32a")
+@pytest.mark.parametrize(("encoding", "dot"), [("ascii", "*"), ("latin-1", "*"), ("utf-8", "\u25cf")])
+def test_every_terminal(lab: Lab, mesh: Mesh, encoding: str, dot: str) -> None:
+    argv = lab.a.command([*HOSTLANE, "explain", SERVICE, "--config", str(mesh.a.file)])
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(argv, capture_output=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert f"{dot} macvlan mv0".encode(encoding) in done.stdout

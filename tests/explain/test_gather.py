@@ -45,6 +45,7 @@ def test_from_the_host_and_from_a_container(lab: Lab) -> None:
         assert [layer.name for layer in found.direct][:2] == ["netfilter", "macvlan mv0"]
         assert found.carried == found.direct
         assert isinstance(found.direct_ms, float)
+        assert isinstance(found.carried_ms, float)
         assert isinstance(found.unix, UnixHop)
         assert found.unix.directory == str(mesh.folder / "a")
         assert found.links[0].open_ms is not None

@@ -9,13 +9,18 @@ DIRECT = MessagePath(
         PathStep(name="caller", read="a connection"),
         PathStep(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up"),
         PathStep(name="other end", read="only root may follow it", where="process 7 (x)", seen=False),
-        PathStep(name="host-b", read="its kernel", round_trip_ms=0.04),
+        PathStep(name="host-b", read="a process"),
     ),
-    round_trip_ms=0.04,
+    kernel_ms=0.04,
+    round_trip_ms=None,
     first_byte="a handshake",
 )
 THROUGH = MessagePath(
-    title="through Hostlane", parts=(PathStep(name="\x1b[2J", read="x"),), round_trip_ms=None, first_byte="y"
+    title="through Hostlane",
+    parts=(PathStep(name="\x1b[2J", read="x"),),
+    kernel_ms=0.05,
+    round_trip_ms=0.5,
+    first_byte="y",
 )
 
 
@@ -42,13 +47,15 @@ redis, called on host-a, served by host-b
               ┄ process 7 (x)
               ? other end  only root may follow it
               │
-   0.040 ms   ● host-b  its kernel
-   0.040 ms   = what was measured of it
+              ● host-b  a process
+   0.040 ms   = from kernel to kernel (ICMP echo), nobody is woken
+ unmeasured   = between processes, each of them woken; what was measured of it
               a new connection waits for: a handshake
 
  there+back   through Hostlane
               ● \\x1b[2J  x
- unmeasured   = what was measured of it
+   0.050 ms   = from kernel to kernel (ICMP echo), nobody is woken
+   0.500 ms   = between processes, each of them woken; what was measured of it
               a new connection waits for: y
 
 saved since the proxy started

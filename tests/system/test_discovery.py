@@ -180,3 +180,14 @@ def test_a_takeover_is_no_departure(fleet: Fleet) -> None:
             assert successor.stop() == 0
         old.restart()
         fleet.begin(b=["echo"], e=["other"])
+
+
+@pytest.mark.failure("32a")
+def test_check_looks_at_the_ways_to_all_whom_the_proxy_knows(fleet: Fleet) -> None:
+    words = ("--only", "path", "--only", "mtu", "--only", "netfilter")
+    done = hostlane("check", "--json", *words, "--config", str(fleet.proxies["a"].file), host=fleet.lab.a)
+    groups = {group["name"]: " ".join(group["seen"]) for group in json.loads(done.stdout)["groups"]}
+    for letter in "bcde":
+        assert f"(host-{letter}) through mv0" in groups["path"], done.stdout
+        assert f"(host-{letter})" in groups["mtu"], done.stdout
+        assert f"new flows to {fleet.addresses[letter]}" in groups["netfilter"], done.stdout

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -133,8 +134,10 @@ class EchoProbe:
         self._socket.close()
 
 
-def open_echo(address: str) -> EchoProbe | Unchecked:
-    """The caller closes it."""
+def open_echo(
+    address: str, bind: Callable[[socket.socket, str], None] = lambda sock, address: None
+) -> EchoProbe | Unchecked:
+    """The caller closes it. ``bind`` is given the socket before anything is sent."""
     v6 = ":" in address
     family = socket.AF_INET6 if v6 else socket.AF_INET
     protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
@@ -149,6 +152,7 @@ def open_echo(address: str) -> EchoProbe | Unchecked:
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, PROBE)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        bind(sock, address)
         return EchoProbe(address, sock, raw=kind == socket.SOCK_RAW)
     why = "no right to send echo requests; ask as root, or let the group in net.ipv4.ping_group_range"
     return Unchecked(f"path MTU to {address}", why)

@@ -10,7 +10,7 @@ from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
 from proxy.check.readers.ethtool import offloads
 from proxy.check.rules.hardware import Device, HardwareFacts, Offloads
-from proxy.netdev.observe.observe import NetInterface, route_to
+from proxy.netdev.observe.observe import NetInterface
 
 SYSFS = Path("/sys")
 
@@ -44,7 +44,7 @@ def has_iommu(sysfs: Path) -> bool:
 
 def _used(context: DiagnosisContext) -> Iterator[NetInterface]:
     for target in context.targets:
-        route = route_to(target.address) if target.address else None
+        route = context.route_to(target.address) if target.address else None
         interface = context.snapshot.at(route.interface) if route else None
         if interface is not None:
             yield from _with_parent(context, interface)

@@ -6,19 +6,17 @@ import contextlib
 import os
 import re
 import resource
-import socket
-import struct
 
 from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
+from proxy.check.readers.runningproxy import running
 from proxy.check.report import Unchecked
 from proxy.check.rules.limits import DescriptorFacts
 from proxy.config.schema import Config
 
 _LINE = re.compile(r"^Max open files\s+(\S+)", re.MULTILINE)
 _UNLIMITED = 1 << 30
-PATIENCE_S = 2.0
 
 
 def read(context: DiagnosisContext) -> DescriptorFacts:
@@ -30,19 +28,6 @@ def read(context: DiagnosisContext) -> DescriptorFacts:
         return _facts(config, "a process started from here", _bounded(hard), None)
     limit = soft_limit(files.text(f"/proc/{pid}/limits"))
     return _facts(config, f"the running proxy, process {pid},", limit, _open(pid))
-
-
-def running(path: str) -> int | None:
-    """The process that listens on a Unix socket, if one does."""
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE_S)
-        try:
-            sock.connect(path)
-            pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        except OSError:
-            return None
-    # The kernel says 0 for a process in a pid namespace that this one cannot see into.
-    return int(pid) or None
 
 
 def soft_limit(text: str | Unchecked) -> int | Unchecked:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from control.base.reading.addresses import ADMIN_SOCKET
 from control.base.system.cgroup import memory_limit
 from proxy.check.context import DiagnosisContext
-from proxy.check.readers.limits import running
+from proxy.check.readers.runningproxy import running
 from proxy.check.rules.memory import MemoryFacts
 
 

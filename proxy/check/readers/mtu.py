@@ -7,7 +7,7 @@ from proxy.check.readers import files
 from proxy.check.readers.echo import EchoProbe, PacketTooBig, open_echo
 from proxy.check.report import Unchecked
 from proxy.check.rules.mtu import MtuFacts, MtuProbe
-from proxy.netdev.observe.observe import NetInterface, route_to
+from proxy.netdev.observe.observe import NetInterface
 
 SMALL = 128
 """Bytes; passes wherever IP does."""
@@ -19,17 +19,17 @@ def read(context: DiagnosisContext) -> MtuFacts:
     """Takes some seconds for a peer behind a black hole, or one that does not answer."""
     found = []
     for target in context.targets:
-        route = route_to(target.address) if target.address else None
+        route = context.route_to(target.address) if target.address else None
         interface = context.snapshot.at(route.interface) if route else None
         if interface is not None:
-            found.append(_measure(target, interface))
+            found.append(_measure(context, target, interface))
     return MtuFacts(measured=tuple(found))
 
 
-def _measure(target: PeerTarget, interface: NetInterface) -> MtuProbe | Unchecked:
+def _measure(context: DiagnosisContext, target: PeerTarget, interface: NetInterface) -> MtuProbe | Unchecked:
     assert target.address is not None
     what = f"path MTU to {target.address} ({target.peer})"
-    echo = open_echo(target.address)
+    echo = open_echo(target.address, context.bind)
     if isinstance(echo, Unchecked):
         return echo
     with echo:

@@ -37,7 +37,7 @@ def _here(context: DiagnosisContext) -> ContainerNamespace:
         enter="",
         interfaces=tuple(found.name for found in context.snapshot.interfaces if context.offloaded(found)),
         ruleset=ruleset.read(),
-        tracking=tuple(tracking.measure(address) for address in targets),
+        tracking=tuple(tracking.measure(address, context.bind) for address in targets),
         count=tracking.count(),
         docker_resolver=_has_docker_resolver(),
     )

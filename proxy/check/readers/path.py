@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from control.base.reading.addresses import TcpAddress
 from proxy.check.context import DiagnosisContext, PeerTarget
+from proxy.check.readers import files
+from proxy.check.readers.linksockets import TcpConnection, connections
 from proxy.check.report import Unchecked
-from proxy.check.rules.path import ChildAddress, OffloadedInterface, PathFacts, PeerPath
+from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
 from proxy.netdev.observe.observe import NetInterface, route_to
@@ -27,13 +31,70 @@ def read(context: DiagnosisContext) -> PathFacts:
         children=_children(context),
         listen=listen,
         listening=_owner(context, listen) if listen else None,
+        more=context.more,
+        elsewhere=context.elsewhere.label if context.elsewhere else "",
+        enter=f"nsenter -t {context.elsewhere.pid} -n " if context.elsewhere else "",
+        **_links(context, listen),
     )
+
+
+def _links(context: DiagnosisContext, listen: str | None) -> dict[str, Any]:
+    """What links use, beside what they are meant to."""
+    meant = _meant(context)
+    if meant is None:
+        return {}
+    subnet = next((str(ipaddress.ip_interface(str(item)).network) for item in context.snapshot.addresses_of(meant.index)
+                   if item.address == listen), "")  # fmt: skip
+    try:
+        up = list(_up(context, connections()))
+    except OSError as error:
+        return {"used": files.unseen("which interface links leave through", error)}
+    known = {use.address for use in up}
+    coming = [use for target in context.targets if target.address not in known and (use := _coming(context, target))]
+    return {"meant": meant.name, "subnet": subnet, "used": (*dict.fromkeys(up), *coming),
+            "in_the_way": context.links.why, "remedy": context.links.mend}  # fmt: skip
+
+
+def _meant(context: DiagnosisContext) -> NetInterface | None:
+    """The interface that links are meant for; None if they may use any, or it is not there."""
+    if context.links.interface is not None:
+        return context.snapshot.at(context.links.interface.index)
+    if context.links.missing or not context.links.why or context.source is None:
+        return None
+    bearer = next((item for item in context.snapshot.addresses if item.address == context.source), None)
+    return context.snapshot.at(bearer.interface) if bearer else None
+
+
+def _up(context: DiagnosisContext, established: Iterable[TcpConnection]) -> Iterator[LinkUse]:
+    """The links among the connections: by the port at which peers arrive here, or that at which a peer is dialled."""
+    assert context.config is not None
+    listen, names = context.config.links.listen, {t.address: t.peer for t in context.targets if t.address}
+    dialled = {(target.address, target.port) for target in context.targets}
+    for found in established:
+        arrived = (found.local, found.local_port) == (listen.host, listen.port)
+        if not arrived and (found.local != listen.host or (found.remote, found.remote_port) not in dialled):
+            continue
+        if context.is_here(found.remote):
+            continue
+        route = None if found.bound else route_to(found.remote, source=found.local)
+        interface = context.snapshot.at(found.bound or (route.interface if route else 0))
+        if interface is not None:
+            yield LinkUse(peer=names.get(found.remote, "one that dialled"), address=found.remote,
+                          interface=interface.name, up=True, bound=found.bound != 0)  # fmt: skip
+
+
+def _coming(context: DiagnosisContext, target: PeerTarget) -> LinkUse | None:
+    route = context.route_to(target.address) if target.address and context.is_routed(target.address) else None
+    interface = context.snapshot.at(route.interface) if route else None
+    if route is None or interface is None or route.local or target.address is None:
+        return None
+    return LinkUse(peer=target.peer, address=target.address, interface=interface.name, up=False)
 
 
 def _way(context: DiagnosisContext, target: PeerTarget) -> PeerPath:
     if target.address is None:
         return PeerPath(peer=target.peer, name=target.name, problem=target.problem)
-    route = route_to(target.address)
+    route = context.route_to(target.address)
     interface = context.snapshot.at(route.interface) if route else None
     if route is None or interface is None:
         return PeerPath(peer=target.peer, name=target.name, address=target.address)
@@ -46,6 +107,7 @@ def _way(context: DiagnosisContext, target: PeerTarget) -> PeerPath:
         offloaded=context.offloaded(interface),
         up=interface.up and interface.carrier,
         via=route.via,
+        unrouted="" if context.is_routed(target.address) else context.links.device,
         local=route.local,
     )
 

@@ -8,7 +8,7 @@ from proxy.check.context import DiagnosisContext
 from proxy.check.readers import arp
 from proxy.check.report import Unchecked
 from proxy.check.rules.segment import AddressClaim, SegmentFacts
-from proxy.netdev.observe.observe import NetInterface, route_to
+from proxy.netdev.observe.observe import NetInterface
 
 _PROBE = "0.0.0.0"
 """The sender of an ARP probe (RFC 5227)."""
@@ -49,7 +49,7 @@ def _questions(context: DiagnosisContext) -> Iterator[arp.ArpRequest]:
     for target in context.targets:
         if target.address is None or ":" in target.address:
             continue
-        route = route_to(target.address)
+        route = context.route_to(target.address)
         interface = context.snapshot.at(route.interface) if route and not route.via else None
         if route and route.source and interface is not None and _has_arp(interface):
             yield arp.ArpRequest(interface.name, interface.mac, route.source, target.address)

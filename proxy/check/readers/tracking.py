@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Callable
 
 from proxy.check.readers import files
 from proxy.check.report import Unchecked
@@ -23,15 +24,17 @@ def count() -> int | Unchecked:
     return 0 if isinstance(found, Unchecked) and found.why == files.ABSENT else found
 
 
-def measure(address: str) -> TrackingMeasurement | Unchecked:
-    """Send datagrams to an address and see what becomes of the count."""
+def measure(
+    address: str, bind: Callable[[socket.socket, str], None] = lambda sock, address: None
+) -> TrackingMeasurement | Unchecked:
+    """Send datagrams to an address and see what becomes of the count. ``bind`` is given each socket before."""
     rounds = []
     for _ in range(ROUNDS):
         before = count()
         with contextlib.ExitStack() as stack:
             for _ in range(FLOWS):
                 try:
-                    _datagram(address, stack)
+                    _datagram(address, stack, bind)
                 except OSError as error:
                     return files.unseen(f"whether connections to {address} are tracked", error)
             after = count()
@@ -41,9 +44,10 @@ def measure(address: str) -> TrackingMeasurement | Unchecked:
     return TrackingMeasurement(to=address, flows=FLOWS, counts=tuple(rounds))
 
 
-def _datagram(address: str, stack: contextlib.ExitStack) -> None:
+def _datagram(address: str, stack: contextlib.ExitStack, bind: Callable[[socket.socket, str], None]) -> None:
     """The socket stays open until all are sent, so that each has a port of its own."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sender = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    bind(sender, address)
     # Not connected: the ICMP answer to one datagram would be the error of the next call.
     sender.sendto(b"", (address, _DISCARD))

@@ -141,8 +141,9 @@ def _docker_dns(namespace: ContainerNamespace, on: list[TrackingMeasurement]) ->
         cost="Docker makes them on every user-defined network, macvlan too; they switch connection tracking on for all "
         "packets of the container, although nothing else needs it",
         measured=measured,
-        mend="run it with --network none and give it an interface with hostlane net attach; or, for as long as it runs "
-        f"and without Docker's DNS: {namespace.enter}nft delete table ip nat",
+        mend="docker run --network none ..., then hostlane net attach CONTAINER --config FILE --parent INTERFACE "
+        "--address ADDRESS/PREFIX (FILE is the host's; a proxy in the container waits for it); or, for as long as it "
+        f"runs and without Docker's DNS: {namespace.enter}nft delete table ip nat",
     )
 
 

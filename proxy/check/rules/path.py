@@ -9,6 +9,8 @@ from msgspec import Struct
 from proxy.check.report import Finding, Line, Passed, Unchecked
 
 BRIDGE_MODE = "bridge"
+RULE_TABLE = 7600
+"""A routing table that nobody else uses, by the number of the links' port."""
 
 
 class PeerPath(Struct, frozen=True, kw_only=True):
@@ -29,6 +31,8 @@ class PeerPath(Struct, frozen=True, kw_only=True):
     up: bool = True
     via: str | None = None
     """The next router; None on the segment itself."""
+    unrouted: str = ""
+    """The interface that links are bound to, if no route to the address goes through it."""
     local: bool = False
     """The address is one of this host's own."""
 
@@ -55,6 +59,18 @@ class ChildAddress(Struct, frozen=True, kw_only=True):
     """The macvlan mode of ``interface``, if it is one."""
 
 
+class LinkUse(Struct, frozen=True, kw_only=True):
+    """The interface that packets to a peer leave through. ``up``: those of a link that is up; otherwise, of one that a
+    proxy started now would make. ``bound``: the link's socket is bound to an interface.
+    """
+
+    peer: str
+    address: str
+    interface: str
+    up: bool
+    bound: bool = False
+
+
 class PathFacts(Struct, frozen=True, kw_only=True):
     """The ways to the peers and to macvlan children. ``listen``: links.listen, if there is a configuration;
     ``listening``: the interface that has that address.
@@ -65,20 +81,41 @@ class PathFacts(Struct, frozen=True, kw_only=True):
     children: tuple[ChildAddress, ...] | Unchecked = ()
     listen: str | None = None
     listening: str | None = None
+    meant: str | None = None
+    """The interface that links are meant to go through; None: any."""
+    subnet: str = ""
+    """Of `listen` there."""
+    used: tuple[LinkUse, ...] | Unchecked = ()
+    in_the_way: str = ""
+    """Why a proxy cannot bind its links to that interface, and in ``remedy`` the command that helps."""
+    remedy: str = ""
+    more: tuple[Unchecked, ...] = ()
+    """Peers that were not looked at."""
+    elsewhere: str = ""
+    """Another namespace of this machine that has `listen`, and in ``enter`` what stands before a command there."""
+    enter: str = ""
 
 
 def judge(facts: PathFacts) -> Iterator[Line]:
     """All lines about the ways to the peers."""
+    if facts.elsewhere:
+        yield _other_namespace(facts)
+        return
     if facts.listen is not None:
         yield _listen(facts)
     for way in facts.ways:
         yield _way(way, facts.offloaded)
+    if isinstance(facts.used, Unchecked):
+        yield facts.used
+    elif facts.meant is not None:
+        yield from _uses(facts, facts.meant, facts.used)
     if isinstance(facts.children, Unchecked):
         yield facts.children
     else:
         for child in facts.children:
             yield _child(child)
-    if not facts.ways:
+    yield from facts.more
+    if not facts.ways and not facts.more:
         yield Unchecked("ways to peers", "no peers are known; give --config FILE")
 
 
@@ -91,7 +128,51 @@ def _listen(facts: PathFacts) -> Line:
         where="links.listen",
         read=f"no interface has {facts.listen}",
         cost="the proxy cannot start, or starts and no peer reaches it",
-        mend=f"ip address add {facts.listen}/PREFIX dev INTERFACE, or another links.listen",
+        # Never as a command to be typed: it may be another machine's, or a container's that only root could look into.
+        mend="hostlane net apply, if interfaces: has it; if the configuration is a container's: run this check there "
+        f"(nsenter -t PID -n); otherwise another links.listen, or {facts.listen} for an interface of this host once "
+        "nobody else on the segment has it",
+    )
+
+
+def _other_namespace(facts: PathFacts) -> Finding:
+    return Finding(
+        name="other-namespace",
+        level="note",
+        where="links.listen",
+        read=f"{facts.listen} is not here but in the network namespace of {facts.elsewhere}, so the configuration is "
+        "for that one",
+        cost="nothing was looked at that depends on the way to peers: from here it is another",
+        mend=f"{facts.enter}hostlane check --config FILE",
+    )
+
+
+def _uses(facts: PathFacts, meant: str, used: tuple[LinkUse, ...]) -> Iterator[Line]:
+    elsewhere = [use for use in used if use.interface != meant]
+    for use in used:
+        if use not in elsewhere and use.up:
+            yield Passed(f"the link to {use.address} ({use.peer}) leaves through {meant}")
+    for use in elsewhere:
+        when = "the link to" if use.up else "a link to"
+        why = f"; {facts.in_the_way}" if facts.in_the_way else "; its socket is not bound to it" if use.up else ""
+        yield Finding(
+            name="links-elsewhere",
+            level="wrong",
+            where=f"peer {use.peer}",
+            read=f"{when} {use.address} leaves through {use.interface}, and links.listen {facts.listen} is an address "
+            f"of {meant}{why}",
+            cost=f"{meant} is there and not used: every packet pays what is attached to {use.interface}",
+            mend=_to_own_interface(facts, meant),
+        )
+
+
+def _to_own_interface(facts: PathFacts, meant: str) -> str:
+    if facts.remedy:
+        return f"{facts.remedy} (the proxy binds new links by itself then; those that are up when it is started again)"
+    six = " -6" if ":" in str(facts.listen) else ""
+    return (
+        f"ip{six} route replace {facts.subnet} dev {meant} table {RULE_TABLE}; ip{six} rule add from {facts.listen} "
+        f"lookup {RULE_TABLE} (or start the proxy again: from Linux 5.7 on it binds its links to {meant} by itself)"
     )
 
 
@@ -121,6 +202,13 @@ def _way(way: PeerPath, offloaded: tuple[OffloadedInterface, ...]) -> Line:
         )  # fmt: skip
     if not way.offloaded and (way.kind == "bridge" or (way.kind == "veth" and way.via)):
         return _bridged(way, offloaded)
+    if way.unrouted:
+        return Finding(
+            name="no-route", level="wrong", where=where,
+            read=f"there is no route to {way.address} through {way.unrouted}, which links are bound to",
+            cost="no link to this peer can be made, unless it is a neighbour there",
+            mend=f"ip route replace {way.address} dev {way.unrouted} (via ROUTER, if one is in between)",
+        )  # fmt: skip
     router = f" and router {way.via}" if way.via else ""
     return Passed(f"{way.address} ({way.peer}) through {way.interface} ({way.kind or 'hardware'}){router}")
 

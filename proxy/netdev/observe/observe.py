@@ -86,7 +86,7 @@ def route_to(address: str, *, source: str | None = None, interface: int | None =
         return RouteAnswer(
             interface=found.get_attr("RTA_OIF"),
             via=_gateway(found),
-            source=found.get_attr("RTA_PREFSRC"),
+            source=found.get_attr("RTA_PREFSRC") or source,  # not said where it was given
             local=found["type"] == 2,
         )
 

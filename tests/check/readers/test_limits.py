@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from proxy.check.readers.limits import running, soft_limit
+from proxy.check.readers.limits import soft_limit
 from proxy.check.report import Unchecked
 from proxy.demo import netns
 from tests.check.ground import Ground, check, findings, names, seen
@@ -56,7 +54,3 @@ def test_the_file() -> None:
     assert soft_limit(TEXT) == 1024
     assert soft_limit(TEXT.replace("1024  ", "unlimited")) == 1 << 30
     assert soft_limit(Unchecked("/proc/1/limits", "no")) == Unchecked("descriptor limit of the running proxy", "no")
-
-
-def test_nobody_runs(tmp_path: Path) -> None:
-    assert running(str(tmp_path / "admin.sock")) is None

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from proxy.demo import netns
 from proxy.demo.lab import Lab
 from tests.check.ground import Ground, findings, names, seen, unseen
 
@@ -102,3 +105,96 @@ def test_an_address_that_is_not_leased_yet(ground: Ground) -> None:
     interfaces = {"hl0": {"parent": "eth0", "addresses": ["auto"]}}
     config = ground.config(links=links, control=control, interfaces=interfaces)
     assert not names(ground.check(ground.here, config)) & {"no-link-address"}
+
+
+def beside(ground: Ground) -> None:
+    """mv0 has an address in eth0's subnet."""
+    ground.macvlan(ground.here, "mv0", ground.here, "10.77.0.3/24")
+    ground.ip(ground.here, "address add fd77::1/64 dev eth0 nodad", "address add fd77::3/64 dev mv0 nodad")
+
+
+@pytest.mark.failure("25a")
+def test_links_that_would_leave_through_the_nic(ground: Ground) -> None:
+    beside(ground)
+    config = ground.config(listen="10.77.0.3")
+    finding = findings(ground.check(ground.here, config))["links-elsewhere"]
+    assert finding.level == "wrong"
+    assert finding.read.startswith(
+        "a link to 10.77.0.2 leaves through eth0, and links.listen 10.77.0.3 is an address of mv0; eth0 may answer ARP"
+    )
+    ground.run(ground.here, finding.mend.split(" (")[0])
+    report = ground.check(ground.here, config)
+    assert names(report) == set()
+    assert "10.77.0.2 (host-b) through mv0 (macvlan)" in seen(report)
+
+
+@pytest.mark.failure("25a")
+@pytest.mark.parametrize(("listen", "peer"), [("10.77.0.3", "10.77.0.2"), ("fd77::3", "fd77::2")])
+def test_a_link_that_leaves_through_the_nic(ground: Ground, listen: str, peer: str) -> None:
+    """One that nobody has bound: of a proxy that the kernel does not let."""
+    beside(ground)
+    ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+    ground.ip(ground.there, "address add fd77::2/64 dev eth0 nodad")
+    family = socket.AF_INET6 if ":" in peer else socket.AF_INET
+    ends = f"[{listen}]" if ":" in listen else listen, f"[{peer}]" if ":" in peer else peer
+    config = ground.config(listen=ends[0], peer=ends[1])
+    with netns.make_socket(ground.there, family) as server, netns.make_socket(ground.here, family) as link:
+        server.bind((peer, 7600))
+        server.listen()
+        link.bind((listen, 0))
+        link.connect((peer, 7600))
+        finding = findings(ground.check(ground.here, config))["links-elsewhere"]
+        assert finding.read == (
+            f"the link to {peer} leaves through eth0, and links.listen {listen} is an address of mv0; "
+            "its socket is not bound to it"
+        )
+        ground.run(ground.here, finding.mend.split(" (")[0])
+        report = ground.check(ground.here, config)
+    assert names(report) == set()
+    assert f"the link to {peer} (host-b) leaves through mv0" in seen(report)
+
+
+@pytest.mark.failure("25a")
+def test_a_link_that_is_bound(ground: Ground) -> None:
+    beside(ground)
+    ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+    with netns.make_socket(ground.there) as server, netns.make_socket(ground.here) as link:
+        server.bind(("10.77.0.2", 7600))
+        server.listen()
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mv0\0")
+        link.bind(("10.77.0.3", 0))
+        link.connect(("10.77.0.2", 7600))
+        report = ground.check(ground.here, ground.config(listen="10.77.0.3"))
+    assert names(report) == set()
+    assert "the link to 10.77.0.2 (host-b) leaves through mv0" in seen(report)
+
+
+@pytest.mark.failure("25a")
+def test_no_route_through_the_interface_that_links_are_bound_to(ground: Ground) -> None:
+    beside(ground)
+    ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
+    ground.ip(ground.here, "route add 10.99.0.0/16 dev eth0")
+    config = ground.config(listen="10.77.0.3", peer="10.99.0.2")
+    finding = findings(ground.check(ground.here, config))["no-route"]
+    assert finding.read == "there is no route to 10.99.0.2 through mv0, which links are bound to"
+    ground.run(ground.here, finding.mend.split(" (")[0])
+    assert names(ground.check(ground.here, config)) == set()
+
+
+@pytest.mark.failure("32a")
+def test_the_file_of_a_container_on_the_host(ground: Ground) -> None:
+    """Adding its address here, or asking for its peers from here, would be wrong."""
+    ground.macvlan(ground.here, "mv0", container := ground.add("container"), "10.77.0.3/24")
+    pid = ground.live(container)
+    report = ground.check(ground.here, ground.config(listen="10.77.0.3"))
+    finding = findings(report)["other-namespace"]
+    assert finding.level == "note"
+    assert f"process {pid}" in finding.read
+    assert finding.mend == f"nsenter -t {pid} -n hostlane check --config FILE"
+    assert set(findings(report)) == {"other-namespace"}
+
+
+@pytest.mark.failure("32a")
+def test_an_address_that_nobody_here_has_is_not_to_be_added(ground: Ground) -> None:
+    finding = findings(ground.check(ground.here, ground.config(listen="10.77.0.2", peer=None)))["no-link-address"]
+    assert "ip address" not in finding.mend

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.check.report import Unchecked
-from proxy.check.rules.path import ChildAddress, OffloadedInterface, PathFacts, PeerPath, judge
+from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 MACVLAN = OffloadedInterface(interface="mv0", kind="macvlan", addresses=("10.0.0.1/24",))
@@ -77,3 +77,17 @@ def test_where_links_arrive() -> None:
 
 def test_no_peers() -> None:
     assert unseen(judge(PathFacts())) == ["ways to peers"]
+
+
+def test_what_links_use_beside_what_they_are_meant_to() -> None:
+    use = LinkUse(peer="b", address="10.0.0.2", interface="eth0", up=True)
+    facts = PathFacts(ways=(way(),), listen="10.0.0.1", listening="mv0", meant="mv0", subnet="10.0.0.0/24", used=(use,))
+    found = only(judge(facts))
+    assert (found.name, found.level, found.where) == ("links-elsewhere", "wrong", "peer b")
+    assert found.mend.startswith(
+        "ip route replace 10.0.0.0/24 dev mv0 table 7600; ip rule add from 10.0.0.1 lookup 7600 ("
+    )
+    bound = PathFacts(ways=(way(),), meant="mv0", used=(LinkUse(peer="b", address="1", interface="mv0", up=True),))
+    assert findings(judge(bound)) == []
+    assert findings(judge(PathFacts(ways=(way(),), meant=None, used=(use,)))) == [], "any will do"
+    assert unseen(judge(PathFacts(ways=(way(),), used=Unchecked("links", "no")))) == ["links"]
