@@ -15,9 +15,10 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
+from control.base.system import logs
 from proxy import commands
 from proxy.agent import agent
-from proxy.config.schema import Config
+from proxy.config.schema import Config, load
 from proxy.demo import runner
 from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import ConfigError, HandshakeError, StartError
@@ -33,6 +34,7 @@ def restored() -> Iterator[None]:
     before, root = structlog.get_config(), logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
+    logs.close()
     structlog.configure(**before)
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -138,9 +140,13 @@ def test_expected_ends(file: Path, monkeypatch: pytest.MonkeyPatch, error: BaseE
 )
 def test_a_bug_is_one_event(file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     ending_with(monkeypatch, error)
-    done = run(commands.proxy, "--config", file)
-    assert (done.exit_code, done.stdout) == (1, "")
-    (line,) = done.stderr.splitlines()
+    # A real file: what is logged goes to a descriptor.
+    with open(file.with_suffix(".err"), "w+", encoding="utf-8") as stderr, monkeypatch.context() as patched:
+        patched.setattr(sys, "stderr", stderr)
+        assert commands.serve(load(file), str(file)) == 1
+        logs.close()
+        stderr.seek(0)
+        (line,) = stderr.read().splitlines()
     event = json.loads(line)
     assert (event["event"], event["level"], event["error"]) == ("proxy failed", "error", "LookupError: a bug")
     assert "Traceback (most recent call last)" in event["traceback"]

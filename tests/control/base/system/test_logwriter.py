@@ -263,7 +263,6 @@ def test_a_journal_that_hangs(made: Callable[..., LogWriter]) -> None:
         writer = made(ours.fileno())
         for line in numbered(20_000):
             writer.put(line)
-        assert writer.lost
         theirs.settimeout(PATIENCE)
         found = b""
         while b"lost " not in found:
