@@ -376,7 +376,7 @@ class Host:
                 # The server was too busy to hear of it for a whole lease: as a real host, it registers again.
                 self.lost += 1
                 await self.register()
-            elif status != 204:
+            elif status not in (200, 204):
                 raise SystemExit(f"benchmarks.control: {answer!r}")
             await trio.sleep(5.0)
 

@@ -14,11 +14,12 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 import msgspec
 import trio
+from msgspec import structs
 
 from control.api import mesh
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
@@ -57,6 +58,7 @@ class ControlClient:
 
     Attributes:
         on_denied: told of each refusal before it is raised.
+        secret: of this host's state_dir, said with each request for an address.
     """
 
     def __init__(
@@ -78,9 +80,11 @@ class ControlClient:
         self._extensions = {} if self._socket else {"sni_hostname": mesh.control_name(name)}
         self._random = random
         self._best: str | None = None
+        self._unnamed = False
         self._http: httpx.AsyncClient | None = None
         self._context: ssl.SSLContext | None = None
         self.on_denied: Callable[[Denied], None] = _ignore
+        self.secret = ""
 
     async def __aenter__(self) -> Self:
         return self
@@ -94,15 +98,21 @@ class ControlClient:
         if http is not None:
             await http.aclose()
 
-    async def register(self, record: mesh.HostRecord) -> mesh.RegisterResponse:
-        """This host is there, and offers that. Denied ``taken``: another host has its address."""
-        body = mesh.RegisterRequest(record=record)
+    async def register(
+        self, record: mesh.HostRecord, *, secret: str = "", before: str = "", yields: bool = False
+    ) -> mesh.RegisterResponse:
+        """This host is there, and offers that; the rest as in `mesh.RegisterRequest`. Denied ``taken``: another host
+        has its address; ``in_use``: another proxy bears its name, and is alive."""
+        body = mesh.RegisterRequest(record=record, secret=secret, before=before, yields=yields)
         return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.RegisterResponse, body)
 
-    async def alive(self, name: str, instance: str) -> None:
+    async def alive(self, name: str, instance: str) -> mesh.AliveResponse:
         """This host is still there. Denied ``unknown_host``: its lease is over, register again; ``superseded``: another
         process has registered this host since."""
-        await self._exchange("POST", f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance))
+        path, body = f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance)
+        server, raw = await self._exchange("POST", path, body)
+        # Nothing: a server of an earlier version.
+        return self._decoded(server, raw, mesh.AliveResponse) if raw else mesh.AliveResponse()
 
     async def leave(self, name: str, instance: str) -> None:
         """This host goes. Fine if it is gone already, or has been registered by another process since."""
@@ -125,8 +135,10 @@ class ControlClient:
         return await self._ask("GET", "/v1/ca", mesh.CaBundle)
 
     async def addresses(self, request: mesh.AddressRequest) -> mesh.AddressLease:
-        """An address for this host. Denied ``taken`` (another host has it), ``no_segment``, ``pool_empty``."""
-        return await self._ask("POST", "/v1/addresses", mesh.AddressLease, request)
+        """An address for this host. Denied ``taken`` (another host has it), ``no_segment``, ``pool_empty``,
+        ``in_use``."""
+        asked = structs.replace(request, secret=self.secret)
+        return await self._ask("POST", "/v1/addresses", mesh.AddressLease, asked)
 
     async def give_back(self, segment: str, part: str = "") -> None:
         """What this host, or a part of it, holds on a segment is free. Fine if that is nothing."""
@@ -175,20 +187,26 @@ class ControlClient:
         return await self._ask("POST", f"/v1/ca/{step}", mesh.CaStatus, body, once=True)
 
     @asynccontextmanager
-    async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[MapWatch]:
+    async def watch(self, epoch: str = "", after: int = 0, instance: str = "") -> AsyncIterator[MapWatch]:
         """The map and its changes, from ``after`` in ``epoch`` on; without them, or when that is too long ago, it
-        begins with a `mesh.MapSnapshot`.
+        begins with a `mesh.MapSnapshot`. `instance`: the process of this host that watches.
 
         Entering raises as every method does. Keep watching in a loop: a watch that ends is the server's, and the next
         one goes to another server first.
         """
-        query = f"?epoch={quote(epoch, safe='')}&after={after}" if epoch else ""
+        asked: dict[str, str | int] = {"epoch": epoch, "after": after} if epoch else {}
+        if instance and not self._unnamed:
+            asked["instance"] = instance
+        query = f"?{urlencode(asked)}" if asked else ""
         http = self._new_client()
         try:
             server, response = await self._anybody(lambda server: self._send(http, server, "GET", f"/v1/watch{query}"))
             try:
                 if response.status_code != 200:
-                    raise self._told(denied_by(response.status_code, await _body(response, MAX_BODY)))
+                    denied = denied_by(response.status_code, await _body(response, MAX_BODY))
+                    # A server of an earlier version takes no instance: the next watch goes without.
+                    self._unnamed = self._unnamed or denied.code == "query"
+                    raise self._told(denied)
                 watch = MapWatch(server, response)
                 try:
                     yield watch
@@ -208,6 +226,10 @@ class ControlClient:
     ) -> T:
         """The decoded answer. `once`: do not repeat what may have arrived somewhere."""
         server, raw = await self._exchange(method, path, body, once=once, most=most)
+        return self._decoded(server, raw, kind)
+
+    @staticmethod
+    def _decoded(server: str, raw: bytes, kind: type[T]) -> T:
         try:
             return msgspec.json.decode(raw, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

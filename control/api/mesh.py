@@ -38,16 +38,26 @@ class HostRecord(Struct, frozen=True, kw_only=True):
 class RegisterRequest(Struct, frozen=True, kw_only=True):
     """``PUT /v1/hosts/NAME`` (mutual TLS; NAME must be the certificate's): the host is there, and offers this.
 
-    Idempotent; the whole record each time. The answer is a `RegisterResponse`. 409: the address is another host's.
+    Idempotent; the whole record each time. The answer is a `RegisterResponse`. 409 ``taken``: the address is another
+    host's; 409 ``in_use``: another proxy bears this host's name, and is alive.
+
+    Attributes:
+        secret: of the host's state_dir. Whoever shows the one that the host was registered with is a restart of it, and
+            replaces it even if it seems alive. A hash is kept of it. Empty: there is none.
+        before: the secret of the state_dir that the host had before, if another one: it shows as much.
+        yields: do not replace a proxy that is alive, whatever the secret: it has replaced the asker.
     """
 
     record: HostRecord
+    secret: str = ""
+    before: str = ""
+    yields: bool = False
 
 
 class RegisterResponse(Struct, frozen=True, kw_only=True):
     """The record is in force, from this revision on, until ``lease`` has passed without ``POST /v1/hosts/NAME/alive``
-    (204; 404: register again; 409: another instance has registered since). ``DELETE /v1/hosts/NAME?instance=I`` takes
-    it away at once, unless it is another instance's by now."""
+    (an `AliveResponse`; 404: register again; 409: another instance has registered since).
+    ``DELETE /v1/hosts/NAME?instance=I`` takes it away at once, unless it is another instance's by now."""
 
     epoch: str
     revision: int
@@ -58,6 +68,33 @@ class Instance(Struct, frozen=True, kw_only=True):
     """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there."""
 
     instance: str
+
+
+class Namesake(Struct, frozen=True, kw_only=True):
+    """Another proxy that bears a host's name.
+
+    Attributes:
+        address: where peers would dial it, ``IP:PORT``; empty: it has not said so.
+        client: the IP address that the control server saw it come from.
+        instance: the process.
+    """
+
+    address: str
+    client: str
+    instance: str
+
+    def __str__(self) -> str:
+        if not self.address or not self.client:
+            return self.address or self.client
+        ip = self.address.rpartition(":")[0].strip("[]")
+        return self.address if ip == self.client else f"{self.address} (comes from {self.client})"
+
+
+class AliveResponse(Struct, frozen=True, kw_only=True):
+    """The host is known, and stays so. `namesake`: another proxy that wanted to register as this host lately, and was
+    refused (409 ``in_use``)."""
+
+    namesake: Namesake | None = None
 
 
 class TrustBundle(Struct, frozen=True, kw_only=True):
@@ -104,9 +141,10 @@ class MapHeartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 WatchMessage = MapSnapshot | MapChanges | MapHeartbeat
-"""A line of ``GET /v1/watch?epoch=E&after=REVISION`` (mutual TLS, or the local socket): newline-delimited JSON without
-end. Without parameters, or when the server no longer knows what came after that revision, it begins with a
-`MapSnapshot`; otherwise with the `MapChanges` since then."""
+"""A line of ``GET /v1/watch?epoch=E&after=REVISION&instance=I`` (mutual TLS, or the local socket): newline-delimited
+JSON without end. A process of a host says which one it is (`Instance`): it is alive as long as its watch lasts. Without
+``after``, or when the server no longer knows what came after that revision, it begins with a `MapSnapshot`; otherwise
+with the `MapChanges` since then."""
 
 
 def control_name(mesh: str) -> str:
@@ -196,6 +234,8 @@ class AddressRequest(Struct, frozen=True, kw_only=True):
         before: the address that was leased to it last. It gets it again if nobody else has it by now, also from a book
             that has forgotten it.
         alone: this host brings no address of its own along, or does not any more: what it had entered is forgotten.
+        secret: as in `RegisterRequest`. Another proxy of the host's name would get the same address: it is refused (409
+            ``in_use``) while that one is alive.
     """
 
     segment: str
@@ -204,6 +244,7 @@ class AddressRequest(Struct, frozen=True, kw_only=True):
     part: str = ""
     before: str | None = None
     alone: bool = False
+    secret: str = ""
 
 
 class AddressLease(Struct, frozen=True, kw_only=True):

@@ -103,6 +103,10 @@ class Discovery(Struct, frozen=True, kw_only=True):
     registered: bool
     registration_error: str | None
     left_out: dict[str, str]
+    displaced: bool = False
+    """Another proxy is registered as this host: ``registration_error`` says where it is."""
+    namesake: str | None = None
+    """Where another proxy is that wanted to be this host lately, and was refused."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -134,6 +138,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """None: the mesh is what the configuration says."""
     busiest: BusiestSource | None = None
     """None: no call is open."""
+    namesakes: list[str] = []
+    """A line for each peer that has links with another proxy of this host's name, too."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

@@ -33,16 +33,16 @@ watched = click.option("--watch", is_flag=True, help="Show it again every second
 def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show what this host's proxy does.
 
-    Exit 1 if no proxy answers, or if no host can serve one of the upstreams.
+    Exit 1 if no proxy answers, if no host can serve one of the upstreams, or if this host's name is another proxy's.
     """
     if watch:
         _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
         return
     found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
-    missing = unserved(found)
-    for line in missing:
+    faults = [*unserved(found), *misnamed(found)]
+    for line in faults:
         click.echo(f"hostlane: {printable(line)}", err=True)
-    if missing:
+    if faults:
         sys.exit(1)
 
 
@@ -97,6 +97,13 @@ def unserved(status: Status) -> list[str]:
         reasons = "; ".join(_describe(host) for host in hosts if host is not None) or "nobody offers it"
         lines.append(f"upstream {upstream.service} cannot be served: {reasons}")
     return lines
+
+
+def misnamed(status: Status) -> list[str]:
+    """A line for each way in which another proxy has this host's name. (One that the control plane refused has not.)"""
+    found = status.control
+    lines = [f"not registered: {found.registration_error}"] if found is not None and found.displaced else []
+    return [*lines, *status.namesakes]
 
 
 def _may_serve(peer: PeerStatus) -> bool:

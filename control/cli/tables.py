@@ -155,6 +155,7 @@ def _host(status: Status) -> Table:
     if status.draining:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
     rows += [("waits for a link", _suspension(peer)) for peer in status.peers if peer.suspended]
+    rows += [("namesake", line) for line in status.namesakes]
     if status.control is not None:
         rows += _discovery(status.control)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -195,10 +196,12 @@ def _discovery(found: Discovery) -> list[tuple[str, str]]:
         follows = f"not reached, {heard}: {found.last_error or 'no answer yet'}"
     source = " (from disk)" if found.from_disk else ""
     registered = "yes" if found.registered else f"no: {found.registration_error or 'no answer yet'}"
+    namesake = f"{found.namesake} wants to be this host too, and is refused"
     return [
         ("control plane", follows),
         ("map", f"revision {found.revision}, {found.hosts} hosts{kept}{source}"),
         ("registered", registered),
+        *((("namesake", namesake),) if found.namesake else ()),
         *(("left out", f"{name}: {why}") for name, why in sorted(found.left_out.items())),
     ]
 

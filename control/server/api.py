@@ -60,10 +60,10 @@ class Api:
         if record.name != call.names["name"]:
             text = f"found a record of host {units.show(record.name)}; allowed: of {call.names['name']}"
             raise RequestRefused(400, "record", text)
-        return await self._hosts.register(record, _shown(call.caller))
+        return await self._hosts.register(call.body, _shown(call.caller), call.caller.address)
 
-    async def alive(self, call: MatchedRequest) -> None:
-        await self._hosts.alive(call.names["name"], call.body.instance)
+    async def alive(self, call: MatchedRequest) -> mesh.AliveResponse:
+        return await self._hosts.alive(call.names["name"], call.body.instance)
 
     async def delete_host(self, call: MatchedRequest) -> None:
         name = call.names["name"]
@@ -89,12 +89,13 @@ class Api:
             raise RequestRefused(400, "query", text) from None
 
         async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
-            await self._watching.watch(call.caller, epoch, after, send)
+            await self._watching.watch(call.caller, epoch, after, send, call.query.get("instance", ""))
 
         return lines
 
     async def addresses(self, call: MatchedRequest) -> mesh.AddressLease:
         assert call.caller.host is not None
+        await self._hosts.admit(call.caller.host, call.body.secret, call.caller.address)
         return await self._book.lease(call.caller.host, call.body)
 
     async def give_back(self, call: MatchedRequest) -> None:
@@ -184,7 +185,11 @@ def _shown(caller: Caller) -> ClientCertificate:
     return ClientCertificate(caller.host, caller.serial, caller.expires, caller.issuer)
 
 
-AFTER = {"epoch": "the store's epoch that `after` is of", "after": "the revision that the watcher has"}
+AFTER = {
+    "epoch": "the store's epoch that `after` is of",
+    "after": "the revision that the watcher has",
+    "instance": "the process of the host that watches",
+}
 NO_HOST = {404: "unknown_host: it is not registered (any more)"}
 
 ROUTES = (
@@ -200,19 +205,19 @@ ROUTES = (
     ApiRoute("GET", "/v1/hosts", ("host", "admin"), Api.hosts, "the map, as it is now", answer=mesh.MapSnapshot),
     ApiRoute("PUT", "/v1/hosts/{name}", ("own",), Api.put_host, "register a host, the whole record each time",
           body=mesh.RegisterRequest, answer=mesh.RegisterResponse,
-          refuses={409: "taken: the address is another host's"}),
+          refuses={409: "taken: the address is another host's; in_use: the name is another proxy's, which is alive"}),
     ApiRoute("DELETE", "/v1/hosts/{name}", ("own", "admin"), Api.delete_host,
           "a process of a host leaves; by the administrator: take a host off the map and free its addresses",
           status=204, query={"instance": "the process that leaves; needed from a host"}, refuses=NO_HOST),
     ApiRoute("POST", "/v1/hosts/{name}/alive", ("own",), Api.alive, "a process of a host is still there",
-          body=mesh.Instance, status=204, quick=True,
+          body=mesh.Instance, answer=mesh.AliveResponse, quick=True,
           refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
     ApiRoute("GET", "/v1/watch", ("host", "admin"), Api.watch,
              "the map and its changes, a line of JSON each, without end",
           answer=mesh.WatchMessage, query=AFTER, stream=True, quick=True),
     ApiRoute("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
           body=mesh.AddressRequest, answer=mesh.AddressLease,
-          refuses={404: "no_segment", 409: "taken, by a host that is named, or pool_empty"}),
+          refuses={404: "no_segment", 409: "taken, by a host that is named; in_use; pool_empty"}),
     ApiRoute("DELETE", "/v1/addresses", ("host",), Api.give_back,
           "a host does not need an address any more; fine if it has none", status=204,
           query={"segment": "that the address is on; needed", "part": "what of the host had it; default: itself"}),

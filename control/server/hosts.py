@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
-from control.api.mesh import HostRecord, RegisterResponse
+from control.api.mesh import AliveResponse, HostRecord, Namesake, RegisterRequest, RegisterResponse
 from control.base.errors import RequestRefused
 from control.base.reading import units
 from control.ca.issuing import CertificateGuard, ClientCertificate, Issuer
 from control.server import registry
 from control.server.addressbook import AddressBook
-from control.server.registry import HOSTS, LINKS, StoreTransaction
-from control.store.base import Conflict, Item, LeaseGone, Store, find_one
+from control.server.namesakes import Namesakes
+from control.server.registry import HOSTS, LINKS, NAMESAKES, RegisteredHost, StoreTransaction
+from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, find_one
 
 __all__ = ["HostRegistry"]
 
@@ -29,15 +31,26 @@ AT_ONCE = 100
 REMEMBERED = 20_000
 """Hosts whose lease is known without asking the store; hosts that crash under a new name each time leave theirs."""
 
+SIGNS_OF_LIFE = 2
+"""A host counts as alive for the time in which it says so as often as this (every third of its lease at the latest):
+with leases of 15 s for 10 s."""
+REFUSED = 30.0
+"""Seconds that a refused namesake is remembered: it comes back within 10 s (`proxy.mesh.registration`), or up to 25 s
+if no control server answers at first."""
+
 
 class HostRegistry:
     """See the module's text. Methods raise RequestRefused (what the asker is told), and StoreError.
 
     Args:
         lease: seconds that a host stays on the map without being heard of.
+        namesakes: whose watch is connected, and who was refused lately.
     """
 
-    def __init__(self, store: Store, book: AddressBook, issuer: Issuer, lease: float) -> None:
+    def __init__(
+        self, store: Store, book: AddressBook, issuer: Issuer, lease: float, namesakes: Namesakes | None = None
+    ) -> None:
+        self._namesakes = namesakes or Namesakes()
         self._store = store
         self._book = book
         self._issuer = issuer
@@ -46,18 +59,26 @@ class HostRegistry:
         # Those heard of longest ago are forgotten first, which costs them a read.
         self._leases: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
-    async def register(self, record: HostRecord, shown: ClientCertificate) -> RegisterResponse:
-        """Put a record in force, by the certificate that the host has shown (400 ``record``; 403 ``revoked``; 409
-        ``taken``). Who is on the map can be revoked: the store knows that certificate from the same commit on.
+    async def register(self, request: RegisterRequest, shown: ClientCertificate, client: str = "") -> RegisterResponse:
+        """Put a record in force, by the certificate that the host has shown, from the IP address `client` (400
+        ``record``; 403 ``revoked``; 409 ``taken``, ``in_use``). Who is on the map can be revoked: the store
+        knows that certificate from the same commit on.
         """
-        record = registry.check_record(record)
+        record, secret = registry.check_record(request.record), request.secret
         for _ in range(ATTEMPTS):
             host, link, *found = await self._store.find(HOSTS + record.name, LINKS + record.address, *shown.keys)
             standing = await self._issuer.standing(shown, found)
+            before = registry.namesake(request, host)
+            if host is not None and before is not None and await self._is_alive(before, host.lease):
+                await self._issuer.enter(shown, standing)
+                other = Namesake(address=record.address, client=client, instance=record.instance)
+                await self._note(other, before)
+                raise registry.in_use(other, before)
             lease = await self._lease_for(record, host)
             kept = host is not None and host.lease == lease
             try:
-                revision = await self._commit(registry.register(record, lease, host, link), standing)
+                change = registry.register(record, lease, host, link, secret, client)
+                revision = await self._commit(change, standing)
             except (Conflict, LeaseGone):
                 await self._issuer.withdraw(standing)
                 if not kept:
@@ -80,8 +101,12 @@ class HostRegistry:
             return RegisterResponse(epoch=self._store.epoch, revision=revision, lease=self._ttl)
         raise RequestRefused(503, "busy", f"host {record.name} is registered from several places at once; try again")
 
-    async def alive(self, name: str, instance: str) -> None:
+    async def alive(self, name: str, instance: str) -> AliveResponse:
         """An instance of a host is still there (404 ``unknown_host``; 409 ``superseded``)."""
+        await self._keep(name, instance)
+        return AliveResponse(namesake=self._namesakes.refused(name, instance))
+
+    async def _keep(self, name: str, instance: str) -> None:
         known = self._leases.get(name)
         if known is not None and known[0] == instance:
             try:
@@ -99,6 +124,8 @@ class HostRegistry:
 
     async def leave(self, name: str, instance: str) -> None:
         """An instance of a host goes, at once. Fine if it is gone, or another one's by now."""
+        if self._namesakes.was_refused(name, instance):
+            await self._store.commit(delete=[NAMESAKES + name])
         host = await self._retried(lambda: self._remove(name, lambda item: registry.leave(instance, item)))
         if host is not None:
             log.info("host left", kind=(name,), host=name)
@@ -142,6 +169,40 @@ class HostRegistry:
             except Conflict:
                 continue
         raise RequestRefused(503, "busy", "the host is registered from several places at once; try again")
+
+    async def _is_alive(self, host: RegisteredHost, lease: int) -> bool:
+        """Whether a host is not only on the map, but there: its watch is connected here, or it was heard of lately."""
+        if self._namesakes.watches(host.name, host.instance):
+            return True
+        try:
+            return await self._store.unheard(lease) < SIGNS_OF_LIFE * self._ttl / 3
+        except LeaseGone:
+            return False
+
+    async def admit(self, name: str, secret: str, client: str) -> None:
+        """Refuse (409 ``in_use``) to give what the host has to another proxy of its name while the host is alive. Who
+        shows no secret is of an earlier version.
+        """
+        host = await find_one(self._store, HOSTS + name) if secret else None
+        if host is None or not registry.is_stranger(before := registry.decode_host(host), secret):
+            return
+        if await self._is_alive(before, host.lease):
+            other = Namesake(address="", client=client, instance="")
+            await self._note(other, before)
+            raise registry.in_use(other, before)
+
+    async def _note(self, other: Namesake, host: RegisteredHost) -> None:
+        """Have a host that is alive told of the `other` proxy that is refused, whichever control server it asks."""
+        key, value = NAMESAKES + host.name, msgspec.json.encode(other)
+        try:
+            noted = await find_one(self._store, key)
+            if noted is not None and noted.value == value:
+                return await self._store.keep_alive(noted.lease)
+            log.warning("two proxies of one name", host=host.name, at=str(host.place), refused=str(other))
+            await self._store.commit(put=[Put(key, value, await self._store.grant(REFUSED))])
+        except (StoreError, LeaseGone) as error:
+            # It is refused all the same, and comes back.
+            log.debug("a namesake is not noted", host=host.name, error=str(error))
 
     async def _lease_for(self, record: HostRecord, host: Item | None) -> int:
         """The lease that this instance has, or a new one."""

@@ -16,7 +16,7 @@ from control.api.mesh import HostRecord, TrustBundle
 from control.ca import trust
 from control.ca.trust import TrustView
 from control.server.feed import MapFeed
-from control.server.registry import HOSTS
+from control.server.registry import HOSTS, NAMESAKES
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, KeyChange, Store, StoreError
 
@@ -66,9 +66,12 @@ class StoreMirror:
         view = await self._store.read("")
         fresh = TrustView()
         hosts = {}
+        refused = {}
         for item in view.items:
             if item.key.startswith(HOSTS):
                 hosts[item.key.removeprefix(HOSTS)] = _record(item.key, item.value)
+            elif item.key.startswith(NAMESAKES):
+                refused[item.key.removeprefix(NAMESAKES)] = item.value
             elif item.key.startswith(trust.PREFIXES):
                 self._put(fresh, item.key, item.value)
         if self._feed is None:
@@ -76,6 +79,7 @@ class StoreMirror:
         else:
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
+        self._watching.namesakes.replace(refused)
         self._trust = fresh
         self._watching.feed, self._watching.revoked = self._feed, fresh.revoked
         self._watching.issuers = fresh.issuers
@@ -101,6 +105,8 @@ class StoreMirror:
                     gone.append(change.key.removeprefix(HOSTS))
                 else:
                     put.append(_record(change.key, change.value))
+            elif change.key.startswith(NAMESAKES):
+                self._watching.namesakes.put(change.key.removeprefix(NAMESAKES), change.value)
             elif self._put(self._trust, change.key, change.value):
                 changed = self._trust.trust
                 self._watching.revoked, self._watching.issuers = self._trust.revoked, self._trust.issuers

@@ -74,7 +74,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             api = Api(
                 config.name,
                 config.mesh,
-                hosts=HostRegistry(store, book, issuer, config.lease),
+                hosts=HostRegistry(store, book, issuer, config.lease, watching.namesakes),
                 book=book,
                 joining=HostEnrolment(store, issuer),
                 issuer=issuer,

@@ -16,6 +16,7 @@ import trio
 from control.api import mesh
 from control.base.errors import RequestRefused
 from control.server.feed import MapFeed
+from control.server.namesakes import Namesakes
 from control.server.routes import Caller
 
 __all__ = ["PACE", "MapWatchers"]
@@ -37,6 +38,7 @@ class MapWatchers:
         revoked: serial numbers of certificates that do not count any more.
         issuers: the CAs in force (`control.ca.trust.TrustView`), whose certificates count; empty: not known.
         watchers: how many there are.
+        namesakes: told which processes of hosts watch.
     """
 
     def __init__(self, most: int, now: Callable[[], float] = time.time) -> None:
@@ -46,6 +48,7 @@ class MapWatchers:
         self.revoked: frozenset[str] = frozenset()
         self.issuers: frozenset[bytes] = frozenset()
         self.watchers = 0
+        self.namesakes = Namesakes()
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._telling = 0  # tellings so far
@@ -94,8 +97,21 @@ class MapWatchers:
             raise RequestRefused(503, "busy", f"more than {self._most} watchers; try another control server")
         return self.checked()
 
-    async def watch(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Tell one watcher everything, until its feed ends, its certificate is revoked, or `send` raises."""
+    async def watch(
+        self,
+        caller: Caller,
+        epoch: str,
+        after: int,
+        send: Callable[[bytes], Awaitable[None]],
+        instance: str = "",
+    ) -> None:
+        """Tell one watcher, `instance` of its host, everything, until its feed ends, its certificate is revoked, or
+        `send` raises.
+        """
+        with self.namesakes.watching(caller.host, instance):
+            await self._tell(caller, epoch, after, send)
+
+    async def _tell(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
         feed = self.feed
         # The feed was lost after `admit`: this watch ends as all others have.
         if feed is None or self._ended:

@@ -140,6 +140,10 @@ class Store(Protocol):
     async def keep_alive(self, lease: int) -> None:
         """Give the lease its whole TTL again. Raises LeaseGone."""
 
+    async def unheard(self, lease: int) -> float:
+        """Seconds since the lease was granted or kept alive, or since the store was last away (etcd: rounded to whole
+        ones). Raises LeaseGone."""
+
     async def revoke(self, lease: int) -> None:
         """End the lease now, and with it its items, in one commit. A lease that is gone is fine."""
 

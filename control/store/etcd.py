@@ -30,7 +30,15 @@ from control.store.base import (
     check_keys,
 )
 from control.store.etcdwatch import follow
-from control.store.etcdwire import EtcdKeepAlive, EtcdKeyspace, EtcdLease, EtcdRange, EtcdResponse, EtcdTxn
+from control.store.etcdwire import (
+    EtcdKeepAlive,
+    EtcdKeyspace,
+    EtcdLease,
+    EtcdRange,
+    EtcdResponse,
+    EtcdTimeToLive,
+    EtcdTxn,
+)
 from control.store.gateway import EtcdAccess, EtcdRefused, Gateway
 from control.store.watches import StoreWatch
 
@@ -130,6 +138,12 @@ class EtcdStore:
         answer = await self._gateway.call("/v3/lease/keepalive", {"ID": str(lease)}, EtcdKeepAlive, repeat=True)
         if answer.result.ttl <= 0:
             raise LeaseGone("the lease is gone")
+
+    async def unheard(self, lease: int) -> float:
+        answer = await self._gateway.call("/v3/lease/timetolive", {"ID": str(lease)}, EtcdTimeToLive, repeat=True)
+        if answer.ttl <= 0:
+            raise LeaseGone("the lease is gone")
+        return float(max(0, answer.granted - answer.ttl))
 
     async def revoke(self, lease: int) -> None:
         try:

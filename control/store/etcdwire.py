@@ -73,6 +73,13 @@ class EtcdLease(EtcdResponse, frozen=True):
     ttl: int = msgspec.field(default=0, name="TTL")
 
 
+class EtcdTimeToLive(EtcdResponse, frozen=True):
+    """Seconds that a lease has still to live (-1: there is none), and those that it has at a time."""
+
+    ttl: int = msgspec.field(default=0, name="TTL")
+    granted: int = msgspec.field(default=0, name="grantedTTL")
+
+
 class EtcdAuthToken(EtcdResponse, frozen=True):
     token: str = ""
 

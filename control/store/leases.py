@@ -35,6 +35,11 @@ class Leases:
         self._deadline[lease] = now + self._ttl[lease]
         return True
 
+    def unheard(self, lease: int, now: float) -> float | None:
+        """Seconds since the lease last got its whole TTL; None: it is dying, or there is none."""
+        deadline = self._deadline.get(lease)
+        return None if deadline is None else max(0.0, now - (deadline - self._ttl[lease]))
+
     def forget(self, lease: int) -> None:
         """Forget a lease that has ended, or that was never made after all."""
         self._ttl.pop(lease, None)

@@ -150,6 +150,13 @@ class SqliteStore:
         if not self._leases.keep(lease, trio.current_time()):
             raise LeaseGone("the lease is gone")
 
+    async def unheard(self, lease: int) -> float:
+        await trio.lowlevel.checkpoint()
+        found = self._leases.unheard(lease, trio.current_time())
+        if found is None:
+            raise LeaseGone("the lease is gone")
+        return found
+
     async def revoke(self, lease: int) -> None:
         await self._ask(lambda database: database.revoke(lease))
         self._leases.forget(lease)

@@ -41,12 +41,14 @@ from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
 from proxy.links.listening import wait_for_network
 from proxy.mesh.effective import EffectiveConfig, needed
+from proxy.mesh.statelock import StateLock
 from proxy.mux.frames import NEWEST_REASON
 from proxy.netdev.leases.leases import LeasedAddresses, fill
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
+from proxy.pool.namesakes import Namesakes
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.record import Recorder
@@ -91,8 +93,9 @@ class Agent:
         control: MapClient | None = None,
         takeover: bool = False,
         book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
+        state: StateLock | None = None,
     ) -> None:
-        self._book = book
+        self._book, self._state = book, state
         static = fill(config, book.leases)
         config = EffectiveConfig(static).config({})
         self.config = config
@@ -105,7 +108,8 @@ class Agent:
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
-        self.inbound = Inbound(config, allowed, self.connector, self.stats)
+        self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
+        self.inbound = Inbound(config, allowed, self.connector, self.stats, self.namesakes.heard_untrusted)
         table = RoutingTable.from_config(config)
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
         self._gaps = GapHistogram(SHARED_MEMORY)
@@ -126,7 +130,7 @@ class Agent:
         self.outbound = Outbound(config, context)
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
-        self.view.drain_left = self.draining.left
+        self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:
@@ -142,6 +146,8 @@ class Agent:
                 renewed=self.outbound.context.ejections.forget,
                 cut=self.pools.cut,
                 book=book,
+                state=state,
+                displaced=self._displaced,
             )
             self.view.follower = self.member.follower
 
@@ -261,7 +267,13 @@ class Agent:
             files.callback(self.pump.shut_down)
             self.connector.lookups.use()
             startup = await open_listeners(
-                config, self.outbound, self.draining, self.device, takeover=self._takeover, files=files
+                config,
+                self.outbound,
+                self.draining,
+                self.device,
+                takeover=self._takeover,
+                files=files,
+                state=self._state,
             )
             self._handover_sockets = handover_sockets = startup.handover_sockets
             heart = Heartbeat(self.pump)
@@ -324,6 +336,7 @@ class Agent:
                     )
                     links.start_soon(self._discard)
                     links.start_soon(AddressWatch(self.pools).run)
+                    links.start_soon(self.namesakes.run)
                     notify("READY=1")
                     if (patience := watchdog.patience()) is not None:
                         nursery.start_soon(self._feed, heart, patience)
@@ -366,6 +379,13 @@ class Agent:
             self.member.follower.stop()  # no configuration is applied while the proxy ends
         self.draining.begin(seconds)
         notify(stopping(seconds))
+
+    def _displaced(self, displaced: bool) -> None:
+        """Another proxy is registered as this host, or is not any more. Links of both would stand in one pool at each
+        peer, and calls for that one come here: so this one takes none. Calls of this host still get a link.
+        """
+        if not self.draining.began:
+            self.pools.hush(displaced)
 
     async def _leave(self, member: Membership) -> None:
         """Tell the control plane that this host leaves when it accepts no more calls: peers end their links to a host
@@ -440,11 +460,16 @@ async def run(
     cancelled, it ends all streams at once; nothing stays behind but directories.
     """
     know_ourselves()
-    book = LeasedAddresses()
-    if config.control is not None:
-        from proxy.mesh.join import ensure
-        from proxy.netdev.leases.addressbook import at_start
+    book, state = LeasedAddresses(), None
+    with ExitStack() as held:
+        if config.control is not None:
+            from proxy.mesh.join import ensure
+            from proxy.netdev.leases.addressbook import at_start
 
-        await ensure(config, random.random)
-        book = await at_start(config, random.random)
-    await Agent(config, file, takeover=takeover, book=book).run(task_status=task_status)
+            state = StateLock(config.control.state_dir)
+            held.callback(state.close)
+            # Before anything is written there; a certificate is made by the process that works there.
+            if await trio.to_thread.run_sync(partial(state.take, patient=takeover)):
+                await ensure(config, random.random)
+            book = await at_start(config, random.random)
+        await Agent(config, file, takeover=takeover, book=book, state=state).run(task_status=task_status)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config, ServiceConfig
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open
+from proxy.mux.frames import NAMESAKE, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
@@ -30,12 +31,21 @@ class Inbound:
 
     Args:
         allowed: who may call which service.
+        notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
 
     Attributes:
         open: by service, the number of streams that are delivered or being delivered.
     """
 
-    def __init__(self, config: Config, allowed: AllowRules, connector: Connector, stats: StreamStats) -> None:
+    def __init__(
+        self,
+        config: Config,
+        allowed: AllowRules,
+        connector: Connector,
+        stats: StreamStats,
+        notice: Callable[[str, str], None] = lambda peer, text: None,
+    ) -> None:
+        self._notice = notice
         self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
@@ -66,6 +76,9 @@ class Inbound:
         if not self._opens[peer].take(lane.since):
             self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
         elif local is None:
+            if service == NAMESAKE:
+                self._notice(peer, call.caller)
+                return lane.abort(CloseReason.NO_SUCH_SERVICE)  # no stream, so neither counted nor logged as one
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Self
@@ -36,6 +37,8 @@ EXPIRES_SOON = 1 / 3
 IDENTITY = "identity"
 """In ``control.state_dir``: the set of three files that the control plane issued (`proxy.mesh.statedir`)."""
 KEY, CERTIFICATE, CA = "key.pem", "certificate.pem", "ca.pem"
+SECRET, SECRET_BYTES = "secret", 32
+"""In ``control.state_dir`` too; in hex."""
 
 Stamp = tuple[bytes | int, ...]
 """For each file a digest of its content, or the errno of why it cannot be read: equal stamps mean unchanged files. Not
@@ -144,6 +147,16 @@ class Keyring:
             expires = when(datetime.fromtimestamp(end, UTC))
             level(f"this host's certificate {state}", expires=expires, file=self._files.certificate)
         self._warned = state
+
+
+def held_secret(state_dir: str) -> str:
+    """The secret in a ``state_dir`` (`proxy.mesh.statelock`); empty: none that is of use. Blocks on the disk."""
+    with suppress(OSError), open(os.path.join(state_dir, SECRET), encoding="ascii", errors="replace") as file:
+        found = file.read(2 * SECRET_BYTES + 2).strip()
+        # What is cut short, or somebody else's file, is no secret; a new one takes its place.
+        if len(found) == 2 * SECRET_BYTES and found.isalnum():
+            return found
+    return ""
 
 
 def held_files(state_dir: str) -> TlsFiles:

@@ -26,6 +26,7 @@ from proxy.mesh import mapfile
 from proxy.mesh.effective import EffectiveConfig
 from proxy.mesh.map import MeshMap
 from proxy.mesh.registration import HostRegistrar, RegistrationClient
+from proxy.mesh.statelock import StateLock
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ PAUSE, LONGEST_PAUSE = 0.1, 5.0
 class MapClient(RegistrationClient, Protocol):
     """What is needed of the control plane (`control.api.client.ControlClient`)."""
 
-    def watch(self, epoch: str = "", after: int = 0) -> AbstractAsyncContextManager[MapWatch]: ...
+    def watch(self, epoch: str = "", after: int = 0, instance: str = "") -> AbstractAsyncContextManager[MapWatch]: ...
 
 
 @dataclass
@@ -84,7 +85,7 @@ class MapFollower:
         renewed: told the name of a host that is another process by now.
         trusted: told whom this host may believe from now on.
         random: returns numbers evenly spread over [0, 1).
-        claim: as `HostRegistrar` takes it.
+        claim, state, displaced: as `HostRegistrar` takes them.
 
     Attributes:
         static: what the file says, by now.
@@ -105,12 +106,16 @@ class MapFollower:
         trusted: Callable[[TrustBundle], None],
         random: Callable[[], float],
         claim: Callable[[], Awaitable[None]] | None = None,
+        state: StateLock | None = None,
+        displaced: Callable[[bool], None] = lambda displaced: None,
     ) -> None:
         assert static.control is not None
         self.static = static
         self.map = MeshMap(static.host)
         self.standing = FollowerState()
-        self.registration = HostRegistrar(client, self._record, self.map.doubt, random, claim)
+        self.registration = HostRegistrar(
+            client, self._record, self.map.doubt, random, claim, state=state, displaced=displaced
+        )
         self._client = client
         self._instance, self._version = instance, version
         self._apply_config, self._renewed, self._trusted = apply, renewed, trusted
@@ -193,7 +198,7 @@ class MapFollower:
     async def _watch(self) -> None:
         while True:
             try:
-                async with self._client.watch(self.map.epoch, self.map.revision) as watch:
+                async with self._client.watch(self.map.epoch, self.map.revision, self._instance) as watch:
                     self.map.watching(trio.current_time())
                     async for message in watch:
                         self._heard(watch.server)
@@ -226,7 +231,10 @@ class MapFollower:
         if isinstance(message, MapSnapshot | MapChanges):
             if message.trust is not None:
                 self._trusted(message.trust)
-            self.registration.seen(self.map.epoch, self.static.host in self.map.hosts or not self._known(message))
+            present = self.static.host in self.map.hosts
+            self.registration.seen(self.map.epoch, present or not self._known(message))
+            if not present:
+                self.registration.vacant()
             self._unsaved.set()
         if self.standing.from_disk or changed:
             self.standing.from_disk = False

@@ -15,6 +15,7 @@ from proxy.config.schema import Config
 from proxy.links.keyring import Keyring
 from proxy.mesh.follower import MapClient, MapFollower
 from proxy.mesh.renewer import CertificateRenewer
+from proxy.mesh.statelock import StateLock
 from proxy.netdev.leases.addressbook import claim
 from proxy.netdev.leases.leases import LeasedAddresses
 
@@ -31,6 +32,7 @@ class Membership:
         renewed: told the name of a host that is another process by now.
         cut: ends the links that were made with one of these certificates (serial numbers).
         book: the leases that the proxy has started with.
+        state, displaced: as `proxy.mesh.registration.HostRegistrar` takes them.
 
     Attributes:
         follower: of the map.
@@ -47,11 +49,14 @@ class Membership:
         renewed: Callable[[str], None],
         cut: Callable[[Container[str]], None],
         book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
+        state: StateLock | None = None,
+        displaced: Callable[[bool], None] = lambda displaced: None,
     ) -> None:
         self._keyring, self._cut, self._book = keyring, cut, book
         self._client = self._renewer = None
         if control is None:
             control = self._client = self._connect(static)
+            self._client.secret = "" if state is None else state.secret
             if static.links.tls is None and keyring is not None:  # otherwise it is the user's to renew
                 self._renewer = CertificateRenewer(static, keyring, self._client, cut=cut, random=random.random)
         self.follower = MapFollower(
@@ -64,6 +69,8 @@ class Membership:
             trusted=self.trusted,
             random=random.random,
             claim=None if self._client is None else self._claim,
+            state=state,
+            displaced=displaced,
         )
 
     async def _claim(self) -> None:

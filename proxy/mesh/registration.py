@@ -3,6 +3,10 @@
 It registers its whole record, says every third of the lease that it is still there, and registers again when it is told
 that nobody knows it, or when its record has changed. Nothing here stops the data: what goes wrong is said, and tried
 again.
+
+A name is one proxy's. With its record the host shows the secret of its state_dir, by which the control plane knows a
+restart. Whoever has another one is refused while this proxy is alive, and this one is told. It is *displaced* when it
+is the other way round: another proxy has the name. Then it tries on, and is registered when that one has gone.
 """
 
 from __future__ import annotations
@@ -14,8 +18,9 @@ import structlog
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import HostRecord, RegisterResponse
+from control.api.mesh import AliveResponse, HostRecord, Namesake, RegisterResponse
 from control.base.backoff import Backoff
+from proxy.mesh.statelock import StateLock
 
 log = structlog.get_logger()
 
@@ -30,9 +35,11 @@ meanwhile for the next process."""
 class RegistrationClient(Protocol):
     """What is needed of the control plane (`control.api.client.ControlClient`)."""
 
-    async def register(self, record: HostRecord) -> RegisterResponse: ...
+    async def register(
+        self, record: HostRecord, *, secret: str = "", before: str = "", yields: bool = False
+    ) -> RegisterResponse: ...
 
-    async def alive(self, name: str, instance: str) -> None: ...
+    async def alive(self, name: str, instance: str) -> AliveResponse: ...
 
     async def leave(self, name: str, instance: str) -> None: ...
 
@@ -45,12 +52,16 @@ class HostRegistrar:
         forgotten: called when the control plane had lost sight of this host.
         random: returns numbers evenly spread over [0, 1).
         claim: enters this host's addresses in the address book, before it registers. Raises as the registry does.
+        state: has the secret of the host's state_dir. Without one, a restart may have to wait until the process before
+            counts as gone.
+        displaced: told when this proxy has become displaced, and when it is registered again.
 
     Attributes:
         registered: the answer in force; None: none is, or it is not known to be.
         last_error: of the last attempt, if that failed.
-        superseded: another process has registered this host since; this one gives way.
+        displaced: another proxy is registered as this host.
         refused: the control plane has refused this host, for another reason, when it last answered.
+        namesake: another proxy that was refused as this host lately.
     """
 
     def __init__(
@@ -60,10 +71,15 @@ class HostRegistrar:
         forgotten: Callable[[], None],
         random: Callable[[], float],
         claim: Callable[[], Awaitable[None]] | None = None,
+        *,
+        state: StateLock | None = None,
+        displaced: Callable[[bool], None] = lambda displaced: None,
     ) -> None:
         self.registered: RegisterResponse | None = None
         self.last_error: str | None = None
-        self.superseded = self.refused = False
+        self.displaced = self.refused = self._yields = False
+        self.namesake: Namesake | None = None
+        self._state, self._tell_displaced = state, displaced
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
         self._claim = claim
@@ -82,15 +98,17 @@ class HostRegistrar:
             self.registered = None
             self._again.set()
 
+    def vacant(self) -> None:
+        """The map has no host of this name: if another proxy had it, it has gone."""
+        if self.displaced:
+            self._again.set()
+
     async def run(self) -> None:
         """Register, stay registered, and register again where that is needed, until cancelled."""
         while True:
             self._again = trio.Event()
             try:
-                if self.superseded:
-                    await self._again.wait()
-                    self.superseded = False
-                elif self.registered is None or self._told != self._record():
+                if self.registered is None or self._told != self._record():
                     await self._register()
                 else:
                     await self._stay(self.registered)
@@ -99,12 +117,14 @@ class HostRegistrar:
                 await self._pause()
             except Denied as error:
                 self._denied(error)
-                if not self.superseded and error.code != "unknown_host":
+                if error.code != "unknown_host":
                     await self._pause()
 
     async def leave(self) -> None:
-        """Say that this host goes. Takes at most `LEAVE_TIMEOUT`, and raises nothing."""
-        if self._told is None or self.superseded:
+        """Say that this process of the host goes, also if another one is registered: that one need not be told of this
+        one any more. Takes at most `LEAVE_TIMEOUT`, and raises nothing.
+        """
+        if self._told is None:
             return
         with trio.move_on_after(LEAVE_TIMEOUT) as scope:
             try:
@@ -120,9 +140,11 @@ class HostRegistrar:
         self._told, self.registered = record, None
         if self._claim is not None:
             await self._claim()
-        self.registered = await self._registry.register(record)
+        secret, before = ("", "") if self._state is None else (self._state.secret, self._state.before)
+        self.registered = await self._registry.register(record, secret=secret, before=before, yields=self._yields)
         self._backoff.reset()
         self.last_error, self.refused = None, False
+        self._displace(False)
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
     async def _stay(self, registered: RegisterResponse) -> None:
@@ -133,8 +155,27 @@ class HostRegistrar:
             await self._again.wait()
             return
         assert self._told is not None
-        await self._registry.alive(self._told.name, self._told.instance)
+        answer = await self._registry.alive(self._told.name, self._told.instance)
         self.last_error, self.refused = None, False
+        self._met(answer.namesake)
+
+    def _met(self, namesake: Namesake | None) -> None:
+        before, self.namesake = self.namesake, namesake
+        if namesake is not None and namesake != before:
+            assert self._told is not None
+            log.warning(
+                "another proxy wants to be this host, and is refused", here=self._told.address, other=str(namesake)
+            )
+        elif namesake is None and before is not None:
+            log.info("the other proxy of this name has gone", other=str(before))
+
+    def _displace(self, displaced: bool) -> None:
+        before, self.displaced = self.displaced, displaced
+        # Who has been replaced by a proxy that has the same state_dir, a copy perhaps, must not replace it in turn.
+        self._yields = self._yields and displaced
+        if displaced != before:
+            self.namesake = None
+            self._tell_displaced(displaced)
 
     async def _pause(self) -> None:
         with trio.move_on_after(self._backoff.next()):
@@ -145,10 +186,13 @@ class HostRegistrar:
             self.registered = None
             self._forgotten()
             log.warning("the control plane had lost sight of this host, which registers again")
-        elif error.code == "superseded":
-            self.registered, self.superseded = None, True
-            self.last_error = str(error)
-            log.warning("another process has registered this host; this one gives way", error=str(error))
+        elif error.code in ("superseded", "in_use"):
+            here = None if self._told is None else self._told.address
+            level = log.debug if str(error) == self.last_error else log.error
+            level("another proxy is this host; this one waits until it has gone", here=here, error=str(error))
+            self.registered, self.last_error = None, str(error)
+            self._yields = self._yields or error.code == "superseded"
+            self._displace(True)
         else:
             self.refused = True
             self._failed(str(error))

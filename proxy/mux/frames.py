@@ -34,6 +34,9 @@ MAX_CONTROL = 4096
 MAX_ID = 0xFFFFFFFF
 MAX_NAME = 255
 UNKNOWN_UID = 0xFFFFFFFF
+NAMESAKE = "@namesake"
+"""Called as a service, it tells the peer that other proxies bear its name (SPEC.md, section 5.2). No service can be
+called so."""
 
 
 class FrameKind(enum.IntEnum):

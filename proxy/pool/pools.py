@@ -46,6 +46,7 @@ class Pools(Mapping[str, Pool]):
         self._lives: dict[Pool, trio.CancelScope] = {}
         self._needed: set[str] = set()
         self._addresses: frozenset[IpAddress | None] = frozenset()
+        self._hushed = False
         self._send, self._receive = trio.open_memory_channel[PoolTask](float("inf"))
 
     def __getitem__(self, name: str) -> Pool:
@@ -91,6 +92,15 @@ class Pools(Mapping[str, Pool]):
             if pool.sessions.suspended:
                 pool.hurry()
 
+    def hush(self, hushed: bool) -> None:
+        """True: take no new streams and links of peers (`Pool.drain`), also of those that come; False: take them again.
+        Idempotent.
+        """
+        if hushed != self._hushed:
+            self._hushed = hushed
+            for pool in self._pools.values():
+                pool.drain() if hushed else pool.revive()
+
     def adopt(self, config: Config, names: Collection[str], needed: set[str], settings: bool) -> None:
         """Follow another configuration from now on. Raises nothing.
 
@@ -119,11 +129,14 @@ class Pools(Mapping[str, Pool]):
         if pool is not None and retirement is not None:
             retirement.cancel()
             pool.adopt(config, peer, name in self._needed)
-            pool.revive()
+            if not self._hushed:
+                pool.revive()
         return pool
 
     def _new(self, name: str, peer: PeerConfig) -> Pool:
         pool = self._make(name, peer, name in self._needed)
+        if self._hushed:
+            pool.drain()
         self._send.send_nowait(partial(self._live, pool))
         return pool
 

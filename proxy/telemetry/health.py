@@ -112,7 +112,7 @@ def certificate(keyring: Keyring | None, now: float) -> Iterator[str]:
 def registration(follower: MapFollower) -> Iterator[str]:
     """What keeps the mesh from knowing this host. Nothing does while no control server answers and there is a map."""
     registrar, standing = follower.registration, follower.standing
-    if registrar.superseded:
+    if registrar.displaced:
         yield "another process has registered this host"
     elif registrar.refused:
         yield f"the control plane refuses this host: {registrar.last_error}"

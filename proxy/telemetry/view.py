@@ -48,6 +48,7 @@ class ProxyView:
         config: the one that the proxy runs with, which its owner keeps up to date.
         drain_left: seconds that a drain has left; None: there is none.
         follower: None without a control plane.
+        namesakes: what peers say of other proxies that bear this host's name.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ProxyView:
         self.follower: MapFollower | None = None
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
+        self.namesakes: Callable[[], list[str]] = list
 
     def status(self) -> Status:
         """``GET /status``."""
@@ -78,6 +80,7 @@ class ProxyView:
             drain_left_s=self.drain_left(),
             refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
+            namesakes=self.namesakes(),
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             busiest=busiest(self._callers()),
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],

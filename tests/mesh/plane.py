@@ -9,7 +9,15 @@ from typing import Any
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import SILENCE, HostRecord, MapSnapshot, RegisterResponse, WatchMessage
+from control.api.mesh import (
+    SILENCE,
+    AliveResponse,
+    HostRecord,
+    MapSnapshot,
+    Namesake,
+    RegisterResponse,
+    WatchMessage,
+)
 from tests.tools.sockets import PATIENCE
 
 
@@ -20,6 +28,8 @@ class Plane:
         calls: what was asked: ``("register", record)``, ``("alive", name, instance)``, ``("leave", name, instance)``,
             ``("watch", epoch, after)``.
         down: nobody answers.
+        shown: secret, the one before, and whether it yields, of the last registration.
+        namesake: told whoever says that it is alive.
         denied: what to refuse the next registrations and signs of life with, by name of the call.
     """
 
@@ -27,6 +37,8 @@ class Plane:
         self.calls: list[tuple[Any, ...]] = []
         self.down = False
         self.denied: dict[str, Denied] = {}
+        self.shown = ("", "", False)
+        self.namesake: Namesake | None = None
         self.epoch, self.revision, self.lease = "one", 1, 15.0
         self.first: WatchMessage | None = None
         self._watchers: list[trio.MemorySendChannel[WatchMessage]] = []
@@ -53,18 +65,22 @@ class Plane:
     def count(self, name: str) -> int:
         return sum(call[0] == name for call in self.calls)
 
-    async def register(self, record: HostRecord) -> RegisterResponse:
+    async def register(
+        self, record: HostRecord, *, secret: str = "", before: str = "", yields: bool = False
+    ) -> RegisterResponse:
+        self.shown = (secret, before, yields)
         await self._ask("register", record)
         return RegisterResponse(epoch=self.epoch, revision=self.revision, lease=self.lease)
 
-    async def alive(self, name: str, instance: str) -> None:
+    async def alive(self, name: str, instance: str) -> AliveResponse:
         await self._ask("alive", name, instance)
+        return AliveResponse(namesake=self.namesake)
 
     async def leave(self, name: str, instance: str) -> None:
         await self._ask("leave", name, instance)
 
     @asynccontextmanager
-    async def watch(self, epoch: str = "", after: int = 0) -> AsyncIterator[Any]:
+    async def watch(self, epoch: str = "", after: int = 0, instance: str = "") -> AsyncIterator[Any]:
         await self._ask("watch", epoch, after)
         send, receive = trio.open_memory_channel[WatchMessage](1000)
         self._watchers.append(send)

@@ -245,3 +245,23 @@ async def test_settings_are_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
         peers = {name: found.peer for name, found in rig.pools.items()}
         rig.pools.adopt(msgspec.structs.replace(BASE, peers=peers), (), set(), True)
         assert sorted(told) == ["host-b", "host-c"]
+
+
+@pytest.mark.failure(22)
+async def test_while_they_are_hushed_no_peer_gets_a_link(dialling: Dialling) -> None:
+    """Neither a peer that is there nor one that comes, or comes back; streams that are open go on."""
+    async with running() as rig:
+        rig.adopt("host-b", needed="host-b")
+        found = await up(rig, "host-b", dialling)
+        [link] = found.links
+        rig.pools.hush(True)
+        rig.pools.hush(True)
+        rig.adopt("host-b", "host-c")
+        rig.adopt("host-c")
+        rig.adopt("host-b", "host-c")
+        assert rig.pools["host-b"] is found
+        assert link.leaving
+        assert link.streams == 1
+        assert [rig.pools[name].refuses() for name in ("host-b", "host-c")] == [CloseReason.DRAINING] * 2
+        rig.pools.hush(False)
+        assert [rig.pools[name].refuses() for name in ("host-b", "host-c")] == [None, None]

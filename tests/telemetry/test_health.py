@@ -123,7 +123,7 @@ async def test_the_control_plane_says_no(code: Any, words: str) -> None:
         await plane.asked("register")
         assert agent.member is not None
         registration = agent.member.follower.registration
-        await until(lambda: registration.refused or registration.superseded, "the answer")
+        await until(lambda: registration.refused or registration.displaced, "the answer")
         [problem] = (await asked(agent, "ready")).problems
         assert problem.startswith(words)
         assert await asked(agent, "alive") == FINE

@@ -31,7 +31,9 @@ class Registry(Plane):
         self.hosts: dict[str, HostRecord] = {}
         self.first = snapshot()
 
-    async def register(self, record: HostRecord) -> RegisterResponse:
+    async def register(
+        self, record: HostRecord, *, secret: str = "", before: str = "", yields: bool = False
+    ) -> RegisterResponse:
         await super().register(record)
         self.hosts[record.name] = record
         self.told(put=(record,))

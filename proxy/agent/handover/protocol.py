@@ -39,12 +39,14 @@ class HandoverPeerGone(HandoverError):
 
 
 class HandoverOffer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
-    """The old process's first message: who it is, and how many sockets follow."""
+    """The old process's first message: who it is, and how many sockets follow. The descriptor of the lock of its
+    state_dir comes with it, if it has one (`proxy.mesh.statelock`), and the secret of that."""
 
     version: int
     host: str
     pid: int
     sockets: int
+    secret: str = ""
 
 
 class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):

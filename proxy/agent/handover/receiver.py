@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from typing import Self
 
 import structlog
@@ -38,10 +39,18 @@ class Predecessor:
 
     Attributes:
         pid: its process id.
+        secret: of its state_dir; empty: it has none, or has not said it.
     """
 
-    def __init__(self, sock: trio.SocketStream, pid: int) -> None:
-        self._sock, self.pid = sock, pid
+    def __init__(self, sock: trio.SocketStream, offer: HandoverOffer, lock: int | None) -> None:
+        # Not SO_PEERCRED's pid: that names the process that called listen() first, which may have handed the socket
+        # over since.
+        self._sock, self.pid, self.secret, self._lock = sock, offer.pid, offer.secret, lock
+
+    def take_lock(self) -> int | None:
+        """The descriptor of the lock of its state_dir, which the caller owns from now on; None: it has sent none."""
+        lock, self._lock = self._lock, None
+        return lock
 
     @classmethod
     async def meet(cls, path: str, host: str, into: InheritedListeners) -> Self | None:
@@ -57,7 +66,7 @@ class Predecessor:
             raise StartError(f"cannot take over from the proxy behind {path}: {error.strerror}") from None
         try:
             with trio.fail_after(ANSWER):
-                return cls(sock, await _receive_all(sock, host, into))
+                return cls(sock, *await _receive_all(sock, host, into))
         except BaseException as error:
             await trio.aclose_forcefully(sock)
             if isinstance(error, HandoverError | trio.TooSlowError):
@@ -87,21 +96,40 @@ class Predecessor:
         return True
 
     def close(self) -> None:
-        """Close the connection. Before `replace`, the old process then goes on as before. Idempotent."""
+        """Close the connection, and the lock if nobody has taken it. Before `replace`, the old process then goes on as
+        before. Idempotent.
+        """
         self._sock.socket.close()
+        if (lock := self.take_lock()) is not None:
+            os.close(lock)
 
 
-async def _receive_all(sock: trio.SocketStream, host: str, into: InheritedListeners) -> int:
-    """Put the old process's sockets `into` the inherited ones; returns its process id. Raises HandoverError."""
+async def _receive_all(
+    sock: trio.SocketStream, host: str, into: InheritedListeners
+) -> tuple[HandoverOffer, int | None]:
+    """Put the old process's sockets `into` the inherited ones; returns what it has said of itself, and the descriptor
+    of its lock. Raises HandoverError.
+    """
     check_peer(sock.socket)
-    message, _ = await receive(sock)
-    if isinstance(message, HandoverStep):
-        raise HandoverError(message.why)
-    if not isinstance(message, HandoverOffer) or message.version != VERSION:
-        raise HandoverError("it is of a version that hands over in another way: stop it first")
-    if message.host != host:
-        raise HandoverError(f"it is the proxy of host {message.host!r}, this is that of {host!r}")
-    for _ in range(message.sockets):
+    message, locks = await receive(sock)
+    with ExitStack() as unless_whole:
+        for each in locks:
+            unless_whole.callback(os.close, each)
+        if isinstance(message, HandoverStep):
+            raise HandoverError(message.why)
+        if not isinstance(message, HandoverOffer) or message.version != VERSION:
+            raise HandoverError("it is of a version that hands over in another way: stop it first")
+        if message.host != host:
+            raise HandoverError(f"it is the proxy of host {message.host!r}, this is that of {host!r}")
+        await _receive_sockets(sock, message.sockets, into)
+        for each in locks[1:]:
+            os.close(each)
+        unless_whole.pop_all()
+        return message, locks[0] if locks else None
+
+
+async def _receive_sockets(sock: trio.SocketStream, count: int, into: InheritedListeners) -> None:
+    for _ in range(count):
         item, descriptors = await receive(sock)
         if not isinstance(item, HandoverSocket) or not descriptors:
             for descriptor in descriptors:
@@ -113,5 +141,3 @@ async def _receive_all(sock: trio.SocketStream, host: str, into: InheritedListen
             socket.socket(fileno=descriptors[0]), lock, birth, item.mode, item.owner, item.group, item.kept
         )
         into.put(item.kind, item.address, inheritable)
-    # Not SO_PEERCRED's: that names the process that called listen() first, which may have handed the socket over since.
-    return message.pid

@@ -24,6 +24,7 @@ from proxy.agent.handover.protocol import (
     send,
 )
 from proxy.links.acceptgate import AcceptGate, serve_gated
+from proxy.mesh.statelock import StateLock
 from proxy.outbound.sockets import InheritableListener
 
 log = structlog.get_logger()
@@ -51,6 +52,10 @@ class HandoverSource(Protocol):
     @property
     def host(self) -> str:
         """The name of its host."""
+
+    @property
+    def state(self) -> StateLock | None:
+        """The lock of its state_dir, if it has one."""
 
     def reserve(self) -> str | None:
         """Begin a handover. Returns why none can begin now; None: it has begun, and the set of listening sockets does
@@ -106,7 +111,12 @@ async def _prepare(sock: trio.SocketStream, source: HandoverSource) -> None:
     sockets = list(source.sockets())
     try:
         with trio.fail_after(GETTING_READY):
-            await send(sock, HandoverOffer(version=VERSION, host=source.host, pid=os.getpid(), sockets=len(sockets)))
+            state, count = source.state, len(sockets)
+            secret = "" if state is None else state.secret
+            offer = HandoverOffer(version=VERSION, host=source.host, pid=os.getpid(), sockets=count, secret=secret)
+            with ExitStack() as files:
+                lock = None if state is None else state.descriptor
+                await send(sock, offer, [] if lock is None else [_duplicate(lock, files)])
             for offered in sockets:
                 await _send(sock, offered)
             await expect(sock, "ready")
@@ -156,14 +166,16 @@ def _duplicates(inheritable: InheritableListener, files: ExitStack) -> list[int]
     """
     if inheritable.sock.fileno() < 0:  # closed, and the lock with it
         raise HandoverError("it is about to stop")
-    found: list[int] = []
+    descriptors = (inheritable.sock.fileno(), inheritable.lock)
+    return [_duplicate(descriptor, files) for descriptor in descriptors if descriptor is not None]
+
+
+def _duplicate(descriptor: int, files: ExitStack) -> int:
     try:
-        for descriptor in (inheritable.sock.fileno(), inheritable.lock):
-            if descriptor is not None:
-                found.append(os.dup(descriptor))
-                files.callback(os.close, found[-1])
+        found = os.dup(descriptor)
     except OSError as error:
         raise HandoverError(f"duplicating a descriptor: {error.strerror}") from None
+    files.callback(os.close, found)
     return found
 
 

@@ -13,6 +13,7 @@ from proxy.agent.handover.predecessors import HURRY, Leash, Predecessors
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
 from proxy.links.listening import LinkListeners
+from proxy.mesh.statelock import StateLock
 from proxy.outbound.sockets import InheritableListener
 from proxy.outbound.upstreams import Outbound
 from proxy.telemetry.notify import notify
@@ -25,8 +26,10 @@ class HandoverSockets:
         address: ``links.listen``; links: the listeners there.
         admin, handover: the proxy's own sockets in run_dir.
         predecessors: leashes of the processes that still drain.
+        state: the lock of its state_dir, if it has one.
 
     Attributes:
+        host, state: as given.
         reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
         left: whether another process has taken over.
         links_gate, admin_gate, handover_gate: the gates through which connections to those sockets are accepted.
@@ -43,8 +46,9 @@ class HandoverSockets:
         admin: BoundUnixSocket,
         handover: BoundUnixSocket,
         predecessors: Predecessors,
+        state: StateLock | None = None,
     ) -> None:
-        self.host = host
+        self.host, self.state = host, state
         self.reserved = self.left = False
         self.links_gate, self.admin_gate, self.handover_gate = AcceptGate(), AcceptGate(), AcceptGate()
         self._held = False
@@ -119,6 +123,8 @@ class HandoverSockets:
             bound.own(False)
             bound.close()
         self._links.close()
+        if self.state is not None:
+            self.state.close()
         self._predecessors.close()
         self._drain.begin(seconds, succeeded=True)
 

@@ -19,6 +19,7 @@ from proxy.config.schema import Config
 from proxy.errors import StartError
 from proxy.links.device import LinkDevice
 from proxy.links.listening import LinkListeners
+from proxy.mesh.statelock import StateLock
 from proxy.outbound.upstreams import Outbound
 
 log = structlog.get_logger()
@@ -44,7 +45,9 @@ class StartupListeners:
         inheritance: InheritedListeners,
         predecessor: Predecessor | None,
         predecessors: Predecessors,
+        state: StateLock | None,
     ) -> None:
+        self._state = state
         self.handover_sockets, self.links = handover_sockets, links
         self.admin, self.handover = _listener(admin), _listener(handover)
         self._inheritance, self._predecessor = inheritance, predecessor
@@ -63,17 +66,27 @@ class StartupListeners:
             self._inheritance.close()  # such as the old links.listen: nothing would ever accept there
             outbound.sockets.own()
             self._predecessors.bound()
+            if self._state is not None:
+                self._state.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
 
 
 async def open_listeners(
-    config: Config, outbound: Outbound, drain: Drain, device: LinkDevice, *, takeover: bool, files: ExitStack
+    config: Config,
+    outbound: Outbound,
+    drain: Drain,
+    device: LinkDevice,
+    *,
+    takeover: bool,
+    files: ExitStack,
+    state: StateLock | None = None,
 ) -> StartupListeners:
     """Open all listening sockets, those of `outbound` included; `files` closes them.
 
     Args:
         device: what the listeners for links are bound to.
         takeover: whether to take the place of a proxy that runs in the same run_dir.
+        state: the lock of the state_dir, which the other proxy may hold until now.
 
     Raises StartError, and ConfigError for sockets of systemd that match nothing in the configuration.
     """
@@ -87,6 +100,9 @@ async def open_listeners(
             log.info("nobody to take over from", run_dir=config.run_dir)
         else:
             files.callback(predecessor.close)
+        if state is not None:
+            state.inherit(*((None, None) if predecessor is None else (predecessor.take_lock(), predecessor.pid)))
+            state.before = "" if predecessor is None else predecessor.secret
     admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", ADMIN_MODE)
     files.callback(admin.close)
     handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
@@ -107,9 +123,10 @@ async def open_listeners(
         admin=admin,
         handover=handover,
         predecessors=predecessors,
+        state=state,
     )
     files.callback(handover_sockets.close)
-    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor, predecessors)
+    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor, predecessors, state)
 
 
 def _listener(bound: BoundUnixSocket) -> trio.SocketListener:

@@ -20,7 +20,7 @@ from control.base.backoff import Backoff
 from control.base.reading.units import show
 from proxy.config.schema import Config
 from proxy.errors import ConfigError, NetError, StartError
-from proxy.links.keyring import IDENTITY, Keyring
+from proxy.links.keyring import IDENTITY, Keyring, held_secret
 from proxy.netdev.leases.leasefiles import LeaseFiles, is_sound
 from proxy.netdev.leases.leases import LeasedAddresses, fill, ip_of, segments
 from proxy.netdev.plan.links import wanted_mac
@@ -54,6 +54,7 @@ async def asking(config: Config) -> AsyncIterator[ControlClient]:
     keyring = await trio.to_thread.run_sync(_keyring, config)
     servers = [server.hostport for server in config.control.servers]
     async with ControlClient(servers, lambda: keyring.current.control, name=config.mesh) as client:
+        client.secret = await trio.to_thread.run_sync(held_secret, config.control.state_dir)
         yield client
 
 

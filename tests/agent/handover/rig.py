@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import trio
 
 from proxy.agent.handover.sender import OfferedListener
+from proxy.mesh.statelock import StateLock
 from proxy.outbound.sockets import InheritableListener
 
 
@@ -23,6 +24,7 @@ class RecordingSource:
     host = "host-a"
 
     def __init__(self) -> None:
+        self.state: StateLock | None = None
         self.told: list[str] = []
         self.why: str | None = None
         self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]

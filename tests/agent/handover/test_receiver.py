@@ -19,6 +19,7 @@ from proxy.agent.handover.protocol import VERSION, HandoverOffer, HandoverStep, 
 from proxy.agent.handover.receiver import Predecessor
 from proxy.agent.handover.sender import hand_over
 from proxy.errors import StartError
+from proxy.mesh.statelock import StateLock
 from tests.agent.handover.rig import RecordingSource
 from tests.tools.sockets import dead_socket
 
@@ -64,6 +65,36 @@ async def test_everything_is_handed_over(path: str) -> None:
     for each in inheritables.values():
         each.close()
     handover_sockets.close()
+
+
+@pytest.mark.failure(22)
+async def test_the_lock_of_the_state_dir_goes_with_the_sockets(path: str, tmp_path: Path) -> None:
+    source = RecordingSource()
+    source.state = StateLock(str(tmp_path))
+    source.state.take()
+
+    async def old(sock: trio.SocketStream) -> None:
+        await hand_over(sock, source)
+
+    async with old_side(path, old):
+        for taken in (False, True):
+            inheritance, new = InheritedListeners(), StateLock(str(tmp_path))
+            found = await Predecessor.meet(path, "host-a", inheritance)
+            assert found is not None
+            assert found.secret == source.state.secret
+            if taken:
+                source.state.close()
+                new.inherit(found.take_lock(), found.pid)
+            # Of a successor that ends now, the old one keeps its lock.
+            found.close()
+            inheritance.close()
+            with pytest.raises(StartError, match="uses it"):
+                StateLock(str(tmp_path)).take()
+            new.close()
+    last = StateLock(str(tmp_path))
+    last.take()
+    last.close()
+    source.close()
 
 
 async def test_nobody_is_there(path: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from control.api.messages import PeerStatus, Status, UpstreamStatus
+from control.api.messages import Discovery, PeerStatus, Status, UpstreamStatus
 from control.cli import commands
 
 
@@ -69,6 +69,24 @@ def test_unserved(peers: list[PeerStatus], offered_by: list[str], lines: list[st
     assert commands.unserved(status(peers, offered_by)) == [
         f"upstream redis cannot be served: {line}" for line in lines
     ]
+
+
+@pytest.mark.failure(22)
+def test_status_of_a_host_whose_name_another_proxy_has(answering: Callable[..., str]) -> None:
+    found = Discovery(
+        servers=[], server="s:1", last_error=None, epoch="e", revision=1, age_s=0.0, from_disk=False, hosts=1,
+        unconfirmed=[], registered=False, registration_error="a is the proxy at x\x1b", left_out={},
+    )  # fmt: skip
+    displaced = msgspec.structs.replace(found, displaced=True)
+    for control, namesakes, lines in (
+        (found, [], []),
+        (displaced, [], ["not registered: a is the proxy at x\\x1b"]),
+        (None, ["another one, says b"], ["another one, says b"]),
+    ):
+        body = msgspec.json.encode(msgspec.structs.replace(UP, control=control, namesakes=namesakes))
+        result = run(commands.status, "--socket", answering(body))
+        assert result.exit_code == bool(lines)
+        assert result.stderr.splitlines() == [f"hostlane: {line}" for line in lines]
 
 
 def test_json_is_what_the_proxy_said(answering: Callable[..., str]) -> None:

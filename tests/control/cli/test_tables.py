@@ -187,6 +187,16 @@ def test_how_it_is_not() -> None:
     assert never[0] == ["control plane", "not reached, never heard: no answer yet"]
 
 
+@pytest.mark.failure(22)
+def test_other_proxies_of_the_name_are_named() -> None:
+    other = "10.0.0.9:7600 (comes from 192.0.2.9)"
+    assert discovery_rows(replace(DISCOVERY, namesake=other))[-1] == [
+        "namesake", f"{other} wants to be this host too, and is refused",
+    ]  # fmt: skip
+    static = rows(tables.status_tables(replace(STATUS, namesakes=["another one, says host-b\x1b"]))[0])
+    assert static[6:] == [["namesake", "another one, says host-b\\x1b"]]
+
+
 def test_where_a_stream_would_go() -> None:
     candidates = [
         RouteCandidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),

@@ -20,7 +20,7 @@ from trio.testing import MockClock
 import control.api.client
 from control.api import certificates, mesh
 from control.api.client import ControlClient
-from control.api.mesh import HostRecord, ServiceOffer
+from control.api.mesh import HostRecord, RegisterRequest, ServiceOffer
 from control.base.reading.addresses import TcpAddress
 from control.ca import root as ca
 from control.ca.issuing import ClientCertificate, Issuer
@@ -29,6 +29,7 @@ from control.server import serve
 from control.server.addressbook import AddressBook
 from control.server.config import Config, ControlLimits, SqliteConfig, StoreConfig
 from control.server.hosts import HostRegistry
+from control.server.namesakes import Namesakes
 from control.store.base import Put
 from control.store.base import Store as AnyStore
 
@@ -71,14 +72,20 @@ class World:
     def socket(self) -> str:
         return f"{self.config.run_dir}/control.sock"
 
-    def context(self, host: str | None = None, *, root: ca.RootCa | None = None) -> ssl.SSLContext:
-        """TLS of a client; with a host's certificate if one is named, by another CA if that is given."""
+    def context(self, host: str | None = None, *, root: ca.RootCa | None = None, began: float = 0.0) -> ssl.SSLContext:
+        """TLS of a client; with a host's certificate if one is named, by another CA if that is given. It is good for an
+        hour, beginning so many seconds from now.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(cadata=certificates.pem(self.root.certificate))
         if host is not None:
             key = certificates.new_key()
             leaf = ca.issue(
-                root or self.root, key.public_key(), ca.CertificateNames.host(MESH, host), time.time(), 3600.0
+                root or self.root,
+                key.public_key(),
+                ca.CertificateNames.host(MESH, host),
+                time.time() + began,
+                3600.0,
             )
             file = self.directory / f"{host}-{os.urandom(4).hex()}.pem"
             file.write_text(f"{leaf.certificate}{certificates.key_pem(key)}")
@@ -146,10 +153,16 @@ async def knowing(store: AnyStore) -> AnyStore:
     return store
 
 
-def shown(name: str, *services: str, **more: str) -> tuple[HostRecord, ClientCertificate]:
+def shown(
+    name: str, *services: str, secret: str = "", before: str = "", yields: bool = False, **more: str
+) -> tuple[RegisterRequest, ClientCertificate]:
     """A registration by that certificate, whose name does not matter there."""
-    return record(name, *services, **more), SHOWN
+    request = RegisterRequest(record=record(name, *services, **more), secret=secret, before=before, yields=yields)
+    return request, SHOWN
 
 
-def hosts_on(store: AnyStore, lease: float = 15.0, book: AddressBook | None = None) -> HostRegistry:
-    return HostRegistry(store, book or AddressBook(store, {}), Issuer(store, KeyFiles("/nowhere"), mesh=MESH), lease)
+def hosts_on(
+    store: AnyStore, lease: float = 15.0, book: AddressBook | None = None, namesakes: Namesakes | None = None
+) -> HostRegistry:
+    issuer = Issuer(store, KeyFiles("/nowhere"), mesh=MESH)
+    return HostRegistry(store, book or AddressBook(store, {}), issuer, lease, namesakes)

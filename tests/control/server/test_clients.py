@@ -244,10 +244,12 @@ async def test_a_storm_holds_up_nobody_who_is_there(world: World, monkeypatch: p
     release = trio.Event()
     register, build = HostRegistry.register, clients.Clients.__init__
 
-    async def slow(hosts: HostRegistry, record: mesh.HostRecord, shown: ClientCertificate) -> mesh.RegisterResponse:
-        taken.append(record.name)
+    async def slow(
+        hosts: HostRegistry, request: mesh.RegisterRequest, shown: ClientCertificate, client: str
+    ) -> mesh.RegisterResponse:
+        taken.append(request.record.name)
         await release.wait()
-        return await register(hosts, record, shown)
+        return await register(hosts, request, shown, client)
 
     def building(self: clients.Clients, *arguments: object) -> None:
         made.append(self)

@@ -13,6 +13,9 @@ from control.api.mesh import AddressRequest
 from control.base.errors import RequestRefused
 from control.server.addressbook import AddressBook
 from control.server.config import AddressPoolConfig
+from control.server.mirror import StoreMirror
+from control.server.namesakes import Namesakes
+from control.server.watching import MapWatchers
 from control.store.base import Store
 from control.store.sqlite import open_sqlite
 from tests.control.server.conftest import hosts_on, knowing, record, shown
@@ -151,3 +154,94 @@ async def test_a_name_that_is_none_is_refused(store: Store, name: str) -> None:
     with pytest.raises(RequestRefused) as caught:
         await hosts_on(store).remove(name)
     assert (caught.value.status, caught.value.code) == (400, "host")
+
+
+@pytest.mark.failure(22)
+async def test_another_proxy_of_the_name_is_refused_while_the_first_one_is_alive(store: Store) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a", address="10.77.0.1:7600", secret="one"), "10.77.0.1")
+    for secret in ("two", ""):
+        with pytest.raises(RequestRefused) as caught:
+            await hosts.register(*shown("host-a", address="10.77.0.9:7600", instance="2", secret=secret), "192.0.2.9")
+        assert (caught.value.status, caught.value.code) == (409, "in_use")
+        assert "is the proxy at 10.77.0.1:7600, which is alive" in str(caught.value)
+        assert "at 10.77.0.9:7600 (comes from 192.0.2.9)" in str(caught.value)
+    await hosts.alive("host-a", "1")
+    assert await names(store) == ["hosts/host-a", "links/10.77.0.1:7600"]
+    # When that one has gone, the name is free.
+    await hosts.leave("host-a", "1")
+    await hosts.register(*shown("host-a", address="10.77.0.9:7600", instance="2", secret="two"))
+    assert await names(store) == ["hosts/host-a", "links/10.77.0.9:7600"]
+
+
+@pytest.mark.failure(22)
+@pytest.mark.parametrize("how", [{"secret": "one"}, {"secret": "two", "before": "one"}])
+async def test_who_shows_the_secret_is_a_restart(store: Store, how: dict[str, str]) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a", secret="one"))
+    with pytest.raises(RequestRefused, match="is alive"):
+        await hosts.register(*shown("host-a", instance="2", yields=True, **how))
+    await hosts.register(*shown("host-a", instance="2", **how))
+    with pytest.raises(RequestRefused, match="registered by another process since, at 10.77.0") as caught:
+        await hosts.alive("host-a", "1")
+    assert caught.value.code == "superseded"
+
+
+@pytest.mark.failure(22)
+async def test_one_that_is_on_the_map_and_was_not_heard_of_lately_is_not_alive(store: Store) -> None:
+    namesakes = Namesakes()
+    hosts = hosts_on(store, lease=3.0, namesakes=namesakes)
+    other = shown("host-a", instance="2", secret="two")
+    await hosts.register(*shown("host-a", secret="one"))
+    heard = trio.current_time()
+    with namesakes.watching("host-a", "1"):
+        await trio.sleep_until(heard + 2.1)  # two signs of life are over, and the lease is not
+        if trio.current_time() < heard + 2.8:
+            with pytest.raises(RequestRefused, match="is alive"):
+                await hosts.register(*other)
+    await hosts.register(*other)
+    await hosts.alive("host-a", "2")
+
+
+@pytest.mark.failure(22)
+async def test_the_first_one_is_told_by_whichever_server_it_asks(store: Store) -> None:
+    """The store says so to all of them, by the mirror."""
+    watching = MapWatchers(10)
+    asked, other = hosts_on(store, namesakes=watching.namesakes), hosts_on(store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(StoreMirror(store, watching).run)
+        await asked.register(*shown("host-a", secret="one"))
+        assert (await asked.alive("host-a", "1")).namesake is None
+        for _ in range(2):
+            with pytest.raises(RequestRefused, match="is alive"):
+                await other.register(*shown("host-a", instance="2", secret="two"), "192.0.2.9")
+        with trio.fail_after(20):
+            while (told := (await asked.alive("host-a", "1")).namesake) is None:
+                await trio.sleep(0.01)
+        assert (told.instance, told.client) == ("2", "192.0.2.9")
+        assert len((await store.read("namesakes/")).items) == 1, "one item, however often it comes"
+        await asked.leave("host-a", "2")
+        with trio.fail_after(20):
+            while (await asked.alive("host-a", "1")).namesake is not None:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure(22)
+async def test_one_of_an_earlier_version_is_replaced_as_it_was_then(store: Store) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a"))
+    await hosts.register(*shown("host-a", instance="2", secret="two"))
+    await hosts.alive("host-a", "2")
+
+
+@pytest.mark.failure(22)
+async def test_addresses_are_not_given_to_another_proxy_of_the_name(store: Store) -> None:
+    hosts = hosts_on(store)
+    await hosts.admit("host-a", "two", "192.0.2.9")
+    await hosts.register(*shown("host-a", secret="one"))
+    for secret in ("one", ""):
+        await hosts.admit("host-a", secret, "10.77.0.1")
+    with pytest.raises(RequestRefused, match="another one of that name at 192.0.2.9") as caught:
+        await hosts.admit("host-a", "two", "192.0.2.9")
+    assert caught.value.code == "in_use"

@@ -206,9 +206,12 @@ async def test_items_go_with_their_lease(store: Store) -> None:
 async def test_a_lease_that_is_gone(store: Store) -> None:
     lease = await store.grant(60)
     await store.keep_alive(lease)
+    assert 0 <= await store.unheard(lease) < 60
     await store.revoke(lease)
     with pytest.raises(LeaseGone):
         await store.keep_alive(lease)
+    with pytest.raises(LeaseGone):
+        await store.unheard(lease)
     with pytest.raises(LeaseGone):
         await store.commit(put=[Put("a", b"", lease), Put("b", b"")])
     with pytest.raises(Conflict):

@@ -34,6 +34,18 @@ def test_kept_it_lives_on() -> None:
     assert not leases.keep(1, now=10)
 
 
+def test_since_when_it_was_not_heard_of() -> None:
+    leases = Leases()
+    leases.add(1, 15, now=100)
+    assert leases.unheard(1, now=104) == 4
+    assert leases.keep(1, now=110)
+    assert leases.unheard(1, now=110) == 0
+    assert leases.unheard(1, now=124) == 14
+    leases.due(125)
+    assert leases.unheard(1, now=125) is None
+    assert leases.unheard(2, now=125) is None
+
+
 def test_all_get_their_time_again() -> None:
     leases = Leases()
     leases.add(1, 15, now=0)

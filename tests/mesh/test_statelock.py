@@ -1,0 +1,116 @@
+"""One proxy for each state_dir, whatever becomes of the one that has it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.errors import StartError
+from proxy.mesh.statelock import StateLock
+
+pytestmark = pytest.mark.failure(22)
+
+HOLD = """
+import sys, time
+from proxy.mesh.statelock import StateLock
+lock = StateLock(sys.argv[1])
+lock.take()
+print(lock.secret, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    with capture_logs() as entries:
+        yield entries
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def taken(path: Path) -> StateLock:
+    lock = StateLock(str(path))
+    lock.take()
+    return lock
+
+
+def test_another_process_is_named_and_after_kill_9_the_next_one_has_it(state: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(state)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            secret = holder.stdout.readline().strip()
+            for path in (state, state / ".." / "state"):
+                with pytest.raises(StartError, match=f"process {holder.pid} uses it; stop it, or take its place"):
+                    taken(path)
+        finally:
+            holder.send_signal(signal.SIGKILL)
+            holder.wait()
+    after = taken(state)
+    assert after.secret == secret, "which outlives the process"
+    after.close()
+
+
+def test_the_secret_is_for_its_owner_only_and_made_again_when_it_is_none(state: Path) -> None:
+    first = taken(state)
+    first.close()
+    file = state / "secret"
+    assert (len(first.secret), file.stat().st_mode & 0o777) == (64, 0o600)
+    for content in (b"", first.secret[:10].encode(), b"\xff" * 64, b"x" * 1000):
+        file.write_bytes(content)
+        again = taken(state)
+        again.close()
+        assert len(again.secret) == 64
+        assert again.secret != first.secret
+        assert file.read_text().strip() == again.secret
+
+
+def test_a_successor_holds_the_same_lock(state: Path) -> None:
+    old, new = taken(state), StateLock(str(state))
+    new.take(patient=True)
+    assert new.descriptor is None, "the old one has it still"
+    assert old.descriptor is not None
+    new.inherit(os.dup(old.descriptor), 7)
+    old.close()
+    old.close()
+    with pytest.raises(StartError, match="uses it"):
+        taken(state)
+    new.own()
+    assert (state / "lock").read_text() == f"{os.getpid()}\n"
+    new.close()
+    taken(state).close()
+
+
+def test_a_successor_of_another_proxy_is_refused(state: Path, tmp_path: Path) -> None:
+    holder, other, new = taken(state), taken(tmp_path / "other"), StateLock(str(state))
+    new.take(patient=True)
+    assert other.descriptor is not None
+    with pytest.raises(StartError, match=r"not the proxy to take over from \(that is process 7\)"):
+        new.inherit(os.dup(other.descriptor), 7)
+    with pytest.raises(StartError, match="there is none in run_dir"):
+        new.inherit(None, None)
+    holder.close()
+    new.inherit(None, 7)
+    assert new.descriptor is not None, "a predecessor of an earlier version holds none"
+    for lock in (other, new):
+        lock.close()
+
+
+def test_a_directory_that_takes_no_file_is_said_and_no_reason_not_to_start(
+    tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    (tmp_path / "file").write_text("")
+    lock = StateLock(str(tmp_path / "file"))
+    lock.take()
+    assert (lock.secret, lock.descriptor) == ("", None)
+    assert [entry["error"] for entry in logs] == ["not a directory"] * 2
