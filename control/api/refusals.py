@@ -12,7 +12,15 @@ import trio
 from control.api import mesh
 from control.base.errors import HostlaneError
 
-__all__ = ["Denied", "Unreachable", "denied_by", "reason_of"]
+__all__ = ["NEEDS_TOKEN", "Denied", "Unreachable", "denied_by", "reason_of"]
+
+NEEDS_TOKEN = {
+    "revoked": "was revoked",
+    "expired": "has expired, says the control plane's clock",
+    "early": "is not valid yet, says the control plane's clock",
+    "dropped": "is of a CA that is no longer in force",
+}
+"""Codes of refusals of the certificate that the host has shown, after which only a new token helps, in words."""
 
 
 class Unreachable(HostlaneError):

@@ -19,9 +19,12 @@ import trio
 from msgspec import Struct
 
 from control.api import certificates
+from control.api.identity import BACKDATED
 from control.api.mesh import CaBundle
+from control.base import wallclock
 from control.base.errors import HostlaneError, RequestRefused, StartError
 from control.base.reading.times import when
+from control.base.wallclock import ClockWatch
 from control.ca import castate
 from control.ca import root as ca
 from control.ca.castate import CaState, KnownRoot
@@ -37,8 +40,9 @@ ATTEMPTS = 8
 """Commits that are tried when others come in between; two steps of a rotation never take so many."""
 RETRY = 5.0
 """Seconds until this server's own certificate is tried again after a failure."""
-LONGEST_WAIT = 3600.0
-"""Seconds until it is looked at in any case: the wall clock may be set meanwhile."""
+UNRECORDED = 3600.0
+"""Seconds that a certificate of this server's own is valid, and how close to its end the one before must be, when the
+store takes no record of it (its disk is full): without one the server could not tell the hosts anything."""
 
 
 class CertificateRecord(Struct, frozen=True, kw_only=True):
@@ -56,13 +60,15 @@ class CertificateRecord(Struct, frozen=True, kw_only=True):
 
 
 class ServerCertificate(NamedTuple):
-    """A control server's own: PEM texts (certificate; private key; the CAs in force, for its clients' certificates)
-    and its validity, seconds since 1970."""
+    """A control server's own: PEM texts (certificate; private key; the CAs in force, for its clients' certificates),
+    when it was issued and the end of its validity, seconds since 1970; `recorded`: the store knows it."""
 
     certificate: str
     key: str
     bundle: str
+    issued: float
     not_after: float
+    recorded: bool = True
 
 
 class ClientCertificate(NamedTuple):
@@ -177,7 +183,7 @@ class Issuer:
 
         A certificate that the store does not know was issued by hand, or after the copy was made that the store was
         restored from. The guard enters it, since nobody can revoke what the store does not know. Raises RequestRefused
-        (403 ``revoked``).
+        (403 ``revoked``, ``expired``, ``dropped``).
         """
         known, revoked, cas = found
         if known is not None and revoked is None:
@@ -186,8 +192,13 @@ class Issuer:
         roots = () if cas is None else _decoded(cas).roots
         root = next((root for root in roots if _issuer_of(root) == shown.issuer), None)
         now = self._now()
-        if revoked is not None or root is None or shown.expires <= now:
-            raise RequestRefused(403, "revoked", f"this certificate of host {shown.host} counts no longer")
+        what = f"this certificate of host {shown.host}"
+        if revoked is not None:
+            raise RequestRefused(403, "revoked", f"{what} has been revoked")
+        if shown.expires <= now:
+            raise RequestRefused(403, "expired", f"{what} has expired: on {when(shown.expires)}")
+        if root is None:
+            raise RequestRefused(403, "dropped", f"{what} is of a CA that is no longer in force")
         assert cas is not None
         issued = min(math.floor(now), shown.expires - self.lifetime)
         record = CertificateRecord(host=shown.host, issued=issued, expires=shown.expires, issuer=root.id)
@@ -232,23 +243,31 @@ class Issuer:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Have the certificate of the control server `name` in use until cancelled: `use` is called before `started`,
-        and again with each new one (at half-life, and when the CAs have changed).
+        and again with each new one (at half-life by the wall clock, whatever becomes of that, and when the CAs have
+        changed).
 
-        Raises StartError, before it has started, if this server has the key of no CA in force; and StoreError then.
+        Raises StartError, before it has started, if this server has the key of no CA in force; and StoreError then, if
+        the store cannot be read.
         """
         try:
-            current, revision = await self._own(name)
+            current, revision = await self._own(name, None)
         except RequestRefused as error:
             raise StartError(str(error)) from None
         use(current)
         task_status.started()
-        complained = ""
+        complained, clock = "", ClockWatch(self._now)
         while True:
             try:
-                await self._until_due(current, revision)
-                current, revision = await self._own(name)
-                use(current)
-                complained = ""
+                if current.recorded:
+                    await self._until_due(current, revision, clock)
+                else:
+                    await trio.sleep(RETRY)
+                renewed, revision = await self._own(name, current)
+                if renewed is not current:
+                    current = renewed
+                    use(current)
+                if current.recorded:
+                    complained = ""
             except HostlaneError as error:
                 if str(error) != complained:
                     complained = str(error)
@@ -258,25 +277,43 @@ class Issuer:
                     )
                 await trio.sleep(RETRY)
 
-    async def _own(self, name: str) -> tuple[ServerCertificate, int]:
-        key = certificates.new_key()
+    async def _own(self, name: str, current: ServerCertificate | None) -> tuple[ServerCertificate, int]:
+        """The next certificate of this server. If the store can be read and not written to, and the `current` one does
+        not last, one that the store does not know.
+        """
+        key, names = certificates.new_key(), ca.CertificateNames.control(self.mesh, name)
         revision = (await self._store.read(castate.KEY)).revision
-        leaf, state = await self.issue(
-            key.public_key(), ca.CertificateNames.control(self.mesh, name), f"control/{name}", any_root=True
-        )
+        now, recorded = self._now(), True
+        try:
+            leaf, state = await self.issue(key.public_key(), names, f"control/{name}", any_root=True)
+        except StoreError as error:
+            if current is not None and current.issued - BACKDATED <= now < current.not_after - UNRECORDED / 2:
+                if current.recorded:
+                    raise
+                return current, revision
+            state, _ = await self.state()
+            recorded = False
+            leaf = ca.issue(self._root(state, True), key.public_key(), names, now, min(UNRECORDED, self.lifetime))
+            good = when(leaf.not_after)
+            log.warning("the store does not record this control server's certificate", error=str(error), until=good)
         for gone in state.dropped:
             self._keys.retire(gone)
-        return ServerCertificate(leaf.certificate, certificates.key_pem(key), state.bundle, leaf.not_after), revision
+        text, secret = leaf.certificate, certificates.key_pem(key)
+        return ServerCertificate(text, secret, state.bundle, now, leaf.not_after, recorded), revision
 
-    async def _until_due(self, current: ServerCertificate, revision: int) -> None:
-        """Until half-life, or until the CAs have changed since `revision`."""
+    async def _until_due(self, current: ServerCertificate, revision: int, clock: ClockWatch) -> None:
+        """Until half-life, or until the CAs have changed since `revision`; or the clock was set to before it was
+        issued, so that it is not valid yet.
+        """
         due = current.not_after - self.lifetime / 2
         with suppress(Compacted):  # then it has changed, perhaps
             async with self._store.watch(castate.KEY, revision) as commits:
-                while (left := due - self._now()) > 0:
-                    with trio.move_on_after(min(left, LONGEST_WAIT)):
+                while current.issued - BACKDATED <= (now := self._now()) < due:
+                    with trio.move_on_after(min(due - now, wallclock.LOOK)):
                         await commits.receive()
                         return
+                    if jump := clock.jump():
+                        log.warning("the wall clock has jumped", seconds=round(jump))
 
     def _adopted(self) -> CaState:
         """For a store that began empty: the CAs that this server has files of.

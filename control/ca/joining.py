@@ -92,7 +92,7 @@ class HostEnrolment:
     Attributes:
         counts: by outcome: ``joined``, ``renewed``, ``revoked``, ``token_used``, ``token_expired``, ``token_unknown``,
             ``token_wrong_host``, ``token_malformed``, ``token_wrong_secret``, ``too_many``, ``bad_csr``,
-            ``renewal_revoked``.
+            ``renewal_revoked``, ``renewal_expired``, ``renewal_dropped``.
     """
 
     def __init__(self, store: Store, issuer: Issuer, now: Callable[[], float] = time) -> None:
@@ -137,8 +137,8 @@ class HostEnrolment:
         return _issued(leaf, state)
 
     async def renew(self, request: RenewRequest, shown: ClientCertificate) -> IssueResponse:
-        """The next certificate of the host that asks, by the one that it has shown (403 ``revoked``; 429; 400 ``csr``;
-        503 ``no_key``).
+        """The next certificate of the host that asks, by the one that it has shown (403 ``revoked``, ``expired``,
+        ``dropped``; 429; 400 ``csr``; 503 ``no_key``).
         """
         host = shown.host
         if not self._renewals.allows(host, trio.current_time()):
@@ -149,12 +149,11 @@ class HostEnrolment:
         for _ in range(ATTEMPTS):
             try:
                 standing = await self._issuer.standing(shown, await self._store.find(*shown.keys))
-            except RequestRefused:
-                self.counts["renewal_revoked"] += 1
-                said = "renewal refused: the certificate has been revoked"
-                log.warning(said, kind=(host,), host=host, serial=shown.serial)
-                text = "this certificate has been revoked; the host joins again with a new token, if it may"
-                raise RequestRefused(403, "revoked", text) from None
+            except RequestRefused as refused:
+                self.counts[f"renewal_{refused.code}"] += 1
+                log.warning("renewal refused", kind=(host,), why=str(refused), host=host, serial=shown.serial)
+                text = f"{refused}; the host joins again with a new token, if it may"
+                raise RequestRefused(403, refused.code, text) from None
             try:
                 leaf, state = await self._issuer.issue(
                     public_key,

@@ -170,8 +170,8 @@ class Clients:
         try:
             method = "GET" if asked.method == "HEAD" else asked.method
             route, names, query = self._table.find(method, asked.target, caller)
-            if "anybody" not in route.who and not self._watching.counts(caller):
-                raise RequestRefused(403, "revoked", f"this certificate of host {caller.host} counts no longer")
+            if "anybody" not in route.who and (refusal := self._watching.refuses(caller)) is not None:
+                raise refusal
             if route.stream and asked.method == "HEAD":
                 raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
             body = self._table.decode(route, asked.body)

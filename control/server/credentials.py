@@ -14,13 +14,18 @@ from control.server.routes import Caller
 
 __all__ = ["caller_of", "server_context"]
 
+NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h); Python's ssl module has no name for it."""
+
 
 def server_context(own: ServerCertificate) -> ssl.SSLContext:
     """TLS 1.3 with a certificate asked of clients and verified if there is one: who needs to show one is up to the
-    route, because a host that joins has none."""
+    route, because a host that joins has none. Whether it is valid now is not asked here: a host whose certificate has
+    expired is told so (`MapWatchers.refuses`), instead of being cut off without a word."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= NO_CHECK_TIME
     context.load_verify_locations(cadata=own.bundle)
     # A resumed session would carry an identity past a change of the CAs; long connections need none.
     context.num_tickets = 0
@@ -45,5 +50,5 @@ def caller_of(certificate: bytes | None, address: str, mesh: str) -> Caller:
         host = identity.host_of(parsed, mesh)
     except identity.UNREADABLE:
         return Caller(address)
-    expires = parsed.not_valid_after_utc.timestamp()
-    return Caller(address, host, identity.serial_of(parsed), expires, issuer=ca.issuer_of(parsed))
+    began, expires = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
+    return Caller(address, host, identity.serial_of(parsed), expires, issuer=ca.issuer_of(parsed), began=began)

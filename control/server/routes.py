@@ -21,8 +21,8 @@ connect to the local socket."""
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request. `host`, `serial`, `expires` (seconds since 1970), `issuer` (`control.ca.root.issuer_of`):
-    of its certificate, None without one. `admin`: by the local socket."""
+    """Who makes a request. `host`, `serial`, `began`, `expires` (its validity, seconds since 1970), `issuer`
+    (`control.ca.root.issuer_of`): of its certificate, None without one. `admin`: by the local socket."""
 
     address: str
     host: str | None = None
@@ -30,6 +30,7 @@ class Caller:
     expires: float | None = None
     admin: bool = False
     issuer: bytes | None = None
+    began: float | None = None
 
 
 @dataclass(frozen=True)

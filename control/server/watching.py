@@ -15,6 +15,7 @@ import trio
 
 from control.api import mesh
 from control.base.errors import RequestRefused
+from control.base.reading.times import when
 from control.server.feed import MapFeed
 from control.server.namesakes import Namesakes
 from control.server.routes import Caller
@@ -119,7 +120,7 @@ class MapWatchers:
         have = feed.begin(epoch, after)
         self.watchers += 1
         try:
-            while self.feed is feed and not self._ended and self.counts(caller):
+            while self.feed is feed and not self._ended and self.refuses(caller) is None:
                 telling = self._telling
                 news = feed.next(have)
                 if news is not None:
@@ -134,10 +135,20 @@ class MapWatchers:
         finally:
             self.watchers -= 1
 
-    def counts(self, caller: Caller) -> bool:
-        """Whether the caller's certificate still counts: while a connection lasts it may expire, be revoked, or be of
-        a CA that was dropped since."""
-        if caller.serial in self.revoked or (caller.expires is not None and self._now() >= caller.expires):
-            return False
+    def refuses(self, caller: Caller) -> RequestRefused | None:
+        """Why the caller's certificate does not count (any more), as what it is told (403 ``revoked``, ``expired``,
+        ``early``, ``dropped``): while a connection lasts it may expire, be revoked, or be of a CA that was dropped
+        since. None: it counts.
+        """
+        what = f"this certificate of host {caller.host}"
+        if caller.serial in self.revoked:
+            return RequestRefused(403, "revoked", f"{what} has been revoked")
+        if caller.expires is not None and self._now() >= caller.expires:
+            return RequestRefused(403, "expired", f"{what} has expired: on {when(caller.expires)}")
+        if caller.began is not None and self._now() < caller.began:
+            here = f"and here it is {when(self._now())}"
+            return RequestRefused(403, "early", f"{what} is not valid before {when(caller.began)}, {here}")
         # Without a feed the CAs are not known: a new one may be in force since the store was last seen.
-        return caller.issuer is None or self.feed is None or not self.issuers or caller.issuer in self.issuers
+        if caller.issuer is None or self.feed is None or not self.issuers or caller.issuer in self.issuers:
+            return None
+        return RequestRefused(403, "dropped", f"{what} is of a CA that is no longer in force")

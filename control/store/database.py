@@ -69,11 +69,13 @@ class Database:
     Attributes:
         epoch: see `control.store.base.Store`.
         committed: commits since the last `begin`, in order.
+        full: whether the disk took no write when the file was opened. What it holds can be read all the same.
     """
 
     def __init__(self, path: str, clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self.committed: list[Commit] = []
+        self.full = False
         self._clock = clock
         self._compacted_at = clock()
         self._since = 0
@@ -101,9 +103,20 @@ class Database:
         (verdict,) = run("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise StartError(f"{self.path}: {_REASONS[sqlite3.SQLITE_CORRUPT]}")
-        # A write, so that what cannot be written to is found now; '' is also what a backup has.
-        run("UPDATE state SET epoch = CASE epoch WHEN '' THEN ? ELSE epoch END", [secrets.token_hex(8)])
-        (self.epoch,) = run("SELECT epoch FROM state").fetchone()
+        # A write, so that what cannot be written to is found now: this one, unlike an update to the same value, is made
+        # even if it changes nothing. '' is also what a backup has.
+        try:
+            run(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+            run("UPDATE state SET epoch = CASE epoch WHEN '' THEN ? ELSE epoch END", [secrets.token_hex(8)])
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL or not self._named():
+                raise
+            self.full = True
+        self.epoch = self._named()
+
+    def _named(self) -> str:
+        (epoch,) = self._connection.execute("SELECT epoch FROM state").fetchone()
+        return str(epoch)
 
     def close(self) -> None:
         """Puts what the WAL holds into the file itself."""
@@ -118,8 +131,10 @@ class Database:
         """Bring the transaction to the disk. Raises StoreError; then nothing of it has happened."""
         self._since += sum(len(commit.changes) for commit in self.committed)
         now = self._clock()
-        # A clock that was set back makes the difference negative: then compact, too.
-        if self._since >= COMPACT_CHANGES or not 0 <= now - self._compacted_at < COMPACT_SECONDS:
+        # A clock that was set back makes the difference negative: then compact, too. Not for reads, which would fail
+        # with it when the disk is full.
+        due = self._since >= COMPACT_CHANGES or not 0 <= now - self._compacted_at < COMPACT_SECONDS
+        if due and self.committed:
             self._compacted_at, self._since = now, 0
             self._compact(now)
         self._run("COMMIT")

@@ -56,10 +56,14 @@ async def open_sqlite(path: str) -> AsyncIterator[SqliteStore]:
     """The store in the file `path`, which is made if it is missing. Leaving the block closes it.
 
     Raises StartError if the file cannot be used: its directory is missing, permissions, locked by another process,
-    damaged, not a store, or of a newer version. Leaving waits for the disk, also when cancelled; calls that still wait
-    for their turn raise StoreError, watches end with it.
+    damaged, not a store, or of a newer version. On a full disk a store that is there can be read.
+
+    Leaving waits for the disk, also when cancelled; calls that still wait for their turn raise StoreError, watches end
+    with it.
     """
     database = await trio.to_thread.run_sync(Database, path)
+    if database.full:
+        log.error("the disk is full: what the store knows is served, and nothing can be changed", file=path)
     failed: Exception | None = None
     try:
         store = SqliteStore(database, await trio.to_thread.run_sync(database.leases))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -69,20 +68,16 @@ async def ensure(config: Config, random: Callable[[], float], now: Callable[[], 
         return
     state = StateDir(config.control.state_dir)
     await trio.to_thread.run_sync(state.prepare)
-    try:
-        identity = RequiredIdentity(config.mesh, config.host)
-        await trio.to_thread.run_sync(partial(read, state.files, identity, now(), issued=True))
-        return
-    except ConfigError as error:
-        why = "; ".join(error.problems) if state.holds_identity else "this host has no certificate yet"
-    if state.holds_identity:
-        log.warning("the certificate of this host is of no use, joining again", error=why)
-    candidate, backoff, said = (
-        JoinCandidate.from_config(config),
-        Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE),
-        "",
-    )
+    candidate, backoff = JoinCandidate.from_config(config), Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
+    said = complained = ""
     while True:
+        # Each time: a clock that was wrong when the machine started makes a certificate look as if it were of no use.
+        why = await trio.to_thread.run_sync(_fault, state, RequiredIdentity(config.mesh, config.host), now())
+        if why is None:
+            return
+        if state.holds_identity and why != complained:
+            log.warning("the certificate of this host is of no use, joining again", error=why)
+            complained = why
         try:
             await join(candidate, await read_token(candidate), state)
             return
@@ -90,12 +85,21 @@ async def ensure(config: Config, random: Callable[[], float], now: Callable[[], 
             raise StartError(f"{why}, and cannot join: {error}") from None
         except OSError as error:
             reason = (error.strerror or "not writable").lower()
-            raise StartError(f"control.state_dir: {state.path}: {reason}") from None
+            raise StartError(f"control.state_dir: {state.path}: {reason}; the token has not been used") from None
         except Unreachable as error:
             level = log.debug if str(error) == said else log.warning
             level("cannot join yet, trying on", error=str(error))
             said = str(error)
         await trio.sleep(PAUSE / 2 + backoff.next())
+
+
+def _fault(state: StateDir, identity: RequiredIdentity, now: float) -> str | None:
+    """Why this host has no certificate that is good now; None: it has one. Blocks on the disk."""
+    try:
+        read(state.files, identity, now, issued=True)
+    except ConfigError as error:
+        return "; ".join(error.problems) if state.holds_identity else "this host has no certificate yet"
+    return None
 
 
 async def read_token(candidate: JoinCandidate) -> str:
@@ -113,21 +117,25 @@ async def read_token(candidate: JoinCandidate) -> str:
 async def join(candidate: JoinCandidate, text: str, state: StateDir) -> None:
     """Join, and put key, certificate and CAs in force.
 
-    Raises NotJoined; Unreachable, after which the token may have been used; and OSError if the files cannot be written:
-    then the token is used up.
+    Raises NotJoined; Unreachable, after which the token may have been used; and OSError if the disk has no room for the
+    files: the token has not been used then.
     """
     token = _parse(candidate, text)
     bundle = await _pinned(candidate, token)
     key = certificates.new_key()
     request = JoinRequest(host=candidate.host, token=text.strip(), csr=certificates.request(key))
     context = _verified(bundle)
-    async with ControlClient(candidate.servers, lambda: context, name=candidate.mesh) as client:
-        try:
-            issued = await client.join(request)
-        except Denied as error:
-            raise _refused(error) from None
-    check_issued(issued, key)
-    await trio.to_thread.run_sync(state.save, certificates.key_pem(key), issued.certificate, issued.bundle)
+    reserved = await trio.to_thread.run_sync(state.reserve, certificates.key_pem(key))
+    try:
+        async with ControlClient(candidate.servers, lambda: context, name=candidate.mesh) as client:
+            try:
+                issued = await client.join(request)
+            except Denied as error:
+                raise _refused(error) from None
+        check_issued(issued, key)
+        await trio.to_thread.run_sync(reserved.fill, issued.certificate, issued.bundle)
+    finally:
+        reserved.discard()
     log.info("joined the mesh", mesh=candidate.mesh, host=candidate.host)
 
 

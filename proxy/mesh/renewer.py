@@ -3,6 +3,7 @@
 A certificate is renewed, with a fresh key, at half of its life, or when the control plane asks for it. As long as that
 fails, the old one stays. One that has expired, or was revoked, cannot renew itself: nobody would know whether it is
 still the host's. Then only a new token helps, and the renewer joins again as soon as ``control.token_file`` has one.
+The wall clock counts, also when it jumps or the machine has slept (`control.base.wallclock`).
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from control.api import certificates
 from control.api.client import Denied, Unreachable
 from control.api.identity import BACKDATED
 from control.api.mesh import IssueResponse, RenewRequest, TrustBundle
+from control.api.refusals import NEEDS_TOKEN
+from control.base import wallclock
 from control.base.backoff import Backoff
 from control.base.reading.times import when
+from control.base.wallclock import ClockWatch
 from proxy.config.schema import Config
 from proxy.errors import ConfigError
 from proxy.links.keyring import Keyring
@@ -29,8 +33,8 @@ from proxy.mesh.statedir import StateDir
 
 log = structlog.get_logger()
 
-LOOK = 5.0
-"""Seconds between looks at the token file, when only a new token helps; and at the wall clock, which may be set."""
+LOOK = wallclock.LOOK
+"""Seconds between looks at the wall clock, and at the token file, when only a new token helps."""
 PAUSE, LONGEST_PAUSE = 2.0, 300.0
 """Seconds: windows of the pause after a renewal that failed (`control.base.backoff`). Half a life is left for it."""
 
@@ -79,18 +83,19 @@ class CertificateRenewer:
         self._chance = random()
         self._asked_at: float | None = None
         self._retry_at = float("-inf")
-        self._needs_token = False
+        self._clock = ClockWatch(now)
+        self._needs_token = ""
         self._tried = self._complained = ""
         self._news = trio.Event()
         client.on_denied = self._denied
 
     def _denied(self, denied: Denied) -> None:
-        if denied.code == "revoked":
-            self._counts_no_longer()
+        if denied.code in NEEDS_TOKEN:
+            self._counts_no_longer(NEEDS_TOKEN[denied.code])
 
-    def _counts_no_longer(self) -> None:
+    def _counts_no_longer(self, why: str) -> None:
         if not self._needs_token:
-            self._needs_token = True
+            self._needs_token = why
             # Renewing is tried now and then all the same: a refusal may have been about the certificate before.
             self._retry_at = trio.current_time() + LONGEST_PAUSE
             self._news.set()
@@ -111,7 +116,7 @@ class CertificateRenewer:
         if trust.renew_before > self._trust.renew_before:
             self._asked_at = self._now()
         if self._keyring.current.serial in trust.revoked:
-            self._counts_no_longer()
+            self._counts_no_longer(NEEDS_TOKEN["revoked"])
         self._trust = trust
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -125,14 +130,34 @@ class CertificateRenewer:
             self._news = trio.Event()
             if self._unsaved:
                 await self._save_trust()
-            expired = self._now() >= self._keyring.current.not_after
-            if expired or self._needs_token:
-                await self._join_again()
+            self._look_at_clock()
+            invalid = self._invalid
+            if invalid or self._needs_token:
+                await self._join_again(invalid or self._needs_token)
             due = self._needs_token or self._due <= self._now()
-            if due and not expired and self._retry_at <= trio.current_time():
+            if due and not invalid and self._retry_at <= trio.current_time():
                 await self._renew()
             with trio.move_on_after(LOOK):
                 await self._news.wait()
+
+    def _look_at_clock(self) -> None:
+        if jump := self._clock.jump():
+            log.warning("the wall clock has jumped", seconds=round(jump))
+            # What is due now need not wait for what failed before, and a time that was noted is another one.
+            self._retry_at = float("-inf")
+            self._backoff.reset()
+            if self._asked_at is not None:
+                self._asked_at += jump
+
+    @property
+    def _invalid(self) -> str:
+        """Why the certificate in use is not valid by this host's clock; empty: it is."""
+        current, now = self._keyring.current, self._now()
+        if now >= current.not_after:
+            return f"expired on {when(current.not_after)}"
+        if now < current.not_before:
+            return f"is not valid before {when(current.not_before)}, and here it is {when(now)}"
+        return ""
 
     @property
     def _due(self) -> float:
@@ -147,13 +172,18 @@ class CertificateRenewer:
     async def _renew(self) -> None:
         key = certificates.new_key()
         try:
-            issued = await self._client.renew(RenewRequest(csr=certificates.request(key)))
-            check_issued(issued, key)
-            await self._take(certificates.key_pem(key), issued.certificate, issued.bundle)
+            reserved = await trio.to_thread.run_sync(self._state.reserve, certificates.key_pem(key))
+            try:
+                issued = await self._client.renew(RenewRequest(csr=certificates.request(key)))
+                check_issued(issued, key)
+                await trio.to_thread.run_sync(reserved.fill, issued.certificate, issued.bundle)
+            finally:
+                reserved.discard()
+            await self._reload()
         except Denied as error:
             self._failed(error.text)
             if error.status == 403:
-                self._counts_no_longer()
+                self._counts_no_longer(NEEDS_TOKEN.get(error.code, "is refused"))
         except (Unreachable, ConfigError, OSError) as error:
             self._failed(str(error))
         else:
@@ -162,13 +192,9 @@ class CertificateRenewer:
             self._asked_at = self._now()
             log.info("certificate renewed", expires=when(self._keyring.current.not_after))
 
-    async def _take(self, key: str, certificate: str, bundle: str) -> None:
-        await trio.to_thread.run_sync(self._state.save, key, certificate, bundle)
-        await self._reload()
-
     async def _reload(self) -> None:
         await trio.to_thread.run_sync(self._keyring.reload)
-        self._chance, self.last_error, self._complained, self._needs_token = self._random(), None, "", False
+        self._chance, self.last_error, self._complained, self._needs_token = self._random(), None, "", ""
 
     def _failed(self, error: str) -> None:
         pause = PAUSE / 2 + self._backoff.next()
@@ -182,9 +208,8 @@ class CertificateRenewer:
         )
         self.last_error = error
 
-    async def _join_again(self) -> None:
+    async def _join_again(self, what: str) -> None:
         """Join the mesh again with the token in the token file, if it has not been tried yet."""
-        what = "was revoked" if self._needs_token else f"expired on {when(self._keyring.current.not_after)}"
         try:
             text = await read_token(self._candidate)
         except NotJoined as error:
@@ -194,9 +219,10 @@ class CertificateRenewer:
         try:
             await join(self._candidate, text, self._state)
             await self._reload()
-        except Unreachable as error:
+        except (Unreachable, OSError) as error:
+            # With no room on the disk the token has not been used: it is good as soon as there is some.
             return self._complain(what, str(error))
-        except (NotJoined, ConfigError, OSError) as error:
+        except (NotJoined, ConfigError) as error:
             self._complain(what, str(error))
         self._tried = text
 

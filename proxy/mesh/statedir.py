@@ -4,6 +4,9 @@ Key, certificate and CA bundle belong together, and a crash may come at any mome
 directory of its own, written and flushed to the disk before the symbolic link ``identity`` is swapped, in one step, to
 point to it. Whoever reads through the link finds the old set or the new one. ``trust.json`` is what the control plane
 said last about trust: what is revoked must stay so when the proxy restarts without the control plane.
+
+A token works once, and what it buys must be kept. So a set is *reserved* before anything is asked for: its key, and
+room for the rest, are on the disk by then.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
@@ -25,6 +30,8 @@ SET = "identity-"
 TRUST = "trust.json"
 MAX_TRUST = 64 << 20
 """Bytes: a million revoked serials."""
+ROOM = 32 << 10
+"""Bytes that are reserved for a certificate, and for a bundle: one takes 1 KiB, and so does each CA."""
 
 
 class StateDir:
@@ -55,24 +62,14 @@ class StateDir:
 
     def save(self, key: str, certificate: str, bundle: str) -> None:
         """Put a new set (PEM) in force. Raises OSError, and the old one stays in force."""
-        name = f"{SET}{secrets.token_hex(8)}"
-        folder = os.path.join(self.path, name)
-        fresh = os.path.join(self.path, f"{name}.link")
-        before = self._in_force()
-        os.mkdir(folder, 0o700)
-        try:
-            for file, text, mode in ((KEY, key, 0o600), (CERTIFICATE, certificate, 0o644), (CA, bundle, 0o644)):
-                write_file(os.path.join(folder, file), text.encode(), mode)
-            sync_directory(self.path)
-            os.symlink(name, fresh)
-            os.rename(fresh, os.path.join(self.path, IDENTITY))
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(fresh)
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        sync_directory(self.path)
-        self._sweep({name, before})
+        with self.reserve(key) as reserved:
+            reserved.fill(certificate, bundle)
+
+    def reserve(self, key: str) -> ReservedSet:
+        """A new set that has this key (PEM), and room for the rest; ``with`` removes it unless it was filled. Raises
+        OSError.
+        """
+        return ReservedSet(self, key)
 
     def save_bundle(self, bundle: str) -> None:
         """Put the key and certificate that are in force, with another bundle, in force. Raises as `StateDir.save`."""
@@ -94,13 +91,14 @@ class StateDir:
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
 
-    def _in_force(self) -> str:
+    def in_force(self) -> str:
+        """The name of the set in force; empty: there is none."""
         try:
             return os.readlink(os.path.join(self.path, IDENTITY))
         except OSError:
             return ""
 
-    def _sweep(self, keep: set[str]) -> None:
+    def sweep(self, keep: set[str]) -> None:
         """Remove what is not in force, and what a crash left; the set before stays, for whoever reads it just now."""
         for name in os.listdir(self.path):
             path = os.path.join(self.path, name)
@@ -109,6 +107,63 @@ class StateDir:
                     os.unlink(path)
             elif name.startswith(SET) and name not in keep:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+class ReservedSet:
+    """A set that is on the disk and not in force yet, made by `StateDir.reserve`."""
+
+    def __init__(self, state: StateDir, key: str) -> None:
+        name = f"{SET}{secrets.token_hex(8)}"
+        self._state, self._name = state, name
+        self._folder = os.path.join(state.path, name)
+        self._link = os.path.join(state.path, f"{name}.link")
+        self._filled = False
+        os.mkdir(self._folder, 0o700)
+        try:
+            write_file(os.path.join(self._folder, KEY), key.encode(), 0o600)
+            for file in (CERTIFICATE, CA):
+                write_file(os.path.join(self._folder, file), bytes(ROOM), 0o644)
+            os.symlink(name, self._link)
+            sync_directory(state.path)
+        except BaseException:
+            self.discard()
+            raise
+
+    def fill(self, certificate: str, bundle: str) -> None:
+        """Put the set in force, with these (PEM). Raises OSError, and the old one stays in force: not for want of room,
+        unless one of the two is longer than `ROOM`.
+        """
+        for file, text in ((CERTIFICATE, certificate), (CA, bundle)):
+            _overwrite(os.path.join(self._folder, file), text.encode())
+        before = self._state.in_force()
+        os.rename(self._link, os.path.join(self._state.path, IDENTITY))
+        self._filled = True
+        sync_directory(self._state.path)
+        self._state.sweep({self._name, before})
+
+    def discard(self) -> None:
+        """Remove it, unless it was filled. Raises nothing."""
+        if not self._filled:
+            with suppress(OSError):
+                os.unlink(self._link)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def _overwrite(path: str, content: bytes) -> None:
+    """In place, since the room is there; on the disk on return. Nobody reads the file before."""
+    with open(path, "r+b") as file:
+        file.write(content)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _text(path: str) -> str:

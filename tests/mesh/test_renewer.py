@@ -293,3 +293,80 @@ async def test_an_expired_certificate_needs_a_new_token(mesh: Mesh, logs: Logs) 
             await mesh.give_token(host.config)
             await host.until_renewed(before)
             host.later = 0.0
+
+
+@pytest.mark.failure("30a")
+async def test_the_clock_jumps_and_the_certificate_is_renewed_then(mesh: Mesh, logs: Logs) -> None:
+    """Whatever has failed before: the next try does not wait for its pause."""
+    async with mesh.serving(listen=listen(mesh)):
+        host = await joined(mesh)
+    before = host.serial
+    host.later = 12 * HOUR
+    async with kept(host):
+        await until_said(logs, "certificate not renewed, the old one stays in use")
+        host.renewer._retry_at = float("inf")
+        async with mesh.serving(listen=listen(mesh)):
+            host.later = 13 * HOUR
+            await host.until_renewed(before)
+            host.later = 0.0
+    assert [entry["seconds"] for entry in said(logs, "the wall clock has jumped")][:2] == [12 * HOUR, HOUR]
+
+
+@pytest.mark.failure("30a")
+@pytest.mark.parametrize(
+    ("later", "words"), [(25 * HOUR, "certificate expired on "), (-25 * HOUR, "certificate is not valid before ")]
+)
+async def test_what_is_said_of_a_certificate_is_what_it_is(mesh: Mesh, logs: Logs, later: float, words: str) -> None:
+    async with mesh.serving(listen=listen(mesh)):
+        host = await joined(mesh)
+        host.later = later
+        async with kept(host):
+            entry = await until_said(logs, "only a new token helps")
+            assert words in entry["event"]
+            assert "revoked" not in entry["event"]
+            # Once the clock is right again, the certificate is as good as before.
+            host.later = 0.0
+            await host.client.status()
+
+
+@pytest.mark.failure("30a")
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("expired", "has expired, says the control plane's clock"), ("dropped", "is of a CA that is no longer in force")],
+)
+async def test_what_the_control_plane_refuses_for_is_said(mesh: Mesh, logs: Logs, code: str, words: str) -> None:
+    async with mesh.serving(listen=listen(mesh)):
+        host = await joined(mesh)
+        before = host.serial
+        async with kept(host):
+            host.client.on_denied(Denied(code, "this certificate of host host-a counts no longer", 403))
+            entry = await until_said(logs, "only a new token helps")
+            assert words in entry["event"]
+            await mesh.give_token(host.config)
+            await host.until_renewed(before)
+
+
+@pytest.mark.failure("30a")
+async def test_on_a_full_disk_nothing_is_asked_for(mesh: Mesh, logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a renewal nor a join; the token is good as soon as there is room."""
+
+    def full(self: StateDir, key: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with mesh.serving(listen=listen(mesh)), mesh.admin() as admin:
+        host = await joined(mesh)
+        before = host.serial
+        with monkeypatch.context() as patch:
+            patch.setattr(StateDir, "reserve", full)
+            host.later = 12 * HOUR
+            async with kept(host):
+                entry = await until_said(logs, "certificate not renewed, the old one stays in use")
+                assert "No space left" in entry["error"]
+                host.later = 25 * HOUR
+                await mesh.give_token(host.config)
+                entry = await until_said(logs, "only a new token helps")
+                assert "No space left" in entry["error"]
+        assert (await admin.status()).joining == {"joined": 1}
+        async with kept(host):
+            await host.until_renewed(before)
+            host.later = 0.0

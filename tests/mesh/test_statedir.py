@@ -12,6 +12,7 @@ from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import StartError
 from proxy.links.credentials import RequiredIdentity, read
 from proxy.links.keyring import Keyring
+from proxy.mesh import statedir
 from proxy.mesh.statedir import StateDir
 
 CA = CertificateAuthority()
@@ -178,3 +179,31 @@ def test_the_disk_is_asked(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(wholefile.os, "fsync", fsync)
     monkeypatch.setattr(os, "rename", rename)
     save(state)
+
+
+@pytest.mark.failure("30a")
+def test_a_set_is_reserved_before_it_is_filled(state: StateDir) -> None:
+    """What comes later needs no more room than there is by then, and is as long as it is."""
+    old = save(state)
+    certificate, key = CA.issue("spiffe://hostlane/host/host-a")
+    with state.reserve(key.decode()) as reserved:
+        folder = Path(state.path, reserved._name)
+        assert (folder / "key.pem").read_bytes() == key
+        blocks = {name: os.stat(folder / name).st_blocks for name in ("certificate.pem", "ca.pem")}
+        assert all(512 * count >= statedir.ROOM for count in blocks.values())
+        assert held(state) == old
+        reserved.fill(certificate.decode(), CA.certificate.decode())
+        assert held(state) == certificate.decode()
+    assert held(state) == certificate.decode()
+    for name in blocks:
+        assert os.stat(folder / name).st_blocks <= blocks[name]
+
+
+@pytest.mark.failure("30a")
+def test_a_set_that_is_not_filled_leaves_nothing(state: StateDir) -> None:
+    old = save(state)
+    before = sorted(os.listdir(state.path))
+    with pytest.raises(ZeroDivisionError), state.reserve("key"):
+        raise ZeroDivisionError
+    assert sorted(os.listdir(state.path)) == before
+    assert held(state) == old

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import ssl
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,10 +13,11 @@ from structlog.testing import capture_logs
 
 from control.api import certificates
 from control.api.identity import uris
+from control.base import wallclock
 from control.base.errors import RequestRefused, StartError
 from control.ca import castate, issuing
 from control.ca import root as ca
-from control.ca.issuing import CERTIFICATES, DAY, CertificateRecord, ServerCertificate
+from control.ca.issuing import CERTIFICATES, DAY, CertificateRecord, Issuer, ServerCertificate
 from control.ca.keyfiles import KeyFiles
 from control.store.base import Condition, Conflict, Put, Store, StoreError
 from tests.control.conftest import Clock, Server
@@ -152,7 +154,7 @@ async def test_it_is_another_one_when_the_cas_change(server: Server, second: Ser
 
 async def test_at_half_life(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the wall clock, which is looked at again and again: it may be set."""
-    monkeypatch.setattr(issuing, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(wallclock, "LOOK", 0.01)
     used = Used()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.issuer.keep_certificate, "one", used)
@@ -160,6 +162,81 @@ async def test_at_half_life(server: Server, monkeypatch: pytest.MonkeyPatch) -> 
         await used.news.wait()
         nursery.cancel_scope.cancel()
     assert used.all[1].not_after == pytest.approx(used.all[0].not_after + 0.5 * DAY, abs=1)
+
+
+@pytest.mark.failure("30a")
+@pytest.mark.parametrize("jump", [3 * DAY, -3 * DAY], ids=["the machine has slept", "the clock was set back"])
+async def test_it_is_renewed_at_once_when_the_clock_has_jumped(
+    server: Server, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    monkeypatch.setattr(wallclock, "LOOK", 0.01)
+    used = Used()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.issuer.keep_certificate, "one", used)
+        news, first = used.news, used.all[0]
+        server.clock.now += jump
+        await news.wait()
+        nursery.cancel_scope.cancel()
+    certificate = x509.load_pem_x509_certificate(used.all[1].certificate.encode())
+    now = server.clock()
+    assert certificate.not_valid_before_utc.timestamp() < now < certificate.not_valid_after_utc.timestamp()
+    assert used.all[1].not_after == pytest.approx(first.not_after + jump, abs=1)
+
+
+class FullDisk:
+    """A store that can be read."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.full = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def grant(self, ttl: float) -> int:
+        if self.full:
+            raise StoreError("store.db: the disk is full")
+        return await self._store.grant(ttl)
+
+
+@pytest.mark.failure("30a")
+async def test_without_room_for_a_record_it_has_one_all_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For an hour, so that it can serve what it knows; with a record as soon as there is room."""
+    monkeypatch.setattr(wallclock, "LOOK", 0.01)
+    monkeypatch.setattr(issuing, "RETRY", 0.01)
+    disk: Any = FullDisk(server.store)
+    issuer = Issuer(disk, server.keys, mesh="hostlane", now=server.clock)
+    used, disk.full = Used(), True
+    async with trio.open_nursery() as nursery:
+        with capture_logs() as logs:
+            await nursery.start(issuer.keep_certificate, "one", used)
+            news = used.news
+            assert used.all[0].not_after == pytest.approx(server.clock() + issuing.UNRECORDED, abs=1)
+            assert [(entry["event"], entry["error"]) for entry in logs] == [
+                ("the store does not record this control server's certificate", "store.db: the disk is full")
+            ]
+            assert (await server.store.read(CERTIFICATES)).items == ()
+            server.clock.now += issuing.UNRECORDED * 0.75
+            await news.wait()
+            news = used.news
+            assert used.all[1].not_after == pytest.approx(server.clock() + issuing.UNRECORDED, abs=1)
+            disk.full = False
+            await news.wait()
+            assert used.all[2].not_after == pytest.approx(server.clock() + DAY, abs=1)
+            assert len((await server.store.read(CERTIFICATES)).items) == 1
+            # While there is a recorded one that lasts, a full disk is no reason for another kind.
+            disk.full = True
+            server.clock.now += 0.6 * DAY
+            while not any("the old one stays" in entry["event"] for entry in logs):
+                await trio.sleep(0.01)
+            assert len(used.all) == 3
+            news = used.news
+            server.clock.now += 0.6 * DAY
+            await news.wait()
+            assert not used.all[3].recorded
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_failure_keeps_the_old_one_and_is_said_once(server: Server) -> None:

@@ -325,7 +325,7 @@ async def test_what_the_store_has_lost_and_no_ca_in_force_stands_for(server: Ser
     await server.rotation.drop(force=True)
     with pytest.raises(RequestRefused) as caught:
         await server.joining.renew(RenewRequest(csr=CSR), shown(issued))
-    assert (caught.value.status, caught.value.code) == (403, "revoked")
+    assert (caught.value.status, caught.value.code) == (403, "dropped")
 
 
 async def test_two_who_enter_the_same_certificate(server: Server, second: Server) -> None:

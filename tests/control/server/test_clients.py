@@ -197,7 +197,7 @@ async def test_a_certificate_of_a_dropped_ca_opens_nothing_on_a_connection_that_
                     pass
         with pytest.raises(Denied) as caught:
             await thief.renew(mesh.RenewRequest(csr=certificates.request(certificates.new_key())))
-        assert (caught.value.status, caught.value.code) == (403, "revoked")
+        assert (caught.value.status, caught.value.code) == (403, "dropped")
 
 
 @pytest.mark.failure(18)
@@ -393,3 +393,22 @@ def test_junk_within_tls(pieces: list[bytes]) -> None:
         trio.run(junk)
     shutil.rmtree(directory)
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+@pytest.mark.failure("30a")
+@pytest.mark.parametrize(
+    ("began", "code", "words"), [(-7200, "expired", "has expired: on "), (7200, "early", "is not valid before ")]
+)
+async def test_a_certificate_that_is_not_valid_now_is_refused_for_that(
+    world: World, began: float, code: str, words: str
+) -> None:
+    async with world.serving(), world.client(context=world.context("host-a", began=began)) as client:
+        renewal = mesh.RenewRequest(csr=certificates.request(certificates.new_key()))
+        for request in (client.hosts, lambda: client.renew(renewal), lambda: client.alive("host-a", "1")):
+            with pytest.raises(Denied, match=words) as caught:
+                await request()
+            assert (caught.value.status, caught.value.code) == (403, code)
+        with pytest.raises(Denied, match=words):
+            async with client.watch():
+                pass
+        assert await client.ca()

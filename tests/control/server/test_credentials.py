@@ -4,6 +4,7 @@ import ssl
 import time
 
 from control.api import certificates
+from control.api.identity import BACKDATED
 from control.ca import root as ca
 from control.ca.issuing import ServerCertificate
 from control.server.credentials import caller_of, server_context
@@ -18,7 +19,8 @@ def der(names: ca.CertificateNames, root: ca.RootCa) -> tuple[bytes, ca.IssuedCe
 def test_who_a_certificate_is_for() -> None:
     root = ca.new_root("hostlane", time.time())
     raw, leaf = der(ca.CertificateNames.host("hostlane", "host-a"), root)
-    expected = Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after, issuer=ca.issuer_of(root.certificate))
+    issuer, began = ca.issuer_of(root.certificate), leaf.not_after - 3600.0 - BACKDATED
+    expected = Caller("10.0.0.1", "host-a", leaf.serial, leaf.not_after, issuer=issuer, began=began)
     assert caller_of(raw, "10.0.0.1", "hostlane") == expected
 
 
@@ -34,7 +36,7 @@ def test_the_context_asks_for_a_certificate_and_does_not_insist() -> None:
     root, key = ca.new_root("hostlane", time.time()), certificates.new_key()
     leaf = ca.issue(root, key.public_key(), ca.CertificateNames.control("hostlane", "control-1"), time.time(), 3600.0)
     bundle = certificates.pem(root.certificate)
-    own = ServerCertificate(leaf.certificate, certificates.key_pem(key), bundle, leaf.not_after)
+    own = ServerCertificate(leaf.certificate, certificates.key_pem(key), bundle, time.time(), leaf.not_after)
     context = server_context(own)
     assert context.verify_mode is ssl.CERT_OPTIONAL
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3

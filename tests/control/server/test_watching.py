@@ -113,9 +113,19 @@ async def test_a_watch_ends_with_its_certificate(autojump_clock: trio.testing.Mo
             watching.revoked = frozenset({"1f"})
             watching.publish()
         nursery.cancel_scope.cancel()
-    assert not watching.counts(CALLER)
-    assert not watching.counts(Caller("10.0.0.1", "host-a", "2", expires=499.0))
-    assert watching.counts(Caller("local", admin=True))
+    for caller, code, words in (
+        (CALLER, "revoked", "this certificate of host host-a has been revoked"),
+        (Caller("10.0.0.1", "host-a", "2", expires=499.0), "expired", "has expired: on 1970-01-01"),
+        (Caller("10.0.0.1", "host-a", "2", expires=900.0, began=560.0), "early", "not valid before 1970-01-01 00:09"),
+        (Caller("10.0.0.1", "host-a", "2", expires=501.0, issuer=b"old"), "dropped", "a CA that is no longer in force"),
+    ):
+        watching.issuers = frozenset({b"new"})
+        refusal = watching.refuses(caller)
+        assert refusal is not None
+        assert (refusal.status, refusal.code) == (403, code)
+        assert words in str(refusal)
+    for caller in (Caller("local", admin=True), Caller("10.0.0.1", "host-a", "2", expires=501.0, issuer=b"new")):
+        assert watching.refuses(caller) is None
 
 
 async def test_no_more_watchers_than_allowed(autojump_clock: trio.testing.MockClock, watching: MapWatchers) -> None:

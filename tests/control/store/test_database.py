@@ -149,6 +149,22 @@ def test_a_full_disk_is_an_error_and_no_end(database: Database) -> None:
     assert put(database, "big", bytes(1 << 16)) == before.revision + 1
 
 
+@pytest.mark.failure("30a")
+def test_reads_on_a_full_disk_compact_nothing(database: Database, clock: Clock) -> None:
+    put(database, "a")
+    (pages,) = database._connection.execute("PRAGMA page_count").fetchone()
+    database._connection.execute(f"PRAGMA max_page_count = {pages}")
+    clock.now += databases.HISTORY_AGE + databases.COMPACT_SECONDS
+    changes = database._connection.total_changes
+    database.begin()
+    assert [item.key for item in database.read("").items] == ["a"]
+    database.end()
+    assert database._connection.total_changes == changes
+    put(database, "a")
+    assert len(database.history("", database.revision() - 1)) == 1, "the next write does"
+    assert database._connection.execute("SELECT count(*) FROM changes").fetchone() == (1,)
+
+
 def test_a_backup_is_whole_and_begins_a_history(database: Database, tmp_path: Path) -> None:
     revision = put(database, "a", b"1")
     target = str(tmp_path / "backup.db")
@@ -210,7 +226,7 @@ def test_a_damaged_file(database: Database) -> None:
     with open(database.path, "r+b") as file:
         file.seek(3 * 4096)
         file.write(os.urandom(4 * 4096))
-    assert refusal(database.path)== "damaged; restore a backup, or remove the file to begin with an empty store"
+    assert refusal(database.path) == "damaged; restore a backup, or remove the file to begin with an empty store"
 
 
 def test_two_processes_do_not_share_a_file(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

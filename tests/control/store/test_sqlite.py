@@ -312,6 +312,66 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [f"{tmp_path}/store.db: the disk is full", "True", "True"], done.stderr
 
 
+REOPENED = """
+import os, sys, trio
+from control.store.base import Put, StoreError
+from control.store.sqlite import open_sqlite
+
+path = sys.argv[1] + "/store.db"
+
+def fill():
+    with open(sys.argv[1] + "/other", "wb", buffering=0) as other:
+        for size in (4096, 1):
+            try:
+                while True:
+                    other.write(bytes(size))
+            except OSError:
+                pass
+
+async def killed():
+    async with open_sqlite(path) as store:
+        await store.commit(put=[Put("a", b"1"), Put("b", b"", await store.grant(60))])
+        fill()
+        os._exit(0)
+
+async def main():
+    if sys.argv[2] == "stopped":
+        async with open_sqlite(path) as store:
+            await store.commit(put=[Put("a", b"1"), Put("b", b"", await store.grant(60))])
+        fill()
+    async with open_sqlite(path) as store:
+        found = await store.read("")
+        print([item.key for item in found.items])
+        async with store.watch("", found.revision) as commits:
+            await store.keep_alive(found.items[1].lease)
+            try:
+                await store.commit(put=[Put("c", bytes(5000))])
+            except StoreError as error:
+                print(error)
+            os.unlink(sys.argv[1] + "/other")
+            await store.commit(put=[Put("c", bytes(5000))])
+            print((await commits.receive()).changes[0].key)
+
+if sys.argv[2] == "killed":
+    if not os.fork():
+        trio.run(killed)
+    os.wait()
+trio.run(main)
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.failure("30a")
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_on_a_full_disk_a_store_that_is_there_can_be_read(tmp_path: Path, how: str) -> None:
+    command = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" -c "$3" "$1" "$4"'
+    argv = ["unshare", "-m", "sh", "-c", command, "sh", str(tmp_path), sys.executable, REOPENED, how]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    said, *told = [line for line in done.stdout.splitlines() if line]
+    assert "the disk is full: what the store knows is served" in said, done.stdout + done.stderr
+    assert told == ["['a', 'b']", f"{tmp_path}/store.db: the disk is full", "c"], done.stderr
+
+
 def test_killed_fifty_times_it_loses_nothing(path: str) -> None:
     """Each time at another moment of a transaction: eight tasks write without a pause."""
     chance = random.Random(4)
