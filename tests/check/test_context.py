@@ -63,7 +63,7 @@ def test_what_goes_past_the_host(name: str, kind: str, shown: str, offloaded: bo
     assert (context.kind(interface), context.offloaded(interface)) == (shown, offloaded)
 
 
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 @pytest.mark.parametrize("peers", [0, 1, 40])
 def test_with_a_control_plane_the_running_proxy_says_who_the_peers_are(tmp_path: Path, peers: int) -> None:
     status = Status(
@@ -87,7 +87,7 @@ def test_with_a_control_plane_the_running_proxy_says_who_the_peers_are(tmp_path:
     assert [item.what for item in context.more] == (["ways to 11 more peers"] if peers == 40 else [])
 
 
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 def test_without_a_running_proxy_it_says_why_it_knows_none(tmp_path: Path) -> None:
     text = f"{MESHED}run_dir: {tmp_path}\n"
     (said,) = look(parse(text, "a.yaml")).more

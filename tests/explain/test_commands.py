@@ -82,7 +82,7 @@ def test_wrong_usage(tmp_path: Path) -> None:
 
 
 @pytest.mark.netns
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 @pytest.mark.parametrize(("encoding", "dot"), [("ascii", "*"), ("latin-1", "*"), ("utf-8", "\u25cf")])
 def test_every_terminal(lab: Lab, mesh: Mesh, encoding: str, dot: str) -> None:
     argv = lab.a.command([*HOSTLANE, "explain", SERVICE, "--config", str(mesh.a.file)])

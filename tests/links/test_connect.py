@@ -17,7 +17,7 @@ from proxy.links.listening import bound_to
 from tests.check.ground import Ground
 from tests.tools.sockets import open_fds
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 
 @pytest.fixture

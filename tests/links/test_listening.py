@@ -16,7 +16,7 @@ from proxy.links.listening import LinkListeners, bound_to
 from tests.check.ground import Ground
 from tests.tools.sockets import open_fds
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 ADDRESS = TcpAddress("10.77.0.3", 7600)
 

@@ -13,7 +13,7 @@ from proxy.demo.mesh import HOSTLANE
 from tests.check.ground import Ground
 from tests.tools.process import Proxy
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("32a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("32")]
 
 
 @pytest.fixture

@@ -182,7 +182,7 @@ def test_a_takeover_is_no_departure(fleet: Fleet) -> None:
         fleet.begin(b=["echo"], e=["other"])
 
 
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 def test_check_looks_at_the_ways_to_all_whom_the_proxy_knows(fleet: Fleet) -> None:
     words = ("--only", "path", "--only", "mtu", "--only", "netfilter")
     done = hostlane("check", "--json", *words, "--config", str(fleet.proxies["a"].file), host=fleet.lab.a)

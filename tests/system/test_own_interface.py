@@ -23,7 +23,7 @@ from tests.tools.process import Process, Proxy
 from tests.tools.servers import Echo
 from tests.tools.sockets import connect, exchange
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 WITHOUT_THE_RIGHT = [
     "setpriv", "--bounding-set=-net_admin,-net_raw", "--inh-caps=-net_admin,-net_raw",

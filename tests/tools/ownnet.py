@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from tests.tools.sockets import PATIENCE
 
 T = TypeVar("T")
 
@@ -33,6 +37,8 @@ def in_own_network(work: Callable[[], T], *commands: str, settings: dict[str, st
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             for command in ("ip link set lo up", *commands):
                 subprocess.run(command.split(), check=True)
+                if command.startswith("ip address add "):
+                    _reach(command.split()[3].partition("/")[0])
             for name, value in (settings or {}).items():
                 with open(f"/proc/sys/net/{name}", "w", encoding="ascii") as file:
                     file.write(value)
@@ -46,3 +52,15 @@ def in_own_network(work: Callable[[], T], *commands: str, settings: dict[str, st
     if failures:
         raise failures[0]
     return results[0]
+
+
+def _reach(host: str) -> None:
+    """Wait until an address that was added is of use: for IPv6 the kernel does some of that later, in a worker."""
+    deadline = time.monotonic() + PATIENCE
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+        while True:
+            try:
+                return socket.create_connection(listening.getsockname()[:2], PATIENCE).close()
+            except OSError:
+                assert time.monotonic() < deadline, f"{host} cannot be reached"
+                time.sleep(0.01)

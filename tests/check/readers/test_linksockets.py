@@ -9,7 +9,7 @@ from proxy.demo import netns
 from proxy.links.rtnetlink import host_network
 from tests.check.ground import Ground
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 
 @pytest.mark.parametrize(("own", "other"), [("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")])

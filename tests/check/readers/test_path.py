@@ -113,7 +113,7 @@ def beside(ground: Ground) -> None:
     ground.ip(ground.here, "address add fd77::1/64 dev eth0 nodad", "address add fd77::3/64 dev mv0 nodad")
 
 
-@pytest.mark.failure("25a")
+@pytest.mark.failure("25")
 def test_links_that_would_leave_through_the_nic(ground: Ground) -> None:
     beside(ground)
     config = ground.config(listen="10.77.0.3")
@@ -128,7 +128,7 @@ def test_links_that_would_leave_through_the_nic(ground: Ground) -> None:
     assert "10.77.0.2 (host-b) through mv0 (macvlan)" in seen(report)
 
 
-@pytest.mark.failure("25a")
+@pytest.mark.failure("25")
 @pytest.mark.parametrize(("listen", "peer"), [("10.77.0.3", "10.77.0.2"), ("fd77::3", "fd77::2")])
 def test_a_link_that_leaves_through_the_nic(ground: Ground, listen: str, peer: str) -> None:
     """One that nobody has bound: of a proxy that the kernel does not let."""
@@ -154,7 +154,7 @@ def test_a_link_that_leaves_through_the_nic(ground: Ground, listen: str, peer: s
     assert f"the link to {peer} (host-b) leaves through mv0" in seen(report)
 
 
-@pytest.mark.failure("25a")
+@pytest.mark.failure("25")
 def test_a_link_that_is_bound(ground: Ground) -> None:
     beside(ground)
     ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
@@ -169,7 +169,7 @@ def test_a_link_that_is_bound(ground: Ground) -> None:
     assert "the link to 10.77.0.2 (host-b) leaves through mv0" in seen(report)
 
 
-@pytest.mark.failure("25a")
+@pytest.mark.failure("25")
 def test_no_route_through_the_interface_that_links_are_bound_to(ground: Ground) -> None:
     beside(ground)
     ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore")
@@ -181,7 +181,7 @@ def test_no_route_through_the_interface_that_links_are_bound_to(ground: Ground) 
     assert names(ground.check(ground.here, config)) == set()
 
 
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 def test_the_file_of_a_container_on_the_host(ground: Ground) -> None:
     """Adding its address here, or asking for its peers from here, would be wrong."""
     ground.macvlan(ground.here, "mv0", container := ground.add("container"), "10.77.0.3/24")
@@ -194,7 +194,7 @@ def test_the_file_of_a_container_on_the_host(ground: Ground) -> None:
     assert set(findings(report)) == {"other-namespace"}
 
 
-@pytest.mark.failure("32a")
+@pytest.mark.failure("32")
 def test_an_address_that_nobody_here_has_is_not_to_be_added(ground: Ground) -> None:
     finding = findings(ground.check(ground.here, ground.config(listen="10.77.0.2", peer=None)))["no-link-address"]
     assert "ip address" not in finding.mend

@@ -15,7 +15,7 @@ from proxy.demo.mesh import HOSTLANE
 from tests.netdev.machine import ip
 from tests.tools.process import Process
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 Watch = Callable[[str], Process]
 

@@ -8,7 +8,7 @@ from proxy.demo import netns
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.process import Process
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure("25a")]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import interfaces, lines
 from tests.netdev.picture import ETH0, HL0, VLAN, address, changed, world
 
-pytestmark = pytest.mark.failure("25a")
+pytestmark = pytest.mark.failure("25")
 
 MAC = "02:00:00:00:00:01"
 FOUR = f'hl0: {{parent: eth0, mac: "{MAC}", addresses: [10.0.0.1/24]}}'
