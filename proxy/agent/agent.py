@@ -326,6 +326,7 @@ class Agent:
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)
+                    self.device.ready()
                     log.info(
                         "proxy ready",
                         host=config.host,

@@ -17,7 +17,8 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import structlog
 import trio
@@ -130,6 +131,13 @@ class LinkDevice:
         self._bound: HostInterface | None = None
         """What sockets were bound to lately."""
         self._refused = ""
+        self._is_ready, self._news = False, cast("Callable[[], object] | None", None)
+
+    def ready(self) -> None:
+        """The proxy has started. What there is to say about that was kept until now: a start that fails is one line."""
+        self._is_ready = True
+        if self._news is not None:
+            self._news()
 
     @property
     def source(self) -> str | None:
@@ -196,17 +204,22 @@ class LinkDevice:
         """A socket is bound so. Says it, if that is news."""
         if way.interface is not None and way.interface != self._bound:
             self._bound = way.interface
-            log.info("links go through their interface", interface=way.device, address=self._listen)
+            self._say(log.info, "links go through their interface", interface=way.device)
 
     def _tell(self, way: LinkWay) -> None:
         last, self._last = self._last, way
         if last == way or way.interface is not None:
             return
         if way.missing and self._bound is not None:
-            log.warning("the links' interface is gone", interface=self._bound.name, address=self._listen)
+            self._say(log.warning, "the links' interface is gone", interface=self._bound.name)
         elif way.why and not way.missing:
             reason = f"{way.why}: {way.mend}" if way.mend else way.why
-            log.warning("links are not bound to their interface", address=self._listen, reason=reason)
+            self._say(log.warning, "links are not bound to their interface", reason=reason)
+
+    def _say(self, level: Callable[..., object], event: str, **fields: str) -> None:
+        self._news = partial(level, event, address=self._listen, **fields)
+        if self._is_ready:
+            self._news()
 
 
 def is_own(address: str) -> bool:

@@ -83,6 +83,8 @@ class LinkListeners:
     def __init__(self, address: TcpAddress, device: LinkDevice) -> None:
         self._address, self._device = address, device
         self.all: list[trio.SocketListener] = []
+        self._old: list[trio.SocketListener] = []
+        """Replaced, and not closed yet: somebody may be about to accept there."""
         self._name, self._index = "", 0
         """Of the interface that the first one is bound to; 0: none."""
 
@@ -111,8 +113,9 @@ class LinkListeners:
 
     def close(self) -> None:
         """Close all. Idempotent."""
-        for listener in self.all:
+        for listener in (*self.all, *self._old):
             listener.socket.close()
+        self._old.clear()
 
     async def keep(self, acceptor: LinkAcceptor) -> None:
         """Until cancelled, see to it that the sockets are bound to the interface as it is now: made anew under the same
@@ -120,6 +123,8 @@ class LinkListeners:
         """
         while self._index or self._device.meant:
             await trio.sleep(LOOK_EVERY)
+            while self._old:  # nobody accepts there any more
+                self._old.pop().socket.close()
             if not acceptor.reserved and not self._is_current and self._follow(self._device.look()):
                 acceptor.renew_links()
 
@@ -143,8 +148,7 @@ class LinkListeners:
             log.warning("cannot listen for links", interface=way.device, address=self._address.hostport,
                         error=getattr(error, "strerror", None) or str(error))  # fmt: skip
             return False
-        for listener in old:
-            listener.socket.close()
+        self._old += old
         log.info("listening for links again", interface=way.device, address=self._address.hostport)
         return True
 
