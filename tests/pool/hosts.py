@@ -16,6 +16,7 @@ from proxy.demo.certificates import CertificateAuthority
 from proxy.links import accept
 from proxy.links.carry import HandshakeResult
 from proxy.links.credentials import Credentials
+from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
@@ -170,7 +171,7 @@ class Dialling:
         self,
         address: TcpAddress,
         *,
-        source: str | None,
+        device: LinkDevice,
         hello: Hello,
         credentials: Credentials | None = None,
         says_hello: Callable[[], None] = lambda: None,
