@@ -19,6 +19,8 @@ from control.api.mesh import ControlErrorBody
 from control.base.errors import RequestRefused
 from control.base.http import HttpRequest, HttpResponse, ResponseLines
 from control.base.ratelimit import RateLimit
+from control.base.system.commanders import Commanders
+from control.base.tokenbucket import TokenBucket
 from control.server.api import Api
 from control.server.config import ControlLimits
 from control.server.connection import Connection
@@ -34,7 +36,10 @@ __all__ = ["Clients"]
 log = structlog.get_logger()
 
 LOCAL_CLIENTS = 64
-"""Connections to the local socket, apart from those of the network, so that the administrator always gets in."""
+"""Connections to the local socket, apart from those of the network, so that the administrator always gets in; and as
+many of those who may not command there."""
+LINES_PER_SECOND, LINES_AT_ONCE = 1 / 60, 5
+"""Log lines about local clients that may not command: a container may ask for ever."""
 CLIENTS = 10_000
 """Clients whose requests are counted, each against limits.requests_per_second, and twice as many at once."""
 HANDSHAKES, HANDSHAKES_PER_CLIENT = 64, 4
@@ -68,7 +73,8 @@ class Clients:
         self._table, self._api, self._watching = table, api, watching
         self._limits, self._mesh = limits, mesh
         self._admission = admission
-        self._local = ConnectionLimiter(LOCAL_CLIENTS, LOCAL_CLIENTS)
+        self._local = ConnectionLimiter(2 * LOCAL_CLIENTS, LOCAL_CLIENTS)
+        self._lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         per_second = limits.requests_per_second
         self._requests = RateLimit(per_second, 2 * per_second, most=CLIENTS)
         self._connections: set[Connection] = set()
@@ -99,16 +105,20 @@ class Clients:
         finally:
             self._admission.leave(address)
 
-    async def serve_local(self, client: trio.SocketStream) -> None:
-        """One client of the local socket, as `serve`."""
-        if self._stopping or not self._local.enter(""):
+    async def serve_local(self, commanders: Commanders, client: trio.SocketStream) -> None:
+        """One client of the local socket, as `serve`. Who is none of the commanders gets a 403 for whatever it asks."""
+        refused = commanders.refusal(client.socket)
+        if refused is not None and self._lines.take(trio.current_time()):
+            log.warning("local client refused", error=refused)
+        kind = "admin" if refused is None else "refused"
+        if self._stopping or not self._local.enter(kind):
             await trio.aclose_forcefully(client)
             return
         try:
-            caller = Caller("local", admin=True)
+            caller = Caller("local", admin=refused is None, refused=refused)
             await self._guarded("local", client, partial(self._converse, client, caller, lambda: False))
         finally:
-            self._local.leave("")
+            self._local.leave(kind)
 
     async def _guarded(self, address: str, client: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
         try:

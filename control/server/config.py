@@ -16,14 +16,13 @@ from control.base.reading import files, units
 from control.base.reading.addresses import DEFAULT_RUN_DIR
 from control.base.reading.decode import between, read_by
 from control.base.reading.keys import (
-    Account,
+    AdminConfig,
     Duration,
     FilePath,
     HostName,
     HostPort,
     IpPort,
     LogConfig,
-    Mode,
     RunDir,
     ServiceName,
     SomePath,
@@ -32,9 +31,9 @@ from control.base.reading.yamlmap import Document, Path
 
 __all__ = [
     "AddressPoolConfig",
+    "AdminConfig",
     "Config",
     "ControlLimits",
-    "ControlSocketConfig",
     "EtcdConfig",
     "LogConfig",
     "SqliteConfig",
@@ -103,15 +102,6 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     etcd: EtcdConfig | None = None
 
 
-class ControlSocketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who administers the mesh on this machine: whoever may connect to ``control.sock`` in run_dir."""
-
-    mode: Mode = 0o600
-    owner: Account = None
-    """None: the user that the control server runs as."""
-    group: Account = None
-
-
 class ControlLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What clients may take at most."""
 
@@ -156,7 +146,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keys of CAs that are kept elsewhere (a mounted secret, say). ``hostlane control init`` takes the first one, or
     writes it if it does not exist."""
     store: StoreConfig = StoreConfig(sqlite=SqliteConfig())
-    socket: ControlSocketConfig = ControlSocketConfig()
+    admin: AdminConfig = AdminConfig()
+    """Who administers the mesh on this machine, by ``control.sock`` in run_dir."""
     lease: Duration = 15.0
     """A host that has not been heard of for so long is off the map."""
     certificate_lifetime: Lifetime = 24 * 3600.0

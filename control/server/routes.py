@@ -16,13 +16,15 @@ __all__ = ["ApiRoute", "ApiRoutes", "Caller", "MatchedRequest", "Who"]
 
 Who = Literal["anybody", "host", "own", "admin"]
 """anybody: also without a certificate; host: any host; own: the host whose name is in the path; admin: whoever may
-connect to the local socket."""
+command at the local socket."""
 
 
 @dataclass(frozen=True)
 class Caller:
     """Who makes a request. `host`, `serial`, `began`, `expires` (its validity, seconds since 1970), `issuer`
-    (`control.ca.root.issuer_of`): of its certificate, None without one. `admin`: by the local socket."""
+    (`control.ca.root.issuer_of`): of its certificate, None without one. `admin`: by the local socket. `refused`: why
+    whoever came by that socket may not command there (`control.base.system.commanders`), and gets no answer to
+    anything."""
 
     address: str
     host: str | None = None
@@ -31,6 +33,7 @@ class Caller:
     admin: bool = False
     issuer: bytes | None = None
     began: float | None = None
+    refused: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class ApiRoutes:
         Raises RequestRefused: 404 ``no_such_path``; 405 ``method``; 401 ``no_certificate``; 403 ``forbidden``; 400
         ``query``.
         """
+        if caller.refused is not None:
+            raise RequestRefused(403, "forbidden", caller.refused)
         path, _, query = target.partition("?")
         here = [(route, names) for route in self.routes if (names := _match(route.parts, path.split("/"))) is not None]
         if not here:

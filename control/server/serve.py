@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,8 @@ import trio
 from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET
 from control.base.system.accepting import accept_all
-from control.base.system.unixsock import bind_unix
+from control.base.system.commanders import Commanders
+from control.base.system.unixsock import bind_unix, group_number
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
@@ -89,13 +91,14 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             def use(own: ServerCertificate) -> None:
                 clients.context = server_context(own)
 
+            group = group_number("admin.group", config.admin.group)
             local = bind_unix(
                 f"{config.run_dir}/{CONTROL_SOCKET}",
-                mode=config.socket.mode,
-                owner=config.socket.owner,
-                group=config.socket.group,
+                mode=0o600 if group is None else 0o660,
+                group=group,
             )
             files.callback(local.close)
+            serve_local = partial(clients.serve_local, Commanders(group, config.admin.origin == "any"))
             listener = _listen(config)
             files.callback(listener.close)
             async with trio.open_nursery() as parts:
@@ -107,7 +110,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                     async with trio.open_nursery() as accepting:
                         wide, own = config.listen.hostport, CONTROL_SOCKET
                         accepting.start_soon(accept_all, listener, wide, clients.serve, connections)
-                        accepting.start_soon(accept_all, local.socket, own, clients.serve_local, connections)
+                        accepting.start_soon(accept_all, local.socket, own, serve_local, connections)
                         port = listener.getsockname()[1]
                         log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
                         task_status.started(port)

@@ -25,6 +25,7 @@ from control.base.system.cgroup import memory_limit
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import sender, successor
+from proxy.agent.handover.receiver import PredecessorEnded
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
 from proxy.agent.reload import Reload
@@ -41,7 +42,7 @@ from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
 from proxy.links.listening import wait_for_network
 from proxy.mesh.effective import EffectiveConfig, needed
-from proxy.mesh.statelock import StateLock
+from proxy.mesh.statelock import StateDirHeld, StateLock
 from proxy.mux.frames import NEWEST_REASON
 from proxy.netdev.leases.leases import LeasedAddresses, fill
 from proxy.outbound.call import Call
@@ -80,6 +81,8 @@ log = structlog.get_logger()
 GRACE = 10.0
 """Seconds after the start for which inherited sockets that no upstream uses stay open, in case the map brings their
 upstream: a server answers at once, or another one is asked."""
+STARTS, PAUSE = 20, 0.1
+"""How often a start is tried while the proxy to take over from is ending, and seconds between two."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 
 
@@ -293,7 +296,17 @@ class Agent:
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self.outbound.listen()
                 gate, health = handover_sockets.admin_gate, self._health(heart).questions
-                await nursery.start(partial(serve_admin, startup.admin, self.view, self, health=health, gate=gate))
+                await nursery.start(
+                    partial(
+                        serve_admin,
+                        startup.admin,
+                        self.view,
+                        self,
+                        commanders=startup.commanders,
+                        health=health,
+                        gate=gate,
+                    )
+                )
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -321,7 +334,13 @@ class Agent:
                         from proxy.netdev.apply.keep import keep
 
                         links.start_soon(keep, config, self._book.elsewhere)
-                    nursery.start_soon(sender.serve, startup.handover, handover_sockets, handover_sockets.handover_gate)
+                    nursery.start_soon(
+                        sender.serve,
+                        startup.handover,
+                        handover_sockets,
+                        handover_sockets.handover_gate,
+                        startup.successors,
+                    )
                     links.start_soon(handover_sockets.heed)
                     if self.member is not None:
                         await links.start(self.member.follower.run)
@@ -461,6 +480,22 @@ async def run(
     cancelled, it ends all streams at once; nothing stays behind but directories.
     """
     know_ourselves()
+    passing: tuple[type[StartError], ...] = (PredecessorEnded,)
+    for tries_left in reversed(range(STARTS)):
+        try:
+            return await _run(config, file, takeover, task_status)
+        except Exception as error:
+            if not tries_left or not _consists_of(error, passing):
+                raise
+        passing = (PredecessorEnded, StateDirHeld)  # of its files, the system closes the lock at some time, too
+        await trio.sleep(PAUSE)
+
+
+def _consists_of(error: Exception, kinds: tuple[type[StartError], ...]) -> bool:
+    return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.split(kinds)[1] is None)
+
+
+async def _run(config: Config, file: str | None, takeover: bool, task_status: trio.TaskStatus[None]) -> None:
     book, state = LeasedAddresses(), None
     with ExitStack() as held:
         if config.control is not None:

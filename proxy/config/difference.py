@@ -24,8 +24,8 @@ IDLE = frozenset({"containers", "segments"})
 """Keys that a running proxy does not use (``hostlane net`` does)."""
 
 FIXED = (
-    "host", "mesh", "run_dir", "control", "links.listen", "links.address", "links.segment", "links.interface",
-    "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit", "log.format",
+    "host", "mesh", "run_dir", "admin", "takeover", "control", "links.listen", "links.address", "links.segment",
+    "links.interface", "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit", "log.format",
 )  # fmt: skip
 """Keys, with all that is below them, that a proxy reads once, when it starts: its name, its place, its sockets."""
 
@@ -107,8 +107,8 @@ def _compare(old: object, new: object, key: str) -> Iterator[ConfigChange]:
         for name, before, after in _items(old, new):
             yield from _compare_item(before, after, f"{key}.{name}")
     elif type(old) is type(new) and isinstance(old, msgspec.Struct) and not isinstance(old, TcpAddress | UnixAddress):
-        for field in old.__struct_fields__:
-            yield from _compare(getattr(old, field), getattr(new, field), f"{key}.{field}".lstrip("."))
+        for field, name in zip(old.__struct_fields__, old.__struct_encode_fields__, strict=True):
+            yield from _compare(getattr(old, field), getattr(new, field), f"{key}.{name}".lstrip("."))
     else:
         yield ConfigChange(key, "changed", _show(old, key), _show(new, key))
 

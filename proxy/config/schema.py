@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from control.base.reading import addresses, files, units
 from control.base.reading.addresses import DEFAULT_RUN_DIR, Address, TcpAddress, UnixAddress
 from control.base.reading.decode import between, read_by
 from control.base.reading.keys import (
     Account,
+    AdminConfig,
     Duration,
     FilePath,
     HostName,
@@ -34,6 +35,7 @@ from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, I
 
 __all__ = [
     "Address",
+    "AdminConfig",
     "AllUpstreamsConfig",
     "AllowRuleConfig",
     "Config",
@@ -45,6 +47,7 @@ __all__ = [
     "ProxyLimits",
     "PumpConfig",
     "ServiceConfig",
+    "TakeoverConfig",
     "TcpAddress",
     "TcpConfig",
     "TlsFiles",
@@ -230,6 +233,13 @@ class TcpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Questions without an answer after which the connection is at its end."""
 
 
+class TakeoverConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which process may take this one's place (docs/upgrade.md), beside that its user must be the same, or root."""
+
+    origin: Literal["own", "any"] = field(default="own", name="from")
+    """own: one in the same pid and user namespace; any: one of another container, too."""
+
+
 class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
@@ -261,6 +271,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     links: LinksConfig
     run_dir: RunDir = DEFAULT_RUN_DIR
     """Holds the admin socket; created when missing."""
+    admin: AdminConfig = AdminConfig()
+    takeover: TakeoverConfig = TakeoverConfig()
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""
     control: ControlPlaneConfig | None = None

@@ -85,6 +85,7 @@ class LinkListeners:
         self.all: list[trio.SocketListener] = []
         self._old: list[trio.SocketListener] = []
         """Replaced, and not closed yet: somebody may be about to accept there."""
+        self._inherited: socket.socket | None = None
         self._name, self._index = "", 0
         """Of the interface that the first one is bound to; 0: none."""
 
@@ -92,13 +93,14 @@ class LinkListeners:
         """Listen. Raises StartError with one line that says what to do.
 
         Args:
-            inherited: a socket that another process has opened, used instead of a new one; this owns it then.
+            inherited: a socket that another process has opened, or what stands in for it
+                (proxy/agent/handover/receiver.py), used instead of a new one: `use` follows. This owns it.
         """
         way = self._device.look()
         if way.missing and self._device.named:
             raise StartError(f"links.interface: {way.why}")
         if inherited is not None:
-            self._take(inherited, way)
+            self._inherited = inherited
             return
         try:
             self._open(way)
@@ -111,8 +113,16 @@ class LinkListeners:
             }.get(number or 0, getattr(error, "strerror", None) or str(error))
             raise StartError(f"links.listen: {self._address.hostport}: {hint}") from None
 
+    def use(self) -> None:
+        """The inherited socket, if there is one, has come: listen there."""
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None:
+            self._take(inherited, self._device.look())
+
     def close(self) -> None:
         """Close all. Idempotent."""
+        if self._inherited is not None:
+            self._inherited.close()
         for listener in (*self.all, *self._old):
             listener.socket.close()
         self._old.clear()

@@ -26,6 +26,10 @@ log = structlog.get_logger()
 LOCK = "lock"
 
 
+class StateDirHeld(StartError):
+    """Another process holds the lock."""
+
+
 class StateLock:
     """See the module's text. All methods block on the disk.
 
@@ -47,7 +51,7 @@ class StateLock:
         Args:
             patient: another process may hold the lock, as it is to be taken over from; `inherit` follows.
 
-        Raises StartError if another process holds the lock. A disk that is full, or read-only, is no reason not to
+        Raises StateDirHeld if another process holds the lock. A disk that is full, or read-only, is no reason not to
         start: then it is said that nothing is locked.
         """
         with suppress(OSError):
@@ -58,9 +62,27 @@ class StateLock:
         self.secret = held_secret(self.path) or self._made_secret()
         return alone
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the lock, by which another process knows it; None: it is not held."""
+        if self.descriptor is None:
+            return None
+        found = os.fstat(self.descriptor)
+        return found.st_dev, found.st_ino
+
+    def expect(self, offered: tuple[int, int] | None, pid: int) -> None:
+        """The process `pid` is going to be taken over from, and names this lock as its own (`identity`): `inherit`
+        follows. Raises StateDirHeld if another process holds the lock.
+        """
+        with suppress(OSError):
+            found = os.stat(self._file)
+            if self.descriptor is None and offered == (found.st_dev, found.st_ino):
+                return
+        self.inherit(None, pid)
+
     def inherit(self, descriptor: int | None, pid: int | None) -> None:
         """The process `pid` is taken over from and has sent this descriptor of its lock (None: it has none), which is
-        ours now. None for `pid`: there is nobody to take over from. Raises StartError if another process holds the
+        ours now. None for `pid`: there is nobody to take over from. Raises StateDirHeld if another process holds the
         lock.
         """
         if descriptor is not None and self.descriptor is None and self._is_lock(descriptor):
@@ -111,12 +133,13 @@ class StateLock:
         except OSError:
             return False
 
-    def _held(self, hint: str) -> StartError:
+    def _held(self, hint: str) -> StateDirHeld:
         holder = ""
         with suppress(OSError), open(self._file, encoding="ascii", errors="replace") as file:
             holder = file.read(20).strip()
         who = f"process {holder}" if holder.isdecimal() else "another process"
-        return StartError(f"control.state_dir: {self.path}: {who} uses it{hint}; allowed: one proxy for each state_dir")
+        line = f"control.state_dir: {self.path}: {who} uses it{hint}; allowed: one proxy for each state_dir"
+        return StateDirHeld(line)
 
     def _made_secret(self) -> str:
         made = secrets.token_hex(SECRET_BYTES)

@@ -62,6 +62,13 @@ class InheritableListener(NamedTuple):
             os.close(self.lock)
 
 
+def prepare_passed(sock: socket.socket) -> None:
+    """Give a socket that listens already, and that no proxy has opened, the options of those that a proxy opens."""
+    sock.setblocking(False)
+    prepare_local(sock)
+    sock.listen(BACKLOG)  # sets the length of its queue
+
+
 class OpenListener:
     """One listening socket, made by `open` or `inherit`. `close` closes it, and removes its file if that is ours.
 
@@ -92,8 +99,8 @@ class OpenListener:
 
     @classmethod
     def inherit(cls, address: Address, inheritable: InheritableListener) -> Self:
-        """Use a socket that another process has made. Its file belongs to that process until `own` is called. Raises
-        StartError.
+        """Use a socket that another process has made, or what stands in for it (proxy/agent/handover/receiver.py). Its
+        file belongs to that process until `own` is called. Raises StartError.
         """
         upstream = UpstreamConfig(
             listen=address, mode=inheritable.mode, owner=inheritable.owner, group=inheritable.group
@@ -101,11 +108,7 @@ class OpenListener:
         if isinstance(address, UnixAddress) and inheritable.lock is not None and inheritable.birth is not None:
             bound = inherit_unix(address.path, inheritable.sock, inheritable.lock, inheritable.birth)
             return cls(upstream, bound.socket, bound, False, False)
-        sock = inheritable.sock
-        sock.setblocking(False)
-        prepare_local(sock)
-        sock.listen(BACKLOG)  # it listens already; this sets the length of its queue
-        return cls(upstream, sock, None, True, inheritable.kept)
+        return cls(upstream, inheritable.sock, None, True, inheritable.kept)
 
     def become(self, upstream: UpstreamConfig) -> None:
         """Serve this upstream from now on, which has the same address, and take on its mode, owner and group. Raises

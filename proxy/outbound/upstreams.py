@@ -44,6 +44,7 @@ class Outbound:
         """Accept calls from now on, also on the sockets that `adopt` opens later."""
         self._listening = True
         self._listen(self.sockets.opened)
+        self._keep_alive()  # again: something else may have stood in for the sockets (proxy/agent/handover/receiver.py)
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, OpenListener]:
         """As `ListenerSet.prepare`; `adopt` follows, or `undo` is closed."""

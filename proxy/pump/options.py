@@ -7,6 +7,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
+from control.base.system.peercred import UCRED, credentials_of
+
 if TYPE_CHECKING:
     from proxy.config.schema import TcpConfig
 
@@ -16,7 +18,6 @@ closing one."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NORMAL_CLOSE = struct.pack("ii", 0, 0)
-_UCRED = struct.Struct("iII")
 # inlined: socket.AF_UNIX, socket.SOL_SOCKET, socket.SO_PEERCRED, socket.SO_SNDBUF
 _UNIX, _SOL_SOCKET, _PEERCRED = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
 _SNDBUF = int(socket.SO_SNDBUF)
@@ -89,7 +90,7 @@ def peer_process(sock: LocalSocket) -> tuple[int, int] | None:
     """
     if sock.family != _UNIX:
         return None
-    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    pid, uid, _ = credentials_of(sock)
     return uid, pid
 
 
@@ -108,8 +109,8 @@ def know_ourselves() -> None:
 
 def peer_uid(sock: LocalSocket) -> int:
     """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7)), or OURSELVES."""
-    # inlined: peer_process
+    # inlined: control.base.system.peercred.credentials_of
     pid: int
     uid: int
-    pid, uid, _ = _UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))
+    pid, uid, _ = UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))
     return uid if pid != _own_pid else OURSELVES

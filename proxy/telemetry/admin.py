@@ -1,6 +1,8 @@
-"""The admin socket: HTTP/1.1 with JSON answers, one request a connection, for whoever may open the Unix socket.
+"""The admin socket: HTTP/1.1 with JSON answers, one request a connection.
 
-GET asks; POST gives an order, whose answer may go on for as long as it is carried out, a JSON object a line.
+GET asks; POST gives an order, whose answer may go on for as long as it is carried out, a JSON object a line. Who may do
+either is judged when a client is accepted, by its user and its namespaces (`control.base.system.commanders`); anybody
+else gets a 403 that says why, whatever it asks.
 
 It shares a process with the data, so what a client can take is bounded: `MAX_CLIENTS` at a time, `CLIENT_TIMEOUT`
 seconds (of an answer that goes on: for each line) and `MAX_HEADER_BYTES` each. What goes wrong with one client is
@@ -11,6 +13,7 @@ way (local connection, stream, link).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -25,6 +28,8 @@ from trio import TaskStatus
 from control.api import messages
 from control.base.http import CLOSE, HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
 from control.base.reading.addresses import ADMIN_SOCKET
+from control.base.system.commanders import Commanders
+from control.base.tokenbucket import TokenBucket
 from proxy.links.acceptgate import AcceptGate, serve_gated
 from proxy.telemetry.slices import slices
 
@@ -42,6 +47,8 @@ LINGER_BYTES = 65536
 """Bytes that an answered client may still send before it is cut off."""
 LONGEST_DRAIN = 86400.0
 """Seconds that a client may let a drain take: who wants more wants no drain."""
+LINES_PER_SECOND, LINES_AT_ONCE = 1 / 60, 5
+"""Log lines about clients that may not command: a container may ask for ever."""
 LIMITS = HttpLimits(
     header_bytes=MAX_HEADER_BYTES,
     read_bytes=4096,
@@ -89,6 +96,7 @@ async def serve_admin(
     view: AdminView,
     orders: AdminCommands,
     *,
+    commanders: Commanders,
     health: Questions | None = None,
     gate: AcceptGate | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
@@ -99,8 +107,8 @@ async def serve_admin(
     its own: whatever a client or ``view`` does wrong ends with that client.
     """
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
-    routes = {"/status": view.status, "/links": view.links, "/streams": view.streams, **mesh}
-    server = _Server(routes, orders, health)
+    told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
+    server = _Server({**told, **mesh}, orders, commanders, health)
     try:
         await serve_gated(gate or AcceptGate(), server.serve, [listener], ADMIN_SOCKET, task_status=task_status)
     finally:
@@ -109,39 +117,52 @@ async def serve_admin(
 
 class _Server:
     def __init__(
-        self, routes: dict[str, Callable[[], object]], orders: AdminCommands, health: Questions | None = None
+        self,
+        routes: dict[str, Callable[[], object]],
+        orders: AdminCommands,
+        commanders: Commanders,
+        health: Questions | None = None,
     ) -> None:
         self._health = health or {}
         self._routes = {**routes, **self._health}
         self._orders = {"/reload": self._reload, "/drain": self._drain}
-        self._given = orders
-        self._clients = 0
+        self._given, self._commanders = orders, commanders
+        self._lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._clients = Counter[bool]()
+        """Clients, by whether they may command: those who may not are in nobody's way."""
 
     async def serve(self, client: trio.SocketStream) -> None:
         """One client from accept to close. Raises nothing but trio.Cancelled."""
-        self._clients += 1
+        refusal = self._commanders.refusal(client.socket)
+        if refusal is not None and self._lines.take(trio.current_time()):
+            log.warning("admin client refused", error=refusal)
+        self._clients[refusal is None] += 1
         try:
             with trio.move_on_after(CLIENT_TIMEOUT) as patience:
-                await self._converse(client, patience)
+                await self._converse(client, patience, refusal)
         except (trio.BrokenResourceError, trio.TooSlowError):
             pass  # The client went away, and knows, or takes no more lines of an answer that goes on.
         except Exception:
             # The admin barrier: a mistake in what we tell about streams must not end the proxy that carries them.
             log.exception("admin client failed")
         finally:
-            self._clients -= 1
+            self._clients[refusal is None] -= 1
             await trio.aclose_forcefully(client)
 
-    async def _converse(self, client: trio.SocketStream, patience: trio.CancelScope) -> None:
-        respond = partial(self._respond, patience)
+    async def _converse(self, client: trio.SocketStream, patience: trio.CancelScope, refusal: str | None) -> None:
+        respond = partial(self._respond, patience, refusal)
         connection = HttpConnection(client, LIMITS, respond, _malformed, send_eof=client.send_eof)
         # The client that is one too many is refused before its request is read: reading is the work that is too much.
-        if self._clients > MAX_CLIENTS:
+        if self._clients[refusal is None] > MAX_CLIENTS:
             await connection.answer(_answer(503, _refusal(f"more than {MAX_CLIENTS} clients at a time")))
         else:
             await connection.converse()
 
-    async def _respond(self, patience: trio.CancelScope, asked: HttpRequest) -> HttpResponse | ResponseLines:
+    async def _respond(
+        self, patience: trio.CancelScope, refusal: str | None, asked: HttpRequest
+    ) -> HttpResponse | ResponseLines:
+        if refusal is not None:
+            return _answer(403, _refusal(refusal))
         path, _, query = asked.target.partition("?")
         order = self._orders.get(path) if asked.method == "POST" else None
         if order is None:

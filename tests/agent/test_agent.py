@@ -53,7 +53,7 @@ async def test_it_is_ready_when_it_says_so(logs: list[MutableMapping[str, Any]])
     async with mesh() as hosts:
         agent = await hosts.start("host-a", services={"echo": {"deliver": "tcp:127.0.0.1:9"}})
         admin = Path(agent.config.run_dir) / ADMIN_SOCKET
-        assert stat.S_IMODE(admin.stat().st_mode) == 0o660
+        assert stat.S_IMODE(admin.stat().st_mode) == 0o600
         [ready] = [entry for entry in logs if entry["event"] == "proxy ready"]
         assert (ready["host"], ready["services"], ready["security"]) == ("host-a", ["echo"], "none")
 

@@ -92,6 +92,8 @@ def test_settings() -> None:
         ({"run_dir": "/run/y"}, "run_dir: found /run/y, running with /run/hostlane"),
         ({"links": {"listen": "10.0.0.9:7600"}}, "links.listen: found 10.0.0.9:7600, running with 10.0.0.1:7600"),
         ({"log": {"format": "json"}}, "log.format: found json, running with auto"),
+        ({"admin": {"from": "any"}}, "admin.from: found any, running with own"),
+        ({"admin": {"group": "ops"}}, "admin.group: found ops, running with null"),
         ({"pool": {"record": "/var/x"}}, "pool.record: found /var/x, running with null"),
         ({"interfaces": {"hl0": {"parent": "eth0"}}}, "interfaces.hl0: found this, running without"),
     ],

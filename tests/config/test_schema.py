@@ -13,6 +13,7 @@ from proxy.config import schema as config
 from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, RouteConfig, SegmentConfig
 from proxy.config.schema import (
     EVERYBODY,
+    AdminConfig,
     AllowRuleConfig,
     AllUpstreamsConfig,
     Config,
@@ -24,6 +25,7 @@ from proxy.config.schema import (
     ProxyLimits,
     PumpConfig,
     ServiceConfig,
+    TakeoverConfig,
     TcpAddress,
     TcpConfig,
     TlsFiles,
@@ -37,8 +39,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, mesh, control, peers, upstreams, all_upstreams, services, interfaces, containers, segments, "
-    "limits, tcp, pump, pool, log"
+    "host, links, run_dir, admin, takeover, mesh, control, peers, upstreams, all_upstreams, services, interfaces, "
+    "containers, segments, limits, tcp, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -140,6 +142,8 @@ def test_every_value_can_be_set() -> None:
     text = """
 host: h
 run_dir: /tmp/x
+admin: {group: ops, from: any}
+takeover: {from: any}
 mesh: m.example
 links: {listen: "[::1]:1", security: none, max_per_peer: 64, dial_timeout: 1s, ping_interval: 2m, ping_timeout: 10ms,
         replay_buffer: 1MiB, tls: {certificate: /c, key: /k, ca: /a}}
@@ -162,6 +166,8 @@ log: {level: debug, format: json}
     assert config.parse(text, "f.yaml") == Config(
         host="h",
         run_dir="/tmp/x",
+        admin=AdminConfig(group="ops", origin="any"),
+        takeover=TakeoverConfig(origin="any"),
         mesh="m.example",
         links=LinksConfig(
             listen=TcpAddress("::1", 1), security="none", max_per_peer=64, dial_timeout=1.0,

@@ -74,6 +74,8 @@ def test_one_that_another_process_has_opened(ground: Ground, bound: bool) -> Non
         theirs.listen()
         listeners = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host))
         listeners.open(theirs)
+        assert devices(listeners) == []
+        listeners.use()
         assert devices(listeners) == ["mv0", "lo"]
         listeners.close()
 

@@ -80,6 +80,9 @@ def test_a_successor_holds_the_same_lock(state: Path) -> None:
     new.take(patient=True)
     assert new.descriptor is None, "the old one has it still"
     assert old.descriptor is not None
+    assert new.identity is None
+    new.expect(old.identity, 7)
+    assert new.descriptor is None, "it has been named, and is still to come"
     new.inherit(os.dup(old.descriptor), 7)
     old.close()
     old.close()
@@ -99,8 +102,11 @@ def test_a_successor_of_another_proxy_is_refused(state: Path, tmp_path: Path) ->
         new.inherit(os.dup(other.descriptor), 7)
     with pytest.raises(StartError, match="there is none in run_dir"):
         new.inherit(None, None)
+    for offered in (other.identity, None):
+        with pytest.raises(StartError, match=r"not the proxy to take over from \(that is process 7\)"):
+            new.expect(offered, 7)
     holder.close()
-    new.inherit(None, 7)
+    new.expect(None, 7)
     assert new.descriptor is not None, "a predecessor of an earlier version holds none"
     for lock in (other, new):
         lock.close()

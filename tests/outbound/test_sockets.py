@@ -27,6 +27,7 @@ from proxy.outbound.sockets import (
     OpenListener,
     bind_tcp,
     let_nobody_in,
+    prepare_passed,
 )
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.deadlines import Deadlines
@@ -234,6 +235,7 @@ def test_rights_that_cannot_be_changed_any_more_are_a_line(folder: Path) -> None
 def test_connections_through_a_socket_of_systemd_end_like_all_others() -> None:
     """As a reset, unless something else is said: the options of a listening socket are those of its connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=1) as sock:
+        prepare_passed(sock)
         OpenListener.inherit(TcpAddress("127.0.0.1", 0), InheritableListener(sock))
         sock.setblocking(True)
         with socket.create_connection(sock.getsockname()) as client:
@@ -247,6 +249,7 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(f"{folder}/a.sock")
     sock.listen()
+    prepare_passed(sock)
     sockets = ListenerSet()
     sockets.inherit({UnixAddress(f"{folder}/a.sock"): InheritableListener(sock)})
     change(sockets, a=unix(folder, "a", 0o600))
@@ -267,6 +270,7 @@ async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_proce
     with socket.socket(socket.AF_UNIX) as sock, socket.socket(socket.AF_UNIX) as caller:
         sock.bind(path)
         sock.listen()
+        prepare_passed(sock)
         pump = Pump(MemoryBudget(1 << 20, 1 << 20), collect)
         sockets = ListenerSet()
         sockets.inherit({UnixAddress(path): InheritableListener(sock.dup(), kept=kept)})

@@ -103,5 +103,5 @@ def test_the_control_reference_shows_defaults() -> None:
     text = (ROOT / "configs" / "control-reference.yaml").read_text()
     shown = control_config.parse(text, "reference")
     least = control_config.parse("name: control-1\nlisten: 10.77.0.100:7601\n", "least")
-    for section in ("limits", "socket", "log", "lease", "certificate_lifetime", "mesh", "run_dir", "state_dir"):
+    for section in ("limits", "admin", "log", "lease", "certificate_lifetime", "mesh", "run_dir", "state_dir"):
         assert getattr(shown, section) == getattr(least, section)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.api import messages
+from control.base.system.commanders import Commanders
 from proxy.telemetry import admin
 from proxy.telemetry.slices import SLICE
+from tests.tools.namespaces import PID, USER, contained
 
 Ask = Callable[[bytes], "trio.abc.ReceiveStream"]
 
@@ -74,14 +79,15 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[None]:
+async def serving(path: Path, commanders: Commanders = Commanders()) -> AsyncIterator[None]:  # noqa: B008 - frozen
     bound = socket.socket(socket.AF_UNIX)
     bound.setblocking(False)
     bound.bind(str(path))  # trio's own bind takes a thread to it, beside which no clock may jump.
     listening = trio.socket.from_stdlib_socket(bound)
     listening.listen()
     async with trio.open_nursery() as nursery:
-        await nursery.start(admin.serve_admin, trio.SocketListener(listening), View(), ORDERS)
+        listener = trio.SocketListener(listening)
+        await nursery.start(partial(admin.serve_admin, listener, View(), ORDERS, commanders=commanders))
         yield
         nursery.cancel_scope.cancel()
     assert listening.fileno() == -1, "serve_admin closes its listener"
@@ -374,9 +380,9 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=30), max_size=20), st.booleans())
 def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], leaves: bool) -> None:
     async def converse() -> bytes:
-        client, server = trio.testing.memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(admin._Server({"/status": View().status}, ORDERS).serve, server)
+        client, server = (trio.SocketStream(end) for end in trio.socket.socketpair())
+        async with client, trio.open_nursery() as nursery:
+            nursery.start_soon(admin._Server({"/status": View().status}, ORDERS, Commanders()).serve, server)
             for piece in said:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await client.send_all(piece)
@@ -393,3 +399,70 @@ def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], lea
         if "transfer-encoding" in headers:
             return
         assert int(headers["content-length"]) == len(body) or b"HEAD" in b"".join(said)
+
+
+CLIENT = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.sendall(sys.argv[2].encode())
+    while piece := sock.recv(65536):
+        sys.stdout.buffer.write(piece)
+"""
+
+
+async def ask_contained(path: Path, request: bytes, *kinds: tuple[str, ...]) -> tuple[int, dict[str, str], bytes]:
+    """As `ask`, from a container that has the socket's directory mounted read-only."""
+    argv = contained(path.parent, [sys.executable, "-c", CLIENT, str(path), request.decode()], *kinds)
+    with trio.fail_after(60):
+        return parsed((await trio.run_process(argv, capture_stdout=True)).stdout)
+
+
+@pytest.mark.failure("21")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("kinds", [(PID,), (USER,), (PID, USER)], ids=["pid", "user", "both"])
+async def test_a_container_neither_commands_nor_asks(
+    path: Path, kinds: tuple[tuple[str, ...], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float | None] = []
+
+    async def drain(self: Orders, seconds: float | None) -> AsyncGenerator[messages.DrainProgress, None]:
+        told.append(seconds)
+        yield messages.DrainProgress(left_s=0, streams=0, cut=0, over=True, holders=[])
+
+    monkeypatch.setattr(Orders, "drain", drain)
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path):
+            for request in (get("/drain?seconds=0", "POST"), get("/reload", "POST"), get("/status"), get("/x")):
+                status, headers, body = await ask_contained(path, request, *kinds)
+                assert (status, headers["connection"]) == (403, "close")
+                assert "namespace, such as a container's; allowed: " in json.loads(body)["error"]
+            assert told == []
+            # Nothing but a mount of its own, as a service of systemd has.
+            assert (await ask_contained(path, get("/drain?seconds=0", "POST")))[0] == 200
+            assert told == [0.0]
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("admin client refused", "warning")}
+
+
+@pytest.mark.failure("21")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+async def test_a_container_commands_where_the_configuration_says_so(path: Path) -> None:
+    async with serving(path, Commanders(anywhere=True)):
+        assert (await ask_contained(path, get("/drain", "POST"), PID))[0] == 200
+        assert (await ask_contained(path, get("/status"), PID, USER))[0] == 200
+
+
+@pytest.mark.failure("21")
+async def test_who_may_not_command_is_in_nobodys_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may = False
+    monkeypatch.setattr(Commanders, "refusal", lambda self, sock: None if may else "no")
+    with structlog.testing.capture_logs() as logs:
+        async with serving(path):
+            waiting = [await trio.open_unix_socket(str(path)) for _ in range(admin.MAX_CLIENTS)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await ask(path, b""))[0] == 503
+            may = True
+            assert (await ask(path, get("/status")))[0] == 200
+            for client in waiting:
+                await trio.aclose_forcefully(client)
+    assert len(logs) == admin.LINES_AT_ONCE

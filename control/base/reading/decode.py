@@ -64,10 +64,14 @@ class Decoder:
         fields = _fields(kind)
         self._report_unknown([key for key in data if key not in fields], list(fields), path)
         hints = _hints(kind)
-        values = {key: self.decode(data[key], hints[key], (*path, key)) for key in data if key in fields}
-        for name, field in fields.items():
-            if field.required and name not in values:
-                values[name] = self._missing(hints[name], (*path, name))
+        values = {
+            fields[key].name: self.decode(data[key], hints[fields[key].name], (*path, key))
+            for key in data
+            if key in fields
+        }
+        for key, field in fields.items():
+            if field.required and key not in data:
+                values[field.name] = self._missing(hints[field.name], (*path, key))
         return kind(**values)
 
     def _missing(self, annotation: Any, path: Path) -> Any:
@@ -128,7 +132,8 @@ class Decoder:
 
 @functools.cache
 def _fields(kind: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
-    return {field.name: field for field in msgspec.structs.fields(kind)}
+    """By the key in the file, which may be a word that Python keeps for itself."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 @functools.cache

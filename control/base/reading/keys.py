@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from control.base.reading import addresses, units
 from control.base.reading.addresses import TcpAddress
@@ -21,6 +21,15 @@ SomePath = Annotated[str | None, read_by(units.or_null(units.absolute_path), f"{
 RunDir = Annotated[str, read_by(addresses.run_dir, units.PATH)]
 IpPort = Annotated[TcpAddress, read_by(addresses.ip_port, addresses.IP_PORT)]
 HostPort = Annotated[TcpAddress, read_by(addresses.host_port, addresses.HOST_PORT)]
+
+
+class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may command, beside root and the user that it runs as (control/base/system/commanders.py)."""
+
+    group: Account = None
+    """Members of this group may, too."""
+    origin: Literal["own", "any"] = field(default="own", name="from")
+    """own: only processes in its own pid and user namespace; any: from containers, too."""
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

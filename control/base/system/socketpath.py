@@ -7,13 +7,13 @@ import hashlib
 import os
 import socket
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from control.base.reading.addresses import UNIX_PATH_BYTES
 from control.base.system.ownfiles import RemovalRight
+from control.base.system.peercred import credentials_of
 
 __all__ = ["SocketPath", "SocketPathError", "explained", "split"]
 
@@ -137,7 +137,7 @@ class SocketPath:
                 if error.errno == errno.EPROTOTYPE:
                     raise _taken("a process with another type of socket") from None
                 raise
-            pid, _, _ = struct.unpack("iII", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid = credentials_of(probe).pid
         # The kernel says 0 where the process is in a pid namespace that this one cannot see into.
         raise _taken(f"process {pid}" if pid else "a process of another container")
 

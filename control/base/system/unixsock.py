@@ -31,7 +31,16 @@ from control.base.errors import StartError
 from control.base.system.ownfiles import RemovalRight, is_same, take_lock
 from control.base.system.socketpath import SocketPath, SocketPathError, explained, split
 
-__all__ = ["BACKLOG", "DIRECTORY_MODE", "BoundUnixSocket", "SocketIdentity", "bind_unix", "inherit_unix", "rebind_unix"]
+__all__ = [
+    "BACKLOG",
+    "DIRECTORY_MODE",
+    "BoundUnixSocket",
+    "SocketIdentity",
+    "bind_unix",
+    "group_number",
+    "inherit_unix",
+    "rebind_unix",
+]
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: what the kernel allows since Linux 5.4 (net.core.somaxconn). A non-blocking
@@ -220,6 +229,15 @@ def inherit_unix(path: str, listener: socket.socket, lock: int, birth: SocketIde
             return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
     except SocketPathError as obstacle:
         raise StartError(f"cannot take unix:{path} over: {obstacle}") from obstacle.__cause__
+
+
+def group_number(key: str, group: int | str | None) -> int | None:
+    """The number of a group that the configuration names under `key`. Raises StartError if there is none."""
+    try:
+        number = _ids(None, group)[1]
+    except SocketPathError as obstacle:
+        raise StartError(f"{key}: {obstacle}") from None
+    return None if number == _UNCHANGED else number
 
 
 def _ids(owner: int | str | None, group: int | str | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from control.base.reading.units import quote
 from proxy.agent.handover.inheritance import LINKS, UPSTREAM, InheritedListeners
 from proxy.config.schema import Config
 from proxy.errors import ConfigError
-from proxy.outbound.sockets import InheritableListener
+from proxy.outbound.sockets import InheritableListener, prepare_passed
 
 FIRST = 3
 """Number of the first descriptor; the others follow it."""
@@ -59,6 +59,7 @@ def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: Inhe
         sock.close()
         return f"found {address}; allowed: listening stream sockets"
     if str(address) in wanted:
+        prepare_passed(sock)
         into.put(UPSTREAM, wanted[str(address)], InheritableListener(sock, kept=True))
     elif address == _plain(config.links.listen):
         into.put(LINKS, config.links.listen.hostport, InheritableListener(sock))

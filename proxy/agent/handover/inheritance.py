@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
+import structlog
+
+from control.base.errors import StartError
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
 from control.base.system.unixsock import BoundUnixSocket, bind_unix, inherit_unix
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.outbound.sockets import InheritableListener
+
+log = structlog.get_logger()
 
 UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
 LEASH = "leash"
@@ -21,7 +27,7 @@ class InheritedListeners:
 
     def __init__(self) -> None:
         self._left: dict[tuple[str, str], InheritableListener] = {}
-        self._bound: list[BoundUnixSocket] = []
+        self._bound: list[tuple[BoundUnixSocket, int, int | None]] = []
 
     def put(self, kind: str, address: str, inheritable: InheritableListener) -> None:
         """Add a socket. If there is one already for this kind and address, that stays, and the new one is closed."""
@@ -45,26 +51,32 @@ class InheritedListeners:
         keys = [key for key in self._left if key[0] == LEASH]
         return Predecessors([(name, self._left.pop((kind, name)).sock) for kind, name in keys])
 
-    def unix(self, kind: str, path: str, mode: int) -> BoundUnixSocket:
+    def unix(self, kind: str, path: str, mode: int, group: int | None = None) -> BoundUnixSocket:
         """Take the proxy's own socket of this kind and path, or open it. The caller closes it. Raises StartError."""
         inheritable = self._left.pop((kind, str(UnixAddress(path))), None)
         if inheritable is None or inheritable.lock is None or inheritable.birth is None:
             if inheritable is not None:
                 inheritable.close()
-            return bind_unix(path, mode=mode)
+            return bind_unix(path, mode=mode, group=group)
         bound = inherit_unix(path, inheritable.sock, inheritable.lock, inheritable.birth)
-        self._bound.append(bound)
+        self._bound.append((bound, mode, group))
         return bound
 
     @property
     def in_place(self) -> bool:
         """Whether the files of the proxy's own sockets are still there."""
-        return all(bound.in_place for bound in self._bound)
+        return all(bound.in_place for bound, _, _ in self._bound)
 
     def own(self) -> None:
-        """The other process has given the sockets up: own the files of the proxy's own sockets."""
-        for bound in self._bound:
+        """The other process has given the sockets up: own the files of the proxy's own sockets, with this one's mode
+        and group. If those cannot be changed they stay, and a line is logged.
+        """
+        for bound, mode, group in self._bound:
             bound.own()
+            try:
+                bound.give(mode=mode, owner=None, group=os.getegid() if group is None else group)
+            except StartError as error:
+                log.error("a socket keeps the rights that it had", error=str(error))
 
     def close(self) -> None:
         """Close the sockets that were not taken; their files stay. Idempotent."""

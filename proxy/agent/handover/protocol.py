@@ -1,7 +1,8 @@
-"""The messages between the two processes: JSON, each behind its length, with descriptors (SCM_RIGHTS).
+"""The messages between the two processes: JSON, each behind its length, some with descriptors (SCM_RIGHTS).
 
-Each trusts the other: they run as the same user, or the other one is root (`check_peer`). But either of them may be
-another version of this program, so messages that make no sense are expected, and an error.
+Each trusts the other: they run as the same user, or the other one is root; and the old one hands over to a process in
+its own namespaces only (`sender.serve`). But either of them may be another version of this program, so messages that
+make no sense are expected, and an error.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import trio
 
 from proxy.errors import HostlaneError
 
-VERSION = 1
+VERSION = 2
+"""In version 1 descriptors came at once, with the names."""
 LARGEST = 65536
 """Most bytes of a message: a path and a name or two."""
 MOST_DESCRIPTORS = 2
 """Most descriptors in a message: a socket and the lock of its file."""
 _LENGTH = struct.Struct(">I")
-_CREDENTIALS = struct.Struct("iII")
 
 
 class HandoverError(HostlaneError):
@@ -39,30 +40,51 @@ class HandoverPeerGone(HandoverError):
 
 
 class HandoverOffer(msgspec.Struct, frozen=True, kw_only=True, tag="offer"):
-    """The old process's first message: who it is, and how many sockets follow. The descriptor of the lock of its
-    state_dir comes with it, if it has one (`proxy.mesh.statelock`), and the secret of that."""
+    """The old process's first message: who it is, and how many sockets follow. These are the same in all versions.
+
+    ``lock``: device and inode of the lock of its state_dir (`proxy.mesh.statelock`); None: it has none.
+    """
 
     version: int
     host: str
     pid: int
     sockets: int
-    secret: str = ""
+    lock: tuple[int, int] | None = None
 
 
 class HandoverSocket(msgspec.Struct, frozen=True, kw_only=True, tag="socket"):
-    """One listening socket. Its descriptor comes with the message, followed by that of the lock of its file, if any.
+    """The name of one listening socket.
 
-    ``kind``: what it is for; ``address``: as the configuration writes it. The other fields: as in
-    `outbound.sockets.InheritableListener`.
+    ``kind``: what it is for; ``address``: as the configuration writes it; ``family``: of the socket, AF_UNIX...;
+    ``lock``: whether its file has one. The other fields: as in `outbound.sockets.InheritableListener`.
     """
 
     kind: str
     address: str
+    family: int
+    lock: bool = False
     birth: tuple[int, int, int, int] | None = None
     mode: int = 0o666
     owner: int | str | None = None
     group: int | str | None = None
     kept: bool = False
+
+
+class HandoverDescriptors(msgspec.Struct, frozen=True, kw_only=True, tag="descriptors"):
+    """One of the sockets that were named: its descriptor comes with the message, followed by that of its lock, if any.
+    They follow ``yours``, in the order of the names.
+    """
+
+    kind: str
+    address: str
+
+
+class HandoverState(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
+    """The secret of the old process's state_dir, if it has one; the descriptor of the lock that was named comes with
+    it. It follows ``yours``, before the descriptors of the sockets.
+    """
+
+    secret: str = ""
 
 
 class HandoverStep(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
@@ -75,7 +97,7 @@ class HandoverStep(msgspec.Struct, frozen=True, kw_only=True, tag="word"):
     seconds: float = 0.0
 
 
-Message = HandoverOffer | HandoverSocket | HandoverStep
+Message = HandoverOffer | HandoverSocket | HandoverDescriptors | HandoverState | HandoverStep
 
 
 async def send(sock: trio.SocketStream, message: Message, descriptors: Sequence[int] = ()) -> None:
@@ -185,11 +207,3 @@ async def expect(sock: trio.SocketStream, word: str) -> HandoverStep:
     if not isinstance(message, HandoverStep) or message.word != word:
         raise HandoverError(f"the other process does not say {word!r}, but {message}")
     return message
-
-
-def check_peer(sock: socket.socket | trio.socket.SocketType) -> int:
-    """The process id of the other end, whose user must be root or the same. Raises HandoverError."""
-    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    if uid not in (0, os.geteuid()):
-        raise HandoverError(f"process {pid} of user {uid} may not: allowed are user {os.geteuid()} and root")
-    return int(pid)

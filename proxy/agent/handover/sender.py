@@ -11,13 +11,17 @@ import structlog
 import trio
 
 from control.base.reading.addresses import HANDOVER_SOCKET
+from control.base.system.commanders import Commanders
+from control.base.system.peercred import credentials_of
+from control.base.tokenbucket import TokenBucket
 from proxy.agent.handover.protocol import (
     VERSION,
+    HandoverDescriptors,
     HandoverError,
     HandoverOffer,
     HandoverSocket,
+    HandoverState,
     HandoverStep,
-    check_peer,
     expect,
     last_word,
     say,
@@ -34,6 +38,9 @@ GETTING_READY = 120.0
 ANSWER = 5.0
 """Seconds that it may then take for one message; meanwhile neither process accepts connections."""
 
+
+LINES_PER_SECOND, LINES_AT_ONCE = 1 / 60, 5
+"""Log lines about processes that may not take over."""
 
 TOO_SLOW = "the other process takes too long"
 
@@ -80,24 +87,25 @@ class HandoverSource(Protocol):
 
 
 async def hand_over(sock: trio.SocketStream, source: HandoverSource) -> None:
-    """Hand all sockets over to the process at the other end, or none. An error is logged, and the proxy goes on.
+    """Hand all sockets over to the process at the other end, which may have them, or none. An error is logged, and the
+    proxy goes on.
 
     Closes `sock`. Unless the sockets were handed over it sends *no* before: so when the other process sees the
     connection closed without a *no*, it knows that this one has ended and has the sockets no more.
     """
     pid, why = 0, "the process that has them is ending"
     try:
-        pid = check_peer(sock.socket)
+        pid = credentials_of(sock.socket).pid
         if (refusal := source.reserve()) is not None:
             raise HandoverError(refusal)
         try:
-            await _prepare(sock, source)
+            sockets = await _prepare(sock, source)
             if (refusal := source.pause(pid)) is not None:
                 raise HandoverError(refusal)
         except BaseException:
             source.resume()
             raise
-        await _yield(sock, source, pid)
+        await _yield(sock, source, sockets, pid)
     except HandoverError as error:
         why = str(error)
         log.warning("proxy not handed over", pid=pid, error=why)
@@ -106,36 +114,42 @@ async def hand_over(sock: trio.SocketStream, source: HandoverSource) -> None:
         sock.socket.close()
 
 
-async def _prepare(sock: trio.SocketStream, source: HandoverSource) -> None:
-    """Send the sockets, and wait until the other process is ready. Raises HandoverError."""
+async def _prepare(sock: trio.SocketStream, source: HandoverSource) -> list[OfferedListener]:
+    """Tell the names of the sockets, and wait until the other process is ready. Raises HandoverError."""
     sockets = list(source.sockets())
     try:
         with trio.fail_after(GETTING_READY):
-            state, count = source.state, len(sockets)
-            secret = "" if state is None else state.secret
-            offer = HandoverOffer(version=VERSION, host=source.host, pid=os.getpid(), sockets=count, secret=secret)
-            with ExitStack() as files:
-                lock = None if state is None else state.descriptor
-                await send(sock, offer, [] if lock is None else [_duplicate(lock, files)])
+            lock, count = None if source.state is None else source.state.identity, len(sockets)
+            await send(
+                sock, HandoverOffer(version=VERSION, host=source.host, pid=os.getpid(), sockets=count, lock=lock)
+            )
             for offered in sockets:
-                await _send(sock, offered)
+                await send(sock, _described(offered))
             await expect(sock, "ready")
     except trio.TooSlowError:
         raise HandoverError(TOO_SLOW) from None
+    return sockets
 
 
-async def _yield(sock: trio.SocketStream, source: HandoverSource, pid: int) -> None:
-    """After `pause`: `retire` if the other process answers *taken*, else `resume`. The answer counts if it has arrived
-    when `last_word` is called: a timeout, a cancellation or the end of that process cannot leave it unclear. Raises
-    HandoverError if the sockets are kept.
+async def _yield(
+    sock: trio.SocketStream, source: HandoverSource, sockets: Iterable[OfferedListener], pid: int
+) -> None:
+    """After `pause`: send the descriptors, and `retire` if the other process then answers *taken*, else `resume`. The
+    answer counts if it has arrived when `last_word` is called: a timeout, a cancellation or the end of that process
+    cannot leave it unclear. Raises HandoverError if the sockets are kept.
     """
     answer: HandoverStep | None = None
+    sent = False
     try:
-        say(sock, HandoverStep(word="yours"))
         with trio.move_on_after(ANSWER) as patience:
+            await send(sock, HandoverStep(word="yours"))
+            await _send_state(sock, source.state)
+            for offered in sockets:
+                await _send(sock, offered)
+            sent = True
             await trio.lowlevel.wait_readable(sock.socket)
     finally:
-        answer = last_word(sock)
+        answer = last_word(sock) if sent else None
         if answer is not None and answer.word == "taken":
             sock.socket.close()
             log.info("proxy handed over", pid=pid)
@@ -149,15 +163,31 @@ async def _yield(sock: trio.SocketStream, source: HandoverSource, pid: int) -> N
 
 
 def _described(offered: OfferedListener) -> HandoverSocket:
-    _, _, birth, mode, owner, group, kept = offered.inheritable
+    sock, lock, birth, mode, owner, group, kept = offered.inheritable
     return HandoverSocket(
-        kind=offered.kind, address=offered.address, birth=birth, mode=mode, owner=owner, group=group, kept=kept
+        kind=offered.kind,
+        address=offered.address,
+        family=sock.family,
+        lock=lock is not None,
+        birth=birth,
+        mode=mode,
+        owner=owner,
+        group=group,
+        kept=kept,
     )
+
+
+async def _send_state(sock: trio.SocketStream, state: StateLock | None) -> None:
+    with ExitStack() as files:
+        lock = None if state is None else state.descriptor
+        message = HandoverState(secret="" if state is None else state.secret)
+        await send(sock, message, [] if lock is None else [_duplicate(lock, files)])
 
 
 async def _send(sock: trio.SocketStream, offered: OfferedListener) -> None:
     with ExitStack() as files:
-        await send(sock, _described(offered), _duplicates(offered.inheritable, files))
+        message = HandoverDescriptors(kind=offered.kind, address=offered.address)
+        await send(sock, message, _duplicates(offered.inheritable, files))
 
 
 def _duplicates(inheritable: InheritableListener, files: ExitStack) -> list[int]:
@@ -179,10 +209,19 @@ def _duplicate(descriptor: int, files: ExitStack) -> int:
     return found
 
 
-async def serve(listener: trio.SocketListener, source: HandoverSource, gate: AcceptGate) -> None:
-    """Hand over to whichever process connects, until cancelled."""
+async def serve(
+    listener: trio.SocketListener, source: HandoverSource, gate: AcceptGate, commanders: Commanders
+) -> None:
+    """Hand over to whichever process connects and is one of `commanders`, until cancelled. Others are told why not."""
+    lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(sock: trio.SocketStream) -> None:
-        await hand_over(sock, source)
+        if (why := commanders.refusal(sock.socket)) is None:
+            await hand_over(sock, source)
+            return
+        if lines.take(trio.current_time()):
+            log.warning("proxy not handed over", error=why)
+        say(sock, HandoverStep(word="no", why=why))
+        sock.socket.close()
 
     await serve_gated(gate, handle, [listener], HANDOVER_SOCKET)

@@ -23,7 +23,7 @@ class HandoverSockets:
     """All listening sockets of the proxy. It owns none of them, but `retire` closes them all; the leashes it owns.
 
     Args:
-        address: ``links.listen``; links: the listeners there.
+        address: ``links.listen``; links: the sockets that listen there.
         admin, handover: the proxy's own sockets in run_dir.
         predecessors: leashes of the processes that still drain.
         state: the lock of its state_dir, if it has one.
@@ -88,7 +88,8 @@ class HandoverSockets:
         removes their files. systemd is told first, as the new process may report that it is ready at once.
         """
         if (why := self._stops()) is None:
-            notify(f"MAINPID={pid}")
+            if pid:  # otherwise it is of a container, where there is no systemd
+                notify(f"MAINPID={pid}")
             self._hold(True)
         return why
 

@@ -8,7 +8,8 @@ import structlog
 import trio
 
 from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
-from control.base.system.unixsock import BoundUnixSocket
+from control.base.system.commanders import Commanders
+from control.base.system.unixsock import BoundUnixSocket, group_number
 from proxy.agent.drain import Drain
 from proxy.agent.handover import activation
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
@@ -24,8 +25,8 @@ from proxy.outbound.upstreams import Outbound
 
 log = structlog.get_logger()
 
-ADMIN_MODE = 0o660
-HANDOVER_MODE = 0o600
+OWN_MODE, GROUP_MODE = 0o600, 0o660
+"""Of the proxy's own sockets: for its user alone, or for the group of ``admin.group``, too."""
 
 
 class StartupListeners:
@@ -33,12 +34,15 @@ class StartupListeners:
 
     Attributes:
         handover_sockets: all of them, to be handed over later.
-        links, admin, handover: the listeners that are not for upstreams.
+        commanders: who may command at the admin socket; successors: who may take this proxy's place.
+        links: the listeners for links, of which there are any after `replace` only.
     """
 
     def __init__(
         self,
         handover_sockets: HandoverSockets,
+        commanders: Commanders,
+        successors: Commanders,
         links: LinkListeners,
         admin: BoundUnixSocket,
         handover: BoundUnixSocket,
@@ -48,17 +52,30 @@ class StartupListeners:
         state: StateLock | None,
     ) -> None:
         self._state = state
-        self.handover_sockets, self.links = handover_sockets, links
-        self.admin, self.handover = _listener(admin), _listener(handover)
+        self.handover_sockets, self.commanders, self.successors = handover_sockets, commanders, successors
+        self.links, self._admin, self._handover = links, admin, handover
         self._inheritance, self._predecessor = inheritance, predecessor
         self._predecessors = predecessors
 
+    # Made when they are asked for, since before `replace` something else may stand in for the sockets.
+
+    @property
+    def admin(self) -> trio.SocketListener:
+        """The listener for commands. After `replace`."""
+        return _listener(self._admin)
+
+    @property
+    def handover(self) -> trio.SocketListener:
+        """The listener for the next process. After `replace`."""
+        return _listener(self._handover)
+
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
-        finish. Raises StartError: the other one goes on, or it has ended and removed its sockets' files.
+        finish. Raises StartError: the other one goes on, or it has ended and removed its sockets' files;
+        PredecessorEnded: it has ended, and kept its sockets.
         """
         if self._predecessor is not None:
-            alive = await self._predecessor.replace(seconds)
+            alive = await self._predecessor.replace(seconds, self._state)
             if not alive and not (self._inheritance.in_place and all(each.in_place for each in outbound.sockets.all)):
                 # It was about to stop, had removed its files and was then killed.
                 raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
@@ -67,8 +84,10 @@ class StartupListeners:
             outbound.sockets.own()
             self._predecessors.bound()
             if self._state is not None:
+                self._state.before = self._predecessor.secret
                 self._state.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
+        self.links.use()
 
 
 async def open_listeners(
@@ -100,12 +119,16 @@ async def open_listeners(
             log.info("nobody to take over from", run_dir=config.run_dir)
         else:
             files.callback(predecessor.close)
-        if state is not None:
-            state.inherit(*((None, None) if predecessor is None else (predecessor.take_lock(), predecessor.pid)))
-            state.before = "" if predecessor is None else predecessor.secret
-    admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", ADMIN_MODE)
+        if state is not None and predecessor is not None:
+            state.expect(predecessor.lock, predecessor.pid)
+        elif state is not None:
+            state.inherit(None, None)
+    group = group_number("admin.group", config.admin.group)
+    commanders = Commanders(group, config.admin.origin == "any")
+    mode = OWN_MODE if group is None else GROUP_MODE
+    admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", mode, group)
     files.callback(admin.close)
-    handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", HANDOVER_MODE)
+    handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", OWN_MODE)
     files.callback(handover.close)
     links = LinkListeners(config.links.listen, device)
     files.callback(links.close)
@@ -126,7 +149,19 @@ async def open_listeners(
         state=state,
     )
     files.callback(handover_sockets.close)
-    return StartupListeners(handover_sockets, links, admin, handover, inheritance, predecessor, predecessors, state)
+    successors = Commanders(None, config.takeover.origin == "any", "takeover.from")
+    return StartupListeners(
+        handover_sockets,
+        commanders,
+        successors,
+        links,
+        admin,
+        handover,
+        inheritance,
+        predecessor,
+        predecessors,
+        state,
+    )
 
 
 def _listener(bound: BoundUnixSocket) -> trio.SocketListener:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-import struct
+
+from control.base.system.peercred import credentials_of
 
 PATIENCE_S = 2.0
 
@@ -14,8 +15,8 @@ def running(path: str) -> int | None:
         sock.settimeout(PATIENCE_S)
         try:
             sock.connect(path)
-            pid, _, _ = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            pid = credentials_of(sock).pid
         except OSError:
             return None
     # The kernel says 0 for a process in a pid namespace that this one cannot see into.
-    return int(pid) or None
+    return pid or None

@@ -76,7 +76,9 @@ def test_it_is_ours_when_we_own_it(folder: Path) -> None:
     new = inheritance.unix(ADMIN, path, 0o660)
     old.own(False)
     old.close()
+    assert Path(path).stat().st_mode & 0o777 == 0o666, "it is not ours to change yet"
     inheritance.own()
+    assert Path(path).stat().st_mode & 0o777 == 0o660
     new.close()
     assert names(folder) == []
 

@@ -21,6 +21,7 @@ from proxy.errors import NotApplied
 from proxy.telemetry.notify import VARIABLE
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import until
+from tests.tools.sockets import free_port
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +187,21 @@ async def test_a_further_takeover_ends_the_oldest_of_three(monkeypatch: pytest.M
             assert await accepted.read(11) == b"still there"
         assert [each.draining.over.is_set() for each in old] == [True, False, False]
         hosts.call().close()
+
+
+@pytest.mark.failure("21")
+async def test_an_inherited_socket_has_what_the_new_configuration_says() -> None:
+    """What is set before the socket has come is set on what stands in for it."""
+    async with mesh() as hosts:
+        await hosts.pair(**PATIENT)
+        listen = f"tcp:127.0.0.1:{free_port()}"
+        sections = {**changed(hosts, True), "upstreams": {"echo": {"listen": listen}}}
+        await hosts.takeover("host-a", sections)
+        for kept in (hosts.agents, hosts._scopes):
+            kept["host-a 0"] = kept.pop("host-a old")
+        await hosts.takeover("host-a", {**sections, "tcp": {"keepalive_idle": "77s"}})
+        [opened] = hosts.agents["host-a"].outbound.sockets.all
+        assert opened.inheritable().sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
 
 
 async def test_nobody_listens_any_more_where_links_came_in_before() -> None:

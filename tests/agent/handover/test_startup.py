@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from proxy.agent import agent
 from proxy.agent.agent import Agent
-from proxy.agent.handover.receiver import Predecessor
+from proxy.agent.handover import receiver
+from proxy.agent.handover.protocol import HandoverStep, expect, say
+from proxy.agent.handover.receiver import Predecessor, PredecessorEnded
 from proxy.errors import StartError
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
@@ -116,14 +120,42 @@ async def test_a_socket_that_the_map_does_not_name_any_more_waits_a_while(monkey
         assert new.outbound.sockets.spare == {}
 
 
+async def test_an_old_one_that_ends_before_it_hands_over_has_a_plain_start_for_a_successor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after `kill -9`: its sockets are gone with it."""
+    async with mesh() as hosts:
+        service = await hosts.pair(**PATIENT)
+        config = hosts.agents["host-a"].config
+
+        async def replace(_: Predecessor, seconds: float, state: object) -> bool:
+            hosts.kill("host-a")
+            raise PredecessorEnded("it has ended")
+
+        monkeypatch.setattr(Predecessor, "replace", replace)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(agent.run, config, takeover=True))
+            caller = hosts.call()
+            await caller.send(b"to the new one")
+            assert await (await service.accept()).read(14) == b"to the new one"
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("left", [True, False])
-async def test_an_old_one_that_is_killed_before_it_has_let_go(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its sockets are this one's, if nobody has removed their files: on its way to the end, it had."""
+async def test_an_old_one_that_is_killed_when_it_has_sent_its_sockets(
+    left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are this one's, if nobody has removed their files: on its way to the end, it had."""
     async with mesh() as hosts:
         await hosts.pair(**PATIENT)
         path = Path(hosts.upstream("host-a", "echo").removeprefix("unix:"))
 
-        async def replace(_: Predecessor, seconds: float) -> bool:
+        async def replace(predecessor: Predecessor, seconds: float, state: None) -> bool:
+            say(predecessor._sock, HandoverStep(word="ready"))
+            await expect(predecessor._sock, "yours")
+            await predecessor._receive_state(state)
+            for each in predecessor._stand_ins:
+                await receiver._receive_one(predecessor._sock, each)
             if not left:
                 path.unlink()
             return False

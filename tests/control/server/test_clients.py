@@ -27,8 +27,11 @@ from control.ca import root as ca
 from control.ca.issuing import ClientCertificate
 from control.server import clients
 from control.server.clients import HANDSHAKES_PER_CLIENT, LOCAL_CLIENTS
+from control.server.config import AdminConfig
 from control.server.hosts import HostRegistry
+from proxy.demo.mesh import HOSTLANE
 from tests.control.server.conftest import LIMITS, MESH, PATIENCE, World, over_after_a_round, record
+from tests.tools.namespaces import PID, USER, contained
 
 SMALL = msgspec.structs.replace(LIMITS, connections_per_client=4, request_timeout=0.5, idle_timeout=2.0)
 GET = b"GET /v1/health HTTP/1.1\r\nHost: c\r\n\r\n"
@@ -412,3 +415,28 @@ async def test_a_certificate_that_is_not_valid_now_is_refused_for_that(
             async with client.watch():
                 pass
         assert await client.ca()
+
+
+@pytest.mark.failure("21")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("kinds", [(PID,), (USER,)], ids=["pid", "user"])
+async def test_a_container_is_no_administrator(world: World, kinds: tuple[tuple[str, ...], ...]) -> None:
+    async with world.serving(), world.admin() as admin:
+        for words in (["token", "create", "--host", "host-x"], ["revoke", "host-x"], ["hosts"]):
+            contain = contained(world.config.run_dir, [*HOSTLANE, *words, "--socket", world.socket], *kinds)
+            with trio.fail_after(6 * PATIENCE):
+                done = await trio.run_process(contain, capture_stdout=True, capture_stderr=True, check=False)
+            assert (done.returncode, done.stdout) == (1, b"")
+            [line] = done.stderr.decode().splitlines()
+            assert "namespace, such as a container's; allowed: " in line
+            assert "admin.from: any" in line
+        assert await admin.tokens() == []
+
+
+@pytest.mark.failure("21")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+async def test_a_container_is_one_where_the_configuration_says_so(world: World) -> None:
+    async with world.serving(admin=AdminConfig(origin="any")):
+        argv = [*HOSTLANE, "token", "create", "--host", "host-x", "--socket", world.socket]
+        with trio.fail_after(6 * PATIENCE):
+            await trio.run_process(contained(world.config.run_dir, argv, PID), capture_stdout=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Meta, Struct, field
 
 from control.base.reading.decode import MAX_UNKNOWN_KEYS, Decoder
 from control.base.reading.yamlmap import Document, read
@@ -21,6 +21,10 @@ Shouted = Annotated[str, Meta(description="something to shout", extra={"reader":
 class Inner(Struct, frozen=True, forbid_unknown_fields=True):
     count: Annotated[int, Meta(ge=1, le=3, description="1 to 3")]
     kind: Literal["x", "y"] = "x"
+
+
+class Reserved(Struct, frozen=True, forbid_unknown_fields=True):
+    origin: Literal["x", "y"] = field(name="from")
 
 
 class Outer(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,6 +92,19 @@ def test_missing() -> None:
         "f:1: word: missing; allowed: something to shout",
         "f:1: inner.count: missing; allowed: 1 to 3",
     ]
+
+
+def test_a_key_may_be_a_word_of_pythons_own() -> None:
+    document = read("from: y\n")
+    assert Decoder(document).decode(document.data, Reserved) == Reserved(origin="y")
+    for text, problem in (
+        ("from: z\n", 'f:1: from: found "z"; allowed: x | y'),
+        ("origin: x\nfrom: x\n", "f:1: origin: unknown key; allowed: from"),
+        ("{}\n", "f:1: from: missing; allowed: x | y"),
+    ):
+        document = read(text)
+        Decoder(document).decode(document.data, Reserved)
+        assert [each.render("f") for each in document.problems] == [problem]
 
 
 def test_what_is_wrong_is_unset_and_the_rest_is_there() -> None:
