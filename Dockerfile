@@ -10,15 +10,17 @@ FROM python:3.11-slim
 # A fixed id, so that files shared with other containers and with the host can be given to it.
 RUN groupadd --gid 7600 hostlane \
  && useradd --uid 7600 --gid 7600 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin hostlane \
- && install -d -o hostlane -g hostlane -m 0755 /run/hostlane \
+ && install -d -o hostlane -g hostlane -m 0700 /run/hostlane /run/hostlane-control \
+ && install -d -o hostlane -g hostlane -m 0755 /run/hostlane-services \
  && install -d -o hostlane -g hostlane -m 0700 /var/lib/hostlane \
  && install -d -m 0755 /etc/hostlane
 COPY --from=build /opt/hostlane /opt/hostlane
 ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 USER hostlane
 # The sockets that other containers call services through; and, with a control plane, this host's certificate and its last
-# map (state_dir), which must outlive the container. A fresh named volume takes this folder's owner.
-VOLUME ["/run/hostlane", "/var/lib/hostlane"]
+# map (state_dir), which must outlive the container. A fresh named volume takes this folder's owner. The sockets that command
+# (/run/hostlane) are nobody else's: no volume.
+VOLUME ["/run/hostlane-services", "/var/lib/hostlane"]
 # Whether this host can accept and deliver, whatever other hosts do. -I -S: a start of Python without its site packages.
 COPY proxy/telemetry/probe.py /opt/hostlane/probe
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s --retries=3 \

@@ -13,7 +13,12 @@ import msgspec
 import yaml
 
 from control.api.messages import AdminErrorBody, HealthAnswer
-from control.base.reading.addresses import ADMIN_SOCKET, DEFAULT_RUN_DIR, UNIX_PATH_BYTES
+from control.base.reading.addresses import (
+    ADMIN_SOCKET,
+    DEFAULT_CONTROL_RUN_DIR,
+    DEFAULT_RUN_DIR,
+    UNIX_PATH_BYTES,
+)
 from control.base.reading.files import MAX_FILE_BYTES
 from control.base.unixhttp import unix_client
 from control.base.wholefile import read_file
@@ -120,7 +125,8 @@ def socket_from_config(file: str) -> str:
 
 
 def run_dir_from_config(file: str) -> str:
-    """Where a proxy or control server that runs with this configuration has its sockets; nothing else is looked at.
+    """Where a proxy or control server that runs with this configuration has the sockets that command it; nothing else
+    is looked at. It is a proxy's if it names a `host`.
 
     Raises BadConfig when the file does not give one. ``hostlane validate`` says the rest.
     """
@@ -132,7 +138,9 @@ def run_dir_from_config(file: str) -> str:
         data = yaml.safe_load(content.decode("utf-8-sig"))
     except (yaml.YAMLError, ValueError, RecursionError):
         raise BadConfig(f"{file}: not a YAML file; see hostlane validate {file}") from None
-    run_dir = data.get("run_dir", DEFAULT_RUN_DIR) if isinstance(data, dict) else None
+    run_dir = None
+    if isinstance(data, dict):
+        run_dir = data.get("run_dir", DEFAULT_RUN_DIR if "host" in data else DEFAULT_CONTROL_RUN_DIR)
     if not isinstance(run_dir, str) or not os.path.isabs(run_dir):
         raise BadConfig(f"{file}: run_dir: not an absolute path; see hostlane validate {file}")
     return run_dir

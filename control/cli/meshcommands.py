@@ -19,7 +19,7 @@ from control.api import admin, mesh
 from control.api.mesh import followed
 from control.api.messages import ServiceRoute, Status
 from control.base.errors import HostlaneError
-from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_RUN_DIR
+from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_CONTROL_RUN_DIR, DEFAULT_RUN_DIR
 from control.base.terminal import fail
 from control.cli import live, meshtables, tables
 
@@ -299,16 +299,16 @@ def _place(
         raise click.UsageError("--config and --socket both say whom to ask; use one of them")
     if socket is not None:
         return socket
+    servers, proxies = DEFAULT_CONTROL_RUN_DIR, DEFAULT_RUN_DIR
     try:
-        run_dir = DEFAULT_RUN_DIR if config is None else admin.run_dir_from_config(config)
+        if config is not None:
+            servers = proxies = admin.run_dir_from_config(config)
     except admin.BadConfig as error:
         fail(error, 2)
-    control = os.path.join(run_dir, CONTROL_SOCKET)
-    if only_proxy:
-        return os.path.join(run_dir, ADMIN_SOCKET)
-    if only_control or os.path.lexists(control):
+    control = os.path.join(servers, CONTROL_SOCKET)
+    if only_control or (not only_proxy and os.path.lexists(control)):
         return control
-    return os.path.join(run_dir, ADMIN_SOCKET)
+    return os.path.join(proxies, ADMIN_SOCKET)
 
 
 def _print(found: Any, as_json: bool, render: Callable[[], list[Table]]) -> None:

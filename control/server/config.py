@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Struct
 
 from control.base.reading import files, units
-from control.base.reading.addresses import DEFAULT_RUN_DIR
+from control.base.reading.addresses import DEFAULT_CONTROL_RUN_DIR
 from control.base.reading.decode import between, read_by
 from control.base.reading.keys import (
     AdminConfig,
@@ -138,8 +138,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     listen: IpPort
     """Where hosts' requests arrive, TLS only."""
     mesh: HostName = "hostlane"
-    run_dir: RunDir = DEFAULT_RUN_DIR
-    """Holds ``control.sock``; created when missing."""
+    run_dir: RunDir = DEFAULT_CONTROL_RUN_DIR
+    """Holds ``control.sock`` and nothing else; created when missing (control/base/system/rundir.py)."""
     state_dir: FilePath = "/var/lib/hostlane-control"
     """Holds the CA's key and certificate, in its folder ``ca``, made by ``hostlane control init``."""
     ca_keys: tuple[FilePath, ...] = ()

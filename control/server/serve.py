@@ -24,6 +24,7 @@ from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
+from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import bind_unix, group_number
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import HostEnrolment
@@ -92,6 +93,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 clients.context = server_context(own)
 
             group = group_number("admin.group", config.admin.group)
+            make_run_dir(config.run_dir, group)
             local = bind_unix(
                 f"{config.run_dir}/{CONTROL_SOCKET}",
                 mode=0o600 if group is None else 0o660,

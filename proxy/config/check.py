@@ -13,13 +13,12 @@ from typing import Any
 from msgspec import UNSET
 
 from control.base.reading.addresses import (
-    ADMIN_SOCKET,
-    HANDOVER_SOCKET,
     HOST_PORT,
     IP_PORT,
     Address,
     TcpAddress,
     UnixAddress,
+    is_inside,
     is_ip,
     is_wildcard,
     overlap,
@@ -67,6 +66,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_peers(config, document)
     _check_listeners(config, document)
     _check_loops(config, document)
+    _check_run_dir(config, document)
     _check_socket_rights(config, document)
     _check_limits(config, document)
     _check_rules(config, document, unknown)
@@ -199,6 +199,38 @@ def _circle(deliver: Address, being: str, path: Path) -> str:
     return f"{found}; allowed: the socket of the service itself"
 
 
+def _check_run_dir(config: Partial, document: Document) -> None:
+    """Whoever has a socket's directory mounted reaches every socket in it: those that command have one of their own."""
+    if not isinstance(config.run_dir, str):
+        return
+    places: list[tuple[Path, str, str]] = []
+    for path, address in [*_listening(config), *_delivered(config)]:
+        if isinstance(address, UnixAddress):
+            places.append((path, str(address), address.path))
+    every = config.all_upstreams
+    if every not in (None, UNSET) and isinstance(every.directory, str):
+        places.append((("all_upstreams", "directory"), every.directory, every.directory))
+    own = f"run_dir {config.run_dir}, where the sockets that command live (docs/upgrade.md)"
+    elsewhere = f", such as {config.socket_dir}" if isinstance(config.socket_dir, str) else ""
+    for path, found, place in places:
+        if is_inside(place, config.run_dir):
+            document.problem(path, f"found {quote(found)}, in {own}; allowed: another directory{elsewhere}")
+    if isinstance(config.socket_dir, str) and _one_within_the_other(config.socket_dir, config.run_dir):
+        key = ("socket_dir",) if ("socket_dir",) in document.lines else ("run_dir",)
+        text = f"found socket_dir {quote(config.socket_dir)} and {own}; allowed: neither within the other"
+        document.problem(key, text)
+
+
+def _one_within_the_other(one: str, other: str) -> bool:
+    return is_inside(one, other) or is_inside(other, one)
+
+
+def _delivered(config: Partial) -> Iterator[Place]:
+    for name, service in _entries(config.services):
+        if service is not UNSET and service.deliver is not UNSET:
+            yield ("services", name, "deliver"), service.deliver
+
+
 def _neighbourhood(place: Address) -> str | int:
     """Only what has this in common can meet; a host may have thousands of upstreams."""
     return place.port if isinstance(place, TcpAddress) else place.path
@@ -290,9 +322,6 @@ def _entries(section: Any) -> list[tuple[str, Any]]:
 
 
 def _own_places(config: Partial) -> Iterator[Place]:
-    if isinstance(config.run_dir, str):
-        for name in (ADMIN_SOCKET, HANDOVER_SOCKET):
-            yield ("run_dir",), UnixAddress(f"{config.run_dir}/{name}")
     if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
         yield ("links", "listen"), config.links.listen
 
@@ -306,7 +335,7 @@ def _listening(config: Partial) -> Iterator[Place]:
 def _all_listening(config: Partial) -> Iterator[Place]:
     """Where this host's own services get an upstream because all do."""
     every = config.all_upstreams
-    directory = UNSET if every in (None, UNSET) else every.directory or config.run_dir
+    directory = UNSET if every in (None, UNSET) else every.directory or config.socket_dir
     named = dict(_entries(config.upstreams))
     if isinstance(directory, str):
         for name, _ in _entries(config.services):
@@ -315,4 +344,4 @@ def _all_listening(config: Partial) -> Iterator[Place]:
 
 
 def _name(path: Path) -> str:
-    return "the admin socket" if path == ("run_dir",) else ".".join(str(part) for part in path[:2])
+    return ".".join(str(part) for part in path[:2])

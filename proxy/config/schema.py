@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from control.base.reading import addresses, files, units
-from control.base.reading.addresses import DEFAULT_RUN_DIR, Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import DEFAULT_RUN_DIR, DEFAULT_SOCKET_DIR, Address, TcpAddress, UnixAddress
 from control.base.reading.decode import between, read_by
 from control.base.reading.keys import (
     Account,
@@ -158,7 +158,7 @@ class AllUpstreamsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     directory: SomeDirectory = None
-    """None: run_dir."""
+    """None: socket_dir."""
     mode: Mode = 0o666
     owner: Account = None
     group: Account = None
@@ -270,7 +270,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: HostName
     links: LinksConfig
     run_dir: RunDir = DEFAULT_RUN_DIR
-    """Holds the admin socket; created when missing."""
+    """Holds the sockets that command, and nothing else; created when missing (control/base/system/rundir.py)."""
+    socket_dir: RunDir = DEFAULT_SOCKET_DIR
+    """Holds the sockets that serve, where nothing else is said; created when missing."""
     admin: AdminConfig = AdminConfig()
     takeover: TakeoverConfig = TakeoverConfig()
     mesh: HostName = "hostlane"

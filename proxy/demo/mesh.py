@@ -42,6 +42,11 @@ class DemoProxy:
         return self.run_dir.with_suffix(".token")
 
     @property
+    def socket_dir(self) -> Path:
+        """Where it listens for callers. The name is short: a Unix socket's path must be, and TMPDIR may be long."""
+        return self.run_dir.with_suffix(".s")
+
+    @property
     def admin_socket(self) -> Path:
         return self.run_dir / ADMIN_SOCKET
 
@@ -52,6 +57,7 @@ def configuration(end: DemoProxy, server: str, *, offers: Path | None = None) ->
     lines = [
         f"host: {end.place.name}",
         f"run_dir: {end.run_dir}",
+        f"socket_dir: {end.socket_dir}",
         "links:",
         f"  listen: {end.link_address}",
         "control:",

@@ -43,7 +43,7 @@ class DemoSetup:
     @property
     def socket(self) -> Path:
         """What a client on host A connects to: there because host B offers ``redis``."""
-        return self.near.run_dir / "redis.sock"
+        return self.near.socket_dir / "redis.sock"
 
     @property
     def server_socket(self) -> Path:

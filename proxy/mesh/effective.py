@@ -16,7 +16,7 @@ from msgspec import structs
 
 from control.api.mesh import HostRecord
 from control.base.reading import addresses, units
-from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, HANDOVER_SOCKET, UNIX_PATH_BYTES, UnixAddress
+from control.base.reading.addresses import UNIX_PATH_BYTES, UnixAddress
 from proxy.config.schema import Config, PeerConfig, UpstreamConfig
 from proxy.routing.table import RoutingTable
 
@@ -41,7 +41,7 @@ def _automatic(config: Config) -> set[str]:
 def _socket(config: Config, service: str) -> str:
     """Path of the upstream that ``all_upstreams`` gives to a service; "" without that key."""
     every = config.all_upstreams
-    return "" if every is None else f"{every.directory or config.run_dir}/{service}.sock"
+    return "" if every is None else f"{every.directory or config.socket_dir}/{service}.sock"
 
 
 class EffectiveConfig:
@@ -128,8 +128,6 @@ class EffectiveConfig:
             return f"{listen.path} has more than {UNIX_PATH_BYTES} bytes; choose a shorter all_upstreams.directory"
         if listen in self._taken:
             return f"{listen.path} stands elsewhere in this host's configuration"
-        if listen.path in (f"{self.static.run_dir}/{name}" for name in (ADMIN_SOCKET, HANDOVER_SOCKET, CONTROL_SOCKET)):
-            return f"{listen.path} is Hostlane's own; choose another all_upstreams.directory"
         return None
 
 

@@ -38,6 +38,7 @@ class File:
         self.base = {
             "host": "host-a",
             "run_dir": f"{hosts.folder}/host-a",
+            "socket_dir": f"{hosts.folder}/host-a-services",
             "links": {"listen": hosts.addresses["host-a"], "security": "none"},
         }
         self.write()

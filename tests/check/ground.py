@@ -143,7 +143,7 @@ class Ground:
         """A configuration file."""
         content: dict[str, Any] = {
             "host": "host-a",
-            "run_dir": str(self.folder),
+            "run_dir": str(self.folder / "run"),
             "links": {"listen": f"{listen}:7600", "security": "none"},
             "peers": {"host-b": {"address": f"{peer}:7600"}} if peer else {},
         }

@@ -81,8 +81,33 @@ TOGETHER = {
     ),
     "an upstream on the admin socket": (
         "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/run/hostlane/admin.sock'}}",
-        'upstreams.x.listen: found "unix:/run/hostlane/admin.sock", where the admin socket listens; '
-        "allowed: a place of its own",
+        'upstreams.x.listen: found "unix:/run/hostlane/admin.sock", in run_dir /run/hostlane, where the sockets that '
+        "command live (docs/upgrade.md); allowed: another directory, such as /run/hostlane-services",
+    ),
+    "an upstream in run_dir, as in earlier versions": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/run/hostlane/shop/x.sock'}}",
+        'upstreams.x.listen: found "unix:/run/hostlane/shop/x.sock", in run_dir /run/hostlane, where the sockets that '
+        "command live (docs/upgrade.md); allowed: another directory, such as /run/hostlane-services",
+    ),
+    "a service in run_dir": (
+        "run_dir: /a/b\nsocket_dir: /c\nservices: {x: {deliver: 'unix:/a/b/s'}}",
+        'services.x.deliver: found "unix:/a/b/s", in run_dir /a/b, where the sockets that command live '
+        "(docs/upgrade.md); allowed: another directory, such as /c",
+    ),
+    "socket_dir in run_dir": (
+        "run_dir: /a/b\nsocket_dir: /a/b/c",
+        'socket_dir: found socket_dir "/a/b/c" and run_dir /a/b, where the sockets that command live '
+        "(docs/upgrade.md); allowed: neither within the other",
+    ),
+    "run_dir in socket_dir": (
+        "socket_dir: /a\nrun_dir: /a/b",
+        'socket_dir: found socket_dir "/a" and run_dir /a/b, where the sockets that command live (docs/upgrade.md); '
+        "allowed: neither within the other",
+    ),
+    "run_dir above the default socket_dir": (
+        "run_dir: /run",
+        'run_dir: found socket_dir "/run/hostlane-services" and run_dir /run, where the sockets that command live '
+        "(docs/upgrade.md); allowed: neither within the other",
     ),
     "an upstream on the links' port": (
         "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'tcp:0.0.0.0:7600'}}",
@@ -193,7 +218,7 @@ def test_the_admin_socket_by_another_way(tmp_path: Path) -> None:
     (tmp_path / "var").symlink_to("run")
     text = f"run_dir: {tmp_path}/var\nupstreams: {{x: {{listen: 'unix:{tmp_path}/run/next.sock'}}}}\n"
     (problem,) = problems(f"{HEAD}services: {{x: {{deliver: 'unix:/s'}}}}\n{text}")
-    assert problem.endswith("next.sock\", where the admin socket listens; allowed: a place of its own")
+    assert f'next.sock", in run_dir {tmp_path}/var, where the sockets that command live' in problem
 
 
 @pytest.mark.failure("34")
@@ -348,13 +373,18 @@ WITH_CONTROL = {
     "static peers beside it": ("peers: {b: {address: 10.0.0.2:1}}", []),
     "all": ("upstreams: all\nservices: {x: {deliver: 'unix:/s'}}", []),
     "own service at the socket that it would be called through": (
-        "upstreams: all\nrun_dir: /run\nservices: {x: {deliver: 'unix:/run/x.sock'}}",
+        "upstreams: all\nsocket_dir: /run\nrun_dir: /r\nservices: {x: {deliver: 'unix:/run/x.sock'}}",
         ['services.x.deliver: found "unix:/run/x.sock", where all_upstreams.x listens; '
          "allowed: the socket of the service itself"],
     ),
     "the same with an upstream of its own": (
         "upstreams: {x: {listen: 'unix:/x'}}\nall_upstreams: {directory: /run}\n"
         "services: {x: {deliver: 'unix:/run/x.sock'}}", [],
+    ),
+    "all in run_dir": (
+        "run_dir: /a\nall_upstreams: {directory: /a}\n",
+        ['all_upstreams.directory: found "/a", in run_dir /a, where the sockets that command live (docs/upgrade.md); '
+         "allowed: another directory, such as /run/hostlane-services"],
     ),
     "broken upstreams beside all": (
         "upstreams: 5\nall_upstreams:\nservices: {x: {deliver: 'unix:/s'}}",

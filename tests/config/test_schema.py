@@ -39,22 +39,23 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, admin, takeover, mesh, control, peers, upstreams, all_upstreams, services, interfaces, "
-    "containers, segments, limits, tcp, pump, pool, log"
+    "host, links, run_dir, socket_dir, admin, takeover, mesh, control, peers, upstreams, all_upstreams, services, "
+    "interfaces, containers, segments, limits, tcp, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
 DESIGN = """\
 # host-a.yaml: a static mesh of two hosts, no control plane
 host: host-a
-run_dir: /run/hostlane
+run_dir: /run/hostlane               # sockets that command: 0700, never mounted
+socket_dir: /run/hostlane-services   # sockets that serve: what containers mount
 links:
   listen: 10.77.0.1:7600
   security: none            # default: mtls
 peers:
   host-b: {address: 10.77.0.2:7600, services: [redis]}
 upstreams:
-  redis: {listen: "unix:/run/hostlane/redis.sock"}
+  redis: {listen: "unix:/run/hostlane-services/redis.sock"}
 services:
   web: {deliver: "unix:/srv/web/web.sock"}       # or tcp:127.0.0.1:8080
 """
@@ -72,7 +73,7 @@ def test_the_design_s_example() -> None:
         run_dir="/run/hostlane",
         links=LinksConfig(listen=TcpAddress("10.77.0.1", 7600), security="none"),
         peers={"host-b": PeerConfig(address=TcpAddress("10.77.0.2", 7600), services=("redis",))},
-        upstreams={"redis": UpstreamConfig(listen=UnixAddress("/run/hostlane/redis.sock"))},
+        upstreams={"redis": UpstreamConfig(listen=UnixAddress("/run/hostlane-services/redis.sock"))},
         services={"web": ServiceConfig(deliver=UnixAddress("/srv/web/web.sock"))},
     )
     assert (CONFIGS / "host-a.yaml").read_text() == DESIGN
@@ -91,7 +92,7 @@ def test_the_reference_shows_the_defaults() -> None:
     assert shown.all_upstreams is not None
     entries = [
         (shown.control, ControlPlaneConfig(servers=shown.control.servers, token_file=shown.control.token_file)),
-        (shown.all_upstreams, AllUpstreamsConfig(directory="/run/hostlane/mesh", caller="shop")),
+        (shown.all_upstreams, AllUpstreamsConfig(directory="/run/hostlane-services/mesh", caller="shop")),
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
         (shown.upstreams["redis"], UpstreamConfig(listen=shown.upstreams["redis"].listen)),
@@ -114,7 +115,10 @@ def test_the_reference_shows_the_defaults() -> None:
 
 def test_defaults() -> None:
     found = config.parse(MINIMAL, "f.yaml")
-    assert (found.run_dir, found.mesh) == ("/run/hostlane", "hostlane")
+    assert (found.run_dir, found.socket_dir) == ("/run/hostlane", "/run/hostlane-services")
+    assert found.mesh == "hostlane"
+    assert found.admin == AdminConfig(group=None, origin="own")
+    assert found.takeover == TakeoverConfig(origin="own")
     assert (found.peers, found.upstreams, found.services) == ({}, {}, {})
     assert (found.interfaces, found.containers, found.segments) == ({}, {}, {})
     assert found.links == LinksConfig(
@@ -142,6 +146,7 @@ def test_every_value_can_be_set() -> None:
     text = """
 host: h
 run_dir: /tmp/x
+socket_dir: /tmp/y
 admin: {group: ops, from: any}
 takeover: {from: any}
 mesh: m.example
@@ -166,6 +171,7 @@ log: {level: debug, format: json}
     assert config.parse(text, "f.yaml") == Config(
         host="h",
         run_dir="/tmp/x",
+        socket_dir="/tmp/y",
         admin=AdminConfig(group="ops", origin="any"),
         takeover=TakeoverConfig(origin="any"),
         mesh="m.example",

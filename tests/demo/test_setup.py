@@ -20,7 +20,7 @@ class Memory:
     spoil_reply = spoil_store = False
 
     def __init__(self, path: Path) -> None:
-        self.through_mesh = path.parent.name == "a"
+        self.through_mesh = path.parent.name == "a.s"
 
     def __enter__(self) -> Memory:
         return self
@@ -56,7 +56,7 @@ def test_proof_without_a_mesh(tmp_path: Path) -> None:
 def test_ways_of_the_loopback(tmp_path: Path) -> None:
     stage = on_loopback(Loopback(), tmp_path)
     mesh, direct = stage.ways
-    assert mesh.target == ("-s", str(tmp_path / "a" / "redis.sock"))
+    assert mesh.target == ("-s", str(tmp_path / "a.s" / "redis.sock"))
     assert mesh.through_mesh
     assert not direct.through_mesh
     assert len({stage.server.port, stage.near.port, stage.far.port, int(direct.target[-1])}) == 4

@@ -42,7 +42,7 @@ def test_a_picture(lab: Lab, mesh: Mesh) -> None:
 
 @pytest.mark.netns
 def test_json(lab: Lab, mesh: Mesh) -> None:
-    socket = str(mesh.folder / "a" / "admin.sock")
+    socket = str(mesh.folder / "a" / "run" / "admin.sock")
     done = hostlane("explain", SERVICE, "--socket", socket, "--json", "--to", lab.b.machine_address, host=lab.a)
     found = json.loads(done.stdout)
     assert (found["service"], found["peer"]) == (SERVICE, "host-b")

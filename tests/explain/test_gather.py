@@ -20,7 +20,7 @@ DELIVER = "tcp:127.0.0.1:7800"
 
 
 def gathered(lab: Lab, mesh: Mesh, inside: str, to: str | None = None, pid: int | None = None) -> ExplanationFacts:
-    admin = mesh.folder / "a" / "admin.sock"
+    admin = mesh.folder / "a" / "run" / "admin.sock"
     status = msgspec.convert(ask(admin, "status"), Status)
     links = msgspec.convert(ask(admin, "links"), list[LinkInfo])
     with netns.entered(inside):

@@ -101,17 +101,17 @@ def test_a_record_that_cannot_be_used_is_left_out(wrong: HostRecord, why: str) -
 
 @pytest.mark.failure(15)
 def test_no_name_of_a_service_leads_out_of_the_directory_or_onto_another_socket() -> None:
-    names = ("../etc/x", "x/y", "", "redis", "redis", "admin", "next", "control", "db", "z" * 63, "x" * 64)
+    names = ("../etc/x", "x/y", "", "redis", "redis", "db", "z" * 63, "x" * 64)
     file = static(
-        upstreams={"own": {"listen": "unix:/run/hostlane/redis.sock"}},
-        services={"shop": {"deliver": "unix:/run/hostlane/db.sock"}},
+        upstreams={"own": {"listen": "unix:/run/hostlane-services/redis.sock"}},
+        services={"shop": {"deliver": "unix:/run/hostlane-services/db.sock"}},
         all_upstreams={},
     )
     effective = EffectiveConfig(file)
     found = effective.config(hosts(record("host-b", "10.0.0.2:7600", *names)))
     assert set(found.upstreams) == {"own", "shop", "z" * 63}
     strange = {"host-b/../etc/x", "host-b/x/y", "host-b/"}
-    assert set(effective.left_out) >= strange | {"redis", "admin", "next", "control", "db"}
+    assert set(effective.left_out) >= strange | {"redis", "db"}
 
 
 def test_a_path_that_is_too_long() -> None:

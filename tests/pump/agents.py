@@ -89,6 +89,7 @@ class Mesh:
         config: dict[str, Any] = {
             "host": host,
             "run_dir": str(self.folder / host),
+            "socket_dir": str(self.folder / f"{host}-services"),
             "links": {"listen": self.addresses[host], **self._security(host)},
         }
         for name, section in sections.items():

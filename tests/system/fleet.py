@@ -88,7 +88,7 @@ class Fleet:
 
     def socket(self, letter: str, service: str) -> Path:
         """Where containers of a host call a service."""
-        return self.folder / letter / "run" / f"{service}.sock"
+        return self.folder / letter / "services" / f"{service}.sock"
 
     def call(self, service: str, letter: str = "a") -> socket.socket:
         """A new connection to a service, made on that host. The caller closes it."""
@@ -182,6 +182,7 @@ class Fleet:
         return {
             "host": f"host-{letter}",
             "run_dir": f"{folder}/run",
+            "socket_dir": f"{folder}/services",
             "links": {"listen": f"{self.addresses[letter]}:7600"},
             "control": {
                 "servers": [f"{self.addresses['a']}:{CONTROL_PORT}"],

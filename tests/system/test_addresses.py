@@ -114,7 +114,7 @@ def offered(mesh: Mesh) -> bool:
 
 
 def talk(mesh: Mesh) -> None:
-    with connect(mesh.folder / "1" / "run" / "echo.sock") as sock:
+    with connect(mesh.folder / "1" / "echo.sock") as sock:
         sock.sendall(b"hello")
         assert sock.recv(100) == b"hello"
 
@@ -123,7 +123,7 @@ def test_two_hosts_get_addresses_and_a_third_one_is_refused(mesh: Mesh) -> None:
     with ExitStack() as stack:
         place = f"unix:{mesh.folder}/service.sock"
         stack.enter_context(Echo(place))
-        one = stack.enter_context(mesh.leased(1, upstreams={"echo": {"listen": f"unix:{mesh.folder}/1/run/echo.sock"}}))
+        one = stack.enter_context(mesh.leased(1, upstreams={"echo": {"listen": f"unix:{mesh.folder}/1/echo.sock"}}))
         two = stack.enter_context(mesh.leased(2, services={"echo": {"deliver": place}}))
         eventually(lambda: offered(mesh), "host-2 is on the map")
         before = mesh.on(1), mesh.on(2)

@@ -42,6 +42,7 @@ def config(folder: Path, lab: Lab, side: str) -> dict[str, object]:
     return {
         "host": f"host-{side}",
         "run_dir": f"{folder}/{side}/run",
+        "socket_dir": f"{folder}/{side}/services",
         "links": {"listen": f"{own.address}:{PORT}", "security": "none", "dial_timeout": "2s"},
         "peers": {"host-b" if side == "a" else "host-a": peer},
         "upstreams": calls,
@@ -68,7 +69,7 @@ def test_calls_go_over_to_the_next_session(lab: Lab, folder: Path, how: str) -> 
         wire.enter_context(deaf(lab.b))
         with b:
             up = a.wait_for("link up", peer="host-b")
-            calls = [clients.enter_context(connect(folder / "a" / "run" / "there.sock")) for _ in range(8)]
+            calls = [clients.enter_context(connect(folder / "a" / "services" / "there.sock")) for _ in range(8)]
             for number, call in enumerate(calls):
                 call.sendall(b"message %d" % number)
             if how == "the connection breaks":

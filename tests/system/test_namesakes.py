@@ -97,6 +97,7 @@ class Second:
         (folder / "token").write_text(made.stdout)
         config = fleet._config("b")
         config["run_dir"] = str(folder / "run")
+        config["socket_dir"] = str(folder / "services")
         config["links"] = {"listen": f"{OTHER}:7600"}
         config["control"] |= {"token_file": str(folder / "token"), "state_dir": str(folder / "state")}
         with self._stack as stack:

@@ -27,14 +27,15 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HOST_A = """\
 # host-a.yaml: a static mesh of two hosts, no control plane
 host: host-a
-run_dir: /run/hostlane
+run_dir: /run/hostlane               # sockets that command: 0700, never mounted
+socket_dir: /run/hostlane-services   # sockets that serve: what containers mount
 links:
   listen: 10.77.0.1:7600
   security: none            # default: mtls
 peers:
   host-b: {address: 10.77.0.2:7600, services: [redis]}
 upstreams:
-  redis: {listen: "unix:/run/hostlane/redis.sock"}
+  redis: {listen: "unix:/run/hostlane-services/redis.sock"}
 services:
   web: {deliver: "unix:/srv/web/web.sock"}       # or tcp:127.0.0.1:8080
 """
@@ -87,15 +88,15 @@ def test_both_ways_through_unix_sockets(machines: SimpleNamespace, lab: Lab) -> 
         Echo(machines.a.srv / "web" / "web.sock") as web,
         Echo("tcp:127.0.0.1:6379", lab.b.socket()) as redis,
     ):
-        with connect(machines.a.run / "hostlane" / "redis.sock") as client:
+        with connect(machines.a.run / "hostlane-services" / "redis.sock") as client:
             exchange(client, b"to host-b")
-        with connect(machines.b.run / "hostlane" / "web.sock") as client:
+        with connect(machines.b.run / "hostlane-services" / "web.sock") as client:
             exchange(client, b"to host-a")
         eventually(lambda: redis.ended == web.ended == 1, "both clean ends")
     machines.a.proxy.stop()
     machines.b.proxy.stop()
-    assert list((machines.a.run / "hostlane").iterdir()) == []
-    assert list((machines.b.run / "hostlane").iterdir()) == []
+    for machine in (machines.a, machines.b):
+        assert [*(machine.run / "hostlane").iterdir(), *(machine.run / "hostlane-services").iterdir()] == []
 
 
 @pytest.mark.redis
@@ -103,7 +104,7 @@ def test_a_real_redis(machines: SimpleNamespace, lab: Lab) -> None:
     options = ["--bind", "127.0.0.1", "--port", "6379", "--save", "", "--dir", str(machines.folder)]
     server = lab.b.popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:
-        _use(machines.a.run / "hostlane" / "redis.sock")
+        _use(machines.a.run / "hostlane-services" / "redis.sock")
     finally:
         server.kill()
         server.wait()
@@ -132,7 +133,7 @@ def _use(call: Path) -> None:
 
 @pytest.mark.failure(9)
 def test_128_connections_share_two_links_and_everybody_agrees(machines: SimpleNamespace, lab: Lab) -> None:
-    call = machines.a.run / "hostlane" / "redis.sock"
+    call = machines.a.run / "hostlane-services" / "redis.sock"
     with Echo("tcp:127.0.0.1:6379", lab.b.socket()), ExitStack() as stack:
         clients = [stack.enter_context(connect(call)) for _ in range(128)]
         for number, client in enumerate(clients):

@@ -56,7 +56,7 @@ async def start(hosts: Mesh, host: str, plane: Plane, **sections: Any) -> Agent:
 
 
 def socket_of(agent: Agent, service: str) -> Path:
-    return Path(agent.config.run_dir) / f"{service}.sock"
+    return Path(agent.config.socket_dir) / f"{service}.sock"
 
 
 async def test_a_service_appears_is_called_and_disappears() -> None:

@@ -70,7 +70,7 @@ class Mesh:
         folder.mkdir()
         config: dict[str, Any] = {
             "host": f"host-{side}",
-            "run_dir": str(folder),
+            "run_dir": f"{folder}/run",
             "links": {"listen": listen, **self._security(side)},
             "log": {"level": "debug", "format": "json"},
         }

@@ -17,8 +17,12 @@ from control.base.reading.units import absolute_path, quote, wrong
 UNIX_PATH_BYTES = 107
 """Longest path of a Unix socket: sun_path holds 108 bytes and the kernel wants room for the final zero."""
 
-DEFAULT_RUN_DIR = "/run/hostlane"
-"""Where a proxy or a control server has its sockets, unless its configuration names another directory (run_dir)."""
+DEFAULT_RUN_DIR, DEFAULT_CONTROL_RUN_DIR = "/run/hostlane", "/run/hostlane-control"
+"""Where a proxy, and a control server, has the sockets that command it, unless its configuration names another
+directory (run_dir)."""
+
+DEFAULT_SOCKET_DIR = "/run/hostlane-services"
+"""Where a proxy has the sockets that serve, unless its configuration names another directory (socket_dir)."""
 
 ADMIN_SOCKET = "admin.sock"
 """Name of the admin socket in run_dir."""
@@ -110,6 +114,14 @@ def unix_path(raw: object, text: object) -> str:
     if path == "/" or str(text).endswith("/"):
         raise wrong(raw, "the path of a socket, not of a directory")
     return path
+
+
+def is_inside(path: str, directory: str) -> bool:
+    """Whether a file or directory is, or would be, somewhere below a directory, or that one itself; symbolic links
+    count as where they lead, as far as they exist.
+    """
+    place, above = os.path.realpath(path), os.path.realpath(directory)
+    return place == above or place.startswith(above.rstrip("/") + "/")
 
 
 def is_wildcard(host: str) -> bool:

@@ -39,6 +39,7 @@ __all__ = [
     "bind_unix",
     "group_number",
     "inherit_unix",
+    "make_directory",
     "rebind_unix",
 ]
 
@@ -261,7 +262,7 @@ def _number(kind: str, value: int | str | None, look_up: Callable[[str], int]) -
 
 def _open(directory: str, name: str, cleanup: ExitStack) -> tuple[SocketPath, int]:
     """Open the directory, created if need be, and take the lock: its descriptor."""
-    _make_directory(directory)
+    make_directory(directory)
     with explained(f"opening directory {directory}"):
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     cleanup.callback(os.close, fd)
@@ -294,10 +295,11 @@ def _share_lock(
         return place, lock
 
 
-def _make_directory(path: str) -> None:
+def make_directory(path: str) -> None:
+    """Make a directory of `DIRECTORY_MODE`, and those above it, unless it is there. Raises SocketPathError."""
     if os.path.isdir(path):
         return
-    _make_directory(os.path.dirname(path))
+    make_directory(os.path.dirname(path))
     with explained(f"creating directory {path}"):
         try:
             os.mkdir(path, DIRECTORY_MODE)

@@ -9,6 +9,7 @@ import trio
 
 from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.base.system.commanders import Commanders
+from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import BoundUnixSocket, group_number
 from proxy.agent.drain import Drain
 from proxy.agent.handover import activation
@@ -124,6 +125,7 @@ async def open_listeners(
         elif state is not None:
             state.inherit(None, None)
     group = group_number("admin.group", config.admin.group)
+    make_run_dir(config.run_dir, group)
     commanders = Commanders(group, config.admin.origin == "any")
     mode = OWN_MODE if group is None else GROUP_MODE
     admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", mode, group)
