@@ -355,6 +355,7 @@ class Agent:
                         security=config.links.security,
                     )
                     links.start_soon(self._discard)
+                    links.start_soon(self.outbound.keep_in_place)
                     links.start_soon(AddressWatch(self.pools).run)
                     links.start_soon(self.namesakes.run)
                     notify("READY=1")

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
-from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix
+from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix, rebind_unix
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
@@ -29,6 +29,9 @@ from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 log = structlog.get_logger()
 
 BACKLOG = 4096
+MOST_LOST = 4
+"""Sockets that have lost their file and go on beside the new one, for each upstream: whoever has the file mounted by
+itself into a container reaches the socket that it was made for."""
 
 SO_ATTACH_FILTER, BPF_RET = 26, 6
 """asm-generic/socket.h and linux/bpf_common.h: a packet filter, and its instruction that ends it with a length to keep
@@ -84,6 +87,7 @@ class OpenListener:
         self._rights = _rights(upstream)
         self._sock, self._bound, self._ours = sock, bound, ours
         self._listener: Listener | None = None
+        self._lost: list[LostSocket] = []
         self._held = False
         if sock.family == socket.AF_UNIX:
             refuse_descriptors(sock)
@@ -153,6 +157,25 @@ class OpenListener:
         except StartError as error:
             log.error("a socket keeps the rights that it had", error=str(error))
 
+    def restore(self) -> bool:
+        """Bind the path again if somebody has removed the socket's file (rm, systemd-tmpfiles, a directory made anew);
+        callers find a new socket there, and the old one goes on. Returns whether that was so. Raises StartError, and
+        nothing has changed.
+        """
+        if self._bound is None or not self._ours or self._held or self._bound.in_place:
+            return False
+        mode, owner, group = self._rights
+        bound = rebind_unix(self._bound, mode=mode, owner=owner, group=group)
+        self._lost.append(LostSocket(self._bound, self._listener))
+        self._sock, self._bound = bound.socket, bound
+        refuse_descriptors(self._sock)
+        if self._listener is not None:
+            self._listener = self._listener.beside(self._sock)
+        for lost in self._lost[:-MOST_LOST]:
+            lost.close()
+        self._lost = self._lost[-MOST_LOST:]
+        return True
+
     def keep_alive(self, settings: KeepAlive | None) -> None:
         """As `options.keep_alive`, for the connections that are accepted from now on."""
         keep_alive(self._sock, settings)
@@ -161,8 +184,15 @@ class OpenListener:
         """Accept connections and call `accepted` with each; called again, it only changes whom they go to."""
         if self._listener is None:
             self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted)
-        else:
-            self._listener.accepted = accepted
+            return
+        for listener in self._listeners:
+            listener.accepted = accepted
+
+    @property
+    def _listeners(self) -> list[Listener]:
+        """Those that accept: of the socket, and of those that have lost their file."""
+        found = [self._listener, *(lost.listener for lost in self._lost)]
+        return [listener for listener in found if listener is not None]
 
     def hold(self, hold: bool) -> None:
         """True: accept nothing and leave connections in the kernel's queue, since another process may be about to take
@@ -171,8 +201,8 @@ class OpenListener:
         self._held = hold
         if self._bound is not None:
             self._bound.own(not hold)
-        if self._listener is not None:
-            self._listener.hold(hold)
+        for listener in self._listeners:
+            listener.hold(hold)
 
     def finish(self) -> None:
         """Accept the connections that wait in the kernel's queue, since closing would reset them; `close` follows.
@@ -194,9 +224,26 @@ class OpenListener:
 
     def close(self) -> None:
         """Accept no more. Idempotent."""
+        lost, self._lost = self._lost, []
+        for each in lost:
+            each.close()
         if self._listener is not None:
             self._listener.stop()
         (self._bound or self._sock).close()
+
+
+class LostSocket(NamedTuple):
+    """A socket of an upstream that has lost its file to somebody, and what accepts there."""
+
+    bound: BoundUnixSocket
+    listener: Listener | None
+
+    def close(self) -> None:
+        """Accept who waits, whom nobody else can, and no more."""
+        if self.listener is not None:
+            self.listener.finish()
+            self.listener.stop()
+        self.bound.close()
 
 
 class ListenerSet:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import structlog
+import trio
+
 from control.base.reading.addresses import Address
 from proxy.config.schema import Config
-from proxy.errors import CloseReason
+from proxy.errors import CloseReason, StartError
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
@@ -14,6 +17,11 @@ from proxy.outbound.sockets import ListenerSet, OpenListener
 from proxy.pump.options import KeepAlive
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
+
+log = structlog.get_logger()
+
+LOOK = 5.0
+"""Seconds between looks at the sockets' files."""
 
 
 class Outbound:
@@ -85,6 +93,26 @@ class Outbound:
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
             sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept)
 
+    async def keep_in_place(self) -> None:
+        """Look every LOOK seconds whether the sockets' files are there, and bind those again that somebody has removed,
+        until cancelled. What is in the way is logged once.
+        """
+        in_the_way: dict[Address, str] = {}
+        while True:
+            await trio.sleep(LOOK)
+            # In a worker thread, since thousands of files take some milliseconds.
+            missing = await trio.to_thread.run_sync(_missing, dict(self.sockets.opened))
+            in_the_way = {address: why for address, why in in_the_way.items() if address in missing}
+            for address in missing:
+                opened = self.sockets.opened.get(address)
+                try:
+                    if opened is not None and opened.restore():
+                        log.warning("somebody had removed a socket's file: it is bound again", listen=str(address))
+                except StartError as error:
+                    if in_the_way.get(address) != str(error):
+                        log.error("a socket's file is gone, and cannot be bound again", error=str(error))
+                    in_the_way[address] = str(error)
+
     def stop_listening(self) -> None:
         """Accept the callers that wait in the kernel's queues, then close the sockets, and only then remove their
         files. Open calls go on. Callers at sockets that systemd keeps wait for the next process. Idempotent.
@@ -104,3 +132,7 @@ class Outbound:
         for call in list(self.context.calls):
             call.give_up(CloseReason.STOPPED)
         self.context.pump.settle()
+
+
+def _missing(sockets: dict[Address, OpenListener]) -> list[Address]:
+    return [address for address, opened in sockets.items() if not opened.in_place]

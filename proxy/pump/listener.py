@@ -63,6 +63,10 @@ class Listener:
         self._said = False
         pump.watch(self._fd, self, EPOLLIN)
 
+    def beside(self, sock: socket.socket) -> Listener:
+        """Another one, for a second socket at the same address."""
+        return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted)
+
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
         listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump

@@ -21,6 +21,7 @@ from control.base.reading.addresses import Address, TcpAddress, UnixAddress, ip_
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.outbound.sockets import (
+    MOST_LOST,
     SO_PASSRIGHTS,
     InheritableListener,
     ListenerSet,
@@ -34,7 +35,7 @@ from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket
 from proxy.pump.turn import collect
-from tests.tools.sockets import PATIENCE
+from tests.tools.sockets import PATIENCE, open_fds
 
 
 @pytest.fixture
@@ -129,6 +130,39 @@ def test_tcp() -> None:
             pass
         with pytest.raises(StartError, match=rf"^upstreams\.web\.listen: tcp:127\.0\.0\.1:{port}: the port is in use$"):
             bind_tcp("web", TcpAddress("127.0.0.1", port))
+
+
+@pytest.mark.failure("30")
+def test_a_file_that_is_lost_again_and_again(folder: Path) -> None:
+    """Each time there is a new socket at the path; only some of the old ones are kept."""
+    sockets, path = ListenerSet(), folder / "a.sock"
+    change(sockets, a=unix(folder, "a"))
+    [opened] = sockets.opened.values()
+    assert not opened.restore()
+    before = len(open_fds())
+    for _ in range(3 * MOST_LOST):
+        path.unlink()
+        assert not opened.in_place
+        assert opened.restore()
+        assert opened.in_place
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+        assert len(open_fds()) <= before + 3 * MOST_LOST
+    change(sockets)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.failure("30")
+def test_while_another_process_may_take_the_socket_nothing_is_bound_again(folder: Path) -> None:
+    sockets, path = ListenerSet(), folder / "a.sock"
+    change(sockets, a=unix(folder, "a"))
+    [opened] = sockets.opened.values()
+    opened.hold(True)
+    path.unlink()
+    assert not opened.restore()
+    opened.hold(False)
+    assert opened.restore()
+    change(sockets)
 
 
 ONLY_V6 = """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,15 @@ import pytest
 from proxy.agent.reload import _REPLACED
 from tests.system.world import hostlane
 from tests.tools.process import Proxy
-from tests.tools.sockets import free_port
+from tests.tools.servers import Echo
+from tests.tools.sockets import connect, exchange, free_port
+
+LOST = {
+    "the socket": lambda sockets: (sockets / "echo.sock").unlink(),
+    "all files": lambda sockets: [each.unlink() for each in sockets.iterdir()],
+    "the directory": shutil.rmtree,
+    "a directory that was moved": lambda sockets: sockets.rename(sockets.with_name("elsewhere")),
+}
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure("30")]
 
@@ -61,3 +71,57 @@ def test_a_configuration_that_is_mounted_as_a_single_file(folder: Path, editor: 
     else:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"{proxy.file}: {_REPLACED}\n"
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_a_socket_whose_file_somebody_removes(folder: Path, lost: str) -> None:
+    """As systemd-tmpfiles does with what it takes for old and dead, or a script that empties a directory."""
+    sockets = folder / "sockets"
+    with Echo(f"unix:{folder}/service.sock") as echo:
+        config: dict[str, Any] = {
+            "host": "host-a",
+            "run_dir": f"{folder}/run",
+            "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
+            "services": {"echo": {"deliver": echo.address}},
+            "upstreams": {"echo": {"listen": f"unix:{sockets}/echo.sock", "mode": "0660"}},
+            "log": {"format": "json"},
+        }
+        with Proxy(config, folder) as proxy, connect(f"unix:{sockets}/echo.sock") as open_before:
+            exchange(open_before, b"before")
+            kept = folder / "kept.sock"
+            os.link(sockets / "echo.sock", kept)  # as a container has it that mounts the file by itself
+            LOST[lost](sockets)
+            proxy.wait_for("somebody had removed a socket's file: it is bound again", level="warning")
+            assert stat.S_IMODE((sockets / "echo.sock").stat().st_mode) == 0o660
+            for path in (sockets / "echo.sock", kept):
+                with connect(f"unix:{path}") as client:
+                    exchange(client, b"after")
+            exchange(open_before, b"meanwhile")
+        assert not (sockets / "echo.sock").exists()
+
+
+def test_something_else_in_a_sockets_place_is_left_there(folder: Path) -> None:
+    """It is said once, and when it has gone the socket comes back."""
+    path = folder / "echo.sock"
+    with Echo(f"unix:{folder}/service.sock") as echo:
+        config: dict[str, Any] = {
+            "host": "host-a",
+            "run_dir": f"{folder}/run",
+            "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
+            "services": {"echo": {"deliver": echo.address}},
+            "upstreams": {"echo": {"listen": f"unix:{path}"}},
+            "log": {"format": "json"},
+        }
+        with Proxy(config, folder) as proxy:
+            path.unlink()
+            path.write_text("mine")
+            proxy.wait_for("a socket's file is gone, and cannot be bound again", level="error")
+            health = hostlane("health", "ready", "--socket", f"{folder}/run/admin.sock")
+            assert health.returncode == 1
+            assert str(path) in health.stderr + health.stdout
+            assert path.read_text() == "mine"
+            path.unlink()
+            proxy.wait_for("somebody had removed a socket's file: it is bound again")
+            with connect(f"unix:{path}") as client:
+                exchange(client, b"again")
+            assert len(proxy.events("a socket's file is gone, and cannot be bound again")) == 1
