@@ -116,8 +116,8 @@ class Race:
     def arrived(self, runner: Runner, code: int) -> None:
         """A runner's connection is made (0), or has failed with this error number."""
         del self._runners[runner]
-        self._pump.release(runner.sock)
         if not code and not met_itself(runner.sock):
+            self._pump.release(runner.sock)
             for slower in self._runners:
                 self._lost(slower.host)
             self.source = runner.source
@@ -177,9 +177,8 @@ class Race:
         self._end = self._turn = None
         runners, self._runners = self._runners, {}
         for runner in runners:
-            self._pump.release(runner.sock)
             self._close(runner)
 
     def _close(self, runner: Runner) -> None:
         self._own.drop(runner.source)
-        runner.sock.close()
+        self._pump.close(runner.sock)

@@ -11,9 +11,10 @@ import trio
 
 from proxy.errors import CloseReason
 from proxy.pump import race
+from proxy.pump.heartbeat import Heartbeat
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import OwnConnections
-from proxy.pump.race import Race
+from proxy.pump.race import Done, Race
 from tests.pump.rig import Host, running, until
 from tests.tools.ownnet import in_own_network
 from tests.tools.sockets import PATIENCE, open_fds
@@ -41,11 +42,11 @@ class Track:
         self.ended: list[tuple[LocalSocket | None, CloseReason, str]] = []
         self.over = trio.Event()
 
-    def start(self, *hosts: str, seconds: float = PATIENCE) -> Race:
-        def done(sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
-            self.ended.append((sock, reason, detail))
-            self.over.set()
+    def done(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        self.ended.append((sock, reason, detail))
+        self.over.set()
 
+    def start(self, *hosts: str, seconds: float = PATIENCE, done: Done | None = None) -> Race:
         host = self.host
         run = Race(
             host.pump,
@@ -56,7 +57,7 @@ class Track:
             None,
             self.own,
             2,
-            done,
+            done or self.done,
             self.lost.append,
         )
         run.start()
@@ -89,6 +90,31 @@ async def track() -> AsyncIterator[Track]:
 async def test_one_address(track: Track) -> None:
     assert await track.run(ALIVE) == (ALIVE, CloseReason.FINISHED, "")
     assert track.lost == []
+
+
+async def test_a_descriptor_s_number_is_not_used_again_before_the_turn_ends(track: Track) -> None:
+    """Or an event of the connection that was given up would count for the next one: it would be "connected" to a
+    service that is silent.
+    """
+    given_up: list[Race] = []
+    following: list[Race] = []
+
+    def won(sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        assert sock is not None
+        sock.close()
+        for other in given_up:
+            other.cancel()
+        following.extend(track.start(SILENT) for _ in given_up)
+
+    track.start(ALIVE, done=won)
+    given_up.extend(track.start(ALIVE) for _ in range(3))  # their events come with the first one's
+    await until(lambda: following, "the next connections")
+    beat = Heartbeat(track.host.pump)
+    await beat.beat()
+    beat.close()
+    assert track.ended == []
+    for run in following:
+        run.cancel()
 
 
 @pytest.mark.failure("28")
