@@ -102,6 +102,20 @@ async def test_an_action_may_add_and_cancel(timeline: Timeline, mock_clock: Mock
     assert timeline.happened == [(1, "at once"), (2, "follow-up")]
 
 
+@pytest.mark.failure(18)
+async def test_a_bug_in_one_costs_no_other(timeline: Timeline, mock_clock: MockClock) -> None:
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    timeline.deadlines.add(1, fail)
+    timeline.add(1, "another")
+    timeline.add(2, "later")
+    await timeline.jump(1)
+    await timeline.jump(1)
+    assert timeline.happened == [(1, "another"), (2, "later")]
+    assert timeline.settled == 2
+
+
 async def test_cancelling_one_that_has_run_is_nothing(timeline: Timeline, mock_clock: MockClock) -> None:
     deadline = timeline.deadlines.add(1, lambda: timeline.note("once"))
     await timeline.jump(1)
