@@ -33,7 +33,8 @@ RETRY = 1.0
 OLDEST = 86_400.0
 """Seconds after which an old answer is not used any more: RFC 8767, section 5, between 1 and 3 days."""
 MOST_WAITING = 256
-"""Calls that may wait for one name; more are refused, so that a name without an answer does not collect them."""
+"""Calls that may wait for one name, so that a name without an answer does not collect them. More use its old addresses,
+or are refused where it has none."""
 MOST_NAMES = 4096
 """Names that are remembered."""
 HOLD_BACK = 10.0
@@ -132,7 +133,8 @@ class Resolver:
             tell(name.answer(now))
             return False
         if len(name.waiting) >= MOST_WAITING:
-            tell(TooMany(f"{MOST_WAITING} connections wait for the address of {host} already"))
+            too_many = TooMany(f"{MOST_WAITING} connections wait for the address of {host} already")
+            tell(name.answer(now) if name.addresses else too_many)
             return False
         name.waiting[tell] = None
         if name.asked is None:

@@ -170,6 +170,18 @@ def test_one_name_s_waiting_calls_are_bounded_and_others_are_not_concerned(bench
     assert told == [["10.0.0.1"]]
 
 
+@pytest.mark.failure("29")
+def test_more_calls_than_may_wait_use_the_old_addresses(bench: Bench) -> None:
+    """As a busy service has each time that its addresses are asked for again."""
+    bench.known("10.0.0.1")
+    bench.pass_by(resolver.FRESH + 1)
+    waiting = [bench.ask() for _ in range(resolver.MOST_WAITING)]
+    assert not any(waiting)
+    assert bench.ask() == [["10.0.0.1"]]
+    bench.asked.answer("10.0.0.2")
+    assert waiting == [[["10.0.0.2"]]] * resolver.MOST_WAITING
+
+
 def test_who_gives_up_is_told_nothing_and_leaves_its_place(bench: Bench) -> None:
     told: list[Answer] = []
     tell = told.append
