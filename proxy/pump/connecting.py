@@ -19,7 +19,7 @@ from proxy.pump.options import KeepAlive, LocalSocket, bound_send_buffer
 from proxy.pump.ourselves import OwnConnections, Source, name_for
 from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
-from proxy.pump.sourceport import LocalShortage, failure
+from proxy.pump.sourceport import LocalShortage, failure, no_thread
 
 WAITERS = 1024
 """Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
@@ -63,7 +63,7 @@ class ConnectAttempt:
         if isinstance(answer, TooMany):
             self.finish(CloseReason.OVERLOADED, str(answer))
         elif isinstance(answer, OSError):
-            self.finish(CloseReason.CONNECT_FAILED, answer.strerror or str(answer))
+            self.finish(*_refusal(answer))
         else:
             self._connect(address, answer, max(latest - trio.current_time(), 0.001))
 
@@ -226,6 +226,8 @@ class Connector:
             sock = await self._wait_for_backlog(attempt.address.path, attempt.timeout, attempt.hops)
         except TimeoutError as error:
             attempt.finish(CloseReason.CONNECT_TIMEOUT, str(error))
+        except LocalShortage as error:
+            attempt.finish(*_refusal(error))
         except OSError as error:
             attempt.finish(*_refusal(failure(error.errno or 0)))
         else:
@@ -242,6 +244,8 @@ class Connector:
                 )
         except (BlockingIOError, trio.TooSlowError):
             raise TimeoutError(f"its backlog was full for {seconds:g} s") from None
+        except RuntimeError:
+            raise no_thread() from None
 
 
 def _refusal(error: OSError) -> tuple[CloseReason, str]:

@@ -20,6 +20,8 @@ import outcome
 import structlog
 import trio
 
+from proxy.pump.sourceport import no_thread
+
 log = structlog.get_logger()
 
 THREADS = 64
@@ -65,8 +67,12 @@ class LookUps(trio.abc.HostnameResolver):
         while self._queue and self.running < THREADS:
             self.running += 1
             question = self._queue.popleft()
-            deliver = partial(self._deliver, trio.lowlevel.current_trio_token(), question)
-            trio.lowlevel.start_thread_soon(partial(self._ask, *question), deliver, f"look-up of {question[0]!r}")
+            token = trio.lowlevel.current_trio_token()
+            deliver = partial(self._deliver, token, question)
+            try:
+                trio.lowlevel.start_thread_soon(partial(self._ask, *question), deliver, f"look-up of {question[0]!r}")
+            except RuntimeError:
+                token.run_sync_soon(self._answered, question, outcome.Error(no_thread()))
 
     def _deliver(self, token: trio.lowlevel.TrioToken, question: Question, answer: outcome.Outcome[Found]) -> None:
         """Runs in the thread."""

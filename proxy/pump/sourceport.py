@@ -47,6 +47,11 @@ def failure(code: int) -> OSError:
     return LocalShortage(code, LACKS[code]) if code in LACKS else OSError(code, os.strerror(code))
 
 
+def no_thread() -> LocalShortage:
+    """For a RuntimeError of `threading`: a limit of processes (RLIMIT_NPROC, a cgroup's pids.max) is reached."""
+    return LocalShortage(errno.EAGAIN, "this machine gives this proxy no more threads")
+
+
 def start(host: str, port: int, settings: KeepAlive | None) -> LocalSocket:
     """Begin to connect to an IP address; returns a non-blocking, prepared socket that epoll reports writable when that
     has come to an end. Raises OSError if it has failed already; LocalShortage is one.

@@ -254,6 +254,28 @@ async def test_a_backlog_that_stays_full(bench: Bench, tmp_path: Path) -> None:
         assert outcome.detail == "its backlog was full for 0.05 s"
 
 
+@pytest.mark.failure("29")
+async def test_no_thread_to_wait_in(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of processes is reached: it costs this call, not the proxy."""
+
+    def refuse(*args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ExitStack() as stack:
+        listener = fill_backlog(tmp_path / "s", stack)
+        with monkeypatch.context() as limited:
+            limited.setattr("trio._core._thread_cache.ThreadCache.start_thread_soon", refuse)
+            outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
+            other = await bench.connect(TcpAddress("service.test", 1))
+        make_room(listener)
+        again = await bench.connect(UnixAddress(str(tmp_path / "s")))
+        assert again.sock is not None
+        again.sock.close()
+    for each in (outcome, other):
+        assert each.reason is CloseReason.LOCAL_SHORTAGE
+        assert each.detail == "this machine gives this proxy no more threads"
+
+
 @pytest.mark.failure(5)
 async def test_waiting_for_a_thread_counts_as_waiting(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

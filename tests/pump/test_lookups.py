@@ -162,3 +162,24 @@ def test_an_answer_after_the_end_is_nobody_s(server: NameServer) -> None:
     trio.run(main)
     server.release()
     assert told == []
+
+
+@pytest.mark.failure("29")
+async def test_without_a_thread_there_is_no_answer_and_the_next_one_has_it(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of processes is reached: RLIMIT_NPROC, or pids.max of a container's cgroup."""
+    asked, told = LookUps(server), list[Answer]()
+    with monkeypatch.context() as limited:
+        limited.setattr("trio._core._thread_cache.ThreadCache.start_thread_soon", no_thread)
+        for _ in range(2):
+            asked.start(("here", 0), told.append)
+        asked.start(("there", 0), told.append)
+        await until(lambda: len(told) == 3, "all answers")
+    assert {str(answer) for answer in told} == {"[Errno 11] this machine gives this proxy no more threads"}
+    assert asked.running == 0
+    assert await answer(asked, "here") == HERE
+
+
+def no_thread(*args: object) -> None:
+    raise RuntimeError("can't start new thread")

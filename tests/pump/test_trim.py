@@ -64,3 +64,21 @@ async def test_after_slabs(scattered: list[bytearray]) -> None:
         pool.give(pool.take())
         await until(lambda: resident() < full - HELD // 3)
         nursery.cancel_scope.cancel()
+
+
+async def test_without_a_thread_the_next_time_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        asked.append(args)
+        raise RuntimeError("can't start new thread")
+
+    asked: list[object] = []
+    budget = MemoryBudget(1 << 40)
+    monkeypatch.setattr("trio._core._thread_cache.ThreadCache.start_thread_soon", refuse)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(trim.run, budget, SlabPool())
+        for times in (1, 2):
+            assert budget.take(HELD)
+            await trio.testing.wait_all_tasks_blocked()
+            budget.give(HELD)
+            await until(lambda: len(asked) == times)  # noqa: B023
+        nursery.cancel_scope.cancel()
