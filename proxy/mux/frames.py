@@ -107,7 +107,13 @@ def _encode_via(via: Via) -> bytes:
     if via.source is None:
         return _U8.pack(via.hops)
     host, port = via.source
-    return _U8.pack(via.hops) + ipaddress.ip_address(host.partition("%")[0]).packed + _U16.pack(port)
+    return _U8.pack(via.hops) + _packed(host) + _U16.pack(port)
+
+
+def _packed(host: str) -> bytes:
+    if ":" in host:
+        return ipaddress.IPv6Address(host.partition("%")[0]).packed
+    return bytes(map(int, host.split(".")))  # ipaddress takes ten times as long
 
 
 @lru_cache(maxsize=1024)
@@ -131,7 +137,9 @@ def _decode_via(data: bytes) -> Via:
     """Raises ValueError."""
     if len(data) == 1:
         return Via(data[0])
-    return Via(data[0], (str(ipaddress.ip_address(data[1:-2])), int.from_bytes(data[-2:], "big")))
+    address = data[1:-2]
+    host = ".".join(map(str, address)) if len(address) == 4 else str(ipaddress.IPv6Address(address))
+    return Via(data[0], (host, int.from_bytes(data[-2:], "big")))
 
 
 REASONS = {int(reason): reason for reason in CloseReason}

@@ -105,6 +105,8 @@ class SpliceEnd:
             sent = 0
         except OSError:
             return self.deafen()
+        if sent == len(data) and not self.pending:
+            return
         budget = self.splice.pump.budget
         budget.give(len(self.pending))
         self.pending = bytes(data[sent:])
@@ -169,9 +171,10 @@ class Splice:
         if self.over_budget:
             return self.end(CloseReason.OVER_BUDGET)
         ends = self.caller, self.service
-        for end in ends:
-            if end.deaf and end.ended:
-                return self._leave_to_last_words(end)
+        if self.caller.deaf or self.service.deaf:
+            for end in ends:
+                if end.deaf and end.ended:
+                    return self._leave_to_last_words(end)
         for end in ends:
             if end.other.ended and not end.pending and not end.shut:
                 end.shut = True
