@@ -82,7 +82,11 @@ class Inbound:
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
-        elif local.path and call.via is None and (sock := self.connector.at_once(local.path)) is not None:
+        elif (
+            local.path
+            and (call.via is None or not self.connector.own.passed(call.via))
+            and (sock := self.connector.at_once(local.path)) is not None
+        ):
             # inlined: Delivery.start
             self.stats.opened += 1
             self.open[service] += 1
@@ -179,7 +183,7 @@ class Delivery:
     def start(self, local: LocalService) -> None:
         """Connect to the service, or refuse the stream if it goes round in a circle."""
         connector, via, hops = self._inbound.connector, self._call.via, 0
-        if via is not None and (hops := max(via.hops, connector.own.after(via.source))) > MAX_HOPS:
+        if via is not None and (hops := connector.own.passed(via)) > MAX_HOPS:
             return self.refuse(CloseReason.LOOP, said(hops))
         self._local_service = local
         self._inbound.open[self.service] += 1

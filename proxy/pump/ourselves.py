@@ -52,6 +52,10 @@ class OwnConnections:
         """The hops of a call that came from there: 0 if that is no connection of ours."""
         return 0 if source is None or source not in self.hops else self.hops[source] + 1
 
+    def passed(self, via: Via) -> int:
+        """The hops of a call that another host has sent here."""
+        return max(via.hops, self.after(via.source))
+
 
 def plain(address: tuple[str, int] | tuple[str, int, int, int]) -> Source:
     """A socket's address in the spelling that both ends have of it: IPv4 also where an IPv6 socket says it, and without

@@ -38,6 +38,15 @@ def test_ipv4_at_an_ipv6_socket() -> None:
             assert own.after(caller_of(accepted)) == 1
 
 
+@pytest.mark.failure("28")
+def test_hops_of_a_call_from_another_host() -> None:
+    own = OwnConnections()
+    own.hops[("10.0.0.1", 7)] = 2
+    assert own.passed(Via(0)) == own.passed(Via(0, ("10.0.0.2", 7))) == 0
+    assert own.passed(Via(4, ("10.0.0.2", 7))) == 4
+    assert own.passed(Via(1, ("10.0.0.1", 7))) == 3
+
+
 def test_one_spelling() -> None:
     assert plain(("fe80::1%eth0", 1, 0, 2)) == plain(("fe80::1%wlan0", 1, 0, 3)) == ("fe80::1", 1)
     assert plain(("::ffff:10.0.0.1", 1, 0, 0)) == plain(("10.0.0.1", 1)) == ("10.0.0.1", 1)
