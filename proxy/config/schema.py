@@ -95,8 +95,8 @@ class LinksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     segment: SegmentName = None
     """The control plane's address pool that `address` is of, or in which a given `listen` is entered."""
     interface: LinksInterface = "auto"
-    """What links go through: ``auto``, the interface that has the address of `listen`; the name of one; or ``any``,
-    whichever the routes say (`links.device`)."""
+    """What links go through: ``auto``, the macvlan or virtual function that has the address of `listen`; the name of an
+    interface; or ``any``, whichever the routes say (`links.device`)."""
     security: Literal["mtls", "none"] = "mtls"
     tls: TlsFiles | None = None
     """Needed with mtls, unless the control plane gives this host its certificate."""

@@ -1,8 +1,13 @@
-"""Through which interface links go: the one that has the address of ``links.listen``, whatever the routes say.
+"""Through which interface links go: a macvlan or virtual function that has the address of ``links.listen``, whatever
+the routes say.
 
 A host often has a second interface in the subnet of its macvlan: the NIC below. The kernel then sends what leaves from
 the macvlan's address through whichever route it finds first, mostly the NIC's. A socket that is bound to an interface
 (SO_BINDTODEVICE) sends and receives through that one alone; before Linux 5.7 that took CAP_NET_RAW.
+
+Where the address is one of a NIC itself, the routes decide, unless the NIC is named: links to a container on a bridge
+of this host, into a VPN, or over a macvlan beside the NIC to one of its children (`hostlane check`, unreachable-child)
+go through other interfaces than the NIC, and come through them.
 
 Such a socket hears nothing that comes in elsewhere. So the sockets are bound only if peers send to this interface: with
 arp_ignore 0, the kernel's default, the NIC answers ARP for the macvlan's address too, mostly first (ip-sysctl.rst).
@@ -31,8 +36,9 @@ log = structlog.get_logger()
 AUTO, ANY = "auto", "any"
 """Values of ``links.interface`` that name no interface."""
 
-_BORNE_ONLY = frozenset({"dummy"})
-"""Kinds that carry nothing: an address there is announced by a routing daemon and reached through any interface."""
+_APART = frozenset({"macvlan", "macvtap", "ipvlan"})
+"""Kinds that somebody has made so that what goes through them goes past the NIC's own layers; besides these, virtual
+functions."""
 _ONE_SEGMENT = frozenset({"macvlan", "macvtap"})
 """Kinds with a MAC of their own that hear the broadcasts of their parent."""
 
@@ -70,7 +76,7 @@ def choose(network: HostNetwork, listen: str, wanted: str, arp_ignore: Callable[
         return LinkWay(
             None, f"there is no interface {wanted}" if wanted != AUTO else "no interface has that address", True
         )
-    if wanted == AUTO and (interface.flags & LOOPBACK or interface.kind in _BORNE_ONLY):
+    if wanted == AUTO and interface.kind not in _APART and not is_function(interface.name):
         return LinkWay()
     if not anywhere and interface not in bearers:
         return LinkWay(None, f"{interface.name} does not have {listen}", True)
@@ -100,6 +106,11 @@ def _is_shared(item: InterfaceAddress) -> bool:
 def _segment(interface: HostInterface) -> int:
     """The index of the interface whose segment this one is on."""
     return interface.parent if interface.kind in _ONE_SEGMENT and interface.parent else interface.index
+
+
+def is_function(name: str) -> bool:
+    """Whether an interface is a virtual function."""
+    return os.path.lexists(f"/sys/class/net/{name}/device/physfn")
 
 
 def _is_function_of(name: str, parent: str) -> bool:

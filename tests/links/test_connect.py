@@ -12,10 +12,10 @@ from control.base.reading.addresses import TcpAddress
 from proxy.demo import netns
 from proxy.errors import HandshakeError
 from proxy.links.connect import connect
-from proxy.links.device import LinkDevice
-from proxy.links.listening import bound_to
+from proxy.links.device import AUTO, LinkDevice
+from proxy.links.listening import LinkListeners, bound_to
 from tests.check.ground import Ground
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import PATIENCE, open_fds
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
 
@@ -26,11 +26,11 @@ def ground() -> Iterator[Ground]:
         yield made
 
 
-def dialled(ground: Ground, listen: str, target: TcpAddress) -> tuple[str, str]:
+def dialled(ground: Ground, listen: str, target: TcpAddress, wanted: str = "eth0") -> tuple[str, str]:
     """The interface and the address that a dial from `here` is bound to."""
 
     async def dial() -> tuple[str, str]:
-        async with await connect(target, LinkDevice(listen)) as stream:
+        async with await connect(target, LinkDevice(listen, wanted)) as stream:
             return bound_to(stream.socket), stream.socket.getsockname()[0]
 
     with netns.entered(ground.here):
@@ -44,8 +44,33 @@ def test_it_is_bound_to_interface_and_address(ground: Ground) -> None:
         target = TcpAddress(*server.getsockname())
         before = open_fds()
         assert dialled(ground, "10.77.0.1", target) == ("eth0", "10.77.0.1")
-        assert dialled(ground, "0.0.0.0", target) == ("", "10.77.0.1")
+        assert dialled(ground, "0.0.0.0", target, AUTO) == ("", "10.77.0.1")
         assert open_fds() == before
+
+
+def test_with_the_address_of_a_nic_other_interfaces_carry_links_too(ground: Ground) -> None:
+    """A container on a bridge of this host, which has the address of the host's NIC in its configuration."""
+    ground.ip(ground.here, f"link add br0 type veth peer name br0 netns {ground.there}")
+    for name, number in ((ground.here, 1), (ground.there, 2)):
+        ground.ip(name, f"address add 172.17.0.{number}/16 dev br0")
+        ground.ip(name, "link set br0 up")
+    ground.ip(ground.there, "route add 10.77.0.1/32 dev br0")
+
+    async def listen() -> socket.socket:
+        listeners = LinkListeners(TcpAddress("10.77.0.1", 0), LinkDevice("10.77.0.1"))
+        listeners.open()
+        (listener,) = listeners.all
+        return socket.socket(fileno=listener.socket.detach())
+
+    with netns.entered(ground.here):
+        listening = trio.run(listen)
+    with listening, netns.make_socket(ground.there) as caller, netns.make_socket(ground.there) as server:
+        caller.bind(("172.17.0.2", 0))
+        caller.settimeout(PATIENCE)
+        caller.connect(listening.getsockname())
+        server.bind(("172.17.0.2", 0))
+        server.listen()
+        assert dialled(ground, "10.77.0.1", TcpAddress(*server.getsockname()), AUTO) == ("", "10.77.0.1")
 
 
 def test_so_it_is_with_ipv6(ground: Ground) -> None:
@@ -83,4 +108,4 @@ def test_what_goes_wrong_names_the_interface(ground: Ground, peer: str, complain
 
 def test_an_interface_that_is_gone(ground: Ground) -> None:
     with pytest.raises(HandshakeError, match="no interface has that address"):
-        dialled(ground, "10.77.0.77", TcpAddress("10.77.0.2", 9))
+        dialled(ground, "10.77.0.77", TcpAddress("10.77.0.2", 9), AUTO)

@@ -42,7 +42,9 @@ def chosen(found: HostNetwork, listen: str = "10.0.0.1", wanted: str = AUTO, qui
 @pytest.mark.parametrize(
     ("found", "listen", "wanted", "expected"),
     [
-        (network(LO, ETH0, eth0="10.0.0.1/24"), "10.0.0.1", AUTO, "eth0"),
+        (network(LO, ETH0, eth0="10.0.0.1/24"), "10.0.0.1", AUTO, ""),
+        (network(LO, ETH0, ETH1, MV0, eth0="10.0.0.1/24", eth1="10.0.0.9/24"), "10.0.0.1", AUTO, ""),
+        (network(LO, ETH0, eth0="10.0.0.1/24"), "10.0.0.1", "eth0", "eth0"),
         (network(LO, ETH0, FAR, far="10.0.0.1/24", eth0="10.1.0.1/24"), "10.0.0.1", AUTO, "far"),
         (network(LO, ETH0, MV0, mv0="fd00::1/64", eth0="fd00::2/64"), "fd00::1", AUTO, "mv0"),
         (network(LO, ETH0, lo="127.0.0.1/8", eth0="10.0.0.1/24"), "127.0.0.1", AUTO, ""),
@@ -59,21 +61,21 @@ def test_the_interface_that_has_the_address(found: HostNetwork, listen: str, wan
 
 
 @pytest.mark.parametrize(
-    ("found", "lax"),
+    ("found", "wanted", "lax"),
     [
-        (network(LO, ETH0, MV0, mv0="10.0.0.1/24"), ("eth0",)),
-        (network(LO, ETH0, MV0, mv0="10.0.0.1/24", eth0="10.0.0.9/24"), ("eth0",)),
-        (network(LO, ETH0, MV0, MV1, mv0="10.0.0.1/24", mv1="10.5.0.1/24"), ("eth0", "mv1")),
-        (network(LO, ETH0, MV1, eth0="10.0.0.1/24"), ("mv1",)),
-        (network(LO, ETH0, ETH1, eth0="10.0.0.1/24", eth1="10.0.0.9/24"), ("eth1",)),
+        (network(LO, ETH0, MV0, mv0="10.0.0.1/24"), AUTO, ("eth0",)),
+        (network(LO, ETH0, MV0, mv0="10.0.0.1/24", eth0="10.0.0.9/24"), AUTO, ("eth0",)),
+        (network(LO, ETH0, MV0, MV1, mv0="10.0.0.1/24", mv1="10.5.0.1/24"), AUTO, ("eth0", "mv1")),
+        (network(LO, ETH0, MV1, eth0="10.0.0.1/24"), "eth0", ("mv1",)),
+        (network(LO, ETH0, ETH1, eth0="10.0.0.1/24", eth1="10.0.0.9/24"), "eth0", ("eth1",)),
     ],
 )
-def test_not_while_others_answer_for_it(found: HostNetwork, lax: tuple[str, ...]) -> None:
-    way = chosen(found)
+def test_not_while_others_answer_for_it(found: HostNetwork, wanted: str, lax: tuple[str, ...]) -> None:
+    way = chosen(found, wanted=wanted)
     assert way.device == ""
     assert way.why == f"{', '.join(lax)} may answer ARP for it too"
     assert way.mend.startswith(f"sysctl -w net.ipv4.conf.{lax[0]}.arp_ignore=1 ")
-    assert chosen(found, quiet=lax).device != "", "and as soon as they do not"
+    assert chosen(found, wanted=wanted, quiet=lax).device != "", "and as soon as they do not"
 
 
 @pytest.mark.parametrize(
