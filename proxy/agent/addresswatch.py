@@ -4,6 +4,7 @@ for a link dial again as soon as this host's addresses have changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 
@@ -18,10 +19,14 @@ log = structlog.get_logger()
 
 
 class AddressWatch:
-    """Watches this host's addresses for the pools."""
+    """Watches this host's addresses for the pools.
 
-    def __init__(self, pools: Pools) -> None:
-        self._pools = pools
+    Args:
+        news: called when addresses or interfaces have changed.
+    """
+
+    def __init__(self, pools: Pools, news: Callable[[], None] = lambda: None) -> None:
+        self._pools, self._news = pools, news
         self._held: frozenset[str] = frozenset()
 
     async def run(self) -> None:
@@ -33,12 +38,13 @@ class AddressWatch:
             log.warning("cannot watch this host's addresses", error=error.strerror or str(error))
 
     async def _changed(self) -> None:
+        self._news()
         bound, waiting = self._pools.bound()
         if not bound and not waiting:
             return
         try:
             found = await trio.to_thread.run_sync(partial(look, bound))
-        except NetError as error:
+        except (NetError, OSError) as error:  # without a descriptor, say: the next change may come when there is one
             log.warning("cannot look at this host's addresses", error=str(error))
             return
         self._pools.lost(found.missing)

@@ -356,7 +356,7 @@ class Agent:
                     )
                     links.start_soon(self._discard)
                     links.start_soon(self.outbound.keep_in_place)
-                    links.start_soon(AddressWatch(self.pools).run)
+                    links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)
                     notify("READY=1")
                     if (patience := watchdog.patience()) is not None:

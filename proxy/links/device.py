@@ -171,7 +171,7 @@ class LinkDevice:
             way = choose(host_network(), self._listen, self._wanted, arp_ignore)
         except OSError as error:
             way = LinkWay(None, f"the kernel does not tell the interfaces ({error.strerror})")
-        if way.missing and self._wanted == AUTO and is_own(self._listen):
+        if way.missing and self._wanted == AUTO and self._bound is None and is_own(self._listen):
             way = LinkWay()  # of a whole network on lo, or net.ipv4.ip_nonlocal_bind
         if way.interface is not None and self._refused:
             way = LinkWay(None, self._refused)

@@ -6,7 +6,6 @@ import errno
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -28,6 +27,8 @@ LOOK_AGAIN = 0.2
 ADDRESS_AFTER = 30.0
 """Seconds that its address may come later, as long as the start waits for a link (`interfaces.*.up_timeout`)."""
 LO = "lo"
+GONE = "/"
+"""No name of an interface."""
 
 
 async def wait_for_network(address: TcpAddress, device: LinkDevice) -> None:
@@ -88,6 +89,7 @@ class LinkListeners:
         self._inherited: socket.socket | None = None
         self._name, self._index = "", 0
         """Of the interface that the first one is bound to; 0: none."""
+        self._was_bound = self._stale = False
 
     def open(self, inherited: socket.socket | None = None) -> None:
         """Listen. Raises StartError with one line that says what to do.
@@ -103,7 +105,7 @@ class LinkListeners:
             self._inherited = inherited
             return
         try:
-            self._open(way)
+            self._replace(way)
         except (OSError, HandshakeError) as error:
             number = error.errno if isinstance(error, OSError) else errno.EADDRNOTAVAIL
             hint = {
@@ -117,7 +119,10 @@ class LinkListeners:
         """The inherited socket, if there is one, has come: listen there."""
         inherited, self._inherited = self._inherited, None
         if inherited is not None:
-            self._take(inherited, self._device.look())
+            way = self._device.look()
+            self._take(inherited, way)
+            if self._is_elsewhere(way):
+                self._follow(way)
 
     def close(self) -> None:
         """Close all. Idempotent."""
@@ -127,16 +132,23 @@ class LinkListeners:
             listener.socket.close()
         self._old.clear()
 
+    def look_again(self) -> None:
+        """The addresses of this host, or its interfaces, are others now."""
+        self._stale = True
+
     async def keep(self, acceptor: LinkAcceptor) -> None:
         """Until cancelled, see to it that the sockets are bound to the interface as it is now: made anew under the same
-        name it is another one to the kernel. Returns if they are meant to be bound to none.
+        name it is another one to the kernel, and the address may have moved to another one (`look_again`). Returns if
+        they are meant to be bound to none, and have never been.
         """
-        while self._index or self._device.meant:
+        while self._old or self._was_bound or self._device.meant:
             await trio.sleep(LOOK_EVERY)
             while self._old:  # nobody accepts there any more
                 self._old.pop().socket.close()
-            if not acceptor.reserved and not self._is_current and self._follow(self._device.look()):
-                acceptor.renew_links()
+            if not acceptor.reserved and (self._stale or not self._is_current):
+                self._stale = False
+                if self._follow(self._device.look()):
+                    acceptor.renew_links()
 
     @property
     def _is_current(self) -> bool:
@@ -144,22 +156,21 @@ class LinkListeners:
 
     def _follow(self, way: LinkWay) -> bool:
         """Whether the listeners are others now."""
-        if way.missing or way.interface is None or way.interface.index == self._index:
+        # `why`: they should be bound and cannot be; what is bound stays so.
+        if way.missing or way.why or (way.interface.index if way.interface else 0) == self._index:
             return False
-        if not self._index and self.all and self._device.bind(self.all[0].socket, way):
-            self._name, self._index = way.device, way.interface.index
-            self._listen_locally()
-            return True
-        old = list(self.all)
+        where = way.device or "any"
         try:
-            self._open(way)
+            if self.all and bound_to(self.all[0].socket) == "" and self._device.bind(self.all[0].socket, way):
+                self._bound_to(way)
+                return True
+            self._replace(way)
         except (OSError, HandshakeError) as error:
-            self.all[:] = old
-            log.warning("cannot listen for links", interface=way.device, address=self._address.hostport,
+            self._stale = True
+            log.warning("cannot listen for links", interface=where, address=self._address.hostport,
                         error=getattr(error, "strerror", None) or str(error))  # fmt: skip
             return False
-        self._old += old
-        log.info("listening for links again", interface=way.device, address=self._address.hostport)
+        log.info("listening for links again", interface=where, address=self._address.hostport)
         return True
 
     def _take(self, inherited: socket.socket, way: LinkWay) -> None:
@@ -167,24 +178,41 @@ class LinkListeners:
         if way.interface is None:
             return
         bound = bound_to(inherited)
-        if bound == way.device or (not bound and self._device.bind(inherited, way)):
+        if bound == way.device or (bound == "" and self._device.bind(inherited, way)):
             self._device.bound(way)
-            self._name, self._index = way.device, way.interface.index
-            self._listen_locally()
+            self._bound_to(way)
 
-    def _open(self, way: LinkWay) -> None:
-        """Put a new socket in the place of what is in `all`, which stays open. Raises OSError, HandshakeError."""
+    def _is_elsewhere(self, way: LinkWay) -> bool:
+        """Whether the socket that another process has opened is bound to something else than links are to be: only
+        CAP_NET_RAW could change that.
+        """
+        bound = bound_to(self.all[0].socket)
+        return bound != "" and bound != way.device and not way.missing and not way.why
+
+    def _replace(self, way: LinkWay) -> None:
+        """Put a new socket in the place of what is in `all`, which is closed later. Raises OSError, HandshakeError, and
+        nothing has changed.
+        """
         sock = _new(self._address)
         try:
             bound = self._device.bind(sock, way)
+            if not bound:  # as those in `all` are, whose port it could not have otherwise
+                _share_port(self.all, sock)
             _start(sock, self._address)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         except BaseException:
             sock.close()
             raise
+        self._old += self.all
         self.all[:] = [_listener(sock)]
-        self._name, self._index = (way.device, way.interface.index) if bound and way.interface else ("", 0)
+        self._name, self._index = "", 0
         if bound:
-            self._listen_locally()
+            self._bound_to(way)
+
+    def _bound_to(self, way: LinkWay) -> None:
+        assert way.interface is not None
+        self._name, self._index, self._was_bound = way.device, way.interface.index, True
+        self._listen_locally()
 
     def _listen_locally(self) -> None:
         """For proxies and probes on this host, which alone are worse off if it cannot be opened."""
@@ -203,10 +231,11 @@ class LinkListeners:
 
 
 def bound_to(sock: socket.socket | trio.socket.SocketType) -> str:
-    """The interface that a socket is bound to; empty: none, or one that is gone."""
-    with suppress(OSError):
+    """The interface that a socket is bound to; empty: none; `GONE`: one that is gone."""
+    try:
         return sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0").decode(errors="replace")
-    return ""
+    except OSError as error:
+        return GONE if error.errno == errno.ENODEV else ""
 
 
 def _new(address: TcpAddress) -> socket.socket:
@@ -221,6 +250,13 @@ def _start(sock: socket.socket, address: TcpAddress) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind((address.host, address.port))
     sock.listen(BACKLOG)
+
+
+def _share_port(listeners: list[trio.SocketListener], sock: socket.socket) -> None:
+    """If there are listeners, let this socket have their port: nobody else, as it takes all to agree, and one user."""
+    for each in listeners:
+        each.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
 def _listener(sock: socket.socket) -> trio.SocketListener:

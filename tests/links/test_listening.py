@@ -118,6 +118,71 @@ def test_it_follows_its_interface(ground: Ground, quiet_first: bool) -> None:
         trio.run(follow)
 
 
+def test_it_follows_its_address_to_another_interface(ground: Ground) -> None:
+    """To one that links are bound to, to a NIC, and back."""
+    ground.macvlan(ground.here, "mv1", ground.here, None)
+    ground.ip(ground.here, "link set mv1 up")
+    places = ["mv1", "eth0", "mv0"]
+
+    async def follow() -> None:
+        listeners, acceptor, before = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)), Acceptor(), "mv0"
+        listeners.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listeners.keep, acceptor)
+            for place in places:
+                acceptor.renewed = trio.Event()
+                ground.ip(ground.here, f"address delete {ADDRESS.host}/24 dev {before}",
+                          f"address add {ADDRESS.host}/24 dev {place}")  # fmt: skip
+                listeners.look_again()
+                with trio.fail_after(20):
+                    await acceptor.renewed.wait()
+                assert devices(listeners) == ([""] if place == "eth0" else [place, "lo"])
+                before = place
+                with socket.create_connection((ADDRESS.host, ADDRESS.port), 20):
+                    pass
+                with pytest.raises(StartError, match="the port is in use"):
+                    LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)).open()
+            nursery.cancel_scope.cancel()
+        listeners.close()
+
+    fds = open_fds()
+    with netns.entered(ground.here):
+        trio.run(follow)
+    assert open_fds() == fds
+
+
+@pytest.mark.parametrize("wanted", ["any", "mv1", "auto"])
+def test_one_that_another_process_has_bound_to_another_interface(ground: Ground, wanted: str) -> None:
+    """By another links.interface; `auto`: to one that was deleted and made anew. Without CAP_NET_RAW it stays so."""
+    ground.macvlan(ground.here, "mv1", ground.here, f"{ADDRESS.host}/24" if wanted == "mv1" else None)
+
+    async def listen() -> None:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"mv0\0")
+        theirs.bind((ADDRESS.host, ADDRESS.port))
+        theirs.listen()
+        if wanted == "auto":
+            ground.ip(ground.here, "link delete mv0")
+            mv0(ground)
+        device = LinkDevice(ADDRESS.host, wanted)
+        listeners, acceptor = LinkListeners(ADDRESS, device), Acceptor()
+        listeners.open(theirs)
+        assert devices(listeners) == {"any": [""], "mv1": ["mv1", "lo"], "auto": ["mv0", "lo"]}[wanted]
+        assert theirs.fileno() >= 0, "its process still accepts there"
+        with trio.move_on_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listeners.keep, acceptor)
+                while theirs.fileno() >= 0:
+                    await trio.sleep(0.05)
+                nursery.cancel_scope.cancel()
+        assert theirs.fileno() < 0, "nobody accepts there any more"
+        assert not device.look().why
+        listeners.close()
+
+    with netns.entered(ground.here):
+        trio.run(listen)
+
+
 async def test_it_leaves_what_is_bound_to_nothing_alone() -> None:
     listeners = LinkListeners(TcpAddress("127.0.0.1", 0), LinkDevice("127.0.0.1"))
     listeners.open()
