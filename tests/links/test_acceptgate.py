@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
 import trio.testing
 from trio.testing import wait_all_tasks_blocked
@@ -97,3 +99,27 @@ async def test_a_closed_door_stops_no_handler_and_refuses_nobody() -> None:
     await second.aclose()
     assert listener.socket.fileno() >= 0, "its giver's to close"
     listener.socket.close()
+
+
+async def test_a_listener_may_be_closed_right_behind_its_gate() -> None:
+    """As after a handover, in the round of the event loop in which somebody connects: trio takes either task first."""
+    for _ in range(20):
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setblocking(False)
+        gate, listener = AcceptGate(), trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        here, there = socket.socketpair()
+
+        async def close(here: socket.socket, gate: AcceptGate, listening: socket.socket) -> None:
+            await trio.lowlevel.wait_readable(here)
+            gate.close()
+            listening.close()
+
+        with here, there:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(serve_gated, gate, trio.aclose_forcefully, [listener], "here")
+                nursery.start_soon(close, here, gate, listening)
+                await wait_all_tasks_blocked()
+                with socket.create_connection(listening.getsockname()):
+                    there.send(b"1")
+                    await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()

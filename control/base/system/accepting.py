@@ -50,6 +50,8 @@ async def accept_all(
     said = False
     while True:
         await trio.lowlevel.wait_readable(listening)
+        # Cancelled in the very round in which a client came, the caller may have closed the socket by now.
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             for _ in range(AT_ONCE):
                 client, _ = listening.accept()
