@@ -12,8 +12,8 @@ import trio
 
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import HandshakeError
-from proxy.links.device import LinkDevice, LinkWay, is_own
-from proxy.links.rtnetlink import has_route
+from proxy.links.device import LinkDevice, LinkWay
+from proxy.links.rtnetlink import has_route, is_local
 
 HEAD_START = 0.25
 """Seconds until the next address of a name is tried beside the last one (RFC 8305, section 5)."""
@@ -73,7 +73,7 @@ async def _attempt(info: Any, way: LinkWay, device: LinkDevice) -> trio.SocketSt
     sock = trio.socket.socket(family, kind, protocol)
     try:
         # This host's own addresses are reached through lo.
-        bound = not is_own(str(target[0])) and device.bind(sock, way)
+        bound = not is_local(str(target[0])) and device.bind(sock, way)
         if device.source is not None:
             # The kernel chooses the port at connect(): then only the four numbers together have to be free.
             sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["HostInterface", "HostNetwork", "InterfaceAddress", "dump", "has_route", "host_network"]
+__all__ = ["HostInterface", "HostNetwork", "InterfaceAddress", "dump", "has_route", "host_network", "is_local"]
 
 LOOPBACK, NO_ARP, UP = 0x8, 0x80, 0x1
 """IFF_LOOPBACK, IFF_NOARP and IFF_UP of <linux/if.h>."""
@@ -26,6 +26,7 @@ _IFLA_NAME, _IFLA_PARENT, _IFLA_INFO, _IFLA_PARENT_NAMESPACE, _INFO_KIND = 3, 5,
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _TYPE = 0x3FFF
 _ROUTE = struct.Struct("=BBB5xI")
+_ROUTE_TYPE, _RTN_LOCAL = 7, 2
 _GET_ROUTE, _FIB_MATCH = 26, 0x2000
 _RTA_DST, _RTA_SRC, _RTA_OIF = 1, 2, 4
 _READ = 1 << 17
@@ -95,6 +96,20 @@ def has_route(address: str, source: str | None, interface: int) -> bool:
         sock.send(_HEADER.pack(_HEADER.size + len(body), _GET_ROUTE, _REQUEST, 1, 0) + body)
         _, answer, _, _, _ = _HEADER.unpack_from(sock.recv(_READ))
     return bool(answer != _ERROR)
+
+
+def is_local(address: str) -> bool:
+    """Whether packets to an address never leave this host. (That a socket can be bound to it says less where
+    net.ipv4.ip_nonlocal_bind is set.) Raises OSError if the kernel cannot be asked.
+    """
+    target = ipaddress.ip_address(address)
+    family = socket.AF_INET if target.version == 4 else socket.AF_INET6
+    body = _ROUTE.pack(family, target.max_prefixlen, 0, 0) + _attribute(_RTA_DST, target.packed)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
+        sock.send(_HEADER.pack(_HEADER.size + len(body), _GET_ROUTE, _REQUEST, 1, 0) + body)
+        data = sock.recv(_READ)
+    _, answer, _, _, _ = _HEADER.unpack_from(data)
+    return bool(answer != _ERROR and data[_HEADER.size + _ROUTE_TYPE] == _RTN_LOCAL)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

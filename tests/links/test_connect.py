@@ -48,6 +48,15 @@ def test_it_is_bound_to_interface_and_address(ground: Ground) -> None:
         assert open_fds() == before
 
 
+def test_also_where_sockets_may_have_addresses_of_others(ground: Ground) -> None:
+    """As keepalived and haproxy want it."""
+    ground.run(ground.here, "echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind")
+    with netns.make_socket(ground.there) as server:
+        server.bind(("10.77.0.2", 0))
+        server.listen()
+        assert dialled(ground, "10.77.0.1", TcpAddress(*server.getsockname())) == ("eth0", "10.77.0.1")
+
+
 def test_with_the_address_of_a_nic_other_interfaces_carry_links_too(ground: Ground) -> None:
     """A container on a bridge of this host, which has the address of the host's NIC in its configuration."""
     ground.ip(ground.here, f"link add br0 type veth peer name br0 netns {ground.there}")

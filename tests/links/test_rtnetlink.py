@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from proxy.demo import netns
-from proxy.links.rtnetlink import LOOPBACK, UP, has_route, host_network
+from proxy.links.rtnetlink import LOOPBACK, UP, has_route, host_network, is_local
 from tests.check.ground import Ground
 
 pytestmark = pytest.mark.netns
@@ -69,3 +69,13 @@ def test_a_route_goes_through_an_interface_or_not(
         found = host_network().named(interface)
         assert found is not None
         assert has_route(address, source, found.index) == expected
+
+
+@pytest.mark.failure("25")
+def test_what_never_leaves_this_host(ground: Ground) -> None:
+    """Whatever sockets can be bound to."""
+    ground.run(ground.here, "for ip in 4 6; do echo 1 > /proc/sys/net/ipv$ip/ip_nonlocal_bind; done")
+    ground.ip(ground.here, "address add fd77::1/64 dev eth0 nodad")
+    with netns.entered(ground.here):
+        assert all(is_local(address) for address in ("127.9.9.9", "10.77.0.1", "::1", "fd77::1"))
+        assert not any(is_local(address) for address in ("10.77.0.2", "fd77::2", "10.99.0.1"))
