@@ -9,6 +9,7 @@ other way to find out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 import structlog
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 AGAIN = 1.0
 """Seconds to the next question when the peer has not refused: nothing is decided by it, but it may refuse later."""
+ASK_AGAIN = 10.0
+"""Seconds between two dials to a peer that listens and does not come back: the last one may have come to nothing."""
 
 
 class PeerProbe:
@@ -50,7 +53,7 @@ class PeerProbe:
             await self._ask_while_any_waits()
 
     async def _ask_while_any_waits(self) -> None:
-        run, told, asked = RefusalRun(), False, self._dialler.peer.address
+        run, told, asked = RefusalRun(), -inf, self._dialler.peer.address
         wait = pause(self._links.refused_timeout)
         while True:
             await trio.sleep(wait)  # first of all, too: most links are replaced sooner than a question is answered
@@ -68,12 +71,12 @@ class PeerProbe:
             if answer is Answer.REFUSED:
                 run.refused(now, timeout)
                 self._sessions.refused_by(address, run)
-                wait, told = pause(timeout), False
+                wait, told = pause(timeout), -inf
                 continue
-            if answer is Answer.LISTENING and not told:
-                told = unbroken or any(now - each.lost_at > timeout for each in self._sessions.suspended)
-                if told:
-                    self._there()
+            long = unbroken or any(now - each.lost_at > timeout for each in self._sessions.suspended)
+            if answer is Answer.LISTENING and long and now - told > ASK_AGAIN:
+                told = now
+                self._there()
             run.broken()
             wait = AGAIN
 

@@ -190,6 +190,21 @@ async def test_a_peer_that_listens_and_does_not_come_back_is_asked_who_it_is(dia
             await until(lambda: observer.told == ["peer_restarted"])
 
 
+async def test_and_asked_again_if_it_gave_no_answer(dialling: Dialling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its proxy was about to stop, say, or slow to start."""
+    monkeypatch.setattr(probing, "AGAIN", 0.05)
+    monkeypatch.setattr(probing, "ASK_AGAIN", 0.05)
+    home = pool(address=nobody(), refused_timeout=0.1)
+    with socket.create_server((home.peer.address.host, home.peer.address.port), backlog=64):
+        async with running(home) as nursery:
+            observer = await accepted(home, nursery)
+            await dialling.begins()
+            dialling.fails(HandshakeError("the peer refused: draining", CloseReason.DRAINING))
+            await dialling.begins()
+            dialling.succeeds()
+            await until(lambda: observer.told == ["peer_restarted"])
+
+
 async def test_a_link_that_is_replaced_soon_is_no_reason_to_ask(dialling: Dialling) -> None:
     home = pool(needed=True, address=nobody(), refused_timeout=20)
     async with running(home):
