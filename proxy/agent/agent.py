@@ -379,12 +379,22 @@ class Agent:
         )
 
     async def _feed(self, heart: Heartbeat, seconds: float) -> None:
-        """Feed systemd's watchdog until another process has taken over, which does it then."""
+        """Feed systemd's watchdog until another process has taken over, which does it then; unless systemd does not
+        know that one: then it is told to watch nobody, as it would end both.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.feed, heart, seconds)
             await self.draining.told()
-            if self._handover_sockets is not None and self._handover_sockets.left:
+            if (successor := self._successor) is not None:
                 nursery.cancel_scope.cancel()
+                if not watchdog.watches(successor):
+                    notify(watchdog.OFF)
+
+    @property
+    def _successor(self) -> int | None:
+        """The process that has taken over; None: none has."""
+        sockets = self._handover_sockets
+        return None if sockets is None or not sockets.left else sockets.successor
 
     def drain(self, seconds: float | None = None) -> AsyncGenerator[DrainProgress, None]:
         """Begin to end the proxy (`Drain.begin`), and report the progress (`Drain.follow`).
@@ -399,7 +409,9 @@ class Agent:
         if self.member is not None:
             self.member.follower.stop()  # no configuration is applied while the proxy ends
         self.draining.begin(seconds)
-        notify(stopping(seconds))
+        # The service does not stop with a process that was taken over: systemd would kill the other one, too.
+        if self._successor is None:
+            notify(stopping(seconds))
 
     def _displaced(self, displaced: bool) -> None:
         """Another proxy is registered as this host, or is not any more. Links of both would stand in one pool at each
@@ -413,7 +425,7 @@ class Agent:
         that has left. Not so if another process of this host has taken over.
         """
         await self.draining.closing.wait()
-        await member.leave(handed_over=self._handover_sockets is not None and self._handover_sockets.left)
+        await member.leave(handed_over=self._successor is not None)
         self._left.set()
 
     async def _discard(self) -> None:

@@ -11,6 +11,8 @@ from proxy.pump.heartbeat import Heartbeat
 from proxy.telemetry.notify import notify
 
 MICROSECONDS, PROCESS = "WATCHDOG_USEC", "WATCHDOG_PID"
+OFF = f"{MICROSECONDS}=0"
+"""Has systemd not watch the service any more (sd_notify(3))."""
 BEATS = 3
 """How often within the time that systemd gives: half of it is the usual advice, and a busy machine may be late."""
 
@@ -31,3 +33,14 @@ async def feed(heart: Heartbeat, seconds: float) -> None:
         await heart.beat()
         notify("WATCHDOG=1")
         await trio.sleep(seconds / BEATS)
+
+
+def watches(pid: int) -> bool:
+    """Whether systemd counts this process, of which it has heard nothing yet, to the service of ours: whether it is in
+    the same control groups. One that somebody started by hand is not, and has none of the variables.
+    """
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as its, open("/proc/self/cgroup", "rb") as ours:
+            return its.read() == ours.read()
+    except OSError:
+        return False

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import randint
 
 import pytest
 
 from proxy.demo.mesh import HOSTLANE
+from tests.system.cgroups import Cgroup
 from tests.system.world import hostlane
 from tests.tools.process import Process
-from tests.tools.sockets import PATIENCE, eventually
+from tests.tools.servers import Echo
+from tests.tools.sockets import PATIENCE, connect, eventually, exchange
 
 pytestmark = pytest.mark.failure(26)
 PROBE = Path(__file__).resolve().parents[2] / "proxy" / "telemetry" / "probe.py"
@@ -135,6 +137,48 @@ def test_the_watchdog_is_fed_and_follows_a_takeover(folder: Path) -> None:
         while not heard(sock)[0].startswith("STOPPING=1"):
             pass
         assert not running.running or running.wait() == 0
+
+
+def test_the_service_does_not_stop_with_a_process_that_was_taken_over(folder: Path) -> None:
+    """systemd would kill what is left of it after TimeoutStopSec: the process that has taken over."""
+    running = proxy(folder, f"NOTIFY_SOCKET={folder}/notify")
+    config = json.loads((folder / "f.yaml").read_text())
+    config["services"] = {"here": {"deliver": f"unix:{folder}/service.sock"}}
+    config["upstreams"]["here"] = {"listen": f"unix:{folder}/here.sock"}
+    (folder / "f.yaml").write_text(json.dumps(config))
+    with Echo(f"unix:{folder}/service.sock"), systemd(folder) as sock, running:
+        running.wait_for("proxy ready")
+        with connect(folder / "here.sock") as client:
+            exchange(client, b"keeps the old one")
+            os.kill(running.pid, signal.SIGUSR2)
+            new = int(running.wait_for("successor started")["pid"])
+            wait_for(sock, "READY=1", new)
+            os.kill(running.pid, signal.SIGTERM)
+            eventually(lambda: not running.running, "the old one ends")
+        os.kill(new, signal.SIGTERM)
+        said, pid = heard(sock)
+        assert said.startswith("STOPPING=1")
+        assert pid == new
+
+
+def test_the_watchdog_ends_with_a_takeover_by_a_process_of_another_service(folder: Path) -> None:
+    """Such as one that somebody has started by hand: nobody reports any more, and systemd must not miss it."""
+    words = ["WATCHDOG_USEC=300000", f"NOTIFY_SOCKET={folder}/notify"]
+    with ExitStack() as stack:
+        try:
+            cgroup = stack.enter_context(Cgroup(1 << 30))
+        except OSError as error:
+            pytest.skip(f"no cgroup can be made here: {error.strerror}")
+        sock = stack.enter_context(systemd(folder))
+        running = stack.enter_context(proxy(folder, *words))
+        running.wait_for("proxy ready")
+        wait_for(sock, "WATCHDOG=1", running.pid)
+        command = [*HOSTLANE, "proxy", "--config", str(folder / "f.yaml"), "--takeover"]
+        with Process(cgroup.inside(command)) as successor:
+            successor.wait_for("proxy taken over")
+            wait_for(sock, f"MAINPID={successor.pid}", running.pid)
+            wait_for(sock, "WATCHDOG_USEC=0", running.pid)
+            assert running.wait() == 0
 
 
 def test_another_process_is_meant(folder: Path) -> None:

@@ -31,7 +31,7 @@ class HandoverSockets:
     Attributes:
         host, state: as given.
         reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
-        left: whether another process has taken over.
+        left: whether another process has taken over; successor: its process id.
         links_gate, admin_gate, handover_gate: the gates through which connections to those sockets are accepted.
     """
 
@@ -50,6 +50,7 @@ class HandoverSockets:
     ) -> None:
         self.host, self.state = host, state
         self.reserved = self.left = False
+        self.successor = 0
         self.links_gate, self.admin_gate, self.handover_gate = AcceptGate(), AcceptGate(), AcceptGate()
         self._held = False
         self._predecessors, self._leash = predecessors, Leash()
@@ -87,6 +88,7 @@ class HandoverSockets:
         """See `sender.HandoverSource`. It refuses if the proxy was told to stop meanwhile, which closes the sockets and
         removes their files. systemd is told first, as the new process may report that it is ready at once.
         """
+        self.successor = pid
         if (why := self._stops()) is None:
             if pid:  # otherwise it is of a container, where there is no systemd
                 notify(f"MAINPID={pid}")
