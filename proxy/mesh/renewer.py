@@ -82,6 +82,7 @@ class CertificateRenewer:
         self._unsaved = self._disk_at_fault = False
         self._chance = random()
         self._asked_at: float | None = None
+        self._got_at = float("-inf")
         self._retry_at = float("-inf")
         self._clock = ClockWatch(now)
         self._needs_token = ""
@@ -148,6 +149,8 @@ class CertificateRenewer:
             self._backoff.reset()
             if self._asked_at is not None:
                 self._asked_at += jump
+            if jump < 0:
+                self._got_at += jump
 
     @property
     def _invalid(self) -> str:
@@ -164,7 +167,9 @@ class CertificateRenewer:
         """When the certificate in use is to be renewed."""
         current = self._keyring.current
         issued = current.not_before + BACKDATED
-        due = schedule.renewal(issued, current.not_after, self._chance)
+        # Half of what was left of it here when it came: where this host's clock is ahead of the control plane's by half
+        # a life, it would be due as soon as it is there.
+        due = schedule.renewal(max(issued, self._got_at), current.not_after, self._chance)
         if self._asked_at is not None and issued < self._trust.renew_before:
             due = min(due, schedule.prompt_renewal(self._asked_at, self._chance))
         return due
@@ -194,6 +199,7 @@ class CertificateRenewer:
 
     async def _reload(self) -> None:
         await trio.to_thread.run_sync(self._keyring.reload)
+        self._got_at = self._now()
         self._chance, self.last_error, self._complained, self._needs_token = self._random(), None, "", ""
 
     def _failed(self, error: str) -> None:

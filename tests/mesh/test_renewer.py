@@ -134,6 +134,23 @@ async def test_it_renews_at_half_life_with_a_fresh_key(mesh: Mesh, logs: Logs) -
     assert host.renewer.last_error is None
 
 
+@pytest.mark.parametrize("ahead", [13 * HOUR, 23 * HOUR])
+@pytest.mark.failure("30a")
+async def test_a_clock_that_is_half_a_life_ahead_does_not_renew_for_ever(mesh: Mesh, logs: Logs, ahead: float) -> None:
+    """The new certificate is as old by that clock as the one before; half of what is left of it passes first."""
+    async with mesh.serving(listen=listen(mesh)):
+        host = await joined(mesh)
+        before, host.later = host.serial, ahead
+        async with kept(host):
+            await host.until_renewed(before)
+            before = host.serial
+            for _ in range(10):
+                await trio.sleep(0.02)
+            assert host.serial == before
+            host.later = ahead + 0.6 * (24 * HOUR - ahead)
+            await host.until_renewed(before)
+
+
 async def test_while_renewal_fails_the_old_one_stays(mesh: Mesh, logs: Logs) -> None:
     async with mesh.serving(listen=listen(mesh)):
         host = await joined(mesh)
