@@ -198,7 +198,10 @@ class HostRegistry:
             noted = await find_one(self._store, key)
             if noted is not None and noted.value == value:
                 return await self._store.keep_alive(noted.lease)
-            log.warning("two proxies of one name", host=host.name, at=str(host.place), refused=str(other))
+            # Summarised: whoever has a certificate of that name may say each time that it is somebody else.
+            log.warning(
+                "two proxies of one name", kind=(host.name,), host=host.name, at=str(host.place), refused=str(other)
+            )
             await self._store.commit(put=[Put(key, value, await self._store.grant(REFUSED))])
         except (StoreError, LeaseGone) as error:
             # It is refused all the same, and comes back.

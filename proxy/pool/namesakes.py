@@ -81,7 +81,7 @@ class Namesakes:
     def _tell(self, peer: str, links: list[Link], first: bool) -> None:
         hosts = [_ip(link) for link in links]
         if first:
-            log.error("two proxies bear the name of one host", peer=peer, at=sorted(hosts))
+            log.error("two proxies bear the name of one host", kind=(peer,), peer=peer, at=sorted(hosts))
         for link, own in zip(links, hosts, strict=True):
             if link.usable:
                 others = [each for each in hosts if each != own] or [own]
@@ -96,7 +96,15 @@ class Namesakes:
             return
         said = f"another proxy bears the name {self._host}: at {', '.join(others) or here}; this one is at {here}"
         if said != self._told.get(peer, ("", 0.0))[0]:
-            log.error("another proxy bears this host's name", host=self._host, here=here, others=others, told_by=peer)
+            # A peer may say something else each time.
+            log.error(
+                "another proxy bears this host's name",
+                kind=(peer,),
+                host=self._host,
+                here=here,
+                others=others,
+                told_by=peer,
+            )
         self._told[peer] = said, monotonic() + KEPT
 
     def told(self) -> list[str]:

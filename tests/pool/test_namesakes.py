@@ -99,6 +99,14 @@ def test_what_is_no_address_is_not_shown(text: str) -> None:
     assert told(text) == []
 
 
+@pytest.mark.failure("27")
+def test_a_peer_that_says_something_else_each_time_is_one_kind_in_the_log(logs: list[MutableMapping[str, Any]]) -> None:
+    found = Namesakes("host-b", list, lambda: None)
+    for number in range(10):
+        found.heard_untrusted("host-a", f"10.0.0.1 10.0.0.{number + 2}")
+    assert [entry["kind"] for entry in logs] == [("host-a",)] * 10
+
+
 def test_what_is_told_is_over_some_time_after_the_last_telling(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told("fd00::1 10.0.0.2") == [
         "another proxy bears the name host-b: at 10.0.0.2; this one is at fd00::1, says host-a"

@@ -64,6 +64,8 @@ async def accept_all(
                 continue
             if not said:
                 why = os.strerror(error.errno or 0)
-                log.error("cannot accept a connection", listen=listen, error=why, retry_in_s=PAUSE)
+                # Without descriptors each client that goes lets another one in, and then it is said again.
+                kind = (listen, error.errno)
+                log.error("cannot accept a connection", kind=kind, listen=listen, error=why, retry_in_s=PAUSE)
             said = True
             await trio.sleep(PAUSE)

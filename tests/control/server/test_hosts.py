@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 
 from control.api.mesh import AddressRequest
@@ -172,6 +173,18 @@ async def test_another_proxy_of_the_name_is_refused_while_the_first_one_is_alive
     await hosts.leave("host-a", "1")
     await hosts.register(*shown("host-a", address="10.77.0.9:7600", instance="2", secret="two"))
     assert await names(store) == ["hosts/host-a", "links/10.77.0.9:7600"]
+
+
+@pytest.mark.failure("27")
+async def test_one_that_is_somebody_else_each_time_is_one_kind_in_the_log(store: Store) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a", secret="one"), "10.77.0.1")
+    with structlog.testing.capture_logs() as logs:
+        for number in range(5):
+            with pytest.raises(RequestRefused):
+                await hosts.register(*shown("host-a", instance=f"{number + 2}", secret="two"), "192.0.2.9")
+    said = [entry for entry in logs if entry["event"] == "two proxies of one name"]
+    assert [entry["kind"] for entry in said] == [("host-a",)] * 5
 
 
 @pytest.mark.failure(22)

@@ -77,8 +77,8 @@ async def test_a_machine_that_cannot_accept_says_so_once(
         with trio.fail_after(PATIENCE):
             await came.wait()
     assert not errors
-    assert [(entry["event"], entry["listen"], entry["error"]) for entry in logs] == [
-        ("cannot accept a connection", "here", os.strerror(code))
+    assert [(entry["event"], entry["listen"], entry["error"], entry["kind"]) for entry in logs] == [
+        ("cannot accept a connection", "here", os.strerror(code), ("here", code))
     ]
     nursery.cancel_scope.cancel()
 
