@@ -167,6 +167,7 @@ def test_one_that_another_process_has_bound_to_another_interface(ground: Ground,
         device = LinkDevice(ADDRESS.host, wanted)
         listeners, acceptor = LinkListeners(ADDRESS, device), Acceptor()
         listeners.open(theirs)
+        listeners.use()
         assert devices(listeners) == {"any": [""], "mv1": ["mv1", "lo"], "auto": ["mv0", "lo"]}[wanted]
         assert theirs.fileno() >= 0, "its process still accepts there"
         with trio.move_on_after(20):

@@ -67,6 +67,14 @@ def test_the_documentation_shows_it() -> None:
     assert section(UNITS[0], "Service")[: len(shown.splitlines())] == shown.splitlines()
 
 
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("path", [UNITS[0], UNITS[2]], ids=lambda path: path.name)
+def test_what_comes_late_at_boot_is_waited_for(path: Path) -> None:
+    """systemd gives a service up for good after five starts in ten seconds, unless it is told not to."""
+    assert "StartLimitIntervalSec=0" in section(path, "Unit")
+    assert {"Restart=on-failure", "RestartSec=1"} <= set(section(path, "Service"))
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_has_nothing_to_say_against_them(tmp_path: Path) -> None:
     for path in UNITS:

@@ -32,6 +32,7 @@ def read(context: DiagnosisContext) -> PathFacts:
         listen=listen,
         listening=_owner(context, listen) if listen else None,
         more=context.more,
+        configured=context.config is not None,
         elsewhere=context.elsewhere.label if context.elsewhere else "",
         enter=f"nsenter -t {context.elsewhere.pid} -n " if context.elsewhere else "",
         **_links(context, listen),

@@ -91,6 +91,8 @@ class PathFacts(Struct, frozen=True, kw_only=True):
     remedy: str = ""
     more: tuple[Unchecked, ...] = ()
     """Peers that were not looked at."""
+    configured: bool = False
+    """Whether there is a configuration; without one no peers can be known."""
     elsewhere: str = ""
     """Another namespace of this machine that has `listen`, and in ``enter`` what stands before a command there."""
     enter: str = ""
@@ -116,7 +118,7 @@ def judge(facts: PathFacts) -> Iterator[Line]:
             yield _child(child)
     yield from facts.more
     if not facts.ways and not facts.more:
-        yield Unchecked("ways to peers", "no peers are known; give --config FILE")
+        yield Unchecked("ways to peers", "no peers are known" + ("" if facts.configured else "; give --config FILE"))
 
 
 def _listen(facts: PathFacts) -> Line:

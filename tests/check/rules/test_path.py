@@ -77,6 +77,8 @@ def test_where_links_arrive() -> None:
 
 def test_no_peers() -> None:
     assert unseen(judge(PathFacts())) == ["ways to peers"]
+    assert [line.why for line in judge(PathFacts())] == ["no peers are known; give --config FILE"]  # type: ignore[union-attr]
+    assert [line.why for line in judge(PathFacts(configured=True))] == ["no peers are known"]  # type: ignore[union-attr]
 
 
 def test_what_links_use_beside_what_they_are_meant_to() -> None:
