@@ -11,7 +11,6 @@ from functools import partial
 import structlog
 import trio
 
-from proxy.errors import NetError
 from proxy.netdev.observe.watch import look, open_watch, watch
 from proxy.pool.pools import Pools
 
@@ -44,8 +43,8 @@ class AddressWatch:
             return
         try:
             found = await trio.to_thread.run_sync(partial(look, bound))
-        except (NetError, OSError) as error:  # without a descriptor, say: the next change may come when there is one
-            log.warning("cannot look at this host's addresses", error=str(error))
+        except OSError as error:  # without a descriptor, say: the next change may come when there is one
+            log.warning("cannot look at this host's addresses", error=error.strerror or str(error))
             return
         self._pools.lost(found.missing)
         if found.held != self._held:

@@ -122,7 +122,7 @@ class LinkListeners:
             way = self._device.look()
             self._take(inherited, way)
             if self._is_elsewhere(way):
-                self._follow(way)
+                self._listen_anew(way)
 
     def close(self) -> None:
         """Close all. Idempotent."""
@@ -159,6 +159,10 @@ class LinkListeners:
         # `why`: they should be bound and cannot be; what is bound stays so.
         if way.missing or way.why or (way.interface.index if way.interface else 0) == self._index:
             return False
+        return self._listen_anew(way)
+
+    def _listen_anew(self, way: LinkWay) -> bool:
+        """Whether it could; if not, a line in the log says why, and the next look tries again."""
         where = way.device or "any"
         try:
             if self.all and bound_to(self.all[0].socket) == "" and self._device.bind(self.all[0].socket, way):

@@ -36,7 +36,6 @@ __all__ = [
     "NetSnapshot",
     "RouteAnswer",
     "VirtualFunction",
-    "held_addresses",
     "route_to",
     "snapshot",
 ]
@@ -61,13 +60,6 @@ def snapshot() -> NetSnapshot:
             routes=tuple(_route(found) for found in socket.get_routes()),
             neighbours=tuple(_neighbour(found) for found in socket.get_neighbours()),
         )
-
-
-def held_addresses() -> frozenset[str]:
-    """The IP addresses that interfaces of this thread's namespace have now."""
-    with _asked("addresses") as socket:
-        found = (each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS") for each in socket.get_addr())
-        return frozenset(address for address in found if address)
 
 
 def route_to(address: str, *, source: str | None = None, interface: int | None = None) -> RouteAnswer | None:
