@@ -61,7 +61,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.connecting import Connector
 from proxy.pump.heartbeat import Heartbeat
 from proxy.pump.loop import Pump
-from proxy.pump.options import KeepAlive, know_ourselves
+from proxy.pump.options import KeepAlive, knowing_ourselves
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
@@ -492,11 +492,11 @@ async def run(
     Raises StartError if it cannot start on this machine, and ConfigError if its certificate files are wrong. If it is
     cancelled, it ends all streams at once; nothing stays behind but directories.
     """
-    know_ourselves()
     passing: tuple[type[StartError], ...] = (PredecessorEnded,)
     for tries_left in reversed(range(STARTS)):
         try:
-            return await _run(config, file, takeover, task_status)
+            with knowing_ourselves():
+                return await _run(config, file, takeover, task_status)
         except Exception as error:
             if not tries_left or not _consists_of(error, passing):
                 raise

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from control.base.system.peercred import UCRED, credentials_of
@@ -99,12 +101,17 @@ OURSELVES = -1
 _own_pid = -1
 
 
-def know_ourselves() -> None:
-    """From now on `peer_uid` tells connections of this process from others. The program's start calls it: in tests,
-    callers and proxies are one process.
+@contextmanager
+def knowing_ourselves() -> Iterator[None]:
+    """In this block `peer_uid` tells connections of this process from others. For a process that is a proxy and nothing
+    else: where callers are in it as well, as in tests, they would be taken for the proxy.
     """
     global _own_pid
-    _own_pid = os.getpid()
+    before, _own_pid = _own_pid, os.getpid()
+    try:
+        yield
+    finally:
+        _own_pid = before
 
 
 def peer_uid(sock: LocalSocket) -> int:

@@ -248,5 +248,6 @@ def test_a_caller_that_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert peer_uid(one) == os.getuid()
         monkeypatch.setattr(options, "_own_pid", os.getpid() + 1)
         assert peer_uid(one) == os.getuid()
-        options.know_ourselves()
-        assert peer_uid(one) == options.OURSELVES
+        with options.knowing_ourselves():
+            assert peer_uid(one) == options.OURSELVES
+        assert peer_uid(one) == os.getuid()

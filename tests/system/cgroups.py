@@ -87,7 +87,7 @@ class Stalled:
 
     def ask(self, host: str, what: str) -> Any:
         """What the admin socket of ``a`` or ``b`` says."""
-        return ask(self.mesh.folder / host / "admin.sock", what)
+        return ask(self.mesh.folder / host / "run" / "admin.sock", what)
 
     def talk(self) -> None:
         """One more call, which is answered."""
