@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import NamedTuple, Self
 
 import structlog
+import trio
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix, rebind_unix
@@ -29,6 +30,8 @@ from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 log = structlog.get_logger()
 
 BACKLOG = 4096
+SLICE = 256
+"""Sockets whose files are looked at before other tasks run: half a millisecond."""
 MOST_LOST = 4
 """Sockets that have lost their file and go on beside the new one, for each upstream: whoever has the file mounted by
 itself into a container reaches the socket that it was made for."""
@@ -262,6 +265,16 @@ class ListenerSet:
     def all(self) -> list[OpenListener]:
         """Those in use and the spare ones."""
         return [*self.opened.values(), *self.spare.values()]
+
+    async def out_of_place(self) -> list[OpenListener]:
+        """Those whose files are gone. Other tasks run in between."""
+        found: list[OpenListener] = []
+        for number, opened in enumerate(self.all):
+            if number % SLICE == SLICE - 1:
+                await trio.lowlevel.checkpoint()
+            if not opened.in_place:
+                found.append(opened)
+        return found
 
     def inherit(self, inheritables: Mapping[Address, InheritableListener]) -> None:
         """Make sockets that another process has opened the spare ones. Raises StartError."""

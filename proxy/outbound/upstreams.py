@@ -100,13 +100,11 @@ class Outbound:
         in_the_way: dict[Address, str] = {}
         while True:
             await trio.sleep(LOOK)
-            # In a worker thread, since thousands of files take some milliseconds.
-            missing = await trio.to_thread.run_sync(_missing, dict(self.sockets.opened))
-            in_the_way = {address: why for address, why in in_the_way.items() if address in missing}
-            for address in missing:
-                opened = self.sockets.opened.get(address)
+            gone = {opened.upstream.listen: opened for opened in await self.sockets.out_of_place()}
+            in_the_way = {address: why for address, why in in_the_way.items() if address in gone}
+            for address, opened in gone.items():
                 try:
-                    if opened is not None and opened.restore():
+                    if self.sockets.opened.get(address) is opened and opened.restore():
                         log.warning("somebody had removed a socket's file: it is bound again", listen=str(address))
                 except StartError as error:
                     if in_the_way.get(address) != str(error):
@@ -132,7 +130,3 @@ class Outbound:
         for call in list(self.context.calls):
             call.give_up(CloseReason.STOPPED)
         self.context.pump.settle()
-
-
-def _missing(sockets: dict[Address, OpenListener]) -> list[Address]:
-    return [address for address, opened in sockets.items() if not opened.in_place]

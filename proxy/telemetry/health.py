@@ -13,8 +13,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import trio
-
 from control.api.messages import HealthAnswer
 from proxy.links.credentials import when
 from proxy.links.keyring import Keyring
@@ -26,8 +24,6 @@ from proxy.telemetry.meshview import state_of
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
 
-SLICE = 256
-"""Sockets whose files are looked at before other tasks run: half a millisecond."""
 MOST_PROBLEMS = 10
 """Problems in an answer; the rest is counted."""
 
@@ -69,11 +65,8 @@ class Health:
         problems += certificate(self._keyring, time.time())
         if self._follower is not None:
             problems += registration(self._follower)
-        for number, opened in enumerate(self._sockets.all):
-            if number % SLICE == SLICE - 1:
-                await trio.lowlevel.checkpoint()
-            if not opened.in_place:
-                problems.append(f"{opened.upstream.listen}: the socket's file is gone, so nobody can call")
+        gone = [str(opened.upstream.listen) for opened in await self._sockets.out_of_place()]
+        problems += [f"{listen}: the socket's file is gone, so nobody can call" for listen in gone]
         return answer(problems)
 
     async def mesh(self) -> HealthAnswer:
