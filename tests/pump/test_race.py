@@ -96,18 +96,16 @@ async def test_a_descriptor_s_number_is_not_used_again_before_the_turn_ends(trac
     """Or an event of the connection that was given up would count for the next one: it would be "connected" to a
     service that is silent.
     """
-    given_up: list[Race] = []
     following: list[Race] = []
 
     def won(sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         assert sock is not None
         sock.close()
-        for other in given_up:
+        for other in together:
             other.cancel()
-        following.extend(track.start(SILENT) for _ in given_up)
+        following.extend(track.start(SILENT) for _ in together)
 
-    track.start(ALIVE, done=won)
-    given_up.extend(track.start(ALIVE) for _ in range(3))  # their events come with the first one's
+    together = [track.start(ALIVE, done=won) for _ in range(4)]  # the events come in one turn
     await until(lambda: following, "the next connections")
     beat = Heartbeat(track.host.pump)
     await beat.beat()
