@@ -17,7 +17,7 @@ from proxy.pump.ourselves import OwnConnections
 from proxy.pump.race import Done, Race
 from tests.pump.rig import Host, running, until
 from tests.tools.ownnet import in_own_network
-from tests.tools.sockets import PATIENCE, open_fds
+from tests.tools.sockets import PATIENCE, free_port, open_fds
 
 SILENT = "127.0.0.2"
 REFUSES = "127.0.0.3"
@@ -29,8 +29,8 @@ class Track:
 
     def __init__(self, host: Host, stack: ExitStack) -> None:
         self.host, self.stack = host, stack
-        self.service = stack.enter_context(socket.create_server((ALIVE, 0)))
-        self.port: int = self.service.getsockname()[1]
+        self.port = free_port()  # the kernel may give one that somebody has at SILENT
+        self.service = stack.enter_context(socket.create_server((ALIVE, self.port)))
         self.silent = stack.enter_context(socket.create_server((SILENT, self.port), backlog=0))
         self.silent.setblocking(False)
         for _ in range(3):
