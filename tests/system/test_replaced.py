@@ -36,17 +36,23 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def written(folder: Path, **sections: Any) -> dict[str, Any]:
+    """The configuration of a proxy alone on this machine."""
+    return {
+        "host": "host-a",
+        "run_dir": f"{folder}/run",
+        "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
+        "log": {"format": "json"},
+        **sections,
+    }
+
+
 @pytest.mark.parametrize("editor", ["writes another file", "keeps a backup", "writes over", "changes nothing"])
 def test_a_configuration_that_is_mounted_as_a_single_file(folder: Path, editor: str) -> None:
     """As a container sees it. What is written into the file is applied; a file in its place cannot be seen, and a
     reload says so instead of "nothing has changed"."""
     source = folder / "on-the-host.yaml"
-    config: dict[str, Any] = {
-        "host": "host-a",
-        "run_dir": f"{folder}/run",
-        "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
-        "log": {"format": "json"},
-    }
+    config = written(folder)
     source.write_text(json.dumps(config))
     proxy = Proxy(config, folder)
     mount = f"mount --bind {source} {proxy.file} && exec " + '"$@"'
@@ -78,14 +84,8 @@ def test_a_socket_whose_file_somebody_removes(folder: Path, lost: str) -> None:
     """As systemd-tmpfiles does with what it takes for old and dead, or a script that empties a directory."""
     sockets = folder / "sockets"
     with Echo(f"unix:{folder}/service.sock") as echo:
-        config: dict[str, Any] = {
-            "host": "host-a",
-            "run_dir": f"{folder}/run",
-            "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
-            "services": {"echo": {"deliver": echo.address}},
-            "upstreams": {"echo": {"listen": f"unix:{sockets}/echo.sock", "mode": "0660"}},
-            "log": {"format": "json"},
-        }
+        upstream = {"listen": f"unix:{sockets}/echo.sock", "mode": "0660"}
+        config = written(folder, services={"echo": {"deliver": echo.address}}, upstreams={"echo": upstream})
         with Proxy(config, folder) as proxy, connect(f"unix:{sockets}/echo.sock") as open_before:
             exchange(open_before, b"before")
             kept = folder / "kept.sock"
@@ -104,14 +104,8 @@ def test_something_else_in_a_sockets_place_is_left_there(folder: Path) -> None:
     """It is said once, and when it has gone the socket comes back."""
     path = folder / "echo.sock"
     with Echo(f"unix:{folder}/service.sock") as echo:
-        config: dict[str, Any] = {
-            "host": "host-a",
-            "run_dir": f"{folder}/run",
-            "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
-            "services": {"echo": {"deliver": echo.address}},
-            "upstreams": {"echo": {"listen": f"unix:{path}"}},
-            "log": {"format": "json"},
-        }
+        upstream = {"listen": f"unix:{path}"}
+        config = written(folder, services={"echo": {"deliver": echo.address}}, upstreams={"echo": upstream})
         with Proxy(config, folder) as proxy:
             path.unlink()
             path.write_text("mine")

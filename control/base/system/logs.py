@@ -207,16 +207,13 @@ class _Summaries:
 
 
 class _Handler(logging.Handler):
-    """Takes what libraries log through the standard library (trio, about a listener out of descriptors) to the sink."""
+    """Takes what libraries log through the standard library to the sink."""
 
     def __init__(self, sink: LineSink) -> None:
         super().__init__()
         self._sink = sink
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A listener out of descriptors is no bug to trace: the message says everything.
-        if record.name == "trio.serve_listeners":
-            record.exc_info = None
         try:
             (self._sink.error if record.levelno >= logging.ERROR else self._sink.msg)(self.format(record))
         except structlog.DropEvent:
