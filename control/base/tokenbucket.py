@@ -35,6 +35,10 @@ class TokenBucket:
         self._full_at = full_at + self._token
         return True
 
+    def wait(self, now: float) -> float:
+        """Seconds until there is a token to take; 0: there is one."""
+        return max(0.0, self._full_at - now - self._latest)
+
     def is_full(self, now: float) -> bool:
         """Whether it is as it was at first."""
         return self._full_at <= now

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 import trio
 
@@ -245,6 +246,7 @@ class Agent:
             max_streams=limits.streams_per_link,
             reasons=NEWEST_REASON,
             via=True,
+            opens_per_second=msgspec.UNSET if limits.opens_per_second is None else limits.opens_per_second,
         )
 
     def credentials(self) -> Credentials | None:

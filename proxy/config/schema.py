@@ -201,9 +201,9 @@ class ProxyLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         int | None, read_by(units.or_null(units.size), units.SIZE, low="64KiB", high="1024GiB")
     ] = None
     """Bytes of these for streams to and from one peer; None: half of them."""
-    opens_per_second: Annotated[int, between(1, 1_000_000)] = 20_000
-    """Streams that one peer may open a second, and as many at once; the next one is refused. More than an honest proxy
-    of this version opens (about 10,000), so that nobody meets it who does not set it."""
+    opens_per_second: Annotated[int, between(1, 1_000_000)] | None = None
+    """Streams that one peer may open a second, and as many at once. The peer is told and paces itself; from one that
+    opens more, the next one is refused. None: as many as it likes, within its share of each turn."""
     streams_per_link: Annotated[int, between(1, 65535)] = 65535
     waiting_streams: Annotated[int, between(0, 65535)] = 1024
     """Streams that wait for a link to one peer; the next one is refused."""

@@ -8,7 +8,7 @@ including each one that is refused, has a `Delivery` until it ends.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 
 from control.api.messages import StreamDirection
@@ -24,6 +24,10 @@ from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
+
+SLACK = 4
+"""Streams that a peer may open at once beyond `limits.opens_per_second`: what is opened at a steady rate arrives a
+little less steadily."""
 
 
 class Inbound:
@@ -51,30 +55,27 @@ class Inbound:
         self.connector = connector
         self.open = Counter[str]()
         self.stats = stats
-        self._rate = config.limits.opens_per_second
-        self._opens = defaultdict[str, TokenBucket](lambda: TokenBucket(self._rate, self._rate))
+        self._opens: dict[tuple[str, int], TokenBucket] = {}
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
         self._local_services, self.allowed = self._services_of(config), allowed
         self.open = Counter({name: count for name, count in self.open.items() if count})
-        if self._rate != config.limits.opens_per_second:
-            self._rate = config.limits.opens_per_second
-            self._opens.clear()
 
     def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
 
     def forget(self, peer: str) -> None:
         """The peer was removed: drop the count of its opens."""
-        self._opens.pop(peer, None)
+        self._opens = {key: bucket for key, bucket in self._opens.items() if key[0] != peer}
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse the stream."""
         service, peer = call.service, lane.session.peer
         local = self._local_services.get(service)
-        if not self._opens[peer].take(lane.since):
-            self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {self._rate} streams a second")
+        rate = lane.session.local.opens_per_second
+        if rate is not None and not self._bucket(peer, rate).take(lane.since):
+            self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {rate} streams a second")
         elif local is None:
             if service == NAMESAKE:
                 self._notice(peer, call.caller)
@@ -96,6 +97,13 @@ class Inbound:
             lane.start_called(local.preface(lane, call) if local.tells else b"")
         else:
             Delivery(self, lane, call).start(local)
+
+    def _bucket(self, peer: str, rate: int) -> TokenBucket:
+        """What counts a peer's opens on sessions in whose HELLO it was told `rate`."""
+        bucket = self._opens.get((peer, rate))
+        if bucket is None:
+            bucket = self._opens[peer, rate] = TokenBucket(rate, rate + SLACK)
+        return bucket
 
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
         Delivery(self, lane, call).refuse(reason, detail)

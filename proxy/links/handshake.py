@@ -50,12 +50,18 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The highest close reason that the sender knows."""
     via: bool = False
     """Whether the sender can read what OPEN says about a call's way (`frames.Via`)."""
+    opens_per_second: int | msgspec.UnsetType = msgspec.UNSET
+    """Streams that the receiver may open a second, and as many at once. Left out if the sender does not count them."""
 
     @property
     def settings(self) -> SessionSettings:
         """The limits that the sender sets for us."""
         return SessionSettings(
-            stream_credit=self.stream_credit, max_streams=self.max_streams, reasons=self.reasons, via=self.via
+            stream_credit=self.stream_credit,
+            max_streams=self.max_streams,
+            reasons=self.reasons,
+            via=self.via,
+            opens_per_second=None if self.opens_per_second is msgspec.UNSET else self.opens_per_second,
         )
 
 
@@ -138,6 +144,8 @@ def _decode_untrusted(kind: FrameKind, payload: bytes) -> Hello:
         raise HandshakeError(f"malformed HELLO: {error}") from None
     if not MIN_STREAM_CREDIT <= hello.stream_credit <= MAX_CREDIT or not 0 < hello.max_streams < 1 << 31:
         raise HandshakeError(f"HELLO with stream_credit {hello.stream_credit}, max_streams {hello.max_streams}")
+    if hello.opens_per_second is not msgspec.UNSET and hello.opens_per_second < 1:
+        raise HandshakeError(f"HELLO with opens_per_second {hello.opens_per_second}")
     if hello.received < 0 or (hello.received and not hello.resumes):
         raise HandshakeError(f"HELLO with received {hello.received}, resumes {str(hello.resumes).lower()}")
     return hello

@@ -80,6 +80,8 @@ class SessionSettings:
     """The highest close reason that whoever tells this knows."""
     via: bool = False
     """Whether whoever tells this can read `Open.via`."""
+    opens_per_second: int | None = None
+    """Streams that the other side may open a second, over all sessions; None: they are not counted."""
 
 
 class Session(Generic[S]):

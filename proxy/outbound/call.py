@@ -268,11 +268,16 @@ class Call:
     def _expire(self) -> None:
         self._deadline = None
         self._context.calls.pop(self, None)
+        seconds, reason = f"{self._context.limits.open_timeout:g} s", CloseReason.PEER_UNREACHABLE
+        self._detail = f"no link within {seconds}"
         for pool in self._untried:
             if pool.leave(self):
-                self._context.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
-        self._detail = f"no link within {self._context.limits.open_timeout:g} s"
-        self._fail(CloseReason.PEER_UNREACHABLE)
+                if pool.paces:
+                    reason = CloseReason.OVERLOADED
+                    self._detail = f"{pool.name} takes {pool.opens_per_second} streams a second: no turn in {seconds}"
+                else:
+                    self._context.failed(self.service, pool.name, CloseReason.PEER_UNREACHABLE)
+        self._fail(reason)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

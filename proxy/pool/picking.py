@@ -13,6 +13,7 @@ from collections.abc import Callable
 import trio
 
 from proxy.pool.bulk import BulkStreams
+from proxy.pool.pacing import Pacer
 from proxy.pool.policy import CROWDED, choose, wants_more
 from proxy.pool.usage import PoolUsage
 from proxy.pump.link import Link
@@ -24,6 +25,7 @@ class Picker:
     Args:
         usage: counts the picks; bulk: sets links apart for heavy streams.
         ask: called when one more link would be worth its handshake, with whether it would be for bulk.
+        pacer: keeps to what the peer takes in a second. While that is counted, every call goes the long way.
         look_soon: called when the pool should count a heavy service's streams now (`Pool.next_step`), not 5 s later.
 
     Attributes:
@@ -32,11 +34,16 @@ class Picker:
     """
 
     def __init__(
-        self, usage: PoolUsage, bulk: BulkStreams, ask: Callable[[bool], None], look_soon: Callable[[], None]
+        self,
+        usage: PoolUsage,
+        bulk: BulkStreams,
+        pacer: Pacer,
+        ask: Callable[[bool], None],
+        look_soon: Callable[[], None],
     ) -> None:
         self.links: list[Link] = []
         self.opened_ahead: Link | None = None
-        self._usage, self._bulk, self._ask, self._look_soon = usage, bulk, ask, look_soon
+        self._usage, self._bulk, self._pacer, self._ask, self._look_soon = usage, bulk, pacer, ask, look_soon
         self._at_hand: Link | None = None
 
     def add(self, link: Link, ahead: bool) -> None:
@@ -48,6 +55,7 @@ class Picker:
     def remove(self, link: Link) -> None:
         """A link has ended."""
         self.links.remove(link)
+        self._pacer.forget(link)
         if link is self.opened_ahead:
             self.opened_ahead = None
         self._at_hand = None
@@ -87,6 +95,8 @@ class Picker:
         if link is None:
             self._at_hand = None
             return None
+        if not self._pacer.take(link, link.heard, trio.current_time()):
+            return None
         if wants_more(link, bulk):
             self._ask(bulk)
         if bulk:
@@ -105,9 +115,9 @@ class Picker:
 
     def _lasting(self, link: Link) -> bool:
         """Whether the next call should get it too: no, if a link before it was passed over for being congested only,
-        and will be first again, or if it is for bulk and another one, which is full, is not.
+        and will be first again, if it is for bulk and another one, which is full, is not, or while opens are paced.
         """
-        if link.bulk and not all(each.bulk for each in self.links):
+        if self._pacer.rate is not None or (link.bulk and not all(each.bulk for each in self.links)):
             return False
         for each in self.links:
             if each is link:

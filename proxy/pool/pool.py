@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from time import monotonic
 
 import structlog
@@ -27,6 +28,7 @@ from proxy.pool import policy
 from proxy.pool.bulk import BulkStreams
 from proxy.pool.dialling import Dialler
 from proxy.pool.learning import UsageLearner
+from proxy.pool.pacing import Pacer
 from proxy.pool.picking import Picker
 from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
 from proxy.pool.probing import PeerProbe
@@ -86,10 +88,12 @@ class Pool:
         self._credentials = credentials
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._draining = self._announced = False
+        self._pacing = False
         self._bulk = BulkStreams(usage)
-        self._picker = Picker(usage, self._bulk, self._ask, lambda: self._changed.set())
-        self.links, self.pick = self._picker.links, self._picker.pick
         self._waiters = WaitingList()
+        self._pacer = Pacer(self._waiters)
+        self._picker = Picker(usage, self._bulk, self._pacer, self._ask, lambda: self._changed.set())
+        self.links, self.pick = self._picker.links, self._picker.pick
         self._learning = UsageLearner(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = PoolSessions(
             name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set(),
@@ -183,8 +187,18 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """Whether a link is up that takes one more stream."""
+        """Whether a link is up that takes one more stream, now or as soon as the peer's rate allows."""
         return any(link.usable for link in self.links)
+
+    @property
+    def opens_per_second(self) -> int | None:
+        """Streams that the peer takes in a second, as it told with its last link; None: it does not count them."""
+        return self._pacer.rate
+
+    @property
+    def paces(self) -> bool:
+        """Whether streams wait for nothing but the peer's rate."""
+        return self.opens_per_second is not None and self.up
 
     @property
     def streams(self) -> int:
@@ -202,6 +216,7 @@ class Pool:
             return False
         self._learning.look()
         self._changed.set()
+        self._pace()
         return True
 
     def leave(self, waiter: Waiter) -> bool:
@@ -372,10 +387,15 @@ class Pool:
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
         own = self._hello(self.name, handshake.hello.session)
-        link = self.sessions.put(sock, handshake, session or self.sessions.begin(handshake.hello, own, dialled))
+        if session is None:
+            session = self.sessions.begin(handshake.hello, own, dialled)
+        else:  # what both sides count, in place of what they told for the last link
+            session.local = replace(session.local, opens_per_second=own.settings.opens_per_second)
+        link = self.sessions.put(sock, handshake, session)
         self._dialler.hurry()
         if not dialled:
             self.sessions.untold = False
+        self._pacer.tell(handshake.hello.settings.opens_per_second)
         self._picker.add(link, ahead)
         self._unused = False
         self.usage.link_up(trio.current_time())
@@ -419,13 +439,33 @@ class Pool:
 
     def _serve_one(self) -> None:
         """The first of the streams that wait because no link takes one more gets the place of one that has ended."""
-        if self._waiters and choose(self.links) is not None:
+        if self.opens_per_second is not None:
+            self._pace()
+        elif self._waiters and choose(self.links) is not None:
             self._waiters.serve_one()
+
+    def _pace(self) -> None:
+        """Look again at the streams that wait when the peer's rate allows the next one."""
+        if self.paces and self._waiters and not self._pacing:
+            self._pacing = True
+            self._pump.deadlines.add(self._pacer.wait(trio.current_time()), self._serve_paced)
+
+    def _serve_paced(self) -> None:
+        """Streams that wait go out, in their order, until the first for which the rate allows no more."""
+        self._pacer.serving = True
+        for waiting in range(len(self._waiters), 0, -1):
+            if not self._pacer.due(trio.current_time()) or len(self._waiters) > waiting:
+                break  # the second: the one served last waits again, as nothing is heard from its link
+            self._waiters.serve_one()
+        self._pacer.serving = self._pacing = False
+        self._pace()
 
     def _serve_waiters(self, dialled: bool) -> None:
         usage = self.usage
         avoided, warm = usage.avoided, usage.warm
+        self._pacer.serving = True
         self._waiters.serve_all()
+        self._pacer.serving = False
         usage.warm = warm  # streams that have waited for a link did not find one
         if dialled and usage.avoided > avoided:
             usage.avoided -= 1  # one of them had to wait for this handshake: it was not avoided

@@ -27,6 +27,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import CallHandler, LaneSession
+from proxy.pump.turnshare import TurnShare
 
 log = structlog.get_logger()
 
@@ -103,6 +104,7 @@ class PoolSessions:
         self.settings = links
         self.peer = peer
         self._pump, self._calls, self._usage, self._leaving, self._kept = pump, calls, usage, leaving, kept
+        self._turn_share = TurnShare(pump)
         self._all: dict[str, LaneSession] = {}
         self._links: dict[str, Link] = {}
         self.gone: dict[str, bool] = {}
@@ -131,7 +133,7 @@ class PoolSessions:
             calls=self._calls,
             usage=self._usage,
         )
-        session.leaving, session.kept = self._leaving, self._kept
+        session.leaving, session.kept, session.turn_share = self._leaving, self._kept, self._turn_share
         return session
 
     def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:

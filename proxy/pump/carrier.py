@@ -13,6 +13,7 @@ from proxy.mux.session import Session, SessionSettings
 from proxy.mux.sink import SessionSink
 from proxy.mux.stream import Stream, StreamState
 from proxy.pump.loop import Flusher, Pump
+from proxy.pump.turnshare import TurnShare
 
 S = TypeVar("S", bound=Stream)
 S_in = TypeVar("S_in", bound=Stream, contravariant=True)
@@ -62,6 +63,7 @@ class CarriedSession(Session[S]):
 
     Attributes:
         budget: bytes that the peer's lanes may buffer.
+        turn_share: what its link and the peer's others may do in a turn; whoever makes several sessions sets it.
         link: the link that carries it, or did last; suspended: whether it has none.
         waiting: lanes that wait for room in the out-buffer. When the link has sent bytes or handled frames, and little
             is unsent, it calls their ``resume()``.
@@ -86,6 +88,7 @@ class CarriedSession(Session[S]):
         super().__init__(dialler=dialler, out=out, sink=sink, stream_type=stream_type, local=local, remote=remote)
         self.pump, self.name, self.peer, self.usage = pump, name, peer, usage
         self.budget = pump.budget.account(peer)
+        self.turn_share = TurnShare(pump)
         self.waiting: dict[S, None] = {}
         self.suspended = False
 

@@ -24,13 +24,10 @@ from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
+from proxy.pump.turnshare import SLOW_FRAMES
 
 IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
 """Bytes: two DATA frames of the largest size. Small messages fill it with at most ~2,000 in a turn."""
-
-SLOW_FRAMES = 16
-"""Frames other than plain DATA that are handled in a turn. Opening a stream costs as much as 20 messages. The rest
-waits for the next turn, so that the answers to these go out first (docs/performance.md)."""
 
 UNREAD = 64
 """Reads into the in-buffer, at most, of what a link that ends has not read: enough for all that the kernel keeps
@@ -92,6 +89,7 @@ class Link:
         self._filled = 0
         self._waiting = session.waiting
         self._doomed = self._behind = False
+        self._share = session.turn_share
         self._queueing = DecayingAverage(QUEUEING_MEMORY, self.since)
         self.serial = ""
 
@@ -108,7 +106,7 @@ class Link:
 
     def ready(self, mask: int) -> None:
         """Write and read as far as the socket is ready (`Watcher.ready`). Mask 0: handle the frames that the last turn
-        left in the in-buffer (`Pump.again`).
+        left in the in-buffer (`TurnShare`).
         """
         if mask & EPOLLOUT and self.congested:
             self.congested = False
@@ -155,12 +153,21 @@ class Link:
         self._handle()
 
     def _handle(self) -> None:
-        """Handle the whole frames in the in-buffer, as many as one turn may, and move the rest to its beginning."""
+        """Handle the whole frames in the in-buffer, as many as this turn may, or wait for the next one."""
+        frames = self._share.take(self)
+        if frames:
+            self._deliver(frames)
+        else:
+            self._behind = True
+
+    def _deliver(self, frames: int) -> None:
+        """Handle whole frames, `frames` at most of those that are not plain DATA; move the rest to the beginning."""
         session, buf, mem, end = self.session, self._buf, self._mem, self._filled
-        pos = turn.deliver(session, buf, mem, 0, end, SLOW_FRAMES)
+        pos, left = turn.deliver(session, buf, mem, 0, end, frames)
+        self._share.took(frames - left)
         if not self._doomed and session.whole(buf, pos, end):
             self._behind = True
-            self.pump.again(self)
+            self._share.wait(self)
         session.received_bytes(pos)
         if pos:
             buf[: end - pos] = mem[pos:end]
@@ -201,7 +208,7 @@ class Link:
                 return
             before, behind = self.heard, self._behind
             self._behind = False
-            self._guarded(self._handle if behind else self._receive)
+            self._guarded(partial(self._deliver, SLOW_FRAMES) if behind else self._receive)
             if self.heard == before and not behind:
                 break
         self.doom(CloseReason.LINK_LOST, why)

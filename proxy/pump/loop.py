@@ -112,6 +112,7 @@ class Pump:
         lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
+        turns: how many there have been.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
             down, and calls that at 0.
     """
@@ -123,7 +124,8 @@ class Pump:
         self.later: list[ReplayBuffer] = []
         self.lanes: dict[int, PlainLane] = {}
         self.deadlines = Deadlines(self.settle)
-        self.crowd = 0
+        self.crowd = self.turns = 0
+        self._in_turn = False
         self._collect = collect
         self._watchers: dict[int, Watcher] = {}
         self._flushers: dict[ReplayBuffer, Flusher] = {}
@@ -160,11 +162,13 @@ class Pump:
     def _turns(self) -> None:
         poll, watchers, stop = self._epoll.poll, self._watchers, perf_counter() + MAX_BUSY
         collect = self._collect
+        self._in_turn = True
         while True:
             if self._again:
                 events = poll(0, MAX_EVENTS)
             elif not (events := (self._spin() if self.busy_poll else None) or poll(LINGER, MAX_EVENTS)):
-                return self.settle()
+                break
+            self.turns += 1
             self.crowd = len(events)
             again, self._again = self._again, []
             rest: list[Event] = []
@@ -181,18 +185,30 @@ class Pump:
                     try:
                         watcher.ready(mask)
                     except Exception:
-                        self._failed(watcher)
+                        self.failed(watcher)
                     self.slow_left -= 1
                     if not self.slow_left:
                         self.send_first()
-            for watcher in again:
-                try:
-                    watcher.ready(0)
-                except Exception:
-                    self._failed(watcher)
+            self._look_at(again)
             self._settle()
             if perf_counter() > stop:
-                return self.settle()
+                break
+        self._in_turn = False
+        self.settle()
+
+    def _look_at(self, watchers: list[Watcher]) -> None:
+        for watcher in watchers:
+            try:
+                watcher.ready(0)
+            except Exception:
+                self.failed(watcher)
+
+    def _turn_of_again(self) -> None:
+        """A turn for nothing but what called `again` while the loop waited in trio."""
+        self.turns += 1
+        again, self._again = self._again, []
+        self._look_at(again)
+        self._settle()
 
     def _spin(self) -> list[Event]:
         if self.later:
@@ -204,7 +220,7 @@ class Pump:
         return events
 
     @staticmethod
-    def _failed(watcher: Watcher) -> None:
+    def failed(watcher: Watcher) -> None:
         """The exception barrier around one descriptor: an unexpected exception, which is being handled, costs one
         connection only.
         """
@@ -250,7 +266,7 @@ class Pump:
                 try:
                     flusher.flush()
                 except Exception:
-                    self._failed(flusher)
+                    self.failed(flusher)
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Call `action` when the turn ends, after the flush: for what must not happen in the middle of a turn."""
@@ -259,6 +275,8 @@ class Pump:
     def again(self, watcher: Watcher) -> None:
         """Call ``watcher.ready(0)`` in the next turn: for work that was put off to keep this turn short."""
         self._again.append(watcher)
+        if not self._in_turn and len(self._again) == 1:
+            self.deadlines.add(0, self._turn_of_again)
 
     def on_touched(self, out: ReplayBuffer, flusher: Flusher | None) -> None:
         """Set whose `flush` sends what is written to `out`; None: nothing sends it any more."""

@@ -85,7 +85,7 @@ def collect(
             lane.leave_plain_flow(length)
 
 
-def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> int:
+def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> tuple[int, int]:
     """Frames of a link: plain DATA to local sockets, each other frame to the session.
 
     Args:
@@ -93,7 +93,8 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
         buf, mem: the same memory, twice; frames lie in ``[pos, end)``, the last one perhaps in part.
         most: stop after this many frames that are not plain DATA; each may cost as much as many of DATA.
 
-    Returns: the position of the first frame that was not handled. Raises ProtocolError as ``session.handle`` does.
+    Returns: the position of the first frame that was not handled, and how many of `most` are left. Raises ProtocolError
+        as ``session.handle`` does.
     """
     unpack_from, get = HEADER.unpack_from, session.flow.get
     grant_below, handlers = session.grant_below, session.handlers
@@ -126,4 +127,4 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
         most -= 1
         if not most or session.reading_stopped:
             break
-    return pos
+    return pos, most

@@ -376,7 +376,7 @@ async def test_settings() -> None:
         agent.apply(hosts.config("host-a", {**hosts.peers(b=["echo"]), **upstream(hosts, "echo"), **more}))
         budget, pool = agent.pump.budget, agent.pools["host-b"]
         assert (budget.limit, budget.per_peer) == (8 << 20, 4 << 20)
-        assert agent.inbound._rate == 7
+        assert agent.hello("host-b", "s").opens_per_second == 7
         assert (pool.limit, pool.usage.terms.low, pool.usage.terms.high) == (5, 120.0, 120.0)
         assert agent.pump.busy_poll == 50e-6
         assert agent.hello("host-b", "s").stream_credit == 64 << 10

@@ -127,7 +127,7 @@ def test_defaults() -> None:
     )  # fmt: skip
     assert found.limits == ProxyLimits(
         stream_credit=256 * 2**10, memory=None, streams_per_link=65535, waiting_streams=1024,
-        open_timeout=5.0, stop_timeout=5.0, takeover_timeout=86400.0, memory_per_peer=None, opens_per_second=20_000,
+        open_timeout=5.0, stop_timeout=5.0, takeover_timeout=86400.0, memory_per_peer=None, opens_per_second=None,
     )  # fmt: skip
     assert found.tcp == TcpConfig(keepalive_idle=60, keepalive_interval=15, keepalive_probes=4)
     assert found.pump == PumpConfig(busy_poll_us=0)

@@ -12,6 +12,7 @@ from proxy.mux.frames import FrameKind
 from proxy.pool import policy
 from proxy.pool.bulk import BulkStreams
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
+from proxy.pool.pacing import Pacer
 from proxy.pool.picking import Picker
 from proxy.pool.policy import CROWDED, QUEUEING
 from proxy.pool.usage import BULK_BYTES, BULK_COUNT, BULK_MEMORY, PoolUsage
@@ -24,6 +25,7 @@ class Link:
     """As much of one as the choice looks at."""
 
     congested: bool = False
+    heard: int = 0
     queueing: float = 0.0
     usable: bool = True
     session: Made = field(default_factory=lambda: Made(bulk=False, open_quota=9, streams={}))
@@ -47,7 +49,7 @@ class Counting(Picker):
         self.asked: list[bool] = []
         self.chosen = self.looks = 0
         usage = PoolUsage(GapHistogram(SHARED_MEMORY), KEEPING)
-        super().__init__(usage, BulkStreams(usage), self.asked.append, self._count)
+        super().__init__(usage, BulkStreams(usage), Pacer(()), self.asked.append, self._count)
         for link in links:
             self.add(link, False)  # type: ignore[arg-type]
 

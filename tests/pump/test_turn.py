@@ -81,7 +81,7 @@ class Desk:
     def deliver(self, frames: bytes, *, end: int | None = None, most: int = 1000) -> int:
         buf = bytearray(frames)
         with memoryview(buf) as mem:
-            return turn.deliver(self, buf, mem, 0, len(frames) if end is None else end, most)
+            return turn.deliver(self, buf, mem, 0, len(frames) if end is None else end, most)[0]
 
     # What the turn asks of a session
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -35,11 +35,11 @@ MORE: dict[str, Any] = {
 class Hostile:
     """A link of host-c's to host-b, past its handshake, in the test's hands."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, session: str = "1") -> None:
         self.sock = sock
         sock.sendall(
             encode_hello(
-                Hello(host="host-c", to="host-b", instance="1", session="1", stream_credit=16384, max_streams=9)
+                Hello(host="host-c", to="host-b", instance="1", session=session, stream_credit=16384, max_streams=9)
             )
         )
         assert self.frame()[0] is FrameKind.HELLO
@@ -198,3 +198,44 @@ def memory_of(world: World, peer: str) -> int:
     """Bytes that host-b holds for a peer's streams."""
     held: int = next(each["memory_used"] for each in world.ask("b", "status")["peers"] if each["name"] == peer)
     return held
+
+
+@pytest.mark.failure("21b-f")
+@pytest.mark.parametrize("rate", [None, 50])
+def test_who_opens_faster_than_it_was_told_is_refused_and_nobody_else_is(lab: Lab, rate: int | None) -> None:
+    """Also where the others' own proxy has been told the same. Without a rate nobody is refused."""
+    more = {**MORE, "limits": {"opens_per_second": rate}}
+    with World(lab, more=more) as world, undisturbed(world) as callers, hostile(lab) as peer:
+        peer.sock.sendall(b"".join(opening(stream_id, "nowhere") for stream_id in range(1, 1001, 2)))
+        refused: list[int] = []
+        while len(refused) < 500:
+            kind, _, payload = peer.frame()
+            refused += payload if kind is FrameKind.REFUSE else b""
+        overloaded = refused.count(CloseReason.OVERLOADED)
+        assert (overloaded > 300) if rate else (overloaded == 0)
+        callers.all_talk()
+
+
+@pytest.mark.failure("21b-d")
+@pytest.mark.parametrize("says", [CloseReason.DRAINING, CloseReason.IDLE])
+def test_many_links_that_are_leaving_are_one_peer(lab: Lab, says: CloseReason) -> None:
+    """All their frames are answered, and none of anybody else's is late."""
+    pings = 2000
+    with World(lab, more=MORE) as world, undisturbed(world) as callers, ExitStack() as stack:
+        links = []
+        for number in range(40):
+            sock = stack.enter_context(connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()))
+            links.append(link := Hostile(sock, f"leaving {number}"))
+            sock.sendall(opening(1) + encode(FrameKind.GOAWAY, 0, frames.encode_reason(says)))
+            while link.frame()[0] is not FrameKind.OPENED:
+                pass
+        for round_ in range(3):
+            for link in links:
+                link.sock.sendall(encode(FrameKind.PING, 0, round_.to_bytes(8, "big")) * pings)
+            callers.all_talk()
+            for link in links:
+                answers = 0
+                while answers < pings:
+                    kind, _, payload = link.frame()
+                    answers += kind is FrameKind.PONG
+                assert payload == round_.to_bytes(8, "big")

@@ -1,0 +1,70 @@
+"""How much of a turn the links of one peer get.
+
+Frames other than plain DATA cost up to 20 times as much as those. One link handles SLOW_FRAMES of them in a turn, all
+links of a peer PEER_FRAMES: otherwise a peer could take any share of the time by having many links (those that are
+leaving are counted by nobody else). Links that have frames left wait in one queue, and take turns.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from proxy.pump.loop import Pump, Watcher
+
+SLOW_FRAMES = 16
+"""Frames other than plain DATA that one link handles in a turn. Opening a stream costs as much as 20 messages. The rest
+waits for the next turn, so that the answers to these go out first (docs/performance.md)."""
+PEER_FRAMES = 2 * SLOW_FRAMES
+"""The same for all links of a peer."""
+
+
+class TurnShare:
+    """The share of one peer, whose links call it."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._turn = -1
+        self._left = 0
+        self._queue: deque[Watcher] = deque()
+        self._serving = self._others_first = False
+
+    def take(self, link: Watcher) -> int:
+        """How many slow frames the link may handle now; 0: it waits for its turn, which is ``link.ready(0)``."""
+        if self._turn != self._pump.turns:
+            self._turn, self._left = self._pump.turns, PEER_FRAMES
+            self._others_first = bool(self._queue)
+        if not self._left or (self._others_first and not self._serving):
+            self.wait(link)
+            return 0
+        return self._left if self._left < SLOW_FRAMES else SLOW_FRAMES
+
+    def took(self, frames: int) -> None:
+        """So many of them were handled."""
+        self._left -= frames
+
+    def wait(self, link: Watcher) -> None:
+        """Call ``link.ready(0)`` in the next turn, behind the links that wait already."""
+        if not self._queue and not self._serving:
+            self._pump.again(self)
+        self._queue.append(link)
+
+    def ready(self, mask: int) -> None:
+        """Links that wait get their turns, as far as the share goes (`Watcher`)."""
+        self._serving = True
+        for _ in range(len(self._queue)):
+            link = self._queue.popleft()
+            try:
+                link.ready(0)
+            except Exception:
+                self._pump.failed(link)
+            if not self._left:
+                break
+        self._serving = False
+        if self._queue:
+            self._pump.again(self)
+
+    def crashed(self) -> None:
+        """Never called: `ready` handles what a link raises (`Watcher`)."""
+
+    def abandoned(self) -> None:
+        """Never called: no descriptor is registered for it (`Watcher`)."""

@@ -1,0 +1,115 @@
+"""However many links a peer has: it gets one share of each turn, and they take turns at it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.pump.turnshare import PEER_FRAMES, SLOW_FRAMES, TurnShare
+
+pytestmark = pytest.mark.failure("21b-d")
+
+
+class Turns:
+    """A pump that makes turns when told."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+        self.asked: list[Any] = []
+        self.broken: list[Any] = []
+
+    def again(self, watcher: Any) -> None:
+        self.asked.append(watcher)
+
+    def failed(self, watcher: Any) -> None:
+        self.broken.append(watcher)
+
+    def turn(self, *ready: Any) -> None:
+        """First what the epoll reports, then who asked for it, as the loop does."""
+        self.turns += 1
+        asked, self.asked = self.asked, []
+        for watcher in (*ready, *asked):
+            watcher.ready(0)
+
+
+class Link:
+    """One with `frames` slow frames left to handle."""
+
+    def __init__(self, share: TurnShare, frames: int, broken: bool = False) -> None:
+        self.share, self.frames, self.broken = share, frames, broken
+        self.waits = False
+
+    def ready(self, mask: int) -> None:
+        if self.broken:
+            raise ValueError("a bug")
+        self.waits = False
+        frames = min(self.share.take(cast(Any, self)), self.frames)
+        self.waits = not frames
+        if frames:
+            self.frames -= frames
+            self.share.took(frames)
+            if self.frames:
+                self.waits = True
+                self.share.wait(cast(Any, self))
+
+
+def links(pump: Turns, *frames: int) -> list[Link]:
+    share = TurnShare(cast(Any, pump))
+    return [Link(share, each) for each in frames]
+
+
+def test_one_link_alone() -> None:
+    pump = Turns()
+    (link,) = links(pump, 3 * SLOW_FRAMES)
+    pump.turn(link)
+    assert link.frames == 2 * SLOW_FRAMES
+    pump.turn()
+    pump.turn()
+    assert (link.frames, pump.asked) == (0, [])
+
+
+@pytest.mark.parametrize("count", [3, 64, 500])
+def test_many_links_get_no_more_than_one_share_and_all_come_to_their_turn(count: int) -> None:
+    pump = Turns()
+    many = links(pump, *[2 * SLOW_FRAMES] * count)
+    pump.turn(*many)
+    for _ in range(count):
+        left = sum(link.frames for link in many)
+        pump.turn()
+        assert left - sum(link.frames for link in many) <= PEER_FRAMES
+        assert len(pump.asked) <= 1
+    assert [link.frames for link in many] == [0] * count
+    assert pump.asked == []
+
+
+def test_who_comes_later_waits_behind_the_others() -> None:
+    pump = Turns()
+    first, second, third, late = links(pump, 99, 99, 99, 1)
+    pump.turn(first, second, third)
+    pump.turn(late)
+    assert late.frames == 1, "the epoll reported it before the others had their turn"
+    for _ in range(3):
+        pump.turn()
+    assert late.frames == 0
+
+
+def test_another_peer_has_its_own() -> None:
+    pump = Turns()
+    many = links(pump, *[99] * 9)
+    (other,) = links(pump, 5)
+    pump.turn(*many, other)
+    assert other.frames == 0
+
+
+def test_a_link_with_a_bug_costs_the_others_nothing() -> None:
+    pump = Turns()
+    one, broken, two, three = links(pump, 99, 99, 40, 40)
+    with capture_logs():
+        pump.turn(one, broken, two, three)
+        broken.broken = True
+        for _ in range(20):
+            pump.turn()
+    assert (one.frames, two.frames, three.frames) == (0, 0, 0)
+    assert pump.broken == [broken]
