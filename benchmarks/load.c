@@ -1,6 +1,6 @@
 /* The load client of the benchmark: one thread, epoll. It verifies every byte that it gets back (wire.h).
  *
- * usage: load --to ADDRESS [--size BYTES] [--ready-within SECONDS] [--pids PID,PID] --phase SECONDS:WHAT[:warm] ...
+ * usage: load --to ADDRESS [--size BYTES] [--ready-within SECONDS] [--pids PID,PID] [--pace N] --phase SECONDS:WHAT[:warm] ...
  *   WHAT is a list of KIND=COUNT, separated by commas; the connections of a kind are kept from phase to phase, and what the
  *   next phase does not ask for is aborted. KIND is one of
  *     ping     message, reply, message, ... on a connection that stays
@@ -10,6 +10,7 @@
  *     source   a stream from the server at full speed, verified here
  *     stallw   as bulk, and the server stops reading it; for as long as all phases last
  *     stallr   as source, and this client stops reading it
+ *   With --pace the ping connections send N messages a second together, in turns, instead of each as soon as it has its reply.
  *   A phase's time begins when all its ping and idle connections have had their first reply (at most --ready-within, 10 s).
  *   Phases marked warm are not reported. "ready N" goes to stderr as phase N begins. SIGUSR1 ends the present phase early.
  *
@@ -20,6 +21,7 @@
 
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 
 enum kind { PING, REQ, IDLE, BULK, SOURCE, STALLW, STALLR, KINDS };
 static const char *kind_names[KINDS] = {"ping", "req", "idle", "bulk", "source", "stallw", "stallr"};
@@ -58,6 +60,7 @@ struct phase {
 static struct address to;
 static size_t size = 64;
 static double ready_within = 10;
+static uint64_t pace_ns, due, turn_of;   /* of --pace: from one message to the next, when the next one is due, whose it is */
 static struct phase phases[16];
 static int phase_count;
 static struct phase *now_in;             /* the phase that is being recorded, or NULL */
@@ -211,7 +214,7 @@ static void replied(struct conn *c) {
     c->got = c->put = 0;
     c->seq++;
     c->since = now;
-    if (c->kind == IDLE) {
+    if (c->kind == IDLE || (c->kind == PING && pace_ns)) {
         c->state = RESTING;
     } else if (c->kind == REQ) {
         shut(c, 0);
@@ -358,13 +361,30 @@ static void open_waiting(void) {
     }
 }
 
+/* Sends what is due. A message that finds all connections waiting for a reply is not made up for later. */
+static void send_paced(uint64_t now) {
+    if (now > due + 100 * pace_ns) due = now;
+    for (; due <= now; due += pace_ns)
+        for (int i = 0; i < have[PING]; i++) {
+            struct conn *c = conns[PING][turn_of++ % (uint64_t)have[PING]];
+            if (c->state != RESTING) continue;
+            c->state = OPEN;
+            c->since = now;
+            if (send_message(c)) failed(c, "send");
+            break;
+        }
+}
+
 static void turn(uint64_t until) {
     static struct epoll_event events[1024];
     uint64_t now = now_ns();
-    int ms = now >= until ? 0 : (int)((until - now) / 1000000 + 1);
+    if (pace_ns) send_paced(now);
+    if (pace_ns && due < until) until = due;
+    uint64_t ns = now >= until ? 0 : until - now;
     if (waiting_n) open_waiting();
-    if (waiting_n) ms = 1;
-    int n = epoll_wait(epoll_fd, events, 1024, ms);
+    if (waiting_n && ns > 1000000) ns = 1000000;
+    struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    int n = epoll_pwait2(epoll_fd, events, 1024, &timeout, NULL);
     for (int i = 0; i < n && !*wrong; i++) handle(events[i].data.ptr, events[i].events);
 }
 
@@ -382,7 +402,7 @@ static void count_unanswered(struct phase *p, uint64_t now) {
         for (int i = 0; i < have[kind]; i++) {
             struct conn *c = conns[kind][i];
             uint64_t age = now - c->since;
-            if (c->state == NEW || age <= p99) continue;
+            if (c->state == NEW || c->state == RESTING || age <= p99) continue;
             for (uint64_t a = age; a > p50; a -= p50) {
                 record(&p->latency, a);
                 if (!p50) break;
@@ -428,7 +448,7 @@ static void print_phase(const struct phase *p, const char *before) {
 
 static void usage(const char *what) {
     fprintf(stderr, "%s\nusage: load --to ADDRESS [--size BYTES] [--ready-within SECONDS] [--pids PID,PID] "
-                    "--phase SECONDS:KIND=COUNT[,KIND=COUNT][:warm] ...\n", what);
+                    "[--pace MESSAGES_PER_SECOND] --phase SECONDS:KIND=COUNT[,KIND=COUNT][:warm] ...\n", what);
     exit(2);
 }
 
@@ -460,6 +480,7 @@ static void parse(int argc, char **argv) {
         else if (!strcmp(argv[i], "--size")) size = strtoul(value, NULL, 10);
         else if (!strcmp(argv[i], "--ready-within")) ready_within = atof(value);
         else if (!strcmp(argv[i], "--pids")) snprintf(pids, sizeof pids, "%s", value);
+        else if (!strcmp(argv[i], "--pace") && atoi(value) > 0) pace_ns = 1000000000u / (uint64_t)atoi(value);
         else if (!strcmp(argv[i], "--phase")) parse_phase(value);
         else usage(argv[i]);
     }
@@ -487,6 +508,7 @@ static int run(int *done) {
 int main(int argc, char **argv) {
     int done = 0, printed = 0;
     process_setup();
+    prctl(PR_SET_TIMERSLACK, 1);
     struct sigaction action = {.sa_handler = on_enough};
     sigaction(SIGUSR1, &action, NULL);
     parse(argc, argv);

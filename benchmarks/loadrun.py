@@ -82,15 +82,19 @@ def run(
     *,
     size: int = 64,
     ready_within: float = READY_WITHIN,
+    pace: int | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> list[Figures]:
-    """The figures of every phase that is not warm. ``on_ready`` is called when the first phase's time begins.
+    """The figures of every phase that is not warm. ``pace``: messages a second of all connections
+    together; None: as fast as replies come. ``on_ready`` is called when the first phase's time begins.
 
     Raises BenchError when a byte was wrong, connections stayed without a reply, or the run did not end in its time.
     """
     argv = [*target.prefix, load, "--to", target.address, "--size", str(size), "--ready-within", f"{ready_within:g}"]
     if target.pids:
         argv += ["--pids", ",".join(map(str, target.pids))]
+    if pace is not None:
+        argv += ["--pace", str(pace)]
     for phase in phases:
         argv += ["--phase", str(phase)]
     limit = sum(phase.seconds for phase in phases) + ready_within + 5

@@ -15,7 +15,9 @@ MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
 PATHS = PLAIN_PATHS + MTLS_PATHS
 EXTRA_PATHS = ("hostlane-unretained",)
 """Run only if named."""
-MEASURES = ("persistent", "connect", "connect-after-bulk", "links", "bulk", "mixed", "shaped", "stalled", "idle")
+MEASURES = (
+    "persistent", "connect", "connect-after-bulk", "links", "bulk", "mixed", "shaped", "stalled", "idle", "paced",
+)  # fmt: skip
 HERE = Path(__file__).resolve().parent
 HOSTLANE = "hostlane"
 """The path that other builds are put beside and compared with."""

@@ -52,6 +52,9 @@ TABLES = (
         "stalled", "Beside a stream whose reader stopped: p99, × without (median of the trials)", "beside_ratio", ".2f"
     ),
     Table("stalled", "The same, opened as a full-speed stream is aborted: p99, × without", "after_abort_ratio", ".2f"),
+    Table("paced", "32 connections, a steady rate: CPU of a proxy, % of a core (mean of both)", "core_percent", ".1f"),
+    Table("paced", "The same: p50, µs", "p50_us"),
+    Table("paced", "The same: messages/s", "rate"),
     Table("idle", "Memory of both proxies per idle stream, bytes: 1,000 streams", "bytes_per_stream_1000"),
     Table("idle", "Memory of both proxies per idle stream, bytes: 9,500 streams", "bytes_per_stream_9500"),
     Table("idle", "Memory of proxy A with 1 stream, MB", "rss_a_0_mb", ",.1f"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import bulk, idle, messages, stalled
+from benchmarks.measures import bulk, idle, messages, paced, stalled
 from benchmarks.measures.cell import Cell
 from benchmarks.options import Options
 
@@ -18,6 +18,7 @@ _PLANS = {
     "shaped": bulk.shaped,
     "stalled": stalled.cells,
     "idle": idle.cells,
+    "paced": paced.cells,
 }
 
 

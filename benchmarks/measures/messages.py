@@ -21,13 +21,13 @@ connection."""
 
 
 def persistent(options: Options) -> list[Cell]:
-    sizes, counts = ((64,), (16, 128, 1024)) if options.quick else ((64, 1024), (1, 16, 128, 1024))
+    sizes, counts = ((64,), (16, 128, 1024)) if options.quick else ((64, 1024), (1, 4, 16, 128, 1024))
     return [_cell("persistent", "ping", size, count, options) for size in sizes for count in counts]
 
 
 def connect(options: Options) -> list[Cell]:
-    sizes = (64,) if options.quick else (64, 1024)
-    return [_cell("connect", "req", size, count, options) for size in sizes for count in (16, 128)]
+    sizes, counts = ((64,), (16, 128)) if options.quick else ((64, 1024), (1, 16, 128))
+    return [_cell("connect", "req", size, count, options) for size in sizes for count in counts]
 
 
 def connect_after_bulk(options: Options) -> list[Cell]:

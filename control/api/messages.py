@@ -140,6 +140,10 @@ class Status(Struct, frozen=True, kw_only=True):
     """None: no call is open."""
     namesakes: list[str] = []
     """A line for each peer that has links with another proxy of this host's name, too."""
+    busy_poll: str = "off"
+    """Whether the loop looks for work before it sleeps, and for how long."""
+    busy_poll_s: float = 0.0
+    """CPU time that it has spent so since the start; what was found at the first look has cost none."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

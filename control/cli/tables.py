@@ -150,6 +150,9 @@ def _host(status: Status) -> Table:
         ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
         ("handshakes avoided", str(status.handshakes_avoided)),
     ]
+    if status.busy_poll != "off":
+        share = status.busy_poll_s / max(status.uptime_s, 1)
+        rows.insert(5, ("busy poll", f"{status.busy_poll}, {share:.1%} of a core so far"))
     if (source := status.busiest) is not None:
         rows.insert(4, ("busiest source", f"{_source_of(source)}: {source.streams} streams of {source.service}"))
     if status.draining:

@@ -23,6 +23,7 @@ from control.api.messages import DrainProgress
 from control.base.backoff import Backoff
 from control.base.system import logs
 from control.base.system.cgroup import memory_limit
+from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import sender, successor
@@ -59,6 +60,7 @@ from proxy.pool.ttl import TtlTerms
 from proxy.pool.usage import HANDSHAKE, PoolUsage
 from proxy.pump import trim
 from proxy.pump.budget import MemoryBudget
+from proxy.pump.busypoll import BusyPoll
 from proxy.pump.connecting import Connector
 from proxy.pump.heartbeat import Heartbeat
 from proxy.pump.loop import Pump
@@ -108,7 +110,8 @@ class Agent:
         self.reload = Reload(file, self.rebase)
         self.device = LinkDevice(config.links.listen.host, config.links.interface)
         self.keyring = Keyring.from_config(config)
-        self.pump = Pump(MemoryBudget(*_memory(config.limits), _send_buffer()), collect, config.pump.busy_poll_us / 1e6)
+        budget = MemoryBudget(*_memory(config.limits), _send_buffer())
+        self.pump = Pump(budget, collect, BusyPoll(config.pump.looks_for))
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
@@ -228,7 +231,8 @@ class Agent:
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)
         self.stats.trace = config.log.level == "debug"
-        self.pump.busy_poll = config.pump.busy_poll_us / 1e6
+        self.pump.busy_poll.set(config.pump.looks_for)
+        _warn(config)
         self.connector.keep_alive = KeepAlive.of(config.tcp)
         self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
         for pool in self.pools.everywhere:
@@ -259,6 +263,7 @@ class Agent:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the proxy until it has drained; raises, and can be cancelled, as `proxy.agent.agent.run`."""
         config = self.config
+        _warn(config)
         if config.interfaces:
             # Imported here: netlink takes a quarter of a second and 9 MB, which others need not pay.
             from proxy.netdev.apply.ready import prepare
@@ -292,6 +297,7 @@ class Agent:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 await nursery.start(self.connector.run)
+                nursery.start_soon(cpuquota.watch, self.pump.busy_poll)
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
@@ -466,6 +472,11 @@ def _cgroup() -> int | None:
     """Bytes that this process and those beside it may take; None: as many as there are."""
     found = memory_limit()
     return None if found is None else found.bytes
+
+
+def _warn(config: Config) -> None:
+    if config.pump.busy_poll_us is not None:
+        log.warning("pump.busy_poll_us is now pump.busy_poll, with a unit", busy_poll=f"{config.pump.busy_poll_us}us")
 
 
 def _terms(config: Config) -> TtlTerms:

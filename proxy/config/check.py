@@ -68,6 +68,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_loops(config, document)
     _check_run_dir(config, document)
     _check_socket_rights(config, document)
+    _check_pump(document)
     _check_limits(config, document)
     _check_rules(config, document, unknown)
     check_interfaces(config, document)
@@ -242,6 +243,12 @@ def _check_socket_rights(config: Partial, document: Document) -> None:
             path = ("upstreams", name, key)
             if upstream is not UNSET and isinstance(upstream.listen, TcpAddress) and path in document.lines:
                 document.problem(path, "found with a tcp: socket, which has none; allowed: with unix: only")
+
+
+def _check_pump(document: Document) -> None:
+    path = ("pump", "busy_poll_us")
+    if path in document.lines and ("pump", "busy_poll") in document.lines:
+        document.problem(path, "found beside busy_poll, which replaces it; allowed: one of them")
 
 
 def _check_limits(config: Partial, document: Document) -> None:

@@ -243,8 +243,16 @@ class TakeoverConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
-    busy_poll_us: Annotated[int, between(0, 10_000)] = 0
-    """Microseconds that the pump looks for work before it sleeps: latency bought with CPU."""
+    busy_poll: Annotated[float | None, read_by(units.busy_poll, units.BUSY_POLL)] = None
+    """Seconds that the pump looks for work before it sleeps, latency bought with CPU; None (auto): a short time, where
+    it pays (`pump.busypoll`); 0: off."""
+    busy_poll_us: Annotated[int, between(0, 10_000)] | None = None
+    """What `busy_poll` was called before, in microseconds."""
+
+    @property
+    def looks_for(self) -> float | None:
+        """`busy_poll`, by whichever name it was given."""
+        return self.busy_poll if self.busy_poll_us is None else self.busy_poll_us / 1e6
 
 
 class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,13 +7,15 @@ get the number of the closed descriptor, and with it events of the same poll.
 After a turn the loop polls again, and waits in the kernel for up to LINGER. If nothing comes, it sends the deferrable
 frames (`ReplayBuffer.put`) and gives the thread back to trio. It waits because a trio round trip costs several times
 what a small message does (docs/performance.md has the figures), and a conversation's next message usually comes that
-soon. Trio's other tasks wait at most MAX_BUSY + LINGER + `busy_poll` and the turn that is under way then.
+soon. Trio's other tasks wait at most MAX_BUSY + LINGER, some busy polling (`busypoll`) and the turn that is under way
+then.
 """
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable
+from os import sched_yield
 from time import perf_counter
 from typing import Protocol
 
@@ -22,6 +24,7 @@ import trio
 
 from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
+from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.options import LocalSocket
 
@@ -35,8 +38,15 @@ SEND_FIRST = 4
 """Flush after this many opens and closes in a turn, then after twice as many, and so on, so that the peer starts early.
 Each (or any other event outside plain flow) costs as much as 10 to 20 messages. The number doubles because a send for
 many is cheaper (docs/performance.md)."""
-LINGER = 0.001
-"""Seconds; the epoll's resolution, so the shortest wait there is."""
+FEW_EVENTS = 8
+"""Events per turn while few are ready at a time: the peer then works on these messages while this host gathers the next
+(at 16 connections a fifth to a third more; a crowd would pay for it)."""
+PROBE = 15
+"""Every 16th look (a mask of their count) takes as many as there are, and shows which of the two fits."""
+LINGER = 0.005
+"""Seconds. A shorter wait costs a conversation with pauses more: the kernel sets a timer each time."""
+LINGER_DEFERRED = 0.001
+"""Seconds, while deferrable frames wait; the epoll's resolution, so the shortest wait there is."""
 MAX_BUSY = 0.002
 """Seconds of turns without a break after which trio's other tasks run. A handshake needs several such breaks, and 10 ms
 brought no gain."""
@@ -105,7 +115,7 @@ class Pump:
     Args:
         budget: bytes that all lanes together may buffer.
         collect: reads the lanes in plain flow that are ready (`turn.collect`).
-        busy_poll: seconds of polling without a wait before the loop waits in the kernel; trades CPU for latency.
+        busy_poll: when to look again instead of waiting in the kernel; trades CPU for latency.
 
     Attributes:
         touched: out-buffers to flush when the turn ends; later: those with deferrable frames only (`ReplayBuffer`).
@@ -117,7 +127,7 @@ class Pump:
             down, and calls that at 0.
     """
 
-    def __init__(self, budget: MemoryBudget, collect: Collect, busy_poll: float = 0.0) -> None:
+    def __init__(self, budget: MemoryBudget, collect: Collect, busy_poll: BusyPoll | None = None) -> None:
         self.budget = budget
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
@@ -132,7 +142,8 @@ class Pump:
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
         self._closing: list[LocalSocket] = []
-        self.busy_poll = busy_poll
+        self.busy_poll = busy_poll or BusyPoll()
+        self._most, self._looks = MAX_EVENTS, 0
         self.slow_left = self._send_after = SEND_FIRST
         self._epoll = select.epoll()
 
@@ -164,9 +175,12 @@ class Pump:
         collect = self._collect
         self._in_turn = True
         while True:
+            self._looks += 1
+            probe = not self._looks & PROBE
+            most = MAX_EVENTS if probe else self._most
             if self._again:
-                events = poll(0, MAX_EVENTS)
-            elif not (events := (self._spin() if self.busy_poll else None) or poll(LINGER, MAX_EVENTS)):
+                events = poll(0, most)
+            elif not (events := self._wait(most)):
                 break
             self.turns += 1
             self.crowd = len(events)
@@ -179,6 +193,8 @@ class Pump:
                 # that were read already find nothing more to read.
                 log.exception("unexpected error in the data plane")
                 rest = events
+            if probe:
+                self._most = FEW_EVENTS if len(events) <= 2 * FEW_EVENTS and len(rest) <= 2 else MAX_EVENTS
             for fd, mask in rest:
                 watcher = watchers.get(fd)
                 if watcher is not None:
@@ -210,13 +226,24 @@ class Pump:
         self._look_at(again)
         self._settle()
 
-    def _spin(self) -> list[Event]:
-        if self.later:
-            self.settle()  # busy polling is for latency: deferrable frames do not wait
-        poll, stop = self._epoll.poll, perf_counter() + self.busy_poll
-        while not (events := poll(0, MAX_EVENTS)):
-            if perf_counter() > stop:
+    def _wait(self, most: int) -> list[Event]:
+        """The next events; none: nothing has come for LINGER."""
+        poll, busy_poll = self._epoll.poll, self.busy_poll
+        linger = LINGER_DEFERRED if self.later else LINGER
+        if not busy_poll.on:
+            return poll(linger, most)
+        begin = before = perf_counter()
+        stop = busy_poll.until(self.crowd, begin)
+        while before < stop:
+            if events := poll(0, most):
+                return events
+            sched_yield()
+            now = perf_counter()
+            if not busy_poll.looked(before, now):
                 break
+            before = now
+        events = poll(linger, most)
+        busy_poll.waited(perf_counter() - begin if events and before == begin else linger)
         return events
 
     @staticmethod

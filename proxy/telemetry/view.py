@@ -83,6 +83,8 @@ class ProxyView:
             namesakes=self.namesakes(),
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             busiest=busiest(self._callers()),
+            busy_poll=self._pump.busy_poll.told,
+            busy_poll_s=self._pump.busy_poll.spent,
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
             services=[

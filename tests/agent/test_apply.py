@@ -371,14 +371,14 @@ async def test_settings() -> None:
             "limits": {"memory": "8MiB", "opens_per_second": 7, "waiting_streams": 0, "stream_credit": "64KiB"},
             "links": {"max_per_peer": 5},
             "pool": {"idle_min": "2m", "idle_max": "2m"},
-            "pump": {"busy_poll_us": 50},
+            "pump": {"busy_poll": "50us"},
         }
         agent.apply(hosts.config("host-a", {**hosts.peers(b=["echo"]), **upstream(hosts, "echo"), **more}))
         budget, pool = agent.pump.budget, agent.pools["host-b"]
         assert (budget.limit, budget.per_peer) == (8 << 20, 4 << 20)
         assert agent.hello("host-b", "s").opens_per_second == 7
         assert (pool.limit, pool.usage.terms.low, pool.usage.terms.high) == (5, 120.0, 120.0)
-        assert agent.pump.busy_poll == 50e-6
+        assert agent.pump.busy_poll.told == "50 us"
         assert agent.hello("host-b", "s").stream_credit == 64 << 10
         caller = hosts.call()
         assert await caller.rest() == (b"", False)

@@ -482,3 +482,33 @@ def test_where_links_arrive(links: str, found: str) -> None:
 def test_a_leased_address_needs_a_control_plane() -> None:
     found = problems("host: a\nlinks: {address: auto, segment: lan, security: none}\n")
     assert "f:2: links.address: found auto without control; allowed: with a control plane only" in found
+
+
+@pytest.mark.parametrize(
+    ("pump", "looks_for"),
+    [
+        ("{}", None),
+        ("{busy_poll: auto}", None),
+        ("{busy_poll: off}", 0.0),
+        ('{busy_poll: "off"}', 0.0),
+        ("{busy_poll: 50us}", 50e-6),
+        ("{busy_poll: 2.5ms}", 2.5e-3),
+        ("{busy_poll_us: 50}", 50e-6),
+        ("{busy_poll_us: 0}", 0.0),
+    ],
+)
+def test_how_long_the_pump_looks_for_work(pump: str, looks_for: float | None) -> None:
+    assert config.parse(f"{HEAD}pump: {pump}\n", "f").pump.looks_for == looks_for
+
+
+@pytest.mark.parametrize("raw", ["50", "11ms", "1s", "true", "on", "-5us", "null", "AUTO", "[]"])
+def test_what_is_no_such_time(raw: str) -> None:
+    (problem,) = problems(f"{HEAD}pump: {{busy_poll: {raw}}}\n")
+    assert problem.startswith("f:3: pump.busy_poll: found ")
+    assert "allowed: auto, off, or a time with its unit, such as 50us, of at most 10ms" in problem
+
+
+def test_the_key_and_what_it_replaces() -> None:
+    assert problems(f"{HEAD}pump: {{busy_poll: auto, busy_poll_us: 5}}\n") == [
+        "f:3: pump.busy_poll_us: found beside busy_poll, which replaces it; allowed: one of them"
+    ]

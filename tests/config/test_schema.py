@@ -130,7 +130,7 @@ def test_defaults() -> None:
         open_timeout=5.0, stop_timeout=5.0, takeover_timeout=86400.0, memory_per_peer=None, opens_per_second=None,
     )  # fmt: skip
     assert found.tcp == TcpConfig(keepalive_idle=60, keepalive_interval=15, keepalive_probes=4)
-    assert found.pump == PumpConfig(busy_poll_us=0)
+    assert found.pump == PumpConfig(busy_poll=None)
     assert found.pool == PoolConfig(
         idle_min=1.0, idle_max=3600.0, idle_price=0.01, open_ahead=True, record=None, record_limit=64 * 2**20
     )
@@ -164,7 +164,7 @@ services:
 limits: {stream_credit: 16KiB, memory: 1MiB, streams_per_link: 1, waiting_streams: 0, open_timeout: 1h,
          stop_timeout: 1.5s, takeover_timeout: 2h, memory_per_peer: 64KiB, opens_per_second: 1}
 tcp: {keepalive_idle: null, keepalive_interval: 1h, keepalive_probes: 127}
-pump: {busy_poll_us: 50}
+pump: {busy_poll: 50us}
 pool: {idle_min: 2s, idle_max: 1m, idle_price: 1s, open_ahead: false, record: /tmp/r, record_limit: 64KiB}
 log: {level: debug, format: json}
 """
@@ -198,7 +198,7 @@ log: {level: debug, format: json}
             stop_timeout=1.5, takeover_timeout=7200.0, memory_per_peer=2**16, opens_per_second=1,
         ),
         tcp=TcpConfig(keepalive_idle=None, keepalive_interval=3600, keepalive_probes=127),
-        pump=PumpConfig(busy_poll_us=50),
+        pump=PumpConfig(busy_poll=50e-6),
         pool=PoolConfig(
             idle_min=2.0, idle_max=60.0, idle_price=1.0, open_ahead=False, record="/tmp/r", record_limit=64 * 2**10
         ),

@@ -14,6 +14,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.mux.session import SessionSettings
 from proxy.pump.budget import MemoryBudget
+from proxy.pump.busypoll import BusyPoll
 from proxy.pump.connecting import Connector
 from proxy.pump.lane import Lane
 from proxy.pump.lastwords import untaken
@@ -236,7 +237,7 @@ class Host:
     """A pump and what belongs to it."""
 
     def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
-        self.pump = Pump(MemoryBudget(memory), collect, busy_poll)
+        self.pump = Pump(MemoryBudget(memory), collect, BusyPoll(busy_poll))
         self.deadlines = self.pump.deadlines
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()

@@ -16,6 +16,7 @@ import trio
 from proxy.mux.frames import FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import MemoryBudget
+from proxy.pump.busypoll import BusyPoll
 from proxy.pump.loop import MAX_EVENTS, Pump
 from proxy.pump.turn import collect
 from tests.pump.rig import until
@@ -59,7 +60,7 @@ class Bench:
 
 @pytest.fixture(params=[0.0, 0.0005], ids=["", "busy poll"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    pump = Pump(MemoryBudget(1 << 20), collect, request.param)
+    pump = Pump(MemoryBudget(1 << 20), collect, BusyPoll(request.param))
     bench = Bench(pump)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:

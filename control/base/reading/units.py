@@ -15,6 +15,8 @@ from typing import Any
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_BUSY_POLL = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(us|ms)", re.ASCII)
+_PER_SECOND = {"us": 1e6, "ms": 1e3}
 _LIFETIME = re.compile(r"([0-9]{1,6})(s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
 _BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -27,6 +29,7 @@ _MODE = re.compile(r"0?[0-7]{3}", re.ASCII)
 
 DURATION = "a duration with its unit, such as 500ms, 5s or 2m"
 LIFETIME = "a duration with its unit, such as 10m, 24h or 30d"
+BUSY_POLL = "auto, off, or a time with its unit, such as 50us, of at most 10ms"
 SIZE = "a size with its unit, such as 64KiB, 4MiB or 1GiB"
 HOST_NAME = "1 to 63 of a-z 0-9 . -, with a letter or digit first and last"
 SERVICE_NAME = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
@@ -119,6 +122,19 @@ def lifetime(raw: object) -> float:
     if not 60.0 <= found <= 3650 * 86400.0:
         raise wrong(raw, "1m to 3650d")
     return found
+
+
+def busy_poll(raw: object) -> float | None:
+    """Seconds, 0 for off; None for auto. YAML 1.1 reads ``off`` as a truth value."""
+    if raw == "auto":
+        return None
+    if raw == "off" or raw is False:
+        return 0.0
+    match = _with_unit(_BUSY_POLL, raw, BUSY_POLL)
+    seconds = float(match[1]) / _PER_SECOND[match[2]]
+    if seconds > 0.01:
+        raise wrong(raw, BUSY_POLL)
+    return seconds
 
 
 def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:

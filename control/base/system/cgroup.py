@@ -1,8 +1,9 @@
-"""How much memory the cgroup of a process may take, in either version of cgroups.
+"""How much memory the cgroup of a process may take, and whether it has a quota of CPU time, in either version of
+cgroups.
 
 A limit holds for a cgroup and all below it, so the smallest one on the way up counts. In a container the way ends at
 what is mounted there; version 1 tells of the limits above that too. See cgroups(7), and in the kernel's documentation
-admin-guide/cgroup-v2 and admin-guide/cgroup-v1/memory.
+admin-guide/cgroup-v2, admin-guide/cgroup-v1/memory and scheduler/sched-bwc.
 """
 
 from __future__ import annotations
@@ -34,27 +35,51 @@ def memory_limit(pid: int | str = "self", proc: Path = Path("/proc")) -> MemoryL
         proc: where /proc is mounted. Mounts are those of this process, which also sees paths of cgroups as they are in
             its own namespace.
     """
-    lines = _text(proc / str(pid) / "cgroup").splitlines()
-    mounts = list(_mounts(_text(proc / "self" / "mountinfo")))
+    mounts = list(_mounts(_text(proc / "self" / "mountinfo"), "memory"))
     found: list[MemoryLimit] = []
-    for line in lines:
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0":
-            found += _limits_v2(mounts, path)
-        elif "memory" in controllers.split(","):
-            found += _limits_v1(mounts, path)
+    for version, path in _cgroups(pid, proc, "memory"):
+        found += _limits_v2(mounts, path) if version == 2 else _limits_v1(mounts, path)
     return min(found, key=lambda limit: limit.bytes, default=None)
 
 
-def _limits_v2(mounts: list[tuple[str, str, Path]], path: str) -> Iterator[MemoryLimit]:
-    for folder, top in _folders(mounts, "cgroup2", path):
-        while True:
-            for name in _V2:
-                yield from _read(folder / name)
-            if folder == top:
-                break
+def cpu_quota(pid: int | str = "self", proc: Path = Path("/proc")) -> str | None:
+    """The file that gives the process a quota of CPU time, of its cgroup or one above it that is seen from here; None:
+    there is none. Blocks, and takes arguments, as `memory_limit`. Raises nothing.
+    """
+    mounts = list(_mounts(_text(proc / "self" / "mountinfo"), "cpu"))
+    for version, path in _cgroups(pid, proc, "cpu"):
+        name = "cpu.max" if version == 2 else "cpu.cfs_quota_us"
+        for folder in _upwards(mounts, "cgroup2" if version == 2 else "cgroup", path):
+            words = _text(folder / name).split()
+            if words and words[0].isdecimal():  # not "max", not -1
+                return str(folder / name)
+    return None
+
+
+def _cgroups(pid: int | str, proc: Path, controller: str) -> Iterator[tuple[int, str]]:
+    """Version and path of the cgroups of a process in which a controller may be at work (cgroups(7))."""
+    for line in _text(proc / str(pid) / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0":
+            yield 2, path
+        elif controller in controllers.split(","):
+            yield 1, path
+
+
+def _upwards(mounts: list[tuple[str, str, Path]], kind: str, path: str) -> Iterator[Path]:
+    """The folder of a cgroup, and those above it that are seen from here."""
+    for folder, top in _folders(mounts, kind, path):
+        yield folder
+        while folder != top:
             folder = folder.parent
+            yield folder
+
+
+def _limits_v2(mounts: list[tuple[str, str, Path]], path: str) -> Iterator[MemoryLimit]:
+    for folder in _upwards(mounts, "cgroup2", path):
+        for name in _V2:
+            yield from _read(folder / name)
 
 
 def _limits_v1(mounts: list[tuple[str, str, Path]], path: str) -> Iterator[MemoryLimit]:
@@ -74,14 +99,14 @@ def _folders(mounts: list[tuple[str, str, Path]], kind: str, path: str) -> Itera
             yield (top / path.removeprefix(root.rstrip("/")).strip("/") if inside else top), top
 
 
-def _mounts(text: str) -> Iterator[tuple[str, str, Path]]:
-    """Kind, root and place of each mount of cgroups that may have a limit of memory (proc(5), mountinfo)."""
+def _mounts(text: str, controller: str) -> Iterator[tuple[str, str, Path]]:
+    """Kind, root and place of each mount of cgroups in which a controller may be at work (proc(5), mountinfo)."""
     for line in text.splitlines():
         left, _, right = line.partition(" - ")
         fields, kinds = left.split(" "), right.split(" ")
         if len(fields) < 5 or len(kinds) < 3 or kinds[0] not in ("cgroup", "cgroup2"):
             continue
-        if kinds[0] == "cgroup2" or "memory" in kinds[2].split(","):
+        if kinds[0] == "cgroup2" or controller in kinds[2].split(","):
             yield kinds[0], _unescaped(fields[3]), Path(_unescaped(fields[4]))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control.base.system.cgroup import MemoryLimit, memory_limit
+from control.base.system.cgroup import MemoryLimit, cpu_quota, memory_limit
 
 MIB = 1 << 20
 pytestmark = pytest.mark.failure("33")
@@ -134,3 +134,59 @@ def test_what_is_no_limit(tree: Tree, value: str) -> None:
 
 def test_without_cgroups(tmp_path: Path) -> None:
     assert memory_limit(proc=tmp_path) is None
+
+
+def quota_at(tree: Tree, path: str, words: str) -> None:
+    folder = tree.top / path
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cpu.max").write_text(words + "\n")
+
+
+def test_a_quota_of_cpu_time_in_version_2(tree: Tree) -> None:
+    """Of the cgroup itself, or of one above it."""
+    tree.at("/system.slice/hostlane.service")
+    assert cpu_quota(proc=tree.proc) is None
+    quota_at(tree, "system.slice/hostlane.service", "max 100000")
+    quota_at(tree, "system.slice", "max 100000")
+    assert cpu_quota(proc=tree.proc) is None
+    quota_at(tree, "system.slice", "150000 100000")
+    assert cpu_quota(proc=tree.proc) == str(tree.top / "system.slice/cpu.max")
+    quota_at(tree, "system.slice/hostlane.service", "20000 100000")
+    assert cpu_quota(proc=tree.proc) == str(tree.top / "system.slice/hostlane.service/cpu.max")
+    quota_at(tree, "system.slice/hostlane.service", "nonsense")
+    quota_at(tree, "system.slice", "")
+    assert cpu_quota(proc=tree.proc) is None
+
+
+def test_a_quota_of_cpu_time_in_a_container(tree: Tree) -> None:
+    tree.at("/")
+    quota_at(tree, "", "50000 100000")
+    assert cpu_quota(proc=tree.proc) == str(tree.top / "cpu.max")
+
+
+@pytest.fixture
+def cpu_cgroup() -> Iterator[Path]:
+    """A cgroup of version 1 of the cpu controller, with one nested in it; gone after the test."""
+    folder = Path(f"/sys/fs/cgroup/cpu/hl-test-{os.getpid()}")
+    try:
+        (folder / "nested").mkdir(parents=True)
+        (folder / "cpu.cfs_quota_us").read_text()
+    except OSError:
+        pytest.skip("no version 1 of the cpu controller that this process may use")
+    yield folder
+    (folder / "nested").rmdir()
+    folder.rmdir()
+
+
+def test_a_quota_of_cpu_time_in_version_1(cpu_cgroup: Path) -> None:
+    """The kernel's own files, of a process that lives there; the quota of the outer one holds too."""
+    argv = ["sh", "-c", f"echo $$ > {cpu_cgroup}/nested/cgroup.procs && echo && exec sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert cpu_quota(process.pid) is None
+        (cpu_cgroup / "cpu.cfs_quota_us").write_text("50000")
+        assert cpu_quota(process.pid) == f"{cpu_cgroup}/cpu.cfs_quota_us"
+        (cpu_cgroup / "nested/cpu.cfs_quota_us").write_text("20000")
+        assert cpu_quota(process.pid) == f"{cpu_cgroup}/nested/cpu.cfs_quota_us"
+        process.kill()

@@ -1,0 +1,82 @@
+"""When the loop looks again at once instead of waiting in the kernel (sans-IO).
+
+To be put to sleep and woken costs both hosts more than a small message. But looking takes the core from others, so the
+loop looks for a short while only, yields the core between two looks (sched_yield(2)), and judges by its own looks:
+
+* it begins when a few waits in a row were so short that looking would have found what ended them;
+* it does not where many descriptors are ready at a time, as the next ones come while it handles these;
+* it pauses when somebody else has used the core that it yielded.
+
+Where a quota of CPU time is set, time spent looking is taken from the work, so there `auto` never looks.
+"""
+
+from __future__ import annotations
+
+LOOKING = 120e-6
+"""Seconds for which `auto` looks at most: as long as a peer on the same switch needs for its answer. (With 250 µs,
+3,000 paced messages a second cost twice the CPU time, docs/performance.md.)"""
+SHORT = 200e-6
+"""Seconds; a wait this short counts. Longer than LOOKING, as it ends with being woken."""
+ENOUGH = 8
+"""Short waits in a row after which it begins; a look in vain takes it back to none. With fewer, messages that come at a
+steady rate now and then look like answers."""
+CROWD = 2
+"""Descriptors; it does not look when more were ready at once."""
+TAKEN = 500e-6
+"""Seconds between two looks that show that somebody else wants the core."""
+PAUSE = 10e-3
+"""Seconds without looking after that."""
+
+
+class BusyPoll:
+    """Decides for one loop. Times are seconds of one clock that does not go back.
+
+    Args:
+        seconds: to look for at most, at every wait; 0: never; None (auto): LOOKING, when it is worth it.
+
+    Attributes:
+        spent: seconds spent looking since the start; what was found at the first look has cost none.
+        quota: whether a quota of CPU time is set (`auto` only).
+    """
+
+    def __init__(self, seconds: float | None = 0.0) -> None:
+        self.spent = 0.0
+        self.quota = False
+        self._short = 0
+        self._not_before = 0.0
+        self.set(seconds)
+
+    def set(self, seconds: float | None) -> None:
+        """Follow another setting from now on."""
+        self.auto = seconds is None
+        self._seconds = LOOKING if seconds is None else seconds
+
+    @property
+    def on(self) -> bool:
+        """Whether it ever looks."""
+        return self._seconds > 0 and not (self.auto and self.quota)
+
+    @property
+    def told(self) -> str:
+        """The setting, and what follows from it, for people."""
+        if self.auto:
+            return "off (auto: a quota of CPU time is set)" if self.quota else "auto"
+        return f"{self._seconds * 1e6:g} us" if self._seconds else "off"
+
+    def until(self, crowd: int, now: float) -> float:
+        """When to stop looking; no later than `now`: wait at once. `crowd`: descriptors that were ready last time."""
+        if self.auto and (self._short < ENOUGH or crowd > CROWD or now < self._not_before):
+            return now
+        return now + self._seconds
+
+    def looked(self, before: float, now: float) -> bool:
+        """A look at `now`, after one at `before`, found nothing. Whether to go on."""
+        self.spent += now - before
+        if now - before > TAKEN:
+            self._not_before = now + PAUSE
+            return not self.auto
+        return True
+
+    def waited(self, seconds: float) -> None:
+        """It has waited in the kernel for so long, looks in vain before that included, until something came."""
+        self._short = self._short + 1 if seconds < SHORT else 0

@@ -1,0 +1,75 @@
+"""When the loop looks for work instead of sleeping, by what it is told of its own looks and waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.pump.busypoll import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN, BusyPoll
+
+
+def eager() -> BusyPoll:
+    """One that has seen enough short waits."""
+    busy_poll = BusyPoll(None)
+    for _ in range(ENOUGH):
+        busy_poll.waited(SHORT / 2)
+    return busy_poll
+
+
+def test_off() -> None:
+    assert not BusyPoll(0.0).on
+
+
+def test_auto_begins_after_enough_short_waits() -> None:
+    busy_poll = BusyPoll(None)
+    assert busy_poll.on
+    for _ in range(ENOUGH):
+        assert busy_poll.until(1, 5.0) == 5.0
+        busy_poll.waited(SHORT / 2)
+    assert busy_poll.until(1, 5.0) == 5.0 + LOOKING
+
+
+@pytest.mark.parametrize("seconds", [SHORT, 0.005], ids=["longer than a short one", "nothing has come"])
+def test_one_long_wait_and_it_sleeps_again(seconds: float) -> None:
+    busy_poll = eager()
+    busy_poll.waited(seconds)
+    busy_poll.waited(SHORT / 2)
+    assert busy_poll.until(1, 5.0) == 5.0
+
+
+def test_a_crowd_needs_no_looking() -> None:
+    assert eager().until(CROWD, 5.0) > 5.0
+    assert eager().until(CROWD + 1, 5.0) == 5.0
+
+
+def test_a_core_that_somebody_else_wants_is_left_to_them() -> None:
+    busy_poll = eager()
+    assert busy_poll.looked(5.0, 5.0 + TAKEN / 10)
+    assert not busy_poll.looked(5.0, 5.0 + 2 * TAKEN)
+    assert busy_poll.until(1, 5.0 + PAUSE) == 5.0 + PAUSE
+    assert busy_poll.until(1, 6.0) > 6.0
+
+
+def test_a_quota_of_cpu_time_is_for_work() -> None:
+    busy_poll = eager()
+    busy_poll.quota = True
+    assert not busy_poll.on
+    assert busy_poll.told == "off (auto: a quota of CPU time is set)"
+    busy_poll.set(50e-6)
+    assert (busy_poll.on, busy_poll.told) == (True, "50 us")
+    busy_poll.quota = False
+    busy_poll.set(None)
+    assert (busy_poll.on, busy_poll.told) == (True, "auto")
+
+
+def test_a_time_holds_always() -> None:
+    busy_poll = BusyPoll(50e-6)
+    assert busy_poll.until(48, 5.0) == 5.0 + 50e-6
+    assert busy_poll.looked(5.0, 5.0 + 2 * TAKEN), "also beside others"
+    assert busy_poll.until(1, 5.0) == 5.0 + 50e-6
+
+
+def test_what_it_costs() -> None:
+    busy_poll = BusyPoll(1e-3)
+    for now in (0.25, 0.5, 1.0):
+        busy_poll.looked(now / 2, now)
+    assert busy_poll.spent == 0.875
