@@ -296,7 +296,6 @@ class Agent:
                 await self.member.follower.begin()
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
-                await nursery.start(self.connector.run)
                 nursery.start_soon(cpuquota.watch, self.pump.busy_poll)
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:

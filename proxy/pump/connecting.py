@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-import struct
 from functools import lru_cache, partial
 
 import trio
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.errors import CloseReason
+from proxy.pump.backlogs import FullBacklogs
 from proxy.pump.deadlines import Deadline, Deadlines
 from proxy.pump.lookups import LookUps
 from proxy.pump.loop import Pump
@@ -19,11 +19,8 @@ from proxy.pump.options import KeepAlive, LocalSocket, bound_send_buffer
 from proxy.pump.ourselves import OwnConnections, Source, name_for
 from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
-from proxy.pump.sourceport import LocalShortage, failure, no_thread
+from proxy.pump.sourceport import LocalShortage, failure
 
-WAITERS = 1024
-"""Connections that may wait for room in the backlogs of Unix sockets; more are refused as OVERLOADED."""
-WAITER_THREADS = 16
 # inlined: socket.AF_UNIX, socket.SOCK_STREAM
 _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
@@ -41,11 +38,29 @@ class ConnectAttempt:
     def start(self) -> None:
         """Begin; may call `done` before it returns."""
         if isinstance(self.address, UnixAddress):
-            self._connector.wait(self)
+            if (why := self._connector.backlogs.add(self.address.path, self)) is not None:
+                return self.finish(CloseReason.OVERLOADED, why)
+            self._deadline = self._connector.deadlines.add(self.timeout, self._still_full)
         elif _is_literal(self.address.host):
             self._connect(self.address, [self.address.host], self.timeout)
         else:
             self._resolve(self.address)
+
+    def try_again(self) -> bool:
+        """Connect to the Unix socket if its backlog has room by now; False: it has none."""
+        assert isinstance(self.address, UnixAddress)
+        try:
+            sock = self._connector.try_unix(self.address.path, self.hops)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self.finish(*_refusal(error))
+        else:
+            self.finish(CloseReason.FINISHED, "", sock)
+        return True
+
+    def _still_full(self) -> None:
+        self.finish(CloseReason.CONNECT_TIMEOUT, f"its backlog was full for {self.timeout:g} s")
 
     def _resolve(self, address: TcpAddress) -> None:
         latest = trio.current_time() + self.timeout
@@ -91,6 +106,7 @@ class ConnectAttempt:
     def finish(self, reason: CloseReason, detail: str = "", sock: LocalSocket | None = None) -> None:
         """Call `done`, with the socket if `reason` is FINISHED; after `cancel` the socket is closed instead."""
         done, self._done = self._done, None
+        self._cancel_deadline()
         if done is not None:
             if sock is not None:
                 self._connector.bound(sock)
@@ -126,16 +142,13 @@ class ConnectAttempt:
 class Connector:
     """Makes connections to local services.
 
-    A Unix socket whose backlog is full answers EAGAIN, and epoll cannot tell when it has room again: only a blocking
-    connect waits for that. Such connects block in worker threads, with SO_SNDTIMEO as their timeout (unix(7),
-    socket(7)).
-
     Args:
         lookups: finds the addresses of host names.
 
     Attributes:
         keep_alive: for the TCP connections that are made from now on.
         own: the TCP connections that there are.
+        backlogs: the connections that wait for room in those of Unix sockets.
     """
 
     def __init__(
@@ -149,9 +162,7 @@ class Connector:
         self.own = OwnConnections()
         self.lookups = lookups or LookUps()
         self.resolver = Resolver(self.lookups, deadlines, pump.settle)
-        self._threads = trio.CapacityLimiter(WAITER_THREADS)
-        self._waiting = 0
-        self._send, self._receive = trio.open_memory_channel[ConnectAttempt](WAITERS)
+        self.backlogs = FullBacklogs(deadlines)
 
     def at_once(self, path: bytes) -> LocalSocket | None:
         """Connect to a Unix socket, which usually succeeds at once. Returns a non-blocking socket; None if it did not
@@ -183,94 +194,47 @@ class Connector:
         Args:
             hops: that the call has passed which it is for (`pump.ourselves`).
         """
-        if isinstance(address, UnixAddress):
+        if isinstance(address, UnixAddress) and address.path not in self.backlogs:  # nobody is to be overtaken
             try:
-                sock = LocalSocket(_UNIX, _STREAM)
-                if hops:
-                    sock.bind(name_for(hops))
-                code = sock.connect_ex(address.path)
+                sock = self.try_unix(address.path, hops)
+            except BlockingIOError:
+                pass
             except OSError as error:
-                done(None, *_refusal(failure(error.errno or 0)))
+                done(None, *_refusal(error))
                 return None
-            if not code:
+            else:
                 self.bound(sock)
                 done(sock, CloseReason.FINISHED, "")
-                return None
-            sock.close()
-            if code != errno.EAGAIN:
-                done(None, *_refusal(failure(code)))
                 return None
         attempt = ConnectAttempt(self, address, timeout, done, hops)
         attempt.start()
         return attempt if attempt.pending else None
 
-    def wait(self, attempt: ConnectAttempt) -> None:
-        """Hand over to `run` what needs a thread: waiting for room in a backlog."""
-        if self._waiting >= WAITERS:
-            return attempt.finish(CloseReason.OVERLOADED, f"{WAITERS} connections are waiting already")
-        self._waiting += 1
-        self._send.send_nowait(attempt)
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve the attempts that need a thread, until cancelled. Threads that are still connecting then end by
-        themselves within their timeout.
+    @staticmethod
+    def try_unix(path: str, hops: int) -> LocalSocket:
+        """A non-blocking socket that is connected to a Unix socket, which accepts at once or never. Raises
+        BlockingIOError if its backlog is full, OSError if it cannot be, LocalShortage among them.
         """
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            async for attempt in self._receive:
-                nursery.start_soon(self._wait, attempt)
-
-    async def _wait(self, attempt: ConnectAttempt) -> None:
+        sock = None
         try:
-            assert isinstance(attempt.address, UnixAddress)
-            sock = await self._wait_for_backlog(attempt.address.path, attempt.timeout, attempt.hops)
-        except TimeoutError as error:
-            attempt.finish(CloseReason.CONNECT_TIMEOUT, str(error))
-        except LocalShortage as error:
-            attempt.finish(*_refusal(error))
+            sock = LocalSocket(_UNIX, _STREAM)
+            if hops:
+                sock.bind(name_for(hops))
+            code = sock.connect_ex(path)
         except OSError as error:
-            attempt.finish(*_refusal(failure(error.errno or 0)))
-        else:
-            attempt.finish(CloseReason.FINISHED, "", sock)
-        finally:
-            self._waiting -= 1
-        self.pump.settle()
-
-    async def _wait_for_backlog(self, path: str, seconds: float, hops: int) -> LocalSocket:
-        try:
-            with trio.fail_after(seconds):  # includes the wait for a free thread
-                return await trio.to_thread.run_sync(
-                    _connect_blocking, path, seconds, hops, limiter=self._threads, abandon_on_cancel=True
-                )
-        except (BlockingIOError, trio.TooSlowError):
-            raise TimeoutError(f"its backlog was full for {seconds:g} s") from None
-        except RuntimeError:
-            raise no_thread() from None
+            if sock is not None:
+                sock.close()
+            raise failure(error.errno or 0) from None
+        if not code:
+            return sock
+        sock.close()
+        raise BlockingIOError if code == errno.EAGAIN else failure(code)
 
 
 def _refusal(error: OSError) -> tuple[CloseReason, str]:
     """Close reason and detail of a connection that could not be made."""
     short = isinstance(error, LocalShortage)
     return CloseReason.LOCAL_SHORTAGE if short else CloseReason.CONNECT_FAILED, error.strerror or str(error)
-
-
-def _connect_blocking(path: str, seconds: float, hops: int) -> LocalSocket:
-    """Connect to a Unix socket, blocking while its backlog is full; runs in a thread. Returns a non-blocking socket.
-    Raises OSError, which is BlockingIOError after `seconds` seconds.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if hops:
-            sock.bind(name_for(hops))
-        whole = int(seconds)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", whole, int((seconds - whole) * 1e6)))
-        sock.connect(path)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 @lru_cache(maxsize=1024)

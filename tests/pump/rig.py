@@ -244,8 +244,7 @@ class Host:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
-            for part in (self.pump, self.connector):
-                await nursery.start(part.run)
+            await nursery.start(self.pump.run)
             task_status.started()
 
     def link(

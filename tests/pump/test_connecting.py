@@ -60,7 +60,7 @@ async def bench() -> AsyncIterator[Bench]:
     host, before = Host(), open_fds()
     async with running(host):
         yield Bench(host)
-        await until(lambda: not host.connector._threads.borrowed_tokens, "threads that were given up")
+        await until(lambda: not host.connector.backlogs.waiting, "those that were given up")
         host.pump.settle()
         host.check_empty()
     assert not set(open_fds()) - set(before)
@@ -255,37 +255,25 @@ async def test_a_backlog_that_stays_full(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.failure("29")
-async def test_no_thread_to_wait_in(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_thread_to_look_a_name_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit of processes is reached: it costs this call, not the proxy."""
 
     def refuse(*args: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    with ExitStack() as stack:
-        listener = fill_backlog(tmp_path / "s", stack)
-        with monkeypatch.context() as limited:
-            limited.setattr("trio._core._thread_cache.ThreadCache.start_thread_soon", refuse)
-            outcome = await bench.connect(UnixAddress(str(tmp_path / "s")))
-            other = await bench.connect(TcpAddress("service.test", 1))
-        make_room(listener)
-        again = await bench.connect(UnixAddress(str(tmp_path / "s")))
-        assert again.sock is not None
-        again.sock.close()
-    for each in (outcome, other):
-        assert each.reason is CloseReason.LOCAL_SHORTAGE
-        assert each.detail == "this machine gives this proxy no more threads"
+    with monkeypatch.context() as limited:
+        limited.setattr("trio._core._thread_cache.ThreadCache.start_thread_soon", refuse)
+        outcome = await bench.connect(TcpAddress("service.test", 1))
+    assert outcome.reason is CloseReason.LOCAL_SHORTAGE
+    assert outcome.detail == "this machine gives this proxy no more threads"
 
 
 @pytest.mark.failure(5)
-async def test_waiting_for_a_thread_counts_as_waiting(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many callers of a service that has stopped accepting: each gives up after its own timeout, not one after the
-    other.
-    """
+async def test_each_gives_up_after_its_own_timeout(bench: Bench, tmp_path: Path) -> None:
+    """Many callers of a service that has stopped accepting, not one after the other."""
     with ExitStack() as stack:
         listener = fill_backlog(tmp_path / "s", stack)
-        blockers = [bench.start(UnixAddress(str(tmp_path / "s")), 60) for _ in range(connecting.WAITER_THREADS)]
+        blockers = [bench.start(UnixAddress(str(tmp_path / "s")), 60) for _ in range(100)]
         outcome = await bench.connect(UnixAddress(str(tmp_path / "s")), timeout=0.05)
         assert outcome.reason is CloseReason.CONNECT_TIMEOUT
         for attempt, _ in blockers:
@@ -294,21 +282,72 @@ async def test_waiting_for_a_thread_counts_as_waiting(
         listener.close()
 
 
-@pytest.mark.failure(19)
-async def test_only_so_many_may_wait(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.failure(5, "21b-e")
+async def test_first_come_first_served(bench: Bench, tmp_path: Path) -> None:
+    """Also beside callers that come when there is room again: they go to the end of the queue."""
     with ExitStack() as stack:
+        path = UnixAddress(str(tmp_path / "s"))
         listener = fill_backlog(tmp_path / "s", stack)
+        outcomes = [bench.start(path)[1] for _ in range(5)]
+        gone, _ = bench.start(path)
+        assert gone is not None
+        gone.cancel()
+        make_room(listener)
+        outcomes.append(bench.start(path)[1])
+        for number, outcome in enumerate(outcomes):
+            await outcome.done.wait()
+            assert [each.done.is_set() for each in outcomes[number + 1 :]] == [False] * (5 - number)
+            assert outcome.sock is not None
+            outcome.sock.close()
+            make_room(listener)
+
+
+@pytest.mark.failure(19, "21b-e")
+async def test_only_so_many_may_wait_and_no_service_has_all_places(bench: Bench, tmp_path: Path) -> None:
+    """A service that has stopped leaves others half of them, the next one a quarter, and so on."""
+    with ExitStack() as stack:
+        places = 0
+        listeners = [fill_backlog(tmp_path / f"s{number}", stack) for number in range(4)]
         outcomes = []
-        for number in range(connecting.WAITERS + 2):
-            outcomes.append(bench.start(UnixAddress(str(tmp_path / "s")), 60)[1])
-            if number % 100 == 0:
-                await trio.testing.wait_all_tasks_blocked()
-        await trio.testing.wait_all_tasks_blocked()
-        over = [outcome for outcome in outcomes if outcome.done.is_set()]
-        listener.close()
-        assert [outcome.reason for outcome in over] == [CloseReason.OVERLOADED] * 2
+        for number, share in enumerate((512, 256, 128, 64)):
+            mine = [bench.start(UnixAddress(str(tmp_path / f"s{number}")), 60)[1] for _ in range(share + 2)]
+            assert [each.done.is_set() for each in mine] == [False] * share + [True] * 2
+            assert {each.reason for each in mine[share:]} == {CloseReason.OVERLOADED}
+            assert mine[-1].detail == f"{share} connections wait for room in its backlog already"
+            places += share
+            outcomes += mine
+        assert bench.host.connector.backlogs.waiting == places == 960
+        for listener in listeners:
+            listener.close()
         for outcome in outcomes:
             await outcome.done.wait()
+
+
+@pytest.mark.failure("21b-e")
+@pytest.mark.parametrize("stopped", [1, 20, 200])
+async def test_services_that_have_stopped_hold_up_no_other(bench: Bench, tmp_path: Path, stopped: int) -> None:
+    """Another one whose backlog is full for a moment gets its callers as soon as it has room."""
+    with ExitStack() as stack:
+        listeners = [fill_backlog(tmp_path / f"s{number}", stack) for number in range(stopped)]
+        stuck = [
+            bench.start(UnixAddress(str(tmp_path / f"s{number}")), 60)[1]
+            for number in range(stopped)
+            for _ in range(400 // stopped)
+        ]
+        busy = fill_backlog(tmp_path / "busy", stack)
+        for _ in range(20):
+            _, outcome = bench.start(UnixAddress(str(tmp_path / "busy")))
+            assert not outcome.done.is_set()
+            make_room(busy)
+            await outcome.done.wait()
+            assert outcome.sock is not None
+            outcome.sock.close()
+        assert not any(outcome.done.is_set() for outcome in stuck)
+        for listener in listeners:
+            listener.close()
+        for outcome in stuck:
+            await outcome.done.wait()
+            assert outcome.reason is CloseReason.CONNECT_FAILED
 
 
 # -------------------------------------------------------------------------------------------------------- TCP, slowly
