@@ -102,6 +102,10 @@ class BoundUnixSocket:
         may.
         """
         self._deed.ours = ours
+        if ours:
+            # Whoever asks who listens there (SO_PEERCRED) is told of the process that called listen(2) last, unix(7).
+            with suppress(OSError):  # closed already
+                self.socket.listen(BACKLOG)
 
     def refuse(self) -> None:
         """Have the kernel refuse whoever connects from now on (ECONNREFUSED), while those who wait can still be

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,9 @@ from typing import Self
 
 import pytest
 
+from control.base.system.peercred import credentials_of
 from control.base.system.unixsock import bind_unix
+from proxy.errors import StartError
 from tests.tools.sockets import dead_socket, names, owner_of
 
 pytestmark = pytest.mark.failure(15)
@@ -166,3 +169,21 @@ def test_a_process_killed_while_others_start(directory: Path) -> None:
             for winner in winners:
                 assert owner_of(path) == winner.process.pid
                 assert winner.do("close") == "closed"
+
+
+@pytest.mark.failure("31")
+def test_who_owns_the_socket_is_named_as_the_one_who_listens(directory: Path) -> None:
+    """After a takeover, not the process that made it: that one is about to end, or has been taken for another since."""
+    listen = "import os, socket, sys; socket.socket(fileno=int(sys.argv[1])).listen(); print(os.getpid())"
+    path = directory / "a.sock"
+    with bind_unix(str(path)) as bound:
+        number = bound.socket.fileno()
+        argv = [sys.executable, "-c", listen, str(number)]
+        child = int(subprocess.run(argv, pass_fds=(number,), capture_output=True, text=True, check=True).stdout)
+        for expected in (child, os.getpid()):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+                assert credentials_of(probe).pid == expected
+            with pytest.raises(StartError, match=f"process {expected} already listens there"):
+                bind_unix(str(path))
+            bound.own()
