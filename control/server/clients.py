@@ -97,7 +97,15 @@ class Clients:
             address = str(client.socket.getpeername()[0])
         except OSError:
             address = ""
-        if not address or self._stopping or not self._admission.enter(address):
+        if not address or self._stopping:
+            await trio.aclose_forcefully(client)
+            return
+        if not self._admission.enter(address):
+            most = self._limits.connections_per_client
+            why = f"limits.connections_per_client: {most} that have shown no host's certificate (yet)"
+            if self._admission.full:
+                why = f"limits.connections: {self._limits.connections}, of all clients"
+            _say_refused(address, why)
             await trio.aclose_forcefully(client)
             return
         try:
@@ -111,7 +119,11 @@ class Clients:
         if refused is not None and self._lines.take(trio.current_time()):
             log.warning("local client refused", error=refused)
         kind = "admin" if refused is None else "refused"
-        if self._stopping or not self._local.enter(kind):
+        if self._stopping:
+            await trio.aclose_forcefully(client)
+            return
+        if not self._local.enter(kind):
+            _say_refused("local", f"{LOCAL_CLIENTS} connections at a time")
             await trio.aclose_forcefully(client)
             return
         try:
@@ -155,6 +167,17 @@ class Clients:
                 self._waiting.pop(address, None)
         transport.turns = None
         caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
+        if caller.host is None:
+            await self._to_the_end(stream, caller, client)
+            return
+        with self._admission.known_as(address, _name(caller)) as allowed:
+            if allowed:
+                await self._to_the_end(stream, caller, client)
+            else:
+                most = self._limits.connections_per_client
+                _say_refused(address, f"limits.connections_per_client: {most} of one host", caller.host)
+
+    async def _to_the_end(self, stream: Stream, caller: Caller, client: trio.SocketStream) -> None:
         await self._converse(stream, caller, partial(has_left, client))
         with trio.move_on_after(1):
             await stream.aclose()
@@ -164,7 +187,7 @@ class Clients:
             stream,
             self._limits,
             partial(self._respond, caller, left),
-            lambda: caller.admin or self._requests.allows(caller.address, trio.current_time()),
+            partial(self._in_time, caller),
             lambda: self._stopping,
         )
         self._connections.add(connection)
@@ -172,6 +195,13 @@ class Clients:
             await connection.converse()
         finally:
             self._connections.discard(connection)
+
+    def _in_time(self, caller: Caller) -> bool:
+        """Whether a request does not come too soon after the others of its client."""
+        if caller.admin or self._requests.allows(_name(caller), trio.current_time()):
+            return True
+        _say_refused(caller.address, f"limits.requests_per_second: {self._limits.requests_per_second}", caller.host)
+        return False
 
     async def _respond(
         self, caller: Caller, left: Callable[[], bool], asked: HttpRequest
@@ -216,9 +246,22 @@ class Clients:
 
     def _refusal(self, caller: Caller, asked: HttpRequest, status: int, code: str, text: str) -> HttpResponse:
         self._api.refused += 1
+        if code == "busy":
+            _say_refused(caller.address, text, caller.host)
         log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
         allow = (("allow", text.rpartition("allowed: ")[2]),) if status == 405 else ()
         return HttpResponse(status, _encode(ControlErrorBody(error=text, code=code)), headers=allow)
+
+
+def _name(caller: Caller) -> str:
+    """Who the limits of one client are for: the host, if it has shown who it is. Hosts may share an address."""
+    return caller.address if caller.host is None else f"host {caller.host}"
+
+
+def _say_refused(address: str, error: str, host: str | None = None) -> None:
+    """Once for each client and reason, and then summarised: a limit that nobody hears of is looked for in the
+    network."""
+    log.warning("client refused", kind=(host or address, error), client=address, host=host, error=error)
 
 
 def _path(asked: HttpRequest) -> str:

@@ -108,10 +108,12 @@ class ControlLimits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     connections: Annotated[int, between(16, 1_000_000)] = 20_000
     """All together; the local socket has some of its own. One more is closed at once."""
     connections_per_client: Annotated[int, between(2, 1_000_000)] = 32
-    """From one IP address. A host needs two: one for its requests, and its watch."""
+    """Of one host; and of one IP address, as long as they have shown no host's certificate. A host needs two: one for
+    its requests, and its watch."""
     watchers: Annotated[int, between(1, 1_000_000)] = 15_000
     requests_per_second: Annotated[int, between(1, 1_000_000)] = 50
-    """From one IP address, and twice as many at once; a host makes one every five seconds."""
+    """Of one host, or of one IP address without a host's certificate, and twice as many at once; a host makes one every
+    five seconds."""
     body: Annotated[int, read_by(units.size, units.SIZE, low="16KiB", high="16MiB")] = 256 << 10
     """Bytes of a request's body: a record with 2,000 services takes a third of it."""
     request_timeout: Duration = 10.0

@@ -53,7 +53,7 @@ class Connection(HttpConnection):
             code, text = {
                 408: ("slow", f"the request took more than {limits.request_timeout:g} s to arrive"),
                 413: ("too_large", f"the body is too large; allowed: {limits.body} bytes"),
-                429: ("too_many", "too many requests from this address; ask again in a second"),
+                429: ("too_many", "too many requests; ask again in a second"),
             }.get(status, ("http", f"not a valid HTTP/1.1 request: {what}"))
             return msgspec.json.encode(ControlErrorBody(error=text, code=code))
 

@@ -10,6 +10,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -440,3 +441,48 @@ async def test_a_container_is_one_where_the_configuration_says_so(world: World) 
         argv = [*HOSTLANE, "token", "create", "--host", "host-x", "--socket", world.socket]
         with trio.fail_after(6 * PATIENCE):
             await trio.run_process(contained(world.config.run_dir, argv, PID), capture_stdout=True)
+
+
+@pytest.mark.failure("31")
+async def test_any_number_of_hosts_behind_one_address_watch(world: World) -> None:
+    async with world.serving(limits=SMALL), AsyncExitStack() as watches:
+        for number in range(20):
+            client = await watches.enter_async_context(world.client(f"host-{number}"))
+            await client.register(record(f"host-{number}", address=f"10.77.2.{number + 1}:7600"))
+            watch = await watches.enter_async_context(client.watch())
+            assert isinstance(await anext(aiter(watch)), mesh.MapSnapshot)
+        async with world.admin() as admin:
+            assert (await admin.status()).watchers == 20
+
+
+@pytest.mark.failure("31")
+async def test_who_shows_nothing_takes_no_place_of_hosts_that_are_in_and_is_named_once(world: World) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world.serving(limits=SMALL), world.client("host-a") as client:
+            async with client.watch() as watch:
+                assert isinstance(await anext(aiter(watch)), mesh.MapSnapshot)
+                strangers = [await world.raw() for _ in range(SMALL.connections_per_client)]
+                for _ in range(2):
+                    late = await trio.open_tcp_stream("127.0.0.1", world.port)
+                    assert await ends(late) == b""
+                    await late.aclose()
+                for stranger in strangers:
+                    await trio.aclose_forcefully(stranger)
+    refused = [each for each in logs if each["event"] == "client refused"]
+    assert {each["client"] for each in refused} == {"127.0.0.1"}
+    assert len({each["kind"] for each in refused}) == 1
+    assert "limits.connections_per_client: 4 that have shown no host's certificate" in refused[0]["error"]
+
+
+@pytest.mark.failure("31")
+async def test_one_host_has_a_bound_of_its_own_and_is_named(world: World) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world.serving(limits=SMALL):
+            held = [await world.raw("host-a") for _ in range(SMALL.connections_per_client)]
+            one_more = await world.raw("host-a")
+            assert await ends(one_more) == b""
+            await well(world)
+            for stream in (*held, one_more):
+                await trio.aclose_forcefully(stream)
+    (refused,) = [each for each in logs if each["event"] == "client refused"]
+    assert (refused["host"], refused["error"]) == ("host-a", "limits.connections_per_client: 4 of one host")
