@@ -103,6 +103,8 @@ class Discovery(Struct, frozen=True, kw_only=True):
     registered: bool
     registration_error: str | None
     left_out: dict[str, str]
+    barred: bool = False
+    """The control plane refuses this host's certificate, it is revoked, say: ``registration_error`` says why."""
     displaced: bool = False
     """Another proxy is registered as this host: ``registration_error`` says where it is."""
     namesake: str | None = None

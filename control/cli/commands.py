@@ -33,7 +33,8 @@ watched = click.option("--watch", is_flag=True, help="Show it again every second
 def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show what this host's proxy does.
 
-    Exit 1 if no proxy answers, if no host can serve one of the upstreams, or if this host's name is another proxy's.
+    Exit 1 if no proxy answers, if no host can serve one of the upstreams, if this host's name is another proxy's, or if
+    the control plane refuses its certificate (revoked, expired).
     """
     if watch:
         _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
@@ -100,9 +101,12 @@ def unserved(status: Status) -> list[str]:
 
 
 def misnamed(status: Status) -> list[str]:
-    """A line for each way in which another proxy has this host's name. (One that the control plane refused has not.)"""
+    """A line for each way in which this host's name is not its own: another proxy has it (one that the control plane
+    refused has not), or the certificate for it does not count.
+    """
     found = status.control
-    lines = [f"not registered: {found.registration_error}"] if found is not None and found.displaced else []
+    lost = found is not None and (found.displaced or found.barred)
+    lines = [f"not registered: {found.registration_error}"] if found is not None and lost else []
     return [*lines, *status.namesakes]
 
 

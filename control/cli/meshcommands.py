@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket as socketmodule
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -306,9 +307,29 @@ def _place(
     except admin.BadConfig as error:
         fail(error, 2)
     control = os.path.join(servers, CONTROL_SOCKET)
-    if only_control or (not only_proxy and os.path.lexists(control)):
+    proxy = os.path.join(proxies, ADMIN_SOCKET)
+    if only_control or (not only_proxy and os.path.lexists(control) and not (_is_stale(control) and _is_there(proxy))):
         return control
-    return os.path.join(proxies, ADMIN_SOCKET)
+    return proxy
+
+
+def _is_there(path: str) -> bool:
+    return os.path.lexists(path) and not _is_stale(path)
+
+
+def _is_stale(path: str) -> bool:
+    """Whether certainly nobody listens there, such as after a control server that was killed. What cannot be told, for
+    want of permission, say, is for whoever asks there.
+    """
+    with socketmodule.socket(socketmodule.AF_UNIX, socketmodule.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _print(found: Any, as_json: bool, render: Callable[[], list[Table]]) -> None:

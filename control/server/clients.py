@@ -16,6 +16,7 @@ import trio
 from trio.abc import Stream
 
 from control.api.mesh import ControlErrorBody
+from control.api.refusals import NEEDS_TOKEN
 from control.base.errors import RequestRefused
 from control.base.http import HttpRequest, HttpResponse, ResponseLines
 from control.base.ratelimit import RateLimit
@@ -246,7 +247,9 @@ class Clients:
 
     def _refusal(self, caller: Caller, asked: HttpRequest, status: int, code: str, text: str) -> HttpResponse:
         self._api.refused += 1
-        if code == "busy":
+        if code in NEEDS_TOKEN:
+            log.warning("host refused", kind=(caller.host, code), host=caller.host, client=caller.address, error=text)
+        elif code == "busy":
             _say_refused(caller.address, text, caller.host)
         log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
         allow = (("allow", text.rpartition("allowed: ")[2]),) if status == 405 else ()

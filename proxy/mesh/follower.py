@@ -18,6 +18,7 @@ import trio
 
 from control.api.client import Denied, MapWatch, Unreachable
 from control.api.mesh import HostRecord, MapChanges, MapSnapshot, ServiceOffer, TrustBundle, WatchMessage
+from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config
@@ -206,6 +207,8 @@ class MapFollower:
                 error = f"{self.standing.server}: the server ended the watch"
             except (Unreachable, Denied) as caught:
                 error = str(caught)
+                if isinstance(caught, Denied) and caught.code in NEEDS_TOKEN:
+                    self.registration.bar(caught)
             self._lost(error)
             await trio.sleep(self._backoff.next())
 

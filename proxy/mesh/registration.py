@@ -19,6 +19,7 @@ import trio
 
 from control.api.client import Denied, Unreachable
 from control.api.mesh import AliveResponse, HostRecord, Namesake, RegisterResponse
+from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
 from proxy.mesh.statelock import StateLock
 
@@ -61,6 +62,7 @@ class HostRegistrar:
         last_error: of the last attempt, if that failed.
         displaced: another proxy is registered as this host.
         refused: the control plane has refused this host, for another reason, when it last answered.
+        barred: it refuses the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
     """
 
@@ -77,7 +79,7 @@ class HostRegistrar:
     ) -> None:
         self.registered: RegisterResponse | None = None
         self.last_error: str | None = None
-        self.displaced = self.refused = self._yields = False
+        self.displaced = self.refused = self.barred = self._yields = False
         self.namesake: Namesake | None = None
         self._state, self._tell_displaced = state, displaced
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
@@ -97,6 +99,10 @@ class HostRegistrar:
         if self.registered is not None and (self.registered.epoch != epoch or not present):
             self.registered = None
             self._again.set()
+
+    def bar(self, error: Denied) -> None:
+        """The watch was refused as whatever comes with this host's certificate is."""
+        self._denied(error)
 
     def vacant(self) -> None:
         """The map has no host of this name: if another proxy had it, it has gone."""
@@ -143,7 +149,7 @@ class HostRegistrar:
         secret, before = ("", "") if self._state is None else (self._state.secret, self._state.before)
         self.registered = await self._registry.register(record, secret=secret, before=before, yields=self._yields)
         self._backoff.reset()
-        self.last_error, self.refused = None, False
+        self.last_error, self.refused, self.barred = None, False, False
         self._displace(False)
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
@@ -156,7 +162,7 @@ class HostRegistrar:
             return
         assert self._told is not None
         answer = await self._registry.alive(self._told.name, self._told.instance)
-        self.last_error, self.refused = None, False
+        self.last_error, self.refused, self.barred = None, False, False
         self._met(answer.namesake)
 
     def _met(self, namesake: Namesake | None) -> None:
@@ -194,7 +200,9 @@ class HostRegistrar:
             self._yields = self._yields or error.code == "superseded"
             self._displace(True)
         else:
-            self.refused = True
+            self.refused, self.barred = True, error.code in NEEDS_TOKEN
+            if self.barred:
+                self.registered = None
             self._failed(str(error))
 
     def _failed(self, error: str) -> None:

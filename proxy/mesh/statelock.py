@@ -134,12 +134,39 @@ class StateLock:
             return False
 
     def _held(self, hint: str) -> StateDirHeld:
-        holder = ""
-        with suppress(OSError), open(self._file, encoding="ascii", errors="replace") as file:
-            holder = file.read(20).strip()
-        who = f"process {holder}" if holder.isdecimal() else "another process"
+        holder = self._holder()
+        who = "another process" if holder is None else f"process {holder}"
         line = f"control.state_dir: {self.path}: {who} uses it{hint}; allowed: one proxy for each state_dir"
         return StateDirHeld(line)
+
+    def _holder(self) -> int | None:
+        """The process that has the lock. The file names who took it last: that one may have been killed since, while
+        the one that it had taken over from still drains and holds the same lock. None: it cannot be told.
+        """
+        named = None
+        with suppress(OSError, ValueError), open(self._file, encoding="ascii", errors="replace") as file:
+            named = int(file.read(20))
+        has = False if named is None else self._has_it(named)
+        if has:
+            return named
+        others = (int(each) for each in os.listdir("/proc") if each.isdecimal() and int(each) != os.getpid())
+        found = next((pid for pid in others if self._has_it(pid)), None)
+        return named if found is None and has is None else found
+
+    def _has_it(self, pid: int) -> bool | None:
+        """Whether a process has the lock's file open; None: it exists, and may not be looked at."""
+        place = f"/proc/{pid}/fd"
+        try:
+            lock = os.stat(self._file)
+            for descriptor in os.listdir(place):
+                with suppress(FileNotFoundError):
+                    if os.path.samestat(os.stat(f"{place}/{descriptor}"), lock):
+                        return True
+        except PermissionError:
+            return None
+        except OSError:
+            return False
+        return False
 
     def _made_secret(self) -> str:
         made = secrets.token_hex(SECRET_BYTES)

@@ -35,6 +35,7 @@ def discovery(config: Config, follower: MapFollower) -> Discovery:
         unconfirmed=sorted(known.unconfirmed),
         registered=registration.registered is not None,
         registration_error=registration.last_error,
+        barred=registration.barred,
         displaced=registration.displaced,
         namesake=None if registration.namesake is None else str(registration.namesake),
         left_out=standing.left_out,

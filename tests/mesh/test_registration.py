@@ -233,3 +233,25 @@ async def test_addresses_are_claimed_before_it_registers(autojump_clock: MockClo
         await plane.asked("register")
         nursery.cancel_scope.cancel()
     assert claimed == [0, 0], "refused once, then granted, and nothing registered before"
+
+
+@pytest.mark.failure("31")
+@pytest.mark.parametrize("code", ["revoked", "expired", "dropped"])
+async def test_whose_certificate_is_refused_is_not_registered(
+    autojump_clock: MockClock, logs: list[MutableMapping[str, Any]], code: str
+) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await plane.asked("register")
+        await eventually(lambda: host.registration.registered, "registered")
+        denied = Denied(code, f"this certificate of host host-a: {code}", 403)
+        plane.denied = {"register": denied, "alive": denied}
+        # The watch knows it first.
+        host.registration.bar(denied)
+        assert (host.registration.registered, host.registration.barred) == (None, True)
+        assert [each["error"] for each in logs if each["event"] == "not registered"] == [str(denied)]
+        await plane.asked("register", 2)
+        assert (host.registration.registered, host.registration.barred) == (None, True)
+        plane.denied = {}
+        await eventually(lambda: host.registration.registered, "registered")
+        assert not host.registration.barred

@@ -61,6 +61,36 @@ def test_another_process_is_named_and_after_kill_9_the_next_one_has_it(state: Pa
     after.close()
 
 
+PREDECESSOR = """
+import os, sys, time
+from proxy.mesh.statelock import StateLock
+lock = StateLock(sys.argv[1])
+lock.take()
+if os.fork() == 0:
+    lock.own()
+    os._exit(0)
+os.wait()
+print(open(sys.argv[1] + "/lock").read(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.failure("31")
+@pytest.mark.parametrize("content", [None, b"", b"1\n", b"4194305\n", b"\xff\xff"])
+def test_who_drains_is_named_when_its_successor_was_killed(state: Path, content: bytes | None) -> None:
+    with subprocess.Popen([sys.executable, "-c", PREDECESSOR, str(state)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline().strip() not in ("", str(holder.pid))
+            if content is not None:
+                (state / "lock").write_bytes(content)
+            with pytest.raises(StartError, match=f"process {holder.pid} uses it; stop it, or take its place"):
+                taken(state)
+        finally:
+            holder.kill()
+            holder.wait()
+
+
 def test_the_secret_is_for_its_owner_only_and_made_again_when_it_is_none(state: Path) -> None:
     first = taken(state)
     first.close()

@@ -71,15 +71,17 @@ def test_unserved(peers: list[PeerStatus], offered_by: list[str], lines: list[st
     ]
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure(22, "31")
 def test_status_of_a_host_whose_name_another_proxy_has(answering: Callable[..., str]) -> None:
     found = Discovery(
         servers=[], server="s:1", last_error=None, epoch="e", revision=1, age_s=0.0, from_disk=False, hosts=1,
         unconfirmed=[], registered=False, registration_error="a is the proxy at x\x1b", left_out={},
     )  # fmt: skip
     displaced = msgspec.structs.replace(found, displaced=True)
+    revoked = msgspec.structs.replace(found, barred=True, registration_error="its certificate has been revoked")
     for control, namesakes, lines in (
         (found, [], []),
+        (revoked, [], ["not registered: its certificate has been revoked"]),
         (displaced, [], ["not registered: a is the proxy at x\\x1b"]),
         (None, ["another one, says b"], ["another one, says b"]),
     ):

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as UnixSocket
 from typing import Any
 
 import msgspec
@@ -151,6 +153,37 @@ def test_a_proxy_is_asked_where_there_is_no_control_server(answering: Callable[.
     result = run(meshcommands.services, "--config", str(file))
     assert [line.split() for line in result.stdout.splitlines()[1:]] == [["redis", "1", "b"], ["web", "1", "a"]]
     assert json.loads(run(meshcommands.hosts, "--json", "--config", str(file)).stdout)["host"] == "a"
+
+
+def killed_listener(path: Path) -> None:
+    with UnixSocket(AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+
+
+def full_of_nobody(path: Path) -> None:
+    """Bound, and never listened at."""
+    with UnixSocket(AF_UNIX) as left:
+        left.bind(str(path))
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to(path.parent / "gone.sock")
+
+
+@pytest.mark.failure("31")
+@pytest.mark.parametrize("leave", [killed_listener, full_of_nobody, dangling])
+def test_a_stale_socket_of_a_control_server_is_none(
+    answering: Callable[..., str], tmp_path: Path, leave: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "host.yaml"
+    file.write_text(f"run_dir: {tmp_path}\n")
+    leave(tmp_path / "control.sock")
+    # Where there is no proxy either, it is the control server that is missing.
+    assert "control.sock" in run(meshcommands.hosts, "--config", str(file)).stderr
+    os.rename(answering(msgspec.json.encode(STATUS)), tmp_path / "admin.sock")
+    result = run(meshcommands.hosts, "--config", str(file))
+    assert [line.split()[:3] for line in result.stdout.splitlines()[1:]] == [["a", "this", "host"], ["b", "b:1", "up"]]
 
 
 @pytest.mark.parametrize("command", [meshcommands.hosts, meshcommands.services, meshcommands.token_list])

@@ -486,3 +486,19 @@ async def test_one_host_has_a_bound_of_its_own_and_is_named(world: World) -> Non
                 await trio.aclose_forcefully(stream)
     (refused,) = [each for each in logs if each["event"] == "client refused"]
     assert (refused["host"], refused["error"]) == ("host-a", "limits.connections_per_client: 4 of one host")
+
+
+@pytest.mark.failure("31")
+async def test_a_host_whose_certificate_does_not_count_is_named(world: World) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with world.serving(), world.admin() as admin, world.client("host-a") as client:
+            await client.register(record("host-a"))
+            await admin.revoke(mesh.RevokeRequest(host="host-a"))
+            with pytest.raises(Denied, match="has been revoked"):
+                await client.alive("host-a", "1")
+            async with world.client(context=world.context("host-b", began=-7200.0)) as expired:
+                with pytest.raises(Denied, match="has expired"):
+                    await expired.hosts()
+    refused = {each["host"]: each["error"] for each in logs if each["event"] == "host refused"}
+    assert refused["host-a"] == "this certificate of host host-a has been revoked"
+    assert refused["host-b"].startswith("this certificate of host host-b has expired")
