@@ -166,7 +166,7 @@ class HostRegistry:
         for _ in range(ATTEMPTS):
             try:
                 return await attempt()
-            except Conflict:
+            except (Conflict, LeaseGone):
                 continue
         raise RequestRefused(503, "busy", "the host is registered from several places at once; try again")
 

@@ -12,11 +12,12 @@ import msgspec
 import structlog
 import trio
 
+from control.api.mapnews import changes, services_of
 from control.api.mesh import HostRecord, TrustBundle
 from control.ca import trust
 from control.ca.trust import TrustView
 from control.server.feed import MapFeed
-from control.server.registry import HOSTS, NAMESAKES
+from control.server.registry import HOSTS, LEFT, NAMESAKES
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, KeyChange, Store, StoreError
 
@@ -77,6 +78,8 @@ class StoreMirror:
         if self._feed is None:
             self._feed = MapFeed(self._store.epoch, view.revision, hosts, fresh.trust)
         else:
+            for news in services_of(self._feed.hosts, hosts):
+                log.info(news.event, **news.fields)
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
         self._watching.namesakes.replace(refused)
@@ -98,6 +101,7 @@ class StoreMirror:
         assert feed is not None
         put: list[HostRecord] = []
         gone: list[str] = []
+        left: set[str] = set()
         changed: TrustBundle | None = None
         for change in changes:
             if change.key.startswith(HOSTS):
@@ -107,11 +111,25 @@ class StoreMirror:
                     put.append(_record(change.key, change.value))
             elif change.key.startswith(NAMESAKES):
                 self._watching.namesakes.put(change.key.removeprefix(NAMESAKES), change.value)
+            elif change.key.startswith(LEFT):
+                left.add(change.key.removeprefix(LEFT))
             elif self._put(self._trust, change.key, change.value):
                 changed = self._trust.trust
                 self._watching.revoked, self._watching.issuers = self._trust.revoked, self._trust.issuers
+        for record in put:
+            self._tell(feed.hosts.get(record.name), record)
+        for name in gone:
+            before = feed.hosts.get(name)
+            if before is not None and name not in left:
+                log.warning("host has vanished: its lease is over", kind=(name,), host=name, address=before.address)
+            self._tell(before, None)
         if feed.change(revision, put, gone, changed):
             self._watching.publish()
+
+    @staticmethod
+    def _tell(before: HostRecord | None, now: HostRecord | None) -> None:
+        for news in changes(before, now):
+            log.info(news.event, **news.fields)
 
 
 def _record(key: str, value: bytes) -> HostRecord:

@@ -26,6 +26,7 @@ from control.store.base import Condition, Item, Put
 
 __all__ = [
     "HOSTS",
+    "LEFT",
     "LINKS",
     "NAMESAKES",
     "RegisteredHost",
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 HOSTS, LINKS, NAMESAKES = "hosts/", "links/", "namesakes/"
+LEFT = "left/"
+"""``left/NAME`` is written in the commit that takes a host off the map on purpose, and goes with its lease: by it every
+control server knows who has left from who has vanished."""
 MAX_SERVICES = 4096
 """Of one host. With the longest names that is 300 KiB, a third of what a commit may have."""
 MAX_TEXT = 128
@@ -180,7 +184,9 @@ def leave(instance: str, host: Item | None) -> StoreTransaction | None:
 def remove(host: Item, more: Iterable[str] = ()) -> StoreTransaction:
     """Take a host off the map, and with it the items of the keys `more`."""
     return StoreTransaction(
-        when=(Condition(host.key, host.revision),), delete=(host.key, LINKS + decode_record(host).address, *more)
+        when=(Condition(host.key, host.revision),),
+        put=(Put(LEFT + host.key.removeprefix(HOSTS), b"", host.lease),) if host.lease else (),
+        delete=(host.key, LINKS + decode_record(host).address, *more),
     )
 
 

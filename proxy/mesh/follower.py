@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from control.api.client import Denied, MapWatch, Unreachable
+from control.api.mapnews import services_of
 from control.api.mesh import HostRecord, MapChanges, MapSnapshot, ServiceOffer, TrustBundle, WatchMessage
 from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
@@ -230,7 +231,12 @@ class MapFollower:
             before = self.map.hosts.get(record.name)
             if before is not None and before.instance != record.instance:
                 self._renewed(record.name)
+        known = dict(self.map.hosts) if self.map.epoch else None
         changed = self.map.take(message, trio.current_time())
+        if changed and known is not None:
+            for news in services_of(known, self.map.hosts):
+                if news.fields["host"] != self.static.host:
+                    log.info(news.event, **news.fields)
         if isinstance(message, MapSnapshot | MapChanges):
             if message.trust is not None:
                 self._trusted(message.trust)

@@ -283,3 +283,23 @@ async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(
         assert [entry["event"] for entry in logs].count("the map cannot be followed for now") == 1
         proxy.engaged = False
         await eventually(lambda: proxy.peers == "b", "host-b")
+
+
+@pytest.mark.failure("31")
+async def test_services_that_come_and_go_leave_a_line(
+    autojump_clock: MockClock, tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    plane = Plane()
+    plane.first = snapshot(record("b", "redis"), revision=1)
+    async with following(plane, tmp_path) as proxy:
+        await eventually(lambda: "host-b" in proxy.follower.map.hosts, "the first map, which is no news")
+        plane.say(MapChanges(revision=2, put=(record("b", "redis", "web"), record("c", "db")), gone=()))
+        await eventually(lambda: "host-c" in proxy.follower.map.hosts, "two services more")
+        plane.say(MapChanges(revision=3, put=(), gone=("host-c",)))
+        await eventually(lambda: "host-c" not in proxy.follower.map.hosts, "one of them is gone")
+    told = [(each["event"], each["host"], each["services"]) for each in logs if each["event"].startswith("services ")]
+    assert sorted(told) == [
+        ("services gone", "host-c", ["db"]),
+        ("services offered", "host-b", ["web"]),
+        ("services offered", "host-c", ["db"]),
+    ]

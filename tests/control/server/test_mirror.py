@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 import trio
 
 from control.server.mirror import StoreMirror
@@ -129,3 +130,34 @@ async def test_what_cannot_be_read_is_told_by_no_map_and_ends_nothing(
     assert watching.feed is not None
     assert set(watching.feed.hosts) == {"host-a"}
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure("31")
+async def test_who_vanishes_and_what_is_offered_leaves_a_line(store: Store, nursery: trio.Nursery) -> None:
+    brief, hosts, watching = hosts_on(store, lease=1.0), hosts_on(store), MapWatchers(10)
+    await nursery.start(StoreMirror(store, watching).run)
+    feed = watching.feed
+    assert feed is not None
+    with structlog.testing.capture_logs() as logs:
+        await brief.register(*shown("host-v", "db", address="10.77.0.9:7600"))
+        await brief.register(*shown("host-w", address="10.77.0.8:7600"))
+        await hosts.register(*shown("host-l", "web"))
+        await hosts.register(*shown("host-r", address="10.77.0.7:7600"))
+        await hosts.leave("host-l", "1")
+        await hosts.remove("host-r")
+        await hosts.register(*shown("host-s", "web", "old", address="10.77.0.6:7600"))
+        await hosts.register(*shown("host-s", "web", "new", address="10.77.0.6:7600"))
+        await until(lambda: set(feed.hosts) == {"host-s"})
+    nursery.cancel_scope.cancel()
+    vanished = {each["host"]: each["address"] for each in logs if "vanished" in each["event"]}
+    assert vanished == {"host-v": "10.77.0.9:7600", "host-w": "10.77.0.8:7600"}
+    told = [(each["event"], each["host"], each["services"]) for each in logs if "services" in each["event"]]
+    assert [each for each in told if each[1] != "host-v"] == [
+        ("services offered", "host-l", ["web"]),
+        ("services gone", "host-l", ["web"]),
+        ("services offered", "host-s", ["old", "web"]),
+        ("services offered", "host-s", ["new"]),
+        ("services gone", "host-s", ["old"]),
+    ]
+    assert [each[0] for each in told if each[1] == "host-v"] == ["services offered", "services gone"]
+    assert (await store.read("left/")).items == ()

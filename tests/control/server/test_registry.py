@@ -65,6 +65,7 @@ def test_an_old_process_takes_nothing_away() -> None:
     change = registry.leave("1", item(RECORD))
     assert change is not None
     assert change.delete == ("hosts/host-a", "links/10.77.0.1:7600")
+    assert [put.key for put in registry.leave("1", item(RECORD)._replace(lease=7)).put] == ["left/host-a"]  # type: ignore[union-attr]
     assert change.when == (Condition("hosts/host-a", 5),)
 
 
