@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -58,6 +58,8 @@ class ControlClient:
 
     Attributes:
         on_denied: told of each refusal before it is raised.
+        on_unanswered: told after each round in which no server answered: which were asked, and why each did not. (A
+            request goes on, and raises Unreachable only when its time is over.)
         secret: of this host's state_dir, said with each request for an address.
     """
 
@@ -84,6 +86,7 @@ class ControlClient:
         self._http: httpx.AsyncClient | None = None
         self._context: ssl.SSLContext | None = None
         self.on_denied: Callable[[Denied], None] = _ignore
+        self.on_unanswered: Callable[[str], None] = _ignore
         self.secret = ""
 
     async def __aenter__(self) -> Self:
@@ -274,10 +277,14 @@ class ControlClient:
                             raise Unreachable(f"{server}: {failures[server]}; it may have been done or not") from None
                 if self._socket is not None:
                     break
+                self.on_unanswered(self._unanswered(failures))
                 await trio.sleep(self._random.random() * pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+        raise Unreachable(self._unanswered(failures))
+
+    def _unanswered(self, failures: Mapping[str, str]) -> str:
         tried = [f"{server}: {failures.get(server, 'not tried')}" for server in self._servers]
-        raise Unreachable(f"no control server answers: {'; '.join(tried)}")
+        return f"no control server answers: {'; '.join(tried)}"
 
     def _order(self) -> list[str]:
         """The last good one first, the others as the dice fall: the clients of a server that died spread."""
@@ -395,5 +402,5 @@ async def _finish(chunks: AsyncIterator[bytes]) -> None:
             pass
 
 
-def _ignore(denied: Denied) -> None:
+def _ignore(told: object) -> None:
     pass

@@ -220,6 +220,14 @@ class MapFollower:
             self._backoff.reset()
         standing.server, standing.heard_at, standing.last_error = server, time.time(), None
 
+    def unanswered(self, error: str) -> None:
+        """No control server has answered yet, though the time for it is not over: somebody who has just started this
+        proxy wants to know at once. It is said again as long as that lasts, summarised.
+        """
+        if self.standing.server is None:
+            self.standing.last_error = error
+            log.warning("no control server answers, trying on", kind=(), error=error)
+
     def _lost(self, error: str) -> None:
         level = log.debug if error == self.standing.last_error else log.warning
         level("not following the control plane, going on with the last map", error=error, hosts=len(self.map.hosts))

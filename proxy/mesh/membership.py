@@ -72,6 +72,8 @@ class Membership:
             state=state,
             displaced=displaced,
         )
+        if self._client is not None:
+            self._client.on_unanswered = self.follower.unanswered
 
     async def _claim(self) -> None:
         assert self._client is not None
