@@ -6,13 +6,13 @@ While the store cannot be watched there is no feed, and the watches that hang on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 import structlog
 import trio
 
-from control.api.mapnews import changes, services_of
+from control.api import mapnews
 from control.api.mesh import HostRecord, TrustBundle
 from control.ca import trust
 from control.ca.trust import TrustView
@@ -78,7 +78,7 @@ class StoreMirror:
         if self._feed is None:
             self._feed = MapFeed(self._store.epoch, view.revision, hosts, fresh.trust)
         else:
-            for news in services_of(self._feed.hosts, hosts):
+            for news in mapnews.services_of(self._feed.hosts, hosts):
                 log.info(news.event, **news.fields)
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
@@ -96,12 +96,14 @@ class StoreMirror:
         except ValueError:
             raise _unreadable(key) from None
 
-    def _apply(self, revision: int, changes: Iterable[KeyChange]) -> None:
+    def _apply(self, revision: int, changes: Sequence[KeyChange]) -> None:
         feed = self._feed
         assert feed is not None
         put: list[HostRecord] = []
         gone: list[str] = []
         left: set[str] = set()
+        # A host goes in the commit that revokes its certificates (`control.ca.joining`), which says so itself.
+        revoking = any(change.key.startswith(trust.REVOKED) and change.value is not None for change in changes)
         changed: TrustBundle | None = None
         for change in changes:
             if change.key.startswith(HOSTS):
@@ -120,7 +122,7 @@ class StoreMirror:
             self._tell(feed.hosts.get(record.name), record)
         for name in gone:
             before = feed.hosts.get(name)
-            if before is not None and name not in left:
+            if before is not None and name not in left and not revoking:
                 log.warning("host has vanished: its lease is over", kind=(name,), host=name, address=before.address)
             self._tell(before, None)
         if feed.change(revision, put, gone, changed):
@@ -128,7 +130,7 @@ class StoreMirror:
 
     @staticmethod
     def _tell(before: HostRecord | None, now: HostRecord | None) -> None:
-        for news in changes(before, now):
+        for news in mapnews.changes(before, now):
             log.info(news.event, **news.fields)
 
 

@@ -494,11 +494,14 @@ async def test_a_host_whose_certificate_does_not_count_is_named(world: World) ->
         async with world.serving(), world.admin() as admin, world.client("host-a") as client:
             await client.register(record("host-a"))
             await admin.revoke(mesh.RevokeRequest(host="host-a"))
+            while (await admin.hosts()).hosts:
+                await trio.sleep(0.01)
             with pytest.raises(Denied, match="has been revoked"):
                 await client.alive("host-a", "1")
             async with world.client(context=world.context("host-b", began=-7200.0)) as expired:
                 with pytest.raises(Denied, match="has expired"):
                     await expired.hosts()
+    assert [each for each in logs if "vanished" in each["event"]] == []
     refused = {each["host"]: each["error"] for each in logs if each["event"] == "host refused"}
     assert refused["host-a"] == "this certificate of host host-a has been revoked"
     assert refused["host-b"].startswith("this certificate of host host-b has expired")
