@@ -36,9 +36,9 @@ MOST_LOST = 4
 """Sockets that have lost their file and go on beside the new one, for each upstream: whoever has the file mounted by
 itself into a container reaches the socket that it was made for."""
 
-SO_ATTACH_FILTER, BPF_RET = 26, 6
+SO_ATTACH_FILTER, SO_DETACH_FILTER, BPF_RET = 26, 27, 6
 """asm-generic/socket.h and linux/bpf_common.h: a packet filter, and its instruction that ends it with a length to keep
-(0: drop the packet). Python's socket module has neither."""
+(0: drop the packet). Python's socket module has none of them."""
 SO_PASSRIGHTS = 83
 """Linux 6.16 (asm-generic/socket.h); Python's socket module does not have it yet."""
 
@@ -155,6 +155,8 @@ class OpenListener:
         self._ours = True
         if self._bound is not None:
             self._bound.own()
+        elif self._sock.family != socket.AF_UNIX:
+            let_everybody_in(self._sock)
         try:
             self._give(_rights(self.upstream))
         except StartError as error:
@@ -364,6 +366,12 @@ def let_nobody_in(listener: socket.socket) -> None:
     nothing = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET, 0, 0, 0))
     with suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(nothing)))
+
+
+def let_everybody_in(listener: socket.socket) -> None:
+    """Take back what `let_nobody_in` did: the process that was about to stop is gone, another one has the socket."""
+    with suppress(OSError):  # ENOENT: nobody did
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
 def bind_tcp(name: str, address: TcpAddress) -> socket.socket:

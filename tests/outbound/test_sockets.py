@@ -327,6 +327,29 @@ async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_proce
 
 
 @pytest.mark.failure(24)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("dropped", [True, False])
+def test_a_tcp_socket_whose_process_died_in_its_last_turn_lets_callers_in_again(host: str, dropped: bool) -> None:
+    """The process that has it from then on owns it."""
+    old, new = ListenerSet(), ListenerSet()
+    listener = bind_tcp("a", TcpAddress(host, 0))
+    port, family = listener.getsockname()[1], listener.family
+    web = UpstreamConfig(listen=TcpAddress(host, port))
+    old.inherit({web.listen: InheritableListener(listener)})
+    change(old, a=web)
+    new.inherit(inheritables(old))
+    change(new, a=web)
+    if dropped:
+        let_nobody_in(listener)
+    change(old)
+    new.own()
+    with socket.socket(family) as caller:
+        caller.settimeout(PATIENCE)
+        caller.connect((host, port))
+    change(new)
+
+
+@pytest.mark.failure(24)
 def test_whoever_comes_to_a_tcp_socket_that_is_about_to_close_comes_again(folder: Path) -> None:
     """It finds the next process, and those who wait are not reset."""
     with bind_tcp("a", TcpAddress("127.0.0.1", 0)) as listener, socket.socket() as early, socket.socket() as late:
