@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import sender, successor
+from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.receiver import PredecessorEnded
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
@@ -100,8 +101,10 @@ class Agent:
         takeover: bool = False,
         book: LeasedAddresses = LeasedAddresses(),  # noqa: B008 - it cannot change
         state: StateLock | None = None,
+        passed: PassedSockets | None = None,
     ) -> None:
         self._book, self._state = book, state
+        self._passed = passed or PassedSockets()
         static = fill(config, book.leases)
         config = EffectiveConfig(static).config({})
         self.config = config
@@ -282,6 +285,7 @@ class Agent:
                 self.draining,
                 self.device,
                 takeover=self._takeover,
+                passed=self._passed,
                 files=files,
                 state=self._state,
             )
@@ -301,6 +305,7 @@ class Agent:
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
+                self._passed.close()
                 self.outbound.listen()
                 gate, health = handover_sockets.admin_gate, self._health(heart).questions
                 await nursery.start(
@@ -505,22 +510,25 @@ async def run(
     cancelled, it ends all streams at once; nothing stays behind but directories.
     """
     passing: tuple[type[StartError], ...] = (PredecessorEnded,)
-    for tries_left in reversed(range(STARTS)):
-        try:
-            with knowing_ourselves():
-                return await _run(config, file, takeover, task_status)
-        except Exception as error:
-            if not tries_left or not _consists_of(error, passing):
-                raise
-        passing = (PredecessorEnded, StateDirHeld)  # of its files, the system closes the lock at some time, too
-        await trio.sleep(PAUSE)
+    with closing(PassedSockets()) as passed:
+        for tries_left in reversed(range(STARTS)):
+            try:
+                with knowing_ourselves():
+                    return await _run(config, file, takeover, passed, task_status)
+            except Exception as error:
+                if not tries_left or not _consists_of(error, passing):
+                    raise
+            passing = (PredecessorEnded, StateDirHeld)  # of its files, the system closes the lock at some time, too
+            await trio.sleep(PAUSE)
 
 
 def _consists_of(error: Exception, kinds: tuple[type[StartError], ...]) -> bool:
     return isinstance(error, kinds) or (isinstance(error, ExceptionGroup) and error.split(kinds)[1] is None)
 
 
-async def _run(config: Config, file: str | None, takeover: bool, task_status: trio.TaskStatus[None]) -> None:
+async def _run(
+    config: Config, file: str | None, takeover: bool, passed: PassedSockets, task_status: trio.TaskStatus[None]
+) -> None:
     book, state = LeasedAddresses(), None
     with ExitStack() as held:
         if config.control is not None:
@@ -533,4 +541,5 @@ async def _run(config: Config, file: str | None, takeover: bool, task_status: tr
             if await trio.to_thread.run_sync(partial(state.take, patient=takeover)):
                 await ensure(config, random.random)
             book = await at_start(config, random.random)
-        await Agent(config, file, takeover=takeover, book=book, state=state).run(task_status=task_status)
+        agent = Agent(config, file, takeover=takeover, book=book, state=state, passed=passed)
+        await agent.run(task_status=task_status)

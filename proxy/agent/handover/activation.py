@@ -22,39 +22,58 @@ VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 MOST = 65536
 
 
-def inherit(config: Config, into: InheritedListeners, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Put the sockets that systemd passed to this process `into` the inherited ones, matched by address with upstreams
-    and links.listen. Removes the variables from the environment: processes that this one starts must not see them.
-
-    Raises ConfigError with a line for each socket that matches nothing; all of them are closed then.
+class PassedSockets:
+    """The sockets that systemd passed to this process. Owns them until `close`: what a start uses are duplicates, so
+    that one which is tried again finds them again. Removes the variables from the environment: processes that this one
+    starts must not see them.
     """
-    found = {name: environment.pop(name, "") for name in VARIABLES}
-    if found["LISTEN_PID"] != str(os.getpid()):
-        return
-    count = found["LISTEN_FDS"]
-    if not count.isascii() or not count.isdecimal() or int(count) > MOST:
-        raise ConfigError([f"environment: LISTEN_FDS: found {quote(count[:60])}; allowed: a number up to {MOST}"])
-    names = found["LISTEN_FDNAMES"].split(":")
-    wanted = {str(_plain(upstream.listen)): str(upstream.listen) for upstream in config.upstreams.values()}
-    problems: list[str] = []
-    for number in range(int(count)):
-        descriptor = FIRST + number
-        label = f"descriptor {descriptor}" + (f" ({names[number]})" if number < len(names) and names[number] else "")
-        if (problem := _take(descriptor, config, wanted, into)) is not None:
-            problems.append(f"environment: LISTEN_FDS: {label}: {problem}")
-    if problems:
-        into.close()
-        raise ConfigError(problems)
+
+    def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
+        found = {name: environment.pop(name, "") for name in VARIABLES}
+        self._count = found["LISTEN_FDS"] if found["LISTEN_PID"] == str(os.getpid()) else "0"
+        self._names = found["LISTEN_FDNAMES"].split(":")
+        self._held: set[int] = set()
+
+    def inherit(self, config: Config, into: InheritedListeners) -> None:
+        """Put them `into` the inherited ones, matched by address with upstreams and links.listen.
+
+        Raises ConfigError with a line for each socket that matches nothing; then all of them are closed, here too.
+        """
+        count, names = self._count, self._names
+        if not count.isascii() or not count.isdecimal() or int(count) > MOST:
+            raise ConfigError([f"environment: LISTEN_FDS: found {quote(count[:60])}; allowed: a number up to {MOST}"])
+        wanted = {str(_plain(upstream.listen)): str(upstream.listen) for upstream in config.upstreams.values()}
+        problems: list[str] = []
+        for number in range(int(count)):
+            descriptor, name = FIRST + number, names[number] if number < len(names) else ""
+            label = f"descriptor {descriptor}" + (f" ({name})" if name else "")
+            if (problem := self._take(descriptor, config, wanted, into)) is not None:
+                problems.append(f"environment: LISTEN_FDS: {label}: {problem}")
+        if problems:
+            into.close()
+            self.close()
+            raise ConfigError(problems)
+
+    def close(self) -> None:
+        """Close them: a start has its own by now, or there is none any more. Idempotent."""
+        self._count = "0"
+        while self._held:
+            os.close(self._held.pop())
+
+    def _take(self, descriptor: int, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
+        """Put a duplicate of one socket `into` the inherited ones; if it matches nothing, return why."""
+        try:
+            passed = socket.socket(fileno=descriptor)
+        except OSError:
+            return "found no socket; allowed: listening sockets of upstreams, and that of links.listen"
+        self._held.add(passed.detach())
+        os.set_inheritable(descriptor, False)
+        return _match(socket.socket(fileno=os.dup(descriptor)), config, wanted, into)
 
 
-def _take(descriptor: int, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
+def _match(sock: socket.socket, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
     """Put one socket `into` the inherited ones; if it matches nothing, close it and return why."""
-    try:
-        sock = socket.socket(fileno=descriptor)
-    except OSError:
-        return "found no socket; allowed: listening sockets of upstreams, and that of links.listen"
     address = _address(sock)
-    os.set_inheritable(descriptor, False)
     if isinstance(address, str):
         sock.close()
         return f"found {address}; allowed: listening stream sockets"

@@ -12,7 +12,7 @@ from control.base.system.commanders import Commanders
 from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import BoundUnixSocket, group_number
 from proxy.agent.drain import Drain
-from proxy.agent.handover import activation
+from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
@@ -98,6 +98,7 @@ async def open_listeners(
     device: LinkDevice,
     *,
     takeover: bool,
+    passed: PassedSockets,
     files: ExitStack,
     state: StateLock | None = None,
 ) -> StartupListeners:
@@ -106,13 +107,14 @@ async def open_listeners(
     Args:
         device: what the listeners for links are bound to.
         takeover: whether to take the place of a proxy that runs in the same run_dir.
+        passed: the sockets of systemd.
         state: the lock of the state_dir, which the other proxy may hold until now.
 
     Raises StartError, and ConfigError for sockets of systemd that match nothing in the configuration.
     """
     inheritance = InheritedListeners()
     files.callback(inheritance.close)
-    activation.inherit(config, inheritance)
+    passed.inherit(config, inheritance)
     predecessor = None
     if takeover:
         predecessor = await Predecessor.meet(f"{config.run_dir}/{HANDOVER_SOCKET}", config.host, inheritance)

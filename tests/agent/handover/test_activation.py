@@ -7,6 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from control.base.reading.addresses import TcpAddress, UnixAddress
 from proxy.agent.handover import activation
-from proxy.agent.handover.activation import inherit
+from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.inheritance import InheritedListeners
 from proxy.config.schema import Config, parse
 from proxy.errors import ConfigError
@@ -80,7 +81,8 @@ def test_each_where_it_belongs(folder: Path) -> None:
     found = config(folder, f"127.0.0.1:{links_port}", f"tcp:127.0.0.1:{web_port}")
     passed(links, unix(folder / "redis.sock"), web)
     given, inheritance = environment(3, "links:redis:web"), InheritedListeners()
-    inherit(found, inheritance, given)
+    systemd = PassedSockets(given)
+    systemd.inherit(found, inheritance)
     assert given == {"X": "y"}, "processes that this one starts are not meant"
     assert not os.get_inheritable(FIRST)
     inheritables = inheritance.upstreams()
@@ -88,6 +90,7 @@ def test_each_where_it_belongs(folder: Path) -> None:
     sock = inheritance.links(found.links.listen)
     assert sock is not None
     assert sock.getsockname() == ("127.0.0.1", links_port)
+    systemd.close()
     for inheritable in inheritables.values():
         assert inheritable.lock is None, "its file is systemd's"
         inheritable.close()
@@ -99,7 +102,8 @@ def test_an_address_that_is_written_in_another_way(folder: Path) -> None:
     found = config(folder, f"[0:0:0:0:0:0:0:1]:{port}")
     passed(links)
     inheritance = InheritedListeners()
-    inherit(found, inheritance, environment(1))
+    with closing(PassedSockets(environment(1))) as systemd:
+        systemd.inherit(found, inheritance)
     sock = inheritance.links(found.links.listen)
     assert sock is not None
     sock.close()
@@ -115,10 +119,38 @@ def test_an_ipv4_address_as_ipv6_sockets_write_it(folder: Path, bound: str, writ
     found = config(folder, tcp=f"tcp:{written}:{port}")
     passed(web)
     inheritance = InheritedListeners()
-    inherit(found, inheritance, environment(1))
+    with closing(PassedSockets(environment(1))) as systemd:
+        systemd.inherit(found, inheritance)
     (listener,) = inheritance.upstreams().items()
     assert listener[0] == found.upstreams["web"].listen
     listener[1].close()
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("kind", ["web", "links", "redis"])
+def test_a_start_that_is_tried_again_finds_them_again(folder: Path, kind: str) -> None:
+    """The process to take over from may end meanwhile. When a start has succeeded nothing else holds the socket."""
+    sock, port = (unix(folder / "redis.sock"), 0) if kind == "redis" else tcp()
+    settings = {"web": {"tcp": f"tcp:127.0.0.1:{port}"}, "links": {"links": f"127.0.0.1:{port}"}, "redis": {}}
+    found, address = config(folder, **settings[kind]), sock.getsockname()
+    family = sock.family
+    passed(sock)
+    given = environment(1)
+    with closing(PassedSockets(given)) as systemd:
+        for _ in range(2):
+            failed = InheritedListeners()
+            systemd.inherit(found, failed)
+            failed.close()
+        inheritance = InheritedListeners()
+        systemd.inherit(found, inheritance)
+        systemd.close()
+        with pytest.raises(OSError):
+            os.fstat(FIRST)
+    with socket.socket(family) as caller:
+        caller.connect(address)
+    inheritance.close()
+    with socket.socket(family) as caller, pytest.raises(ConnectionRefusedError):
+        caller.connect(address)
 
 
 def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
@@ -131,7 +163,7 @@ def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
     passed(stranger, unnamed, datagrams, deaf, unix(folder / "redis.sock"), unix(folder / "other.sock"))
     inheritance = InheritedListeners()
     with pytest.raises(ConfigError) as caught:
-        inherit(config(folder), inheritance, environment(6, "stranger::dgram"))
+        PassedSockets(environment(6, "stranger::dgram")).inherit(config(folder), inheritance)
     prefix = "environment: LISTEN_FDS: descriptor"
     place = "; allowed: what an upstream listens on, or links.listen"
     assert caught.value.problems == [
@@ -151,7 +183,7 @@ def test_what_is_no_socket(folder: Path) -> None:
     with open(os.devnull) as file:
         os.dup2(file.fileno(), FIRST)
     with pytest.raises(ConfigError) as caught:
-        inherit(config(folder), InheritedListeners(), environment(2))
+        PassedSockets(environment(2)).inherit(config(folder), InheritedListeners())
     assert [line.partition("found ")[2].partition(";")[0] for line in caught.value.problems] == ["no socket"] * 2
 
 
@@ -160,10 +192,10 @@ def test_a_number_that_is_none(folder: Path, count: str) -> None:
     with pytest.raises(
         ConfigError, match=rf'^environment: LISTEN_FDS: found "{count}"; allowed: a number up to 65536$'
     ):
-        inherit(config(folder), InheritedListeners(), environment(count))
+        PassedSockets(environment(count)).inherit(config(folder), InheritedListeners())
 
 
 @pytest.mark.parametrize("given", [{}, {"LISTEN_FDS": "3"}, environment(3, pid=1)])
 def test_it_is_not_for_this_process(folder: Path, given: dict[str, str]) -> None:
-    inherit(config(folder), InheritedListeners(), given)
+    PassedSockets(given).inherit(config(folder), InheritedListeners())
     assert "LISTEN_FDS" not in given

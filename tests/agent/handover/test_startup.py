@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, MutableMapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.base.reading.addresses import TcpAddress
 from proxy.agent import agent
 from proxy.agent.agent import Agent
-from proxy.agent.handover import receiver
+from proxy.agent.handover import activation, receiver
 from proxy.agent.handover.protocol import HandoverStep, expect, say
 from proxy.agent.handover.receiver import Predecessor, PredecessorEnded
 from proxy.errors import StartError
@@ -30,6 +33,8 @@ def logs() -> Iterator[list[MutableMapping[str, Any]]]:
 
 
 PATIENT = {"limits": {"stop_timeout": "20s", "open_timeout": "20s"}}
+PASSED = 600
+"""Stands for the first descriptor that systemd passes: 3 is in use here."""
 
 
 async def test_nobody_to_take_over_from_is_a_plain_start(logs: list[MutableMapping[str, Any]]) -> None:
@@ -139,6 +144,44 @@ async def test_an_old_one_that_ends_before_it_hands_over_has_a_plain_start_for_a
             await caller.send(b"to the new one")
             assert await (await service.accept()).read(14) == b"to the new one"
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_sockets_of_systemd_outlast_starts_that_are_tried_again(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process to take over from ends meanwhile: the plain start that follows accepts at them."""
+    tries = 0
+
+    async def meet(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries <= times:
+            raise PredecessorEnded("it has ended")
+
+    monkeypatch.setattr(Predecessor, "meet", meet)
+    monkeypatch.setattr(activation, "FIRST", PASSED)
+    async with mesh() as hosts:
+        await hosts.pair(**PATIENT)
+        config = hosts.agents["host-a"].config
+        hosts.kill("host-a")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            address = listener.getsockname()
+            os.dup2(listener.fileno(), PASSED)
+        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+        monkeypatch.setenv("LISTEN_FDS", "1")
+        echo = msgspec.structs.replace(config.upstreams["echo"], listen=TcpAddress(*address))
+        async with trio.open_nursery() as nursery:
+            passed = msgspec.structs.replace(config, upstreams={"echo": echo})
+            await nursery.start(partial(agent.run, passed, takeover=True))
+            assert tries == times + 1
+            await (await trio.open_tcp_stream(*address)).aclose()
+            with pytest.raises(OSError):
+                os.fstat(PASSED)
+            nursery.cancel_scope.cancel()
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream(*address)
 
 
 @pytest.mark.parametrize("left", [True, False])
