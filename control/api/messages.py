@@ -146,6 +146,9 @@ class Status(Struct, frozen=True, kw_only=True):
     """Whether the loop looks for work before it sleeps, and for how long."""
     busy_poll_s: float = 0.0
     """CPU time that it has spent so since the start; what was found at the first look has cost none."""
+    missing: list[str] = []
+    """A line for each upstream's socket whose file is gone and could not be bound again at the last look, 5 s ago at
+    most."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

@@ -33,14 +33,14 @@ watched = click.option("--watch", is_flag=True, help="Show it again every second
 def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show what this host's proxy does.
 
-    Exit 1 if no proxy answers, if no host can serve one of the upstreams, if this host's name is another proxy's, or if
-    the control plane refuses its certificate (revoked, expired).
+    Exit 1 if no proxy answers, if no host can serve one of the upstreams, if an upstream's socket is missing, if this
+    host's name is another proxy's, or if the control plane refuses its certificate (revoked, expired).
     """
     if watch:
         _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
         return
     found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
-    faults = [*unserved(found), *misnamed(found)]
+    faults = [*unserved(found), *found.missing, *misnamed(found)]
     for line in faults:
         click.echo(f"hostlane: {printable(line)}", err=True)
     if faults:

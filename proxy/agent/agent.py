@@ -141,6 +141,7 @@ class Agent:
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
+        self.view.missing = lambda: list(self.outbound.in_the_way.values())
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:

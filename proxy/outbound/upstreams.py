@@ -30,12 +30,14 @@ class Outbound:
     Attributes:
         context: what all calls share.
         sockets: the listening sockets.
+        in_the_way: by address, why a socket whose file was gone could not be bound again at the last look.
     """
 
     def __init__(self, config: Config, context: CallContext[Call]) -> None:
         self.context = context
         self._config = config
         self.sockets = ListenerSet()
+        self.in_the_way: dict[Address, str] = {}
         self._listening = False
 
     def open(self) -> None:
@@ -97,19 +99,19 @@ class Outbound:
         """Look every LOOK seconds whether the sockets' files are there, and bind those again that somebody has removed,
         until cancelled. What is in the way is logged once.
         """
-        in_the_way: dict[Address, str] = {}
         while True:
             await trio.sleep(LOOK)
             gone = {opened.upstream.listen: opened for opened in await self.sockets.out_of_place()}
-            in_the_way = {address: why for address, why in in_the_way.items() if address in gone}
+            self.in_the_way = {address: why for address, why in self.in_the_way.items() if address in gone}
             for address, opened in gone.items():
                 try:
                     if self.sockets.opened.get(address) is opened and opened.restore():
+                        self.in_the_way.pop(address, None)
                         log.warning("somebody had removed a socket's file: it is bound again", listen=str(address))
                 except StartError as error:
-                    if in_the_way.get(address) != str(error):
+                    if self.in_the_way.get(address) != str(error):
                         log.error("a socket's file is gone, and cannot be bound again", error=str(error))
-                    in_the_way[address] = str(error)
+                    self.in_the_way[address] = str(error)
 
     def stop_listening(self) -> None:
         """Accept the callers that wait in the kernel's queues, then close the sockets, and only then remove their

@@ -49,6 +49,7 @@ class ProxyView:
         drain_left: seconds that a drain has left; None: there is none.
         follower: None without a control plane.
         namesakes: what peers say of other proxies that bear this host's name.
+        missing: what is said of the upstreams' sockets whose files are gone.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ProxyView:
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
+        self.missing: Callable[[], list[str]] = list
 
     def status(self) -> Status:
         """``GET /status``."""
@@ -81,6 +83,7 @@ class ProxyView:
             refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             namesakes=self.namesakes(),
+            missing=self.missing(),
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             busiest=busiest(self._callers()),
             busy_poll=self._pump.busy_poll.told,

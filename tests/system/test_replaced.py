@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ LOST = {
     "all files": lambda sockets: [each.unlink() for each in sockets.iterdir()],
     "the directory": shutil.rmtree,
     "a directory that was moved": lambda sockets: sockets.rename(sockets.with_name("elsewhere")),
+}
+
+IN_THE_WAY: dict[str, Callable[[Path], object]] = {
+    "a file": lambda path: path.write_text("mine"),
+    "a directory": Path.mkdir,
+    "a link to nowhere": lambda path: path.symlink_to("/nowhere"),
 }
 
 pytestmark = [pytest.mark.netns, pytest.mark.failure("30")]
@@ -100,22 +106,29 @@ def test_a_socket_whose_file_somebody_removes(folder: Path, lost: str) -> None:
         assert not (sockets / "echo.sock").exists()
 
 
-def test_something_else_in_a_sockets_place_is_left_there(folder: Path) -> None:
-    """It is said once, and when it has gone the socket comes back."""
+@pytest.mark.parametrize("what", ["a file", "a directory", "a link to nowhere"])
+def test_something_else_in_a_sockets_place_is_left_there(folder: Path, what: str) -> None:
+    """It is said once, `health` and `status` show it, and when it has gone the socket comes back."""
     path = folder / "echo.sock"
     with Echo(f"unix:{folder}/service.sock") as echo:
         upstream = {"listen": f"unix:{path}"}
         config = written(folder, services={"echo": {"deliver": echo.address}}, upstreams={"echo": upstream})
         with Proxy(config, folder) as proxy:
             path.unlink()
-            path.write_text("mine")
+            IN_THE_WAY[what](path)
+            before = path.lstat()
             proxy.wait_for("a socket's file is gone, and cannot be bound again", level="error")
             health = hostlane("health", "ready", "--socket", f"{folder}/run/admin.sock")
             assert health.returncode == 1
             assert str(path) in health.stderr + health.stdout
-            assert path.read_text() == "mine"
-            path.unlink()
+            status = hostlane("status", "--socket", f"{folder}/run/admin.sock")
+            assert status.returncode == 1
+            assert f"hostlane: cannot listen on unix:{path}: " in status.stderr
+            assert "socket missing" in status.stdout
+            assert os.path.samestat(path.lstat(), before)
+            path.rmdir() if what == "a directory" else path.unlink()
             proxy.wait_for("somebody had removed a socket's file: it is bound again")
             with connect(f"unix:{path}") as client:
                 exchange(client, b"again")
             assert len(proxy.events("a socket's file is gone, and cannot be bound again")) == 1
+            assert hostlane("status", "--socket", f"{folder}/run/admin.sock").returncode == 0

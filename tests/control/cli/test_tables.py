@@ -197,6 +197,13 @@ def test_other_proxies_of_the_name_are_named() -> None:
     assert static[6:] == [["namesake", "another one, says host-b\\x1b"]]
 
 
+@pytest.mark.failure("30")
+def test_a_missing_socket_is_named() -> None:
+    line = "cannot listen on unix:/r\x1b: in the way"
+    found = rows(tables.status_tables(replace(STATUS, missing=[line]))[0])
+    assert found[6:] == [["socket missing", line.replace("\x1b", "\\x1b")]]
+
+
 def test_where_a_stream_would_go() -> None:
     candidates = [
         RouteCandidate(host="host-a", address="a:1", state="here", streams=0, ejected_for_s=12.0, failures=0.5),
