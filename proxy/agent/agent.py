@@ -119,7 +119,8 @@ class Agent:
         self.stats = StreamStats(trace=config.log.level == "debug")
         allowed = AllowRules.from_services(config.services)
         self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
-        self.inbound = Inbound(config, allowed, self.connector, self.stats, self.namesakes.heard_untrusted)
+        notice = self.namesakes.heard_untrusted
+        self.inbound = Inbound(config, allowed, self.connector, self.stats, notice, self._streams_of)
         table = RoutingTable.from_config(config)
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
         self._gaps = GapHistogram(SHARED_MEMORY)
@@ -256,6 +257,10 @@ class Agent:
             via=True,
             opens_per_second=msgspec.UNSET if limits.opens_per_second is None else limits.opens_per_second,
         )
+
+    def _streams_of(self, peer: str) -> int:
+        pool = self.pools.get(peer)
+        return 0 if pool is None else pool.streams
 
     def credentials(self) -> Credentials | None:
         """The credentials for a new handshake; None: no TLS (``security: none``)."""

@@ -36,6 +36,7 @@ class Inbound:
     Args:
         allowed: who may call which service.
         notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
+        streams: counts the open streams of a peer.
 
     Attributes:
         open: by service, the number of streams that are delivered or being delivered.
@@ -48,8 +49,10 @@ class Inbound:
         connector: Connector,
         stats: StreamStats,
         notice: Callable[[str, str], None] = lambda peer, text: None,
+        streams: Callable[[str], int] = lambda peer: 0,
     ) -> None:
-        self._notice = notice
+        self._notice, self._streams = notice, streams
+        self._descriptors = connector.pump.descriptors
         self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
@@ -88,6 +91,9 @@ class Inbound:
             and (call.via is None or not self.connector.own.passed(call.via))
             and (sock := self.connector.at_once(local.path)) is not None
         ):
+            if sock.fileno() >= self._descriptors.scarce and (why := self.excess(peer, sock)):
+                sock.close()
+                return self._refuse(lane, call, CloseReason.LOCAL_SHORTAGE, why)
             # inlined: Delivery.start
             self.stats.opened += 1
             self.open[service] += 1
@@ -97,6 +103,16 @@ class Inbound:
             lane.start_called(local.preface(lane, call) if local.tells else b"")
         else:
             Delivery(self, lane, call).start(local)
+
+    def excess(self, peer: str, sock: LocalSocket) -> str:
+        """Why the peer does not get this new connection to a service: descriptors are scarce, and it has its share of
+        them or they are nearly used up. Empty: it gets it.
+        """
+        shares, descriptor = self._descriptors, sock.fileno()
+        if descriptor >= shares.ceiling:
+            return "descriptors are nearly used up"
+        held = self._streams(peer)
+        return f"the peer's {held} streams have their share of descriptors" if held > shares.share(descriptor) else ""
 
     def _bucket(self, peer: str, rate: int) -> TokenBucket:
         """What counts a peer's opens on sessions in whose HELLO it was told `rate`."""
@@ -205,6 +221,11 @@ class Delivery:
         self._detail = detail
         if sock is None:
             return self.lane.abort(reason)
+        inbound = self._inbound
+        scarce = sock.fileno() >= inbound.connector.pump.descriptors.scarce
+        if scarce and (why := inbound.excess(self.lane.session.peer, sock)):
+            sock.close()
+            return self.refuse(CloseReason.LOCAL_SHORTAGE, why)
         local = self._local_service
         assert local is not None
         self.lane.attach(sock, not local.path)

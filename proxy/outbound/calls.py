@@ -131,6 +131,12 @@ class CallContext(Generic[C]):
         """As `routing.balance.waits`: the pools to wait at."""
         return waits(pools, self._random, self.ejected(service))
 
+    def streams(self, service: str) -> int:
+        """How many calls of a service lanes carry."""
+        sessions = (session for pool in self._pools.values() for session in pool.sessions)
+        observers = (lane.observer for session in sessions for lane in session.streams.values())
+        return sum(each.direction == "outbound" and each.service == service for each in observers)
+
     def ejected(self, service: str) -> frozenset[str]:
         """The hosts that get no streams of this service for now."""
         return self.ejections.ejected(service, monotonic()) if self.ejections.held else NOBODY

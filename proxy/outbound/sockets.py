@@ -185,13 +185,17 @@ class OpenListener:
         """As `options.keep_alive`, for the connections that are accepted from now on."""
         keep_alive(self._sock, settings)
 
-    def listen(self, pump: Pump, deadlines: Deadlines, accepted: Accepted) -> None:
-        """Accept connections and call `accepted` with each; called again, it only changes whom they go to."""
+    def listen(
+        self, pump: Pump, deadlines: Deadlines, accepted: Accepted, held: Callable[[], int] = lambda: 0
+    ) -> None:
+        """Accept connections and call `accepted` with each; called again, it only changes whom they go to. `held`: as
+        `Listener.held`.
+        """
         if self._listener is None:
-            self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted)
+            self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted, held)
             return
         for listener in self._listeners:
-            listener.accepted = accepted
+            listener.accepted, listener.held = accepted, held
 
     @property
     def _listeners(self) -> list[Listener]:

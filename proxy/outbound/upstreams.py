@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
 import trio
@@ -93,7 +94,8 @@ class Outbound:
         context = self.context
         for name, upstream in self._config.upstreams.items():
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
-            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept)
+            held = partial(_held, context, name)
+            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept, held)
 
     async def keep_in_place(self) -> None:
         """Look every LOOK seconds whether the sockets' files are there, and bind those again that somebody has removed,
@@ -132,3 +134,9 @@ class Outbound:
         for call in list(self.context.calls):
             call.give_up(CloseReason.STOPPED)
         self.context.pump.settle()
+
+
+def _held(context: CallContext[Call], service: str) -> int:
+    """How many descriptors this host's calls of a service hold: the caller's, and the service's where it is here."""
+    splices = sum(call.service == service for call in context.splices.values())
+    return 2 * splices + sum(call.service == service for call in context.calls) + context.streams(service)

@@ -15,6 +15,7 @@ import structlog
 
 from control.base.system.accepting import OF_CLIENT, PAUSE
 from proxy.pump.deadlines import Deadlines
+from proxy.pump.descriptorshares import ALPHA
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, bound_send_buffer
 
@@ -22,6 +23,9 @@ log = structlog.get_logger()
 
 BURST = 16
 """Connections accepted per turn and listener, so that many new connections do not delay messages of open ones."""
+LOOK_AGAIN = 0.25
+"""Seconds until it is counted again what an upstream holds that has its share of descriptors: that looks at all
+streams."""
 MOST_WAITING = 65536
 """Connections that `Listener.finish` accepts at most: more than any kernel's queue holds (net.core.somaxconn)."""
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
@@ -44,6 +48,7 @@ class Listener:
 
     Attributes:
         accepted: called with each new connection's non-blocking socket, which it then owns.
+        held: counts the descriptors that the connections from here hold.
     """
 
     def __init__(
@@ -53,24 +58,26 @@ class Listener:
         sock: socket.socket,
         listen: str,
         accepted: Callable[[LocalSocket], None],
+        held: Callable[[], int] = lambda: 0,
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
         self._fd, self._family = sock.fileno(), int(sock.family)
         self._listen = listen
-        self.accepted = accepted
+        self.accepted, self.held = accepted, held
         self._watching, self._held = True, False
-        self._said = False
+        self._said = self._parked = False
+        self._uncounted = 0
         pump.watch(self._fd, self, EPOLLIN)
 
     def beside(self, sock: socket.socket) -> Listener:
         """Another one, for a second socket at the same address."""
-        return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted)
+        return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted, self.held)
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
         listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
-        bound = pump.budget.send_buffer
+        bound, scarce = pump.budget.send_buffer, pump.descriptors.scarce
         for _ in range(BURST):
             fd = _accept4(listener, None, None, _FLAGS)
             if fd >= 0:
@@ -81,6 +88,8 @@ class Listener:
                 pump.slow_left -= 1
                 if not pump.slow_left:
                     pump.send_first()
+                if fd >= scarce and (why := self._excess(fd)):
+                    return self._park(why)
             elif (code := ctypes.get_errno()) in _NOBODY:
                 self._said = False
                 return
@@ -123,14 +132,51 @@ class Listener:
         self._pump.interest(self._sock.fileno(), 0)
         self._deadlines.add(PAUSE, self._continue)
 
+    def _excess(self, descriptor: int) -> str:
+        """Why no more are accepted for now, when a new descriptor has this number; empty: more are."""
+        shares = self._pump.descriptors
+        if descriptor >= shares.ceiling:
+            return "descriptors are nearly used up"
+        self._uncounted -= 1
+        if self._uncounted > 0:
+            return ""
+        held, share = self.held(), shares.share(descriptor)
+        if held > share:
+            return f"its calls hold {held} descriptors, and the rest is for others"
+        # A call holds two at most, so this many more cannot make it exceed its share, but for what others take.
+        self._uncounted = (share - held) // (2 * (ALPHA + 1))
+        return ""
+
+    def _park(self, why: str) -> None:
+        """Leave connections in the kernel's queue until there are descriptors for them."""
+        self._parked, self._uncounted = True, 0
+        log.warning("callers wait for descriptors", kind=(self._listen,), listen=self._listen, why=why)
+        self._pump.interest(self._sock.fileno(), 0)
+        self._deadlines.add(LOOK_AGAIN, self._unpark)
+
+    def _unpark(self) -> None:
+        if not self._watching or not self._parked:
+            return
+        try:
+            free = os.dup(self._fd)
+        except OSError:
+            free = self._pump.descriptors.ceiling
+        else:
+            os.close(free)
+        if free >= self._pump.descriptors.scarce and self._excess(free):
+            self._deadlines.add(LOOK_AGAIN, self._unpark)
+        else:
+            self._parked = False
+            self._continue()
+
     def hold(self, hold: bool) -> None:
         """True: leave connections in the kernel's queue. False: accept again."""
         self._held = hold
-        if self._watching:
+        if self._watching and not self._parked:
             self._pump.interest(self._sock.fileno(), 0 if hold else EPOLLIN)
 
     def _continue(self) -> None:
-        if self._watching and not self._held:
+        if self._watching and not self._held and not self._parked:
             self._pump.interest(self._sock.fileno(), EPOLLIN)
 
     def stop(self) -> None:

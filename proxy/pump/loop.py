@@ -13,6 +13,7 @@ then.
 
 from __future__ import annotations
 
+import resource
 import select
 from collections.abc import Callable
 from os import sched_yield
@@ -26,6 +27,7 @@ from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
+from proxy.pump.descriptorshares import DescriptorShares
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
@@ -123,6 +125,7 @@ class Pump:
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
         turns: how many there have been.
+        descriptors: how those of this process are shared out.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
             down, and calls that at 0.
     """
@@ -135,6 +138,7 @@ class Pump:
         self.lanes: dict[int, PlainLane] = {}
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
+        self.descriptors = DescriptorShares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._in_turn = False
         self._collect = collect
         self._watchers: dict[int, Watcher] = {}

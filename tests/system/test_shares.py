@@ -1,0 +1,111 @@
+"""A proxy with few descriptors, and somebody who takes all that can be had: everybody else is served."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.errors import CloseReason
+from proxy.mux.frames import FrameKind
+from tests.system.test_hostile_peer import Hostile, opening
+from tests.system.world import ask
+from tests.tools.process import Proxy
+from tests.tools.servers import Echo
+from tests.tools.sockets import connect, count_fds, eventually, exchange, free_ports
+
+pytestmark = pytest.mark.failure("21b-b")
+
+LIMIT = 400
+LIMITED = f"""
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class Host:
+    """A proxy that may open LIMIT descriptors, with two services of its own, each called through a Unix socket."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        (self.port,) = free_ports(1)
+        self.admin = folder / "run" / "admin.sock"
+        self.listen = {name: f"unix:{folder}/{name}.sock" for name in ("greedy", "modest")}
+        deliver = {name: f"unix:{folder}/{name}.service" for name in self.listen}
+        config: dict[str, Any] = {
+            "host": "host-b",
+            "run_dir": f"{folder}/run",
+            "links": {"listen": f"127.0.0.1:{self.port}", "security": "none", "resume_timeout": "100ms"},
+            "peers": {"host-c": {"address": "127.0.0.9:7600"}},
+            "upstreams": {name: {"listen": listen} for name, listen in self.listen.items()},
+            "services": {name: {"deliver": address} for name, address in deliver.items()},
+            "log": {"format": "json"},
+        }
+        for address in deliver.values():
+            stack.enter_context(Echo(address))
+        self.proxy = Proxy(config, folder)
+        self.proxy.argv = [sys.executable, "-c", LIMITED, *self.proxy.argv]
+        stack.enter_context(self.proxy)
+
+    def serves_others(self) -> None:
+        """Calls of the other upstream, and commands, are answered as ever."""
+        for number in range(30):
+            with connect(self.listen["modest"]) as caller:
+                exchange(caller, b"%d" % number)
+        assert ask(self.admin, "status")["host"] == "host-b"
+        assert count_fds(self.proxy.pid) < LIMIT
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    folder = Path(tempfile.mkdtemp(prefix="hl-"))
+    with ExitStack() as stack:
+        yield Host(folder, stack)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["idle connections", "connections that were used"])
+def test_one_upstream_that_takes_all_it_can(host: Host, talks: bool) -> None:
+    with ExitStack() as stack:
+        callers = []
+        for number in range(LIMIT):
+            callers.append(stack.enter_context(connect(host.listen["greedy"])))
+            if talks and number < 100:
+                exchange(callers[-1], b"first")
+        waits = host.proxy.wait_for("callers wait for descriptors", listen=host.listen["greedy"])
+        assert waits["why"].endswith(("the rest is for others", "nearly used up"))
+        host.serves_others()
+        assert not host.proxy.events("cannot accept a connection")
+        assert not host.proxy.events("callers wait for descriptors", listen=host.listen["modest"])
+        for caller in callers[: LIMIT // 2]:
+            caller.close()
+        for caller in callers[LIMIT // 2 :]:
+            exchange(caller, b"its turn has come")
+            caller.close()
+    eventually(lambda: ask(host.admin, "status")["streams"] == 0, "all descriptors are back")
+
+
+def test_a_peer_that_takes_all_it_can(host: Host) -> None:
+    """It is told that this host cannot, so that an honest one would try the next."""
+    with connect(f"tcp:127.0.0.1:{host.port}", socket.socket()) as sock:
+        peer = Hostile(sock)
+        count = 3 * LIMIT
+        sock.sendall(b"".join(opening(stream_id, "greedy") for stream_id in range(1, 2 * count, 2)))
+        opened, refused = 0, []
+        while opened + len(refused) < count:
+            kind, _, payload = peer.frame()
+            opened += kind is FrameKind.OPENED
+            refused += payload if kind is FrameKind.REFUSE else b""
+        assert set(refused) == {CloseReason.OVERLOADED}, "local_shortage, which it has not said that it knows"
+        assert LIMIT // 2 < opened < LIMIT
+        host.serves_others()
+    eventually(lambda: ask(host.admin, "status")["streams"] == 0, "all descriptors are back")
+    with connect(host.listen["greedy"]) as caller:
+        exchange(caller, b"as before")
