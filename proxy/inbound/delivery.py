@@ -25,9 +25,9 @@ from proxy.pump.proxyheader import header
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
 
-SLACK = 4
-"""Streams that a peer may open at once beyond `limits.opens_per_second`: what is opened at a steady rate arrives a
-little less steadily."""
+SLACK, FASTER = 4, 1.01
+"""Streams that a peer may open at once beyond `limits.opens_per_second`, as what is opened at a steady rate arrives a
+little less steadily; and how much faster its clock may be, which is more than any clock is."""
 
 
 class Inbound:
@@ -118,7 +118,7 @@ class Inbound:
         """What counts a peer's opens on sessions in whose HELLO it was told `rate`."""
         bucket = self._opens.get((peer, rate))
         if bucket is None:
-            bucket = self._opens[peer, rate] = TokenBucket(rate, rate + SLACK)
+            bucket = self._opens[peer, rate] = TokenBucket(FASTER * rate, rate + SLACK)
         return bucket
 
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:

@@ -4,7 +4,8 @@ A peer may tell in HELLO how many streams a second it takes, over all links. It 
 paces itself: a call beyond the rate waits in the pool's waiting list.
 
 The peer counts when OPENs *arrive*. What is opened while a link stalls arrives all at once, so no more than a burst is
-opened on a link from which nothing is heard, and a burst is a quarter of what the peer takes at once.
+opened of which nothing shows that it has arrived, and a burst is a quarter of what the peer takes at once. What shows
+it is an ACK or a PONG, for which the pool then asks.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from control.base.tokenbucket import TokenBucket
 
 BURST_SHARE = 4
 LOOK_AGAIN = 0.01
-"""Seconds after which a link is looked at again from which nothing was heard for a burst."""
+"""Seconds after which to look again whether a burst has arrived."""
 
 
 class Pacer:
@@ -27,6 +28,7 @@ class Pacer:
     Attributes:
         rate: streams a second, as the peer told last; None: it does not count them.
         serving: whether what would be opened is one of those that waited.
+        doubtful: the link of which `take` last wanted to know whether what was opened there has arrived; None: none.
     """
 
     def __init__(self, waiting: Sized) -> None:
@@ -35,7 +37,8 @@ class Pacer:
         self._waiting = waiting
         self._bucket = TokenBucket(1, 1)
         self._burst = 1
-        self._unheard: dict[Hashable, tuple[int, int]] = {}
+        self._under_way: dict[Hashable, tuple[object, int]] = {}
+        self.doubtful: Hashable | None = None
 
     def tell(self, rate: int | None) -> None:
         """Keep to another rate from now on."""
@@ -45,24 +48,34 @@ class Pacer:
                 self._burst = max(1, rate // BURST_SHARE)
                 self._bucket = TokenBucket(rate, self._burst)
 
-    def take(self, link: Hashable, heard: int, now: float) -> bool:
+    def take(self, link: Hashable, answered: object, now: float) -> bool:
         """Whether a stream may be opened now, which then counts.
 
         Args:
-            link: what it would be opened on; heard: how often something has arrived there.
+            link: what it would be opened on; answered: changes when what was sent there before has arrived.
             now: seconds by any clock that does not go backwards.
         """
         if self.rate is None:
             return True
         if self._waiting and not self.serving:
             return False
-        before, opened = self._unheard.get(link, (heard, 0))
-        if before != heard:
+        before, opened = self._under_way.get(link, (answered, 0))
+        if before != answered:
             opened = 0
-        if opened >= self._burst or not self._bucket.take(now):
+        others = sum(count for each, (_, count) in self._under_way.items() if each is not link)
+        if opened + others >= self._burst:
+            self._under_way[link] = answered, opened
+            self.doubtful = max(self._under_way, key=lambda each: self._under_way[each][1])
             return False
-        self._unheard[link] = heard, opened + 1
+        if not self._bucket.take(now):
+            return False
+        self._under_way[link] = answered, opened + 1
         return True
+
+    def heard(self, link: Hashable, answered: object) -> None:
+        """What has come from a link, or not: to be told of the `doubtful` one."""
+        if link in self._under_way and self._under_way[link][0] != answered:
+            self._under_way[link] = answered, 0
 
     def due(self, now: float) -> bool:
         """Whether the rate allows one more."""
@@ -74,4 +87,6 @@ class Pacer:
 
     def forget(self, link: Hashable) -> None:
         """The link has ended."""
-        self._unheard.pop(link, None)
+        self._under_way.pop(link, None)
+        if self.doubtful is link:
+            self.doubtful = None

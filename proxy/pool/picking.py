@@ -95,7 +95,7 @@ class Picker:
         if link is None:
             self._at_hand = None
             return None
-        if not self._pacer.take(link, link.heard, trio.current_time()):
+        if not self._pacer.take(link, link.answered, trio.current_time()):
             return None
         if wants_more(link, bulk):
             self._ask(bulk)

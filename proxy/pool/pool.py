@@ -89,6 +89,7 @@ class Pool:
         self.usage = usage
         self._unused = self._invited = self._bulk_asked = self._draining = self._announced = False
         self._pacing = False
+        self._asked: tuple[Link, tuple[int, int]] | None = None
         self._bulk = BulkStreams(usage)
         self._waiters = WaitingList()
         self._pacer = Pacer(self._waiters)
@@ -452,13 +453,23 @@ class Pool:
 
     def _serve_paced(self) -> None:
         """Streams that wait go out, in their order, until the first for which the rate allows no more."""
+        self._ask_whether_it_arrived()
         self._pacer.serving = True
         for waiting in range(len(self._waiters), 0, -1):
             if not self._pacer.due(trio.current_time()) or len(self._waiters) > waiting:
-                break  # the second: the one served last waits again, as nothing is heard from its link
+                break  # the second: the one served last waits again, as too many may not have arrived
             self._waiters.serve_one()
         self._pacer.serving = self._pacing = False
         self._pace()
+
+    def _ask_whether_it_arrived(self) -> None:
+        """One PING for what was opened on a link since the last answer, and no more until that has come."""
+        link = next((each for each in self.links if each is self._pacer.doubtful), None)
+        if link is not None:
+            self._pacer.heard(link, link.answered)
+            if self._asked != (link, link.answered):
+                self._asked = link, link.answered
+                link.ping()
 
     def _serve_waiters(self, dialled: bool) -> None:
         usage = self.usage

@@ -39,8 +39,8 @@ class TurnShare:
         return self._left if self._left < SLOW_FRAMES else SLOW_FRAMES
 
     def took(self, frames: int) -> None:
-        """So many of them were handled."""
-        self._left -= frames
+        """So many of them were handled; by a link that ends, more than it may."""
+        self._left = max(0, self._left - frames)
 
     def wait(self, link: Watcher) -> None:
         """Call ``link.ready(0)`` in the next turn, behind the links that wait already."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from control.base.tokenbucket import TokenBucket
 from proxy.errors import CloseReason
+from proxy.inbound.delivery import FASTER, SLACK
 from proxy.pool.pacing import LOOK_AGAIN, Pacer
 from tests.pump.agents import mesh
 from tests.pump.rig import until
@@ -13,7 +15,7 @@ pytestmark = pytest.mark.failure("21b-f")
 
 
 def takes(pacer: Pacer, now: float, *, link: str = "a", heard: int = 0, most: int = 1000) -> int:
-    """How many streams may be opened at once."""
+    """How many streams may be opened at once; `heard`: what shows that those before have arrived."""
     return next(count for count in range(most + 1) if count == most or not pacer.take(link, heard, now))
 
 
@@ -35,16 +37,50 @@ def test_a_burst_and_then_the_rate(rate: int, burst: int) -> None:
     assert opened in (10 * rate, 10 * rate - 1), "ten seconds' worth, but for the rounding of the last"
 
 
-def test_a_link_that_stalls_gets_no_more_than_a_burst() -> None:
-    """All that was opened there arrives at once when it goes on."""
+@pytest.mark.parametrize("links", [1, 2, 8])
+def test_no_more_than_a_burst_is_under_way(links: int) -> None:
+    """On all links together, as all of it may arrive at once."""
     pacer = Pacer(())
     pacer.tell(40)
-    assert sum(takes(pacer, now, heard=7) for now in range(60)) == 10
+    names = [f"link {number}" for number in range(links)]
+    assert sum(takes(pacer, float(now), link=names[now % links], heard=7) for now in range(60)) == 10
+    assert pacer.doubtful in names
     assert pacer.wait(60.0) == LOOK_AGAIN
-    assert takes(pacer, 60.0, link="b") == 10, "another link has not stalled"
-    assert takes(pacer, 90.0, heard=8) == 10
-    pacer.forget("a")
-    assert takes(pacer, 120.0, heard=8) == 10
+    pacer.heard(pacer.doubtful, 7)
+    assert takes(pacer, 61.0, link=names[0], heard=7) == 0
+    for name in names:
+        pacer.heard(name, 8)
+    assert takes(pacer, 62.0, link=names[0], heard=8) == 10
+    pacer.forget(names[0])
+    assert takes(pacer, 90.0, link=names[0], heard=8) == 10, "its streams go over to another link"
+
+
+def test_after_a_stall_nobody_is_refused() -> None:
+    """Whatever is opened while nothing arrives, comes at once, and then the usual rate: it fits what the peer takes."""
+    rate = 400
+    pacer = Pacer(())
+    pacer.tell(rate)
+    peer = TokenBucket(FASTER * rate, rate + SLACK)
+    heard, arrives = 0, []
+    for step in range(20 * rate):
+        now = 1000 + step / rate
+        stalled = 5 * rate <= step < 10 * rate
+        if not stalled:
+            heard += 1
+        if pacer.take("a", heard, now):
+            arrives.append(1000 + 10.0 if stalled else now)
+    assert len(arrives) > 14 * rate
+    assert all(peer.take(now) for now in sorted(arrives))
+
+
+@pytest.mark.parametrize("faster", [1.0, 1.0002, 1.005])
+def test_clocks_differ(faster: float) -> None:
+    rate = 100
+    pacer, peer = Pacer(()), TokenBucket(FASTER * rate, rate + SLACK)
+    pacer.tell(rate)
+    for step in range(3600 * rate):
+        now = step / rate
+        assert not pacer.take("a", step, now * faster) or peer.take(now), now
 
 
 def test_nobody_overtakes_who_waits() -> None:

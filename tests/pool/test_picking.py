@@ -25,7 +25,7 @@ class Link:
     """As much of one as the choice looks at."""
 
     congested: bool = False
-    heard: int = 0
+    answered: tuple[int, int] = (0, 0)
     queueing: float = 0.0
     usable: bool = True
     session: Made = field(default_factory=lambda: Made(bulk=False, open_quota=9, streams={}))

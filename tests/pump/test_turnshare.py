@@ -95,6 +95,19 @@ def test_who_comes_later_waits_behind_the_others() -> None:
     assert late.frames == 0
 
 
+def test_a_link_that_ends_takes_nothing_from_the_bound() -> None:
+    """It handles what it has read, without asking."""
+    pump = Turns()
+    ending, other = links(pump, 0, 99)
+    pump.turn(ending)
+    ending.share.took(1000)
+    pump.turns -= 1
+    pump.turn(other)
+    assert (other.frames, other.waits) == (99, True)
+    pump.turn()
+    assert other.frames == 99 - SLOW_FRAMES
+
+
 def test_another_peer_has_its_own() -> None:
     pump = Turns()
     many = links(pump, *[99] * 9)
