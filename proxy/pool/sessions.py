@@ -303,7 +303,8 @@ class PoolSessions:
         """The link of `session` has ended. Returns when the session has another link or is over. It ends here when the
         peer has acknowledged nothing for links.resume_timeout, or, if this is cancelled, at once as STOPPED.
         """
-        if session.suspended:
+        # It may have been ended already, in the time that its link's task took to hear of the loss.
+        if session.suspended or session.ended_alone:
             self._one_waits.set()
             self._bound_expendable()
             resumed = session.resumed

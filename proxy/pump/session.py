@@ -60,7 +60,8 @@ class LaneSession(CarriedSession[Lane]):
         resumed: how often it has gone on over another link.
         peer_leaves: whether the peer has said that it leaves (GOAWAY), as `going_away` has it of either side.
         unheard: whether the peer has handled no frame of it, and never will.
-        ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open.
+        ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open, and
+            `ended_alone` whether it had no link.
         opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
         bulk: whether its pool puts bulk streams on it.
@@ -107,7 +108,7 @@ class LaneSession(CarriedSession[Lane]):
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in: float | None = None
-        self.bulk = self.retiring = self.peer_leaves = self.unheard = False
+        self.bulk = self.retiring = self.peer_leaves = self.unheard = self.ended_alone = False
         self._calls = calls
         self._acked_when_lost = -1
         self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
@@ -168,7 +169,7 @@ class LaneSession(CarriedSession[Lane]):
             return
         self.ended.set()
         self.knows.set()
-        self.suspended = False
+        self.ended_alone, self.suspended = self.suspended, False
         self.reason, self.detail = reason, detail
         self.pump.on_touched(self.out, None)
         self.waiting.clear()
