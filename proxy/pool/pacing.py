@@ -28,7 +28,6 @@ class Pacer:
     Attributes:
         rate: streams a second, as the peer told last; None: it does not count them.
         serving: whether what would be opened is one of those that waited.
-        doubtful: the link of which `take` last wanted to know whether what was opened there has arrived; None: none.
     """
 
     def __init__(self, waiting: Sized) -> None:
@@ -38,7 +37,6 @@ class Pacer:
         self._bucket = TokenBucket(1, 1)
         self._burst = 1
         self._under_way: dict[Hashable, tuple[object, int]] = {}
-        self.doubtful: Hashable | None = None
 
     def tell(self, rate: int | None) -> None:
         """Keep to another rate from now on."""
@@ -59,27 +57,30 @@ class Pacer:
             return True
         if self._waiting and not self.serving:
             return False
-        before, opened = self._under_way.get(link, (answered, 0))
-        if before != answered:
-            opened = 0
-        others = sum(count for each, (_, count) in self._under_way.items() if each is not link)
-        if opened + others >= self._burst:
-            self._under_way[link] = answered, opened
-            self.doubtful = max(self._under_way, key=lambda each: self._under_way[each][1])
+        self.heard(link, answered)
+        if self._full or not self._bucket.take(now):
             return False
-        if not self._bucket.take(now):
-            return False
+        opened = self._under_way.get(link, (answered, 0))[1]
         self._under_way[link] = answered, opened + 1
         return True
 
     def heard(self, link: Hashable, answered: object) -> None:
-        """What has come from a link, or not: to be told of the `doubtful` one."""
+        """Look whether what was opened on a link has arrived; as `take` does for its own."""
         if link in self._under_way and self._under_way[link][0] != answered:
             self._under_way[link] = answered, 0
 
+    @property
+    def _full(self) -> bool:
+        return sum(count for _, count in self._under_way.values()) >= self._burst
+
+    @property
+    def doubtful(self) -> Hashable | None:
+        """A link of which an answer is needed before more is opened; None: of none."""
+        return max(self._under_way, key=lambda each: self._under_way[each][1]) if self._full else None
+
     def due(self, now: float) -> bool:
-        """Whether the rate allows one more."""
-        return not self._bucket.wait(now)
+        """Whether one more may be opened, by what has been `heard`."""
+        return not self._full and not self._bucket.wait(now)
 
     def wait(self, now: float) -> float:
         """Seconds after which to look again when `take` has said no."""
@@ -88,5 +89,3 @@ class Pacer:
     def forget(self, link: Hashable) -> None:
         """The link has ended."""
         self._under_way.pop(link, None)
-        if self.doubtful is link:
-            self.doubtful = None

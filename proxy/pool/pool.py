@@ -457,17 +457,18 @@ class Pool:
         self._pacer.serving = True
         for waiting in range(len(self._waiters), 0, -1):
             if not self._pacer.due(trio.current_time()) or len(self._waiters) > waiting:
-                break  # the second: the one served last waits again, as too many may not have arrived
+                break  # the second: the one served last waits again, as no link took it
             self._waiters.serve_one()
         self._pacer.serving = self._pacing = False
         self._pace()
 
     def _ask_whether_it_arrived(self) -> None:
         """One PING for what was opened on a link since the last answer, and no more until that has come."""
-        link = next((each for each in self.links if each is self._pacer.doubtful), None)
-        if link is not None:
+        for link in self.links:
             self._pacer.heard(link, link.answered)
-            if self._asked != (link, link.answered):
+        doubtful = self._pacer.doubtful
+        for link in self.links:
+            if link is doubtful and self._asked != (link, link.answered):
                 self._asked = link, link.answered
                 link.ping()
 
