@@ -259,8 +259,9 @@ class Agent:
         )
 
     def _streams_of(self, peer: str) -> int:
+        """How many streams a peer has opened. Those of this host's callers are in their upstream's share."""
         pool = self.pools.get(peer)
-        return 0 if pool is None else pool.streams
+        return 0 if pool is None else sum(session.called for session in pool.sessions)
 
     def credentials(self) -> Credentials | None:
         """The credentials for a new handshake; None: no TLS (``security: none``)."""

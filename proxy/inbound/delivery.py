@@ -36,7 +36,7 @@ class Inbound:
     Args:
         allowed: who may call which service.
         notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
-        streams: counts the open streams of a peer.
+        streams: counts the open streams that a peer has opened.
 
     Attributes:
         open: by service, the number of streams that are delivered or being delivered.

@@ -157,6 +157,11 @@ class Session(Generic[S]):
         self._going_away, self.open_quota = going_away, 0
 
     @property
+    def called(self) -> int:
+        """Open streams that the peer has opened."""
+        return self._called
+
+    @property
     def can_open(self) -> bool:
         """Whether one more stream may be opened."""
         return self.open_quota > 0 or self._clear()

@@ -35,13 +35,10 @@ MORE: dict[str, Any] = {
 class Hostile:
     """A link of host-c's to host-b, past its handshake, in the test's hands."""
 
-    def __init__(self, sock: socket.socket, session: str = "1") -> None:
+    def __init__(self, sock: socket.socket, session: str = "1", max_streams: int = 9) -> None:
         self.sock = sock
-        sock.sendall(
-            encode_hello(
-                Hello(host="host-c", to="host-b", instance="1", session=session, stream_credit=16384, max_streams=9)
-            )
-        )
+        names = {"host": "host-c", "to": "host-b", "instance": "1", "session": session}
+        sock.sendall(encode_hello(Hello(**names, stream_credit=16384, max_streams=max_streams)))
         assert self.frame()[0] is FrameKind.HELLO
 
     def frame(self) -> tuple[FrameKind, int, bytes]:

@@ -37,13 +37,13 @@ class Host:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         (self.port,) = free_ports(1)
         self.admin = folder / "run" / "admin.sock"
-        self.listen = {name: f"unix:{folder}/{name}.sock" for name in ("greedy", "modest")}
-        deliver = {name: f"unix:{folder}/{name}.service" for name in self.listen}
+        self.listen = {name: f"unix:{folder}/{name}.sock" for name in ("greedy", "modest", "away")}
+        deliver = {name: f"unix:{folder}/{name}.service" for name in ("greedy", "modest")}
         config: dict[str, Any] = {
             "host": "host-b",
             "run_dir": f"{folder}/run",
             "links": {"listen": f"127.0.0.1:{self.port}", "security": "none", "resume_timeout": "100ms"},
-            "peers": {"host-c": {"address": "127.0.0.9:7600"}},
+            "peers": {"host-c": {"address": "127.0.0.9:7600", "services": ["away"]}},
             "upstreams": {name: {"listen": listen} for name, listen in self.listen.items()},
             "services": {name: {"deliver": address} for name, address in deliver.items()},
             "log": {"format": "json"},
@@ -109,3 +109,19 @@ def test_a_peer_that_takes_all_it_can(host: Host) -> None:
     eventually(lambda: ask(host.admin, "status")["streams"] == 0, "all descriptors are back")
     with connect(host.listen["greedy"]) as caller:
         exchange(caller, b"as before")
+
+
+def test_a_caller_that_takes_all_it_can_costs_its_peer_nothing(host: Host) -> None:
+    """Its connections are the caller's, not the peer's that they lead to."""
+    with connect(f"tcp:127.0.0.1:{host.port}", socket.socket()) as sock, ExitStack() as stack:
+        peer = Hostile(sock, max_streams=2 * LIMIT)
+        for _ in range(LIMIT):
+            stack.enter_context(connect(host.listen["away"]))
+        host.proxy.wait_for("callers wait for descriptors", listen=host.listen["away"])
+        sock.sendall(b"".join(opening(stream_id, "modest") for stream_id in range(1, 41, 2)))
+        answers: list[FrameKind] = []
+        while len(answers) < 20:
+            kind = peer.frame()[0]
+            answers += [kind] if kind in (FrameKind.OPENED, FrameKind.REFUSE) else []
+        assert set(answers) == {FrameKind.OPENED}
+        host.serves_others()
