@@ -1,4 +1,4 @@
-"""Compile load.c and echo.c into benchmarks/build, when they are newer than what is there."""
+"""Compile load.c, echo.c and storm.c into benchmarks/build, when they are newer than what is there."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ FLAGS = ("-O2", "-Wall", "-Wextra", "-Werror")
 class Programs:
     load: Path
     echo: Path
+    storm: Path
 
 
 def build(into: Path = HERE / "build") -> Programs:
     """Raises BenchError with the compiler's first complaint, or when there is no gcc."""
     into.mkdir(parents=True, exist_ok=True)
-    return Programs(load=_compile("load", into), echo=_compile("echo", into))
+    return Programs(*(_compile(name, into) for name in ("load", "echo", "storm")))
 
 
 def _compile(name: str, into: Path) -> Path:

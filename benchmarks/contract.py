@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.measures.stalled import NAMES as STALLED
+from benchmarks.measures.storm import NAME
 from benchmarks.paths.hostlane import MAX_LINKS
 from benchmarks.results import Results
 
@@ -105,6 +106,11 @@ def _bad_trials(kind: str) -> Callable[[Results], Measured]:
     return count
 
 
+def _storm(results: Results) -> Measured:
+    value = results.median("storm", NAME, US, "storm_ratio")
+    return None if value is None else (value, f"{value:.2f}")
+
+
 def _links(results: Results) -> Measured:
     value = results.median("links", "128 connections", US, "links")
     return None if value is None else (value, f"{value:.0f}")
@@ -165,6 +171,7 @@ PROMISES = [
         False,
         _bad_trials("after_abort"),
     ),
+    Promise("beside a storm of connects: p50, × beside the same on a service without a proxy", 3.0, False, _storm),
     Promise("TCP links between the hosts with 128 connections", MAX_LINKS, False, _links),
     Promise(
         "mTLS, 64 B persistent, 128 connections: round trips/s, × the better of HAProxy and Envoy with mTLS",

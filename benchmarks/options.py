@@ -17,6 +17,7 @@ EXTRA_PATHS = ("hostlane-unretained",)
 """Run only if named."""
 MEASURES = (
     "persistent", "connect", "connect-after-bulk", "links", "bulk", "mixed", "shaped", "stalled", "idle", "paced",
+    "storm",
 )  # fmt: skip
 HERE = Path(__file__).resolve().parent
 HOSTLANE = "hostlane"

@@ -126,6 +126,8 @@ class Runner:
 
 
 def _takes_part(path: BenchPath, cell: Cell) -> bool:
+    if cell.two_entries and path.second_entry is None:
+        return False
     return (path.proxied or not cell.proxies_only) and (cell.with_mtls or not path.mtls)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.measures import bulk, idle, messages, paced, stalled
+from benchmarks.measures import bulk, idle, messages, paced, stalled, storm
 from benchmarks.measures.cell import Cell
 from benchmarks.options import Options
 
@@ -19,6 +19,7 @@ _PLANS = {
     "stalled": stalled.cells,
     "idle": idle.cells,
     "paced": paced.cells,
+    "storm": storm.cells,
 }
 
 

@@ -25,6 +25,8 @@ class Cell:
     times: int = 1
     """How often in each round."""
     proxies_only: bool = False
+    two_entries: bool = False
+    """Only on paths with a second entry."""
     with_mtls: bool = False
     """Also on the paths with mutual TLS."""
     fresh: bool = False

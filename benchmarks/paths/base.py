@@ -27,6 +27,8 @@ class BenchPath(ABC):
     """The client runs in A's container, behind bridge and NAT."""
     mtls = False
     """The hosts prove to each other who they are. Measured in the cells that say so."""
+    second_entry: Path | None = None
+    """Unix socket of another way in, as another container of host A has it."""
 
     def __init__(self, name: str, bed: Testbed) -> None:
         self.name = name

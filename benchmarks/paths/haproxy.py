@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.errors import BenchError
 from benchmarks.paths.base import ProxyPair
+from benchmarks.testbed import Testbed
 
 _CONFIG = """\
 global
@@ -21,7 +22,7 @@ defaults
     timeout server 1h
 frontend entry
     bind {listen}
-    default_backend exit
+{more}    default_backend exit
 backend exit
     server there {to}
 """
@@ -29,6 +30,10 @@ backend exit
 
 class HAProxy(ProxyPair):
     port = 7610
+
+    def __init__(self, name: str, bed: Testbed) -> None:
+        super().__init__(name, bed)
+        self.second_entry = self.folder / "second.sock"
 
     def commands(self) -> tuple[list[str], list[str]]:
         program = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
@@ -39,7 +44,8 @@ class HAProxy(ProxyPair):
         here, there = self._between(between)
         ways = {"a": (f"unix@{self.entry}", here), "b": (there, f"unix@{self.bed.server_socket}")}
         for side, (listen, to) in ways.items():
-            text = _CONFIG.format(listen=listen, to=to, connections=connections)
+            more = f"    bind unix@{self.second_entry}\n" if side == "a" else ""
+            text = _CONFIG.format(listen=listen, to=to, connections=connections, more=more)
             (self.folder / f"{side}.cfg").write_text(text)
         argv = [program, "-db", "-f"]
         return [*argv, str(self.folder / "a.cfg")], [*argv, str(self.folder / "b.cfg")]

@@ -19,9 +19,10 @@ host: host-a
 run_dir: {run_dir}
 links: {{listen: "{a}:{port}", {security}}}
 peers:
-  host-b: {{address: "{b}:{port}", services: [bench]}}
+  host-b: {{address: "{b}:{port}", services: [bench, second]}}
 upstreams:
   bench: {{listen: "unix:{entry}"}}
+  second: {{listen: "unix:{second}"}}
 log: {{level: warning}}
 """
 
@@ -33,6 +34,7 @@ peers:
   host-a: {{address: "{a}:{port}"}}
 services:
   bench: {{deliver: "unix:{server}"}}
+  second: {{deliver: "unix:{server}"}}
 log: {{level: warning}}
 """
 
@@ -40,11 +42,16 @@ log: {{level: warning}}
 class Hostlane(ProxyPair):
     port = 7600
 
+    def __init__(self, name: str, bed: Testbed) -> None:
+        super().__init__(name, bed)
+        self.second_entry = self.folder / "second.sock"
+
     def commands(self) -> tuple[list[str], list[str]]:
         program, lab, security = self._program(), self.bed.lab, self._security()
         for side, template in (("a", _A), ("b", _B)):
             names: dict[str, object] = {
                 "entry": self.entry,
+                "second": self.second_entry,
                 "server": self.bed.server_socket,
                 "run_dir": self.folder / side,
             }
