@@ -55,11 +55,14 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
 
 
 class UpstreamStatus(Struct, frozen=True, kw_only=True):
-    """A service that containers on this host call. ``offered_by`` are names of hosts, this one perhaps among them."""
+    """A service that containers on this host call. ``offered_by`` are names of hosts, this one perhaps among them.
+    ``held_back``: why its callers wait longer than those of others, empty where they do not.
+    """
 
     service: str
     listen: str
     offered_by: list[str]
+    held_back: str = ""
 
 
 class ServiceStatus(Struct, frozen=True, kw_only=True):

@@ -30,8 +30,13 @@ def status_tables(status: Status) -> list[Table]:
     if status.peers:
         tables.append(_peers(status.peers))
     if status.upstreams:
-        rows = [(item.service, item.listen, ", ".join(item.offered_by) or "nobody") for item in status.upstreams]
-        tables.append(table_of(["upstream", "listen", "offered by"], rows))
+        rows = [
+            (item.service, item.listen, ", ".join(item.offered_by) or "nobody", item.held_back)
+            for item in status.upstreams
+        ]
+        columns = ["upstream", "listen", "offered by", "held back"]
+        held_back = any(item.held_back for item in status.upstreams)
+        tables.append(table_of(columns, rows) if held_back else table_of(columns[:3], [row[:3] for row in rows]))
     if status.services:
         services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
         tables.append(table_of(["service", "deliver", "streams>"], services))

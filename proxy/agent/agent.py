@@ -143,6 +143,7 @@ class Agent:
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.missing = lambda: list(self.outbound.in_the_way.values())
+        self.view.held_back = self.outbound.held_back
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:

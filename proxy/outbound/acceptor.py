@@ -52,6 +52,7 @@ class UpstreamAcceptor:
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._calls: dict[int, bytes] = {}
+        self._window = context.pump.openings.of(service)
         self.accept = self._accept_tcp if self._tcp else self.accepted
 
     def accepted(self, sock: LocalSocket) -> None:
@@ -66,6 +67,7 @@ class UpstreamAcceptor:
             except FromOurselves:
                 return self._start(sock, uid)
             lane.observer = self
+            self._window.add(lane)
             lane.attach(sock, tcp)
             lane.start_calling()
         else:
@@ -101,6 +103,7 @@ class UpstreamAcceptor:
 
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
+        self._window.answered(lane)
         if self.service in self._context.ejections.hosts:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
@@ -113,12 +116,14 @@ class UpstreamAcceptor:
         self._call_of(lane).lane_unheard(lane)
 
     def _call_of(self, lane: Lane) -> Call:
+        self._window.drop(lane)
         uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
         return Call(self._context, Open(self.service, uid, self._caller), None, self._tcp, lane)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         if lane.early is not None:  # neither OPENED nor REFUSE has come
+            self._window.adapt(False)
             self._context.failed(self.service, lane.session.peer, reason)
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end

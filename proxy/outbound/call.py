@@ -58,6 +58,7 @@ class Call:
         "_source",
         "_tcp",
         "_untried",
+        "_window",
         "lane",
         "service",
         "since",
@@ -81,6 +82,7 @@ class Call:
         self.service = request.service
         self._request = request
         self._tcp = tcp
+        self._window = context.pump.openings.of(request.service)
         self.since = monotonic() if lane is None else lane.since
         self.lane = lane
         self.splice: Splice | None = None
@@ -160,6 +162,7 @@ class Call:
         assert splice is not None
         del self._context.splices[splice]
         self._context.connector.own.drop(self._source)
+        self._window.adapt(not splice.caller.hasty)
         if self._context.stats.end(reason):
             self._report(reason, splice.caller.received, splice.service.received, None)
 
@@ -203,6 +206,7 @@ class Call:
             request = request._replace(via=None)
         self.lane = lane = link.session.open(encode_open(request))
         lane.observer = self
+        self._window.add(lane)
         lane.attach(sock, self._tcp, again)
         if again:
             early, self._early = self._early, b""
@@ -295,6 +299,7 @@ class Call:
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream (StreamObserver)."""
         self._untried = []
+        self._window.answered(lane)
         if self._context.ejections.held:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
@@ -318,6 +323,7 @@ class Call:
 
     def _take_over(self, lane: Lane) -> None:
         """Take the socket back from a lane, with what was sent, and try a peer."""
+        self._window.drop(lane)
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()
@@ -325,6 +331,7 @@ class Call:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         if lane.early is not None:  # neither OPENED nor REFUSE has come
+            self._window.adapt(False)
             self._context.failed(self.service, lane.session.peer, reason)
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)

@@ -25,6 +25,7 @@ from proxy.errors import StartError
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
+from proxy.pump.openings import OpeningWindow
 from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 
 log = structlog.get_logger()
@@ -186,16 +187,26 @@ class OpenListener:
         keep_alive(self._sock, settings)
 
     def listen(
-        self, pump: Pump, deadlines: Deadlines, accepted: Accepted, held: Callable[[], int] = lambda: 0
+        self,
+        pump: Pump,
+        deadlines: Deadlines,
+        accepted: Accepted,
+        window: OpeningWindow,
+        held: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Accept connections and call `accepted` with each; called again, it only changes whom they go to. `held`: as
-        `Listener.held`.
+        """Accept connections and call `accepted` with each; called again, it only changes whom they go to. `window` and
+        `held`: as `Listener` has them.
         """
         if self._listener is None:
-            self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted, held)
+            self._listener = Listener(pump, deadlines, self._sock, str(self.upstream.listen), accepted, window, held)
             return
         for listener in self._listeners:
-            listener.accepted, listener.held = accepted, held
+            listener.accepted, listener.window, listener.held = accepted, window, held
+
+    @property
+    def held_back(self) -> str:
+        """As `Listener.held_back`."""
+        return "" if self._listener is None else self._listener.held_back
 
     @property
     def _listeners(self) -> list[Listener]:

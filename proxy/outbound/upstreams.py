@@ -92,10 +92,17 @@ class Outbound:
         if not self._listening:
             return
         context = self.context
+        context.pump.openings.keep(set(self._config.upstreams))
         for name, upstream in self._config.upstreams.items():
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
             held = partial(_held, context, name)
-            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept, held)
+            window = context.pump.openings.of(name)
+            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept, window, held)
+
+    def held_back(self, address: Address) -> str:
+        """Why callers there wait longer than others; empty: they do not, or nothing listens there."""
+        opened = self.sockets.opened.get(address)
+        return "" if opened is None else opened.held_back
 
     async def keep_in_place(self) -> None:
         """Look every LOOK seconds whether the sockets' files are there, and bind those again that somebody has removed,

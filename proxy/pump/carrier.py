@@ -4,8 +4,12 @@ no circle: link.py imports session.py, session.py imports lane.py, and lane.py i
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from time import monotonic_ns
 from typing import Protocol, Self, TypeVar
+
+import trio
 
 from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer
@@ -65,6 +69,7 @@ class CarriedSession(Session[S]):
         budget: bytes that the peer's lanes may buffer.
         turn_share: what its link and the peer's others may do in a turn; whoever makes several sessions sets it.
         link: the link that carries it, or did last; suspended: whether it has none.
+        ended: set when it has ended.
         waiting: lanes that wait for room in the out-buffer. When the link has sent bytes or handled frames, and little
             is unsent, it calls their ``resume()``.
     """
@@ -91,7 +96,29 @@ class CarriedSession(Session[S]):
         self.turn_share = TurnShare(pump)
         self.waiting: dict[S, None] = {}
         self.suspended = False
+        self.ended = trio.Event()
+        self._asked: deque[tuple[int, Callable[[], None]]] = deque()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.ended.is_set()
 
     def send_now(self) -> None:
         """Send what has been written so far, without waiting for the end of the turn."""
         self.link.flush()
+
+    def ask(self, told: Callable[[], None]) -> None:
+        """Call `told` when the peer has handled all that was written until now, or the link is lost. Outside a turn,
+        call `Pump.settle` then.
+        """
+        if self.suspended or self.over:
+            return told()
+        token = monotonic_ns()
+        self._asked.append((token, told))
+        self.ping(token)
+
+    def tell_asked(self, answered: int | None = None) -> None:
+        """Tell those who `ask`ed of which the ping with this token is the answer, or an earlier one; None: all."""
+        while self._asked and (answered is None or self._asked[0][0] <= answered):
+            self._asked.popleft()[1]()

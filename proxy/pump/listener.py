@@ -9,6 +9,8 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from enum import Enum, auto
+from functools import partial
 from select import EPOLLIN
 
 import structlog
@@ -17,12 +19,11 @@ from control.base.system.accepting import OF_CLIENT, PAUSE
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptorshares import ALPHA
 from proxy.pump.loop import Pump
+from proxy.pump.openings import MOST, OpeningWindow
 from proxy.pump.options import LocalSocket, bound_send_buffer
 
 log = structlog.get_logger()
 
-BURST = 16
-"""Connections accepted per turn and listener, so that many new connections do not delay messages of open ones."""
 LOOK_AGAIN = 0.25
 """Seconds until it is counted again what an upstream holds that has its share of descriptors: that looks at all
 streams."""
@@ -40,6 +41,19 @@ _FLAGS = int(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
+class Reason(Enum):
+    """Why a listener leaves connections in the kernel's queue."""
+
+    HELD = auto()
+    """By `Listener.hold`."""
+    FAILED = auto()
+    """This machine could not accept a moment ago."""
+    DESCRIPTORS = auto()
+    """Its share of them is used up."""
+    UNANSWERED = auto()
+    """So many calls are under way without an answer as may be."""
+
+
 class Listener:
     """Accepts from a listening, non-blocking socket. Whoever made the socket closes it, after `stop`.
 
@@ -48,6 +62,7 @@ class Listener:
 
     Attributes:
         accepted: called with each new connection's non-blocking socket, which it then owns.
+        window: bounds how many are under way without an answer.
         held: counts the descriptors that the connections from here hold.
     """
 
@@ -58,27 +73,32 @@ class Listener:
         sock: socket.socket,
         listen: str,
         accepted: Callable[[LocalSocket], None],
+        window: OpeningWindow,
         held: Callable[[], int] = lambda: 0,
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
         self._fd, self._family = sock.fileno(), int(sock.family)
         self._listen = listen
-        self.accepted, self.held = accepted, held
-        self._watching, self._held = True, False
-        self._said = self._parked = False
-        self._uncounted = 0
+        self.accepted, self.window, self.held = accepted, window, held
+        self._watching = True
+        self._reasons: set[Reason] = set()
+        self._said = False
+        self._uncounted, self._why = 0, ""
         pump.watch(self._fd, self, EPOLLIN)
 
     def beside(self, sock: socket.socket) -> Listener:
         """Another one, for a second socket at the same address."""
-        return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted, self.held)
+        return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted, self.window, self.held)
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
         listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
-        bound, scarce = pump.budget.send_buffer, pump.descriptors.scarce
-        for _ in range(BURST):
+        bound, scarce, window = pump.budget.send_buffer, pump.descriptors.scarce, self.window
+        for _ in range(window.burst):
+            if window.full:
+                self._wait(Reason.UNANSWERED)
+                return window.when_room(partial(self._go_on, Reason.UNANSWERED))
             fd = _accept4(listener, None, None, _FLAGS)
             if fd >= 0:
                 sock = LocalSocket(family, _STREAM, 0, fd)
@@ -129,8 +149,8 @@ class Listener:
                 error=os.strerror(code),
                 retry_in_s=PAUSE,
             )
-        self._pump.interest(self._sock.fileno(), 0)
-        self._deadlines.add(PAUSE, self._continue)
+        self._wait(Reason.FAILED)
+        self._deadlines.add(PAUSE, partial(self._go_on, Reason.FAILED))
 
     def _excess(self, descriptor: int) -> str:
         """Why no more are accepted for now, when a new descriptor has this number; empty: more are."""
@@ -149,13 +169,13 @@ class Listener:
 
     def _park(self, why: str) -> None:
         """Leave connections in the kernel's queue until there are descriptors for them."""
-        self._parked, self._uncounted = True, 0
+        self._uncounted, self._why = 0, why
         log.warning("callers wait for descriptors", kind=(self._listen,), listen=self._listen, why=why)
-        self._pump.interest(self._sock.fileno(), 0)
+        self._wait(Reason.DESCRIPTORS)
         self._deadlines.add(LOOK_AGAIN, self._unpark)
 
     def _unpark(self) -> None:
-        if not self._watching or not self._parked:
+        if not self._watching:
             return
         try:
             free = os.dup(self._fd)
@@ -166,18 +186,35 @@ class Listener:
         if free >= self._pump.descriptors.scarce and self._excess(free):
             self._deadlines.add(LOOK_AGAIN, self._unpark)
         else:
-            self._parked = False
-            self._continue()
+            self._go_on(Reason.DESCRIPTORS)
 
     def hold(self, hold: bool) -> None:
         """True: leave connections in the kernel's queue. False: accept again."""
-        self._held = hold
-        if self._watching and not self._parked:
-            self._pump.interest(self._sock.fileno(), 0 if hold else EPOLLIN)
+        if hold:
+            self._wait(Reason.HELD)
+        else:
+            self._go_on(Reason.HELD)
 
-    def _continue(self) -> None:
-        if self._watching and not self._held and not self._parked:
-            self._pump.interest(self._sock.fileno(), EPOLLIN)
+    def _wait(self, reason: Reason) -> None:
+        """Leave connections in the kernel's queue, for this reason too."""
+        if self._watching and not self._reasons:
+            self._pump.interest(self._fd, 0)
+        self._reasons.add(reason)
+
+    def _go_on(self, reason: Reason) -> None:
+        """Accept again, unless there is another reason not to."""
+        self._reasons.discard(reason)
+        if self._watching and not self._reasons:
+            self._pump.interest(self._fd, EPOLLIN)
+
+    @property
+    def held_back(self) -> str:
+        """Why its callers wait longer than others; empty: they do not."""
+        if Reason.DESCRIPTORS in self._reasons:
+            return self._why
+        if self.window.size <= MOST // 4:
+            return f"callers close before they are answered: {self.window.size} of their calls at a time"
+        return ""
 
     def stop(self) -> None:
         """Accept no more. Idempotent."""

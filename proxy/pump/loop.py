@@ -28,6 +28,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptorshares import DescriptorShares
+from proxy.pump.openings import OpeningWindows
 from proxy.pump.options import LocalSocket
 
 log = structlog.get_logger()
@@ -126,6 +127,7 @@ class Pump:
         crowd: descriptors that were ready in this turn.
         turns: how many there have been.
         descriptors: how those of this process are shared out.
+        openings: how many calls may be under way without an answer.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
             down, and calls that at 0.
     """
@@ -139,6 +141,7 @@ class Pump:
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
         self.descriptors = DescriptorShares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.openings = OpeningWindows()
         self._in_turn = False
         self._collect = collect
         self._watchers: dict[int, Watcher] = {}

@@ -60,8 +60,8 @@ class LaneSession(CarriedSession[Lane]):
         resumed: how often it has gone on over another link.
         peer_leaves: whether the peer has said that it leaves (GOAWAY), as `going_away` has it of either side.
         unheard: whether the peer has handled no frame of it, and never will.
-        ended: set when it has ended; `reason` and `detail` then say why, `lost_streams` how many streams were open, and
-            `ended_alone` whether it had no link.
+        reason: with `detail`, why it has ended; lost_streams: how many streams were open then; ended_alone: whether it
+            had no link.
         opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
         bulk: whether its pool puts bulk streams on it.
@@ -103,7 +103,7 @@ class LaneSession(CarriedSession[Lane]):
         self.extra_credit.most = min(
             self.extra_credit.most, pump.budget.per_peer // (EXTRA_CREDIT_SHARE * self.extra_credit.larger)
         )
-        self.awake, self.ended, self.knows = trio.Event(), trio.Event(), trio.Event()
+        self.awake, self.knows = trio.Event(), trio.Event()
         self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()
         self.resumed = self.lost_streams = self.fruitless = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
@@ -122,11 +122,6 @@ class LaneSession(CarriedSession[Lane]):
     def unanswered(self) -> bool:
         """Whether the peer has not answered `announce`."""
         return self._announced_at > 0 and not self.knows.is_set()
-
-    @property
-    def over(self) -> bool:
-        """Whether it has ended."""
-        return self.ended.is_set()
 
     @property
     def expendable(self) -> bool:
@@ -160,6 +155,8 @@ class LaneSession(CarriedSession[Lane]):
         else:
             self.fruitless += 1
         self.pump.on_touched(self.out, self)
+        self.pump.openings.link_lost(self)
+        self.tell_asked()
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
         """End the session and drop its lanes, for that reason; if it is `unheard`, those that were opened here go over
@@ -174,6 +171,7 @@ class LaneSession(CarriedSession[Lane]):
         self.pump.on_touched(self.out, None)
         self.waiting.clear()
         lanes = self.close()
+        self.tell_asked()
         if lanes:
             self.usage.ended()
         for lane in lanes:
@@ -313,6 +311,7 @@ class LaneSession(CarriedSession[Lane]):
         self.known_at = token
         if 0 < self._announced_at <= token:
             self.knows.set()
+        self.tell_asked(token)
         self._end_if_retired()
 
     def on_goaway(self, reason: CloseReason) -> None:

@@ -32,12 +32,13 @@ class SpliceEnd:
 
     Attributes:
         pending: bytes that the socket has not taken yet.
-        ended: everything that the application wrote was read; shut: the socket was shut down for writing.
+        ended: everything that the application wrote was read; hasty: and the other one had said nothing until then.
+        shut: the socket was shut down for writing.
         deaf: the application takes no more bytes: a write has failed, or would.
         unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
     """
 
-    __slots__ = ("deaf", "ended", "mask", "other", "pending", "received", "shut", "sock", "splice", "unheard")
+    __slots__ = ("deaf", "ended", "hasty", "mask", "other", "pending", "received", "shut", "sock", "splice", "unheard")
 
     def __init__(self, splice: Splice, sock: LocalSocket) -> None:
         self.splice = splice
@@ -45,7 +46,7 @@ class SpliceEnd:
         self.other: SpliceEnd
         self.pending = b""
         self.mask = EPOLLIN
-        self.ended = self.shut = self.deaf = self.unheard = False
+        self.ended = self.hasty = self.shut = self.deaf = self.unheard = False
         self.received = 0
 
     def update(self) -> None:
@@ -91,7 +92,11 @@ class SpliceEnd:
             self.received += length
             self.other.write(_scratch_view[:length])
         else:
-            self.ended = True
+            self.finish()
+
+    def finish(self) -> None:
+        """Everything that the application had to say was read."""
+        self.ended, self.hasty = True, self.other.received == 0
 
     def write(self, data: memoryview) -> None:
         """Send `data` and make what the socket does not take the pending bytes; drop it if the application takes no
@@ -129,7 +134,8 @@ class SpliceEnd:
 
     def gone(self) -> None:
         """The application has closed: it takes no more bytes, and everything that it had to say was read."""
-        self.deaf = self.ended = True
+        self.deaf = True
+        self.finish()
         self.drop_pending()
 
     def drop_pending(self) -> None:

@@ -21,6 +21,7 @@ from control.api.messages import (
     StreamInfo,
     UpstreamStatus,
 )
+from control.base.reading.addresses import Address
 from proxy.config.schema import Config
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
@@ -50,6 +51,7 @@ class ProxyView:
         follower: None without a control plane.
         namesakes: what peers say of other proxies that bear this host's name.
         missing: what is said of the upstreams' sockets whose files are gone.
+        held_back: why callers at an upstream's address wait longer than others; empty: they do not.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ProxyView:
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
         self.missing: Callable[[], list[str]] = list
+        self.held_back: Callable[[Address], str] = lambda listen: ""
 
     def status(self) -> Status:
         """``GET /status``."""
@@ -114,7 +117,10 @@ class ProxyView:
     def _upstream(self, name: str) -> UpstreamStatus:
         route = self._context.table.find(name)
         offered_by = [self.config.host] * route.local + list(route.peers)
-        return UpstreamStatus(service=name, listen=str(self.config.upstreams[name].listen), offered_by=offered_by)
+        listen = self.config.upstreams[name].listen
+        return UpstreamStatus(
+            service=name, listen=str(listen), offered_by=offered_by, held_back=self.held_back(listen)
+        )
 
     def hosts(self) -> list[MeshHost]:
         """``GET /hosts``."""

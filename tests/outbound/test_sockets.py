@@ -310,7 +310,7 @@ async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_proce
         sockets.inherit({UnixAddress(path): InheritableListener(sock.dup(), kept=kept)})
         change(sockets, a=unix(folder, "a"))
         [opened] = sockets.opened.values()
-        opened.listen(pump, Deadlines(pump.settle), found.append)
+        opened.listen(pump, Deadlines(pump.settle), found.append, pump.openings.of("test"))
         caller.connect(path)
         caller.send(b"x")
         sockets.finish({}, stops=True)

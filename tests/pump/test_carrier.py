@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
-from tests.pump.rig import rig
+from tests.pump.rig import rig, until
 
 
 async def test_what_lanes_share_is_their_sessions_whichever_link_carries_it() -> None:
@@ -50,3 +51,32 @@ async def test_a_lane_that_waits_for_room_goes_on_when_there_is_some() -> None:
         joined.ends.append(service)
         assert await service.read(5) == b"hello"
         assert session.open(encode_open(Open("x"))).session is session
+
+
+async def test_who_asks_is_told_when_the_peer_has_handled_all() -> None:
+    async with rig() as joined:
+        told: list[str] = []
+        session = joined.near.session
+        session.ask(lambda: told.append("one"))
+        session.ask(lambda: told.append("two"))
+        joined.a.pump.settle()
+        assert not told
+        await until(lambda: len(told) == 2, "the answers")
+        assert told == ["one", "two"]
+
+
+async def test_who_asks_is_told_of_a_lost_link_too() -> None:
+    async with rig(survives=True) as joined:
+        told: list[str] = []
+        session = joined.near.session
+        session.ask(lambda: told.append("before"))
+        await joined.cut()
+        assert told == ["before"]
+        session.ask(lambda: told.append("meanwhile"))
+        assert told == ["before", "meanwhile"]
+        joined.relink()
+        session.ask(lambda: told.append("afterwards"))
+        session.end(CloseReason.STOPPED)
+        assert told == ["before", "meanwhile", "afterwards"]
+        session.ask(lambda: told.append("too late"))
+        assert told[-1] == "too late"

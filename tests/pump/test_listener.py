@@ -15,9 +15,13 @@ import pytest
 import trio.testing
 
 from proxy.pump import listener
-from proxy.pump.listener import BURST, Listener
+from proxy.pump.listener import Listener
+from proxy.pump.openings import LEAST, MOST, TURNS, OpeningWindows
 from tests.pump.rig import Host, running, until
+from tests.pump.test_openings import Call, Peer
 from tests.tools.sockets import open_fds
+
+BURST = MOST // TURNS
 
 
 class Door:
@@ -32,7 +36,10 @@ class Door:
         self.sock.listen(1000)
         self.accepted: list[socket.socket] = []
         self.clients: list[socket.socket] = []
-        self.listener = Listener(host.pump, host.deadlines, self.sock, f"unix:{path}", accepted or self.accepted.append)
+        self.window = OpeningWindows().of("test")
+        self.listener = Listener(
+            host.pump, host.deadlines, self.sock, f"unix:{path}", accepted or self.accepted.append, self.window
+        )
 
     def call(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX)
@@ -189,6 +196,55 @@ async def test_a_bug_with_one_caller_does_not_stop_the_others(tmp_path: Path) ->
 async def test_held_it_leaves_connections_in_the_queue(door: Door) -> None:
     door.listener.hold(True)
     door.call()
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert door.accepted == []
+    door.listener.hold(False)
+    await until(lambda: door.accepted, "accepted")
+
+
+@pytest.mark.failure("21b-c")
+async def test_callers_beyond_the_window_wait_in_the_queue(door: Door) -> None:
+    peer = Peer()
+
+    def accepted(sock: socket.socket) -> None:
+        door.accepted.append(sock)
+        door.window.add(Call(peer))
+
+    door.listener.accepted = accepted
+    for _ in range(2 * MOST + 1):
+        door.call()
+    await until(lambda: peer.asked, "the window is full, and the peer is asked")
+    assert len(door.accepted) == MOST
+    peer.asked.pop()()
+    await until(lambda: peer.asked, "full again")
+    assert len(door.accepted) == 2 * MOST
+
+
+@pytest.mark.failure("21b-c")
+async def test_callers_that_do_not_wait_for_answers_come_few_at_a_time(door: Door) -> None:
+    for _ in range(10):
+        door.window.adapt(False)
+    assert door.listener.held_back == f"callers close before they are answered: {LEAST} of their calls at a time"
+    for _ in range(3):
+        door.call()
+    door.listener.ready(1)
+    assert len(door.accepted) == 1
+    for _ in range(MOST):
+        door.window.adapt(True)
+    assert door.listener.held_back == ""
+    await until(lambda: len(door.accepted) == 3, "all")
+
+
+async def test_two_reasons_to_wait(door: Door) -> None:
+    peer = Peer()
+    calls = [Call(peer) for _ in range(MOST)]
+    for call in calls:
+        door.window.add(call)
+    door.call()
+    await until(lambda: peer.asked, "the peer is asked")
+    door.listener.hold(True)
+    for call in calls:
+        door.window.drop(call)
     await trio.testing.wait_all_tasks_blocked(0.01)
     assert door.accepted == []
     door.listener.hold(False)

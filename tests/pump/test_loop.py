@@ -17,7 +17,7 @@ from proxy.mux.frames import FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
-from proxy.pump.loop import MAX_EVENTS, Pump
+from proxy.pump.loop import FEW_EVENTS, MAX_EVENTS, PROBE, Pump
 from proxy.pump.turn import collect
 from tests.pump.rig import until
 from tests.tools.sockets import PATIENCE
@@ -157,6 +157,30 @@ async def test_a_turn_handles_a_bounded_number_and_all_get_theirs(bench: Bench) 
     assert max(turns) <= MAX_EVENTS
     for start in range(0, 9 * count, count):
         assert sorted(served[start : start + count]) == list(range(count))
+
+
+async def test_few_messages_are_taken_few_at_a_time_and_a_crowd_as_a_crowd() -> None:
+    """So that the peer works on these while this host gathers the next."""
+    looks: list[int] = []
+    pump = Pump(MemoryBudget(1 << 20), lambda events, lanes, touched, rest: looks.append(len(events)))
+    bench = Bench(pump)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pump.run)
+        for _ in range(FEW_EVENTS + 2):
+            bench.spy().theirs.send(b"never read")
+        await until(lambda: len(looks) > 8 * (PROBE + 1), "many turns")
+        assert sorted(looks[4 * (PROBE + 1) : 6 * (PROBE + 1)]) == [FEW_EVENTS] * 2 * PROBE + [FEW_EVENTS + 2] * 2
+        for _ in range(MAX_EVENTS):
+            bench.spy().theirs.send(b"never read")
+        looks.clear()
+        await until(lambda: len(looks) > 4 * (PROBE + 1), "many more")
+        assert set(looks[PROBE + 1 :]) == {MAX_EVENTS}
+        nursery.cancel_scope.cancel()
+    for spy in bench.spies:
+        pump.release(spy.ours)
+        spy.ours.close()
+        spy.theirs.close()
+    pump.shut_down()
 
 
 async def test_trios_other_tasks_run_while_the_pump_is_busy_all_the_time(bench: Bench) -> None:

@@ -265,3 +265,20 @@ async def test_many_ended_in_every_way_leave_nothing(bench: Bench) -> None:
         for end in ends:
             random.choice((end.close, end.abort, end.close))()
         await joined.ended()
+
+
+@pytest.mark.failure("21b-c")
+@pytest.mark.parametrize("says", [b"", b"a word"])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_whether_the_caller_has_waited_for_a_word(bench: Bench, says: bytes, answered: bool) -> None:
+    joined = bench.splice()
+    if answered:
+        await joined.service.send(b"welcome")
+        assert await joined.caller.read(7) == b"welcome"
+    await joined.caller.send(says)
+    joined.caller.close()
+    await until(lambda: joined.splice.caller.ended, "the caller's end")
+    await joined.service.send(b"too late")
+    joined.service.close()
+    await joined.ended()
+    assert joined.splice.caller.hasty is not answered
