@@ -241,6 +241,9 @@ class Pump:
             return poll(linger, most)
         begin = before = perf_counter()
         stop = busy_poll.until(self.crowd, begin)
+        if self.later and stop - begin > LINGER_DEFERRED:
+            self.settle()
+            linger = LINGER
         while before < stop:
             if events := poll(0, most):
                 return events

@@ -283,6 +283,43 @@ async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: 
     out.close()
 
 
+async def test_a_frame_that_may_wait_for_company_does_not_wait_out_a_long_look() -> None:
+    class Looks(BusyPoll):
+        def looked(self, before: float, now: float) -> bool:
+            looks.append(bool(sent))
+            return super().looked(before, now)
+
+    looks: list[bool] = []
+    sent: list[int] = []
+    pump = Pump(MemoryBudget(1 << 20), collect, Looks(0.01))
+    out = ReplayBuffer(pump.slabs, pump.touched, pump.later, 1 << 20)
+
+    def flush() -> None:
+        sent.append(out.unsent)
+        out.sent = out.end
+
+    def answer(mask: int) -> None:
+        looks.clear()
+        spy.ours.recv(1)
+        out.put(FrameKind.OPENED, 0, deferrable=True)
+
+    pump.on_touched(out, cast(Any, SimpleNamespace(flush=flush)))
+    bench = Bench(pump)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pump.run)
+        spy = bench.spy(act=answer)
+        spy.theirs.send(b"o")
+        await until(lambda: looks, "a look in vain")
+        nursery.cancel_scope.cancel()
+    assert looks[0], "sent before"
+    pump.release(spy.ours)
+    spy.ours.close()
+    spy.theirs.close()
+    pump.on_touched(out, None)
+    out.close()
+    pump.shut_down()
+
+
 # ---------------------------------------------------------------------------------------------------------------- bugs
 
 
