@@ -14,8 +14,8 @@ SHOWN = 10
 
 
 class MapNews(NamedTuple):
-    """An event, and its fields. `kind`, one of them, tells it from others for summaries (`control.base.repeats`): what
-    flaps is a line when it begins, and then one a minute.
+    """An event, and its fields. `kind`, one of them, tells it from others for summaries (`control.base.repeats`). It is
+    the host: what flaps there is a line when it begins, and then one a minute, whatever it is.
     """
 
     event: str
@@ -29,7 +29,7 @@ def changes(before: HostRecord | None, now: HostRecord | None) -> Iterator[MapNe
         if names:
             host = (now or before).name  # type: ignore[union-attr]
             shown = sorted(names)[:SHOWN]
-            yield MapNews(event, {"kind": (host, *shown), "host": host, "services": shown, "count": len(names)})
+            yield MapNews(event, {"kind": (host,), "host": host, "services": shown, "count": len(names)})
 
 
 def services_of(before: Mapping[str, HostRecord], now: Mapping[str, HostRecord]) -> Iterator[MapNews]:

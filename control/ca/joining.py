@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import TypeVar
 
@@ -52,6 +52,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 TOKENS, HOSTS = "tokens/", "hosts/"
+LEFT = "left/"
+"""``left/NAME`` is written in the commit that takes a host off the map on purpose, and goes with its lease: by it every
+control server knows who has left from who has vanished."""
 MIN_TTL, MAX_TTL = 1.0, 30 * DAY
 """Seconds that a token may live: nobody carries one to a host in less, or needs a month."""
 REMEMBERED = DAY
@@ -59,7 +62,8 @@ REMEMBERED = DAY
 UNKNOWN_REVOKED = 30 * DAY
 """Seconds that a serial which the store does not know stays revoked: nothing says how long it would be valid."""
 AT_ONCE = 40
-"""Certificates revoked, and tokens deleted, in a commit (`store.base.OPERATIONS`; two changes each, and one)."""
+"""Certificates revoked, and tokens deleted, in a commit (`store.base.OPERATIONS`; two changes each, and one; and two
+for the host)."""
 
 JOIN_RATE, JOIN_BURST = 2.0, 20
 """Attempts to join a second, and at once, from one address: a machine that starts 20 hosts is an ordinary sight, and a
@@ -243,9 +247,8 @@ class HostEnrolment:
                 break
             for start in range(0, max(len(valid), len(unused)), AT_ONCE):
                 part = valid[start : start + AT_ONCE]
-                gone = [*unused[start : start + AT_ONCE], *([f"{HOSTS}{host}"] if start == 0 else [])]
                 try:
-                    await self._commit_revoked(part, gone)
+                    await self._commit_revoked(part, unused[start : start + AT_ONCE], host if start == 0 else None)
                 except (Conflict, LeaseGone):
                     break  # one has just expired, or another server revokes the same host
                 done += [_serial(item) for item in part]
@@ -265,7 +268,7 @@ class HostEnrolment:
         if not await find_one(self._store, f"{REVOKED}{serial}"):
             if item := await find_one(self._store, f"{CERTIFICATES}{serial}"):
                 try:
-                    await self._commit_revoked([item], [])
+                    await self._commit_revoked([item])
                 except (Conflict, LeaseGone):
                     text = f"certificate {serial} was changed meanwhile; try again"
                     raise RequestRefused(409, "changed", text) from None
@@ -278,14 +281,26 @@ class HostEnrolment:
             log.warning("certificate revoked", serial=serial, known=item is not None)
         return RevokeDone(serials=(serial,))
 
-    async def _commit_revoked(self, certificates: list[Item], gone: list[str]) -> None:
-        """On the lease of the certificate: revoked until it would have expired."""
-        now, put = self._now(), []
+    async def _commit_revoked(
+        self, certificates: list[Item], tokens: Sequence[str] = (), host: str | None = None
+    ) -> None:
+        """On the lease of the certificate: revoked until it would have expired. With them go these tokens, and the host
+        leaves the map. Raises Conflict and LeaseGone, and nothing has changed.
+        """
+        now, put, gone = self._now(), [], list(tokens)
+        conditions = [Condition(item.key, item.revision) for item in certificates]
+        if host is not None:
+            registered = await find_one(self._store, f"{HOSTS}{host}")
+            if registered is not None:
+                # Whatever it has registered since then: who is revoked is not on the map.
+                gone.append(registered.key)
+                put += [Put(f"{LEFT}{host}", b"", registered.lease)] if registered.lease else []
+            else:
+                conditions.append(Condition(f"{HOSTS}{host}", 0))
         for item in certificates:
             record = _decoded(item, CertificateRecord)
             revoked = RevocationRecord(host=record.host, at=now, expires=record.expires)
             put.append(Put(f"{REVOKED}{_serial(item)}", msgspec.json.encode(revoked), item.lease))
-        conditions = [Condition(item.key, item.revision) for item in certificates]
         await self._store.commit(when=conditions, put=put, delete=[*(item.key for item in certificates), *gone])
 
     async def _was_revoked(self, host: str) -> bool:

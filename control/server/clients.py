@@ -26,7 +26,7 @@ from control.server.api import Api
 from control.server.config import ControlLimits
 from control.server.connection import Connection
 from control.server.credentials import caller_of
-from control.server.limits import ConnectionLimiter
+from control.server.limits import ConnectionLimiter, OpenConnection
 from control.server.pacedstream import PacedStream, has_left
 from control.server.routes import ApiRoutes, Caller, MatchedRequest
 from control.server.watching import MapWatchers
@@ -101,7 +101,8 @@ class Clients:
         if not address or self._stopping:
             await trio.aclose_forcefully(client)
             return
-        if not self._admission.enter(address):
+        place = self._admission.enter(address)
+        if place is None:
             most = self._limits.connections_per_client
             why = f"limits.connections_per_client: {most} that have shown no host's certificate (yet)"
             if self._admission.full:
@@ -110,9 +111,9 @@ class Clients:
             await trio.aclose_forcefully(client)
             return
         try:
-            await self._guarded(address, client, partial(self._secured, client, address))
+            await self._guarded(address, client, partial(self._secured, client, address, place))
         finally:
-            self._admission.leave(address)
+            place.leave()
 
     async def serve_local(self, commanders: Commanders, client: trio.SocketStream) -> None:
         """One client of the local socket, as `serve`. Who is none of the commanders gets a 403 for whatever it asks."""
@@ -123,7 +124,8 @@ class Clients:
         if self._stopping:
             await trio.aclose_forcefully(client)
             return
-        if not self._local.enter(kind):
+        place = self._local.enter(kind)
+        if place is None:
             _say_refused("local", f"{LOCAL_CLIENTS} connections at a time")
             await trio.aclose_forcefully(client)
             return
@@ -131,7 +133,7 @@ class Clients:
             caller = Caller("local", admin=refused is None, refused=refused)
             await self._guarded("local", client, partial(self._converse, client, caller, lambda: False))
         finally:
-            self._local.leave(kind)
+            place.leave()
 
     async def _guarded(self, address: str, client: trio.SocketStream, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -144,7 +146,7 @@ class Clients:
         finally:
             await trio.aclose_forcefully(client)
 
-    async def _secured(self, client: trio.SocketStream, address: str) -> None:
+    async def _secured(self, client: trio.SocketStream, address: str, place: OpenConnection) -> None:
         assert self.context is not None
         with trio.move_on_after(self._limits.request_timeout) as patience:
             # Who says nothing waits here, and takes nobody's turn.
@@ -168,17 +170,10 @@ class Clients:
                 self._waiting.pop(address, None)
         transport.turns = None
         caller = caller_of(stream.getpeercert(binary_form=True), address, self._mesh)
-        if caller.host is None:
-            await self._to_the_end(stream, caller, client)
+        if caller.host is not None and not place.known_as(_name(caller)):
+            most = self._limits.connections_per_client
+            _say_refused(address, f"limits.connections_per_client: {most} of one host", caller.host)
             return
-        with self._admission.known_as(address, _name(caller)) as allowed:
-            if allowed:
-                await self._to_the_end(stream, caller, client)
-            else:
-                most = self._limits.connections_per_client
-                _say_refused(address, f"limits.connections_per_client: {most} of one host", caller.host)
-
-    async def _to_the_end(self, stream: Stream, caller: Caller, client: trio.SocketStream) -> None:
         await self._converse(stream, caller, partial(has_left, client))
         with trio.move_on_after(1):
             await stream.aclose()

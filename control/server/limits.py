@@ -6,10 +6,31 @@ address (NAT), and none of them takes the others' places.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+__all__ = ["ConnectionLimiter", "OpenConnection"]
 
-__all__ = ["ConnectionLimiter"]
+
+class OpenConnection:
+    """A connection that was let in, by `ConnectionLimiter.enter`; `leave` follows.
+
+    Attributes:
+        client: whom it counts for.
+    """
+
+    def __init__(self, limiter: ConnectionLimiter, client: str) -> None:
+        self._limiter, self.client = limiter, client
+
+    def known_as(self, client: str) -> bool:
+        """Whether the connection may be one of `client`, as which it counts to its end then. If not, it counts for whom
+        it did before.
+        """
+        if not self._limiter.pass_on(self.client, client):
+            return False
+        self.client = client
+        return True
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._limiter.leave(self.client)
 
 
 class ConnectionLimiter:
@@ -26,44 +47,38 @@ class ConnectionLimiter:
         self.total = 0
         self.turned_away = 0
 
-    def enter(self, client: str) -> bool:
-        """Whether `client` may have one more connection; if so, `leave` follows."""
-        if self.total >= self._most or self._clients.get(client, 0) >= self._most_per_client:
+    def enter(self, client: str) -> OpenConnection | None:
+        """One more connection of `client`; None: it may have none."""
+        if self.total >= self._most or not self._take(client):
             self.turned_away += 1
-            return False
+            return None
         self.total += 1
-        self._clients[client] = self._clients.get(client, 0) + 1
-        return True
+        return OpenConnection(self, client)
 
     @property
     def full(self) -> bool:
         """Whether nobody may have one more."""
         return self.total >= self._most
 
-    @contextmanager
-    def known_as(self, client: str, name: str) -> Iterator[bool]:
-        """As long as the block lasts, a connection of `client` counts as one of `name`, if that may have one more:
-        whether it may. It is `client`'s again afterwards.
-        """
-        allowed = self._clients.get(name, 0) < self._most_per_client
-        if not allowed:
+    def pass_on(self, before: str, after: str) -> bool:
+        """Whether a connection of the one client may be one of the other, and is."""
+        if not self._take(after):
             self.turned_away += 1
-            yield False
-            return
-        self._move(client, name)
-        try:
-            yield True
-        finally:
-            self._move(name, client)
-
-    def _move(self, before: str, after: str) -> None:
-        self._clients[after] = self._clients.get(after, 0) + 1
+            return False
         self._drop(before)
+        return True
 
     def leave(self, client: str) -> None:
-        """A connection that had entered has ended."""
+        """A connection of `client` has ended."""
         self.total -= 1
         self._drop(client)
+
+    def _take(self, client: str) -> bool:
+        count = self._clients.get(client, 0)
+        if count >= self._most_per_client:
+            return False
+        self._clients[client] = count + 1
+        return True
 
     def _drop(self, client: str) -> None:
         self._clients[client] -= 1

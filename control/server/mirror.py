@@ -68,16 +68,23 @@ class StoreMirror:
         fresh = TrustView()
         hosts = {}
         refused = {}
+        left: set[str] = set()
         for item in view.items:
             if item.key.startswith(HOSTS):
                 hosts[item.key.removeprefix(HOSTS)] = _record(item.key, item.value)
             elif item.key.startswith(NAMESAKES):
                 refused[item.key.removeprefix(NAMESAKES)] = item.value
+            elif item.key.startswith(LEFT):
+                left.add(item.key.removeprefix(LEFT))
             elif item.key.startswith(trust.PREFIXES):
                 self._put(fresh, item.key, item.value)
         if self._feed is None:
             self._feed = MapFeed(self._store.epoch, view.revision, hosts, fresh.trust)
         else:
+            for name in sorted(self._feed.hosts.keys() - hosts.keys() - left):
+                # Who leaves is remembered for a moment only, so that it need not have vanished.
+                event, address = "host has gone while the store could not be watched", self._feed.hosts[name].address
+                log.warning(event, kind=(name,), host=name, address=address)
             for news in mapnews.services_of(self._feed.hosts, hosts):
                 log.info(news.event, **news.fields)
             changed = fresh.trust if fresh.trust != self._trust.trust else None
@@ -102,8 +109,6 @@ class StoreMirror:
         put: list[HostRecord] = []
         gone: list[str] = []
         left: set[str] = set()
-        # A host goes in the commit that revokes its certificates (`control.ca.joining`), which says so itself.
-        revoking = any(change.key.startswith(trust.REVOKED) and change.value is not None for change in changes)
         changed: TrustBundle | None = None
         for change in changes:
             if change.key.startswith(HOSTS):
@@ -114,7 +119,8 @@ class StoreMirror:
             elif change.key.startswith(NAMESAKES):
                 self._watching.namesakes.put(change.key.removeprefix(NAMESAKES), change.value)
             elif change.key.startswith(LEFT):
-                left.add(change.key.removeprefix(LEFT))
+                if change.value is not None:
+                    left.add(change.key.removeprefix(LEFT))
             elif self._put(self._trust, change.key, change.value):
                 changed = self._trust.trust
                 self._watching.revoked, self._watching.issuers = self._trust.revoked, self._trust.issuers
@@ -122,7 +128,7 @@ class StoreMirror:
             self._tell(feed.hosts.get(record.name), record)
         for name in gone:
             before = feed.hosts.get(name)
-            if before is not None and name not in left and not revoking:
+            if before is not None and name not in left:
                 log.warning("host has vanished: its lease is over", kind=(name,), host=name, address=before.address)
             self._tell(before, None)
         if feed.change(revision, put, gone, changed):

@@ -22,6 +22,7 @@ from msgspec import Struct
 from control.api.mesh import HostRecord, Namesake, RegisterRequest, ServiceOffer
 from control.base.errors import RequestRefused
 from control.base.reading import addresses, units
+from control.ca.joining import HOSTS, LEFT
 from control.store.base import Condition, Item, Put
 
 __all__ = [
@@ -43,10 +44,7 @@ __all__ = [
     "remove",
 ]
 
-HOSTS, LINKS, NAMESAKES = "hosts/", "links/", "namesakes/"
-LEFT = "left/"
-"""``left/NAME`` is written in the commit that takes a host off the map on purpose, and goes with its lease: by it every
-control server knows who has left from who has vanished."""
+LINKS, NAMESAKES = "links/", "namesakes/"
 MAX_SERVICES = 4096
 """Of one host. With the longest names that is 300 KiB, a third of what a commit may have."""
 MAX_TEXT = 128

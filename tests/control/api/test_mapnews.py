@@ -26,6 +26,12 @@ def test_a_line_names_so_many_and_counts_the_others() -> None:
     assert (news.event, news.fields["count"], len(news.fields["services"])) == ("services gone", 25, SHOWN)
 
 
+def test_a_host_is_one_kind_whatever_it_offers() -> None:
+    """Summaries tell few kinds apart, and one host must not have them all."""
+    kinds = {each.fields["kind"] for number in range(100) for each in changes(None, host("a", f"s{number}"))}
+    assert kinds == {("a",)}
+
+
 def test_maps() -> None:
     same = host("c", "x")
     before, now = {"a": host("a", "x"), "c": same}, {"b": host("b", "x"), "c": same}

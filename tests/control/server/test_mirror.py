@@ -8,11 +8,16 @@ import pytest
 import structlog
 import trio
 
+from control.api.mesh import RevokeRequest
+from control.api.tokens import TokenRecord
+from control.ca.issuing import CertificateRecord, Issuer
+from control.ca.joining import HostEnrolment, RevocationRecord
+from control.ca.keyfiles import KeyFiles
 from control.server.mirror import StoreMirror
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, Put, Store, StoreError
 from control.store.sqlite import open_sqlite
-from tests.control.server.conftest import hosts_on, knowing, record, shown
+from tests.control.server.conftest import MESH, SHOWN, hosts_on, knowing, record, shown
 
 
 @pytest.fixture
@@ -109,6 +114,57 @@ async def test_without_a_store_nothing_is_told(
     await until(lambda: failing.watches == 2)
     assert told == [False, True]
     nursery.cancel_scope.cancel()
+
+
+@pytest.mark.failure("31")
+async def test_a_revoked_host_has_not_vanished_whatever_of_it_is_revoked(store: Store, nursery: trio.Nursery) -> None:
+    """A token only, a certificate only. And a revocation is no reason to be silent about others."""
+    hosts, watching = hosts_on(store), MapWatchers(10)
+    enrolment = HostEnrolment(store, Issuer(store, KeyFiles("/nowhere"), mesh=MESH))
+    await nursery.start(StoreMirror(store, watching).run)
+    feed = watching.feed
+    assert feed is not None
+    token = TokenRecord(host="host-t", hash="", expires=4e9)
+    await store.commit(put=[Put("tokens/t1", msgspec.json.encode(token))])
+    for key, host in (("certificates/c1", "host-c"), (SHOWN.keys[0], "host-x")):
+        certificate = CertificateRecord(host=host, issued=1.0, expires=4e9, issuer="")
+        await store.commit(put=[Put(key, msgspec.json.encode(certificate), await store.grant(60))])
+    for number, name in enumerate(("host-t", "host-c", "host-v")):
+        await hosts.register(*shown(name, address=f"10.77.0.{number + 1}:7600"))
+    with structlog.testing.capture_logs() as logs:
+        for name in ("host-t", "host-c"):
+            await enrolment.revoke(RevokeRequest(host=name))
+        await until(lambda: set(feed.hosts) == {"host-v"})
+        revoked = RevocationRecord(host="host-x", at=1.0, expires=4e9)
+        await store.commit(put=[Put("revoked/c2", msgspec.json.encode(revoked))], delete=["hosts/host-v"])
+        await until(lambda: not feed.hosts)
+    nursery.cancel_scope.cancel()
+    assert [each["host"] for each in logs if "vanished" in each["event"]] == ["host-v"]
+    assert [each["host"] for each in logs if each["event"] == "host revoked"] == ["host-t", "host-c"]
+
+
+@pytest.mark.failure("31")
+async def test_who_goes_while_the_store_cannot_be_watched_leaves_a_line_too(
+    store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is known to have left."""
+    monkeypatch.setattr("control.server.mirror.RETRY", 0.05)
+    failing, watching, hosts = Failing(store), MapWatchers(10), hosts_on(store)
+    for number, name in enumerate(("host-l", "host-s", "host-v", "host-w")):
+        await hosts.register(*shown(name, address=f"10.77.0.{number + 1}:7600"))
+    (left,) = (await store.read("hosts/host-l")).items
+    await nursery.start(StoreMirror(failing, watching).run)  # type: ignore[arg-type]
+    with structlog.testing.capture_logs() as logs:
+        for number, (error, gone) in enumerate(((StoreError("no leader"), ["host-v"]), (Compacted(), ["host-w"]))):
+            left_too = ["hosts/host-l"] if number == 0 else []
+            put = [Put("left/host-l", b"", left.lease)] if left_too else []
+            await store.commit(put=put, delete=[*left_too, *(f"hosts/{each}" for each in gone)])
+            failing.error = error
+            failing.end.set()
+            await until(lambda number=number: failing.watches == number + 2)
+    nursery.cancel_scope.cancel()
+    told = [(each["host"], each["address"]) for each in logs if each["event"].startswith("host has ")]
+    assert told == [("host-v", "10.77.0.3:7600"), ("host-w", "10.77.0.4:7600")]
 
 
 def test_records_are_json() -> None:
