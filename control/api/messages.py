@@ -109,7 +109,8 @@ class Discovery(Struct, frozen=True, kw_only=True):
     barred: bool = False
     """The control plane refuses this host's certificate, it is revoked, say: ``registration_error`` says why."""
     displaced: bool = False
-    """Another proxy is registered as this host: ``registration_error`` says where it is."""
+    """Another proxy is registered as this host: ``registration_error`` says where it is, unless this host is barred as
+    well."""
     namesake: str | None = None
     """Where another proxy is that wanted to be this host lately, and was refused."""
 

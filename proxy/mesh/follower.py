@@ -16,8 +16,8 @@ from typing import Protocol
 import structlog
 import trio
 
+from control.api import mapnews
 from control.api.client import Denied, MapWatch, Unreachable
-from control.api.mapnews import services_of
 from control.api.mesh import HostRecord, MapChanges, MapSnapshot, ServiceOffer, TrustBundle, WatchMessage
 from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
@@ -130,6 +130,7 @@ class MapFollower:
         self._path = mapfile.path_of(static.control.state_dir)
         self._dirty, self._unsaved = trio.Event(), trio.Event()
         self._save_error: str | None = None
+        self._lost_because: str | None = None
         self._following, self._registering = trio.CancelScope(), trio.CancelScope()
 
     async def begin(self) -> None:
@@ -218,6 +219,7 @@ class MapFollower:
         if standing.server != server:
             log.info("following the control plane", server=server)
             self._backoff.reset()
+            self._lost_because = None
         standing.server, standing.heard_at, standing.last_error = server, time.time(), None
 
     def unanswered(self, error: str) -> None:
@@ -229,21 +231,20 @@ class MapFollower:
             log.warning("no control server answers, trying on", kind=(), error=error)
 
     def _lost(self, error: str) -> None:
-        level = log.debug if error == self.standing.last_error else log.warning
-        level("not following the control plane, going on with the last map", error=error, hosts=len(self.map.hosts))
-        self.standing.server, self.standing.last_error = None, error
+        level = log.debug if error == self._lost_because else log.warning
+        event, hosts = "not following the control plane, going on with the last map", len(self.map.hosts)
+        level(event, kind=(), error=error, hosts=hosts)
+        self.standing.server, self.standing.last_error, self._lost_because = None, error, error
 
     def _take(self, message: WatchMessage) -> None:
-        records = _told(message)
-        for record in records:
-            before = self.map.hosts.get(record.name)
-            if before is not None and before.instance != record.instance:
-                self._renewed(record.name)
-        known = dict(self.map.hosts) if self.map.epoch else None
+        first = not self.map.epoch
         changed = self.map.take(message, trio.current_time())
-        if changed and known is not None:
-            for news in services_of(known, self.map.hosts):
-                if news.fields["host"] != self.static.host:
+        for name, before in changed.items():
+            now = self.map.hosts.get(name)
+            if before is not None and now is not None and before.instance != now.instance:
+                self._renewed(name)
+            if not first and name != self.static.host:
+                for news in mapnews.changes(before, now):
                     log.info(news.event, **news.fields)
         if isinstance(message, MapSnapshot | MapChanges):
             if message.trust is not None:
@@ -360,12 +361,6 @@ class MapFollower:
             services=tuple(ServiceOffer(name=name) for name in static.services),
             segment=static.links.segment,
         )
-
-
-def _told(message: WatchMessage) -> tuple[HostRecord, ...]:
-    if isinstance(message, MapSnapshot):
-        return message.hosts
-    return message.put if isinstance(message, MapChanges) else ()
 
 
 def _write(path: str, stored: mapfile.StoredMap) -> None:

@@ -67,57 +67,58 @@ class MeshMap:
         """
         self._doubt_until = self._heard + KEPT
 
-    def take(self, message: WatchMessage, now: float) -> bool:
-        """Take a message of the watch over; returns whether `hosts` has changed."""
+    def take(self, message: WatchMessage, now: float) -> dict[str, HostRecord | None]:
+        """Take a message of the watch over. Returns what in `hosts` has changed: by name, what stood there before
+        (None: nothing). It costs what the message tells, not what there is.
+        """
         self._heard += max(0.0, now - self._heard_at)
         self._heard_at = now
-        changed = False
+        changed: dict[str, HostRecord | None] = {}
         if isinstance(message, MapSnapshot):
-            changed = self._take_snapshot(message)
+            self._take_snapshot(message, changed)
         elif isinstance(message, MapChanges) and message.revision > self.revision:
-            changed = self._take_changes(message)
-        return self._expire() or changed
+            self._take_changes(message, changed)
+        self._expire(changed)
+        return changed
 
-    def _take_snapshot(self, snapshot: MapSnapshot) -> bool:
+    def _take_snapshot(self, snapshot: MapSnapshot, changed: dict[str, HostRecord | None]) -> None:
         found = {record.name: record for record in snapshot.hosts}
         other = self.epoch not in ("", snapshot.epoch) or snapshot.revision < self.revision
         if self.hosts and (other or (self._own in self.hosts and self._own not in found)):
             self.doubt()
         missing = [name for name in self.hosts if name not in found]
         self.epoch, self.revision = snapshot.epoch, snapshot.revision
-        changed = self._miss(missing)
-        return self._put(snapshot.hosts) or changed
+        self._miss(missing, changed)
+        self._put(snapshot.hosts, changed)
 
-    def _take_changes(self, changes: MapChanges) -> bool:
+    def _take_changes(self, changes: MapChanges, changed: dict[str, HostRecord | None]) -> None:
         there = {record.name for record in changes.put}
         gone = [name for name in changes.gone if name not in there]
         if self._own in gone:
             self.doubt()
         self.revision = changes.revision
-        changed = self._miss(gone)
-        return self._put(changes.put) or changed
+        self._miss(gone, changed)
+        self._put(changes.put, changed)
 
-    def _put(self, records: Iterable[HostRecord]) -> bool:
-        changed = False
+    def _put(self, records: Iterable[HostRecord], changed: dict[str, HostRecord | None]) -> None:
         for record in records:
             self._kept_until.pop(record.name, None)
-            if self.hosts.get(record.name) != record:
+            before = self.hosts.get(record.name)
+            if before != record:
                 self.hosts[record.name] = record
-                changed = True
-        return changed
+                changed[record.name] = before
 
-    def _miss(self, names: Iterable[str]) -> bool:
+    def _miss(self, names: Iterable[str], changed: dict[str, HostRecord | None]) -> None:
         """The control plane does not tell of these hosts, or no longer: keep them unconfirmed, or take them off."""
-        changed, doubtful = False, self._heard < self._doubt_until
+        doubtful = self._heard < self._doubt_until
         for name in names:
             if doubtful and name in self.hosts and name != self._own:
                 self._kept_until.setdefault(name, self._heard + KEPT)
-            elif name not in self._kept_until:
-                changed = self.hosts.pop(name, None) is not None or changed
-        return changed
+            elif name not in self._kept_until and name in self.hosts:
+                changed[name] = self.hosts.pop(name)
 
-    def _expire(self) -> bool:
+    def _expire(self, changed: dict[str, HostRecord | None]) -> None:
         over = [name for name, until in self._kept_until.items() if until <= self._heard]
         for name in over:
-            del self._kept_until[name], self.hosts[name]
-        return bool(over)
+            del self._kept_until[name]
+            changed[name] = self.hosts.pop(name)

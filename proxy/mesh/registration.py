@@ -59,10 +59,11 @@ class HostRegistrar:
 
     Attributes:
         registered: the answer in force; None: none is, or it is not known to be.
-        last_error: of the last attempt, if that failed.
-        displaced: another proxy is registered as this host.
+        last_error: why the last attempt has failed, if it has. What the control plane has answered stands here until
+            it answers again: that it cannot be reached meanwhile says less.
+        displaced: another proxy is registered as this host, or was when the control plane last spoke of that.
         refused: the control plane has refused this host, for another reason, when it last answered.
-        barred: it refuses the certificate that this host has: it is revoked, say.
+        barred: it refused the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
     """
 
@@ -87,6 +88,7 @@ class HostRegistrar:
         self._claim = claim
         self._again = trio.Event()
         self._told: HostRecord | None = None
+        self._said: str | None = None
 
     def renew(self) -> None:
         """Register again, if the record has changed or the control plane does not know this host."""
@@ -120,6 +122,8 @@ class HostRegistrar:
                     await self._stay(self.registered)
             except Unreachable as error:
                 self._failed(str(error))
+                if not self.refused and not self.displaced:
+                    self.last_error = str(error)
                 await self._pause()
             except Denied as error:
                 self._denied(error)
@@ -149,7 +153,7 @@ class HostRegistrar:
         secret, before = ("", "") if self._state is None else (self._state.secret, self._state.before)
         self.registered = await self._registry.register(record, secret=secret, before=before, yields=self._yields)
         self._backoff.reset()
-        self.last_error, self.refused, self.barred = None, False, False
+        self._accepted()
         self._displace(False)
         log.info("registered", address=record.address, services=len(record.services), lease_s=self.registered.lease)
 
@@ -162,7 +166,7 @@ class HostRegistrar:
             return
         assert self._told is not None
         answer = await self._registry.alive(self._told.name, self._told.instance)
-        self.last_error, self.refused, self.barred = None, False, False
+        self._accepted()
         self._met(answer.namesake)
 
     def _met(self, namesake: Namesake | None) -> None:
@@ -187,25 +191,31 @@ class HostRegistrar:
         with trio.move_on_after(self._backoff.next()):
             await self._again.wait()
 
+    def _accepted(self) -> None:
+        self.refused = self.barred = False
+        self.last_error = self._said = None
+
     def _denied(self, error: Denied) -> None:
+        known = error.code in ("unknown_host", "superseded", "in_use")
+        self.refused, self.barred = not known, error.code in NEEDS_TOKEN
         if error.code == "unknown_host":
-            self.registered = None
+            self.registered, self.last_error = None, str(error)
             self._forgotten()
             log.warning("the control plane had lost sight of this host, which registers again")
         elif error.code in ("superseded", "in_use"):
             here = None if self._told is None else self._told.address
-            level = log.debug if str(error) == self.last_error else log.error
+            level = log.debug if str(error) == self._said else log.error
             level("another proxy is this host; this one waits until it has gone", here=here, error=str(error))
-            self.registered, self.last_error = None, str(error)
+            self.registered, self.last_error, self._said = None, str(error), str(error)
             self._yields = self._yields or error.code == "superseded"
             self._displace(True)
         else:
-            self.refused, self.barred = True, error.code in NEEDS_TOKEN
             if self.barred:
                 self.registered = None
             self._failed(str(error))
+            self.last_error = str(error)
 
     def _failed(self, error: str) -> None:
-        level = log.debug if error == self.last_error else log.warning
+        level = log.debug if error == self._said else log.warning
         level("not registered" if self.registered is None else "cannot say that this host is there", error=error)
-        self.last_error = error
+        self._said = error

@@ -149,8 +149,10 @@ class StateLock:
         has = False if named is None else self._has_it(named)
         if has:
             return named
-        others = (int(each) for each in os.listdir("/proc") if each.isdecimal() and int(each) != os.getpid())
-        found = next((pid for pid in others if self._has_it(pid)), None)
+        found = None
+        with suppress(OSError):
+            others = (int(each) for each in os.listdir("/proc") if each.isdecimal() and int(each) != os.getpid())
+            found = next((pid for pid in others if self._has_it(pid)), None)
         return named if found is None and has is None else found
 
     def _has_it(self, pid: int) -> bool | None:
@@ -160,7 +162,10 @@ class StateLock:
             lock = os.stat(self._file)
             for descriptor in os.listdir(place):
                 with suppress(FileNotFoundError):
-                    if os.path.samestat(os.stat(f"{place}/{descriptor}"), lock):
+                    # By its name first (in another mount namespace the rest of the path may be another): a process may
+                    # have files open on a network mount that is dead, and whoever asks for their status hangs.
+                    named = os.path.basename(os.readlink(f"{place}/{descriptor}")) == LOCK
+                    if named and os.path.samestat(os.stat(f"{place}/{descriptor}"), lock):
                         return True
         except PermissionError:
             return None

@@ -105,10 +105,10 @@ def certificate(keyring: Keyring | None, now: float) -> Iterator[str]:
 def registration(follower: MapFollower) -> Iterator[str]:
     """What keeps the mesh from knowing this host. Nothing does while no control server answers and there is a map."""
     registrar, standing = follower.registration, follower.standing
-    if registrar.displaced:
-        yield "another process has registered this host"
-    elif registrar.refused:
+    if registrar.refused:
         yield f"the control plane refuses this host: {registrar.last_error}"
+    elif registrar.displaced:
+        yield "another process has registered this host"
     elif registrar.registered is None and (standing.server is not None or standing.heard_at is None):
         without = "" if standing.heard_at is not None else ", and there is no map yet"
         yield f"not registered{without}" + (f": {registrar.last_error}" if registrar.last_error else "")

@@ -286,6 +286,64 @@ async def test_a_proxy_that_can_follow_nothing_for_now_does_so_later(
 
 
 @pytest.mark.failure("31")
+async def test_what_a_message_costs_does_not_grow_with_the_map(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Only what it names is looked at, and for a heartbeat nothing."""
+    plane = Plane()
+    plane.first = snapshot(record("b"), record("c", "redis"))
+    async with following(plane, tmp_path) as proxy:
+        await eventually(lambda: proxy.applied and proxy.peers == "bc", "both")
+        found = proxy.follower.map.hosts = Watched(proxy.follower.map.hosts)
+        plane.say(MapHeartbeat(revision=1))
+        plane.say(MapChanges(revision=2, put=(record("b", "web"),), gone=("host-x",)))
+        await eventually(lambda: "web" in proxy.upstreams, "the change")
+        assert found.whole == 1, "when the proxy is made equal to it, and no message is taken in"
+        assert "host-c" not in found.looked_at
+
+
+class Watched(dict[str, HostRecord]):
+    """A map that knows how it was looked at: how often as a whole, and for whom."""
+
+    whole = 0
+
+    def __init__(self, hosts: dict[str, HostRecord]) -> None:
+        super().__init__(hosts)
+        self.looked_at: set[object] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        self.whole += 1
+        return super().__iter__()
+
+    def get(self, name: object, default: object = None) -> Any:
+        self.looked_at.add(name)
+        return super().get(name, default)  # type: ignore[call-overload]
+
+
+@pytest.mark.failure("31")
+async def test_who_does_not_answer_and_what_was_lost_are_told_apart(
+    autojump_clock: MockClock, tmp_path: Path, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """With the same words, too: neither line hides the other, whichever comes first."""
+    plane = Plane()
+    plane.first = snapshot()
+    error = "no control server answers: plane: connection refused"
+    async with following(plane, tmp_path) as proxy:
+        await eventually(lambda: proxy.follower.standing.server, "followed")
+        plane.down = True
+        plane.cut()
+        watches = plane.count("watch")
+        await eventually(lambda: plane.count("watch") > watches, "asked again")
+        for _ in range(3):
+            proxy.follower.unanswered(error)
+            watches = plane.count("watch")
+            await eventually(lambda watches=watches: plane.count("watch") > watches + 1, "asked again")
+        assert proxy.follower.standing.last_error == error
+    lost = [each for each in logs if each["event"].startswith("not following") and each["log_level"] == "warning"]
+    assert [each["error"] for each in lost] == ["plane: the server ended the watch", error]
+    assert all(each["kind"] == () for each in lost), "what goes to and fro is a line a minute"
+    assert sum(each["event"].startswith("no control server answers") for each in logs) == 3
+
+
+@pytest.mark.failure("31")
 async def test_services_that_come_and_go_leave_a_line(
     autojump_clock: MockClock, tmp_path: Path, logs: list[MutableMapping[str, Any]]
 ) -> None:

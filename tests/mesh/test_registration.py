@@ -236,6 +236,45 @@ async def test_addresses_are_claimed_before_it_registers(autojump_clock: MockClo
 
 
 @pytest.mark.failure("31")
+@pytest.mark.parametrize("code", ["revoked", "taken"])
+@pytest.mark.parametrize("after", ["in_use", "accepted"])
+async def test_what_it_was_refused_for_does_not_outlive_the_next_answer(
+    autojump_clock: MockClock, code: str, after: str
+) -> None:
+    """And no answer is none: what was said last stands until something else is."""
+    plane = Plane()
+    async with running(plane) as host:
+        registration = host.registration
+        await eventually(lambda: registration.registered, "registered")
+        refused = Denied(code, f"host-a: {code}", 403)
+        plane.denied = {"alive": refused, "register": refused}
+        await eventually(lambda: registration.refused, "refused")
+        assert registration.barred is (code == "revoked")
+        plane.down = True
+        asked = len(plane.calls)
+        await eventually(lambda: len(plane.calls) > asked + 2, "nobody answers")
+        assert registration.last_error == f"host-a: {code}"
+        assert registration.refused
+        plane.down = False
+        other = Denied("in_use", "host-a is the proxy at 10.0.0.9:7600", 409)
+        plane.denied = {"alive": other, "register": other} if after == "in_use" else {}
+        await eventually(lambda: not registration.refused, "another answer")
+        assert not registration.barred
+        if after == "accepted":
+            assert registration.last_error is None
+            return
+        assert (registration.last_error, registration.displaced) == (str(other), True)
+        plane.down = True
+        asked = len(plane.calls)
+        await eventually(lambda: len(plane.calls) > asked + 2, "nobody answers")
+        assert registration.last_error == str(other)
+        plane.down, plane.denied = False, {"register": refused}
+        await eventually(lambda: registration.refused, "refused again")
+        assert registration.displaced, "nobody has said otherwise"
+        assert registration.last_error == f"host-a: {code}"
+
+
+@pytest.mark.failure("31")
 @pytest.mark.parametrize("code", ["revoked", "expired", "dropped"])
 async def test_whose_certificate_is_refused_is_not_registered(
     autojump_clock: MockClock, logs: list[MutableMapping[str, Any]], code: str

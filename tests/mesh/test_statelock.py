@@ -91,6 +91,81 @@ def test_who_drains_is_named_when_its_successor_was_killed(state: Path, content:
             holder.wait()
 
 
+HIDDEN = """
+import os, sys
+from proxy.errors import StartError
+from proxy.mesh.statelock import StateLock
+os.setgid(65534)
+os.setuid(65534)
+try:
+    StateLock(sys.argv[1]).take()
+except StartError as error:
+    print(error)
+"""
+
+
+@pytest.mark.failure("31")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(
+    ("mount", "whoever"),
+    [
+        ("-t proc -o hidepid=2 proc", "another process"),
+        ("-t tmpfs -o mode=700 tmpfs", "process {pid}"),
+        ("-t tmpfs tmpfs", "another process"),
+    ],
+)
+def test_where_processes_are_hidden_it_is_whoever_the_file_says_or_another(
+    state: Path, mount: str, whoever: str
+) -> None:
+    """From nobody, here, whose state_dir it is. What may not be looked at is what the file says, and no traceback."""
+    holder = taken(state)
+    for path in (state, *state.iterdir()):
+        os.chown(path, 65534, 65534)
+    # The directories above are another user's only: nobody gets there by a mount.
+    script = f'mount --bind "$1" /mnt && mount {mount} /proc && exec "$2" -c "$3" /mnt'
+    argv = ["unshare", "--mount", "sh", "-ec", script, "sh", str(state), sys.executable, HIDDEN]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    holder.close()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"control.state_dir: /mnt: {whoever.format(pid=os.getpid())} uses it; stop it")
+
+
+STALLED = """
+import os, sys, time
+from proxy.mesh.statelock import StateLock
+other = os.open(sys.argv[2], os.O_RDONLY)
+lock = StateLock(sys.argv[1])
+lock.take()
+assert other < lock.descriptor
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.failure("31")
+def test_who_looks_for_the_holder_asks_nothing_of_other_files(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them may be on a network mount that is dead, where whoever asks for its status hangs."""
+    asked: list[str] = []
+    stat = os.stat
+
+    def watched(path: Any, *more: Any, **options: Any) -> os.stat_result:
+        asked.append(os.readlink(path) if str(path).startswith("/proc/") else "")
+        return stat(path, *more, **options)
+
+    argv = [sys.executable, "-c", STALLED, str(state), __file__]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            monkeypatch.setattr(os, "stat", watched)
+            with pytest.raises(StartError, match=f"process {holder.pid} uses it"):
+                taken(state)
+        finally:
+            holder.kill()
+            holder.wait()
+    assert {each for each in asked if each} == {str(state / "lock")}
+
+
 def test_the_secret_is_for_its_owner_only_and_made_again_when_it_is_none(state: Path) -> None:
     first = taken(state)
     first.close()
