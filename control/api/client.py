@@ -22,6 +22,7 @@ import trio
 from msgspec import structs
 
 from control.api import mesh
+from control.api.mapwatch import MAX_LINE, MapWatch, WatchStream, finish
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
 from control.base.httpclient import RequestBody, closing_given_up
 
@@ -41,10 +42,7 @@ PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds: the first pause between two rounds lies below the one, which doubles up to the other."""
 MAX_BODY = 1 << 20
 """Bytes of an answer. An unverified server (`ControlClient.ca`) must not fill this process's memory."""
-MAX_LINE = 64 << 20
-"""Bytes of a watch's message, or of the whole map: 10,000 hosts with five services each take 4 MB."""
-
-_MESSAGES: msgspec.json.Decoder[mesh.WatchMessage] = msgspec.json.Decoder(mesh.WatchMessage)
+_FAILED = (httpx.TransportError, httpx.StreamError, trio.TooSlowError)
 
 
 class ControlClient:
@@ -82,7 +80,6 @@ class ControlClient:
         self._extensions = {} if self._socket else {"sni_hostname": mesh.control_name(name)}
         self._random = random
         self._best: str | None = None
-        self._unnamed = False
         self._http: httpx.AsyncClient | None = None
         self._context: ssl.SSLContext | None = None
         self.on_denied: Callable[[Denied], None] = _ignore
@@ -197,32 +194,61 @@ class ControlClient:
         Entering raises as every method does. Keep watching in a loop: a watch that ends is the server's, and the next
         one goes to another server first.
         """
-        asked: dict[str, str | int] = {"epoch": epoch, "after": after} if epoch else {}
-        if instance and not self._unnamed:
-            asked["instance"] = instance
-        query = f"?{urlencode(asked)}" if asked else ""
-        http = self._new_client()
+        willing = "yes" if len(self._servers) > 1 else ""
         try:
-            server, response = await self._anybody(lambda server: self._send(http, server, "GET", f"/v1/watch{query}"))
-            try:
-                if response.status_code != 200:
-                    denied = denied_by(response.status_code, await _body(response, MAX_BODY))
-                    # A server of an earlier version takes no instance: the next watch goes without.
-                    self._unnamed = self._unnamed or denied.code == "query"
-                    raise self._told(denied)
-                watch = MapWatch(server, response)
-                try:
-                    yield watch
-                finally:
-                    await _finish(watch.chunks)
-            finally:
-                # Whoever watches again does so because this watch is no good any more.
-                self._best = None
-                with trio.move_on_after(1, shield=True):
-                    await response.aclose()
+            _, stream = await self._anybody(lambda server: self._watch(server, epoch, after, instance, willing))
+        except Denied as denied:
+            self._best = None
+            raise self._told(denied) from None
+
+        async def elsewhere(server: str, epoch: str, after: int) -> WatchStream | None:
+            return await self._other(server, lambda other: self._watch(other, epoch, after, instance, "sent"))
+
+        watch = MapWatch(stream, elsewhere, epoch, after)
+        try:
+            yield watch
         finally:
-            with trio.move_on_after(1, shield=True):
-                await http.aclose()
+            # Whoever watches again does so because this watch is no good any more.
+            self._best = None
+            await watch.aclose()
+
+    async def _watch(self, server: str, epoch: str, after: int, instance: str, willing: str) -> WatchStream:
+        """A watch at that server. Raises as `_send` does, and Denied, of which nobody is told yet."""
+        asked = {"epoch": epoch, "after": str(after)} if epoch else {}
+        # Servers of earlier versions do not know all of it.
+        newer = {name: value for name, value in (("instance", instance), ("elsewhere", willing)) if value}
+        http = self._new_client()
+        stream = None
+        try:
+            while True:
+                query = urlencode(asked | newer)
+                response = await self._send(http, server, "GET", f"/v1/watch{f'?{query}' if query else ''}")
+                if response.status_code == 200:
+                    stream = WatchStream(server, response, http)
+                    return stream
+                async with aclosing(response):
+                    denied = denied_by(response.status_code, await _body(response, MAX_BODY))
+                if denied.code != "query" or not newer or willing == "sent":
+                    raise denied
+                newer.popitem()
+        finally:
+            if stream is None:
+                with trio.move_on_after(1, shield=True):
+                    await http.aclose()
+
+    async def _other(self, server: str, attempt: Callable[[str], Awaitable[T]]) -> T | None:
+        """The answer of another server than this one, each of which is asked once; None: none of them agrees."""
+        for other in self._order():
+            if other != server:
+                try:
+                    with trio.fail_after(self._attempt):
+                        found = await attempt(other)
+                except (*_FAILED, _Busy, Denied):
+                    continue
+                # Requests, too: the other one had more of those as well.
+                self._best = other
+                return found
+        return None
 
     async def _ask(
         self, method: str, path: str, kind: type[T], body: Any = None, *, once: bool = False, most: int = MAX_BODY
@@ -269,7 +295,7 @@ class ControlClient:
                     try:
                         with trio.fail_after(self._attempt):
                             return server, await attempt(server)
-                    except (httpx.TransportError, httpx.StreamError, trio.TooSlowError, _Busy) as error:
+                    except (*_FAILED, _Busy) as error:
                         connecting = isinstance(error, httpx.ConnectTimeout)
                         failures[server] = reason_of(error, self._attempt * (CONNECTING if connecting else 1))
                         self._best = None
@@ -331,50 +357,6 @@ class ControlClient:
         return httpx.AsyncClient(transport=transport, timeout=timeout, headers=headers, trust_env=False)
 
 
-class MapWatch:
-    """The messages of one watch, by ``async for``.
-
-    It ends when the server ends it (it stops, or has lost its own store), and raises Unreachable when the connection
-    breaks, nothing has come for `mesh.SILENCE`, or what comes is no message.
-
-    Attributes:
-        server: which one it is.
-    """
-
-    def __init__(self, server: str, response: httpx.Response) -> None:
-        self.server = server
-        self.chunks = response.aiter_raw()
-        self._pending = bytearray()
-        self._seen = 0
-
-    def __aiter__(self) -> AsyncIterator[mesh.WatchMessage]:
-        return self
-
-    async def __anext__(self) -> mesh.WatchMessage:
-        with trio.move_on_after(mesh.SILENCE):
-            while True:
-                end = self._pending.find(b"\n", self._seen)
-                if end >= 0:
-                    return self._take(end)
-                self._seen = len(self._pending)
-                if self._seen > MAX_LINE:
-                    raise Unreachable(f"{self.server}: a message of more than {MAX_LINE >> 20} MiB")
-                try:
-                    self._pending += await anext(self.chunks)
-                except (httpx.TransportError, httpx.StreamError) as error:
-                    raise Unreachable(f"{self.server}: {reason_of(error, mesh.SILENCE)}") from None
-        raise Unreachable(f"{self.server}: nothing came for {mesh.SILENCE:.0f} s")
-
-    def _take(self, end: int) -> mesh.WatchMessage:
-        line = bytes(self._pending[:end])
-        del self._pending[: end + 1]
-        self._seen = 0
-        try:
-            return _MESSAGES.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Unreachable(f"{self.server}: a message that is not one of this version") from None
-
-
 class _Busy(Exception):
     """A server answered that it cannot (5xx)."""
 
@@ -385,21 +367,9 @@ async def _body(response: httpx.Response, most: int) -> bytes:
     async for chunk in chunks:
         body += chunk
         if len(body) > most:
-            await _finish(chunks)
+            await finish(chunks)
             raise httpx.ReadError(f"an answer of more than {most >> 20} MiB")
     return bytes(body)
-
-
-async def _finish(chunks: AsyncIterator[bytes]) -> None:
-    """End a body that was not read to its end. httpx reads it by generators within generators, of which closing the
-    outermost leaves the others to the garbage collector; an exception out of the innermost ends them all."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            while True:
-                await anext(chunks)
-        except (StopAsyncIteration, httpx.TransportError, httpx.StreamError):
-            pass
 
 
 def _ignore(told: object) -> None:

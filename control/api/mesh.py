@@ -140,11 +140,18 @@ class MapHeartbeat(Struct, frozen=True, kw_only=True, tag="heartbeat"):
     revision: int
 
 
+class MapElsewhere(Struct, frozen=True, kw_only=True, tag="elsewhere"):
+    """Another control server has fewer watchers: go there, if one takes you (``elsewhere=sent``; 503 ``even``: that one
+    does not), and stay otherwise. Comes to watchers that are willing (``elsewhere=yes``), when they have everything."""
+
+
 WatchMessage = MapSnapshot | MapChanges | MapHeartbeat
-"""A line of ``GET /v1/watch?epoch=E&after=REVISION&instance=I`` (mutual TLS, or the local socket): newline-delimited
-JSON without end. A process of a host says which one it is (`Instance`): it is alive as long as its watch lasts. Without
-``after``, or when the server no longer knows what came after that revision, it begins with a `MapSnapshot`; otherwise
-with the `MapChanges` since then."""
+WatchLine = WatchMessage | MapElsewhere
+"""A line of ``GET /v1/watch?epoch=E&after=REVISION&instance=I&elsewhere=W`` (mutual TLS, or the local socket):
+newline-delimited JSON without end. A process of a host says which one it is (`Instance`): it is alive as long as its
+watch lasts. Without ``after``, or when the server no longer knows what came after that revision, it begins with a
+`MapSnapshot`; otherwise with the `MapChanges` since then. ``elsewhere``: ``yes``, the watcher takes a `MapElsewhere`;
+``sent``, it has had one from another server, and takes the next one, too."""
 
 
 def control_name(mesh: str) -> str:

@@ -78,7 +78,10 @@ class Api:
         return self._watching.checked().snapshot()
 
     async def watch(self, call: MatchedRequest) -> ResponseLines:
-        self._watching.admit()
+        willing = call.query.get("elsewhere", "")
+        if willing not in ("", "yes", "sent"):
+            raise RequestRefused(400, "query", f"found elsewhere={units.show(willing)}; allowed: yes, sent")
+        self._watching.admit(sent=willing == "sent")
         epoch = call.query.get("epoch", "")
         try:
             after = int(call.query.get("after", "0"))
@@ -89,7 +92,8 @@ class Api:
             raise RequestRefused(400, "query", text) from None
 
         async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
-            await self._watching.watch(call.caller, epoch, after, send, call.query.get("instance", ""))
+            instance = call.query.get("instance", "")
+            await self._watching.watch(call.caller, epoch, after, send, instance, call.heard if willing else None)
 
         return lines
 
@@ -189,6 +193,7 @@ AFTER = {
     "epoch": "the store's epoch that `after` is of",
     "after": "the revision that the watcher has",
     "instance": "the process of the host that watches",
+    "elsewhere": "yes: it goes to a control server with fewer watchers if asked to; sent: it has been asked by another",
 }
 NO_HOST = {404: "unknown_host: it is not registered (any more)"}
 
@@ -214,7 +219,7 @@ ROUTES = (
           refuses={**NO_HOST, 409: "superseded: another instance has registered"}),
     ApiRoute("GET", "/v1/watch", ("host", "admin"), Api.watch,
              "the map and its changes, a line of JSON each, without end",
-          answer=mesh.WatchMessage, query=AFTER, stream=True, quick=True),
+          answer=mesh.WatchLine, query=AFTER, stream=True, quick=True),
     ApiRoute("POST", "/v1/addresses", ("host",), Api.addresses, "an address on a segment for the host that asks",
           body=mesh.AddressRequest, answer=mesh.AddressLease,
           refuses={404: "no_segment", 409: "taken, by a host that is named; in_use; pool_empty"}),

@@ -27,7 +27,7 @@ from control.server.config import ControlLimits
 from control.server.connection import Connection
 from control.server.credentials import caller_of
 from control.server.limits import ConnectionLimiter, OpenConnection
-from control.server.pacedstream import PacedStream, has_left
+from control.server.pacedstream import PacedStream, has_left, until_heard
 from control.server.routes import ApiRoutes, Caller, MatchedRequest
 from control.server.watching import MapWatchers
 from control.store.base import StoreError
@@ -131,7 +131,7 @@ class Clients:
             return
         try:
             caller = Caller("local", admin=refused is None, refused=refused)
-            await self._guarded("local", client, partial(self._converse, client, caller, lambda: False))
+            await self._guarded("local", client, partial(self._converse, client, caller, client))
         finally:
             place.leave()
 
@@ -174,15 +174,15 @@ class Clients:
             most = self._limits.connections_per_client
             _say_refused(address, f"limits.connections_per_client: {most} of one host", caller.host)
             return
-        await self._converse(stream, caller, partial(has_left, client))
+        await self._converse(stream, caller, client)
         with trio.move_on_after(1):
             await stream.aclose()
 
-    async def _converse(self, stream: Stream, caller: Caller, left: Callable[[], bool]) -> None:
+    async def _converse(self, stream: Stream, caller: Caller, client: trio.SocketStream) -> None:
         connection = Connection(
             stream,
             self._limits,
-            partial(self._respond, caller, left),
+            partial(self._respond, caller, client),
             partial(self._in_time, caller),
             lambda: self._stopping,
         )
@@ -200,7 +200,7 @@ class Clients:
         return False
 
     async def _respond(
-        self, caller: Caller, left: Callable[[], bool], asked: HttpRequest
+        self, caller: Caller, client: trio.SocketStream, asked: HttpRequest
     ) -> HttpResponse | ResponseLines:
         self._api.requests += 1
         try:
@@ -211,14 +211,14 @@ class Clients:
             if route.stream and asked.method == "HEAD":
                 raise RequestRefused(405, "method", f"method HEAD on {route.path}; allowed: GET")
             body = self._table.decode(route, asked.body)
-            call = MatchedRequest(caller, names, query, body)
+            call = MatchedRequest(caller, names, query, body, partial(until_heard, client))
             with trio.fail_after(self._limits.request_timeout):
                 # The administrator waits for nobody.
                 if route.quick or caller.admin:
                     found = await route.handle(self._api, call)
                 else:
                     async with self._working:
-                        if left():
+                        if has_left(client):
                             # It comes again: work for nobody would make others wait until they have left, too.
                             raise trio.BrokenResourceError
                         found = await route.handle(self._api, call)

@@ -16,6 +16,7 @@ from control.server import registry
 from control.server.addressbook import AddressBook
 from control.server.namesakes import Namesakes
 from control.server.registry import HOSTS, LINKS, NAMESAKES, RegisteredHost, StoreTransaction
+from control.server.servers import ControlServers
 from control.store.base import Conflict, Item, LeaseGone, Put, Store, StoreError, find_one
 
 __all__ = ["HostRegistry"]
@@ -33,7 +34,7 @@ REMEMBERED = 20_000
 
 SIGNS_OF_LIFE = 2
 """A host counts as alive for the time in which it says so as often as this (every third of its lease at the latest):
-with leases of 15 s for 10 s."""
+with leases of 15 s for 10 s. (With several control servers, to the end of its lease.)"""
 REFUSED = 30.0
 """Seconds that a refused namesake is remembered: it comes back within 10 s (`proxy.mesh.registration`), or up to 25 s
 if no control server answers at first."""
@@ -45,12 +46,20 @@ class HostRegistry:
     Args:
         lease: seconds that a host stays on the map without being heard of.
         namesakes: whose watch is connected, and who was refused lately.
+        servers: the other control servers.
     """
 
     def __init__(
-        self, store: Store, book: AddressBook, issuer: Issuer, lease: float, namesakes: Namesakes | None = None
+        self,
+        store: Store,
+        book: AddressBook,
+        issuer: Issuer,
+        lease: float,
+        namesakes: Namesakes | None = None,
+        servers: ControlServers | None = None,
     ) -> None:
         self._namesakes = namesakes or Namesakes()
+        self._servers = servers or ControlServers()
         self._store = store
         self._book = book
         self._issuer = issuer
@@ -171,11 +180,14 @@ class HostRegistry:
         raise RequestRefused(503, "busy", "the host is registered from several places at once; try again")
 
     async def _is_alive(self, host: RegisteredHost, lease: int) -> bool:
-        """Whether a host is not only on the map, but there: its watch is connected here, or it was heard of lately."""
+        """Whether a host is not only on the map, but there: its watch is connected, or it was heard of lately. Whether
+        its watch is at another control server is not known here: where there are others, it may be.
+        """
         if self._namesakes.watches(host.name, host.instance):
             return True
         try:
-            return await self._store.unheard(lease) < SIGNS_OF_LIFE * self._ttl / 3
+            unheard = await self._store.unheard(lease)
+            return unheard < SIGNS_OF_LIFE * self._ttl / 3 or not self._servers.alone
         except LeaseGone:
             return False
 

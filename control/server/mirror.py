@@ -18,6 +18,7 @@ from control.ca import trust
 from control.ca.trust import TrustView
 from control.server.feed import MapFeed
 from control.server.registry import HOSTS, LEFT, NAMESAKES
+from control.server.servers import SERVERS
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, KeyChange, Store, StoreError
 
@@ -68,12 +69,15 @@ class StoreMirror:
         fresh = TrustView()
         hosts = {}
         refused = {}
+        servers = {}
         left: set[str] = set()
         for item in view.items:
             if item.key.startswith(HOSTS):
                 hosts[item.key.removeprefix(HOSTS)] = _record(item.key, item.value)
             elif item.key.startswith(NAMESAKES):
                 refused[item.key.removeprefix(NAMESAKES)] = item.value
+            elif item.key.startswith(SERVERS):
+                servers[item.key.removeprefix(SERVERS)] = item.value
             elif item.key.startswith(LEFT):
                 left.add(item.key.removeprefix(LEFT))
             elif item.key.startswith(trust.PREFIXES):
@@ -90,6 +94,7 @@ class StoreMirror:
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
         self._watching.namesakes.replace(refused)
+        self._watching.servers.replace(servers)
         self._trust = fresh
         self._watching.feed, self._watching.revoked = self._feed, fresh.revoked
         self._watching.issuers = fresh.issuers
@@ -118,6 +123,8 @@ class StoreMirror:
                     put.append(_record(change.key, change.value))
             elif change.key.startswith(NAMESAKES):
                 self._watching.namesakes.put(change.key.removeprefix(NAMESAKES), change.value)
+            elif change.key.startswith(SERVERS):
+                self._watching.servers.put(change.key.removeprefix(SERVERS), change.value)
             elif change.key.startswith(LEFT):
                 if change.value is not None:
                     left.add(change.key.removeprefix(LEFT))

@@ -12,7 +12,7 @@ import select
 import trio
 from trio.abc import Stream
 
-__all__ = ["PacedStream", "has_left"]
+__all__ = ["PacedStream", "has_left", "until_heard"]
 
 
 class PacedStream(Stream):
@@ -50,3 +50,8 @@ def has_left(stream: trio.SocketStream) -> bool:
     poll = select.poll()
     poll.register(stream.socket.fileno(), select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+async def until_heard(stream: trio.SocketStream) -> None:
+    """Wait until the client closes its end, or says something."""
+    await trio.lowlevel.wait_readable(stream.socket)

@@ -38,12 +38,14 @@ class Caller:
 
 @dataclass(frozen=True)
 class MatchedRequest:
-    """A request that a route has matched: who, the names in its path, its query, its decoded body."""
+    """A request that a route has matched: who, the names in its path, its query, its decoded body. `heard` returns when
+    the client closes its end, or says something more, and is for one task at a time."""
 
     caller: Caller
     names: Mapping[str, str]
     query: Mapping[str, str]
     body: Any
+    heard: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, eq=False)

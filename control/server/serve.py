@@ -40,6 +40,7 @@ from control.server.limits import ConnectionLimiter
 from control.server.mirror import StoreMirror
 from control.server.openapi import document
 from control.server.routes import ApiRoutes
+from control.server.servers import ControlServers, ServerEntry
 from control.server.watching import MapWatchers
 from control.store.base import Store
 
@@ -72,12 +73,13 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             issuer = Issuer(store, keys, mesh=config.mesh, lifetime=config.certificate_lifetime)
             await issuer.open()
             book = AddressBook(store, config.segments)
-            watching = MapWatchers(config.limits.watchers)
+            servers = ControlServers(config.name, config.listen.hostport, config.limits.watchers)
+            watching = MapWatchers(config.limits.watchers, servers=servers)
             admission = ConnectionLimiter(config.limits.connections, config.limits.connections_per_client)
             api = Api(
                 config.name,
                 config.mesh,
-                hosts=HostRegistry(store, book, issuer, config.lease, watching.namesakes),
+                hosts=HostRegistry(store, book, issuer, config.lease, watching.namesakes, servers),
                 book=book,
                 joining=HostEnrolment(store, issuer),
                 issuer=issuer,
@@ -107,6 +109,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 await parts.start(issuer.keep_certificate, config.name, use)
                 await parts.start(StoreMirror(store, watching).run)
                 await parts.start(watching.run)
+                if config.store.etcd is not None:  # otherwise this is the only one
+                    entry = ServerEntry(store, servers, lambda: watching.watchers, watching.even_out)
+                    await parts.start(entry.run)
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:

@@ -4,6 +4,9 @@ A change is told at once, and then nothing for a while (`PACE`, `REST`): what ha
 most of the server's time stays for everything else. Watchers are woken a few at a time, so that requests between them
 wait for few. A watcher that does not take what it is sent is dropped by its connection's deadline; it holds up nobody,
 as no other waits for it.
+
+Where there are several control servers, watchers that are willing may be asked to go to another one
+(`control.server.servers`). They are watchers here until they have gone.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
 from control.api import mesh
@@ -19,14 +23,20 @@ from control.base.reading.times import when
 from control.server.feed import MapFeed
 from control.server.namesakes import Namesakes
 from control.server.routes import Caller
+from control.server.servers import ControlServers
 
-__all__ = ["PACE", "MapWatchers"]
+__all__ = ["ASKED_EVERY", "PACE", "MapWatchers"]
 
 PACE, LONGEST = 0.1, 1.0
 """Seconds between the end of one telling and the next, at least and at most. New streams may lag 2 s."""
 REST = 4
 """Times as long as the telling took, between those two. While a thousand hosts come back, each is a change that
 hundreds are told of: with a pause as long as the telling it took more of the server's time than their coming."""
+ASKED_EVERY = 60.0
+"""Seconds from the beginning of a watch until it is asked to go elsewhere, at least, and until it is asked again."""
+GOING = 1.0
+"""Seconds that one which was asked has to go; it takes milliseconds. Meanwhile it is told nothing here."""
+_ELSEWHERE = msgspec.json.encode(mesh.MapElsewhere()) + b"\n"
 TOGETHER = 50
 """Watchers woken in one round of the event loop: about 10 ms of work."""
 
@@ -40,9 +50,12 @@ class MapWatchers:
         issuers: the CAs in force (`control.ca.trust.TrustView`), whose certificates count; empty: not known.
         watchers: how many there are.
         namesakes: told which processes of hosts watch.
+        servers: the other control servers.
     """
 
-    def __init__(self, most: int, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, most: int, now: Callable[[], float] = time.time, servers: ControlServers | None = None
+    ) -> None:
         self._most = most
         self._now = now
         self.feed: MapFeed | None = None
@@ -50,6 +63,8 @@ class MapWatchers:
         self.issuers: frozenset[bytes] = frozenset()
         self.watchers = 0
         self.namesakes = Namesakes()
+        self.servers = servers or ControlServers()
+        self._to_ask = self._asked = self._went = 0
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._telling = 0  # tellings so far
@@ -92,8 +107,21 @@ class MapWatchers:
             if not quiet.cancelled_caught:
                 await trio.sleep(max(PACE, min(REST * (trio.current_time() - began), LONGEST)))
 
-    def admit(self) -> MapFeed:
-        """Whether there may be one more watcher. Raises RequestRefused (503 ``store`` or ``busy``)."""
+    def even_out(self) -> None:
+        """A round is over: ask some watchers to go, if other control servers have fewer."""
+        if self.feed is None or self._ended:
+            return
+        self._to_ask = self.servers.let_go(self.watchers, self._asked, self._went)
+        self._asked = self._went = 0
+        if self._to_ask:
+            self.publish()
+
+    def admit(self, sent: bool = False) -> MapFeed:
+        """Whether there may be one more watcher; `sent`: another control server has asked it to go. Raises
+        RequestRefused (503 ``store``, ``busy`` or ``even``).
+        """
+        if sent and not self.servers.takes(self.watchers):
+            raise RequestRefused(503, "even", "this control server has its share of the watchers")
         if self.watchers >= self._most:
             raise RequestRefused(503, "busy", f"more than {self._most} watchers; try another control server")
         return self.checked()
@@ -105,19 +133,28 @@ class MapWatchers:
         after: int,
         send: Callable[[bytes], Awaitable[None]],
         instance: str = "",
+        gone: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Tell one watcher, `instance` of its host, everything, until its feed ends, its certificate is revoked, or
-        `send` raises.
+        `send` raises. `gone` returns when the watcher has left; None: it is not to be asked to go elsewhere.
         """
         with self.namesakes.watching(caller.host, instance):
-            await self._tell(caller, epoch, after, send)
+            await self._tell(caller, epoch, after, send, gone)
 
-    async def _tell(self, caller: Caller, epoch: str, after: int, send: Callable[[bytes], Awaitable[None]]) -> None:
+    async def _tell(
+        self,
+        caller: Caller,
+        epoch: str,
+        after: int,
+        send: Callable[[bytes], Awaitable[None]],
+        gone: Callable[[], Awaitable[None]] | None,
+    ) -> None:
         feed = self.feed
         # The feed was lost after `admit`: this watch ends as all others have.
         if feed is None or self._ended:
             return
         have = feed.begin(epoch, after)
+        ask_at = trio.current_time() + ASKED_EVERY
         self.watchers += 1
         try:
             while self.feed is feed and not self._ended and self.refuses(caller) is None:
@@ -129,11 +166,28 @@ class MapWatchers:
                 else:
                     assert have is not None
                     await send(feed.heartbeat(have))
+                if gone is not None and self._to_ask and trio.current_time() >= ask_at:
+                    ask_at = trio.current_time() + ASKED_EVERY
+                    if await self._goes(send, gone):
+                        return
                 # A change between two tellings waits for the next one, even if this watcher could be sent it now.
                 if self._telling == telling:
                     await self._waiting.park()
         finally:
             self.watchers -= 1
+
+    async def _goes(self, send: Callable[[bytes], Awaitable[None]], gone: Callable[[], Awaitable[None]]) -> bool:
+        """Ask a watcher to go elsewhere, and wait a moment to see whether it does. Otherwise nobody would know before
+        it is told something again, and it would count here and there.
+        """
+        self._to_ask -= 1
+        self._asked += 1
+        await send(_ELSEWHERE)
+        with trio.move_on_after(GOING):
+            await gone()
+            self._went += 1
+            return True
+        return False
 
     def refuses(self, caller: Caller) -> RequestRefused | None:
         """Why the caller's certificate does not count (any more), as what it is told (403 ``revoked``, ``expired``,

@@ -17,6 +17,7 @@ from control.api import mesh
 from control.api.client import ControlClient, Denied, MapWatch, Unreachable
 from control.base.reading.addresses import TcpAddress
 from control.server import serve
+from control.server.api import AFTER
 from control.server.config import EtcdConfig, StoreConfig
 from tests.control.server.conftest import MESH, PATIENCE, World, over_after_a_round, record
 from tests.control.store.etcds import Etcd
@@ -47,6 +48,26 @@ async def test_a_dead_server_is_passed_over(world: World) -> None:
                     assert isinstance(await anext(messages), mesh.MapSnapshot)
 
 
+@pytest.mark.failure("31")
+async def test_a_server_of_an_earlier_version_is_watched_without_what_it_does_not_know(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, denied = world.context("host-a"), []
+    async with world.serving():
+        servers = [f"127.0.0.1:{world.port}", f"127.0.0.1:{free_ports(1)[0]}"]
+        async with ControlClient(servers, lambda: context, name=MESH) as client:
+            client.on_denied = denied.append
+            for newer in ("", "elsewhere", "instance"):
+                monkeypatch.delitem(AFTER, newer, raising=False)
+                with trio.fail_after(PATIENCE):
+                    async with client.watch(instance="i1") as messages:
+                        assert isinstance(await anext(messages), mesh.MapSnapshot)
+            with pytest.raises(Denied, match="a revision, a whole number"):
+                async with client.watch("e", -1, instance="i1"):
+                    pass
+    assert [each.code for each in denied] == ["query"], "only what is refused is told"
+
+
 async def test_nobody_answers_within_the_deadline(
     world: World, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +95,7 @@ async def test_a_silent_server_is_noticed(world: World, monkeypatch: pytest.Monk
 
 @pytest.mark.failure(19)
 async def test_a_message_without_end_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("control.api.client.MAX_LINE", 100)
+    monkeypatch.setattr("control.api.mapwatch.MAX_LINE", 100)
     async with world.serving(), world.client("host-a") as client:
         await client.register(record("host-a", *[f"service-{number}" for number in range(2000)]))
         with trio.fail_after(PATIENCE):
@@ -108,8 +129,11 @@ class Cluster:
         self.ports: dict[str, int] = {}
 
     async def start(self, name: str, nursery: trio.Nursery) -> None:
-        run_dir = str(self.world.directory / name)
-        config = msgspec.structs.replace(self.world.config, name=name, run_dir=run_dir, store=self._store)
+        """One that has run before listens where it did then."""
+        run_dir, listen = str(self.world.directory / name), TcpAddress("127.0.0.1", self.ports.get(name, 0))
+        config = msgspec.structs.replace(
+            self.world.config, name=name, run_dir=run_dir, store=self._store, listen=listen
+        )
 
         async def run(*, task_status: trio.TaskStatus[int]) -> None:
             with trio.CancelScope() as self.scopes[name]:
@@ -124,11 +148,11 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster(world: World, place: Path, members: int) -> AsyncIterator[tuple[Cluster, Etcd]]:
+async def cluster(world: World, place: Path, members: int, servers: int = 3) -> AsyncIterator[tuple[Cluster, Etcd]]:
     with Etcd(place, members) as etcd, structlog.testing.capture_logs():
         async with trio.open_nursery() as nursery:
             made = Cluster(world, etcd)
-            for name in ("control-1", "control-2", "control-3"):
+            for name in (f"control-{number + 1}" for number in range(servers)):
                 await made.start(name, nursery)
             yield made, etcd
             nursery.cancel_scope.cancel()

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import msgspec
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -12,6 +14,8 @@ from control.api.mesh import HostRecord, MapChanges, MapHeartbeat, MapSnapshot
 from control.base.errors import RequestRefused
 from control.server.feed import MapFeed
 from control.server.routes import Caller
+from control.server.servers import ServerRecord
+from control.server.spread import LONGEST_WAIT
 from control.server.watching import PACE, TOGETHER, MapWatchers
 
 CALLER = Caller("10.0.0.1", "host-a", "1f", 1000.0)
@@ -25,12 +29,12 @@ class Heard:
     """What one watcher was sent."""
 
     def __init__(self) -> None:
-        self.messages: list[mesh.WatchMessage] = []
+        self.messages: list[mesh.WatchLine] = []
         self.times: list[float] = []
 
     async def send(self, line: bytes) -> None:
         assert line.endswith(b"\n")
-        self.messages.append(msgspec.json.decode(line, type=mesh.WatchMessage))
+        self.messages.append(msgspec.json.decode(line, type=mesh.WatchLine))
         self.times.append(trio.current_time())
 
 
@@ -238,3 +242,72 @@ async def test_watchers_are_woken_a_few_at_a_time(nursery: trio.Nursery) -> None
     # The first line of each was that there is nothing new.
     assert max(rounds.count(each) for each in rounds[number:]) <= TOGETHER
     nursery.cancel_scope.cancel()
+
+
+def elsewhere(watching: MapWatchers, **others: int) -> None:
+    """Other control servers have so many watchers."""
+    for name, count in others.items():
+        value = ServerRecord(name=name, address=f"{name}:7601", watchers=count, most=100)
+        watching.servers.put(name, msgspec.json.encode(value))
+
+
+@pytest.mark.failure("31")
+async def test_watchers_that_are_willing_are_asked_to_go_when_other_servers_have_fewer(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("control.server.watching.ASKED_EVERY", 60.0)
+    watching = MapWatchers(100, now=lambda: 500.0)
+    watching.feed = MapFeed("e", 1, {}, None)
+    await nursery.start(watching.run)
+    willing, others = [Heard() for _ in range(6)], [Heard() for _ in range(2)]
+    leaving = trio.Event()
+    with structlog.testing.capture_logs():
+        for heard in willing:
+            nursery.start_soon(partial(watching.watch, CALLER, "", 0, heard.send, gone=leaving.wait))
+        for heard in others:
+            nursery.start_soon(watching.watch, CALLER, "", 0, heard.send)
+        await trio.testing.wait_all_tasks_blocked()
+        watching.even_out()
+        await trio.sleep(61)
+        assert not any(map(asked, willing)), "this is the only server"
+        elsewhere(watching, b=2)
+        watching.even_out()
+        await trio.sleep(2)
+        assert sum(map(asked, willing)) == 3, "down to the mean"
+        # Nobody has gone: it waits for a round, and they are watchers as before.
+        watching.even_out()
+        watching.even_out()
+        await trio.sleep(2)
+        assert (sum(map(asked, willing)), watching.watchers) == (6, 8), "others than the first time"
+        for _ in range(10):
+            watching.even_out()
+        await trio.sleep(2)
+        assert all(asked(heard) == 1 for heard in willing), "one that was asked is left alone for a while"
+        assert not any(map(asked, others)), "and one of an earlier version for good"
+        await trio.sleep(60)
+        leaving.set()
+        for _ in range(LONGEST_WAIT):
+            watching.even_out()
+        await trio.sleep(2)
+        assert watching.watchers == 5, "who goes is no watcher here from then on"
+    # While a feed is lost nothing is known of others.
+    watching.feed = None
+    watching.even_out()
+    nursery.cancel_scope.cancel()
+
+
+def asked(heard: Heard) -> int:
+    return heard.messages.count(mesh.MapElsewhere())
+
+
+@pytest.mark.failure("31")
+def test_who_was_sent_is_taken_only_by_a_server_that_has_fewer(watching: MapWatchers) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        watching.admit(sent=True)
+    assert (caught.value.status, caught.value.code) == (503, "even")
+    elsewhere(watching, b=2)
+    watching.admit(sent=True)
+    watching.watchers = 1
+    watching.admit()
+    with pytest.raises(RequestRefused, match="has its share of the watchers"):
+        watching.admit(sent=True)
