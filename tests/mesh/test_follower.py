@@ -17,8 +17,9 @@ from trio.testing import MockClock
 from control.api.mesh import SILENCE, HostRecord, MapChanges, MapHeartbeat, ServiceOffer, TrustBundle
 from proxy.config.schema import Config, parse
 from proxy.errors import NotApplied
-from proxy.mesh.follower import APPLY_EVERY, ATTEMPTS, HELD_BACK, MapFollower
+from proxy.mesh.follower import APPLY_EVERY, ATTEMPTS, HELD_BACK, MapClient, MapFollower
 from proxy.mesh.map import KEPT
+from proxy.mesh.statelock import StateLock
 from tests.mesh.plane import Plane, eventually, snapshot
 
 pytestmark = pytest.mark.usefixtures("threadless")  # The map's file is read and written beside a clock that jumps.
@@ -38,7 +39,7 @@ def record(letter: str, *services: str, instance: str = "1") -> HostRecord:
 class Proxy:
     """What is followed with; sockets of some services cannot be had."""
 
-    def __init__(self, plane: Plane, state_dir: Path, **sections: Any) -> None:
+    def __init__(self, plane: MapClient, state_dir: Path, state: StateLock | None = None, **sections: Any) -> None:
         self.static = self.parse(state_dir, **sections)
         self.applied: list[Config] = []
         self.times: list[float] = []
@@ -50,12 +51,13 @@ class Proxy:
         self.follower = MapFollower(
             self.static,
             plane,
-            instance="i1",
+            instance=f"i1-{state_dir}" if state else "i1",
             version="0.1",
             apply=self.apply,
             renewed=self.renewed.append,
             trusted=self.trust.append,
             random=Random(1).random,
+            state=state,
         )
 
     @staticmethod

@@ -165,7 +165,7 @@ async def test_while_renewal_fails_the_old_one_stays(mesh: Mesh, logs: Logs) -> 
         async with mesh.serving(listen=listen(mesh)):
             await host.until_renewed(before)
             host.later = 0.0
-    assert len(said(logs, "certificate not renewed")) == 1
+            assert len(said(logs, "certificate not renewed")) == 1
 
 
 async def test_a_rotation_reaches_the_host(mesh: Mesh, logs: Logs) -> None:

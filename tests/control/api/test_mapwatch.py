@@ -1,4 +1,4 @@
-"""What a reader gets from one server after the other; tests/mesh/test_return.py has real servers."""
+"""What a reader gets from one server after the other; tests/mesh/test_several_servers.py has real servers."""
 
 from __future__ import annotations
 
