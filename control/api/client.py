@@ -237,12 +237,14 @@ class ControlClient:
                     await http.aclose()
 
     async def _other(self, server: str, attempt: Callable[[str], Awaitable[T]]) -> T | None:
-        """The answer of another server than this one, each of which is asked once; None: none of them agrees."""
-        for other in self._order():
-            if other != server:
+        """The answer of another server than this one, each of which is asked once; None: none of them agrees, within
+        the time that one has.
+        """
+        others = [other for other in self._order() if other != server]
+        with trio.move_on_after(self._attempt):
+            for other in others:
                 try:
-                    with trio.fail_after(self._attempt):
-                        found = await attempt(other)
+                    found = await attempt(other)
                 except (*_FAILED, _Busy, Denied):
                     continue
                 # Requests, too: the other one had more of those as well.
