@@ -144,7 +144,7 @@ async def test_hosts_return_to_a_server_that_was_restarted(
 ) -> None:
     # More connections than one address may have that shows nobody's certificate.
     limits = msgspec.structs.replace(world.config.limits, connections_per_client=size)
-    async with fleet(world, tmp_path, count, limits=limits) as made:
+    async with fleet(world, tmp_path, count, limits=limits, lease=5.0) as made:
         names = [f"control-{number + 1}" for number in range(count)]
         await made.add(size)
         made.stop("control-1")
