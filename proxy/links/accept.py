@@ -73,7 +73,7 @@ async def serve(
     Args:
         patience: returns the seconds that a handshake may take; called for each.
         find: returns the pool of a peer by its name, None for a stranger.
-        expected: whether a peer is configured to be at this IP address, whose handshakes go before others.
+        expected: whether a peer is known to be at this IP address, whose handshakes go before others.
         hello: makes this host's answer from (peer, session id).
         attend: takes the link into the pool before its first checkpoint, and returns when the link has ended. It owns
             the socket from the start.
@@ -94,7 +94,7 @@ async def serve(
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
             with trio.move_on_after(patience()) as scope:
-                with limiter.take(remote, scope.cancel, expected=expected(remote)) as place:
+                with limiter.take(remote, scope.cancel, trio.current_time(), expected=expected(remote)) as place:
                     await hear(tcp)
                     place.heard = True
                     accepted = await _shake(stream, own, find, hello)

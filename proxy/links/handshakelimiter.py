@@ -2,8 +2,8 @@
 
 Nothing queues: a queue would hold a descriptor for each dialler in it. When all places are taken, a handshake in which
 nothing has been said yet gives its place up: whoever means it sends HELLO with the connection, so that such a one is
-slow or silent. A source where a peer is configured to be goes before others. Who still finds no place is refused and
-dials again later.
+slow or silent. Otherwise the oldest goes, if it had time enough: a word alone keeps no place. A source where a peer is
+known to be goes before others. Who still finds no place is refused and dials again later.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from contextlib import contextmanager
 
 from proxy.errors import CloseReason, HandshakeError
 
+ENOUGH = 1.0
+"""Seconds in which an honest handshake is over: three round trips with TLS, and the time for a certificate."""
+
 
 class HandshakePlace:
     """The place of one handshake, from `HandshakeLimiter.take`.
 
     Attributes:
         heard: the dialler has said something; whoever reads from it sets this.
-        expected: the source is one where a peer is configured to be.
+        since: when it was taken, seconds.
+        expected: the source is one where a peer is known to be.
         evict: called when the place is given to somebody else: the handshake ends at once.
     """
 
-    def __init__(self, source: str, expected: bool, evict: Callable[[], None]) -> None:
-        self.source, self.expected, self.evict = source, expected, evict
+    def __init__(self, source: str, since: float, expected: bool, evict: Callable[[], None]) -> None:
+        self.source, self.since, self.expected, self.evict = source, since, expected, evict
         self.heard = False
 
 
@@ -41,9 +45,13 @@ class HandshakeLimiter:
         self._taken: dict[HandshakePlace, None] = {}  # the oldest first
 
     @contextmanager
-    def take(self, source: str, evict: Callable[[], None], *, expected: bool = False) -> Iterator[HandshakePlace]:
-        """Hold a place during the block. Arguments as `HandshakePlace`. Raises HandshakeError if there is none."""
-        place = HandshakePlace(source, expected, evict)
+    def take(
+        self, source: str, evict: Callable[[], None], now: float, *, expected: bool = False
+    ) -> Iterator[HandshakePlace]:
+        """Hold a place during the block. Arguments as `HandshakePlace`; `now` is of a clock that does not go back.
+        Raises HandshakeError if there is none.
+        """
+        place = HandshakePlace(source, now, expected, evict)
         same = [other for other in self._taken if other.source == source]
         if len(same) >= self._per_source:
             self._make_room(same, place, f"{len(same)} handshakes from this address are under way")
@@ -56,13 +64,14 @@ class HandshakeLimiter:
             self._taken.pop(place, None)
 
     def _make_room(self, among: Iterable[HandshakePlace], place: HandshakePlace, full: str) -> None:
-        """Evict the one that has been silent longest, an unexpected one if there is any. Raises HandshakeError if
-        nobody has to give way to this place.
+        """Evict the one that has been silent longest, else the oldest that had ENOUGH, an unexpected one if there is
+        any. Raises HandshakeError if nobody has to give way to this place.
         """
         below = [other for other in among if other.expected <= place.expected]
         unheard = [other for other in below if not other.heard]
         unexpected = [other for other in below if other.expected < place.expected]
-        going = min(unheard or unexpected, key=lambda other: other.expected, default=None)
+        slow = [other for other in below if place.since - other.since > ENOUGH]
+        going = min(unheard or unexpected or slow, key=lambda other: other.expected, default=None)
         if going is None:
             raise HandshakeError(full, CloseReason.OVERLOADED)
         del self._taken[going]

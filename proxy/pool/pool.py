@@ -33,7 +33,7 @@ from proxy.pool.picking import Picker
 from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
 from proxy.pool.probing import PeerProbe
 from proxy.pool.record import Recorder
-from proxy.pool.sessions import PoolSessions, log_link_down, log_link_up
+from proxy.pool.sessions import IpAddress, PoolSessions, ip_of, log_link_down, log_link_up
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.usage import PoolUsage
 from proxy.pool.waiting import Waiter, WaitingList
@@ -57,6 +57,7 @@ class Pool:
         device: what dials are bound to; None: what the configuration says.
 
     Attributes:
+        met_at: where its last link came from or led to; None: there was none.
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
         sessions: those of the links, and those that have lost theirs and wait for another one.
         usage: what the pool has learnt from its streams.
@@ -87,6 +88,7 @@ class Pool:
         self._hello = hello
         self._credentials = credentials
         self.usage = usage
+        self.met_at: IpAddress | None = None
         self._unused = self._invited = self._bulk_asked = self._draining = self._announced = False
         self._pacing = False
         self._asked: tuple[Link, tuple[int, int]] | None = None
@@ -398,7 +400,7 @@ class Pool:
             self.sessions.untold = False
         self._pacer.tell(handshake.hello.settings.opens_per_second)
         self._picker.add(link, ahead)
-        self._unused = False
+        self._unused, self.met_at = False, ip_of(link.remote_address)
         self.usage.link_up(trio.current_time())
         self._changed.set()
         log_link_up(link, ahead)

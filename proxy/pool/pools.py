@@ -12,12 +12,10 @@ import trio
 from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
-from proxy.pool.sessions import ip_of
+from proxy.pool.sessions import IpAddress, ip_of
 from proxy.pool.staggeredclose import Cut, staggered_close
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
-
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class PoolTask(Protocol):
@@ -46,6 +44,7 @@ class Pools(Mapping[str, Pool]):
         self._lives: dict[Pool, trio.CancelScope] = {}
         self._needed: set[str] = set()
         self._addresses: frozenset[IpAddress | None] = frozenset()
+        self._named: list[Pool] = []
         self._hushed = False
         self._send, self._receive = trio.open_memory_channel[PoolTask](float("inf"))
 
@@ -64,8 +63,13 @@ class Pools(Mapping[str, Pool]):
         return [*self._pools.values(), *(pool for pool, _ in self._leaving.values())]
 
     def expects(self, source: str) -> bool:
-        """Whether a peer is configured to be at this IP address, as getpeername(2) writes it."""
-        return _numeric(source) in self._addresses
+        """Whether a peer is configured to be at this IP address, as getpeername(2) writes it, or is configured by a
+        name and was there at its last link.
+        """
+        number = _numeric(source)
+        if number is None:
+            return False
+        return number in self._addresses or any(pool.met_at == number for pool in self._named)
 
     def cut(self, revoked: Container[str]) -> None:
         """End the sessions and links, of all peers, that were made with one of these certificates (serial numbers)."""
@@ -121,7 +125,9 @@ class Pools(Mapping[str, Pool]):
                 self._pools[name] = self._returned(config, name, peer) or self._new(name, peer)
         if names:
             self._pools = {name: self._pools[name] for name in config.peers}
-            self._addresses = frozenset(_numeric(peer.address.host) for peer in config.peers.values()) - {None}
+            numeric = {name: _numeric(peer.address.host) for name, peer in config.peers.items()}
+            self._addresses = frozenset(numeric.values()) - {None}
+            self._named = [self._pools[name] for name, address in numeric.items() if address is None]
 
     def _returned(self, config: Config, name: str, peer: PeerConfig) -> Pool | None:
         """The pool of a peer that was removed and is back before its streams have ended; None: there is none."""

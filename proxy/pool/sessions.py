@@ -31,6 +31,8 @@ from proxy.pump.turnshare import TurnShare
 
 log = structlog.get_logger()
 
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 MOST_GONE = 64
 """Ids of sessions that this side has given up, kept until the peer has been told: as many as fit a HELLO."""
 
@@ -388,7 +390,7 @@ class PoolSessions:
                 self._pump.settle()
 
 
-def ip_of(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def ip_of(address: str) -> IpAddress:
     """The IP address in `Link.local_address` or `remote_address`: of an IPv4 connection on a socket for both families
     the IPv4 address, of one that is only valid on an interface that address alone.
     """

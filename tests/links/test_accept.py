@@ -14,7 +14,7 @@ from control.api.identity import host_uri
 from control.base.reading.addresses import TcpAddress
 from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import CloseReason, HandshakeError, StartError
-from proxy.links import accept
+from proxy.links import accept, handshakelimiter
 from proxy.links.accept import HANDSHAKES, LINES_AT_ONCE
 from proxy.links.carry import HandshakeResult, dial
 from proxy.links.credentials import Credentials
@@ -305,7 +305,8 @@ async def test_who_says_nothing_gives_way(sources: int) -> None:
 
 
 @pytest.mark.failure(18, "21b-a")
-async def test_who_says_too_little_gives_way_to_a_configured_peer() -> None:
+async def test_who_says_too_little_gives_way_to_a_configured_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakelimiter, "ENOUGH", PATIENCE)
     async with serving(Peer(), expected=lambda source: source == "127.0.0.9") as address, AsyncExitStack() as stack:
         for number in range(HANDSHAKES):
             stream = await dialled_from(stack, f"127.0.0.{2 + number % 2}", address)
@@ -314,6 +315,17 @@ async def test_who_says_too_little_gives_way_to_a_configured_peer() -> None:
             while await refused(address) is not CloseReason.OVERLOADED:
                 pass  # the first bytes of some are not read yet
         (await dial(address, device=LinkDevice("127.0.0.9"), hello=hello())).sock.close()
+
+
+@pytest.mark.failure(18, "21b-a")
+async def test_who_says_too_little_for_long_gives_way_to_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakelimiter, "ENOUGH", 0.0)
+    async with serving(Peer()) as address, AsyncExitStack() as stack:
+        for number in range(HANDSHAKES):
+            stream = await dialled_from(stack, f"127.0.0.{2 + number % 2}", address)
+            await stream.send_all(encode_hello(hello())[:5])
+        for _ in range(3):
+            (await dial(address, device=LinkDevice("127.0.0.9"), hello=hello())).sock.close()
 
 
 @pytest.mark.failure(18)

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.handshakelimiter import HandshakeLimiter, HandshakePlace
+from proxy.links.handshakelimiter import ENOUGH, HandshakeLimiter, HandshakePlace
 
 pytestmark = pytest.mark.failure("21b-a")
 
@@ -17,12 +17,13 @@ class Taken:
 
     def __init__(self, stack: ExitStack, total: int = 4, per_source: int = 3) -> None:
         self.evicted: list[int] = []
+        self.now = 100.0
         self.places: list[HandshakePlace] = []
         self._limiter, self._stack = HandshakeLimiter(total, per_source), stack
 
     def take(self, source: str, *, heard: bool = False, expected: bool = False) -> HandshakePlace:
         number = len(self.places)
-        held = self._limiter.take(source, lambda: self.evicted.append(number), expected=expected)
+        held = self._limiter.take(source, lambda: self.evicted.append(number), self.now, expected=expected)
         place = self._stack.enter_context(held)
         place.heard = heard
         self.places.append(place)
@@ -89,10 +90,36 @@ def test_a_stranger_displaces_no_configured_peer() -> None:
 def test_a_place_is_free_again_however_its_handshake_ended() -> None:
     limiter = HandshakeLimiter(total=1, per_source=1)
     for _ in range(3):
-        with pytest.raises(ValueError, match="a bug"), limiter.take("10.0.0.1", lambda: None):
+        with pytest.raises(ValueError, match="a bug"), limiter.take("10.0.0.1", lambda: None, 0.0):
             raise ValueError("a bug")
-    with limiter.take("10.0.0.2", lambda: None) as first:
-        with limiter.take("10.0.0.3", lambda: None):
+    with limiter.take("10.0.0.2", lambda: None, 0.0) as first:
+        with limiter.take("10.0.0.3", lambda: None, 0.0):
             pass
         assert not first.heard
     assert limiter._taken == {}, "nothing is remembered of a source that is gone"
+
+
+def test_a_word_alone_keeps_no_place() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        for number in range(4):
+            taken.take(f"10.0.0.{number % 2}", heard=True)
+            taken.now += 0.1
+        taken.full("10.0.0.9", "^4 handshakes are under way$")
+        taken.now += ENOUGH
+        taken.take("10.0.0.9", heard=True)
+        taken.take("10.0.0.9")
+        assert taken.evicted == [0, 1], "the oldest first"
+        taken.take("10.0.0.8")
+        assert taken.evicted == [0, 1, 5], "and who has said nothing before"
+
+
+def test_a_peer_that_is_slow_gives_way_to_peers_only() -> None:
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        for number in range(4):
+            taken.take(f"10.0.0.{number}", heard=True, expected=True)
+        taken.now += 2 * ENOUGH
+        taken.full("10.0.0.9", "^4 handshakes are under way$")
+        taken.take("10.0.0.7", expected=True)
+        assert taken.evicted == [0]

@@ -337,6 +337,8 @@ async def test_a_link_that_the_peer_dialled_serves_both_directions(mtls: bool) -
         assert a.wait(waiting)
         await wait_all_tasks_blocked()
         assert (a.links[0].dialled, b.links[0].dialled) == (False, True)
+        assert f"{a.met_at}" in a.links[0].remote_address
+        assert f"{b.met_at}" in b.links[0].remote_address
         a.links[0].session.open(encode_open(Open("web"))).observer = Record()
         a._pump.settle()
         await until(lambda: len(b.sessions._calls.lanes) == 1)  # type: ignore[attr-defined]

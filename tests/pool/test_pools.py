@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 
 import msgspec
 import pytest
@@ -103,6 +104,19 @@ async def test_where_a_peer_is_expected(configured: str, source: str, expected: 
             peers = {"host-b": PeerConfig(address=TcpAddress(address, 1))}
             rig.pools.adopt(msgspec.structs.replace(BASE, peers=peers), {"host-b"}, set(), False)
             assert rig.pools.expects(source) == (expected and address == configured)
+
+
+@pytest.mark.failure("21b-a")
+async def test_a_peer_known_by_a_name_is_expected_where_it_was_last() -> None:
+    async with running() as rig:
+        peers = {"host-b": PeerConfig(address=TcpAddress("host-b.example", 1))}
+        rig.pools.adopt(msgspec.structs.replace(BASE, peers=peers), {"host-b"}, set(), False)
+        assert not rig.pools.expects("10.77.0.2")
+        rig.pools["host-b"].met_at = ip_address("10.77.0.2")
+        assert rig.pools.expects("10.77.0.2")
+        assert rig.pools.expects("::ffff:10.77.0.2")
+        assert not rig.pools.expects("10.77.0.3")
+        assert not rig.pools.expects("unknown")
 
 
 async def test_pools_that_were_there_before_the_start_run_when_it_is_done(dialling: Dialling) -> None:
