@@ -156,16 +156,20 @@ class Link:
         """Handle the whole frames in the in-buffer, as many as this turn may, or wait for the next one."""
         frames = self._share.take(self)
         if frames:
-            self._deliver(frames)
+            self._deliver(frames, self._share.more)
         else:
             self._behind = True
 
-    def _deliver(self, frames: int) -> None:
-        """Handle whole frames, `frames` at most of those that are not plain DATA; move the rest to the beginning."""
+    def _deliver(self, frames: int, more: Callable[[], bool]) -> None:
+        """Handle whole frames, `frames` at most of those that are not plain DATA, and as long as `more` says so; move
+        the rest to the beginning.
+        """
         session, buf, mem, end = self.session, self._buf, self._mem, self._filled
         pos, left = turn.deliver(session, buf, mem, 0, end, frames)
+        while (behind := not self._doomed and session.whole(buf, pos, end)) and left and more():
+            pos, left = turn.deliver(session, buf, mem, pos, end, left)
         self._share.took(frames - left)
-        if not self._doomed and session.whole(buf, pos, end):
+        if behind:
             self._behind = True
             self._share.wait(self)
         session.received_bytes(pos)
@@ -208,7 +212,7 @@ class Link:
                 return
             before, behind = self.heard, self._behind
             self._behind = False
-            self._guarded(partial(self._deliver, SLOW_FRAMES) if behind else self._receive)
+            self._guarded(partial(self._deliver, SLOW_FRAMES, lambda: True) if behind else self._receive)
             if self.heard == before and not behind:
                 break
         self.doom(CloseReason.LINK_LOST, why)

@@ -16,6 +16,10 @@ from proxy.mux.session import UNKNOWN, Handler
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Event, PlainLane
 
+SLICE = 16 * 1024
+"""Bytes. `deliver` begins no frame behind so many, so that its caller can look at the clock: to send one byte takes as
+long as to send a thousand."""
+
 
 class FrameSource(Protocol):
     """What the turn needs of a session.
@@ -93,12 +97,13 @@ def deliver(session: FrameSource, buf: bytearray, mem: memoryview, pos: int, end
         buf, mem: the same memory, twice; frames lie in ``[pos, end)``, the last one perhaps in part.
         most: stop after this many frames that are not plain DATA; each may cost as much as many of DATA.
 
-    Returns: the position of the first frame that was not handled, and how many of `most` are left. Raises ProtocolError
-        as ``session.handle`` does.
+    Returns: the position of the first frame that was not handled (the last one handled began within SLICE), and how
+        many of `most` are left. Raises ProtocolError as ``session.handle`` does.
     """
     unpack_from, get = HEADER.unpack_from, session.flow.get
     grant_below, handlers = session.grant_below, session.handlers
-    while end - pos >= HEADER_SIZE:
+    last = min(end - HEADER_SIZE, pos + SLICE)
+    while pos <= last:
         (word,) = unpack_from(buf, pos)
         length = word & LENGTH_MASK
         body = pos + HEADER_SIZE

@@ -16,6 +16,7 @@ from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, FrameKind, encode
 from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
 from proxy.mux.session import Handler
 from proxy.pump import turn
+from proxy.pump.turn import SLICE
 
 CREDIT = 10 * CHUNK
 GRANT_BELOW = 1000
@@ -239,6 +240,17 @@ def test_so_many_other_frames_end_a_turn(desk: Desk) -> None:
     frames = encode(FrameKind.OPENED, 1) * 3 + encode(FrameKind.DATA, 1, b"x")
     assert desk.deliver(frames, most=2) == 2 * HEADER_SIZE
     assert desk.others == [encode(FrameKind.OPENED, 1)] * 2
+
+
+@pytest.mark.failure("21b-d")
+@pytest.mark.parametrize("size", [1, 100, 1000])
+def test_no_frame_begins_behind_a_slice(desk: Desk, size: int) -> None:
+    """So that whoever calls looks at the clock; a large frame is handled all the same."""
+    frame = encode(FrameKind.DATA, 1, b"x" * size)
+    pos = desk.deliver(frame * (3 * SLICE // len(frame)))
+    assert SLICE < pos <= SLICE + len(frame)
+    assert CREDIT - desk.lanes[0].allow == size * (pos // len(frame))
+    assert desk.deliver(encode(FrameKind.OPENED, 1, bytes(2 * SLICE)) + frame) == HEADER_SIZE + 2 * SLICE
 
 
 def test_a_frame_that_ends_the_link_is_the_last_one(desk: Desk) -> None:

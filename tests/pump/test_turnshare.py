@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.pump.turnshare import PEER_FRAMES, SLOW_FRAMES, TurnShare
+from proxy.pump.turnshare import PEER_FRAMES, PEER_TIME, SLOW_FRAMES, TurnShare
 
 pytestmark = pytest.mark.failure("21b-d")
 
@@ -55,8 +56,8 @@ class Link:
                 self.share.wait(cast(Any, self))
 
 
-def links(pump: Turns, *frames: int) -> list[Link]:
-    share = TurnShare(cast(Any, pump))
+def links(pump: Turns, *frames: int, clock: Callable[[], float] = lambda: 0.0) -> list[Link]:
+    share = TurnShare(cast(Any, pump), clock)
     return [Link(share, each) for each in frames]
 
 
@@ -126,3 +127,36 @@ def test_a_link_with_a_bug_costs_the_others_nothing() -> None:
             pump.turn()
     assert (one.frames, two.frames, three.frames) == (0, 0, 0)
     assert pump.broken == [broken]
+
+
+class Slow(Link):
+    """One whose every frame takes long, of whichever kind."""
+
+    def __init__(self, share: TurnShare, frames: int, time: list[float]) -> None:
+        super().__init__(share, frames)
+        self.time = time
+
+    def ready(self, mask: int) -> None:
+        if self.share.take(cast(Any, self)):
+            while self.frames:
+                self.frames -= 1
+                self.time[0] += PEER_TIME / 4
+                if not self.share.more():
+                    break
+            self.share.took(0)
+            if self.frames:
+                self.share.wait(cast(Any, self))
+
+
+def test_all_links_of_a_peer_share_the_time_of_a_turn() -> None:
+    pump, time = Turns(), [100.0]
+    share = TurnShare(cast(Any, pump), lambda: time[0])
+    many = [Slow(share, 8, time) for _ in range(8)]
+    (other,) = links(pump, 5)
+    for turn in range(16):
+        before = time[0]
+        pump.turn(*(many if not turn else ()), *([other] if turn == 3 else []))
+        assert time[0] - before <= 1.25 * PEER_TIME
+    assert [link.frames for link in many] == [0] * 8
+    assert other.frames == 0
+    assert pump.asked == []
