@@ -52,6 +52,8 @@ class PeerStatus(Struct, frozen=True, kw_only=True):
     ttl_s: float | None = None
     """How long a link to it is kept without a stream, and why, in words."""
     ttl_reason: str = ""
+    opens_per_second: int | None = None
+    """Streams a second that it takes from this host, beyond which they wait; None: as many as come."""
 
 
 class UpstreamStatus(Struct, frozen=True, kw_only=True):

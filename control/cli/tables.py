@@ -220,7 +220,8 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
     for peer in peers:
         retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
         links = f"{peer.links} + {peer.suspended} suspended" if peer.suspended else str(peer.links)
-        counts = (links, str(peer.streams), str(peer.waiting), str(peer.warm), str(peer.ahead))
+        rate = "" if peer.opens_per_second is None else f" (takes {peer.opens_per_second:,}/s)"
+        counts = (links, str(peer.streams), f"{peer.waiting}{rate}", str(peer.warm), str(peer.ahead))
         held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
         rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
     counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]

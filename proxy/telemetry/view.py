@@ -191,6 +191,7 @@ def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:
         handshakes=pool.dials,
         ttl_s=ttl,
         ttl_reason=reason,
+        opens_per_second=pool.opens_per_second,
     )
 
 

@@ -115,7 +115,7 @@ async def test_calls_wait_for_their_turn() -> None:
         near = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
         pool = near.pools["host-b"]
         await until(lambda: pool.up, "the link")
-        assert pool.opens_per_second == 20
+        assert pool.opens_per_second == near.view.status().peers[0].opens_per_second == 20
         callers = [hosts.call() for _ in range(60)]
         for number, caller in enumerate(callers):
             await caller.send(b"%03d" % number)

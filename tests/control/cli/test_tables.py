@@ -113,6 +113,22 @@ def test_a_link_that_is_lost_and_one_that_was() -> None:
     assert streams[1][5] == "open, suspended"
 
 
+def test_a_peer_that_takes_so_many_streams_a_second() -> None:
+    peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, opens_per_second=2000)]))[1])
+    assert "3 (takes 2,000/s)" in peers[1]
+
+
+def test_upstreams_whose_callers_are_held_back() -> None:
+    one, other = STATUS.upstreams
+    status = replace(STATUS, upstreams=[one, replace(other, held_back="too\x1b many")])
+    upstreams = rows(tables.status_tables(status)[2])
+    assert upstreams == [
+        ["upstream", "listen", "offered by", "held back"],
+        ["redis", "unix:/r", "host-b, host-c"],
+        ["web", "tcp:127.0.0.1:80", "nobody", "too\\x1b many"],
+    ]
+
+
 def test_an_idle_peer_is_not_called_down() -> None:
     peers = rows(tables.status_tables(replace(STATUS, peers=[replace(PEER, idle=True)]))[1])
     assert peers[1][2] == "idle"
