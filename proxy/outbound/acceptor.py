@@ -17,7 +17,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
-from proxy.pump.lane import Lane
+from proxy.pump.lane import OF_APPLICATIONS, Lane
 from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
 from proxy.pump.ourselves import caller_of, is_loopback, via_unix
 
@@ -123,7 +123,9 @@ class UpstreamAcceptor:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         if lane.early is not None:  # neither OPENED nor REFUSE has come
-            self._window.adapt(False)
+            if reason in OF_APPLICATIONS:
+                self._window.adapt(False)
+            self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end

@@ -17,7 +17,7 @@ from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.outbound.calls import CallContext
-from proxy.pump.lane import Lane
+from proxy.pump.lane import OF_APPLICATIONS, Lane
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
@@ -331,7 +331,9 @@ class Call:
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         if lane.early is not None:  # neither OPENED nor REFUSE has come
-            self._window.adapt(False)
+            if reason in OF_APPLICATIONS:
+                self._window.adapt(False)
+            self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)

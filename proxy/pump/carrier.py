@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import monotonic_ns
 from typing import Protocol, Self, TypeVar
 
@@ -18,6 +19,9 @@ from proxy.mux.sink import SessionSink
 from proxy.mux.stream import Stream, StreamState
 from proxy.pump.loop import Flusher, Pump
 from proxy.pump.turnshare import TurnShare
+
+FAR = 256
+"""Milliseconds; no way is taken to be longer: half of the earth, and the peer says how long it is."""
 
 S = TypeVar("S", bound=Stream)
 S_in = TypeVar("S_in", bound=Stream, contravariant=True)
@@ -69,6 +73,7 @@ class CarriedSession(Session[S]):
         budget: bytes that the peer's lanes may buffer.
         turn_share: what its link and the peer's others may do in a turn; whoever makes several sessions sets it.
         link: the link that carries it, or did last; suspended: whether it has none.
+        shortest: round trip on its link, seconds; infinite before the first answer to a ping.
         ended: set when it has ended.
         waiting: lanes that wait for room in the out-buffer. When the link has sent bytes or handled frames, and little
             is unsent, it calls their ``resume()``.
@@ -96,6 +101,7 @@ class CarriedSession(Session[S]):
         self.turn_share = TurnShare(pump)
         self.waiting: dict[S, None] = {}
         self.suspended = False
+        self.shortest = inf
         self.ended = trio.Event()
         self._asked: deque[tuple[int, Callable[[], None]]] = deque()
 
@@ -103,6 +109,11 @@ class CarriedSession(Session[S]):
     def over(self) -> bool:
         """Whether it has ended."""
         return self.ended.is_set()
+
+    @property
+    def way(self) -> int:
+        """Milliseconds of the shortest round trip, at least 1, at most FAR. (The last one may tell of queues.)"""
+        return 1 if self.shortest == inf else max(1, min(FAR, int(self.shortest * 1000)))
 
     def send_now(self) -> None:
         """Send what has been written so far, without waiting for the end of the turn."""

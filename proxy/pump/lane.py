@@ -49,7 +49,8 @@ _IN_HUP = EPOLLIN | EPOLLHUP
 _DEAF = EPOLLIN | EPOLLRDHUP
 """What a deaf lane waits for while it reads. It is not EPOLLIN, so neither the turn nor `_hung_up` takes its end for a
 clean one."""
-_OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
+OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
+"""Reasons for which an application ends a stream, not a proxy."""
 _pack_into = HEADER.pack_into
 _ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
 # inlined: StreamState, CloseReason
@@ -505,7 +506,7 @@ class Lane(Stream):
         elif (
             self.sock is None
             or self.send is _drop
-            or reason not in _OF_APPLICATIONS
+            or reason not in OF_APPLICATIONS
             or not (self.pending or self._tcp)  # AF_UNIX: it has everything
         ):
             self.drop(reason)

@@ -3,11 +3,18 @@
 Nothing else bounds OPENs: they need no credit, stand in the link before everybody's messages, and each costs both hosts
 as much as 20 of those. So each upstream has a *window*, as TCP has one for what is not acknowledged; callers beyond it
 wait in the upstream's own backlog. Its size follows what they do (additive increase, multiplicative decrease, as
-RFC 5681's congestion window): a call that is answered while its caller still has something to say adds one place; a
-caller that has finished before the answer halves it. Whoever does not wait for answers, as a container that connects
-and closes in a storm, loses nothing by waiting its turn.
+RFC 5681's congestion window): a call that is answered while its caller still waits adds one place; a caller that has
+left before the answer halves it. Whoever does not wait for answers, as a container that connects and closes in a storm,
+loses nothing by waiting its turn.
 
-All upstreams together share ALL: a dynamic threshold, as `descriptorshares` has it.
+On a long way more calls are under way at the same rate, and they stand before nobody while they travel: a size is that
+of a window for each millisecond of the shortest round trip.
+
+All upstreams together share ALL at each peer: a dynamic threshold, as `descriptorshares` has it. So a peer that is
+silent holds up only who calls it.
+
+Every call leaves its window in the end: with the answer, with its link, or, when its caller has left, with the peer's
+word (`Asked.ask`) that it is in nobody's way any more.
 """
 
 from __future__ import annotations
@@ -17,7 +24,7 @@ from functools import partial
 from typing import Protocol
 
 LEAST, MOST = 2, 64
-"""Calls, between which a window is. More than MOST bring nothing: the peer works on them one by one."""
+"""Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one."""
 ALL = 2 * MOST
 """Calls of all upstreams; above LEAST, one has no more than as many as are left for others."""
 TURNS = 4
@@ -27,8 +34,14 @@ TURNS = 4
 class Asked(Protocol):
     """What carries calls (`session.LaneSession`)."""
 
+    @property
+    def way(self) -> int:
+        """Milliseconds of the shortest round trip, at least 1."""
+
     def ask(self, told: Callable[[], None]) -> None:
-        """Call `told` when the peer has handled all that was written until now, or the link is lost."""
+        """Call `told` when the peer has handled all that was written until now, or the link is lost: perhaps before
+        this returns.
+        """
 
 
 class Opening(Protocol):
@@ -49,7 +62,7 @@ class OpeningWindow:
     """The window of one upstream.
 
     Attributes:
-        size: calls that may be under way.
+        size: calls that may be under way, for each millisecond of the way.
         calls: those that are, as far as is known.
     """
 
@@ -57,14 +70,18 @@ class OpeningWindow:
         self.size = MOST
         self.calls: set[Opening] = set()
         self._all = all_windows
+        self._last: Asked | None = None
+        self._over: set[Opening] = set()
         self._waiting: list[Callable[[], None]] = []
         self._asked: set[Asked] = set()
 
     @property
     def full(self) -> bool:
-        """Whether one more call has to wait."""
-        count = len(self.calls)
-        return count >= self.size or (count >= LEAST and count + self._all.count >= ALL)
+        """Whether one more call has to wait. It is expected to go the way of the last one."""
+        count, last = len(self.calls), self._last
+        if count < LEAST or last is None:
+            return False
+        return count >= self.size * last.way or count + self._all.under_way.get(last, 0) >= ALL * last.way
 
     @property
     def burst(self) -> int:
@@ -77,27 +94,40 @@ class OpeningWindow:
         The peers are asked, too: a service may take long to accept calls that are in nobody's way any more.
         """
         self._waiting.append(told)
-        for session in {call.session for call in self.calls} - self._asked:
-            self._asked.add(session)
-            session.ask(partial(self._handled, session, [call for call in self.calls if call.session is session]))
+        self._ask({call.session for call in self.calls})
+
+    def _ask(self, sessions: set[Asked]) -> None:
+        for session in sessions:
+            if session not in self._asked:
+                self._asked.add(session)
+                session.ask(partial(self._handled, session, [call for call in self.calls if call.session is session]))
 
     def _handled(self, session: Asked, calls: list[Opening]) -> None:
         self._asked.remove(session)
         for call in calls:
             self.drop(call)
+        # There may be calls that have come since, also by other ways than the one who waits (`Call`).
+        self._ask({call.session for call in (self.calls if self._waiting else self._over)})
 
     def add(self, call: Opening) -> None:
         """An OPEN has been written for the call."""
         self.calls.add(call)
-        self._all.count += 1
+        session = self._last = call.session
+        self._all.under_way[session] = self._all.under_way.get(session, 0) + 1
 
     def answered(self, call: Opening) -> None:
         """The peer has delivered the call."""
         self.adapt(not call.eof)
         self.drop(call)
 
+    def over(self, call: Opening) -> None:
+        """The call has ended without an answer: none will come. It stands in the way until the peer has handled it."""
+        if call in self.calls:
+            self._over.add(call)
+            self._ask({call.session})
+
     def adapt(self, waited: bool) -> None:
-        """A caller has waited for what its call would bring, or has finished before."""
+        """A caller has waited for what its call would bring, or has left before."""
         if not waited:
             self.size = max(LEAST, self.size // 2)
         elif self.size < MOST:
@@ -105,24 +135,29 @@ class OpeningWindow:
 
     def drop(self, call: Opening) -> None:
         """The call is in nobody's way any more. Idempotent."""
-        if call in self.calls:
-            self.calls.remove(call)
-            self._all.count -= 1
-            if self._waiting and len(self.calls) <= self.size // 2 and not self.full:
-                waiting, self._waiting = self._waiting, []
-                for told in waiting:
-                    told()
+        if call not in self.calls:
+            return
+        self.calls.remove(call)
+        self._over.discard(call)
+        under_way, session = self._all.under_way, call.session
+        under_way[session] -= 1
+        if not under_way[session]:
+            del under_way[session]
+        if self._waiting and not self.full and len(self.calls) <= self.size * session.way // 2:
+            waiting, self._waiting = self._waiting, []
+            for told in waiting:
+                told()
 
 
 class OpeningWindows:
     """Those of all upstreams.
 
     Attributes:
-        count: calls that are under way.
+        under_way: how many calls are, by what carries them.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.under_way: dict[Asked, int] = {}
         self._windows: dict[str, OpeningWindow] = {}
 
     def of(self, upstream: str) -> OpeningWindow:
@@ -133,8 +168,8 @@ class OpeningWindows:
         return found
 
     def keep(self, upstreams: set[str]) -> None:
-        """Forget the windows of all others."""
-        self._windows = {name: window for name, window in self._windows.items() if name in upstreams}
+        """Forget the windows of all others, but for those that calls have not left yet."""
+        self._windows = {name: window for name, window in self._windows.items() if name in upstreams or window.calls}
 
     def link_lost(self, session: Asked) -> None:
         """Its calls wait for another link, where they are in nobody's way."""

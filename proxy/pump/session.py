@@ -8,6 +8,7 @@ room. `LaneSession.carry_on` puts it on the next link, when the two HELLOs have 
 
 from __future__ import annotations
 
+from math import inf
 from time import monotonic, monotonic_ns
 from typing import Protocol
 
@@ -134,7 +135,7 @@ class LaneSession(CarriedSession[Lane]):
 
     def carry_on(self, link: Carrier) -> None:
         """Go on over `link`: the first one, or the next one after `suspend`."""
-        self.link, self.reading_stopped = link, False
+        self.link, self.reading_stopped, self.shortest = link, False, inf
         self.pump.on_touched(self.out, link)
         if self.suspended:
             self.suspended = False
@@ -307,7 +308,8 @@ class LaneSession(CarriedSession[Lane]):
 
     def on_pong(self, token: int) -> None:
         """Measure the round trip, and end the link if that is all that it waits for."""
-        self.link.rtt = max(0, monotonic_ns() - token) / 1e9
+        self.link.rtt = rtt = max(0, monotonic_ns() - token) / 1e9
+        self.shortest = min(self.shortest, rtt)
         self.known_at = token
         if 0 < self._announced_at <= token:
             self.knows.set()

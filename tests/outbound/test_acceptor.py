@@ -18,6 +18,7 @@ from proxy.outbound import acceptor
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.pump import options
+from proxy.pump.openings import MOST
 from proxy.pump.ourselves import MAX_HOPS
 from tests.pump.agents import mesh
 from tests.pump.rig import until
@@ -145,3 +146,25 @@ async def test_a_call_that_has_passed_too_many_upstreams_is_refused(logs: list[M
         [said] = [entry for entry in logs if entry["event"] == "stream ended"]
         assert (said["reason"], said["direction"]) == ("loop", "outbound")
         assert said["detail"].startswith(f"it has come through {MAX_HOPS + 1} upstreams")
+
+
+@pytest.mark.failure("21b-c")
+async def test_calls_that_end_unanswered_leave_the_window() -> None:
+    """Their callers reset them, or their session ends: others' share would be smaller for ever."""
+    async with mesh() as hosts:
+        service = hosts.service(backlog=0)
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo", "tcp")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        window = agent.pump.openings.of("echo")
+        callers = [hosts.call(kind="tcp") for _ in range(9)]
+        await until(lambda: len(window.calls) == 8, "those that the service has no room for")
+        for caller in callers[1:5]:
+            caller.abort()
+        await until(lambda: not window.calls, "what the peer has handled")
+        assert window.size == MOST // 16
+        hosts.kill("host-b")
+        await until(lambda: not agent.stats.open, "the end of all")
+        assert window.size == MOST // 16, "whose callers did wait"
+        assert not agent.pump.openings.under_way

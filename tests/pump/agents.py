@@ -230,6 +230,7 @@ def check_empty(agent: Agent) -> None:
     pump = agent.pump
     assert not pump.lanes
     assert not pump._watchers
+    assert not pump.openings.under_way
     assert pump.budget.used == 0
     assert not any(account.used for account in pump.budget.accounts.values())
     assert pump.slabs.in_use == 0

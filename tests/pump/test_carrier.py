@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from time import monotonic_ns
+
+import pytest
+
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
+from proxy.pump.carrier import FAR
 from tests.pump.rig import rig, until
 
 
@@ -63,6 +68,28 @@ async def test_who_asks_is_told_when_the_peer_has_handled_all() -> None:
         assert not told
         await until(lambda: len(told) == 2, "the answers")
         assert told == ["one", "two"]
+
+
+@pytest.mark.failure("21b-c")
+async def test_the_way_is_as_long_as_the_shortest_round_trip_on_this_link() -> None:
+    async with rig(survives=True) as joined:
+        session, second = joined.near.session, 10**9
+        assert session.way == 1, "not known"
+        session.on_pong(monotonic_ns() - 60 * second)
+        assert session.way == FAR
+        session.on_pong(monotonic_ns() - second // 20)
+        assert 50 <= session.way < FAR
+        shortest = session.way
+        session.on_pong(monotonic_ns() - second)
+        assert session.way == shortest, "a queue"
+        session.on_pong(monotonic_ns() + second)
+        assert session.way == 1, "what a peer may invent"
+        session.on_pong(monotonic_ns() - second // 20)
+        assert session.way == 1
+        await joined.cut()
+        joined.relink()
+        joined.near.session.on_pong(monotonic_ns() - second // 20)
+        assert session.way >= 50, "another link may go another way"
 
 
 async def test_who_asks_is_told_of_a_lost_link_too() -> None:

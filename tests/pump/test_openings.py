@@ -14,11 +14,15 @@ pytestmark = pytest.mark.failure("21b-c")
 class Peer:
     """What carries calls, and those who have asked it."""
 
-    def __init__(self) -> None:
+    def __init__(self, way: int = 1) -> None:
         self.asked: list[Callable[[], None]] = []
+        self.way, self.gone = way, False
 
     def ask(self, told: Callable[[], None]) -> None:
-        self.asked.append(told)
+        if self.gone:
+            told()
+        else:
+            self.asked.append(told)
 
 
 class Call:
@@ -41,10 +45,10 @@ def test_callers_that_wait_have_the_whole_window() -> None:
     window = windows.of("one")
     for _ in range(10):
         calls = filled(window, peer)
-        assert len(calls) == MOST == windows.count
+        assert len(calls) == MOST == windows.under_way[peer]
         for call in calls:
             window.answered(call)
-    assert (window.size, window.burst, windows.count) == (MOST, MOST // TURNS, 0)
+    assert (window.size, window.burst, windows.under_way) == (MOST, MOST // TURNS, {})
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "ended before"])
@@ -57,8 +61,10 @@ def test_callers_that_close_at_once_have_little(answered: bool) -> None:
                 window.answered(call)
             else:
                 window.adapt(False)
-                window.drop(call)
-    assert (window.size, window.burst, windows.count) == (LEAST, 1, 0)
+                window.over(call)
+        if not answered:
+            peer.asked.pop()()
+    assert (window.size, window.burst, windows.under_way) == (LEAST, 1, {})
     for _ in range(MOST):
         window.answered(Call(peer))
     assert window.size == MOST, "others come after them"
@@ -75,8 +81,13 @@ def test_one_that_closes_early_still_stands_in_the_way() -> None:
     window, peer = OpeningWindows().of("one"), Peer()
     calls = filled(window, peer)
     window.adapt(False)
-    assert window.full
+    window.over(calls[0])
+    window.over(calls[1])
     assert len(window.calls) == len(calls)
+    [told] = peer.asked
+    told()
+    assert len(window.calls) == 0
+    assert peer.asked == [told]
 
 
 @pytest.mark.parametrize("upstreams", [2, 5, 50])
@@ -85,7 +96,7 @@ def test_upstreams_that_take_all_they_may_leave_some_to_the_next(upstreams: int)
     for number in range(upstreams):
         filled(windows.of(f"{number}"), peer)
         assert len(windows.of(f"{number}").calls) >= LEAST
-    assert windows.count <= ALL + LEAST * upstreams
+    assert windows.under_way[peer] <= ALL + LEAST * upstreams
     assert len(filled(windows.of("next"), peer)) >= LEAST
 
 
@@ -130,19 +141,91 @@ def test_calls_that_lose_their_link_are_in_nobodys_way() -> None:
     windows.of("one").add(theirs)
     windows.of("another").add(Call(one))
     windows.link_lost(one)
-    assert windows.count == 1
+    assert windows.under_way == {other: 1}
     assert windows.of("one").calls == {theirs}
     windows.of("one").answered(mine)
-    assert windows.count == 1
+    assert windows.under_way == {other: 1}
 
 
 def test_an_upstream_that_was_removed_and_comes_back() -> None:
     windows, peer = OpeningWindows(), Peer()
     window = windows.of("one")
+    windows.keep({"another"})
+    assert windows.of("one") is not window
+    window = windows.of("one")
     call = Call(peer)
     window.add(call)
     windows.keep({"another"})
-    assert windows.of("one") is not window
-    window.drop(call)
-    assert windows.count == 0
-    assert windows.of("one") is windows.of("one")
+    assert windows.of("one") is window, "a call is in it"
+    windows.link_lost(peer)
+    assert windows.under_way == {}
+
+
+def test_calls_that_came_after_the_question_do_not_keep_others_waiting() -> None:
+    """Calls that waited for a link come into a window without asking whether there is room."""
+    window, one, other = OpeningWindows().of("one"), Peer(), Peer()
+    filled(window, one)
+    told: list[str] = []
+    window.when_room(lambda: told.append("room"))
+    for session in (one, other) * MOST:
+        window.add(Call(session))
+    one.asked.pop(0)()
+    assert not told
+    other.asked.pop(0)()
+    one.asked.pop(0)()
+    assert told == ["room"]
+    assert not window.calls
+    assert not one.asked
+    assert not other.asked
+
+
+def test_calls_that_ended_without_an_answer_leave_by_themselves() -> None:
+    windows, peer = OpeningWindows(), Peer()
+    window = windows.of("one")
+    calls = [Call(peer) for _ in range(4)]
+    for call in calls[:3]:
+        window.add(call)
+    window.over(calls[0])
+    window.add(calls[3])
+    window.over(calls[3])
+    peer.asked.pop(0)()
+    assert window.calls == {calls[3]}, "it has ended after the question"
+    peer.asked.pop(0)()
+    assert windows.under_way == {}
+    assert not peer.asked
+    window.over(calls[0])
+    assert not peer.asked, "nobody waits for that"
+
+
+def test_calls_that_end_with_their_session_leave_with_it() -> None:
+    windows, peer = OpeningWindows(), Peer()
+    window = windows.of("one")
+    calls = filled(window, peer)
+    told: list[str] = []
+    window.when_room(lambda: told.append("room"))
+    peer.gone = True
+    peer.asked.pop()()
+    for call in calls:
+        window.over(call)
+    assert told == ["room"]
+    assert windows.under_way == {}
+
+
+def test_a_silent_peer_holds_up_only_who_calls_it() -> None:
+    windows, silent, other = OpeningWindows(), Peer(), Peer()
+    for number in range(10):
+        filled(windows.of(f"{number}"), silent)
+    assert len(filled(windows.of("next"), other)) == MOST
+
+
+@pytest.mark.parametrize("way", [1, 50])
+def test_on_a_long_way_more_are_under_way(way: int) -> None:
+    """As many a second: they stand before nobody while they travel."""
+    window, peer = OpeningWindows().of("one"), Peer(way)
+    calls = filled(window, peer)
+    assert len(calls) == MOST * way
+    for call in calls:
+        window.answered(call)
+    for _ in range(MOST):
+        window.adapt(False)
+    assert len(filled(window, peer)) == LEAST * way
