@@ -79,6 +79,7 @@ class Lane(Stream):
         observer: is told of the answer to OPEN and of the end.
         send: the socket's, or `_drop` if the lane is deaf.
         since: when the stream was opened, seconds (monotonic).
+        _hung: the application has closed its socket in both directions, as far as that was seen.
         _mask: events that the epoll waits for; -1 when closed.
         _run: reads in a turn if the stream is bulk; 0: it is not.
         _waiting: reading has stopped until `resume`.
@@ -86,6 +87,7 @@ class Lane(Stream):
 
     __slots__ = (
         "_fd",
+        "_hung",
         "_mask",
         "_run",
         "_tcp",
@@ -119,7 +121,7 @@ class Lane(Stream):
         self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
-        self.eof = self._waiting = False
+        self.eof = self._waiting = self._hung = False
         self._mask = self._run = 0
         self.since = monotonic()
         if not session.streams:
@@ -209,6 +211,11 @@ class Lane(Stream):
         return monotonic() - self.since
 
     @property
+    def left(self) -> bool:
+        """Whether the application has closed its socket. TCP does not tell that from a half-close, which counts too."""
+        return self.eof and (self._hung or self._tcp)
+
+    @property
     def buffered(self) -> int:
         """Bytes held for the local socket."""
         return len(self.pending) if self.pending else 0
@@ -262,6 +269,8 @@ class Lane(Stream):
             read(gone=mask & EPOLLHUP != 0 and not self._tcp)
         elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._deafen()
+        elif mask & EPOLLHUP:
+            self._hung = True
 
     def crashed(self) -> None:
         """Abort the stream: it has a bug (`Watcher.crashed`)."""
@@ -388,6 +397,7 @@ class Lane(Stream):
         stream as FINISHED, so that the other end, as without a proxy, need not go on for a reader that is gone.
         """
         if self.state is not _OPEN:
+            self._hung = True
             return self.on_eof()
         self.session.reset(self, _FINISHED)
         self._close(_FINISHED)

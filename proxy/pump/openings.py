@@ -45,17 +45,15 @@ class Asked(Protocol):
 
 
 class Opening(Protocol):
-    """A call (`lane.Lane`).
-
-    Attributes:
-        eof: whether its caller has finished.
-    """
+    """A call (`lane.Lane`)."""
 
     @property
     def session(self) -> Asked:
         """What carries it."""
 
-    eof: bool
+    @property
+    def left(self) -> bool:
+        """Whether its caller has closed, as far as can be told."""
 
 
 class OpeningWindow:
@@ -117,7 +115,7 @@ class OpeningWindow:
 
     def answered(self, call: Opening) -> None:
         """The peer has delivered the call."""
-        self.adapt(not call.eof)
+        self.adapt(not call.left)
         self.drop(call)
 
     def over(self, call: Opening) -> None:

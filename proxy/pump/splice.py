@@ -32,7 +32,7 @@ class SpliceEnd:
 
     Attributes:
         pending: bytes that the socket has not taken yet.
-        ended: everything that the application wrote was read; hasty: and the other one had said nothing until then.
+        ended: everything that the application wrote was read; hasty: it had closed, and the other one had said nothing.
         shut: the socket was shut down for writing.
         deaf: the application takes no more bytes: a write has failed, or would.
         unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
@@ -64,7 +64,7 @@ class SpliceEnd:
         if mask & EPOLLOUT and self.pending:
             self.write(memoryview(self.pending))
         if self.mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-            self.read()
+            self.read(mask & EPOLLHUP != 0)
         elif self.unheard and mask & (EPOLLHUP | EPOLLERR):
             self.gone()
         elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -78,9 +78,12 @@ class SpliceEnd:
     def abandoned(self) -> None:
         """Never called: whoever made the splice ends it before the pump ends (Watcher)."""
 
-    def read(self) -> None:
+    def read(self, hung: bool) -> None:
         """Receive once and write that to the other socket; note an end of input. (The kernel reports an abort only when
         all that the application had written was read.)
+
+        Args:
+            hung: the application has closed its socket.
         """
         try:
             length = self.sock.recv_into(_scratch)
@@ -92,11 +95,11 @@ class SpliceEnd:
             self.received += length
             self.other.write(_scratch_view[:length])
         else:
-            self.finish()
+            self._finish(hung or self.sock.family != _UNIX)  # TCP does not tell a half-close from a close
 
-    def finish(self) -> None:
+    def _finish(self, closed: bool) -> None:
         """Everything that the application had to say was read."""
-        self.ended, self.hasty = True, self.other.received == 0
+        self.ended, self.hasty = True, closed and self.other.received == 0
 
     def write(self, data: memoryview) -> None:
         """Send `data` and make what the socket does not take the pending bytes; drop it if the application takes no
@@ -135,7 +138,7 @@ class SpliceEnd:
     def gone(self) -> None:
         """The application has closed: it takes no more bytes, and everything that it had to say was read."""
         self.deaf = True
-        self.finish()
+        self._finish(True)
         self.drop_pending()
 
     def drop_pending(self) -> None:

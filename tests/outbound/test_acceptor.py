@@ -18,7 +18,7 @@ from proxy.outbound import acceptor
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.pump import options
-from proxy.pump.openings import MOST
+from proxy.pump.openings import LEAST, MOST
 from proxy.pump.ourselves import MAX_HOPS
 from tests.pump.agents import mesh
 from tests.pump.rig import until
@@ -168,3 +168,31 @@ async def test_calls_that_end_unanswered_leave_the_window() -> None:
         await until(lambda: not agent.stats.open, "the end of all")
         assert window.size == MOST // 16, "whose callers did wait"
         assert not agent.pump.openings.under_way
+
+
+@pytest.mark.failure("21b-c")
+@pytest.mark.parametrize("says", [b"", b"a question"])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_who_has_only_finished_does_wait_for_an_answer(says: bytes, closes: bool) -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        window = agent.pump.openings.of("echo")
+        window.size = LEAST
+        for _ in range(4):
+            caller = hosts.call()
+            await caller.send(says)
+            if closes:
+                caller.close()
+            else:
+                caller.finish()
+            accepted = await service.accept()
+            assert (await accepted.rest()).received == says
+            if not closes:
+                await accepted.send(b"an answer")
+            accepted.close()
+            if not closes:
+                assert (await caller.rest()).received == b"an answer"
+        await until(lambda: not agent.stats.open, "the end of all")
+        assert window.size == (LEAST if closes else LEAST + 4)

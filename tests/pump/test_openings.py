@@ -28,14 +28,14 @@ class Peer:
 class Call:
     """A call that is under way."""
 
-    def __init__(self, session: Peer, eof: bool = False) -> None:
-        self.session, self.eof = session, eof
+    def __init__(self, session: Peer, left: bool = False) -> None:
+        self.session, self.left = session, left
 
 
-def filled(window: OpeningWindow, peer: Peer, eof: bool = False) -> list[Call]:
+def filled(window: OpeningWindow, peer: Peer, left: bool = False) -> list[Call]:
     calls = []
     while not window.full:
-        calls.append(Call(peer, eof))
+        calls.append(Call(peer, left))
         window.add(calls[-1])
     return calls
 
@@ -56,7 +56,7 @@ def test_callers_that_close_at_once_have_little(answered: bool) -> None:
     windows, peer = OpeningWindows(), Peer()
     window = windows.of("one")
     for _ in range(MOST):
-        for call in filled(window, peer, eof=True):
+        for call in filled(window, peer, left=True):
             if answered:
                 window.answered(call)
             else:

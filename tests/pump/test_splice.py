@@ -282,3 +282,16 @@ async def test_whether_the_caller_has_waited_for_a_word(bench: Bench, says: byte
     joined.service.close()
     await joined.ended()
     assert joined.splice.caller.hasty is not answered
+
+
+@pytest.mark.failure("21b-c")
+async def test_a_caller_that_has_only_finished_is_not_in_haste(bench: Bench) -> None:
+    joined = bench.splice()
+    await joined.caller.send(b"a question")
+    joined.caller.finish()
+    assert (await joined.service.rest()).received == b"a question"
+    await joined.service.send(b"an answer")
+    joined.service.close()
+    assert (await joined.caller.rest()).received == b"an answer"
+    await joined.ended()
+    assert not joined.splice.caller.hasty
