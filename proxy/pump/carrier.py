@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import monotonic_ns
 from typing import Protocol, Self, TypeVar
@@ -22,6 +23,10 @@ from proxy.pump.turnshare import TurnShare
 
 FAR = 256
 """Milliseconds; no way is taken to be longer: half of the earth, and the peer says how long it is."""
+
+ENOUGH = 1.0
+"""Seconds, at most twice, that anybody waits for a peer that does not say what it has handled. Nobody gets such an
+answer from one that does not mean to give it; whether a link is dead, `links.keepalive` finds out."""
 
 S = TypeVar("S", bound=Stream)
 S_in = TypeVar("S_in", bound=Stream, contravariant=True)
@@ -104,6 +109,7 @@ class CarriedSession(Session[S]):
         self.shortest = inf
         self.ended = trio.Event()
         self._asked: deque[tuple[int, Callable[[], None]]] = deque()
+        self._patient = False
 
     @property
     def over(self) -> bool:
@@ -120,14 +126,26 @@ class CarriedSession(Session[S]):
         self.link.flush()
 
     def ask(self, told: Callable[[], None]) -> None:
-        """Call `told` when the peer has handled all that was written until now, or the link is lost. Outside a turn,
-        call `Pump.settle` then.
+        """Call `told` when the peer has handled all that was written until now, or the link is lost, or after ENOUGH.
+        Outside a turn, call `Pump.settle` then.
         """
         if self.suspended or self.over:
             return told()
         token = monotonic_ns()
         self._asked.append((token, told))
         self.ping(token)
+        if not self._patient:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        self._patient = True
+        self.pump.deadlines.add(ENOUGH, partial(self._patience_over, self._asked[-1][0]))
+
+    def _patience_over(self, token: int) -> None:
+        self._patient = False
+        self.tell_asked(token)
+        if self._asked and not self._patient:
+            self._be_patient()
 
     def tell_asked(self, answered: int | None = None) -> None:
         """Tell those who `ask`ed of which the ping with this token is the answer, or an earlier one; None: all."""

@@ -39,8 +39,8 @@ class Asked(Protocol):
         """Milliseconds of the shortest round trip, at least 1."""
 
     def ask(self, told: Callable[[], None]) -> None:
-        """Call `told` when the peer has handled all that was written until now, or the link is lost: perhaps before
-        this returns.
+        """Call `told` when the peer has handled all that was written until now, or the link is lost (perhaps before
+        this returns), or the peer takes too long to say.
         """
 
 

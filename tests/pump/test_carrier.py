@@ -5,9 +5,10 @@ from __future__ import annotations
 from time import monotonic_ns
 
 import pytest
+import trio
 
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open, encode_open
+from proxy.mux.frames import FrameKind, Open, encode_open
 from proxy.pump.carrier import FAR
 from tests.pump.rig import rig, until
 
@@ -68,6 +69,24 @@ async def test_who_asks_is_told_when_the_peer_has_handled_all() -> None:
         assert not told
         await until(lambda: len(told) == 2, "the answers")
         assert told == ["one", "two"]
+
+
+@pytest.mark.failure("21b-c")
+async def test_who_asks_a_peer_that_answers_no_ping_is_told_nevertheless() -> None:
+    async with rig() as joined:
+        joined.far.session.handlers[FrameKind.PING] = (lambda *frame: None, 8)
+        told: list[str] = []
+        session = joined.near.session
+        session.ask(lambda: told.append("one"))
+        joined.a.pump.settle()
+        await trio.sleep(0)
+        session.ask(lambda: told.append("two"))
+        joined.a.pump.settle()
+        await until(lambda: told, "the first")
+        session.ask(lambda: told.append("three"))
+        joined.a.pump.settle()
+        await until(lambda: len(told) == 3, "all")
+        assert told == ["one", "two", "three"]
 
 
 @pytest.mark.failure("21b-c")
