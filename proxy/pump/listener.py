@@ -11,7 +11,9 @@ import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
+from math import inf
 from select import EPOLLIN
+from time import monotonic
 
 import structlog
 
@@ -27,6 +29,8 @@ log = structlog.get_logger()
 LOOK_AGAIN = 0.25
 """Seconds until it is counted again what an upstream holds that has its share of descriptors: that looks at all
 streams."""
+RECENT = 10.0
+"""Seconds; callers who close before they are answered are told of for so long after they had to wait."""
 MOST_WAITING = 65536
 """Connections that `Listener.finish` accepts at most: more than any kernel's queue holds (net.core.somaxconn)."""
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
@@ -85,6 +89,7 @@ class Listener:
         self._reasons: set[Reason] = set()
         self._said = False
         self._uncounted, self._why = 0, ""
+        self._short_at = -inf  # when as many had come as may at a time, seconds (monotonic)
         pump.watch(self._fd, self, EPOLLIN)
 
     def beside(self, sock: socket.socket) -> Listener:
@@ -98,6 +103,7 @@ class Listener:
         for _ in range(window.burst):
             if window.full:
                 self._wait(Reason.UNANSWERED)
+                self._short_at = monotonic()
                 return window.when_room(partial(self._go_on, Reason.UNANSWERED))
             fd = _accept4(listener, None, None, _FLAGS)
             if fd >= 0:
@@ -115,6 +121,7 @@ class Listener:
                 return
             elif code not in OF_CLIENT:
                 return self._pause(code)
+        self._short_at = monotonic()
 
     def crashed(self) -> None:
         """An unexpected exception was raised for one new connection, and logged; go on accepting (Watcher)."""
@@ -209,10 +216,10 @@ class Listener:
 
     @property
     def held_back(self) -> str:
-        """Why its callers wait longer than others; empty: they do not."""
+        """Why its callers wait longer than others, or did a moment ago; empty: they do not."""
         if Reason.DESCRIPTORS in self._reasons:
             return self._why
-        if self.window.size <= MOST // 4:
+        if self.window.size <= MOST // 4 and monotonic() - self._short_at < RECENT:
             return f"callers close before they are answered: {self.window.size} of their calls at a time"
         return ""
 
