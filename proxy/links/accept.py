@@ -25,14 +25,14 @@ from proxy.links.carry import (
 )
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, check_names, resuming, without
-from proxy.links.handshakelimiter import HandshakeLimiter
+from proxy.links.handshakelimiter import HandshakeLimiter, NoPlace
 
 log = structlog.get_logger()
 
 HANDSHAKES = 128
 HANDSHAKES_PER_SOURCE = 64
 """Most handshakes under way at a time, in all and from one address: strangers can hold no more sockets than this, each
-for dial_timeout. (A proxy dials one link to a peer at a time.)"""
+for dial_timeout. (A proxy dials one link to a peer at a time.) As many again may be on their way out."""
 LINES_PER_SECOND = 10
 LINES_AT_ONCE = 100
 """Rate and burst of debug lines about connections on which nothing is said."""
@@ -81,6 +81,7 @@ async def serve(
         gate: stops accepting while it is closed.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
+    turned_away = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     probes = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(tcp: trio.SocketStream) -> None:
@@ -94,10 +95,19 @@ async def serve(
             stream = protected(tcp, credentials(), dialling=False)
             accepted = None
             with trio.move_on_after(patience()) as scope:
-                with limiter.take(remote, scope.cancel, trio.current_time(), expected=expected(remote)) as place:
-                    await hear(tcp)
-                    place.heard = True
-                    accepted = await _shake(stream, own, find, hello)
+                try:
+                    with limiter.take(
+                        remote, scope.cancel, trio.current_time(), expected=expected(remote)
+                    ) as place:
+                        await hear(tcp)
+                        place.heard = True
+                        accepted = await _shake(stream, own, find, hello)
+                except NoPlace:
+                    # Whoever only looks whether the port is open is not refused: nothing was wanted. And a GOAWAY in
+                    # front of an unread HELLO might be lost with it, as closing then resets the connection.
+                    with turned_away.take(remote, scope.cancel, trio.current_time()):
+                        await hear(tcp)
+                    raise
             if accepted is not None:
                 await attend(*accepted)
         except NothingSaid:

@@ -17,6 +17,13 @@ ENOUGH = 1.0
 """Seconds in which an honest handshake is over: three round trips with TLS, and the time for a certificate."""
 
 
+class NoPlace(HandshakeError):
+    """All places are taken, by those who do not have to give way."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, CloseReason.OVERLOADED)
+
+
 class HandshakePlace:
     """The place of one handshake, from `HandshakeLimiter.take`.
 
@@ -49,7 +56,7 @@ class HandshakeLimiter:
         self, source: str, evict: Callable[[], None], now: float, *, expected: bool = False
     ) -> Iterator[HandshakePlace]:
         """Hold a place during the block. Arguments as `HandshakePlace`; `now` is of a clock that does not go back.
-        Raises HandshakeError if there is none.
+        Raises NoPlace if there is none.
         """
         place = HandshakePlace(source, now, expected, evict)
         same = [other for other in self._taken if other.source == source]
@@ -65,7 +72,7 @@ class HandshakeLimiter:
 
     def _make_room(self, among: Iterable[HandshakePlace], place: HandshakePlace, full: str) -> None:
         """Evict the one that has been silent longest, else the oldest that had ENOUGH, an unexpected one if there is
-        any. Raises HandshakeError if nobody has to give way to this place.
+        any. Raises NoPlace if nobody has to give way to this place.
         """
         below = [other for other in among if other.expected <= place.expected]
         unheard = [other for other in below if not other.heard]
@@ -73,6 +80,6 @@ class HandshakeLimiter:
         slow = [other for other in below if place.since - other.since > ENOUGH]
         going = min(unheard or unexpected or slow, key=lambda other: other.expected, default=None)
         if going is None:
-            raise HandshakeError(full, CloseReason.OVERLOADED)
+            raise NoPlace(full)
         del self._taken[going]
         going.evict()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import wait_all_tasks_blocked
 
 from control.api.identity import host_uri
 from control.base.reading.addresses import TcpAddress
@@ -225,6 +226,48 @@ async def test_who_only_looks_whether_the_port_is_open_is_no_warning(
     assert said <= {("debug", PROBED, "127.0.0.1"), ("debug", PROBED, "unknown")}
 
 
+@asynccontextmanager
+async def full(address: TcpAddress) -> AsyncIterator[None]:
+    """Strangers hold all places: each has said something, so that none gives way."""
+    async with AsyncExitStack() as stack:
+        for number in range(HANDSHAKES):
+            stream = await dialled_from(stack, f"127.0.0.{2 + number % 2}", address)
+            await stream.send_all(encode_hello(hello())[:5])
+        with trio.fail_after(PATIENCE):
+            while await refused(address) is not CloseReason.OVERLOADED:
+                pass  # the first bytes of some are not read yet
+        yield
+
+
+@pytest.mark.failure("34")
+@pytest.mark.parametrize("leave", [close, reset, half_close])
+async def test_nor_while_there_is_no_place(
+    leave: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshakelimiter, "ENOUGH", PATIENCE)
+    async with serving(Peer()) as address, full(address):
+        with capture_logs() as logs:
+            for number in range(10):
+                with socket.create_connection((address.host, address.port)) as probe:
+                    await wait_all_tasks_blocked()  # accepted, and looked at before it leaves
+                    leave(probe)
+                    while len(logs) <= number:
+                        await trio.lowlevel.checkpoint()
+            assert await refused(address) is CloseReason.OVERLOADED
+    said = [(entry["log_level"], entry["event"]) for entry in logs]
+    assert said == [("debug", PROBED)] * 10 + [("warning", "link refused")]
+
+
+async def test_who_is_turned_away_and_silent_gives_way_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakelimiter, "ENOUGH", PATIENCE)
+    async with serving(Peer()) as address, full(address), AsyncExitStack() as stack:
+        silent = [await dialled_from(stack, f"127.0.1.{1 + number % 200}", address) for number in range(2 * HANDSHAKES)]
+        with trio.fail_after(PATIENCE):
+            for stream in silent[:HANDSHAKES]:
+                assert await stream.receive_some() == b""
+            assert await refused(address) is CloseReason.OVERLOADED
+
+
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("said", [b"\x16", b"H"])
 async def test_who_says_a_byte_and_leaves_is_one(said: bytes, secured: bool) -> None:
@@ -307,13 +350,7 @@ async def test_who_says_nothing_gives_way(sources: int) -> None:
 @pytest.mark.failure(18, "21b-a")
 async def test_who_says_too_little_gives_way_to_a_configured_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshakelimiter, "ENOUGH", PATIENCE)
-    async with serving(Peer(), expected=lambda source: source == "127.0.0.9") as address, AsyncExitStack() as stack:
-        for number in range(HANDSHAKES):
-            stream = await dialled_from(stack, f"127.0.0.{2 + number % 2}", address)
-            await stream.send_all(encode_hello(hello())[:5])
-        with trio.fail_after(PATIENCE):
-            while await refused(address) is not CloseReason.OVERLOADED:
-                pass  # the first bytes of some are not read yet
+    async with serving(Peer(), expected=lambda source: source == "127.0.0.9") as address, full(address):
         (await dial(address, device=LinkDevice("127.0.0.9"), hello=hello())).sock.close()
 
 

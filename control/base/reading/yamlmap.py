@@ -9,7 +9,6 @@ word, ``22:22`` is not a number of seconds and ``0660`` is not 432.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -202,11 +201,16 @@ def _syntax_problem(error: yaml.MarkedYAMLError, text: str) -> Problem:
     return Problem(line, (), f"not valid YAML: {what}")
 
 
-def _hidden_breaks(text: str) -> Iterator[Problem]:
-    for number, line in enumerate(re.split(r"\r?\n", text), start=1):
-        if odd := _HIDDEN_BREAK.search(line):
-            found = f"found the character {quote(odd.group())}, which ends a line of YAML but shows as none"
-            yield Problem(number, (), f"{found}; allowed: lines that end in LF or CRLF")
+def _hidden_breaks(text: str) -> list[Problem]:
+    """At most one problem, at the first such line: who has it on all lines has one program to blame, not each line."""
+    lines = enumerate(re.split(r"\r?\n", text), start=1)
+    odd = [(number, match.group()) for number, line in lines if (match := _HIDDEN_BREAK.search(line))]
+    if not odd:
+        return []
+    number, character = odd[0]
+    also = f", here and on {len(odd) - 1} more" if len(odd) > 1 else ""
+    found = f"found the character {quote(character)}, which ends a line of YAML but shows as none{also}"
+    return [Problem(number, (), f"{found}; allowed: lines that end in LF or CRLF")]
 
 
 def _odd_character(text: str) -> tuple[int, str]:
