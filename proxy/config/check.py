@@ -66,6 +66,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_peers(config, document)
     _check_listeners(config, document)
     _check_loops(config, document)
+    _check_sources(config, document)
     _check_run_dir(config, document)
     _check_socket_rights(config, document)
     _check_pump(document)
@@ -168,6 +169,29 @@ def _check_loops(config: Partial, document: Document) -> None:
     for name, service in _entries(config.services):
         if service is not UNSET and service.deliver is not UNSET and (path := own.reached_by(service.deliver)):
             document.problem(("services", name, "deliver"), _circle(service.deliver, "", path))
+
+
+def _check_sources(config: Partial, document: Document) -> None:
+    """Where a service's connections come from is an address of TCP, of the family that the service has."""
+    for name, service in _entries(config.services):
+        if service is UNSET or service.source is UNSET or service.deliver is UNSET:
+            continue
+        deliver, path = service.deliver, ("services", name, "source")
+        if isinstance(deliver, UnixAddress):
+            if service.source:
+                document.problem(path, "found beside deliver to a unix: socket; allowed: with tcp: only")
+            continue
+        seen: set[str] = set()
+        for position, source in enumerate(service.source):
+            if source is UNSET:
+                continue
+            if source in seen:
+                document.problem((*path, position), f"found {quote(source)} a second time; allowed: each once")
+            elif is_ip(deliver.host) and (":" in source) != (":" in deliver.host):
+                family = "IPv6" if ":" in deliver.host else "IPv4"
+                found = f"found {quote(source)} beside deliver to {quote(deliver.host)}"
+                document.problem((*path, position), f"{found}; allowed: {family} addresses of this host")
+            seen.add(source)
 
 
 def loops_by_name(config: Partial, seconds: float) -> list[str]:

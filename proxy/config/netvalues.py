@@ -38,6 +38,7 @@ ADDRESS = "an IP address with its prefix length, such as 10.77.0.1/24 or fd00::1
 ADDRESS_OR_AUTO = f"{ADDRESS}, or auto"
 LINKS_ADDRESS = 'auto (port 7600), "auto:PORT" with port 1 to 65535, or null'
 NETWORK = "default, or a network such as 10.80.0.0/16 or fd00:80::/32"
+OWN_IP = "an IP address of this host, such as 10.77.0.1 or fd00::1"
 IP = "an IP address such as 10.77.0.254 or fd00::fe"
 RATE = "a rate with its unit, such as 500Mbit or 10Gbit"
 WHOLE_SECONDS = "1s to 1h, in whole seconds"
@@ -129,6 +130,19 @@ def ip(raw: object) -> str:
         return str(ipaddress.ip_address(raw))
     except ValueError:
         raise wrong(raw, IP) from None
+
+
+def own_ip(raw: object) -> str:
+    """``10.77.0.1``: one that a connection can come from."""
+    try:
+        found = ipaddress.ip_address(ip(raw))
+    except ValueError:
+        raise wrong(raw, OWN_IP) from None
+    if found.is_unspecified or found.is_multicast:
+        raise wrong(raw, OWN_IP, "which no network interface of a host can have")
+    if found.is_link_local and found.version == 6:
+        raise wrong(raw, OWN_IP, "which each interface has on its own")
+    return str(found)
 
 
 def whole_seconds(raw: object) -> int:

@@ -70,6 +70,7 @@ SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), 
 LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
 LinksInterface = Annotated[str, read_by(netvalues.links_interface, netvalues.LINKS_INTERFACE)]
 ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
+SourceAddress = Annotated[str, read_by(netvalues.own_ip, netvalues.OWN_IP)]
 DeliverAddress = Annotated[Address, read_by(addresses.deliver_address, addresses.DELIVER)]
 
 
@@ -183,6 +184,8 @@ class ServiceConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A service that this host offers, to its peers and to its own containers."""
 
     deliver: DeliverAddress
+    source: tuple[SourceAddress, ...] = ()
+    """Addresses of this host that its connections come from; none: the kernel chooses one."""
     connect_timeout: Duration = 5.0
     allow: tuple[AllowRuleConfig, ...] = EVERYBODY
     """Who may call it: whoever one of the rules fits."""

@@ -212,7 +212,7 @@ class Delivery:
         self._local_service = local
         self._inbound.open[self.service] += 1
         config = local.config
-        self._attempt = connector.connect(config.deliver, config.connect_timeout, self._connected, hops)
+        self._attempt = connector.connect(config.deliver, config.connect_timeout, self._connected, hops, config.source)
 
     def _connected(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         if self._attempt is not None:

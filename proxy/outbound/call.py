@@ -102,7 +102,7 @@ class Call:
             return self._try_peers()
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
         self._context.calls[self] = None
-        attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected, hops)
+        attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected, hops, local.source)
         if self._sock is not None and self.lane is None:
             self._attempt = attempt
 

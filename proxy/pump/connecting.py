@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Sequence
 from functools import lru_cache, partial
 
 import trio
@@ -28,8 +29,10 @@ _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBL
 class ConnectAttempt:
     """One connection being made. Calls `done` exactly once, unless `cancel` comes first."""
 
-    def __init__(self, connector: Connector, address: Address, timeout: float, done: Done, hops: int) -> None:
-        self.address, self.timeout, self.hops = address, timeout, hops
+    def __init__(
+        self, connector: Connector, address: Address, timeout: float, done: Done, hops: int, sources: Sequence[str]
+    ) -> None:
+        self.address, self.timeout, self.hops, self.sources = address, timeout, hops, sources
         self._connector = connector
         self._done: Done | None = done
         self._race: Race | None = None
@@ -95,6 +98,7 @@ class ConnectAttempt:
             self.hops,
             self._raced,
             partial(connector.resolver.hold_back, address.host),
+            self.sources,
         )
         self._race.start()
 
@@ -185,7 +189,9 @@ class Connector:
         if bound := self.pump.budget.send_buffer:
             bound_send_buffer(sock, bound)
 
-    def connect(self, address: Address, timeout: float, done: Done, hops: int = 0) -> ConnectAttempt | None:
+    def connect(
+        self, address: Address, timeout: float, done: Done, hops: int = 0, sources: Sequence[str] = ()
+    ) -> ConnectAttempt | None:
         """Connect a non-blocking, prepared socket to `address` within `timeout` seconds and call `done`.
 
         Returns None if `done` was called already (a Unix socket usually connects at once), else the attempt, which can
@@ -193,6 +199,7 @@ class Connector:
 
         Args:
             hops: that the call has passed which it is for (`pump.ourselves`).
+            sources: addresses of this host that a TCP connection may come from (`pump.sourceport`); none: any.
         """
         if isinstance(address, UnixAddress) and address.path not in self.backlogs:  # nobody is to be overtaken
             try:
@@ -206,7 +213,7 @@ class Connector:
                 self.bound(sock)
                 done(sock, CloseReason.FINISHED, "")
                 return None
-        attempt = ConnectAttempt(self, address, timeout, done, hops)
+        attempt = ConnectAttempt(self, address, timeout, done, hops, sources)
         attempt.start()
         return attempt if attempt.pending else None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from select import EPOLLOUT
 
 from proxy.errors import CloseReason
@@ -58,6 +58,7 @@ class Race:
         own: where the connections are entered; whoever gets the winner drops it there (`source`).
         hops: that the call has passed.
         lost: called with each address that failed, or was silent until another one won or the time was over.
+        sources: addresses of this host that the connection may come from; none: any.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class Race:
         hops: int,
         done: Done,
         lost: Callable[[str], None],
+        sources: Sequence[str] = (),
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._untried, self._port, self._settings = hosts[:MOST_ADDRESSES], port, settings
-        self._own, self._hops = own, hops
+        self._own, self._hops, self._sources = own, hops, sources
         self.source: Source | None = None
         self._many = len(hosts) > 1
         self._seconds = seconds
@@ -100,7 +102,7 @@ class Race:
         while self._untried:
             host = self._untried.pop(0)
             try:
-                sock = start(host, self._port, self._settings)
+                sock = start(host, self._port, self._settings, self._sources)
             except OSError as error:
                 self._note(host, error)
                 continue

@@ -6,6 +6,8 @@ loopback ones, where Linux uses such ports again by itself (`net.ipv4.tcp_tw_reu
 bound by name it does so everywhere, if both connections have TCP timestamps, which tell late segments of the old one
 apart (`tcp_twsk_unique`; RFC 6191). So when the kernel finds no port, some are tried by name. All connections bear
 SO_REUSEADDR, without which the kernel would not let them; it also lets a service listen on a port that one of ours has.
+Connections that are open at a time need a port each; more of them than there are ports need more addresses to come from
+(`services.*.source`), each of which has all ports.
 
 **Oneself.** Who connects to a port of this machine on which nobody listens may be given that very port to connect from:
 TCP then connects the socket to itself (a simultaneous open, RFC 9293, section 3.5), and the service cannot have its
@@ -18,12 +20,17 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 
 TRIES = 32
 """Ports that are tried by name. Where most are in TIME_WAIT the first one does; each costs some 10 µs."""
+IP_BIND_ADDRESS_NO_PORT = 24
+"""<linux/in.h>; in Python's socket from 3.12 on. The port is chosen when the destination is known: it must be free
+towards that one only."""
+_ANY = ""
+"""The address that a connection comes from is the kernel's choice."""
 _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _RESERVED = "/proc/sys/net/ipv4/ip_local_reserved_ports"
 _DEFAULT_RANGE = (32768, 60999)
@@ -52,17 +59,31 @@ def no_thread() -> LocalShortage:
     return LocalShortage(errno.EAGAIN, "this machine gives this proxy no more threads")
 
 
-def start(host: str, port: int, settings: KeepAlive | None) -> LocalSocket:
+def start(host: str, port: int, settings: KeepAlive | None, sources: Sequence[str] = ()) -> LocalSocket:
     """Begin to connect to an IP address; returns a non-blocking, prepared socket that epoll reports writable when that
     has come to an end. Raises OSError if it has failed already; LocalShortage is one.
+
+    Args:
+        sources: addresses of this host to come from: one at random, so that ports are used up evenly, and the others
+            where that has no port left. Those of the other family are passed over. None: the kernel's choice.
     """
-    sock = _prepared(host, settings)
-    code = _connect(sock, host, port)
-    if code == errno.EADDRNOTAVAIL:
-        return _from_a_port_by_name(host, port, settings)
-    if code:
-        raise failure(code)
-    return sock
+    fitting = [source for source in sources if (":" in source) == (":" in host)] or [_ANY]
+    random.shuffle(fitting)
+    usable = []
+    for source in fitting:
+        sock = _prepared(host, settings)
+        if source != _ANY and not _bound(sock, source, 0):
+            continue
+        code = _connect(sock, host, port)
+        if not code:
+            return sock
+        if code != errno.EADDRNOTAVAIL:
+            raise failure(code)
+        usable.append(source)
+    if not usable:
+        missing = " or ".join(sorted(fitting))
+        raise LocalShortage(errno.EADDRNOTAVAIL, f"no interface of this host has {missing}, to connect from")
+    return _from_a_port_by_name(host, port, settings, usable)
 
 
 def met_itself(sock: LocalSocket) -> bool:
@@ -96,24 +117,36 @@ def _connect(sock: LocalSocket, host: str, port: int) -> int:
     return code
 
 
-def _from_a_port_by_name(host: str, port: int, settings: KeepAlive | None) -> LocalSocket:
-    source = _source(host, port)
-    if source is None:  # no port would help: such as ::1 where IPv6 is switched off
-        raise failure(errno.EADDRNOTAVAIL)
-    for own in _ports():
-        if own == port:
-            continue  # it could meet itself
-        sock = _prepared(host, settings)
-        try:
-            sock.bind((source, own))
-        except OSError:
-            sock.close()
-            continue
-        code = _connect(sock, host, port)
-        if not code:
-            return sock
-        if code != errno.EADDRNOTAVAIL:
-            raise failure(code)
+def _bound(sock: LocalSocket, source: str, own: int) -> bool:
+    """Whether the socket comes from that address now; it is closed otherwise. ``own``: its port; 0: whichever is free
+    when it connects.
+    """
+    try:
+        if not own:
+            sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind((source, own))
+    except OSError:
+        sock.close()
+        return False
+    return True
+
+
+def _from_a_port_by_name(host: str, port: int, settings: KeepAlive | None, sources: Sequence[str]) -> LocalSocket:
+    for chosen in sources:
+        source = _source(host, port) if chosen == _ANY else chosen
+        if source is None:  # no port would help: such as ::1 where IPv6 is switched off
+            raise failure(errno.EADDRNOTAVAIL)
+        for own in _ports():
+            if own == port:
+                continue  # it could meet itself
+            sock = _prepared(host, settings)
+            if not _bound(sock, source, own):
+                continue
+            code = _connect(sock, host, port)
+            if not code:
+                return sock
+            if code != errno.EADDRNOTAVAIL:
+                raise failure(code)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     raise LocalShortage(errno.EADDRNOTAVAIL, f"this host has no source port left towards {where}")
 

@@ -242,6 +242,29 @@ def test_two_peers_at_one_address(one: str, other: str) -> None:
     assert problem.endswith("which is also peers.b.address; allowed: an address of its own")
 
 
+@pytest.mark.failure("29")
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("deliver: 'tcp:10.0.0.9:80', source: [10.0.0.5, 10.0.0.6]", ""),
+        ("deliver: 'tcp:db.internal:80', source: [10.0.0.5, 'fd00::5']", ""),
+        ("deliver: 'unix:/s', source: [10.0.0.5]",
+         "source: found beside deliver to a unix: socket; allowed: with tcp: only"),
+        ("deliver: 'tcp:10.0.0.9:80', source: [10.0.0.5, 10.0.0.6, 10.0.0.5]",
+         'source[2]: found "10.0.0.5" a second time; allowed: each once'),
+        ("deliver: 'tcp:[fd00::9]:80', source: ['fd00::5', 'FD00:0::5']",
+         'source[1]: found "fd00::5" a second time; allowed: each once'),
+        ("deliver: 'tcp:10.0.0.9:80', source: ['fd00::5']",
+         'source[0]: found "fd00::5" beside deliver to "10.0.0.9"; allowed: IPv4 addresses of this host'),
+        ("deliver: 'tcp:[fd00::9]:80', source: [10.0.0.5]",
+         'source[0]: found "10.0.0.5" beside deliver to "fd00::9"; allowed: IPv6 addresses of this host'),
+    ],
+)  # fmt: skip
+def test_where_connections_to_a_service_come_from(service: str, expected: str) -> None:
+    found = [problem.split(" ", 1)[1] for problem in problems(f"{HEAD}services: {{x: {{{service}}}}}\n")]
+    assert found == ([f"services.x.{expected}"] if expected else [])
+
+
 def rule_for(uid: int) -> list[str]:
     return problems(HEAD + f"services: {{x: {{deliver: 'unix:/s', allow: [{{uid: {uid}}}]}}}}\n")
 

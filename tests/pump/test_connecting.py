@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -42,12 +42,14 @@ class Bench:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def start(self, address: Address, timeout: float = 10.0) -> tuple[ConnectAttempt | None, Outcome]:
+    def start(
+        self, address: Address, timeout: float = 10.0, sources: Sequence[str] = ()
+    ) -> tuple[ConnectAttempt | None, Outcome]:
         outcome = Outcome()
-        return self.host.connector.connect(address, timeout, outcome), outcome
+        return self.host.connector.connect(address, timeout, outcome, sources=sources), outcome
 
-    async def connect(self, address: Address, timeout: float = 10.0) -> Outcome:
-        _, outcome = self.start(address, timeout)
+    async def connect(self, address: Address, timeout: float = 10.0, sources: Sequence[str] = ()) -> Outcome:
+        _, outcome = self.start(address, timeout, sources)
         await outcome.done.wait()
         assert outcome.times == 1
         assert (outcome.sock is None) == (outcome.reason is not CloseReason.FINISHED)
@@ -90,6 +92,24 @@ async def test_tcp(bench: Bench, host: str, family: socket.AddressFamily) -> Non
             assert not outcome.sock.getblocking()
             assert outcome.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             outcome.sock.send(b"x")
+
+
+@pytest.mark.failure("29")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_where_it_comes_from(bench: Bench, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address, seen = TcpAddress(host, listener.getsockname()[1]), set[str]()
+        while len(seen) < 3:
+            outcome = await bench.connect(address, sources=["127.0.0.2", "127.0.0.3", "127.0.0.4", "192.0.2.9"])
+            assert outcome.sock is not None
+            seen.add(outcome.sock.getsockname()[0])
+            outcome.sock.close()
+        assert seen == {"127.0.0.2", "127.0.0.3", "127.0.0.4"}
+        outcome = await bench.connect(address, sources=["192.0.2.9"])
+        assert (outcome.reason, outcome.detail.rpartition(": ")[2]) == (
+            CloseReason.LOCAL_SHORTAGE,
+            "no interface of this host has 192.0.2.9, to connect from",
+        )
 
 
 async def test_a_host_name(bench: Bench) -> None:

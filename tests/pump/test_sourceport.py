@@ -6,6 +6,7 @@ import errno
 import resource
 import select
 import socket
+from collections import Counter
 from contextlib import closing
 from itertools import count
 
@@ -14,7 +15,7 @@ import pytest
 from proxy.pump.options import KeepAlive, LocalSocket, disarm_reset
 from proxy.pump.sourceport import LACKS, LocalShortage, failure, met_itself, start
 from tests.tools.ownnet import in_own_network
-from tests.tools.sockets import PATIENCE
+from tests.tools.sockets import PATIENCE, open_fds
 
 FAR = {4: "10.9.0.1", 6: "fd09::1"}
 """Addresses of this machine that are no loopback ones: what is done for those alone must not be what is seen here."""
@@ -119,6 +120,69 @@ def test_no_port_at_all_is_this_host_s_shortage(version: int) -> None:
 
     where = {4: "10.9.0.1:PORT", 6: "[fd09::1]:PORT"}[version]
     assert in_own_network(work, *ADD, settings=TEN) == f"True this host has no source port left towards {where}"
+
+
+MORE = {4: ["10.9.0.2", "10.9.0.3"], 6: ["fd09::2", "fd09::3"]}
+ADD_MORE = (
+    *ADD,
+    *(f"ip address add {host}/32 dev lo" for host in MORE[4]),
+    *(f"ip address add {host}/128 dev lo nodad" for host in MORE[6]),
+)
+
+
+@pytest.mark.netns
+@pytest.mark.failure("29")
+@pytest.mark.parametrize("version", [4, 6])
+def test_each_source_address_has_all_ports(version: int) -> None:
+    """Those of the other family are passed over, and one that no interface has."""
+
+    def work() -> tuple[bool, dict[str, bool], str]:
+        with listener(FAR[version]) as service:
+            port = service.getsockname()[1]
+            held: list[LocalSocket] = []
+            sources = [*MORE[4], *MORE[6], "10.9.9.9", "fd09::9:9"]
+            with pytest.raises(LocalShortage) as raised:
+                for _ in range(TIMES):
+                    held.append(start(FAR[version], port, None, sources))
+            assert [connected(sock) for sock in held] == [0] * len(held)
+            used = Counter(sock.getsockname()[0] for sock in held)
+            for sock in held:
+                sock.close()
+            said = str(raised.value.strerror).replace(str(port), "PORT")
+            return len(held) > 10, {host: 5 < count <= 10 for host, count in used.items()}, said
+
+    many, used, said = in_own_network(work, *ADD_MORE, settings=TEN)
+    assert many
+    assert used == dict.fromkeys(MORE[version], True)
+    assert said.startswith("this host has no source port left towards ")
+
+
+@pytest.mark.netns
+@pytest.mark.failure("29")
+def test_a_source_that_no_interface_has_is_this_host_s_shortage() -> None:
+    def work() -> OSError:
+        with listener(FAR[4]) as service, pytest.raises(LocalShortage) as raised:
+            start(FAR[4], service.getsockname()[1], None, ["10.9.9.9", "10.9.9.8"])
+        return raised.value
+
+    before = open_fds()
+    found = in_own_network(work, *ADD)
+    assert found.strerror == "no interface of this host has 10.9.9.8 or 10.9.9.9, to connect from"
+    assert open_fds() == before
+
+
+@pytest.mark.netns
+@pytest.mark.failure("29")
+def test_ports_in_time_wait_are_used_again_from_each_source() -> None:
+    def work() -> int:
+        with listener(FAR[4]) as service:
+            for _ in range(TIMES):
+                sock = start(FAR[4], service.getsockname()[1], None, MORE[4])
+                assert connected(sock) == 0
+                end_from_our_side(sock, service)
+        return TIMES
+
+    assert in_own_network(work, *ADD_MORE, settings=TEN) == TIMES
 
 
 @pytest.mark.netns

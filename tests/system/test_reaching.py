@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,14 +30,17 @@ LOGS = {"log": {"level": "debug", "format": "json"}}
 
 
 class Pair:
-    """host-a calls what host-b offers."""
+    """host-a calls what host-b offers. ``service``: keys that each service has beside the usual ones."""
 
-    def __init__(self, lab: Lab, folder: Path, deliver: Mapping[str, str], more: Mapping[str, Any]) -> None:
+    def __init__(
+        self, lab: Lab, folder: Path, deliver: Mapping[str, str], more: Mapping[str, Any], service: Mapping[str, Any]
+    ) -> None:
         self.lab, self.folder = lab, folder
         for side in "ab":
             (folder / side).mkdir()
         self.a = self._proxy("a", lab.a, lab.b, list(deliver), more)
-        services = {name: {"deliver": address, "connect_timeout": "20s"} for name, address in deliver.items()}
+        usual = {"connect_timeout": "20s", **service}
+        services = {name: {"deliver": address, **usual} for name, address in deliver.items()}
         self.b = self._proxy("b", lab.b, lab.a, [], {**more, "services": services})
 
     def _proxy(self, side: str, host: LabHost, other: LabHost, offered: list[str], more: Mapping[str, Any]) -> Proxy:
@@ -62,10 +66,10 @@ class Pair:
 
 
 @contextmanager
-def pair(lab: Lab, deliver: Mapping[str, str], **more: Any) -> Iterator[Pair]:
+def pair(lab: Lab, deliver: Mapping[str, str], service: Mapping[str, Any] | None = None, **more: Any) -> Iterator[Pair]:
     folder = Path(tempfile.mkdtemp(prefix="hl-"))
     try:
-        both = Pair(lab, folder, deliver, more)
+        both = Pair(lab, folder, deliver, more, service or {})
         with both.b, both.a:
             yield both
     finally:
@@ -249,6 +253,31 @@ def test_a_shortage_of_ports_is_told_as_what_it_is_and_held_against_no_service(l
         assert both.a.events("host ejected") == []
         held[0].close()
         eventually(lambda: reached(both), "a port is free again, and the host was not left alone")
+
+
+@pytest.mark.failure("29")
+def test_more_calls_at_a_time_than_one_address_has_ports(lab: Lab) -> None:
+    """Towards another host, from three addresses, of which one is gone since the proxy was started."""
+    source = [lab.b.address, "10.77.0.12", "10.77.0.13"]
+    for address in source[1:]:
+        netns.run(["ip", "-n", lab.b.netns, "address", "add", f"{address}/24", "dev", "mv0"])
+    with setting(lab.b, "ipv4/ip_local_port_range", "40000 40007"), ExitStack() as stack:
+        for address in source[1:]:
+            gone = ["ip", "-n", lab.b.netns, "address", "delete", f"{address}/24", "dev", "mv0"]
+            stack.callback(subprocess.run, gone, check=False, stderr=subprocess.DEVNULL)
+        echo = stack.enter_context(Echo(f"tcp:{lab.a.address}:{SERVICE}", lab.a.socket()))
+        deliver = {"service": f"tcp:{lab.a.address}:{SERVICE}"}
+        both = stack.enter_context(pair(lab, deliver, {"source": source}))
+        netns.run(["ip", "-n", lab.b.netns, "address", "delete", "10.77.0.13/24", "dev", "mv0"])
+        held = []
+        while talks(call := stack.enter_context(both.call())):
+            held.append(call)
+            assert len(held) <= 16
+        assert len(held) > 8, "more than one address has"
+        assert echo.accepted == len(held)
+        [detail] = set(both.ended(direction="inbound", reason="local_shortage"))
+        assert detail == f"this host has no source port left towards {lab.a.address}:{SERVICE}"
+        assert both.a.events("host ejected") == []
 
 
 # -------------------------------------------------------------------------------------------------- who vanishes

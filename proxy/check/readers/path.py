@@ -11,7 +11,7 @@ from proxy.check.context import DiagnosisContext, PeerTarget
 from proxy.check.readers import files
 from proxy.check.readers.linksockets import TcpConnection, connections
 from proxy.check.report import Unchecked
-from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath
+from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
 from proxy.netdev.observe.observe import NetInterface, route_to
@@ -31,6 +31,7 @@ def read(context: DiagnosisContext) -> PathFacts:
         children=_children(context),
         listen=listen,
         listening=_owner(context, listen) if listen else None,
+        sources=_sources(context),
         more=context.more,
         configured=context.config is not None,
         elsewhere=context.elsewhere.label if context.elsewhere else "",
@@ -116,6 +117,24 @@ def _way(context: DiagnosisContext, target: PeerTarget) -> PeerPath:
 def _offloaded(context: DiagnosisContext, interface: NetInterface) -> OffloadedInterface:
     addresses = tuple(str(item) for item in context.snapshot.addresses_of(interface.index) if item.scope == 0)
     return OffloadedInterface(interface=interface.name, kind=context.kind(interface), addresses=addresses)
+
+
+def _sources(context: DiagnosisContext) -> tuple[SourceUse, ...]:
+    services = context.config.services if context.config else {}
+    return tuple(
+        SourceUse(key=f"services.{name}.source", address=address, interface=_bearer(context, address))
+        for name, service in services.items()
+        for address in service.source
+    )
+
+
+def _bearer(context: DiagnosisContext, address: str) -> str | None:
+    """The interface that has an address; the loopback one where all of a network is this machine, as 127.0.0.0/8 is."""
+    if (owner := _owner(context, address)) is not None:
+        return owner
+    route = route_to(address)
+    interface = context.snapshot.at(route.interface) if route and route.local else None
+    return interface.name if interface else None
 
 
 def _owner(context: DiagnosisContext, listen: str) -> str | None:

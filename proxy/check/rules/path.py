@@ -59,6 +59,14 @@ class ChildAddress(Struct, frozen=True, kw_only=True):
     """The macvlan mode of ``interface``, if it is one."""
 
 
+class SourceUse(Struct, frozen=True, kw_only=True):
+    """An address that the configuration has connections to a service come from, and the interface that has it."""
+
+    key: str
+    address: str
+    interface: str | None
+
+
 class LinkUse(Struct, frozen=True, kw_only=True):
     """The interface that packets to a peer leave through. ``up``: those of a link that is up; otherwise, of one that a
     proxy started now would make. ``bound``: the link's socket is bound to an interface.
@@ -89,6 +97,7 @@ class PathFacts(Struct, frozen=True, kw_only=True):
     in_the_way: str = ""
     """Why a proxy cannot bind its links to that interface, and in ``remedy`` the command that helps."""
     remedy: str = ""
+    sources: tuple[SourceUse, ...] = ()
     more: tuple[Unchecked, ...] = ()
     """Peers that were not looked at."""
     configured: bool = False
@@ -116,6 +125,8 @@ def judge(facts: PathFacts) -> Iterator[Line]:
     else:
         for child in facts.children:
             yield _child(child)
+    for source in facts.sources:
+        yield _source(source)
     yield from facts.more
     if not facts.ways and not facts.more:
         yield Unchecked("ways to peers", "no peers are known" + ("" if facts.configured else "; give --config FILE"))
@@ -235,6 +246,20 @@ def _bridged(way: PeerPath, offloaded: tuple[OffloadedInterface, ...]) -> Findin
         read=f"{read}, although there is {known}",
         cost=f"{cost}, silently",
         mend=f"ip route replace {way.address} dev {best.interface}",
+    )
+
+
+def _source(source: SourceUse) -> Line:
+    if source.interface is not None:
+        return Passed(f"{source.key} {source.address} is an address of {source.interface}")
+    return Finding(
+        name="no-source-address",
+        level="wrong",
+        where=source.key,
+        read=f"no interface has {source.address}",
+        cost="connections to the service come from the other addresses there, with their ports only; where there are "
+        "none, each call ends as local_shortage",
+        mend="give it to an interface of this host, if nobody else on the segment has it, or take it off the list",
     )
 
 

@@ -198,3 +198,21 @@ def test_the_file_of_a_container_on_the_host(ground: Ground) -> None:
 def test_an_address_that_nobody_here_has_is_not_to_be_added(ground: Ground) -> None:
     finding = findings(ground.check(ground.here, ground.config(listen="10.77.0.2", peer=None)))["no-link-address"]
     assert "ip address" not in finding.mend
+
+
+@pytest.mark.failure("29")
+def test_an_address_to_reach_a_service_from_that_nobody_here_has(ground: Ground) -> None:
+    """127.0.0.2 stands on no list of addresses, and is one."""
+    ground.ip(ground.here, "address add fd77::7/64 dev eth0 nodad")
+    source = ["10.77.0.1", "127.0.0.2", "fd77::7", "10.77.0.99"]
+    services = {"db": {"deliver": "tcp:db.internal:5432", "source": source}}
+    report = ground.check(ground.here, ground.config(services=services))
+    finding = findings(report)["no-source-address"]
+    assert (finding.level, finding.where, finding.read) == (
+        "wrong",
+        "services.db.source",
+        "no interface has 10.77.0.99",
+    )
+    assert "services.db.source 10.77.0.1 is an address of eth0" in seen(report)
+    assert "services.db.source fd77::7 is an address of eth0" in seen(report)
+    assert "services.db.source 127.0.0.2 is an address of lo" in seen(report)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.check.report import Unchecked
-from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, judge
+from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse, judge
 from tests.check.rules.lines import findings, only, seen, unseen
 
 MACVLAN = OffloadedInterface(interface="mv0", kind="macvlan", addresses=("10.0.0.1/24",))
@@ -73,6 +73,14 @@ def test_where_links_arrive() -> None:
     assert findings(judge(PathFacts(ways=(way(),), listen="10.0.0.1"))) == [("no-link-address", "wrong")]
     facts = PathFacts(ways=(way(kind="macvlan"),), listen="10.0.0.1", listening="mv0")
     assert seen(judge(facts)) == ["links.listen 10.0.0.1 is an address of mv0", "10.0.0.2 (b) through mv0 (macvlan)"]
+
+
+def test_addresses_to_reach_services_from() -> None:
+    here = SourceUse(key="services.db.source", address="10.0.0.5", interface="eth0")
+    gone = SourceUse(key="services.db.source", address="10.0.0.6", interface=None)
+    facts = PathFacts(ways=(way(kind="macvlan"),), sources=(here, gone))
+    assert findings(judge(facts)) == [("no-source-address", "wrong")]
+    assert "services.db.source 10.0.0.5 is an address of eth0" in seen(judge(facts))
 
 
 def test_no_peers() -> None:
