@@ -22,6 +22,7 @@ def check_interfaces(config: Partial, document: Document) -> None:
     own = dict(_entries(config.interfaces))
     addresses: dict[str, Path] = {}
     macs: dict[str, Path] = {}
+    tables: dict[int, Path] = {}
     for path, interface in _all(config):
         _check_keys(interface, path, document)
         _check_addresses(interface, path, addresses, document)
@@ -31,6 +32,12 @@ def check_interfaces(config: Partial, document: Document) -> None:
             if other != path:
                 found = f"found {quote(interface.mac)}, which is also that of {render_path(other)}"
                 document.problem((*path, "mac"), f"{found}; allowed: a MAC of its own")
+        table = interface.source_table if path[0] == "interfaces" else None
+        if isinstance(table, int):
+            other = tables.setdefault(table, path)
+            if other != path:
+                found = f"found {table}, which is also that of {render_path(other)}"
+                document.problem((*path, "source_table"), f"{found}; allowed: a table of its own")
         if path[0] == "containers" and interface.kind == "existing":
             document.problem((*path, "kind"), "found existing; allowed: macvlan | vf")
         if isinstance(interface.parent, str):

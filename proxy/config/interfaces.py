@@ -78,6 +78,10 @@ class InterfaceConfig(AnyInterfaceConfig, frozen=True, kw_only=True, forbid_unkn
 
     up_timeout: Duration = 30.0
     """How long the proxy's start waits for the link."""
+    source_table: Annotated[
+        int | None, read_by(units.or_null(netvalues.routing_table), netvalues.ROUTING_TABLE)
+    ] = None
+    """The routing table by which goes what comes from its addresses; None: no rule says so."""
 
 
 class ContainerInterfaceConfig(AnyInterfaceConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

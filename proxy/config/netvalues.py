@@ -40,6 +40,7 @@ LINKS_ADDRESS = 'auto (port 7600), "auto:PORT" with port 1 to 65535, or null'
 NETWORK = "default, or a network such as 10.80.0.0/16 or fd00:80::/32"
 OWN_IP = "an IP address of this host, such as 10.77.0.1 or fd00::1"
 IP = "an IP address such as 10.77.0.254 or fd00::fe"
+ROUTING_TABLE = "the number of a routing table, 1 to 252 or 256 to 4294967295"
 RATE = "a rate with its unit, such as 500Mbit or 10Gbit"
 WHOLE_SECONDS = "1s to 1h, in whole seconds"
 
@@ -130,6 +131,13 @@ def ip(raw: object) -> str:
         return str(ipaddress.ip_address(raw))
     except ValueError:
         raise wrong(raw, IP) from None
+
+
+def routing_table(raw: object) -> int:
+    """The number of a table that is not one of the kernel's own (253 default, 254 main, 255 local)."""
+    if not isinstance(raw, int) or isinstance(raw, bool) or not 1 <= raw <= 2**32 - 1 or 253 <= raw <= 255:
+        raise wrong(raw, ROUTING_TABLE)
+    return raw
 
 
 def own_ip(raw: object) -> str:

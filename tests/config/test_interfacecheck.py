@@ -37,6 +37,15 @@ TOGETHER = {
         "interfaces: {hl0: {parent: eth1, mode: passthru, mac: stable}}",
         "interfaces.hl0.mac: found with mode: passthru, which has its parent's; allowed: with other modes",
     ),
+    "one table for two": (
+        "interfaces: {hl0: {parent: eth1, source_table: 100}, hl1: {parent: eth1, source_table: 100}}",
+        "interfaces.hl1.source_table: found 100, which is also that of interfaces.hl0; allowed: a table of its own",
+    ),
+    "a table for a container": (
+        "containers: {web: {parent: eth1, source_table: 100}}",
+        "containers.web.source_table: unknown key; allowed: kind, parent, mode, vlan, mac, mtu, vfs, spoof_check, "
+        "trust, max_rate, addresses, segment, routes, name",
+    ),
     "a leased address without a control plane": (
         "interfaces: {hl0: {parent: eth1, addresses: [auto]}}",
         "interfaces.hl0.addresses[0]: found auto without control; allowed: with a control plane only",

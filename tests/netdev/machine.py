@@ -32,12 +32,13 @@ def ip(space: str, *commands: str) -> None:
 
 
 def dump(space: str) -> list[str]:
-    """All links, addresses and routes as iproute2 lists them, a line each, without what changes by itself. Waits for
-    the IPv6 link-local addresses, which the kernel adds some time after an interface is up.
+    """All links, addresses, routes and rules as iproute2 lists them, a line each, without what changes by itself. Waits
+    for the IPv6 link-local addresses, which the kernel adds some time after an interface is up.
     """
     eventually(lambda: not _without_link_local(space), f"a link-local address on {_without_link_local(space)}")
     asked = {
         "links": "-d link", "addresses": "address", "four": "-4 route show table all", "six": "-6 route show table all",
+        "rules of four": "-4 rule", "rules of six": "-6 rule",
     }  # fmt: skip
     said = {key: netns.run(["ip", "-n", space, "-j", *words.split()]) for key, words in asked.items()}
     return sorted(f"{key}: {_still(item)}" for key, text in said.items() for item in json.loads(text or "[]"))

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from proxy.netdev.observe.networkstate import NetworkState, VfDevice, VfParent
-from proxy.netdev.observe.records import Address, KernelRoute, NetInterface, NetSnapshot, VirtualFunction
+from proxy.netdev.observe.records import Address, KernelRoute, NetInterface, NetSnapshot, SourceRule, VirtualFunction
 
 ETH0 = NetInterface(index=2, name="eth0", mac="02:00:00:00:00:10", mtu=1500, up=True, carrier=True, operstate="up")
 HL0 = NetInterface(
@@ -33,13 +33,20 @@ def route(interface: NetInterface, to: str, via: str | None = None, protocol: in
     return KernelRoute(interface=interface.index, to=to, via=via, protocol=protocol, **values)
 
 
-def world(*parts: NetInterface | Address | KernelRoute, functions: tuple[VfDevice, ...] | None = None) -> NetworkState:
+def rule(source: str, table: int, protocol: int = 72) -> SourceRule:
+    return SourceRule(source=source, table=table, protocol=protocol)
+
+
+def world(
+    *parts: NetInterface | Address | KernelRoute | SourceRule, functions: tuple[VfDevice, ...] | None = None
+) -> NetworkState:
     """``functions``: those of eth0, which has none and can have none without."""
     return NetworkState(
         snapshot=NetSnapshot(
             interfaces=tuple(part for part in parts if isinstance(part, NetInterface)),
             addresses=tuple(part for part in parts if isinstance(part, Address)),
             routes=tuple(part for part in parts if isinstance(part, KernelRoute)),
+            rules=tuple(part for part in parts if isinstance(part, SourceRule)),
         ),
         vf_parents={} if functions is None else {"eth0": VfParent(total=8, devices=functions)},
     )

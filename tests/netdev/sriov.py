@@ -41,6 +41,7 @@ class Kind(enum.IntEnum):
     NEWADDR, DELADDR, GETADDR = 20, 21, 22
     NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
     GETNEIGH = 30
+    GETRULE = 34
 
 
 class Machine:
@@ -135,7 +136,7 @@ class Machine:
                 return [self._address(*item) for item in self.addresses]
             case Kind.GETROUTE:
                 return [self._route(*item) for item in self.routes]
-            case Kind.GETNEIGH:
+            case Kind.GETNEIGH | Kind.GETRULE:
                 return []
             case Kind.NEWLINK | Kind.SETLINK:
                 self._set(message)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -64,9 +65,14 @@ def machines(rp_filter: int = 0) -> Iterator[Lab]:
 
 
 class Pair:
-    """A proxy on each host, with mv0 made by it unless `made` is false; a service ``echo`` on host-b."""
+    """A proxy on each host, with mv0 made by it unless `made` is false; a service ``echo`` on host-b.
 
-    def __init__(self, lab: Lab, *, six: bool = False, made: bool = True, **links: Any) -> None:
+    ``source_table``: of mv0; ``links``: keys of that section.
+    """
+
+    def __init__(
+        self, lab: Lab, *, six: bool = False, made: bool = True, source_table: int | None = None, **links: Any
+    ) -> None:
         self.lab, self.six = lab, six
         self.folder = Path(tempfile.mkdtemp(prefix="hl-"))
         self.addresses = [SIX[host.address] if six else host.address for host in lab.hosts]
@@ -86,7 +92,8 @@ class Pair:
                 },
             }
             if made:
-                config["interfaces"] = {"mv0": {"parent": CABLE, "addresses": [f"{own}/{64 if six else 24}"]}}
+                mv0 = {"parent": CABLE, "addresses": [f"{own}/{64 if six else 24}"], "source_table": source_table}
+                config["interfaces"] = {"mv0": mv0}
             self.files.append(config)
         self.a, self.b = (Proxy(config, self.folder / host.name, host=host)
                           for config, host in zip(self.files, lab.hosts, strict=True))  # fmt: skip
@@ -264,7 +271,7 @@ def test_a_kernel_that_refuses_is_said_once_and_the_rules_of_the_set_up_decide()
         quiet(lab)
         pair = Pair(lab, made=False)
         for host, proxy in zip(lab.hosts, (pair.a, pair.b), strict=True):
-            proxy.argv = [sys.executable, "-c", REFUSING, *proxy.argv[proxy.argv.index("proxy") :]]
+            refuse_binding(proxy)
             for command in ("route add 10.77.0.0/24 dev mv0 table 7600",
                             f"rule add from {host.address} lookup 7600"):  # fmt: skip
                 netns.run(["ip", "-n", host.netns, *command.split()])
@@ -272,6 +279,67 @@ def test_a_kernel_that_refuses_is_said_once_and_the_rules_of_the_set_up_decide()
             assert_through(lab, pair.talk)
             (said,) = pair.a.events("links are not bound to their interface")
             assert said["reason"].startswith("the kernel refuses SO_BINDTODEVICE (Operation not permitted;")
+
+
+def rules(host: LabHost) -> str:
+    """All rules of the host, and the routes in the table that the tests use."""
+    asked = ("-4 rule", "-6 rule", "-4 route show table 7600", "-6 route show table 7600")
+    said = (subprocess.run(["ip", "-n", host.netns, *each.split()], capture_output=True, text=True, check=False)
+            for each in asked)  # fmt: skip
+    return "".join(each.stdout for each in said)
+
+
+@pytest.mark.parametrize(("rp_filter", "six"), [(0, False), (1, False), (2, False), (0, True)])
+def test_a_source_rule_of_the_set_up_leads_links_through_the_macvlan(rp_filter: int, six: bool) -> None:
+    """Where the kernel refuses to bind sockets. `check` says nothing of their way, and `remove` leaves nothing."""
+    with machines(rp_filter) as lab:
+        before = [rules(host) for host in lab.hosts]
+        pair = Pair(lab, six=six, source_table=7600)
+        for host, proxy in zip(lab.hosts, (pair.a, pair.b), strict=True):
+            done = hostlane("net", "apply", "--config", str(proxy.file), host=host)
+            assert (done.returncode, done.stderr) == (0, "")
+            again = hostlane("net", "apply", "--config", str(proxy.file), host=host)
+            assert again.stdout.splitlines()[-1:] == ["nothing to change"]
+            refuse_binding(proxy)
+        with pair:
+            assert_through(lab, pair.talk)
+            assert pair.a.events("links are not bound to their interface")
+            assert "links-elsewhere" not in {item["name"] for item in wrong(lab.a, pair.a)}
+            with connect(pair.calls) as call:
+                exchange(call, b"before")
+                netns.run(["ip", "-n", lab.a.netns, "link", "delete", "mv0"])
+                pair.a.wait_for("interface made again", interface="mv0")
+                exchange(call, b"and after")
+            assert_through(lab, pair.talk)
+            for host, proxy in zip(lab.hosts, (pair.a, pair.b), strict=True):
+                proxy.stop()
+                assert hostlane("net", "remove", "--config", str(proxy.file), host=host).returncode == 0
+        assert [rules(host) for host in lab.hosts] == before
+
+
+@pytest.mark.parametrize("six", [False, True])
+def test_without_the_rule_they_would_leave_through_the_nic(six: bool) -> None:
+    """Or the test above shows nothing. `check` says so, and what it advises is as good as a rule of the set-up."""
+    with machines() as lab:
+        pair = Pair(lab, six=six)
+        for proxy in (pair.a, pair.b):
+            refuse_binding(proxy)
+        with pair:
+            with pytest.raises(AssertionError, match="sent .* bytes through mv0"):
+                assert_through(lab, pair.talk)
+            for host, proxy in zip(lab.hosts, (pair.a, pair.b), strict=True):
+                [finding] = [item for item in wrong(host, proxy) if item["name"] == "links-elsewhere"]
+                assert "source_table" in finding["mend"]
+                for command in finding["mend"].split(" (")[0].split("; "):
+                    netns.run(host.command(["sh", "-c", command]))
+            assert_through(lab, pair.talk)
+            for host, proxy in zip(lab.hosts, (pair.a, pair.b), strict=True):
+                assert "links-elsewhere" not in {item["name"] for item in wrong(host, proxy)}
+
+
+def refuse_binding(proxy: Process) -> None:
+    """The proxy's kernel refuses SO_BINDTODEVICE from its next start on."""
+    proxy.argv = [sys.executable, "-c", REFUSING, *proxy.argv[proxy.argv.index("proxy") :]]
 
 
 def quiet(lab: Lab) -> None:

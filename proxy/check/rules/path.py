@@ -185,7 +185,8 @@ def _to_own_interface(facts: PathFacts, meant: str) -> str:
     six = " -6" if ":" in str(facts.listen) else ""
     return (
         f"ip{six} route replace {facts.subnet} dev {meant} table {RULE_TABLE}; ip{six} rule add from {facts.listen} "
-        f"lookup {RULE_TABLE} (or start the proxy again: from Linux 5.7 on it binds its links to {meant} by itself)"
+        f"lookup {RULE_TABLE} (or source_table: {RULE_TABLE} in interfaces:, or start the proxy again: from Linux 5.7 "
+        f"on it binds its links to {meant} by itself)"
     )
 
 

@@ -12,8 +12,11 @@ from pyroute2 import IPRoute, NetlinkError
 
 from proxy.errors import NetError
 from proxy.netdev.observe import sysctls, sysfs
+from proxy.netdev.observe.mark import PROTOCOL
 from proxy.netdev.observe.namespaces import run_inside
 from proxy.netdev.plan.steps import (
+    MAIN_TABLE,
+    RULE_PRIORITY,
     CreateLink,
     DeleteLink,
     Link,
@@ -22,6 +25,7 @@ from proxy.netdev.plan.steps import (
     SetAddress,
     SetLink,
     SetRoute,
+    SetRule,
     SetSetting,
     SetVf,
     SetVfCount,
@@ -99,6 +103,8 @@ class Kernel:
                     self._address(socket, operation)
                 case SetRoute():
                     self._route(socket, operation)
+                case SetRule():
+                    self._rule(socket, operation)
                 case SetVf(parent=parent, vf=vf, key=key, value=value):
                     found: Any = int(value) if key in ("spoof_check", "trust") else value
                     if key == "max_rate":
@@ -149,7 +155,21 @@ class Kernel:
             message["priority"] = wanted.metric
         if wanted.source:
             message["prefsrc"] = wanted.source
+        if wanted.table != MAIN_TABLE:
+            message["table"] = wanted.table
         socket.route("add" if wanted.present else "del", **message)
+
+    def _rule(self, socket: Any, wanted: SetRule) -> None:
+        six = ":" in wanted.source
+        socket.rule(
+            "add" if wanted.present else "del",
+            family=AF_INET6 if six else AF_INET,
+            src=wanted.source,
+            src_len=128 if six else 32,
+            table=wanted.table,
+            priority=RULE_PRIORITY,
+            protocol=PROTOCOL,
+        )
 
     def _index(self, socket: Any, link: Link) -> int:
         name = sysfs.vf_interface(link.parent, link.vf, root=self._sysfs) if isinstance(link, VfLink) else link

@@ -24,6 +24,7 @@ from proxy.netdev.observe.records import (
     NetInterface,
     NetSnapshot,
     RouteAnswer,
+    SourceRule,
     VirtualFunction,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "NetInterface",
     "NetSnapshot",
     "RouteAnswer",
+    "SourceRule",
     "VirtualFunction",
     "route_to",
     "snapshot",
@@ -43,7 +45,7 @@ __all__ = [
 IFF_UP = 0x1
 IFA_F_TENTATIVE, IFA_F_DADFAILED = 0x40, 0x08
 RTEXT_FILTER_VF = 0x1  # <linux/rtnetlink.h>: list the virtual functions too
-AF_BRIDGE = 7
+AF_BRIDGE, AF_INET6 = 7, 10
 NEIGHBOUR_STATES = {
     0x01: "incomplete", 0x02: "reachable", 0x04: "stale", 0x08: "delay", 0x10: "probe", 0x20: "failed",
     0x40: "noarp", 0x80: "permanent",
@@ -58,6 +60,7 @@ def snapshot() -> NetSnapshot:
             interfaces=tuple(_interface(found, unicast) for found in socket.get_links(ext_mask=RTEXT_FILTER_VF)),
             addresses=tuple(_address(found) for found in socket.get_addr()),
             routes=tuple(_route(found) for found in socket.get_routes()),
+            rules=tuple(rule for found in socket.get_rules() if (rule := _rule(found)) is not None),
             neighbours=tuple(_neighbour(found) for found in socket.get_neighbours()),
         )
 
@@ -172,6 +175,16 @@ def _route(message: Any) -> KernelRoute:
         protocol=message["proto"],
         kind=message["type"],
     )
+
+
+def _rule(message: Any) -> SourceRule | None:
+    """None for a rule about more, or less, than one source address."""
+    source, table = message.get_attr("FRA_SRC"), message.get_attr("FRA_TABLE") or message["table"]
+    whole = message["src_len"] == (128 if message["family"] == AF_INET6 else 32)
+    more = any(message.get_attr(key) is not None for key in ("FRA_DST", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_FWMARK"))
+    if source is None or not table or not whole or more:
+        return None
+    return SourceRule(source=source, table=table, protocol=message.get_attr("FRA_PROTOCOL") or 0)
 
 
 def _gateway(message: Any) -> str | None:

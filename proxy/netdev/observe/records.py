@@ -82,6 +82,15 @@ class KernelRoute(Struct, frozen=True, kw_only=True):
     """1 unicast, 2 local, 3 broadcast, 5 multicast, 6 blackhole, 7 unreachable..."""
 
 
+class SourceRule(Struct, frozen=True, kw_only=True):
+    """A rule of the kernel's routing policy by which what comes from one address is looked up in a table."""
+
+    source: str
+    table: int
+    protocol: int = 0
+    """Who made it (FRA_PROTOCOL): 2 the kernel, 3 boot, 4 static... 0: not said, as by ``ip rule add``."""
+
+
 class Neighbour(Struct, frozen=True, kw_only=True):
     """An entry of the ARP or neighbour table."""
 
@@ -103,11 +112,12 @@ class RouteAnswer(Struct, frozen=True, kw_only=True):
 
 
 class NetSnapshot(Struct, frozen=True, kw_only=True):
-    """Interfaces, addresses, routes and neighbours of one namespace, read one after the other."""
+    """Interfaces, addresses, routes, rules and neighbours of one namespace, read one after the other."""
 
     interfaces: tuple[NetInterface, ...] = ()
     addresses: tuple[Address, ...] = ()
     routes: tuple[KernelRoute, ...] = ()
+    rules: tuple[SourceRule, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
 
     def named(self, name: str) -> NetInterface | None:

@@ -8,24 +8,33 @@ import msgspec
 
 from proxy.config.interfaces import AnyInterfaceConfig as Wanted
 from proxy.config.interfaces import RouteConfig as WantedRoute
-from proxy.config.netvalues import DEFAULT
+from proxy.config.netvalues import AUTO, DEFAULT
 from proxy.netdev.observe import mark
 from proxy.netdev.observe.mark import PROTOCOL
 from proxy.netdev.observe.records import Address, KernelRoute, NetInterface
 from proxy.netdev.plan.draft import PlanDraft
-from proxy.netdev.plan.steps import SetAddress, SetRoute
+from proxy.netdev.plan.steps import MAIN_TABLE, SetAddress, SetRoute
 
-MAIN_TABLE = 254
 LINK_SCOPE = 253
 MADE_BY_KERNEL = 2
 IPV6_METRIC = 1024
 """What the kernel makes of metric 0 for IPv6 (IP6_RT_PRIO_USER)."""
 
+RouteKey = tuple[str, str | None, int, int]
+"""Network, router, metric, table: what tells the routes of an interface apart."""
+
 
 def plan_addressing(
-    draft: PlanDraft, name: str, wanted: Wanted, there: NetInterface | None, *, inside: bool = False
+    draft: PlanDraft,
+    name: str,
+    wanted: Wanted,
+    there: NetInterface | None,
+    *,
+    table: int | None = None,
+    inside: bool = False,
 ) -> None:
     """Steps that give the interface its addresses and routes; ``there``: as it is now, None if the plan makes it.
+    ``table``: in this one its networks and routes stand, too.
 
     Of an interface that Hostlane made, all that is not wanted goes; of another's only what Hostlane added.
     """
@@ -33,7 +42,9 @@ def plan_addressing(
     stale = [address for address in present if str(address) not in wanted.addresses and _ours(address.protocol, there)]
     leaving = [address for address in present if address in stale or _falls_with(address, present, stale)]
     staying = [address for address in present if address not in leaving]
-    aims = [_normal(route) for route in wanted.routes]
+    aims = [_normal(route, MAIN_TABLE) for route in wanted.routes]
+    if table is not None:
+        aims += [_normal(route, table) for route in [*_networks(wanted), *wanted.routes]]
     dropped = [route for route in routes if _key(route) not in aims and _ours(route.protocol, there)]
     if any(_is_v4(address) for address in leaving) and not any(_is_v4(address) for address in staying):
         # With an interface's last IPv4 address the kernel takes its IPv4 routes away, whoever made them.
@@ -50,9 +61,9 @@ def plan_addressing(
     for route in dropped:
         if _key(route) not in aims and not _ours(route.protocol, there):
             draft.do(_route(name, route, True), _route(name, route, False))
-    for to, via, metric in aims:
-        if (to, via, metric) not in map(_key, kept):
-            way = SetRoute(link=name, to=to, via=via, metric=metric, inside=inside)
+    for to, via, metric, into in aims:
+        if (to, via, metric, into) not in map(_key, kept):
+            way = SetRoute(link=name, to=to, via=via, metric=metric, table=into, inside=inside)
             draft.do(way, msgspec.structs.replace(way, present=False))
 
 
@@ -81,12 +92,14 @@ def drop_ours(draft: PlanDraft, there: NetInterface) -> None:
 
 
 def routes_of(draft: PlanDraft, there: NetInterface | None) -> list[KernelRoute]:
+    """Those of the main table, whoever made them, and Hostlane's in others."""
     return [
         route
         for route in draft.world.snapshot.routes
         if there is not None
         and route.interface == there.index
-        and (route.table, route.kind) == (MAIN_TABLE, 1)
+        and (route.table == MAIN_TABLE or route.protocol == PROTOCOL)
+        and route.kind == 1
         and route.protocol != MADE_BY_KERNEL
     ]
 
@@ -98,6 +111,7 @@ def _route(name: str, route: KernelRoute, present: bool) -> SetRoute:
         via=route.via,
         source=route.source,
         metric=route.metric,
+        table=route.table,
         present=present,
         protocol=route.protocol,
     )
@@ -140,12 +154,18 @@ def _refuse_taken(draft: PlanDraft, name: str, text: str) -> None:
             draft.problem(f"{name}: address {ip} is on {holder.name} already; remove it there or choose another")
 
 
-def _normal(route: WantedRoute) -> tuple[str, str | None, int]:
+def _networks(wanted: Wanted) -> list[WantedRoute]:
+    """The networks that the interface's addresses are in, each once."""
+    found = [ipaddress.ip_interface(text).network for text in wanted.addresses if text != AUTO]
+    return [WantedRoute(to=str(network)) for network in dict.fromkeys(found)]
+
+
+def _normal(route: WantedRoute, table: int) -> RouteKey:
     """As the kernel would list it."""
     six = ":" in (route.via or "") or ":" in route.to
     to = ("::/0" if six else "0.0.0.0/0") if route.to == DEFAULT else route.to
-    return to, route.via, route.metric or (IPV6_METRIC if six else 0)
+    return to, route.via, route.metric or (IPV6_METRIC if six else 0), table
 
 
-def _key(route: KernelRoute) -> tuple[str, str | None, int]:
-    return route.to, route.via, route.metric
+def _key(route: KernelRoute) -> RouteKey:
+    return route.to, route.via, route.metric, route.table

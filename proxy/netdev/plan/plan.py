@@ -1,14 +1,15 @@
 """From what is configured and what is there to the steps between them (sans-IO).
 
 Order: what is not wanted any more, or not as it is, goes first (its MAC and addresses are free then). Then each
-interface in the order of the configuration: parent, interface, mark, up, addresses, routes. Undone, the same backwards.
+interface in the order of the configuration: parent, interface, mark, up, addresses, routes, rules. Undone, the same
+backwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from proxy.config.interfaces import AnyInterfaceConfig as Wanted
+from proxy.config.interfaces import InterfaceConfig as Wanted
 from proxy.netdev.observe import mark
 from proxy.netdev.observe.mark import PROTOCOL
 from proxy.netdev.observe.networkstate import NetworkState
@@ -17,6 +18,7 @@ from proxy.netdev.plan.addressing import drop_ours, plan_addressing
 from proxy.netdev.plan.draft import PlanDraft
 from proxy.netdev.plan.links import delete_link, fits, plan_macvlan, set_up
 from proxy.netdev.plan.settings import loud, plan_settings, quieted
+from proxy.netdev.plan.sourcerules import add_rules, drop_rules, refuse_taken_table
 from proxy.netdev.plan.steps import NetPlan
 from proxy.netdev.plan.vfs import give_back, place, plan_vf
 
@@ -24,6 +26,7 @@ from proxy.netdev.plan.vfs import give_back, place, plan_vf
 def plan(host: str, wanted: Mapping[str, Wanted], world: NetworkState) -> NetPlan:
     """What would make the interfaces of this host as ``wanted``; no steps if they are."""
     draft = PlanDraft(host, world)
+    drop_rules(draft, wanted)
     _leave_out(draft, wanted)
     for name, interface in wanted.items():
         _plan_interface(draft, name, interface, wanted)
@@ -48,7 +51,9 @@ def _plan_interface(draft: PlanDraft, name: str, wanted: Wanted, all_wanted: Map
         case "vf":
             there = plan_vf(draft, name, wanted, all_wanted)
             set_up(draft, name, there)
-    plan_addressing(draft, name, wanted, there)
+    refuse_taken_table(draft, name, wanted)
+    plan_addressing(draft, name, wanted, there, table=wanted.source_table)
+    add_rules(draft, name, wanted)
 
 
 def _existing(draft: PlanDraft, name: str, wanted: Wanted) -> NetInterface | None:

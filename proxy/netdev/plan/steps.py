@@ -12,6 +12,11 @@ from msgspec import Struct
 
 from proxy.netdev.observe.mark import PROTOCOL
 
+MAIN_TABLE = 254
+RULE_PRIORITY = 7600
+"""Of Hostlane's rules: before the main table's (32766), and what ``ip rule add`` puts right before that one. It is the
+number of the links' port."""
+
 Key = Literal["name", "alias", "mac", "mtu", "state"]
 SettingKey = Literal["arp_ignore", "arp_announce", "rp_filter"]
 VfKey = Literal["mac", "vlan", "spoof_check", "trust", "max_rate"]
@@ -108,19 +113,35 @@ class SetAddress(Operation, frozen=True, kw_only=True):
 
 
 class SetRoute(Operation, frozen=True, kw_only=True):
-    """Add or delete a route of the main table."""
+    """Add or delete a route."""
 
     link: str
     to: str
     via: str | None = None
     source: str | None = None
     metric: int = 0
+    table: int = MAIN_TABLE
     present: bool = True
     protocol: int = PROTOCOL
 
     def __str__(self) -> str:
         way = (f" via {self.via}" if self.via else "") + (f" metric {self.metric}" if self.metric else "")
+        way += f" in table {self.table}" if self.table != MAIN_TABLE else ""
         return f"{self.link}: {'add' if self.present else 'delete'} route {self.to}{way}"
+
+
+class SetRule(Operation, frozen=True, kw_only=True):
+    """Add or delete the rule that sends what comes from an address to a routing table. ``link``: the interface with the
+    address, for the text.
+    """
+
+    link: str
+    source: str
+    table: int
+    present: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.link}: {'add' if self.present else 'delete'} rule from {self.source} lookup {self.table}"
 
 
 class SetSetting(Operation, frozen=True, kw_only=True):

@@ -21,7 +21,8 @@ pytestmark = pytest.mark.netns
 MAC = "02:00:00:00:00:01"
 FULL = """
   hl0: {parent: eth0, mac: "02:00:00:00:00:01", mtu: 1400, addresses: [10.9.0.1/24, 10.9.0.2/24, "fd00::1/64"],
-        routes: [{to: 10.8.0.0/16, via: 10.9.0.254, metric: 5}, {to: default, via: "fd00::fe"}, {to: 10.7.0.0/16}]}
+        routes: [{to: 10.8.0.0/16, via: 10.9.0.254, metric: 5}, {to: default, via: "fd00::fe"}, {to: 10.7.0.0/16}],
+        source_table: 7600}
   hl1: {parent: eth0, mode: private}
   cable: {kind: existing, addresses: [10.6.0.1/24], routes: [{to: 10.5.0.0/16, via: 10.6.0.2}]}
 """
@@ -58,6 +59,14 @@ def test_everything_at_once(space: str) -> None:
         "hl0: add route 10.8.0.0/16 via 10.9.0.254 metric 5",
         "hl0: add route ::/0 via fd00::fe metric 1024",
         "hl0: add route 10.7.0.0/16",
+        "hl0: add route 10.9.0.0/24 in table 7600",
+        "hl0: add route fd00::/64 metric 1024 in table 7600",
+        "hl0: add route 10.8.0.0/16 via 10.9.0.254 metric 5 in table 7600",
+        "hl0: add route ::/0 via fd00::fe metric 1024 in table 7600",
+        "hl0: add route 10.7.0.0/16 in table 7600",
+        "hl0: add rule from 10.9.0.1 lookup 7600",
+        "hl0: add rule from 10.9.0.2 lookup 7600",
+        "hl0: add rule from fd00::1 lookup 7600",
         "hl1: create macvlan on eth0, mode private, mac 0a:26:34:70:5a:67",
         "hl1: mark as hostlane:a:hl1",
         "hl1: set up",

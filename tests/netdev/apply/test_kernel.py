@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from proxy.demo import netns
@@ -19,6 +20,7 @@ from proxy.netdev.plan.steps import (
     SetAddress,
     SetLink,
     SetRoute,
+    SetRule,
     SetVf,
     SetVfCount,
     VfLink,
@@ -76,6 +78,33 @@ def test_addresses_and_routes_bear_the_number_and_can_be_taken_back(space: str) 
         ("10.8.0.0/16", 5, "10.9.0.1"), ("fd01::/16", 1024, None),
     }  # fmt: skip
     run(space, *(delete for _, delete in reversed(pairs)))
+    assert dump(space) == before
+
+
+@pytest.mark.failure("25")
+def test_rules_and_routes_of_other_tables_bear_it_too(space: str) -> None:
+    before = dump(space)
+    adds = [
+        SetAddress(link="eth0", address="10.9.0.1/24"),
+        SetAddress(link="eth0", address="fd00::1/64"),
+        SetRoute(link="eth0", to="10.9.0.0/24", table=100),
+        SetRoute(link="eth0", to="fd00::/64", metric=1024, table=7600),
+        SetRule(link="eth0", source="10.9.0.1", table=100),
+        SetRule(link="eth0", source="fd00::1", table=7600),
+    ]
+    run(space, *adds)
+    others = ("from 10.9.0.7 lookup 100", "from 10.8.0.0/16 lookup 100", "fwmark 1 lookup 100")
+    ip(space, *(f"rule add {other}" for other in others))
+    with netns.entered(space):
+        found = observe.snapshot()
+    assert {(each.source, each.table, each.protocol == 72) for each in found.rules} == {
+        ("10.9.0.1", 100, True), ("fd00::1", 7600, True), ("10.9.0.7", 100, False),
+    }  # fmt: skip
+    assert {(route.to, route.table) for route in found.routes if route.protocol == 72} == {
+        ("10.9.0.0/24", 100), ("fd00::/64", 7600),
+    }  # fmt: skip
+    ip(space, *(f"rule del {other}" for other in others))
+    run(space, *(msgspec.structs.replace(add, present=False) for add in reversed(adds)))
     assert dump(space) == before
 
 

@@ -6,7 +6,7 @@ from proxy.netdev.observe.networkstate import NetworkState
 from proxy.netdev.plan.plan import plan
 from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import interfaces, lines
-from tests.netdev.picture import ETH0, HL0, address, changed, route, world
+from tests.netdev.picture import ETH0, HL0, address, changed, route, rule, world
 
 MAC = "02:00:00:00:00:01"
 
@@ -74,7 +74,7 @@ def test_routes_that_the_kernel_would_drop_with_the_last_address_come_back() -> 
 
 def test_only_the_main_table_and_plain_routes_are_ours_to_change() -> None:
     found = world(
-        ETH0, HL0, route(HL0, "10.6.0.0/16", table=100), route(HL0, "10.5.0.0/16", kind=6),
+        ETH0, HL0, route(HL0, "10.6.0.0/16", table=100, protocol=4), route(HL0, "10.5.0.0/16", kind=6),
         route(HL0, "10.4.0.0/16", protocol=2),
     )  # fmt: skip
     assert planned(found, "mtu: 1500") == NetPlan()
@@ -93,3 +93,47 @@ def test_an_address_of_an_interface_that_the_plan_deletes_is_free() -> None:
     found = planned(world(ETH0, old, address(old, "10.9.0.1/24")), "addresses: [10.9.0.1/24]")
     assert not found.problems
     assert lines(found)[0] == "old0: delete"
+
+
+TABLE = "source_table: 100"
+
+
+@pytest.mark.failure("25")
+def test_networks_and_routes_stand_in_the_interfaces_own_table_too() -> None:
+    """Two addresses of one network make one route of it."""
+    addresses = 'addresses: [10.9.0.1/24, 10.9.0.2/24, "fd00::1/64"], routes: [{to: default, via: 10.9.0.254}]'
+    found = [line for line in lines(planned(world(ETH0), f"{addresses}, {TABLE}")) if "route" in line]
+    assert found == [
+        "hl0: add route 0.0.0.0/0 via 10.9.0.254",
+        "hl0: add route 10.9.0.0/24 in table 100",
+        "hl0: add route fd00::/64 metric 1024 in table 100",
+        "hl0: add route 0.0.0.0/0 via 10.9.0.254 in table 100",
+    ]
+
+
+@pytest.mark.failure("25")
+def test_of_another_table_only_what_bears_our_number_goes() -> None:
+    found = world(
+        ETH0, HL0, address(HL0, "10.9.0.1/24"), route(HL0, "10.9.0.0/24", table=100), rule("10.9.0.1", 100),
+        route(HL0, "10.8.0.0/16", table=100), route(HL0, "10.9.0.0/24", table=99), route(HL0, "10.7.0.0/16", protocol=4,
+        table=98),
+    )  # fmt: skip
+    assert lines(planned(found, f"addresses: [10.9.0.1/24], {TABLE}")) == [
+        "hl0: delete route 10.8.0.0/16 in table 100",
+        "hl0: delete route 10.9.0.0/24 in table 99",
+    ]
+
+
+@pytest.mark.failure("25")
+def test_a_table_goes_and_comes_with_the_last_address() -> None:
+    found = world(
+        ETH0, HL0, address(HL0, "10.9.0.1/24"), route(HL0, "10.9.0.0/24", table=100), rule("10.9.0.1", 100)
+    )
+    assert lines(planned(found, f"addresses: [10.9.0.2/24], {TABLE}")) == [
+        "hl0: delete rule from 10.9.0.1 lookup 100",
+        "hl0: delete route 10.9.0.0/24 in table 100",
+        "hl0: delete address 10.9.0.1/24",
+        "hl0: add address 10.9.0.2/24",
+        "hl0: add route 10.9.0.0/24 in table 100",
+        "hl0: add rule from 10.9.0.2 lookup 100",
+    ]
