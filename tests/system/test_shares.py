@@ -18,9 +18,9 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import FrameKind, encode
 from tests.system.test_hostile_peer import Hostile, opening
 from tests.system.world import ask
-from tests.tools.process import Proxy
+from tests.tools.process import Process, Proxy
 from tests.tools.servers import Echo
-from tests.tools.sockets import connect, count_fds, eventually, exchange, free_ports
+from tests.tools.sockets import connect, count_fds, eventually, exchange, free_ports, read_to_end, say
 
 pytestmark = pytest.mark.failure("21b-b")
 
@@ -33,13 +33,18 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class Host:
-    """A proxy that may open LIMIT descriptors, with two services of its own, each called through a Unix socket."""
+    """A proxy that may open LIMIT descriptors, with two services of its own, each called through a Unix socket.
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        (self.port,) = free_ports(1)
+    ``circle``: a program instead of the greedy service, and through which kind of socket that calls it again.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, circle: str = "") -> None:
+        self.port, through, behind = free_ports(3)
         self.admin = folder / "run" / "admin.sock"
         self.listen = {name: f"unix:{folder}/{name}.sock" for name in ("greedy", "modest", "away")}
         deliver = {name: f"unix:{folder}/{name}.service" for name in ("greedy", "modest")}
+        if circle == "tcp":
+            self.listen["greedy"], deliver["greedy"] = f"tcp:127.0.0.1:{through}", f"tcp:127.0.0.1:{behind}"
         config: dict[str, Any] = {
             "host": "host-b",
             "run_dir": f"{folder}/run",
@@ -49,6 +54,10 @@ class Host:
             "services": {name: {"deliver": address} for name, address in deliver.items()},
             "log": {"format": "json"},
         }
+        if circle:
+            again = ["-m", "tests.tools.forwarder", deliver.pop("greedy"), self.listen["greedy"]]
+            self.program = stack.enter_context(Process([sys.executable, *again]))
+            self.program.wait_for("forwarding")
         for address in deliver.values():
             stack.enter_context(Echo(address))
         self.proxy = Proxy(config, folder)
@@ -129,4 +138,33 @@ def test_a_caller_that_takes_all_it_can_costs_its_peer_nothing(host: Host) -> No
             kind = peer.frame()[0]
             answers += [kind] if kind in (FrameKind.OPENED, FrameKind.REFUSE) else []
         assert set(answers) == {FrameKind.OPENED}
+        host.serves_others()
+
+
+@pytest.mark.failure("28")
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+@pytest.mark.parametrize("ending", ["the caller leaves", "the program is killed"])
+def test_a_circle_through_another_program(kind: str, ending: str) -> None:
+    """It cannot be recognised: it takes its share, `status` names who makes it, and all comes back when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="hl-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder)
+        host = Host(folder, stack, kind)
+        host.serves_others()
+        before = count_fds(host.proxy.pid)
+        with connect(host.listen["greedy"]) as caller:
+            say(caller, b"round and round")
+            host.proxy.wait_for("callers wait for descriptors", listen=host.listen["greedy"])
+            host.serves_others()
+            assert not host.proxy.events("callers wait for descriptors", listen=host.listen["modest"])
+            source = ask(host.admin, "status")["busiest"]
+            assert (source["service"], source["pid"], source["address"]) == (
+                ("greedy", host.program.pid, None) if kind == "unix" else ("greedy", None, "127.0.0.1")
+            )
+            assert source["streams"] > LIMIT // 8
+            if ending == "the program is killed":
+                host.program.kill()
+                assert read_to_end(caller).received == b""
+        eventually(lambda: ask(host.admin, "status")["streams"] == 0, "the circle has ended")
+        eventually(lambda: count_fds(host.proxy.pid) <= before, "all descriptors are back")
         host.serves_others()
