@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from control.base.reading.addresses import HANDOVER_SOCKET
 from control.base.terminal import ended_by, report
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, HostlaneError, StartError
 
 if TYPE_CHECKING:
     from proxy.config.schema import Config
@@ -35,9 +36,31 @@ def proxy(file: str, takeover: bool) -> None:
 
     try:
         config = load(file)
-    except ConfigError as error:
+        if takeover and os.path.exists(f"{config.run_dir}/{HANDOVER_SOCKET}"):  # else it is a plain start
+            _check_room()
+    except HostlaneError as error:
         sys.exit(report([error]))
     sys.exit(serve(config, os.path.abspath(file), takeover))
+
+
+def _check_room() -> None:
+    """Raise StartError if the cgroup has no room for one more process: the kernel would kill one, mostly the one that
+    is to be taken over, with all its streams. This comes before what is large is imported.
+    """
+    from control.base.system.cgroup import memory_left, memory_limit, own_memory
+    from proxy.config.memory import BASE, MIB
+
+    limit = memory_limit()
+    left = None if limit is None else memory_left(limit)
+    if limit is None or left is None:
+        return
+    room = max(0, left + own_memory())
+    if room < BASE:
+        raise StartError(
+            f"--takeover: {limit.file} allows {limit.bytes / MIB:.4g} MiB, of which {room / MIB:.3g} MiB are left, and "
+            f"one more proxy takes {BASE // MIB} MiB; nothing was changed: restart the proxy instead, or raise the "
+            "limit (docs/memory.md)"
+        )
 
 
 @click.command()

@@ -117,6 +117,7 @@ class Agent:
         self.pump = Pump(budget, collect, BusyPoll(config.pump.looks_for))
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
+        self.pump.budget.link_buffer = memory.link_buffer(_cgroup())
         allowed = AllowRules.from_services(config.services)
         self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
         notice = self.namesakes.heard_untrusted

@@ -1,7 +1,8 @@
 """Socket options of links, in one place, each with its reason. (Those of local sockets: proxy/pump/options.py.)
 
-Not set on purpose: SO_SNDBUF and SO_RCVBUF, because setting them switches the kernel's own tuning off (tcp(7)), and
-TCP_CORK and MSG_MORE, because the pump makes one send for everything that a turn has written.
+Not set on purpose: SO_SNDBUF and SO_RCVBUF, but where memory is scarce (`bound_link`), because setting them switches
+the kernel's own tuning off (tcp(7)); and TCP_CORK and MSG_MORE, because the pump makes one send for everything that a
+turn has written.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import socket
 
 import trio
 
-__all__ = ["NOTSENT_LOWAT", "USER_TIMEOUT", "prepare_link"]
+__all__ = ["NOTSENT_LOWAT", "USER_TIMEOUT", "bound_link", "prepare_link"]
 
 NOTSENT_LOWAT = 128 * 1024
 """Unsent bytes that the kernel takes, besides those in flight: 1 ms of a 1 Gbit/s cable, so that a small message
@@ -47,3 +48,12 @@ def prepare_link(sock: socket.socket | trio.socket.SocketType) -> None:
     sock.setsockopt(tcp, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE)
     sock.setsockopt(tcp, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL)
     sock.setsockopt(tcp, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+
+
+def bound_link(sock: socket.socket, size: int) -> None:
+    """Let the kernel hold no more than `size` bytes in each direction, headers included, however fast the peer sends
+    and however late it acknowledges. (The kernel doubles what it is told, for the headers: socket(7).) For where a
+    cgroup's limit is small: by itself the kernel lets a TCP socket have some megabytes, which count as the proxy's.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size // 2)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size // 2)

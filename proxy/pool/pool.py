@@ -24,6 +24,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.links.keepalive import keep_alive
+from proxy.links.options import bound_link
 from proxy.pool import policy
 from proxy.pool.bulk import BulkStreams
 from proxy.pool.dialling import Dialler
@@ -389,6 +390,8 @@ class Pool:
         if credentials is not None and handshake.serial in credentials.revoked:
             sock.close()
             raise HandshakeError("the peer's certificate has been revoked", CloseReason.REVOKED)
+        if bound := self._pump.budget.link_buffer:
+            bound_link(sock, bound)
         own = self._hello(self.name, handshake.hello.session)
         if session is None:
             session = self.sessions.begin(handshake.hello, own, dialled)

@@ -14,15 +14,16 @@ class MemoryBudget:
             are not counted here, but they are ours.
 
     Attributes:
+        link_buffer: the same for a link, in each direction.
         accounts: by peer; one for each peer that ever had a session, until `forget`.
     """
 
-    __slots__ = ("_floor", "_shrunk", "_worth", "accounts", "limit", "per_peer", "send_buffer", "used")
+    __slots__ = ("_floor", "_shrunk", "_worth", "accounts", "limit", "link_buffer", "per_peer", "send_buffer", "used")
 
     def __init__(self, limit: int, per_peer: int | None = None, send_buffer: int = 0) -> None:
         self.limit = limit
         self.per_peer = limit if per_peer is None else per_peer
-        self.send_buffer = send_buffer
+        self.send_buffer, self.link_buffer = send_buffer, 0
         self.used = 0
         self.accounts: dict[str, PeerBudget] = {}
         self._floor = self._worth = 0

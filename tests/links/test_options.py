@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxy.links.options import NOTSENT_LOWAT, USER_TIMEOUT, prepare_link
+from proxy.links.options import NOTSENT_LOWAT, USER_TIMEOUT, bound_link, prepare_link
 
 SIOCOUTQNSD = 0x894B  # bytes of the send queue that were never sent (linux/sockios.h)
 
@@ -83,6 +83,20 @@ def test_the_kernels_own_tuning_of_buffers_stays_on(pair: tuple[socket.socket, s
     prepare_link(pair[0])
     after = [pair[0].getsockopt(socket.SOL_SOCKET, option) for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)]
     assert before == after
+
+
+@pytest.mark.failure("33")
+@pytest.mark.parametrize("size", [128 << 10, 256 << 10])
+def test_the_kernel_holds_no_more_of_a_link_than_it_is_told(
+    pair: tuple[socket.socket, socket.socket], size: int
+) -> None:
+    """Neither of what the peer does not acknowledge, nor of what we do not read."""
+    link, peer = pair
+    prepare_link(link)
+    bound_link(link, size)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        assert link.getsockopt(socket.SOL_SOCKET, option) == size
+    assert fill(peer) <= size + peer.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def test_a_link_is_tcp() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -88,6 +89,14 @@ class Stalled:
     def ask(self, host: str, what: str) -> Any:
         """What the admin socket of ``a`` or ``b`` says."""
         return ask(self.mesh.folder / host / "run" / "admin.sock", what)
+
+    def link_buffers(self) -> set[int]:
+        """Bytes that the kernel holds at most for host-b's link, sent and received, as it tells them itself."""
+        (link,) = self.ask("b", "links")
+        own, other = (link[end].rpartition(":")[2] for end in ("local", "remote"))
+        argv = ["ss", "-Htmn", "state", "established", f"( sport = :{own} and dport = :{other} )"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        return {int(size) for size in re.findall(r"\b[rt]b(\d+)", said)}
 
     def talk(self) -> None:
         """One more call, which is answered."""

@@ -36,10 +36,12 @@ def both(world: World) -> dict[str, int]:
 
 
 def descriptors(wanted: int) -> None:
-    """Let this process, and what it starts, have so many; OSError or ValueError if the machine does not allow it."""
+    """Let this process, and what it starts, have so many; OSError or ValueError if the machine does not allow it, which
+    root may beyond the hard limit.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
 
 
 class Streams:

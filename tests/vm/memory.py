@@ -27,8 +27,10 @@ def run() -> None:
         checks.check("check compares limit and setting", found is not None and str(cgroup.file) in found["read"], found)
         stalled = Stalled(cgroup, stack)
         limit = stalled.ask("b", "status")["memory_limit"]
-        checks.check("the default follows the limit", limit == 9 * MIB, limit)
+        checks.check("the default follows the limit", limit == 4 * MIB, limit)
         stalled.talk()
+        buffers = stalled.link_buffers()
+        checks.check("the kernel's buffers of a link follow the limit", max(buffers) <= LIMIT // 256, sorted(buffers))
         stalled.stall(STALLED)
         checks.check("readers that stop are refused", stalled.refused > 0, stalled.refused)
         checks.check("none of the kernel's kills", cgroup.kills() == 0 and stalled.mesh.b.running, cgroup.kills())

@@ -9,6 +9,7 @@ admin-guide/cgroup-v2, admin-guide/cgroup-v1/memory and scheduler/sched-bwc.
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,9 @@ _NONE = 1 << 60
 """Bytes. Version 1 says "no limit" as the largest multiple of a page in 63 bits; nobody has this much."""
 _V2 = ("memory.max", "memory.high")
 """Beyond the first a process is killed, beyond the second it is slowed down until it hardly moves."""
+
+
+_USED = ("memory.current", "memory.usage_in_bytes")
 
 
 class MemoryLimit(Struct, frozen=True):
@@ -40,6 +44,26 @@ def memory_limit(pid: int | str = "self", proc: Path = Path("/proc")) -> MemoryL
     for version, path in _cgroups(pid, proc, "memory"):
         found += _limits_v2(mounts, path) if version == 2 else _limits_v1(mounts, path)
     return min(found, key=lambda limit: limit.bytes, default=None)
+
+
+def memory_left(limit: MemoryLimit) -> int | None:
+    """Bytes that the processes in the limit's cgroup may take beside those that they take now; what the kernel keeps of
+    files, and would give up for them, counts as left. None: it cannot be told. Blocks and raises as `memory_limit`.
+    """
+    folder = Path(limit.file).parent
+    used = next((word for name in _USED if (word := _text(folder / name).strip()).isdecimal()), None)
+    if used is None:
+        return None
+    # Version 1 has a line of this name for the cgroup alone, and one for all below it too.
+    files = re.findall(r"^(total_)?(?:in)?active_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+    everything = [int(size) for total, size in files if total] or [int(size) for _, size in files]
+    return limit.bytes - int(used) + sum(everything)
+
+
+def own_memory() -> int:
+    """Bytes that this process has for itself alone, without what is mapped from files; 0: it cannot be told."""
+    words = _text(Path("/proc/self/statm")).split()
+    return (int(words[1]) - int(words[2])) * resource.getpagesize() if len(words) > 2 else 0
 
 
 def cpu_quota(pid: int | str = "self", proc: Path = Path("/proc")) -> str | None:

@@ -47,7 +47,7 @@ def judge(facts: MemoryFacts) -> Iterator[Line]:
         level="note" if once else "wrong",
         where=facts.owner,
         read=read,
-        cost="while another process takes over, both can reach their limits, and then the kernel kills one"
+        cost="another process may find no room to take over, or both reach their limits, and then the kernel kills one"
         if once
         else "readers that stop can make the proxy reach the limit, and then the kernel kills it with every stream",
         mend=f"{smaller}MemoryMax={needed // MIB}M in the proxy's systemd unit, mem_limit: {needed // MIB}m in compose",

@@ -12,8 +12,9 @@ pytestmark = pytest.mark.failure("33")
 @pytest.mark.parametrize(
     ("limit", "memory", "expected"),
     [
-        (64, None, []), (1024, None, []), (1024, 429, []), (64, 9, []), (64, 10, [("memory-limit", "note")]),
-        (64, 18, [("memory-limit", "note")]), (64, 19, [("memory-limit", "wrong")]),
+        (128, None, []), (1024, None, []), (1024, 423, []), (128, 31, []), (128, 32, [("memory-limit", "note")]),
+        (128, 62, [("memory-limit", "note")]), (128, 63, [("memory-limit", "wrong")]),
+        (64, None, [("memory-limit", "note")]),
         (128, 512, [("memory-limit", "wrong")]), (48, None, [("memory-limit", "wrong")]),
     ],
 )  # fmt: skip
@@ -25,17 +26,17 @@ def test_limit_and_setting(limit: int, memory: int | None, expected: list[tuple[
 def test_what_it_says() -> None:
     found = only(judge(MemoryFacts(owner="it", limit=128 * MIB, file="/x/memory.max", memory=512 * MIB)))
     assert found.read == (
-        "it is in a cgroup that may take 128 MiB (/x/memory.max), of which 74 MiB are left beside the proxy itself and "
+        "it is in a cgroup that may take 128 MiB (/x/memory.max), of which 62 MiB are left beside the proxy itself and "
         "the kernel's buffers; limits.memory = 512 MiB"
     )
-    assert found.mend.startswith("limits.memory: 37MiB, or null, or MemoryMax=")
+    assert found.mend.startswith("limits.memory: 31MiB, or null, or MemoryMax=")
     limit = int(found.mend.partition("MemoryMax=")[2].partition("M")[0])
     assert findings(judge(MemoryFacts(limit=limit * MIB, memory=512 * MIB))) == []
 
 
 def test_the_default_is_named_as_such() -> None:
-    (said,) = seen(judge(MemoryFacts(owner="it", limit=64 * MIB, file="f")))
-    assert said.endswith("limits.memory = 9 MiB, the default here")
+    (said,) = seen(judge(MemoryFacts(owner="it", limit=128 * MIB, file="f")))
+    assert said.endswith("limits.memory = 31 MiB, the default here")
 
 
 def test_without_a_limit() -> None:

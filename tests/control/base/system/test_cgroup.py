@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control.base.system.cgroup import MemoryLimit, cpu_quota, memory_limit
+from control.base.system.cgroup import MemoryLimit, cpu_quota, memory_left, memory_limit, own_memory
 
 MIB = 1 << 20
 pytestmark = pytest.mark.failure("33")
@@ -63,6 +63,40 @@ def test_of_another_process(cgroup: Path) -> None:
         process.stdout.readline()
         assert memory_limit(process.pid) == MemoryLimit(64 * MIB, f"{cgroup}/memory.limit_in_bytes")
         process.kill()
+
+
+def test_what_is_left(cgroup: Path, tmp_path: Path) -> None:
+    """Pages of a file do not count: the kernel gives them up for what a process needs."""
+    file = cgroup / "memory.limit_in_bytes"
+    file.write_text("64M")
+    limit = MemoryLimit(64 * MIB, str(file))
+    assert memory_left(limit) == 64 * MIB
+    write = f"with open('{tmp_path}/file', 'wb') as file: file.write(bytes(8 << 20))"
+    code = f"{write}\nheld = b'x' * (20 << 20)\nprint(flush=True)\ninput()"
+    argv = ["sh", "-c", f'echo $$ >"{cgroup}/cgroup.procs" && exec "$@"', "sh", sys.executable, "-I", "-c", code]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        left = memory_left(limit)
+        assert left is not None
+        assert 64 - 20 - 12 < left / MIB < 64 - 20
+        process.communicate(b"\n")
+
+
+def test_what_is_left_in_version_2(tmp_path: Path) -> None:
+    limit = MemoryLimit(64 * MIB, str(tmp_path / "memory.high"))
+    assert memory_left(limit) is None, "it cannot be told"
+    (tmp_path / "memory.current").write_text(f"{50 * MIB}\n")
+    assert memory_left(limit) == 14 * MIB
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {4 * MIB}\nactive_file {2 * MIB}\nfile 7\n")
+    assert memory_left(limit) == 20 * MIB
+
+
+def test_what_this_process_has_for_itself() -> None:
+    before = own_memory()
+    held = b"x" * (32 * MIB)
+    assert own_memory() - before > 30 * MIB
+    del held
 
 
 class Tree:
