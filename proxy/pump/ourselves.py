@@ -28,29 +28,37 @@ _numbers = count()
 
 
 class OwnConnections:
-    """The near ends of this proxy's TCP connections to services.
-
-    Attributes:
-        hops: by near end, how many the call has passed that the connection is for.
+    """The near ends of this proxy's TCP connections to services. Connections to several services may have one near end:
+    the kernel tells them apart by the far one, which the host that accepts a call may see as another (address
+    translation). Then the most hops count.
     """
 
     def __init__(self) -> None:
-        self.hops: dict[Source, int] = {}
+        # By near end and, as equal ones are several connections, by the identity of what `add` has returned.
+        self._hops: dict[Source, dict[int, int]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._hops.values()))
 
     def add(self, sock: LocalSocket, hops: int) -> Source:
-        """Remember a connection that is under way: it may be accepted before this end knows. `drop` follows."""
+        """Remember a connection that is under way: it may be accepted before this end knows. `drop` follows, with this
+        very object.
+        """
         source = plain(sock.getsockname())
-        self.hops[source] = hops
+        self._hops.setdefault(source, {})[id(source)] = hops
         return source
 
     def drop(self, source: Source | None) -> None:
         """The connection is about to be closed. Idempotent."""
-        if source is not None:
-            self.hops.pop(source, None)
+        if source is not None and (ends := self._hops.get(source)) is not None:
+            ends.pop(id(source), None)
+            if not ends:
+                del self._hops[source]
 
     def after(self, source: Source | None) -> int:
         """The hops of a call that came from there: 0 if that is no connection of ours."""
-        return 0 if source is None or source not in self.hops else self.hops[source] + 1
+        ends = None if source is None else self._hops.get(source)
+        return max(ends.values()) + 1 if ends else 0
 
     def passed(self, via: Via) -> int:
         """The hops of a call that another host has sent here."""

@@ -108,7 +108,7 @@ def _prepared(host: str, settings: KeepAlive | None) -> LocalSocket:
 def _connect(sock: LocalSocket, host: str, port: int) -> int:
     """0 if it is under way or done, else an error number; the socket is closed then."""
     try:
-        code: int = sock.connect_ex((host, port))
+        code: int = sock.connect_ex(_place(host, port))
     except OSError as error:  # the address itself: a scope (%eth0) that does not exist
         code = errno.EINVAL if error.errno is None or error.errno < 0 else error.errno
     if code in (0, errno.EINPROGRESS):
@@ -124,11 +124,21 @@ def _bound(sock: LocalSocket, source: str, own: int) -> bool:
     try:
         if not own:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((source, own))
+        sock.bind(_place(source, own))
     except OSError:
         sock.close()
         return False
     return True
+
+
+def _place(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """As the socket module takes it, which makes nothing of the interface in ``fe80::1%eth0``. Raises OSError if there
+    is no such interface.
+    """
+    plain, _, scope = host.partition("%")
+    if not scope:
+        return host, port
+    return plain, port, 0, int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
 
 
 def _from_a_port_by_name(host: str, port: int, settings: KeepAlive | None, sources: Sequence[str]) -> LocalSocket:
@@ -155,8 +165,9 @@ def _source(host: str, port: int) -> str | None:
     """The address that a connection would come from; None if there is none. Nothing is sent."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, port))
-            return str(probe.getsockname()[0])
+            probe.connect(_place(host, port))
+            own, _, *scope = probe.getsockname()
+            return f"{own}%{scope[1]}" if scope and scope[1] else str(own)
     except OSError:
         return None
 

@@ -41,10 +41,33 @@ def test_ipv4_at_an_ipv6_socket() -> None:
 @pytest.mark.failure("28")
 def test_hops_of_a_call_from_another_host() -> None:
     own = OwnConnections()
-    own.hops[("10.0.0.1", 7)] = 2
-    assert own.passed(Via(0)) == own.passed(Via(0, ("10.0.0.2", 7))) == 0
-    assert own.passed(Via(4, ("10.0.0.2", 7))) == 4
-    assert own.passed(Via(1, ("10.0.0.1", 7))) == 3
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        host, port = own.add(ours, 2)
+        assert own.passed(Via(0)) == own.passed(Via(0, ("10.0.0.2", port))) == 0
+        assert own.passed(Via(4, ("10.0.0.2", port))) == 4
+        assert own.passed(Via(1, (host, port))) == 3
+
+
+@pytest.mark.failure("28")
+def test_two_connections_with_one_near_end() -> None:
+    """To different services. The one that ends first takes nothing of the other one with it, how often ever."""
+    own = OwnConnections()
+    with socket.create_server(("127.0.0.1", 0)) as web, socket.create_server(("127.0.0.1", 0)) as db:
+        with socket.socket() as first, socket.socket() as second:
+            for sock in (first, second):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            first.bind(("127.0.0.1", 0))
+            second.bind(first.getsockname())
+            first.connect(web.getsockname())
+            second.connect(db.getsockname())
+            first_end, second_end = own.add(first, 1), own.add(second, 4)
+            assert first_end == second_end
+            assert (own.after(first_end), len(own)) == (5, 2)
+            own.drop(second_end)
+            own.drop(second_end)
+            assert (own.after(first_end), len(own)) == (2, 1)
+            own.drop(first_end)
+            assert (own.after(first_end), len(own)) == (0, 0)
 
 
 def test_one_spelling() -> None:

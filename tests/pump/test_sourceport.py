@@ -280,6 +280,29 @@ def test_refused() -> None:
         assert connected(sock) == errno.ECONNREFUSED
 
 
+@pytest.mark.netns
+@pytest.mark.failure("29")
+@pytest.mark.parametrize("scope", ["near0", "INDEX"])
+def test_a_neighbour_s_own_address(scope: str) -> None:
+    """Each interface has a subnet fe80::/64 of its own; the ports on the way there run out and are used again, too."""
+
+    def work() -> int:
+        index = socket.if_nametoindex("near0")
+        with socket.socket(socket.AF_INET6) as service:
+            service.bind(("fe80::9", 0, 0, index))
+            service.listen()
+            host = f"fe80::9%{index if scope == 'INDEX' else scope}"
+            for _ in range(TIMES):
+                sock = start(host, service.getsockname()[1], None)
+                assert connected(sock) == 0
+                end_from_our_side(sock, service)
+        return TIMES
+
+    commands = ("link add near0 type veth peer name far0", "link set near0 up", "link set far0 up",
+                "-6 address add fe80::9/64 dev near0 nodad")  # fmt: skip
+    assert in_own_network(work, *(f"ip {command}" for command in commands), settings=TEN) == TIMES
+
+
 def test_a_scope_that_does_not_exist() -> None:
     with pytest.raises(OSError, match="Invalid argument|No such device"):
         start("fe80::1%nosuch0", 8080, None)
