@@ -14,6 +14,7 @@ from proxy.check.report import Unchecked
 from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
+from proxy.links.device import is_own
 from proxy.netdev.observe.observe import NetInterface, route_to
 
 
@@ -30,7 +31,8 @@ def read(context: DiagnosisContext) -> PathFacts:
         ),
         children=_children(context),
         listen=listen,
-        listening=_owner(context, listen) if listen else None,
+        listening=_bearer(context, listen) if listen else None,
+        lent=_lent(context, listen) if listen else "",
         sources=_sources(context),
         more=context.more,
         configured=context.config is not None,
@@ -126,6 +128,13 @@ def _sources(context: DiagnosisContext) -> tuple[SourceUse, ...]:
         for name, service in services.items()
         for address in service.source
     )
+
+
+def _lent(context: DiagnosisContext, address: str) -> str:
+    """The setting by which a proxy listens at an address that no interface has; empty: it cannot, or one has it."""
+    if _bearer(context, address) is not None or not is_own(address):
+        return ""
+    return f"net.ipv{6 if ':' in address else 4}.ip_nonlocal_bind"
 
 
 def _bearer(context: DiagnosisContext, address: str) -> str | None:

@@ -89,6 +89,8 @@ class PathFacts(Struct, frozen=True, kw_only=True):
     children: tuple[ChildAddress, ...] | Unchecked = ()
     listen: str | None = None
     listening: str | None = None
+    lent: str = ""
+    """The setting that lets the proxy listen there though no interface has the address."""
     meant: str | None = None
     """The interface that links are meant to go through; None: any."""
     subnet: str = ""
@@ -113,7 +115,7 @@ def judge(facts: PathFacts) -> Iterator[Line]:
         yield _other_namespace(facts)
         return
     if facts.listen is not None:
-        yield _listen(facts)
+        yield _lent(facts) if facts.lent else _listen(facts)
     for way in facts.ways:
         yield _way(way, facts.offloaded)
     if isinstance(facts.used, Unchecked):
@@ -145,6 +147,18 @@ def _listen(facts: PathFacts) -> Line:
         mend="hostlane net apply, if interfaces: has it; if the configuration is a container's: run this check there "
         f"(nsenter -t PID -n); otherwise another links.listen, or {facts.listen} for an interface of this host once "
         "nobody else on the segment has it",
+    )
+
+
+def _lent(facts: PathFacts) -> Finding:
+    return Finding(
+        name="lent-link-address",
+        level="note",
+        where="links.listen",
+        read=f"no interface has {facts.listen}, and {facts.lent} lets the proxy listen there all the same",
+        cost="right where something moves the address between hosts (VRRP) and another one has it now; otherwise no "
+        "peer reaches this host",
+        mend=f"nothing, or sysctl -w {facts.lent}=0, so that a missing address is a fault",
     )
 
 

@@ -216,3 +216,27 @@ def test_an_address_to_reach_a_service_from_that_nobody_here_has(ground: Ground)
     assert "services.db.source 10.77.0.1 is an address of eth0" in seen(report)
     assert "services.db.source fd77::7 is an address of eth0" in seen(report)
     assert "services.db.source 127.0.0.2 is an address of lo" in seen(report)
+
+
+@pytest.mark.parametrize(("listen", "version"), [("10.77.0.99", 4), ("fd77::99", 6)])
+def test_an_address_that_no_interface_has_and_the_proxy_may_listen_at(
+    ground: Ground, listen: str, version: int
+) -> None:
+    """As on the standby of two hosts that share an address."""
+    config = ground.config(listen=f"[{listen}]" if version == 6 else listen, peer=None)
+    assert findings(ground.check(ground.here, config))["no-link-address"].level == "wrong"
+    ground.run(ground.here, f"echo 1 >/proc/sys/net/ipv{version}/ip_nonlocal_bind")
+    finding = findings(ground.check(ground.here, config))["lent-link-address"]
+    assert finding.level == "note"
+    assert finding.read == (
+        f"no interface has {listen}, and net.ipv{version}.ip_nonlocal_bind lets the proxy listen there all the same"
+    )
+    ground.ip(ground.here, f"address add {listen}/{64 if version == 6 else 24} dev eth0 {'nodad' * (version == 6)}")
+    assert not names(ground.check(ground.here, config)) & {"no-link-address", "lent-link-address"}
+
+
+def test_an_address_of_a_network_that_is_this_machine(ground: Ground) -> None:
+    """It stands on no interface, and peers reach it all the same."""
+    ground.ip(ground.here, "route add local 10.99.0.0/24 dev lo")
+    report = ground.check(ground.here, ground.config(listen="10.99.0.7"))
+    assert "links.listen 10.99.0.7 is an address of lo" in seen(report)

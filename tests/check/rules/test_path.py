@@ -75,6 +75,11 @@ def test_where_links_arrive() -> None:
     assert seen(judge(facts)) == ["links.listen 10.0.0.1 is an address of mv0", "10.0.0.2 (b) through mv0 (macvlan)"]
 
 
+def test_an_address_that_is_somewhere_else_now() -> None:
+    facts = PathFacts(ways=(way(kind="macvlan"),), listen="10.0.0.1", lent="net.ipv4.ip_nonlocal_bind")
+    assert findings(judge(facts)) == [("lent-link-address", "note")]
+
+
 def test_addresses_to_reach_services_from() -> None:
     here = SourceUse(key="services.db.source", address="10.0.0.5", interface="eth0")
     gone = SourceUse(key="services.db.source", address="10.0.0.6", interface=None)
