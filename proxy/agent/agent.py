@@ -287,6 +287,7 @@ class Agent:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
+            files.callback(self.device.close)
             self.connector.lookups.use()
             startup = await open_listeners(
                 config,

@@ -21,7 +21,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -29,7 +29,16 @@ import structlog
 import trio
 
 from proxy.errors import CloseReason, HandshakeError
-from proxy.links.rtnetlink import LOOPBACK, NO_ARP, UP, HostInterface, HostNetwork, InterfaceAddress, host_network
+from proxy.links.rtnetlink import (
+    LOOPBACK,
+    NO_ARP,
+    UP,
+    HostInterface,
+    HostNetwork,
+    InterfaceAddress,
+    NetworkView,
+    host_network,
+)
 
 log = structlog.get_logger()
 
@@ -60,13 +69,24 @@ class LinkWay(NamedTuple):
         return self.interface.name if self.interface else ""
 
 
-def choose(network: HostNetwork, listen: str, wanted: str, arp_ignore: Callable[[str], int]) -> LinkWay:
+Neighbours = Callable[[HostNetwork, HostInterface], Iterable[str]]
+
+
+def choose(
+    network: HostNetwork,
+    listen: str,
+    wanted: str,
+    arp_ignore: Callable[[str], int],
+    neighbours: Neighbours | None = None,
+) -> LinkWay:
     """Decide (sans-IO).
 
     Args:
         listen: the IP address of ``links.listen``; wanted: ``links.interface``.
         arp_ignore: the value that counts for an interface.
+        neighbours: as `others_on_segment`, which it is if not given.
     """
+    neighbours = neighbours or others_on_segment
     anywhere = ipaddress.ip_address(listen).is_unspecified
     if wanted == ANY or (wanted == AUTO and anywhere):
         return LinkWay()
@@ -80,7 +100,7 @@ def choose(network: HostNetwork, listen: str, wanted: str, arp_ignore: Callable[
         return LinkWay()
     if not anywhere and interface not in bearers:
         return LinkWay(None, f"{interface.name} does not have {listen}", True)
-    if ":" not in listen and (lax := [name for name in others_on_segment(network, interface) if not arp_ignore(name)]):
+    if ":" not in listen and (lax := [name for name in neighbours(network, interface) if not arp_ignore(name)]):
         mend = " ".join(f"net.ipv4.conf.{name}.arp_ignore=1 net.ipv4.conf.{name}.arp_announce=2" for name in lax)
         return LinkWay(None, f"{', '.join(lax)} may answer ARP for it too", mend=f"sysctl -w {mend}")
     return LinkWay(interface)
@@ -91,10 +111,11 @@ def others_on_segment(network: HostNetwork, interface: HostInterface) -> Iterato
     one's other children, the device of a virtual function, and what has an IPv4 address in the same subnet.
     """
     subnets = {item.network for item in network.addresses if item.interface == interface.index and _is_shared(item)}
-    neighbours = {item.interface for item in network.addresses if item.network in subnets}
-    below = {_segment(interface)}
+    near = {item.interface for item in network.addresses if _is_shared(item) and item.network in subnets}
+    below, function = {_segment(interface)}, is_function(interface.name)
     for found in network.interfaces.values():
-        hears = found.index in neighbours or _segment(found) in below or _is_function_of(interface.name, found.name)
+        hears = found.index in near or _segment(found) in below
+        hears = hears or (function and _is_function_of(interface.name, found.name))
         if found != interface and hears and found.flags & UP and not found.flags & (LOOPBACK | NO_ARP):
             yield found.name
 
@@ -130,7 +151,8 @@ def arp_ignore(interface: str) -> int:
 
 
 class LinkDevice:
-    """Binds the links' sockets. Says in the log what they are bound to whenever that changes, and nothing else.
+    """Binds the links' sockets. Says in the log what they are bound to whenever that changes, and nothing else. `close`
+    follows `ready`.
 
     Args:
         listen, wanted: as `choose` takes them.
@@ -142,11 +164,16 @@ class LinkDevice:
         self._bound: HostInterface | None = None
         """What sockets were bound to lately."""
         self._refused = ""
+        self._network: NetworkView | None = None
+        self._near: tuple[HostNetwork, HostInterface, list[str]] | None = None
         self._is_ready, self._news = False, cast("Callable[[], object] | None", None)
 
     def ready(self) -> None:
-        """The proxy has started. What there is to say about that was kept until now: a start that fails is one line."""
+        """The proxy has started. What there is to say about that was kept until now: a start that fails is one line.
+        From now on a look is cheap while nothing changes.
+        """
         self._is_ready = True
+        self._network = NetworkView()
         if self._news is not None:
             self._news()
 
@@ -166,9 +193,12 @@ class LinkDevice:
         return self._wanted not in (AUTO, ANY)
 
     def look(self) -> LinkWay:
-        """What links are to be bound to now."""
+        """What links are to be bound to now. Reads a file or two of each interface that hears the same ARP requests."""
+        if self._wanted == ANY or (self._wanted == AUTO and self.source is None):
+            return LinkWay()
         try:
-            way = choose(host_network(), self._listen, self._wanted, arp_ignore)
+            network = host_network() if self._network is None else self._network.now()
+            way = choose(network, self._listen, self._wanted, arp_ignore, self._neighbours)
         except OSError as error:
             way = LinkWay(None, f"the kernel does not tell the interfaces ({error.strerror})")
         if way.missing and self._wanted == AUTO and self._bound is None and is_own(self._listen):
@@ -177,6 +207,18 @@ class LinkDevice:
             way = LinkWay(None, self._refused)
         self._tell(way)
         return way
+
+    def close(self) -> None:
+        """Watch this host's network no more. Idempotent; a look reads it anew from then on."""
+        if self._network is not None:
+            self._network.close()
+            self._network = None
+
+    def _neighbours(self, network: HostNetwork, interface: HostInterface) -> Iterable[str]:
+        """`others_on_segment`, looked for once in each network."""
+        if self._near is None or self._near[0] is not network or self._near[1] != interface:
+            self._near = (network, interface, list(others_on_segment(network, interface)))
+        return self._near[2]
 
     def way(self) -> LinkWay:
         """What a dial is to be bound to. Raises HandshakeError, which names interface and address, while they do not

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import socket
+import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from proxy.demo import netns
-from proxy.links.rtnetlink import LOOPBACK, UP, has_route, host_network, is_local
+from proxy.links import rtnetlink
+from proxy.links.rtnetlink import LOOPBACK, UP, NetworkView, has_route, host_network, is_local
 from tests.check.ground import Ground
+from tests.tools.ownnet import in_own_network
+from tests.tools.sockets import eventually, open_fds
 
 pytestmark = pytest.mark.netns
 
@@ -79,3 +86,62 @@ def test_what_never_leaves_this_host(ground: Ground) -> None:
     with netns.entered(ground.here):
         assert all(is_local(address) for address in ("127.9.9.9", "10.77.0.1", "::1", "fd77::1"))
         assert not any(is_local(address) for address in ("10.77.0.2", "fd77::2", "10.99.0.1"))
+
+
+@pytest.mark.failure("25")
+def test_the_network_is_read_again_when_it_has_changed_and_only_then() -> None:
+    def ip(command: str) -> None:
+        subprocess.run(["ip", *command.split()], check=True)
+
+    commands = (
+        "link add v0 type veth peer name v1", "link set v0 up", "address add 10.9.0.1/24 dev v0",
+        "link set v0 name v2", "address add fd00::1/64 dev v2 nodad", "link set v2 address 02:00:00:00:00:01",
+        "address del 10.9.0.1/24 dev v2", "link del v2",
+    )  # fmt: skip
+
+    def work() -> list[bool]:
+        with closing(NetworkView()) as view:
+            found = []
+            for command in commands:
+                before = view.now()
+                ip(command)
+                found.append(view.now() is not before)
+            eventually(lambda: view.now() == host_network(), "the kernel has done with IPv6, which takes it a while")
+            return [*found, view.now() is view.now()]
+
+    assert in_own_network(work) == [True] * (len(commands) + 1)
+
+
+@pytest.mark.failure("25")
+def test_more_news_than_the_kernel_keeps() -> None:
+    def work() -> bool:
+        batch = "address add 10.9.0.1/32 dev lo\naddress del 10.9.0.1/32 dev lo\n" * 5000
+        batch += "address add 10.9.0.2/32 dev lo\n"
+        with closing(NetworkView()) as view:
+            before = view.now()
+            subprocess.run(["ip", "-batch", "-"], input=batch, text=True, check=True)
+            after = view.now()
+            return before != after == host_network() and view.now() is after
+
+    assert in_own_network(work)
+
+
+def test_one_that_is_closed_leaves_nothing_open() -> None:
+    before = open_fds()
+    view = NetworkView()
+    assert open_fds() == before
+    view.now()
+    assert len(open_fds()) == len(before) + 1
+    view.close()
+    view.close()
+    assert open_fds() == before
+
+
+def test_without_a_descriptor_for_news_it_is_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(rtnetlink, "_subscribed", refuse)
+    view = NetworkView()
+    assert view.now() == view.now()
+    assert view.now() is not view.now()
