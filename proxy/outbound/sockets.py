@@ -156,7 +156,10 @@ class OpenListener:
         self._ours = True
         if self._bound is not None:
             self._bound.own()
-        elif self._sock.family != socket.AF_UNIX:
+        elif self._sock.family == socket.AF_UNIX:
+            with suppress(OSError):  # closed already
+                self._sock.listen(BACKLOG)  # as `BoundUnixSocket.own`: it names the process that listens there
+        elif not self.kept:  # a filter of one that is kept is somebody else's: `finish` sets none there
             let_everybody_in(self._sock)
         try:
             self._give(_rights(self.upstream))

@@ -18,10 +18,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, ip_port, overlap
+from control.base.system.peercred import credentials_of
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.outbound.sockets import (
     MOST_LOST,
+    SO_DETACH_FILTER,
     SO_PASSRIGHTS,
     InheritableListener,
     ListenerSet,
@@ -347,6 +349,53 @@ def test_a_tcp_socket_whose_process_died_in_its_last_turn_lets_callers_in_again(
         caller.settimeout(PATIENCE)
         caller.connect((host, port))
     change(new)
+
+
+@pytest.mark.failure(24)
+def test_a_filter_on_a_tcp_socket_that_systemd_keeps_is_somebody_elses() -> None:
+    """Nobody here sets one on such a socket, so nobody here takes one away."""
+    sockets = ListenerSet()
+    listener = bind_tcp("a", TcpAddress("127.0.0.1", 0))
+    web = UpstreamConfig(listen=TcpAddress(*listener.getsockname()))
+    sockets.inherit({web.listen: InheritableListener(listener, kept=True)})
+    change(sockets, a=web)
+    let_nobody_in(listener)
+    sockets.own()
+    listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)  # raises ENOENT if there is none any more
+    change(sockets)
+
+
+LISTENS = """
+import os, socket, sys
+socket.socket(fileno=int(sys.argv[1])).listen()
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.failure(24)
+def test_a_unix_socket_that_systemd_keeps_names_the_process_that_has_it_now(folder: Path) -> None:
+    """To callers who ask (SO_PEERCRED): `hostlane check` and a second proxy say which process that is."""
+    path, sockets = f"{folder}/a.sock", ListenerSet()
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(path)
+    command, descriptor = [sys.executable, "-c", LISTENS, str(sock.fileno())], sock.fileno()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, pass_fds=[descriptor], **pipes) as before:  # type: ignore[call-overload]
+        other = int(before.stdout.readline())
+        sockets.inherit({UnixAddress(path): InheritableListener(sock, kept=True)})
+        change(sockets, a=unix(folder, "a"))
+        assert listening_process(path) == other
+        sockets.own()
+        assert listening_process(path) == os.getpid()
+        before.stdin.close()
+    change(sockets)
+
+
+def listening_process(path: str) -> int:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(path)
+        return credentials_of(caller).pid
 
 
 @pytest.mark.failure(24)
