@@ -24,12 +24,14 @@ from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
+from control.base.system.keptsocket import KeptSocket
 from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import bind_unix, group_number
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
 from control.ca.rotation import CaRotation
+from control.server import localsocket
 from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
@@ -95,12 +97,10 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 clients.context = server_context(own)
 
             group = group_number("admin.group", config.admin.group)
-            make_run_dir(config.run_dir, group)
-            local = bind_unix(
-                f"{config.run_dir}/{CONTROL_SOCKET}",
-                mode=0o600 if group is None else 0o660,
-                group=group,
-            )
+            make_directory, mode = partial(make_run_dir, config.run_dir, group), 0o600 if group is None else 0o660
+            make_directory()
+            bound = bind_unix(f"{config.run_dir}/{CONTROL_SOCKET}", mode=mode, group=group)
+            local = KeptSocket(bound, mode=mode, group=group, prepare=make_directory)
             files.callback(local.close)
             serve_local = partial(clients.serve_local, Commanders(group, config.admin.origin == "any"))
             listener = _listen(config)
@@ -115,9 +115,9 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
-                        wide, own = config.listen.hostport, CONTROL_SOCKET
+                        wide = config.listen.hostport
                         accepting.start_soon(accept_all, listener, wide, clients.serve, connections)
-                        accepting.start_soon(accept_all, local.socket, own, serve_local, connections)
+                        accepting.start_soon(localsocket.serve, local, serve_local, connections)
                         port = listener.getsockname()[1]
                         log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
                         task_status.started(port)

@@ -23,11 +23,13 @@ from control.api.messages import DrainProgress
 from control.base.backoff import Backoff
 from control.base.system import logs
 from control.base.system.cgroup import memory_limit
+from control.base.system.keptsocket import SocketKeeper
 from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
-from proxy.agent.handover import sender, successor
+from proxy.agent.handover import ownsocket, sender, successor
 from proxy.agent.handover.activation import PassedSockets
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER
 from proxy.agent.handover.receiver import PredecessorEnded
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
@@ -143,8 +145,10 @@ class Agent:
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
-        self.view.missing = lambda: list(self.outbound.in_the_way.values())
         self.view.held_back = self.outbound.held_back
+        self._keeper = SocketKeeper()
+        keepers = (self._keeper, self.outbound.keeper)
+        self.view.missing = lambda: [why for keeper in keepers for why in keeper.in_the_way.values()]
         self._instance, self._left = new_id(), trio.Event()
         self.member: Membership | None = None
         if static.control is not None:
@@ -317,16 +321,16 @@ class Agent:
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self._passed.close()
                 self.outbound.listen()
-                gate, health = handover_sockets.admin_gate, self._health(heart).questions
+                health = self._health(heart).questions
                 await nursery.start(
                     partial(
                         serve_admin,
-                        startup.admin,
+                        startup.own[ADMIN].listeners,
                         self.view,
                         self,
                         commanders=startup.commanders,
                         health=health,
-                        gate=gate,
+                        gate=startup.own[ADMIN].gate,
                     )
                 )
                 if config.links.security == "none":
@@ -358,9 +362,9 @@ class Agent:
                         links.start_soon(keep, config, self._book.elsewhere)
                     nursery.start_soon(
                         sender.serve,
-                        startup.handover,
+                        startup.own[HANDOVER].listeners,
                         handover_sockets,
-                        handover_sockets.handover_gate,
+                        startup.own[HANDOVER].gate,
                         startup.successors,
                     )
                     links.start_soon(handover_sockets.heed)
@@ -378,6 +382,7 @@ class Agent:
                     )
                     links.start_soon(self._discard)
                     links.start_soon(self.outbound.keep_in_place)
+                    links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)
                     notify("READY=1")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-import structlog
 import trio
 
 from control.base.reading.addresses import Address
+from control.base.system.keptsocket import LOOK, SocketKeeper
 from proxy.config.schema import Config
-from proxy.errors import CloseReason, StartError
+from proxy.errors import CloseReason
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
@@ -19,11 +19,6 @@ from proxy.pump.options import KeepAlive
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
 
-log = structlog.get_logger()
-
-LOOK = 5.0
-"""Seconds between looks at the sockets' files."""
-
 
 class Outbound:
     """Owns the upstreams' listening sockets, from `open` to `close`.
@@ -31,14 +26,14 @@ class Outbound:
     Attributes:
         context: what all calls share.
         sockets: the listening sockets.
-        in_the_way: by address, why a socket whose file was gone could not be bound again at the last look.
+        keeper: binds sockets again whose files are gone, and knows what is in the way.
     """
 
     def __init__(self, config: Config, context: CallContext[Call]) -> None:
         self.context = context
         self._config = config
         self.sockets = ListenerSet()
-        self.in_the_way: dict[Address, str] = {}
+        self.keeper = SocketKeeper()
         self._listening = False
 
     def open(self) -> None:
@@ -110,17 +105,11 @@ class Outbound:
         """
         while True:
             await trio.sleep(LOOK)
-            gone = {opened.upstream.listen: opened for opened in await self.sockets.out_of_place()}
-            self.in_the_way = {address: why for address, why in self.in_the_way.items() if address in gone}
-            for address, opened in gone.items():
-                try:
-                    if self.sockets.opened.get(address) is opened and opened.restore():
-                        self.in_the_way.pop(address, None)
-                        log.warning("somebody had removed a socket's file: it is bound again", listen=str(address))
-                except StartError as error:
-                    if self.in_the_way.get(address) != str(error):
-                        log.error("a socket's file is gone, and cannot be bound again", error=str(error))
-                    self.in_the_way[address] = str(error)
+            gone = await self.sockets.out_of_place()
+            self.keeper.mend({str(opened.upstream.listen): partial(self._restore, opened) for opened in gone})
+
+    def _restore(self, opened: OpenListener) -> bool:
+        return self.sockets.opened.get(opened.upstream.listen) is opened and opened.restore()
 
     def stop_listening(self) -> None:
         """Accept the callers that wait in the kernel's queues, then close the sockets, and only then remove their

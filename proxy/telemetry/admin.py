@@ -92,7 +92,7 @@ Questions = Mapping[str, Callable[[], Awaitable[messages.HealthAnswer]]]
 
 
 async def serve_admin(
-    listener: trio.SocketListener,
+    listeners: list[trio.SocketListener],
     view: AdminView,
     orders: AdminCommands,
     *,
@@ -103,16 +103,13 @@ async def serve_admin(
 ) -> None:
     """Answer admin clients until cancelled, new ones while the gate is open; `health` as well as `view`.
 
-    Closes ``listener`` and all clients on the way out; the socket's file is its maker's to remove. Raises nothing of
-    its own: whatever a client or ``view`` does wrong ends with that client.
+    Closes all clients on the way out; ``listeners`` are the caller's to close. Raises nothing of its own: whatever a
+    client or ``view`` does wrong ends with that client.
     """
     mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
     told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
     server = _Server({**told, **mesh}, orders, commanders, health)
-    try:
-        await serve_gated(gate or AcceptGate(), server.serve, [listener], ADMIN_SOCKET, task_status=task_status)
-    finally:
-        listener.socket.close()
+    await serve_gated(gate or AcceptGate(), server.serve, listeners, ADMIN_SOCKET, task_status=task_status)
 
 
 class _Server:

@@ -87,10 +87,10 @@ async def serving(path: Path, commanders: Commanders = Commanders()) -> AsyncIte
     listening.listen()
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(listening)
-        await nursery.start(partial(admin.serve_admin, listener, View(), ORDERS, commanders=commanders))
+        await nursery.start(partial(admin.serve_admin, [listener], View(), ORDERS, commanders=commanders))
         yield
         nursery.cancel_scope.cancel()
-    assert listening.fileno() == -1, "serve_admin closes its listener"
+    listening.close()
 
 
 async def read_all(client: trio.SocketStream) -> bytes:

@@ -210,9 +210,11 @@ def _duplicate(descriptor: int, files: ExitStack) -> int:
 
 
 async def serve(
-    listener: trio.SocketListener, source: HandoverSource, gate: AcceptGate, commanders: Commanders
+    listeners: list[trio.SocketListener], source: HandoverSource, gate: AcceptGate, commanders: Commanders
 ) -> None:
-    """Hand over to whichever process connects and is one of `commanders`, until cancelled. Others are told why not."""
+    """Hand over to whichever process connects and is one of `commanders`, until cancelled. Others are told why not.
+    The caller closes the listeners.
+    """
     lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
     async def handle(sock: trio.SocketStream) -> None:
@@ -224,4 +226,4 @@ async def serve(
         say(sock, HandoverStep(word="no", why=why))
         sock.socket.close()
 
-    await serve_gated(gate, handle, [listener], HANDOVER_SOCKET)
+    await serve_gated(gate, handle, listeners, HANDOVER_SOCKET)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from control.base.reading.addresses import TcpAddress, UnixAddress
-from control.base.system.unixsock import BoundUnixSocket
+from control.base.reading.addresses import TcpAddress
 from proxy.agent.drain import Drain
-from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPSTREAM
+from proxy.agent.handover.inheritance import HANDOVER, LEASH, LINKS, UPSTREAM
+from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import HURRY, Leash, Predecessors
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
@@ -24,7 +24,7 @@ class HandoverSockets:
 
     Args:
         address: ``links.listen``; links: the sockets that listen there.
-        admin, handover: the proxy's own sockets in run_dir.
+        own: the proxy's own sockets, in use or not yet.
         predecessors: leashes of the processes that still drain.
         state: the lock of its state_dir, if it has one.
 
@@ -32,7 +32,8 @@ class HandoverSockets:
         host, state: as given.
         reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
         left: whether another process has taken over; successor: its process id.
-        links_gate, admin_gate, handover_gate: the gates through which connections to those sockets are accepted.
+        own: as given.
+        links_gate: the gate through which links are accepted.
     """
 
     def __init__(
@@ -43,20 +44,19 @@ class HandoverSockets:
         drain: Drain,
         address: TcpAddress,
         links: LinkListeners,
-        admin: BoundUnixSocket,
-        handover: BoundUnixSocket,
+        own: Sequence[OwnSocket],
         predecessors: Predecessors,
         state: StateLock | None = None,
     ) -> None:
         self.host, self.state = host, state
         self.reserved = self.left = False
         self.successor = 0
-        self.links_gate, self.admin_gate, self.handover_gate = AcceptGate(), AcceptGate(), AcceptGate()
+        self.links_gate = AcceptGate()
         self._held = False
         self._predecessors, self._leash = predecessors, Leash()
         self._outbound, self._drain = outbound, drain
         self._address, self._links = address, links
-        self._own = {ADMIN: admin, HANDOVER: handover}
+        self.own = own
 
     def reserve(self) -> str | None:
         """See `sender.HandoverSource`."""
@@ -71,10 +71,10 @@ class HandoverSockets:
 
     def sockets(self) -> Iterator[OfferedListener]:
         """See `sender.HandoverSource`."""
-        for kind, bound in self._own.items():
-            yield OfferedListener(
-                kind, str(UnixAddress(bound.path)), InheritableListener(bound.socket, bound.lock, bound.birth)
-            )
+        for own in self.own:
+            bound = own.kept.bound
+            inheritable = InheritableListener(bound.socket, bound.lock, bound.birth)
+            yield OfferedListener(own.kind, own.kept.address, inheritable)
         # The one that hears this host itself the other process opens anew.
         for listener in self._links.all[:1]:
             yield OfferedListener(LINKS, self._address.hostport, InheritableListener(listener.socket))  # type: ignore[arg-type]
@@ -106,9 +106,10 @@ class HandoverSockets:
         self._held = hold
         for opened in self._outbound.sockets.all:
             opened.hold(hold)
-        for bound in self._own.values():
-            bound.own(not hold)
-        for gate in (self.links_gate, self.admin_gate):
+        for own in self.own:
+            own.kept.bound.own(not hold)
+        # Who comes to take over meanwhile is told that somebody else is about to.
+        for gate in (self.links_gate, *(own.gate for own in self.own if own.kind != HANDOVER)):
             gate.close() if hold else gate.open()
 
     def renew_links(self) -> None:
@@ -121,10 +122,10 @@ class HandoverSockets:
         """See `sender.HandoverSource`."""
         self.left = True
         self._outbound.sockets.leave()
-        self.handover_gate.close()
-        for bound in self._own.values():
-            bound.own(False)
-            bound.close()
+        for own in self.own:
+            own.gate.close()
+            own.kept.bound.own(False)
+            own.kept.close()
         self._links.close()
         if self.state is not None:
             self.state.close()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 import structlog
-import trio
 
 from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.base.system.commanders import Commanders
+from control.base.system.keptsocket import KeptSocket
 from control.base.system.rundir import make_run_dir
-from control.base.system.unixsock import BoundUnixSocket, group_number
+from control.base.system.unixsock import group_number
 from proxy.agent.drain import Drain
 from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
+from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
 from proxy.agent.handover.sockets import HandoverSockets
@@ -36,7 +39,8 @@ class StartupListeners:
     Attributes:
         handover_sockets: all of them, to be handed over later.
         commanders: who may command at the admin socket; successors: who may take this proxy's place.
-        links: the listeners for links, of which there are any after `replace` only.
+        links: the listeners for links; own: the proxy's own sockets, by what they are for. There are listeners after
+            `replace` only.
     """
 
     def __init__(
@@ -45,8 +49,7 @@ class StartupListeners:
         commanders: Commanders,
         successors: Commanders,
         links: LinkListeners,
-        admin: BoundUnixSocket,
-        handover: BoundUnixSocket,
+        own: Mapping[str, OwnSocket],
         inheritance: InheritedListeners,
         predecessor: Predecessor | None,
         predecessors: Predecessors,
@@ -54,21 +57,9 @@ class StartupListeners:
     ) -> None:
         self._state = state
         self.handover_sockets, self.commanders, self.successors = handover_sockets, commanders, successors
-        self.links, self._admin, self._handover = links, admin, handover
+        self.links, self.own = links, own
         self._inheritance, self._predecessor = inheritance, predecessor
         self._predecessors = predecessors
-
-    # Made when they are asked for, since before `replace` something else may stand in for the sockets.
-
-    @property
-    def admin(self) -> trio.SocketListener:
-        """The listener for commands. After `replace`."""
-        return _listener(self._admin)
-
-    @property
-    def handover(self) -> trio.SocketListener:
-        """The listener for the next process. After `replace`."""
-        return _listener(self._handover)
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
@@ -89,6 +80,8 @@ class StartupListeners:
                 self._state.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
         self.links.use()
+        for own in self.own.values():
+            own.use()
 
 
 async def open_listeners(
@@ -127,13 +120,19 @@ async def open_listeners(
         elif state is not None:
             state.inherit(None, None)
     group = group_number("admin.group", config.admin.group)
-    make_run_dir(config.run_dir, group)
+    make_directory = partial(make_run_dir, config.run_dir, group)
+    make_directory()
     commanders = Commanders(group, config.admin.origin == "any")
     mode = OWN_MODE if group is None else GROUP_MODE
-    admin = inheritance.unix(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", mode, group)
-    files.callback(admin.close)
-    handover = inheritance.unix(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", OWN_MODE)
-    files.callback(handover.close)
+    own: dict[str, OwnSocket] = {}
+
+    def open_own(kind: str, path: str, mode: int, group: int | None, prepare: Callable[[], None]) -> None:
+        kept = KeptSocket(inheritance.unix(kind, path, mode, group), mode=mode, group=group, prepare=prepare)
+        files.callback(kept.close)
+        own[kind] = OwnSocket(kind, kept)
+
+    open_own(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", mode, group, make_directory)
+    open_own(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", OWN_MODE, None, make_directory)
     links = LinkListeners(config.links.listen, device)
     files.callback(links.close)
     links.open(inheritance.links(config.links.listen))
@@ -147,8 +146,7 @@ async def open_listeners(
         drain=drain,
         address=config.links.listen,
         links=links,
-        admin=admin,
-        handover=handover,
+        own=list(own.values()),
         predecessors=predecessors,
         state=state,
     )
@@ -159,14 +157,9 @@ async def open_listeners(
         commanders,
         successors,
         links,
-        admin,
-        handover,
+        own,
         inheritance,
         predecessor,
         predecessors,
         state,
     )
-
-
-def _listener(bound: BoundUnixSocket) -> trio.SocketListener:
-    return trio.SocketListener(trio.socket.from_stdlib_socket(bound.socket))

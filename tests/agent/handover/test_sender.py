@@ -268,7 +268,7 @@ async def serving(
     await listening.bind(path)
     listening.listen()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, trio.SocketListener(listening), handover_sockets, AcceptGate(), commanders)
+        nursery.start_soon(serve, [trio.SocketListener(listening)], handover_sockets, AcceptGate(), commanders)
         yield
         nursery.cancel_scope.cancel()
     listening.close()
@@ -357,7 +357,7 @@ async def test_serve(handover_sockets: RecordingSource) -> None:
 async def test_whoever_comes_by_tcp_has_no_user(handover_sockets: RecordingSource) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve, listener, handover_sockets, AcceptGate(), Commanders())
+        nursery.start_soon(serve, [listener], handover_sockets, AcceptGate(), Commanders())
         async with await trio.testing.open_stream_to_socket_listener(listener) as stream:
             with trio.fail_after(20):
                 message, _ = await receive(stream)

@@ -129,7 +129,7 @@ async def test_not_when_it_was_told_to_stop_while_the_new_process_got_ready() ->
         assert sockets_of(agent).reserve() is None
         agent.draining.begin(20)
         assert sockets_of(agent).pause(4711) == "it is about to stop"
-        assert sockets_of(agent).admin_gate.is_open
+        assert all(own.gate.is_open for own in sockets_of(agent).own)
 
 
 @pytest.mark.failure(6, 10)
