@@ -20,7 +20,8 @@ T = TypeVar("T")
 def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which proxy is asked and how the answer is shown."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
-    command = click.option("--socket", metavar="PATH", help="The proxy's admin socket.")(command)
+    where = "The proxy's admin socket, or its telemetry.socket."
+    command = click.option("--socket", metavar="PATH", help=where)(command)
     return click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")(command)
 
 

@@ -212,7 +212,7 @@ def _show(
     of_proxy: Callable[[Status], Table],
 ) -> None:
     place = _place(config, socket)
-    if os.path.basename(place) == ADMIN_SOCKET:
+    if _is_proxys(place):
         _show_proxy(place, as_json, watch, of_proxy)
         return
     if not watch:
@@ -311,6 +311,19 @@ def _place(
     if only_control or (not only_proxy and os.path.lexists(control) and not (_is_stale(control) and _is_there(proxy))):
         return control
     return proxy
+
+
+def _is_proxys(place: str) -> bool:
+    """Whether a proxy listens there, and not a control server: the socket's name says so, but for one that the user has
+    named (telemetry.socket).
+    """
+    if (name := os.path.basename(place)) in (ADMIN_SOCKET, CONTROL_SOCKET):
+        return name == ADMIN_SOCKET
+    try:
+        admin.ask(place, "/status", Status)
+    except admin.NoAnswer:
+        return False
+    return True
 
 
 def _is_there(path: str) -> bool:

@@ -29,7 +29,7 @@ from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
 from proxy.agent.handover import ownsocket, sender, successor
 from proxy.agent.handover.activation import PassedSockets
-from proxy.agent.handover.inheritance import ADMIN, HANDOVER
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
 from proxy.agent.handover.receiver import PredecessorEnded
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
@@ -73,7 +73,7 @@ from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
 from proxy.telemetry import watchdog
-from proxy.telemetry.admin import serve_admin
+from proxy.telemetry.admin import serve_admin, serve_telemetry
 from proxy.telemetry.health import Health
 from proxy.telemetry.notify import notify, stopping
 from proxy.telemetry.view import ProxyView
@@ -333,6 +333,11 @@ class Agent:
                         gate=startup.own[ADMIN].gate,
                     )
                 )
+                if (telling := startup.own.get(TELEMETRY)) is not None:
+                    path, gate = telling.kept.address, telling.gate
+                    await nursery.start(
+                        partial(serve_telemetry, telling.listeners, self.view, path, health=health, gate=gate)
+                    )
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:

@@ -7,6 +7,7 @@ one mistake gives one line and not a trail of them.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +69,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_loops(config, document)
     _check_sources(config, document)
     _check_run_dir(config, document)
+    _check_telemetry(config, document)
     _check_socket_rights(config, document)
     _check_pump(document)
     _check_limits(config, document)
@@ -244,6 +246,29 @@ def _check_run_dir(config: Partial, document: Document) -> None:
         key = ("socket_dir",) if ("socket_dir",) in document.lines else ("run_dir",)
         text = f"found socket_dir {quote(config.socket_dir)} and {own}; allowed: neither within the other"
         document.problem(key, text)
+
+
+def _check_telemetry(config: Partial, document: Document) -> None:
+    """Whoever monitors has the directory of that socket mounted, and is to reach nothing else there; and who calls
+    services, or commands, is not to reach it.
+    """
+    path = UNSET if config.telemetry is UNSET else config.telemetry.socket
+    if not isinstance(path, str):
+        return
+    key, own = ("telemetry", "socket"), os.path.dirname(path)
+    every = config.all_upstreams
+    directories = {"run_dir": config.run_dir, "socket_dir": config.socket_dir}
+    if every not in (None, UNSET):
+        directories["all_upstreams.directory"] = every.directory
+    for name, directory in directories.items():
+        if isinstance(directory, str) and _one_within_the_other(own, directory):
+            found = f"found {quote(path)} beside {name} {directory}"
+            document.problem(key, f"{found}; allowed: a directory of its own, such as /run/hostlane-telemetry")
+            return
+    for place, address in [*_listening(config), *_delivered(config)]:
+        if isinstance(address, UnixAddress) and is_inside(address.path, own):
+            found = f"found {quote(str(address))}, in the directory of telemetry.socket"
+            document.problem(place, f"{found}; allowed: another directory")
 
 
 def _one_within_the_other(one: str, other: str) -> bool:

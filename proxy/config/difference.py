@@ -24,8 +24,9 @@ IDLE = frozenset({"containers", "segments"})
 """Keys that a running proxy does not use (``hostlane net`` does)."""
 
 FIXED = (
-    "host", "mesh", "run_dir", "admin", "takeover", "control", "links.listen", "links.address", "links.segment",
-    "links.interface", "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit", "log.format",
+    "host", "mesh", "run_dir", "admin", "takeover", "telemetry", "control", "links.listen", "links.address",
+    "links.segment", "links.interface", "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit",
+    "log.format",
 )  # fmt: skip
 """Keys, with all that is below them, that a proxy reads once, when it starts: its name, its place, its sockets."""
 

@@ -50,6 +50,7 @@ __all__ = [
     "TakeoverConfig",
     "TcpAddress",
     "TcpConfig",
+    "TelemetryConfig",
     "TlsFiles",
     "UnixAddress",
     "UpstreamConfig",
@@ -67,6 +68,9 @@ SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
 # None when the key is left out, and only then: a key without a value must not mean "anybody".
 ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
 SomeDirectory = Annotated[str | None, read_by(units.or_null(addresses.run_dir), f"{units.PATH}, or null")]
+SomeSocket = Annotated[
+    str | None, read_by(units.or_null(addresses.socket_path), f"{addresses.SOCKET_PATH}, or null")
+]
 LinksAddress = Annotated[TcpAddress | None, read_by(netvalues.links_address, netvalues.LINKS_ADDRESS)]
 LinksInterface = Annotated[str, read_by(netvalues.links_interface, netvalues.LINKS_INTERFACE)]
 ListenAddress = Annotated[Address, read_by(addresses.listen_address, addresses.LISTEN)]
@@ -236,6 +240,16 @@ class TcpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Questions without an answer after which the connection is at its end."""
 
 
+class TelemetryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A socket for monitoring: it tells what the admin socket tells, to whoever reaches it, and takes no command."""
+
+    socket: SomeSocket = None
+    """In a directory of its own; None: there is none."""
+    group: Account = None
+    """None: the proxy's own."""
+    mode: Mode = 0o660
+
+
 class TakeoverConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which process may take this one's place (docs/upgrade.md), beside that its user must be the same, or root."""
 
@@ -286,6 +300,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Holds the sockets that serve, where nothing else is said; created when missing."""
     admin: AdminConfig = AdminConfig()
     takeover: TakeoverConfig = TakeoverConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""
     control: ControlPlaneConfig | None = None

@@ -1,10 +1,13 @@
-"""The admin socket: HTTP/1.1 with JSON answers, one request a connection.
+"""The sockets where the proxy is asked: HTTP/1.1 with JSON answers, one request a connection.
 
-GET asks; POST gives an order, whose answer may go on for as long as it is carried out, a JSON object a line. Who may do
-either is judged when a client is accepted, by its user and its namespaces (`control.base.system.commanders`); anybody
-else gets a 403 that says why, whatever it asks.
+At the admin socket GET asks; POST gives an order, whose answer may go on for as long as it is carried out, a JSON
+object a line. Who may do either is judged when a client is accepted, by its user and its namespaces
+(`control.base.system.commanders`); anybody else gets a 403 that says why, whatever it asks.
 
-It shares a process with the data, so what a client can take is bounded: `MAX_CLIENTS` at a time, `CLIENT_TIMEOUT`
+The socket for monitoring (``telemetry.socket``) takes no orders, and whoever reaches it may ask: its directory, mode
+and group say who does. It tells of names, addresses and numbers; no answer holds a key, a token or a byte of a stream.
+
+They share a process with the data, so what a client can take is bounded: `MAX_CLIENTS` at a time, `CLIENT_TIMEOUT`
 seconds (of an answer that goes on: for each line) and `MAX_HEADER_BYTES` each. What goes wrong with one client is
 logged and ends with that client (the admin barrier, in `_Server.serve`); it is none of the three barriers on the data's
 way (local connection, stream, link).
@@ -36,7 +39,8 @@ from proxy.telemetry.slices import slices
 log = structlog.get_logger()
 
 MAX_CLIENTS = 16
-"""Clients at a time. People and a scraper or two; more is a loop that forgot to close, and costs descriptors."""
+"""Clients of one socket at a time. People and a scraper or two; more is a loop that forgot to close, and costs
+descriptors."""
 CLIENT_TIMEOUT = 10.0
 """Seconds from accept to close: 65,535 streams are 20 MB of JSON, which a Unix socket takes in well under a second."""
 MAX_HEADER_BYTES = 8192
@@ -47,6 +51,7 @@ LINGER_BYTES = 65536
 """Bytes that an answered client may still send before it is cut off."""
 LONGEST_DRAIN = 86400.0
 """Seconds that a client may let a drain take: who wants more wants no drain."""
+ONLY_TELLS = "this socket only tells: commands go to the proxy's admin socket, admin.sock in its run_dir"
 LINES_PER_SECOND, LINES_AT_ONCE = 1 / 60, 5
 """Log lines about clients that may not command: a container may ask for ever."""
 LIMITS = HttpLimits(
@@ -87,6 +92,8 @@ class AdminCommands(Protocol):
         """Drain within so many seconds (None: as configured), and tell how that goes until it is over."""
 
 
+Order = Callable[[str], Awaitable[HttpResponse | ResponseLines]]
+"""Gives the order, whose query it is called with."""
 Questions = Mapping[str, Callable[[], Awaitable[messages.HealthAnswer]]]
 """By path, what answers it; it may take a while."""
 
@@ -106,31 +113,48 @@ async def serve_admin(
     Closes all clients on the way out; ``listeners`` are the caller's to close. Raises nothing of its own: whatever a
     client or ``view`` does wrong ends with that client.
     """
-    mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
-    told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
-    server = _Server({**told, **mesh}, orders, commanders, health)
+    server = _Server(view, health or {}, orders, commanders)
     await serve_gated(gate or AcceptGate(), server.serve, listeners, ADMIN_SOCKET, task_status=task_status)
 
 
+async def serve_telemetry(
+    listeners: list[trio.SocketListener],
+    view: AdminView,
+    path: str,
+    *,
+    health: Questions,
+    gate: AcceptGate,
+    task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """As `serve_admin`, for everybody who reaches the socket, which the log calls `path`; there are no orders."""
+    server = _Server(view, health, None, None)
+    await serve_gated(gate, server.serve, listeners, path, task_status=task_status)
+
+
 class _Server:
+    """Args:
+    orders: None: it takes none.
+    commanders: None: everybody may ask.
+    """
+
     def __init__(
-        self,
-        routes: dict[str, Callable[[], object]],
-        orders: AdminCommands,
-        commanders: Commanders,
-        health: Questions | None = None,
+        self, view: AdminView, health: Questions, orders: AdminCommands | None, commanders: Commanders | None
     ) -> None:
-        self._health = health or {}
-        self._routes = {**routes, **self._health}
-        self._orders = {"/reload": self._reload, "/drain": self._drain}
-        self._given, self._commanders = orders, commanders
+        self._health = health
+        mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
+        told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
+        self._routes: dict[str, Callable[[], object]] = {**told, **mesh, **health}
+        self._orders: dict[str, Order] = {}
+        if orders is not None:
+            self._orders = {"/reload": partial(_reload, orders), "/drain": partial(_drain, orders)}
+        self._commanders = commanders
         self._lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._clients = Counter[bool]()
         """Clients, by whether they may command: those who may not are in nobody's way."""
 
     async def serve(self, client: trio.SocketStream) -> None:
         """One client from accept to close. Raises nothing but trio.Cancelled."""
-        refusal = self._commanders.refusal(client.socket)
+        refusal = None if self._commanders is None else self._commanders.refusal(client.socket)
         if refusal is not None and self._lines.take(trio.current_time()):
             log.warning("admin client refused", error=refusal)
         self._clients[refusal is None] += 1
@@ -162,6 +186,8 @@ class _Server:
             return _answer(403, _refusal(refusal))
         path, _, query = asked.target.partition("?")
         order = self._orders.get(path) if asked.method == "POST" else None
+        if order is None and asked.method == "POST" and not self._orders:
+            return _answer(403, _refusal(ONLY_TELLS))
         if order is None:
             return await self._tell(asked.method, path)
         patience.deadline = math.inf
@@ -187,21 +213,23 @@ class _Server:
             log.exception("admin request failed", path=_text(path))
             return _answer(500, _refusal("the proxy could not answer; its log says why"))
 
-    async def _reload(self, query: str) -> HttpResponse:
-        return _answer(200, msgspec.json.encode(await self._given.reload()))
 
-    async def _drain(self, query: str) -> HttpResponse | ResponseLines:
-        try:
-            seconds = _seconds(query)
-        except ValueError as error:
-            return _answer(400, _refusal(str(error)))
+async def _reload(orders: AdminCommands, query: str) -> HttpResponse:
+    return _answer(200, msgspec.json.encode(await orders.reload()))
 
-        async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
-            async with aclosing(self._given.drain(seconds)) as found:
-                async for line in found:
-                    await send(msgspec.json.encode(line) + b"\n")
 
-        return lines
+async def _drain(orders: AdminCommands, query: str) -> HttpResponse | ResponseLines:
+    try:
+        seconds = _seconds(query)
+    except ValueError as error:
+        return _answer(400, _refusal(str(error)))
+
+    async def lines(send: Callable[[bytes], Awaitable[None]]) -> None:
+        async with aclosing(orders.drain(seconds)) as found:
+            async for line in found:
+                await send(msgspec.json.encode(line) + b"\n")
+
+    return lines
 
 
 async def _encoded(found: object) -> bytes:

@@ -104,6 +104,40 @@ TOGETHER = {
         'socket_dir: found socket_dir "/a" and run_dir /a/b, where the sockets that command live (docs/upgrade.md); '
         "allowed: neither within the other",
     ),
+    "the socket for monitoring in run_dir": (
+        "telemetry: {socket: /run/hostlane/status.sock}",
+        'telemetry.socket: found "/run/hostlane/status.sock" beside run_dir /run/hostlane; '
+        "allowed: a directory of its own, such as /run/hostlane-telemetry",
+    ),
+    "the socket for monitoring below socket_dir": (
+        "socket_dir: /a/b\ntelemetry: {socket: /a/b/c/status.sock}",
+        'telemetry.socket: found "/a/b/c/status.sock" beside socket_dir /a/b; '
+        "allowed: a directory of its own, such as /run/hostlane-telemetry",
+    ),
+    "the socket for monitoring above both": (
+        "telemetry: {socket: /run/status.sock}",
+        'telemetry.socket: found "/run/status.sock" beside run_dir /run/hostlane; '
+        "allowed: a directory of its own, such as /run/hostlane-telemetry",
+    ),
+    "the socket for monitoring among all upstreams": (
+        "upstreams: all\nall_upstreams: {directory: /all}\ntelemetry: {socket: /all/status.sock}",
+        'telemetry.socket: found "/all/status.sock" beside all_upstreams.directory /all; '
+        "allowed: a directory of its own, such as /run/hostlane-telemetry",
+    ),
+    "an upstream in the directory of the socket for monitoring": (
+        "services: {x: {deliver: 'unix:/s'}}\nupstreams: {x: {listen: 'unix:/m/x.sock'}}\n"
+        "telemetry: {socket: /m/status.sock}",
+        'upstreams.x.listen: found "unix:/m/x.sock", in the directory of telemetry.socket; allowed: another directory',
+    ),
+    "a service in the directory of the socket for monitoring": (
+        "services: {x: {deliver: 'unix:/m/s/x.sock'}}\ntelemetry: {socket: /m/status.sock}",
+        'services.x.deliver: found "unix:/m/s/x.sock", in the directory of telemetry.socket; '
+        "allowed: another directory",
+    ),
+    "no path of a socket": (
+        "telemetry: {socket: 'unix:/m/status.sock'}",
+        'telemetry.socket: found "unix:/m/status.sock"; allowed: an absolute path',
+    ),
     "run_dir above the default socket_dir": (
         "run_dir: /run",
         'run_dir: found socket_dir "/run/hostlane-services" and run_dir /run, where the sockets that command live '

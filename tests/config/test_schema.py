@@ -39,8 +39,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, socket_dir, admin, takeover, mesh, control, peers, upstreams, all_upstreams, services, "
-    "interfaces, containers, segments, limits, tcp, pump, pool, log"
+    "host, links, run_dir, socket_dir, admin, takeover, telemetry, mesh, control, peers, upstreams, all_upstreams, "
+    "services, interfaces, containers, segments, limits, tcp, pump, pool, log"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 

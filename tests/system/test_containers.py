@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.demo.mesh import HOSTLANE
+from proxy.telemetry.admin import ONLY_TELLS
 from tests.tools.mesh import Mesh
 from tests.tools.namespaces import PID, USER, contained
 from tests.tools.process import Process
@@ -20,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount"),
 ]
 
+GROUP = 65533
 KINDS = pytest.mark.parametrize("kinds", [(PID,), (PID, USER), (USER,)], ids=["pid", "both", "user"])
 
 
@@ -46,6 +49,38 @@ def test_a_container_ends_no_proxy_and_sees_nothing(mesh: Mesh, kinds: tuple[tup
     done = run([*HOSTLANE, "status", *place])
     assert "draining" not in done.stdout
     assert "host-a" in done.stdout
+
+
+@KINDS
+def test_a_container_that_monitors(kinds: tuple[tuple[str, ...], ...]) -> None:
+    """It has the directory of that socket mounted, and belongs to its group: it sees everything and ends nothing."""
+    with Mesh("tcp:127.0.0.1:1", more={"telemetry": {"group": GROUP}}) as mesh:
+        mesh.a.stop()
+        config = json.loads(mesh.a.file.read_text())
+        path = mesh.folder / "a-telemetry" / "status.sock"
+        config["telemetry"]["socket"] = str(path)
+        mesh.a.file.write_text(json.dumps(config))
+        mesh.a.restart()
+        mesh.folder.chmod(0o755)
+        member = ["setpriv", "--reuid", "65532", "--regid", str(GROUP), "--clear-groups", "--"]
+        stranger = ["setpriv", "--reuid", "65532", "--regid", "65534", "--clear-groups", "--"]
+        if USER in kinds:
+            member = stranger = []  # its root is mapped, and no other user
+        for words in (["status"], ["links"], ["streams", "--json"], ["hosts"], ["services"], ["health"]):
+            place = ["--socket", str(path)]
+            done = run(contained(path.parent, [*member, *HOSTLANE, *words, *place], *kinds))
+            assert (done.returncode, done.stderr) == (0, ""), words
+            assert done.stdout
+        for words in (["drain", "--now"], ["reload"]):
+            done = run(contained(path.parent, [*member, *HOSTLANE, *words, "--socket", str(path)], *kinds))
+            assert (done.returncode, done.stdout) == (1, "")
+            assert done.stderr == f"hostlane: {path}: the proxy refused: {ONLY_TELLS}\n"
+        if USER not in kinds:
+            done = run(contained(path.parent, [*stranger, *HOSTLANE, "status", "--socket", str(path)], *kinds))
+            assert done.returncode == 1
+            assert done.stderr.endswith("permission denied; only the socket's owner and group may ask\n")
+        assert mesh.a.running
+        assert "draining" not in run([*HOSTLANE, "status", "--socket", str(path)]).stdout
 
 
 @KINDS

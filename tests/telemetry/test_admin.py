@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from control.api import messages
 from control.base.system.commanders import Commanders
+from proxy.links.acceptgate import AcceptGate
 from proxy.telemetry import admin
 from proxy.telemetry.slices import SLICE
 from tests.tools.namespaces import PID, USER, contained
@@ -73,13 +74,18 @@ class Orders:
 ORDERS = Orders()
 
 
+async def ready() -> messages.HealthAnswer:
+    return messages.HealthAnswer(ok=True, problems=[])
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "admin.sock"
 
 
 @asynccontextmanager
-async def serving(path: Path, commanders: Commanders = Commanders()) -> AsyncIterator[None]:  # noqa: B008 - frozen
+async def serving(path: Path, commanders: Commanders | None = Commanders()) -> AsyncIterator[None]:  # noqa: B008 - frozen
+    """`commanders`: None: the socket for monitoring."""
     bound = socket.socket(socket.AF_UNIX)
     bound.setblocking(False)
     bound.bind(str(path))  # trio's own bind takes a thread to it, beside which no clock may jump.
@@ -87,7 +93,12 @@ async def serving(path: Path, commanders: Commanders = Commanders()) -> AsyncIte
     listening.listen()
     async with trio.open_nursery() as nursery:
         listener = trio.SocketListener(listening)
-        await nursery.start(partial(admin.serve_admin, [listener], View(), ORDERS, commanders=commanders))
+        if commanders is None:
+            gate, name = AcceptGate(), str(path)
+            serve = partial(admin.serve_telemetry, [listener], View(), name, health={"/ready": ready}, gate=gate)
+            await nursery.start(serve)
+        else:
+            await nursery.start(partial(admin.serve_admin, [listener], View(), ORDERS, commanders=commanders))
         yield
         nursery.cancel_scope.cancel()
     listening.close()
@@ -370,6 +381,13 @@ async def test_too_many_clients(path: Path) -> None:
         assert (await ask(path, get("/status")))[0] == 200
 
 
+class Told(View):
+    """Without the bug."""
+
+    def links(self) -> list[messages.LinkInfo]:
+        return []
+
+
 PIECES = [
     b"GET ", b"HEAD ", b"POST ", b"/status", b"/links?x", b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"Host: a\r\n", b"\r\n",
     b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n", b"Upgrade: h2c\r\n",
@@ -377,12 +395,14 @@ PIECES = [
 
 
 @pytest.mark.failure(18)
-@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=30), max_size=20), st.booleans())
-def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], leaves: bool) -> None:
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=30), max_size=20), st.booleans(), st.booleans())
+def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], leaves: bool, monitor: bool) -> None:
+    orders, commanders = (None, None) if monitor else (ORDERS, Commanders())
+
     async def converse() -> bytes:
         client, server = (trio.SocketStream(end) for end in trio.socket.socketpair())
         async with client, trio.open_nursery() as nursery:
-            nursery.start_soon(admin._Server({"/status": View().status}, ORDERS, Commanders()).serve, server)
+            nursery.start_soon(admin._Server(Told(), {}, orders, commanders).serve, server)
             for piece in said:
                 with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                     await client.send_all(piece)
@@ -395,7 +415,8 @@ def test_any_bytes_get_one_answer_or_none_and_never_a_bug(said: list[bytes], lea
     assert logs == []
     if answer:
         status, headers, body = parsed(answer)
-        assert status in (200, 400, 404, 405, 431, 501)
+        assert status in (200, 400, 403, 404, 405, 431, 501)
+        assert (status == 403) <= monitor
         if "transfer-encoding" in headers:
             return
         assert int(headers["content-length"]) == len(body) or b"HEAD" in b"".join(said)
@@ -466,3 +487,47 @@ async def test_who_may_not_command_is_in_nobodys_way(path: Path, monkeypatch: py
             for client in waiting:
                 await trio.aclose_forcefully(client)
     assert len(logs) == admin.LINES_AT_ONCE
+
+
+@pytest.mark.failure("21")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize("kinds", [(PID,), (USER,), (PID, USER)], ids=["pid", "user", "both"])
+async def test_a_container_asks_at_the_socket_for_monitoring(path: Path, kinds: tuple[tuple[str, ...], ...]) -> None:
+    """It reads what there is to read, and nothing that it says does anything."""
+    async with serving(path, None):
+        assert json.loads((await ask_contained(path, get("/status"), *kinds))[2])["host"] == "a"
+        for request in (get("/drain?seconds=0", "POST"), get("/reload", "POST"), get("/status", "POST")):
+            status, _, body = await ask_contained(path, request, *kinds)
+            assert (status, json.loads(body)) == (403, {"error": admin.ONLY_TELLS})
+
+
+@pytest.mark.failure("21")
+async def test_what_the_socket_for_monitoring_tells(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[str] = []
+    monkeypatch.setattr(Orders, "reload", lambda self: called.append("reload"))
+    monkeypatch.setattr(Orders, "drain", lambda self, seconds: called.append("drain"))
+    monkeypatch.setattr(View, "links", list)
+    paths = ["/status", "/links", "/streams", "/hosts", "/services", "/ready"]
+    async with serving(path, None):
+        for known in paths:
+            assert [(await ask(path, get(known, method)))[0] for method in ("GET", "HEAD")] == [200, 200]
+            for method in ("PUT", "DELETE", "PATCH", "post", "OPTIONS"):
+                assert (await ask(path, get(known, method)))[0] == 405
+        for order in ("/reload", "/drain"):
+            status, _, body = await ask(path, get(order))
+            assert (status, json.loads(body)["error"]) == (404, f"no such path '{order}'; there are {', '.join(paths)}")
+            assert (await ask(path, get(order, "POST")))[0] == 403
+    assert called == []
+
+
+@pytest.mark.failure("21")
+async def test_who_monitors_is_in_nobodys_way(path: Path) -> None:
+    """Each socket has its own places."""
+    other = path.with_name("status.sock")
+    async with serving(path), serving(other, None):
+        waiting = [await trio.open_unix_socket(str(other)) for _ in range(admin.MAX_CLIENTS)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await ask(other, b""))[0] == 503
+        assert (await ask(path, get("/status")))[0] == 200
+        for client in waiting:
+            await trio.aclose_forcefully(client)

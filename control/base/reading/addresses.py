@@ -40,6 +40,7 @@ _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 IP_PORT = "IP:PORT or [IPv6]:PORT, port 1 to 65535"
 HOST_PORT = "IP:PORT, [IPv6]:PORT or HOSTNAME:PORT, port 1 to 65535"
+SOCKET_PATH = "the absolute path of a Unix socket"
 LISTEN = "unix:/absolute/path or tcp:IP:PORT"
 DELIVER = "unix:/absolute/path or tcp:HOST:PORT"
 
@@ -114,6 +115,11 @@ def unix_path(raw: object, text: object) -> str:
     if path == "/" or str(text).endswith("/"):
         raise wrong(raw, "the path of a socket, not of a directory")
     return path
+
+
+def socket_path(raw: object) -> str:
+    """The path of a Unix socket, by itself."""
+    return unix_path(raw, raw)
 
 
 def is_inside(path: str, directory: str) -> bool:

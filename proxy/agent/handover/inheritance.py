@@ -15,7 +15,7 @@ from proxy.outbound.sockets import InheritableListener
 
 log = structlog.get_logger()
 
-UPSTREAM, LINKS, ADMIN, HANDOVER = "upstream", "links", "admin", "handover"
+UPSTREAM, LINKS, ADMIN, HANDOVER, TELEMETRY = "upstream", "links", "admin", "handover", "telemetry"
 LEASH = "leash"
 """The kinds of sockets, by what they are for; LEASH does not listen, but leads to a process (`predecessors`)."""
 
@@ -77,6 +77,23 @@ class InheritedListeners:
                 bound.give(mode=mode, owner=None, group=os.getegid() if group is None else group)
             except StartError as error:
                 log.error("a socket keeps the rights that it had", error=str(error))
+
+    def discard(self) -> None:
+        """The other process has given the sockets up: close those that were not taken, such as that of another
+        ``telemetry.socket``, and remove their files, since nobody would ever accept there.
+        """
+        for (kind, address), inheritable in list(self._left.items()):
+            if inheritable.lock is None or inheritable.birth is None:
+                continue
+            del self._left[kind, address]
+            try:
+                path = address.removeprefix("unix:")
+                bound = inherit_unix(path, inheritable.sock, inheritable.lock, inheritable.birth)
+            except StartError:
+                continue  # its directory is gone; the descriptors are closed
+            bound.own()
+            bound.close()
+        self.close()
 
     def close(self) -> None:
         """Close the sockets that were not taken; their files stay. Idempotent."""

@@ -15,7 +15,7 @@ from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import group_number
 from proxy.agent.drain import Drain
 from proxy.agent.handover.activation import PassedSockets
-from proxy.agent.handover.inheritance import ADMIN, HANDOVER, InheritedListeners
+from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY, InheritedListeners
 from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
@@ -72,7 +72,7 @@ class StartupListeners:
                 # It was about to stop, had removed its files and was then killed.
                 raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
             self._inheritance.own()
-            self._inheritance.close()  # such as the old links.listen: nothing would ever accept there
+            self._inheritance.discard()
             outbound.sockets.own()
             self._predecessors.bound()
             if self._state is not None:
@@ -133,6 +133,9 @@ async def open_listeners(
 
     open_own(ADMIN, f"{config.run_dir}/{ADMIN_SOCKET}", mode, group, make_directory)
     open_own(HANDOVER, f"{config.run_dir}/{HANDOVER_SOCKET}", OWN_MODE, None, make_directory)
+    if config.telemetry.socket is not None:
+        monitors = group_number("telemetry.group", config.telemetry.group)
+        open_own(TELEMETRY, config.telemetry.socket, config.telemetry.mode, monitors, lambda: None)
     links = LinkListeners(config.links.listen, device)
     files.callback(links.close)
     links.open(inheritance.links(config.links.listen))

@@ -86,3 +86,17 @@ async def test_what_is_in_the_way_is_in_the_status() -> None:
         (run_dir / "next.sock").rmdir()
         await until(lambda: in_place(agent), "all sockets")
         assert agent.view.missing() == []
+
+
+@pytest.mark.failure("21")
+async def test_so_does_who_monitors() -> None:
+    async with mesh() as hosts:
+        path = hosts.folder / "m" / "status.sock"
+        await hosts.start("host-a", telemetry={"socket": str(path), "mode": "0600"})
+        agent = hosts.agents["host-a"]
+        for lose in (path.unlink, lambda: shutil.rmtree(path.parent)):
+            lose()
+            await until(lambda: in_place(agent), "all sockets")
+            found, _ = await trio.to_thread.run_sync(admin.ask, str(path), "/status", Status)
+            assert found.host == "host-a"
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600

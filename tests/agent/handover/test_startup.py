@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Iterator, MutableMapping
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.api import admin
+from control.api.messages import Status
 from control.base.reading.addresses import TcpAddress
 from proxy.agent import agent
 from proxy.agent.agent import Agent
@@ -216,3 +219,42 @@ async def test_an_old_one_that_is_killed_when_it_has_sent_its_sockets(
                 ):
                     await new.run()
         assert not path.exists()
+
+
+@pytest.mark.failure("21")
+async def test_the_socket_for_monitoring_goes_with_the_proxy() -> None:
+    """Handed over where it stays, with the rights of the new configuration; gone where it moves; never left behind."""
+    async with mesh() as hosts:
+        path, other = hosts.folder / "m" / "status.sock", hosts.folder / "n" / "status.sock"
+
+        def told(where: Path, mode: str) -> dict[str, Any]:
+            return {**changed(hosts), "telemetry": {"socket": str(where), "group": 65533, "mode": mode}}
+
+        async def status(where: Path) -> Status:
+            found, _ = await trio.to_thread.run_sync(admin.ask, str(where), "/status", Status)
+            return found
+
+        service = hosts.service()
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        await hosts.start("host-a", **told(path, "0640"))
+        found = path.stat()
+        assert (stat.S_IMODE(found.st_mode), found.st_gid) == (0o640, 65533)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+        assert (await status(path)).host == "host-a"
+        sections = (told(path, "0660"), told(other, "0660"), changed(hosts))
+        for number, section in enumerate(sections):
+            old = await hosts.takeover("host-a", section)
+            await until(lambda old=old: old.draining.began, "it has let go")
+            for kept in (hosts.agents, hosts._scopes):
+                kept[f"host-a {number}"] = kept.pop("host-a old")
+            if number == 0:
+                assert (path.stat().st_ino, stat.S_IMODE(path.stat().st_mode)) == (found.st_ino, 0o660)
+                assert (await status(path)).draining is False
+            assert list(path.parent.iterdir()) == [] or number == 0
+            if number == 1:
+                assert (await status(other)).draining is False
+        assert list(other.parent.iterdir()) == []
+
+
+def changed(hosts: Mesh) -> dict[str, Any]:
+    return {**hosts.peers(b=["echo"]), "upstreams": {"echo": {"listen": hosts.upstream("host-a", "echo")}}, **PATIENT}
