@@ -391,12 +391,12 @@ def _listening(config: Partial) -> Iterator[Place]:
 def _all_listening(config: Partial) -> Iterator[Place]:
     """Where this host's own services get an upstream because all do."""
     every = config.all_upstreams
-    directory = UNSET if every in (None, UNSET) else every.directory or config.socket_dir
+    if every in (None, UNSET) or UNSET in (every.directory, every.layout, config.socket_dir):
+        return
     named = dict(_entries(config.upstreams))
-    if isinstance(directory, str):
-        for name, _ in _entries(config.services):
-            if name not in named:
-                yield ("all_upstreams", name), UnixAddress(f"{directory}/{name}.sock")
+    for name, _ in _entries(config.services):
+        if name not in named:
+            yield ("all_upstreams", name), UnixAddress(every.path(config.socket_dir, name))
 
 
 def _name(path: Path) -> str:

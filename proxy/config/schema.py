@@ -157,17 +157,25 @@ class UpstreamConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class AllUpstreamsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An upstream for every service of the mesh that has none of its own: ``DIRECTORY/SERVICE.sock``.
+    """An upstream for every service of the mesh that has none of its own.
 
     The other keys are those of `UpstreamConfig`.
     """
 
     directory: SomeDirectory = None
     """None: socket_dir."""
+    layout: Literal["files", "directories"] = "files"
+    """Of the sockets: ``DIRECTORY/SERVICE.sock``, or ``DIRECTORY/SERVICE/SERVICE.sock``, so that a container may have
+    that of one service mounted and reach no other."""
     mode: Mode = 0o666
     owner: Account = None
     group: Account = None
     caller: SomeService = None
+
+    def path(self, socket_dir: str, service: str) -> str:
+        """Of the socket of a service."""
+        directory = self.directory or socket_dir
+        return f"{directory}/{service}.sock" if self.layout == "files" else f"{directory}/{service}/{service}.sock"
 
 
 class AllowRuleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

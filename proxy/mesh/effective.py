@@ -41,7 +41,7 @@ def _automatic(config: Config) -> set[str]:
 def _socket(config: Config, service: str) -> str:
     """Path of the upstream that ``all_upstreams`` gives to a service; "" without that key."""
     every = config.all_upstreams
-    return "" if every is None else f"{every.directory or config.socket_dir}/{service}.sock"
+    return "" if every is None else every.path(config.socket_dir, service)
 
 
 class EffectiveConfig:

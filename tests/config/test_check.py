@@ -434,6 +434,15 @@ WITH_CONTROL = {
         ['services.x.deliver: found "unix:/run/x.sock", where all_upstreams.x listens; '
          "allowed: the socket of the service itself"],
     ),
+    "the same with directories": (
+        "socket_dir: /s\nall_upstreams: {layout: directories}\nservices: {x: {deliver: 'unix:/s/x/x.sock'}}",
+        ['services.x.deliver: found "unix:/s/x/x.sock", where all_upstreams.x listens; '
+         "allowed: the socket of the service itself"],
+    ),
+    "no layout": (
+        "all_upstreams: {layout: each}\nservices: {x: {deliver: 'unix:/s/x.sock'}}",
+        ['all_upstreams.layout: found "each"; allowed: files | directories'],
+    ),
     "the same with an upstream of its own": (
         "upstreams: {x: {listen: 'unix:/x'}}\nall_upstreams: {directory: /run}\n"
         "services: {x: {deliver: 'unix:/run/x.sock'}}", [],

@@ -72,6 +72,25 @@ def test_all_upstreams() -> None:
     assert effective.left_out == {}
 
 
+@pytest.mark.failure("21")
+@pytest.mark.parametrize("directory", [None, "/run/mesh"])
+def test_a_directory_for_each_of_all_upstreams(directory: str | None) -> None:
+    every = {"directory": directory, "layout": "directories", "mode": "0660"}
+    names = ("../x", "web", "a.sock", "z" * 63)
+    effective = EffectiveConfig(static(upstreams=REDIS, all_upstreams=every))
+    found = effective.config(hosts(record("host-b", "10.0.0.2:7600", *names)))
+    root = directory or found.socket_dir
+    paths = {name: str(upstream.listen) for name, upstream in found.upstreams.items()}
+    assert paths == {
+        "redis": "unix:/x/redis.sock",
+        "web": f"unix:{root}/web/web.sock",
+        "a.sock": f"unix:{root}/a.sock/a.sock.sock",
+    }
+    assert found.upstreams["web"].mode == 0o660
+    assert "more than 107 bytes" in effective.left_out["z" * 63]
+    assert needed(found, RoutingTable.from_config(found)) == set(), "nobody has called them yet"
+
+
 def test_what_has_not_changed_is_the_same_object() -> None:
     effective = EffectiveConfig(static(upstreams="all"))
     first = effective.config(hosts(B, C))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +18,9 @@ from proxy.demo.mesh import HOSTLANE
 from proxy.telemetry.admin import ONLY_TELLS
 from tests.tools.mesh import Mesh
 from tests.tools.namespaces import PID, USER, contained
-from tests.tools.process import Process
-from tests.tools.sockets import eventually
+from tests.tools.process import Process, Proxy
+from tests.tools.servers import Echo
+from tests.tools.sockets import eventually, free_port
 
 pytestmark = [
     pytest.mark.failure("21"),
@@ -81,6 +86,72 @@ def test_a_container_that_monitors(kinds: tuple[tuple[str, ...], ...]) -> None:
             assert done.stderr.endswith("permission denied; only the socket's owner and group may ask\n")
         assert mesh.a.running
         assert "draining" not in run([*HOSTLANE, "status", "--socket", str(path)]).stdout
+
+
+CALLS = """
+import socket, sys
+for path in sys.argv[1:]:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        try:
+            sock.connect(path)
+            sock.sendall(b"hello")
+            print(sock.recv(5).decode())
+        except OSError as error:
+            print(type(error).__name__)
+"""
+ALONE = """set -e
+mkdir "$2"/echo; mount --bind "$1"/echo "$2"/echo; mount -o remount,bind,ro "$2"/echo; mount --rbind "$2" "$1"; shift 2
+exec "$@"
+"""
+"""Directories that serve, an empty one, command: run with nothing but the directory of echo mounted, read-only."""
+
+
+def test_the_directory_of_one_upstream_mounted_alone() -> None:
+    """Its container calls that service, if the socket's mode lets its user, and finds no other; also after a restart of
+    the proxy, and after a reload that makes the directories.
+    """
+    with tempfile.TemporaryDirectory(prefix="hl-") as name, Echo("tcp:127.0.0.1:0") as echo:
+        folder, services = Path(name), Path(name, "services")
+        folder.chmod(0o755)
+        config: dict[str, Any] = {
+            "host": "host-a",
+            "run_dir": f"{folder}/run",
+            "socket_dir": str(services),
+            "links": {"listen": f"127.0.0.1:{free_port()}", "security": "none"},
+            "log": {"format": "json"},
+            "services": {"echo": {"deliver": echo.address}, "web": {"deliver": echo.address}},
+            "all_upstreams": {"mode": "0660", "group": GROUP},
+        }
+        paths = [f"{services}/{service}/{service}.sock" for service in ("echo", "web")]
+
+        def called(group: int) -> list[str]:
+            empty = tempfile.mkdtemp(dir=folder)
+            os.chmod(empty, 0o755)
+            user = ["setpriv", "--reuid", "65532", "--regid", str(group), "--clear-groups", "--"]
+            mounted = ["unshare", "--mount", "sh", "-c", ALONE, "sh", str(services), empty]
+            done = run([*mounted, *user, sys.executable, "-I", "-S", "-c", CALLS, *paths])
+            assert done.stderr == ""
+            return done.stdout.splitlines()
+
+        with Proxy(config, folder) as proxy:
+            assert sorted(path.name for path in services.glob("*.sock")) == ["echo.sock", "web.sock"]
+            config["all_upstreams"]["layout"] = "directories"
+            proxy.file.write_text(json.dumps(config))
+            assert run([*HOSTLANE, "reload", "--config", str(proxy.file)]).returncode == 0
+            assert list(services.glob("*.sock")) == []
+            assert {stat.S_IMODE(Path(path).parent.stat().st_mode) for path in paths} == {0o755}
+            assert {(stat.S_IMODE(Path(path).stat().st_mode), Path(path).stat().st_gid) for path in paths} == {
+                (0o660, GROUP)
+            }
+            before = [Path(path).parent.stat().st_ino for path in paths]
+            assert called(GROUP) == ["hello", "FileNotFoundError"]
+            assert called(GROUP + 1) == ["PermissionError", "FileNotFoundError"]
+            proxy.stop()
+            assert [Path(path).parent.stat().st_ino for path in paths] == before, "containers have them mounted"
+            proxy.restart()
+            assert [Path(path).parent.stat().st_ino for path in paths] == before
+            assert called(GROUP) == ["hello", "FileNotFoundError"]
 
 
 @KINDS
