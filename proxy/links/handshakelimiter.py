@@ -8,6 +8,7 @@ known to be goes before others. Who still finds no place is refused and dials ag
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -71,14 +72,17 @@ class HandshakeLimiter:
             self._taken.pop(place, None)
 
     def _make_room(self, among: Iterable[HandshakePlace], place: HandshakePlace, full: str) -> None:
-        """Evict the one that has been silent longest, else the oldest that had ENOUGH, an unexpected one if there is
-        any. Raises NoPlace if nobody has to give way to this place.
+        """Evict the one that has been silent longest, else the oldest that had ENOUGH; an unexpected one if there is
+        any, and of the source that has most places. Raises NoPlace if nobody has to give way to this place.
         """
         below = [other for other in among if other.expected <= place.expected]
         unheard = [other for other in below if not other.heard]
         unexpected = [other for other in below if other.expected < place.expected]
         slow = [other for other in below if place.since - other.since > ENOUGH]
-        going = min(unheard or unexpected or slow, key=lambda other: other.expected, default=None)
+        held = Counter(other.source for other in self._taken)
+        going = min(
+            unheard or unexpected or slow, key=lambda other: (other.expected, -held[other.source]), default=None
+        )
         if going is None:
             raise NoPlace(full)
         del self._taken[going]

@@ -123,3 +123,17 @@ def test_a_peer_that_is_slow_gives_way_to_peers_only() -> None:
         taken.full("10.0.0.9", "^4 handshakes are under way$")
         taken.take("10.0.0.7", expected=True)
         assert taken.evicted == [0]
+
+
+@pytest.mark.parametrize("heard", [False, True])
+def test_who_has_most_places_gives_way_first(heard: bool) -> None:
+    """Who comes again and again pushes nobody out who is only a little slow."""
+    with ExitStack() as stack:
+        taken = Taken(stack)
+        taken.take("10.0.0.1", heard=heard)
+        for _ in range(3):
+            taken.take("10.0.0.2", heard=heard)
+        taken.now += 2 * ENOUGH
+        for source in ("10.0.0.3", "10.0.0.4"):
+            taken.take(source, heard=heard)
+        assert taken.evicted == [1, 2]
