@@ -26,8 +26,8 @@ MIRROR = "http://deb.debian.org/debian"
 EMULATOR = ("qemu-system-x86", "linux-image-amd64", "kmod", "liblzma5")
 GUEST = ("python3", "iproute2", "kmod", "dash", "coreutils", "mount", "nftables")
 MODULES = ("igb", "igbvf", "e1000e", "8021q", "macvlan", "veth")
-PLANTED = ("nf_nat", "xt_conntrack", "br_netfilter", "bridge", "nf_tables", "nft_chain_nat", "nft_masq")
-"""Modules that a check loads, or a rule of it."""
+PLANTED = ("nf_nat", "xt_conntrack", "br_netfilter", "bridge", "nf_tables", "nft_chain_nat", "nft_masq", "tcp_diag")
+"""Modules that a check loads, or a rule or question of it."""
 UNUSED = (
     "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/zoneinfo", "usr/include",
     "usr/lib/python3.13/test", "var/lib/dpkg",
