@@ -34,8 +34,8 @@ watched = click.option("--watch", is_flag=True, help="Show it again every second
 def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show what this host's proxy does.
 
-    Exit 1 if no proxy answers, if no host can serve one of the upstreams, if an upstream's socket is missing, if this
-    host's name is another proxy's, or if the control plane refuses its certificate (revoked, expired).
+    Exit 1 if no proxy answers, if no host can serve one of the upstreams, if a socket or the links' address is
+    missing, if this host's name is another proxy's, or if the control plane refuses its certificate (revoked, expired).
     """
     if watch:
         _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)

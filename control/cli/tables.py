@@ -164,7 +164,7 @@ def _host(status: Status) -> Table:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
     rows += [("waits for a link", _suspension(peer)) for peer in status.peers if peer.suspended]
     rows += [("namesake", line) for line in status.namesakes]
-    rows += [("socket missing", line) for line in status.missing]
+    rows += [("missing", line) for line in status.missing]
     if status.control is not None:
         rows += _discovery(status.control)
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))

@@ -45,7 +45,6 @@ from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
-from proxy.links.listening import wait_for_network
 from proxy.mesh.effective import EffectiveConfig, needed
 from proxy.mesh.statelock import StateDirHeld, StateLock
 from proxy.mux.frames import NEWEST_REASON
@@ -280,13 +279,12 @@ class Agent:
         """Run the proxy until it has drained; raises, and can be cancelled, as `proxy.agent.agent.run`."""
         config = self.config
         _warn(config)
+        late: str | None = None
         if config.interfaces:
             # Imported here: netlink takes a quarter of a second and 9 MB, which others need not pay.
             from proxy.netdev.apply.ready import prepare
 
-            await prepare(config, self._book.elsewhere)
-        else:
-            await wait_for_network(config.links.listen, self.device)
+            late = await prepare(config, self._book.elsewhere)
         with ExitStack() as files:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
@@ -304,6 +302,10 @@ class Agent:
                 state=self._state,
             )
             self._handover_sockets = handover_sockets = startup.handover_sockets
+            self.view.unreachable = lambda: startup.links.missing
+            if self.member is not None:
+                registration = self.member.follower.registration
+                registration.unreachable, startup.links.came = self.view.unreachable, registration.renew
             heart = Heartbeat(self.pump)
             files.callback(heart.close)
             if self.recorder is not None:
@@ -364,7 +366,7 @@ class Agent:
                     if config.interfaces:
                         from proxy.netdev.apply.keep import keep
 
-                        links.start_soon(keep, config, self._book.elsewhere)
+                        links.start_soon(partial(keep, config, self._book.elsewhere, late=late))
                     nursery.start_soon(
                         sender.serve,
                         startup.own[HANDOVER].listeners,
@@ -407,7 +409,13 @@ class Agent:
     def _health(self, heart: Heartbeat) -> Health:
         follower = None if self.member is None else self.member.follower
         return Health(
-            heart, self.outbound.sockets, self.pools, self.keyring, follower, lambda: self.draining.began
+            heart,
+            self.outbound.sockets,
+            self.pools,
+            self.keyring,
+            follower,
+            lambda: self.draining.began,
+            lambda: self.view.unreachable(),
         )
 
     async def _feed(self, heart: Heartbeat, seconds: float) -> None:

@@ -61,6 +61,8 @@ async def serve_gated(
     async with trio.open_nursery() as handlers:
 
         async def serve() -> None:
+            if not listeners:  # there will be some when the gate is opened again
+                await trio.sleep_forever()
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
                     accepting.start_soon(accept_from, listener)

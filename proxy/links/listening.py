@@ -1,11 +1,14 @@
-"""The sockets on which links arrive: bound to the interface that links go through, and again when that returns."""
+"""The sockets on which links arrive: bound to the interface that links go through, and again when that returns.
+
+An address that this host does not have yet is waited for: at boot one may come late (a card, DHCP, duplicate address
+detection, `hostlane net attach` for a container without a network), and calls within this host need none.
+"""
 
 from __future__ import annotations
 
 import errno
-import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -13,8 +16,7 @@ import trio
 
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import HandshakeError, StartError
-from proxy.links.device import LinkDevice, LinkWay, is_own
-from proxy.links.rtnetlink import LOOPBACK, UP, host_network
+from proxy.links.device import LinkDevice, LinkWay
 
 log = structlog.get_logger()
 
@@ -22,48 +24,9 @@ BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 LOOK_EVERY = 1.0
 """Seconds between two looks whether the interface is still the one that the socket is bound to."""
-LOOK_AGAIN = 0.2
-"""Seconds between two looks for the first interface."""
-ADDRESS_AFTER = 30.0
-"""Seconds that its address may come later, as long as the start waits for a link (`interfaces.*.up_timeout`)."""
 LO = "lo"
 GONE = "/"
 """No name of an interface."""
-
-
-async def wait_for_network(address: TcpAddress, device: LinkDevice) -> None:
-    """Return at once, except in a namespace that has nothing but lo: there somebody is about to bring an interface (a
-    container with ``--network none``, and ``hostlane net attach``). Then return when the address is there, or
-    `ADDRESS_AFTER` seconds after the interface.
-
-    Raises StartError when it is told to stop meanwhile (SIGTERM, SIGINT).
-    """
-    if not device.look().missing or _has_interface():
-        return
-    # First, because until then a signal kills the process at once.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        log.warning("waiting for a network: there is no interface but lo", address=address.hostport)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed, signals, address)
-            while not _has_interface():  # noqa: ASYNC110 - the kernel is asked
-                await trio.sleep(LOOK_AGAIN)
-            with trio.move_on_after(ADDRESS_AFTER):
-                # One of IPv6 is there for a second before anything can be bound to it (duplicate address detection).
-                while device.look().missing or not is_own(address.host):  # noqa: ASYNC110 - the same
-                    await trio.sleep(LOOK_AGAIN)
-            nursery.cancel_scope.cancel()
-
-
-async def _heed(signals: AsyncIterator[int], address: TcpAddress) -> None:
-    await anext(signals)
-    raise StartError(f"links.listen: {address.hostport}: told to stop before an interface had it")
-
-
-def _has_interface() -> bool:
-    try:
-        return any(not found.flags & LOOPBACK and found.flags & UP for found in host_network().interfaces.values())
-    except OSError:
-        return True
 
 
 class LinkAcceptor(Protocol):
@@ -75,15 +38,22 @@ class LinkAcceptor(Protocol):
 
 
 class LinkListeners:
-    """The listeners for links; `all` is one list for as long as this lives, whatever is in it.
+    """The listeners for links.
 
     A socket that is bound to an interface hears nothing from this host itself, whose packets come through lo: a second
     one does, bound to that.
+
+    Attributes:
+        all: one list for as long as this lives, whatever is in it.
+        missing: why peers cannot reach this host, in one line; empty: its address was there at the last look.
+        came: called when an address that was missing at the start is there.
     """
 
     def __init__(self, address: TcpAddress, device: LinkDevice) -> None:
         self._address, self._device = address, device
         self.all: list[trio.SocketListener] = []
+        self.missing = ""
+        self.came: Callable[[], object] = lambda: None
         self._old: list[trio.SocketListener] = []
         """Replaced, and not closed yet: somebody may be about to accept there."""
         self._inherited: socket.socket | None = None
@@ -92,28 +62,43 @@ class LinkListeners:
         self._was_bound = self._stale = False
 
     def open(self, inherited: socket.socket | None = None) -> None:
-        """Listen. Raises StartError with one line that says what to do.
+        """Listen, or wait for the address (`missing`): `keep` listens then. Raises StartError with one line that says
+        what to do.
 
         Args:
             inherited: a socket that another process has opened, or what stands in for it
                 (proxy/agent/handover/receiver.py), used instead of a new one: `use` follows. This owns it.
         """
-        way = self._device.look()
-        if way.missing and self._device.named:
-            raise StartError(f"links.interface: {way.why}")
         if inherited is not None:
             self._inherited = inherited
             return
+        if (problem := self._begin()) is not None:
+            raise StartError(problem)
+
+    def _begin(self) -> str | None:
+        """Listen for the first time, unless the address is `missing`. Returns what else is in the way; None: nothing
+        is.
+        """
+        way = self._device.look()
+        self.missing = self._told(way)
+        if way.missing:
+            return None
         try:
             self._replace(way)
         except (OSError, HandshakeError) as error:
-            number = error.errno if isinstance(error, OSError) else errno.EADDRNOTAVAIL
+            if isinstance(error, HandshakeError) or error.errno == errno.EADDRNOTAVAIL:
+                # Gone since the look; or of IPv6, and not usable before the kernel has asked who else has it.
+                self.missing = self._told(LinkWay(None, "that address cannot be used yet", missing=True))
+                return None
             hint = {
                 errno.EADDRINUSE: "the port is in use: is another proxy running?",
-                errno.EADDRNOTAVAIL: "no interface of this host has that address",
                 errno.EACCES: "not permitted: choose a port from 1024 up",
-            }.get(number or 0, getattr(error, "strerror", None) or str(error))
-            raise StartError(f"links.listen: {self._address.hostport}: {hint}") from None
+            }.get(error.errno or 0, error.strerror or str(error))
+            return f"links.listen: {self._address.hostport}: {hint}"
+        return None
+
+    def _told(self, way: LinkWay) -> str:
+        return f"links.listen: {self._address.hostport}: {way.why}: peers cannot reach this host" if way.missing else ""
 
     def use(self) -> None:
         """The inherited socket, if there is one, has come: listen there."""
@@ -138,17 +123,41 @@ class LinkListeners:
 
     async def keep(self, acceptor: LinkAcceptor) -> None:
         """Until cancelled, see to it that the sockets are bound to the interface as it is now: made anew under the same
-        name it is another one to the kernel, and the address may have moved to another one (`look_again`). Returns if
-        they are meant to be bound to none, and have never been.
+        name it is another one to the kernel, and the address may have moved to another one (`look_again`), or not be
+        there yet. What is waited for is logged once.
         """
-        while self._old or self._was_bound or self._device.meant:
+        waits = not self.all and self.missing != ""
+        if waits:
+            log.warning("waiting for the links' address", address=self._address.hostport, error=self.missing)
+        while True:
             await trio.sleep(LOOK_EVERY)
             while self._old:  # nobody accepts there any more
                 self._old.pop().socket.close()
-            if not acceptor.reserved and (self._stale or not self._is_current):
-                self._stale = False
-                if self._follow(self._device.look()):
+            if acceptor.reserved:
+                continue
+            if waits:
+                waits = not self._has_come()
+                if not waits:
                     acceptor.renew_links()
+                    self.came()
+            elif self._stale or ((self._was_bound or self._device.meant) and not self._is_current):
+                self._stale = False
+                way = self._device.look()
+                self.missing = self._told(way)
+                if self._follow(way):
+                    acceptor.renew_links()
+
+    def _has_come(self) -> bool:
+        before, problem = self.missing, self._begin()
+        if problem is not None:
+            self.missing = problem
+        if self.missing:
+            if self.missing != before:
+                log.warning("waiting for the links' address", address=self._address.hostport, error=self.missing)
+            return False
+        where = self._name or "any"
+        log.info("the links' address is there: listening", interface=where, address=self._address.hostport)
+        return True
 
     @property
     def _is_current(self) -> bool:

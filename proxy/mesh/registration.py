@@ -65,6 +65,7 @@ class HostRegistrar:
         refused: the control plane has refused this host, for another reason, when it last answered.
         barred: it refused the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
+        unreachable: returns why peers cannot reach this host, which is not registered then; empty: they can.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class HostRegistrar:
         self.last_error: str | None = None
         self.displaced = self.refused = self.barred = self._yields = False
         self.namesake: Namesake | None = None
+        self.unreachable: Callable[[], str] = lambda: ""
         self._state, self._tell_displaced = state, displaced
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
@@ -145,6 +147,8 @@ class HostRegistrar:
             log.warning("the control plane does not know that this host leaves", error="no answer")
 
     async def _register(self) -> None:
+        if why := self.unreachable():
+            raise Unreachable(why)
         record = self._record()
         # Before the answer: whether a request that was cut off has arrived is not known, and leaving must take it back.
         self._told, self.registered = record, None

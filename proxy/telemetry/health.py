@@ -32,7 +32,7 @@ class Health:
     """Answers the three. Owns nothing.
 
     Args:
-        stopping: whether the proxy is about to end.
+        stopping: whether the proxy is about to end; unreachable: why peers cannot reach this host, empty: they can.
         follower: None without a control plane.
     """
 
@@ -44,9 +44,11 @@ class Health:
         keyring: Keyring | None,
         follower: MapFollower | None,
         stopping: Callable[[], bool],
+        unreachable: Callable[[], str] = lambda: "",
     ) -> None:
         self._heart, self._sockets, self._pools = heart, sockets, pools
         self._keyring, self._follower, self._stopping = keyring, follower, stopping
+        self._unreachable = unreachable
 
     @property
     def questions(self) -> Mapping[str, Callable[[], Awaitable[HealthAnswer]]]:
@@ -62,6 +64,7 @@ class Health:
         """See the module's text."""
         await self._heart.beat()
         problems = ["it is about to stop"] if self._stopping() else []
+        problems += filter(None, [self._unreachable()])
         problems += certificate(self._keyring, time.time())
         if self._follower is not None:
             problems += registration(self._follower)

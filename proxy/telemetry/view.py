@@ -50,8 +50,9 @@ class ProxyView:
         drain_left: seconds that a drain has left; None: there is none.
         follower: None without a control plane.
         namesakes: what peers say of other proxies that bear this host's name.
-        missing: what is said of the upstreams' sockets whose files are gone.
         held_back: why callers at an upstream's address wait longer than others; empty: they do not.
+        missing: what is said of sockets whose files are gone.
+        unreachable: why peers cannot reach this host; empty: they can.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ProxyView:
         self.namesakes: Callable[[], list[str]] = list
         self.missing: Callable[[], list[str]] = list
         self.held_back: Callable[[Address], str] = lambda listen: ""
+        self.unreachable: Callable[[], str] = lambda: ""
 
     def status(self) -> Status:
         """``GET /status``."""
@@ -86,7 +88,7 @@ class ProxyView:
             refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             namesakes=self.namesakes(),
-            missing=self.missing(),
+            missing=[*filter(None, [self.unreachable()]), *self.missing()],
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             busiest=busiest(self._callers()),
             busy_poll=self._pump.busy_poll.told,

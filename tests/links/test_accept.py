@@ -314,7 +314,7 @@ async def test_nothing_is_left_open() -> None:
 
 @pytest.mark.parametrize(
     ("host", "complaint"),
-    [("127.0.0.1", "the port is in use: is another proxy running?"), ("192.0.2.1", "no interface of this host has")],
+    [("127.0.0.1", "the port is in use: is another proxy running?")],
 )
 async def test_what_keeps_it_from_listening_is_one_line(host: str, complaint: str) -> None:
     async with serving(Peer()) as address:

@@ -123,3 +123,23 @@ async def test_a_listener_may_be_closed_right_behind_its_gate() -> None:
                     there.send(b"1")
                     await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
+
+
+async def test_without_listeners_it_waits_for_some() -> None:
+    """And does nothing until then."""
+    gate, listeners, come = AcceptGate(), list[trio.SocketListener](), trio.Event()
+
+    async def handler(stream: trio.SocketStream) -> None:
+        come.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_gated, gate, handler, listeners, "nowhere")
+        await wait_all_tasks_blocked()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(server)))
+            gate.close()
+            gate.open()
+            async with await trio.testing.open_stream_to_socket_listener(listeners[0]):
+                with trio.fail_after(20):
+                    await come.wait()
+            nursery.cancel_scope.cancel()

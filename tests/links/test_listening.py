@@ -7,12 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+import trio.testing
+from structlog.testing import capture_logs
 
 from control.base.reading.addresses import TcpAddress
 from proxy.demo import netns
 from proxy.errors import StartError
 from proxy.links.device import LinkDevice
-from proxy.links.listening import LinkListeners, bound_to
+from proxy.links.listening import LOOK_EVERY, LinkListeners, bound_to
 from tests.check.ground import Ground
 from tests.tools.sockets import open_fds
 
@@ -83,10 +85,111 @@ def test_one_that_another_process_has_opened(ground: Ground, bound: bool) -> Non
         trio.run(listen)
 
 
-def test_a_named_interface_that_does_not_exist(ground: Ground) -> None:
-    with netns.entered(ground.here), pytest.raises(StartError) as caught:
-        LinkListeners(ADDRESS, LinkDevice(ADDRESS.host, "hl9")).open()
-    assert str(caught.value) == "links.interface: there is no interface hl9"
+LATE = {
+    "the address": ("auto", ["link delete mv0"], "no interface has that address", ["mv0", "lo"]),
+    "the address, of a NIC": ("auto", ["link delete mv0", "address add 10.77.0.3/24 dev eth0"], "", [""]),
+    "the interface that is named": ("mv0", ["link delete mv0"], "there is no interface mv0", ["mv0", "lo"]),
+    "the address of the one that is named": (
+        "mv0",
+        ["address delete 10.77.0.3/24 dev mv0"],
+        "mv0 does not have 10.77.0.3",
+        ["mv0", "lo"],
+    ),
+}
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("what", LATE)
+def test_what_comes_late_is_waited_for(ground: Ground, what: str) -> None:
+    """It is said once, and what is missing can be asked. A NIC's address is there before anybody looks again."""
+    wanted, before, why, after = LATE[what]
+    ground.ip(ground.here, *before[:1])
+
+    async def follow() -> None:
+        listeners, acceptor, came = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host, wanted)), Acceptor(), trio.Event()
+        listeners.came = came.set
+        listeners.open()
+        assert devices(listeners) == []
+        assert listeners.missing == (
+            f"links.listen: 10.77.0.3:7600: {why or LATE['the address'][2]}: peers cannot reach this host"
+        )
+        async with trio.open_nursery() as nursery:
+            with capture_logs() as logs:
+                nursery.start_soon(listeners.keep, acceptor)
+                await trio.sleep(2 * LOOK_EVERY)
+                assert not acceptor.renewed.is_set()
+                if why:
+                    mv0(ground) if "delete mv0" in before[0] else ground.ip(ground.here, UNDO)
+                else:
+                    ground.ip(ground.here, *before[1:])
+                with trio.fail_after(20):
+                    await acceptor.renewed.wait()
+            assert came.is_set()
+            nursery.cancel_scope.cancel()
+        assert [entry["event"] for entry in logs if entry["event"] != "links go through their interface"] == [
+            "waiting for the links' address",
+            "the links' address is there: listening",
+        ]
+        assert (devices(listeners), listeners.missing) == (after, "")
+        with socket.create_connection((ADDRESS.host, ADDRESS.port), 20):
+            pass
+        listeners.close()
+
+    fds = open_fds()
+    with netns.entered(ground.here):
+        trio.run(follow)
+    assert open_fds() == fds
+
+
+UNDO = "address add 10.77.0.3/24 dev mv0"
+
+
+@pytest.mark.failure("30")
+def test_a_port_that_is_taken_when_the_address_comes(ground: Ground) -> None:
+    """It cannot be an error that ends the proxy any more."""
+    ground.ip(ground.here, "address delete 10.77.0.3/24 dev mv0")
+
+    async def follow() -> None:
+        listeners, acceptor = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)), Acceptor()
+        listeners.open()
+        ground.ip(ground.here, UNDO)
+        other = socket.create_server((ADDRESS.host, ADDRESS.port))
+        with capture_logs() as logs:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(listeners.keep, acceptor)
+                await trio.sleep(3 * LOOK_EVERY)
+                assert listeners.missing.endswith("the port is in use: is another proxy running?")
+                other.close()
+                with trio.fail_after(20):
+                    await acceptor.renewed.wait()
+                nursery.cancel_scope.cancel()
+        said = [entry["error"] for entry in logs if entry["event"] == "waiting for the links' address"]
+        assert len(said) == 2
+        assert listeners.missing == ""
+        listeners.close()
+
+    with netns.entered(ground.here):
+        trio.run(follow)
+
+
+@pytest.mark.failure("30")
+def test_an_address_that_goes_while_it_listens_is_missing(ground: Ground) -> None:
+    async def follow() -> None:
+        listeners, acceptor = LinkListeners(ADDRESS, LinkDevice(ADDRESS.host)), Acceptor()
+        listeners.open()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listeners.keep, acceptor)
+            for command, missing in (("address delete 10.77.0.3/24 dev mv0", True), (UNDO, False)):
+                ground.ip(ground.here, command)
+                listeners.look_again()
+                with trio.fail_after(20):
+                    while bool(listeners.missing) != missing:
+                        await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+        listeners.close()
+
+    with netns.entered(ground.here):
+        trio.run(follow)
 
 
 @pytest.mark.parametrize("quiet_first", [True, False])
@@ -184,10 +287,12 @@ def test_one_that_another_process_has_bound_to_another_interface(ground: Ground,
         trio.run(listen)
 
 
-async def test_it_leaves_what_is_bound_to_nothing_alone() -> None:
+async def test_it_leaves_what_is_bound_to_nothing_alone(autojump_clock: trio.testing.MockClock) -> None:
     listeners = LinkListeners(TcpAddress("127.0.0.1", 0), LinkDevice("127.0.0.1"))
     listeners.open()
-    with trio.fail_after(20):
-        await listeners.keep(Acceptor())
-    assert devices(listeners) == [""]
+    acceptor, [first] = Acceptor(), listeners.all
+    with trio.move_on_after(10 * LOOK_EVERY):
+        await listeners.keep(acceptor)
+    assert (devices(listeners), listeners.all) == ([""], [first])
+    assert not acceptor.renewed.is_set()
     listeners.close()

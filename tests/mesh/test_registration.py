@@ -294,3 +294,21 @@ async def test_whose_certificate_is_refused_is_not_registered(
         plane.denied = {}
         await eventually(lambda: host.registration.registered, "registered")
         assert not host.registration.barred
+
+
+@pytest.mark.failure("30")
+async def test_a_host_that_peers_cannot_reach_waits(
+    autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]
+) -> None:
+    """It says so once, and registers at once when that is over."""
+    plane, why = Plane(), "links.listen: no interface has that address"
+    async with running(plane) as host:
+        host.registration.unreachable = lambda: why
+        await trio.sleep(100)
+        assert (plane.count("register"), host.registration.last_error) == (0, why)
+        assert [entry["error"] for entry in logs if entry["log_level"] == "warning"] == [why]
+        why, before = "", trio.current_time()
+        host.registration.renew()
+        await plane.asked("register")
+        assert trio.current_time() == before
+        assert host.registration.last_error is None

@@ -61,10 +61,6 @@ WRONG: dict[str, tuple[Callable[[Path], dict[str, Any]], list[str]]] = {
         lambda folder: {"links": {"listen": "10.77.0.1:7600"}},
         ["hostlane.yaml:", "links.tls: missing", "certificate, key, ca", "security: none"],
     ),
-    "address of another host": (
-        lambda folder: {"links": {"listen": "10.77.0.9:7600", "security": "none"}},
-        ["links.listen", "10.77.0.9:7600", "no interface"],
-    ),
     "run_dir below a file": (lambda folder: {"run_dir": f"{folder}/file/run"}, ["/file", "not a directory"]),
     "socket below a file": (
         lambda folder: {"upstreams": {"echo": {"listen": f"unix:{folder}/file/echo.sock"}}},

@@ -66,6 +66,17 @@ async def test_a_socket_whose_file_is_gone() -> None:
         assert not (await asked(agent, "ready")).ok
 
 
+@pytest.mark.failure("30")
+async def test_one_that_peers_cannot_reach_is_alive_but_not_ready() -> None:
+    """No interface has the address, of the network for documentation (RFC 5737)."""
+    async with mesh() as hosts:
+        agent = await hosts.start("host-a", links={"listen": "192.0.2.1:7600"})
+        missing = "links.listen: 192.0.2.1:7600: no interface has that address: peers cannot reach this host"
+        assert (await asked(agent, "ready")).problems == [missing]
+        assert await asked(agent, "alive") == FINE
+        assert agent.view.status().missing == [missing]
+
+
 async def test_one_that_is_about_to_stop_is_not_ready_but_alive() -> None:
     async with mesh() as hosts:
         service = await hosts.pair()

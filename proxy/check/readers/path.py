@@ -14,7 +14,7 @@ from proxy.check.report import Unchecked
 from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
-from proxy.links.device import is_own
+from proxy.links.device import ANY, is_own
 from proxy.netdev.observe.observe import NetInterface, route_to
 
 
@@ -32,6 +32,7 @@ def read(context: DiagnosisContext) -> PathFacts:
         children=_children(context),
         listen=listen,
         listening=_bearer(context, listen) if listen else None,
+        missing=f"{context.links.why} (links.interface)" if context.links.missing and config and _named(config) else "",
         lent=_lent(context, listen) if listen else "",
         sources=_sources(context),
         more=context.more,
@@ -40,6 +41,10 @@ def read(context: DiagnosisContext) -> PathFacts:
         enter=f"nsenter -t {context.elsewhere.pid} -n " if context.elsewhere else "",
         **_links(context, listen),
     )
+
+
+def _named(config: Config) -> bool:
+    return config.links.interface not in (AUTO, ANY)
 
 
 def _links(context: DiagnosisContext, listen: str | None) -> dict[str, Any]:

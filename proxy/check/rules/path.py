@@ -91,6 +91,8 @@ class PathFacts(Struct, frozen=True, kw_only=True):
     listening: str | None = None
     lent: str = ""
     """The setting that lets the proxy listen there though no interface has the address."""
+    missing: str = ""
+    """Why the proxy waits for the address, or for the interface that is named."""
     meant: str | None = None
     """The interface that links are meant to go through; None: any."""
     subnet: str = ""
@@ -135,14 +137,14 @@ def judge(facts: PathFacts) -> Iterator[Line]:
 
 
 def _listen(facts: PathFacts) -> Line:
-    if facts.listening is not None:
+    if facts.listening is not None and not facts.missing:
         return Passed(f"links.listen {facts.listen} is an address of {facts.listening}")
     return Finding(
         name="no-link-address",
         level="wrong",
         where="links.listen",
-        read=f"no interface has {facts.listen}",
-        cost="the proxy cannot start, or starts and no peer reaches it",
+        read=facts.missing or f"no interface has {facts.listen}",
+        cost="no peer reaches this host, and it reaches none; the proxy waits for the address",
         # Never as a command to be typed: it may be another machine's, or a container's that only root could look into.
         mend="hostlane net apply, if interfaces: has it; if the configuration is a container's: run this check there "
         f"(nsenter -t PID -n); otherwise another links.listen, or {facts.listen} for an interface of this host once "

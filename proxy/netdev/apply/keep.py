@@ -23,25 +23,27 @@ RETRY_AFTER = 5.0
 """Seconds until the next attempt after one that has failed."""
 
 
-async def keep(config: Config, elsewhere: Mapping[str, int]) -> None:
+async def keep(config: Config, elsewhere: Mapping[str, int], *, late: str | None = None) -> None:
     """Until cancelled, make the configured interfaces again when one is gone, or is another one under its name and so
     has lost its addresses. Somebody else's (``kind: existing``) is waited for. Cancelled, it ends after the change
     under way. What cannot be done is said once, and tried again.
 
     Args:
         elsewhere: as `manage.planned` takes it.
+        late: why the interfaces have not been made at the start (`ready.prepare`): that is done as soon as it can be.
     """
-    keeper = _Keeper(config, elsewhere)
+    keeper = _Keeper(config, elsewhere, late)
     while True:  # noqa: ASYNC110 - the kernel is asked
         await trio.sleep(LOOK_EVERY if await keeper.look() else RETRY_AFTER)
 
 
 class _Keeper:
-    def __init__(self, config: Config, elsewhere: Mapping[str, int]) -> None:
+    def __init__(self, config: Config, elsewhere: Mapping[str, int], late: str | None) -> None:
         self._config, self._elsewhere = config, elsewhere
         self._seen = _indices(config)
-        self._said: set[str] = set()
-        self._gone: set[str] = set()
+        self._late = late is not None
+        self._said: set[str] = set() if late is None else {late}
+        self._gone: set[str] = set() if late is None else set(config.interfaces)
 
     async def look(self) -> bool:
         """Whether all is as it should be."""
@@ -59,7 +61,8 @@ class _Keeper:
         except NetError as error:
             if str(error) not in self._said:
                 self._said.add(str(error))
-                self._tell("cannot make an interface again", *sorted(self._gone), error=str(error))
+                cannot = "cannot make an interface" if self._late else "cannot make an interface again"
+                self._tell(cannot, *sorted(self._gone), error=str(error))
             return False
         self._made(done)
         return True
@@ -67,8 +70,10 @@ class _Keeper:
     def _made(self, done: NetPlan) -> None:
         for step in done.steps:
             log.info("network changed", change=str(step.do))
+        made = "interface made" if self._late else "interface made again"
         for name in sorted(self._gone):
-            log.info("interface made again" if done.steps else "interface is back", **self._what(name))
+            log.info(made if done.steps else "interface is back", **self._what(name))
+        self._late = False
         self._seen = _indices(self._config)
         self._gone.clear()
         self._said.clear()

@@ -50,6 +50,15 @@ def bring_up(config: Config, elsewhere: Mapping[str, int] = MappingProxyType({})
     return found
 
 
+def absent(config: Config) -> list[str]:
+    """The interfaces that the configured ones stand on, or are, and that do not exist: as long as a card is not there.
+    Raises NetError.
+    """
+    there = {item.name for item in snapshot().interfaces}
+    wanted = (name if item.kind == "existing" else item.parent for name, item in config.interfaces.items())
+    return [name for name in dict.fromkeys(wanted) if name is not None and name not in there]
+
+
 def take_away(config: Config) -> NetPlan:
     """Remove everything that this host's Hostlane made; returns what was done. Raises NetError as `bring_up`."""
     found = removal(config.host, look())

@@ -22,11 +22,17 @@ LINK_AND_ADDRESS_EVENTS = 0x1 | 0x10 | 0x100
 """RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of <linux/rtnetlink.h>."""
 
 
-async def prepare(config: Config, elsewhere: Mapping[str, int]) -> None:
-    """Plan, apply and wait. Returns when every interface has a carrier and its addresses can be used.
+class NotReady(NetError):
+    """An interface is not as it should be in time."""
 
-    Raises StartError: the interfaces cannot be made (nothing is changed then), or one is not ready within its
-    ``up_timeout`` (what was made stays, for the next start). Cancelled, it ends after the change under way.
+
+async def prepare(config: Config, elsewhere: Mapping[str, int]) -> str | None:
+    """Plan, apply and wait. Returns None when every interface is made and has a carrier and its addresses, or
+    ``up_timeout`` is over (what is missing has been said then); why none was made, if what they stand on is not there
+    yet: `keep.keep` makes them later.
+
+    Raises StartError: the interfaces cannot be made (nothing is changed then), or another machine has an address.
+    Cancelled, it ends after the change under way.
 
     Args:
         elsewhere: as `manage.planned` takes it.
@@ -38,15 +44,24 @@ async def prepare(config: Config, elsewhere: Mapping[str, int]) -> None:
         for note in done.notes:
             log.warning("network", note=note)
     except NetError as error:
-        raise StartError(f"{error} (hostlane net plan shows all)") from error
+        if not (absent := await trio.to_thread.run_sync(manage.absent, config)):
+            raise StartError(f"{error} (hostlane net plan shows all)") from error
+        for name in absent:
+            log.warning("waiting for an interface", interface=name, reason=str(error))
+        return str(error)
     try:
         await wait_until_ready(config.interfaces)
+    except NotReady as error:
+        log.warning("going on without an interface that is not ready", error=str(error))
     except NetError as error:
         raise StartError(f"{error} (hostlane net status shows all)") from error
+    return None
 
 
 async def wait_until_ready(interfaces: Mapping[str, Wanted]) -> None:
-    """Return when all can be used. Raises NetError when one's ``up_timeout`` is over, or an address is a duplicate."""
+    """Return when all can be used. Raises NotReady when one's ``up_timeout`` is over, NetError for an address that is a
+    duplicate.
+    """
     start = trio.current_time()
     said: set[str] = set()
     # The kernel tells of changes through this socket; it is open before the first look, so that none is missed.
@@ -61,7 +76,7 @@ async def wait_until_ready(interfaces: Mapping[str, Wanted]) -> None:
             with trio.move_on_at(start + interfaces[name].up_timeout) as waiting:
                 await _next_event(events)
             if waiting.cancelled_caught:
-                raise NetError(
+                raise NotReady(
                     f"{missing[name]}; waited {interfaces[name].up_timeout:g}s (interfaces.{name}.up_timeout)"
                 )
 

@@ -25,6 +25,7 @@ async def watch(config: Config, elsewhere: Mapping[str, int]) -> None:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(heed)
-            await prepare(config, elsewhere)
-            log.info("interfaces are as configured", interfaces=list(config.interfaces))
-            await keep(config, elsewhere)
+            late = await prepare(config, elsewhere)
+            if late is None:
+                log.info("interfaces are as configured", interfaces=list(config.interfaces))
+            await keep(config, elsewhere, late=late)

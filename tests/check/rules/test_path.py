@@ -71,6 +71,8 @@ def test_children_that_cannot_be_seen() -> None:
 
 def test_where_links_arrive() -> None:
     assert findings(judge(PathFacts(ways=(way(),), listen="10.0.0.1"))) == [("no-link-address", "wrong")]
+    facts = PathFacts(ways=(way(),), listen="10.0.0.1", listening="eth0", missing="there is no interface hl9")
+    assert only(judge(facts)).read == "there is no interface hl9"
     facts = PathFacts(ways=(way(kind="macvlan"),), listen="10.0.0.1", listening="mv0")
     assert seen(judge(facts)) == ["links.listen 10.0.0.1 is an address of mv0", "10.0.0.2 (b) through mv0 (macvlan)"]
 

@@ -217,7 +217,7 @@ def test_other_proxies_of_the_name_are_named() -> None:
 def test_a_missing_socket_is_named() -> None:
     line = "cannot listen on unix:/r\x1b: in the way"
     found = rows(tables.status_tables(replace(STATUS, missing=[line]))[0])
-    assert found[6:] == [["socket missing", line.replace("\x1b", "\\x1b")]]
+    assert found[6:] == [["missing", line.replace("\x1b", "\\x1b")]]
 
 
 def test_where_a_stream_would_go() -> None:

@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.failure("25")]
     ("section", "code", "said"),
     [
         ("{hl0: {parent: eth0, addresses: [10.0.0.1/24]}}", 0, "interfaces are as configured"),
-        ("{hl0: {parent: eth9, addresses: [10.0.0.1/24]}}", 2, ""),
+        ("{hl0: {parent: eth9, addresses: [10.0.0.1/24]}}", 0, "waiting for an interface"),
+        ("{cable: {parent: eth0, addresses: [10.0.0.1/24]}}", 2, ""),  # somebody else's
     ],
 )
 def test_it_ends_when_it_is_told_or_cannot_begin(
@@ -32,4 +33,4 @@ def test_it_ends_when_it_is_told_or_cannot_begin(
         assert unit.stop() == code
     else:
         assert unit.wait() == code
-        assert "parent eth9 does not exist" in unit.text()
+        assert "hostlane: cable: exists and is not marked as this host's" in unit.text()
