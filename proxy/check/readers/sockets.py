@@ -1,4 +1,4 @@
-"""The directories and sockets that a configuration names. Nothing is connected to."""
+"""The directories and sockets that a configuration names; to those of services nothing is connected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from control.base.reading.addresses import UnixAddress
 from proxy.check.context import DiagnosisContext
-from proxy.check.readers import files
+from proxy.check.readers import files, ownsockets
 from proxy.check.report import Unchecked
 from proxy.check.rules.sockets import ServiceSocket, SocketDirectory, SocketFacts
 from proxy.config.schema import Config
@@ -18,12 +18,20 @@ def read(context: DiagnosisContext) -> SocketFacts:
     """As far as this process may look."""
     if context.config is None:
         return SocketFacts(configured=False)
-    return SocketFacts(directories=tuple(_directories(context.config)), sockets=tuple(_sockets(context.config)))
+    config = context.config
+    return SocketFacts(
+        directories=tuple(_directories(config)), sockets=tuple(_sockets(config)), missing=ownsockets.missing(config)
+    )
 
 
 def _directories(config: Config) -> Iterator[SocketDirectory | Unchecked]:
     """Each once, for the widest of the sockets in it."""
     wanted = {config.run_dir: ("run_dir", False)}
+    if config.telemetry.socket is not None:
+        path = os.path.dirname(config.telemetry.socket)
+        wanted[path] = ("telemetry.socket", bool(config.telemetry.mode & stat.S_IWOTH))
+    if (every := config.all_upstreams) is not None:
+        wanted[every.directory or config.socket_dir] = ("all_upstreams", bool(every.mode & stat.S_IWOTH))
     for name, upstream in config.upstreams.items():
         if isinstance(upstream.listen, UnixAddress):
             path = os.path.dirname(upstream.listen.path)

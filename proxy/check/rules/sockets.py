@@ -1,4 +1,4 @@
-"""Directories of Unix sockets: whether containers get in, and whether strangers could put their own socket there."""
+"""Unix sockets: whether containers get into their directories, strangers could put theirs there, and they are there."""
 
 from __future__ import annotations
 
@@ -35,8 +35,15 @@ class ServiceSocket(Struct, frozen=True, kw_only=True):
     directory_exists: bool = True
 
 
+class MissingSocket(Struct, frozen=True, kw_only=True):
+    """A socket of the running proxy whose file is not there, in one line."""
+
+    read: str
+
+
 class SocketFacts(Struct, frozen=True, kw_only=True):
     directories: tuple[SocketDirectory | Unchecked, ...] = ()
+    missing: tuple[MissingSocket | Unchecked, ...] = ()
     sockets: tuple[ServiceSocket | Unchecked, ...] = ()
     configured: bool = True
 
@@ -50,6 +57,8 @@ def judge(facts: SocketFacts) -> Iterator[Line]:
             yield directory
         else:
             yield from _directory(directory)
+    for lost in facts.missing:
+        yield lost if isinstance(lost, Unchecked) else _missing(lost)
     for item in facts.sockets:
         yield item if isinstance(item, Unchecked) else _socket(item)
 
@@ -92,6 +101,15 @@ def _faults(item: SocketDirectory, mode: int) -> Iterator[Finding]:
             cost="containers whose user is another cannot reach the socket: connect() says EACCES",
             mend=f"chmod o+x {item.path}, or a narrower mode for the upstream",
         )  # fmt: skip
+
+
+def _missing(item: MissingSocket) -> Finding:
+    return Finding(
+        name="missing-socket", level="wrong", where="the running proxy", read=item.read,
+        cost="whoever calls, asks or takes over there finds nobody",
+        mend="remove what is in the way, if something is: within 5 s the proxy puts its socket back; have what "
+        "removes it (systemd-tmpfiles, a script) leave it alone",
+    )  # fmt: skip
 
 
 def _socket(item: ServiceSocket) -> Line:

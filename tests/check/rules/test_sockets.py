@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.check.report import Unchecked
-from proxy.check.rules.sockets import ServiceSocket, SocketDirectory, SocketFacts, judge
+from proxy.check.rules.sockets import MissingSocket, ServiceSocket, SocketDirectory, SocketFacts, judge
 from tests.check.rules.lines import findings, seen, unseen
 
 pytestmark = pytest.mark.failure(15)
@@ -49,6 +49,13 @@ def socket(**more: Any) -> SocketFacts:
 )
 def test_sockets(facts: SocketFacts, expected: list[tuple[str, str]]) -> None:
     assert findings(judge(facts)) == expected
+
+
+@pytest.mark.failure("30")
+def test_sockets_of_the_running_proxy() -> None:
+    lost = MissingSocket(read="cannot listen on unix:/run/x: somebody")
+    assert findings(judge(SocketFacts(missing=(lost, lost)))) == [("missing-socket", "wrong")] * 2
+    assert unseen(judge(SocketFacts(missing=(Unchecked("sockets", "no answer"),)))) == ["sockets"]
 
 
 def test_what_is_fine() -> None:

@@ -1,0 +1,83 @@
+"""The sockets of the proxy that runs with a configuration: whether their files are there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from control.api.messages import Status
+from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET, UnixAddress
+from control.base.system.socketpath import SocketPath
+from proxy.check.report import Unchecked
+from proxy.check.rules.sockets import MissingSocket
+from proxy.config.schema import Config
+
+LOCKS = "/proc/locks"
+
+
+def missing(config: Config) -> tuple[MissingSocket | Unchecked, ...]:
+    """Those that are not there; none if no proxy runs."""
+    admin = f"{config.run_dir}/{ADMIN_SOCKET}"
+    asked, why = _ask(admin)
+    if asked is None and config.telemetry.socket is not None:
+        asked, _ = _ask(config.telemetry.socket)
+    if asked is None and not _is_held(admin):
+        return ()
+    if asked is None and _is_socket(admin):
+        return (Unchecked("sockets of the running proxy", why),)
+    said = [] if asked is None else [line for line in asked.missing if line.startswith("cannot listen on unix:")]
+    found = [MissingSocket(read=line) for line in said]
+    for path, used_by in _wanted(config, asked):
+        if not _is_socket(path) and not any(f"unix:{path}:" in line for line in said):
+            found.append(MissingSocket(read=f"{path} ({used_by}) is not there, and a proxy runs"))
+    return tuple(found)
+
+
+def _ask(path: str) -> tuple[Status | None, str]:
+    """What the proxy behind a socket says; why there is no answer."""
+    # Imported here: it takes a tenth of a second.
+    from control.api import admin
+
+    if not _is_socket(path):
+        return None, ""
+    try:
+        return admin.ask(path, "/status", Status)[0], ""
+    except admin.NoAnswer as error:
+        return None, str(error)
+
+
+def _wanted(config: Config, status: Status | None) -> Iterator[tuple[str, str]]:
+    for name in (ADMIN_SOCKET, HANDOVER_SOCKET):
+        yield f"{config.run_dir}/{name}", "run_dir"
+    if config.telemetry.socket is not None:
+        yield config.telemetry.socket, "telemetry.socket"
+    if status is not None:
+        for each in status.upstreams:
+            if each.listen.startswith("unix:"):
+                yield each.listen.removeprefix("unix:"), f"upstreams.{each.service}.listen"
+        return
+    for service, upstream in config.upstreams.items():
+        if isinstance(upstream.listen, UnixAddress):
+            yield upstream.listen.path, f"upstreams.{service}.listen"
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
+
+
+def _is_held(path: str) -> bool:
+    """Whether a process has the lock of a socket, as far as this one may know: then the socket should be there."""
+    directory, name = os.path.split(path)
+    lock = SocketPath(directory, name, -1).lock
+    try:
+        found = os.stat(os.path.join(directory, lock))
+        with open(LOCKS, encoding="ascii") as locks:
+            lines = locks.read().splitlines()
+    except OSError:
+        return False
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any(" FLOCK " in f" {line} " and place in line.split() for line in lines)
