@@ -12,7 +12,7 @@ RUN groupadd --gid 7600 hostlane \
  && useradd --uid 7600 --gid 7600 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin hostlane \
  && install -d -o hostlane -g hostlane -m 0700 /run/hostlane /run/hostlane-control \
  && install -d -o hostlane -g hostlane -m 0755 /run/hostlane-services /run/hostlane-telemetry \
- && install -d -o hostlane -g hostlane -m 0700 /var/lib/hostlane \
+ && install -d -o hostlane -g hostlane -m 0700 /var/lib/hostlane /var/lib/hostlane-control \
  && install -d -m 0755 /etc/hostlane
 COPY --from=build /opt/hostlane /opt/hostlane
 ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1
