@@ -51,6 +51,9 @@ LINGER_BYTES = 65536
 """Bytes that an answered client may still send before it is cut off."""
 LONGEST_DRAIN = 86400.0
 """Seconds that a client may let a drain take: who wants more wants no drain."""
+ASKED_PER_SECOND, ASKED_AT_ONCE = 20, 40
+"""Questions at the socket for monitoring; further ones wait, and who finds no place either is let go without a word. A
+scraper asks every few seconds, a container may ask for ever, and an answer costs milliseconds, which calls wait for."""
 ONLY_TELLS = "this socket only tells: commands go to the proxy's admin socket, admin.sock in its run_dir"
 LINES_PER_SECOND, LINES_AT_ONCE = 1 / 60, 5
 """Log lines about clients that may not command: a container may ask for ever."""
@@ -148,6 +151,7 @@ class _Server:
         if orders is not None:
             self._orders = {"/reload": partial(_reload, orders), "/drain": partial(_drain, orders)}
         self._commanders = commanders
+        self._pace = TokenBucket(ASKED_PER_SECOND, ASKED_AT_ONCE) if commanders is None else None
         self._lines = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
         self._clients = Counter[bool]()
         """Clients, by whether they may command: those who may not are in nobody's way."""
@@ -175,9 +179,17 @@ class _Server:
         connection = HttpConnection(client, LIMITS, respond, _malformed, send_eof=client.send_eof)
         # The client that is one too many is refused before its request is read: reading is the work that is too much.
         if self._clients[refusal is None] > MAX_CLIENTS:
+            if self._pace is not None and not self._pace.take(trio.current_time()):
+                return
             await connection.answer(_answer(503, _refusal(f"more than {MAX_CLIENTS} clients at a time")))
         else:
+            await self._turn()
             await connection.converse()
+
+    async def _turn(self) -> None:
+        """Wait, at the socket for monitoring, until there is one more question to be answered."""
+        while self._pace is not None and not self._pace.take(trio.current_time()):  # noqa: ASYNC110 - paced
+            await trio.sleep(1 / ASKED_PER_SECOND)
 
     async def _respond(
         self, patience: trio.CancelScope, refusal: str | None, asked: HttpRequest

@@ -521,6 +521,29 @@ async def test_what_the_socket_for_monitoring_tells(path: Path, monkeypatch: pyt
 
 
 @pytest.mark.failure("21")
+async def test_who_asks_for_ever_waits(path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    """And costs no more than so many answers a second."""
+    answered = 0
+
+    async def insist() -> None:
+        nonlocal answered
+        while True:
+            with suppress(trio.BrokenResourceError):
+                async with await trio.open_unix_socket(str(path)) as client:
+                    await client.send_all(get("/status"))
+                    answered += (await read_all(client)).startswith(b"HTTP/1.1 200")
+
+    async with serving(path, None):
+        with trio.move_on_after(10):
+            async with trio.open_nursery() as nursery:
+                for _ in range(admin.MAX_CLIENTS):
+                    nursery.start_soon(insist)
+        assert 0 < answered <= admin.ASKED_AT_ONCE + 10 * admin.ASKED_PER_SECOND
+        await trio.sleep(admin.ASKED_AT_ONCE / admin.ASKED_PER_SECOND)
+        assert (await ask(path, get("/status")))[0] == 200
+
+
+@pytest.mark.failure("21")
 async def test_who_monitors_is_in_nobodys_way(path: Path) -> None:
     """Each socket has its own places."""
     other = path.with_name("status.sock")
