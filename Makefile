@@ -55,7 +55,7 @@ bench: .venv/.stamp-bench
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 fuzz: .venv/.stamp-fuzz
-	@for target in hello session; do \
+	@for target in hello mark session; do \
 		$(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) $(ARGS) || exit 1; done
 
 vm: .venv/.stamp

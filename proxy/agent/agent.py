@@ -45,6 +45,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
 from proxy.links.keyring import Keyring
+from proxy.links.passing import EarlierProcesses, NoEarlierProcess
 from proxy.mesh.effective import EffectiveConfig, needed
 from proxy.mesh.statelock import StateDirHeld, StateLock
 from proxy.mux.frames import NEWEST_REASON
@@ -149,6 +150,7 @@ class Agent:
         keepers = (self._keeper, self.outbound.keeper)
         self.view.missing = lambda: [why for keeper in keepers for why in keeper.in_the_way.values()]
         self._instance, self._left = new_id(), trio.Event()
+        self._earlier: EarlierProcesses = NoEarlierProcess()
         self.member: Membership | None = None
         if static.control is not None:
             # Imported here, so that a proxy without a control plane does not load its client.
@@ -260,6 +262,7 @@ class Agent:
             max_streams=limits.streams_per_link,
             reasons=NEWEST_REASON,
             via=True,
+            beside=self._earlier.instances or msgspec.UNSET,
             opens_per_second=msgspec.UNSET if limits.opens_per_second is None else limits.opens_per_second,
         )
 
@@ -293,6 +296,7 @@ class Agent:
             self.connector.lookups.use()
             startup = await open_listeners(
                 config,
+                self._instance,
                 self.outbound,
                 self.draining,
                 self.device,
@@ -306,6 +310,7 @@ class Agent:
             if self.member is not None:
                 registration = self.member.follower.registration
                 registration.unreachable, startup.links.came = self.view.unreachable, registration.renew
+            self._earlier = startup.predecessors
             heart = Heartbeat(self.pump)
             files.callback(heart.close)
             if self.recorder is not None:
@@ -360,6 +365,8 @@ class Agent:
                             attend=_attend,
                             credentials=self.credentials,
                             gate=handover_sockets.links_gate,
+                            earlier=startup.predecessors,
+                            passed=handover_sockets.passed,
                         )
                     )
                     links.start_soon(startup.links.keep, handover_sockets)

@@ -18,6 +18,7 @@ from proxy.links.carry import (
     answer,
     hear,
     listen_to,
+    meant_for,
     protected,
     refuse,
     serial_of,
@@ -26,6 +27,7 @@ from proxy.links.carry import (
 from proxy.links.credentials import Credentials
 from proxy.links.handshake import Hello, check_names, resuming, without
 from proxy.links.handshakelimiter import HandshakeLimiter, NoPlace
+from proxy.links.passing import EarlierProcesses, NoEarlierProcess, PassedLinks
 
 log = structlog.get_logger()
 
@@ -66,6 +68,8 @@ async def serve(
     attend: Callable[[AcceptingPool, HandshakeResult], Awaitable[None]],
     credentials: Callable[[], Credentials | None] = lambda: None,
     gate: AcceptGate | None = None,
+    earlier: EarlierProcesses = NoEarlierProcess(),  # noqa: B008 - it cannot change
+    passed: PassedLinks | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept links until cancelled; the listeners are closed then, and `attend` is cancelled.
@@ -79,12 +83,15 @@ async def serve(
             the socket from the start.
         credentials: returns those that a new handshake uses; None: no TLS (``security: none``).
         gate: stops accepting while it is closed.
+        earlier: the processes that get the connections which are meant for them.
+        passed: connections that come from a later process; they are accepted like those of the listeners, and whatever
+            the gate says.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     turned_away = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     probes = TokenBucket(LINES_PER_SECOND, LINES_AT_ONCE)
 
-    async def handle(tcp: trio.SocketStream) -> None:
+    async def handle(tcp: trio.SocketStream, *, was_passed: bool = False) -> None:
         """The exception barrier of a link: no error on one connection ends the server."""
         remote, stream = "unknown", cast(Stream, tcp)
         try:
@@ -101,6 +108,8 @@ async def serve(
                     ) as place:
                         await hear(tcp)
                         place.heard = True
+                        if not was_passed and await _pass_on(tcp, remote, earlier):
+                            return
                         accepted = await _shake(stream, own, find, hello)
                 except NoPlace:
                     # Whoever only looks whether the port is open is not refused: nothing was wanted. And a GOAWAY in
@@ -123,11 +132,34 @@ async def serve(
         except Exception:
             log.exception("unexpected error on a link", remote=remote)
 
+    async def handle_passed(tcp: trio.SocketStream) -> None:
+        try:
+            await handle(tcp, was_passed=True)
+        finally:
+            await trio.aclose_forcefully(tcp)
+
+    async def serve_passed(passed: PassedLinks) -> None:
+        async with trio.open_nursery() as handlers:
+            while True:
+                sock = trio.socket.from_stdlib_socket(await passed.take())
+                handlers.start_soon(handle_passed, trio.SocketStream(sock))
+
     try:
-        await serve_gated(gate or AcceptGate(), handle, listeners, "links.listen", task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            if passed is not None:
+                nursery.start_soon(serve_passed, passed)
+            await serve_gated(gate or AcceptGate(), handle, listeners, "links.listen", task_status=task_status)
     finally:
         for each in listeners:
             each.socket.close()
+
+
+async def _pass_on(tcp: trio.SocketStream, remote: str, earlier: EarlierProcesses) -> bool:
+    """Pass the connection on to the process for which it is meant, if there is another one. Raises HandshakeError."""
+    if not earlier.instances or not (meant := await meant_for(tcp)) or not earlier.pass_on(meant, tcp.socket):
+        return False
+    log.info("link passed on", kind=(remote,), remote=remote, instance=meant)
+    return True
 
 
 async def _shake(

@@ -18,6 +18,7 @@ from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello, encode_refusal
 from proxy.links.options import prepare_link
+from proxy.links.resumemark import LOOK, meant_untrusted, server_name
 from proxy.links.tls import TlsStream
 from proxy.pump.link import Wire
 
@@ -74,7 +75,7 @@ async def dial(
         tcp = await connect(address, device)
     except OSError as error:
         raise HandshakeError(_why(error), CloseReason.PEER_UNREACHABLE) from None
-    stream = protected(tcp, credentials, dialling=True)
+    stream = protected(tcp, credentials, dialling=True, name=server_name(hello.process))
     try:
         prepare_link(tcp.socket)
         await _meet(stream, hello.to)
@@ -99,9 +100,11 @@ async def dial(
         tcp.socket.close()
 
 
-def protected(stream: trio.SocketStream, credentials: Credentials | None, *, dialling: bool) -> Stream:
-    """The connection, with TLS if there are credentials. Nothing is sent yet."""
-    return stream if credentials is None else TlsStream(stream, credentials, dialling=dialling)
+def protected(
+    stream: trio.SocketStream, credentials: Credentials | None, *, dialling: bool, name: str | None = None
+) -> Stream:
+    """The connection, with TLS if there are credentials (`name`: as `TlsStream`). Nothing is sent yet."""
+    return stream if credentials is None else TlsStream(stream, credentials, dialling=dialling, name=name)
 
 
 async def _meet(stream: Stream, host: str) -> None:
@@ -137,6 +140,29 @@ async def hear(tcp: trio.SocketStream) -> None:
         first = b""
     if not first:
         raise NothingSaid
+
+
+async def meant_for(tcp: trio.SocketStream) -> str:
+    """For which process of this host the dialler means the connection (`links.resumemark`); empty: it does not say.
+    Waits until that can be seen, and leaves every byte there. Raises nothing: what is wrong, reading will find.
+    """
+    sock = tcp.socket
+    try:
+        seen = 0
+        while True:
+            data = await sock.recv(LOOK, socket.MSG_PEEK)
+            # Nothing more: the dialler has closed its end.
+            if (meant := meant_untrusted(data)) is not None or len(data) <= seen:
+                return meant or ""
+            seen = len(data)
+            # Or what is there already would wake us again and again.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen + 1)
+            await trio.lowlevel.wait_readable(sock)
+    except OSError:
+        return ""
+    finally:
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
 
 async def listen_to(stream: Stream) -> tuple[Hello, bytes]:

@@ -50,6 +50,12 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The highest close reason that the sender knows."""
     via: bool = False
     """Whether the sender can read what OPEN says about a call's way (`frames.Via`)."""
+    process: str | msgspec.UnsetType = msgspec.UNSET
+    """Dialler that resumes: ``instance`` of the process of the receiver that has the session, so that another one that
+    listens in its place passes the connection on (`links.resumemark`)."""
+    beside: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """``instance`` of earlier processes of the sender that still let their streams finish, and may resume their
+    sessions. Left out if there are none."""
     opens_per_second: int | msgspec.UnsetType = msgspec.UNSET
     """Streams that the receiver may open a second, and as many at once. Left out if the sender does not count them."""
 
@@ -75,9 +81,11 @@ def encode_refusal(reason: CloseReason) -> bytes:
     return frames.encode(FrameKind.GOAWAY, 0, frames.encode_reason(reason))
 
 
-def resuming(hello: Hello, received: int) -> Hello:
-    """The same HELLO, for a session that is resumed and of which its sender has received so many bytes."""
-    return msgspec.structs.replace(hello, received=received, resumes=True)
+def resuming(hello: Hello, received: int, process: str | msgspec.UnsetType = msgspec.UNSET) -> Hello:
+    """The same HELLO, for a session that is resumed and of which its sender has received so many bytes; `process`: as
+    `Hello.process`.
+    """
+    return msgspec.structs.replace(hello, received=received, resumes=True, process=process)
 
 
 def without(hello: Hello, lost: Mapping[str, bool]) -> Hello:

@@ -35,6 +35,9 @@ _ALERTS = {
 class TlsStream:
     """A TLS connection during its handshake. It has those methods of a trio.SocketStream that `proxy.links.carry` uses.
 
+    Args:
+        name: the server name that a dialler sends in the clear (`links.resumemark`); None: none.
+
     Attributes:
         socket: the connection's trio socket.
         wire: what the link reads and writes through after the handshake, once its ``sock`` is set.
@@ -42,9 +45,12 @@ class TlsStream:
             empty until the handshake has ended.
     """
 
-    def __init__(self, stream: trio.SocketStream, credentials: Credentials, *, dialling: bool) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, credentials: Credentials, *, dialling: bool, name: str | None = None
+    ) -> None:
         self.socket = stream.socket
-        self.wire = TlsWire(credentials.dialling if dialling else credentials.accepting, server_side=not dialling)
+        context = credentials.dialling if dialling else credentials.accepting
+        self.wire = TlsWire(context, server_side=not dialling, name=name)
         self.peer = self.serial = ""
         self._stream = stream
         self._mesh, self._revoked = credentials.mesh, credentials.revoked

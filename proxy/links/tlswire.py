@@ -38,9 +38,9 @@ class TlsWire:
             is set, only the handshake (`proxy.links.tls`) uses them.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, server_side: bool) -> None:
+    def __init__(self, context: ssl.SSLContext, *, server_side: bool, name: str | None = None) -> None:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side)
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=server_side, server_hostname=name)
         self.sock: socket.socket | None = None
         self._read = cast(Callable[[int, memoryview], int], self.tls.read)  # with a buffer it returns a count
         self._left = memoryview(b"")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 import trio
 
@@ -14,6 +15,7 @@ from proxy.links.carry import HandshakeResult, dial, hang_up, new_id
 from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello, Refused, resuming, without
+from proxy.links.resumemark import is_instance
 from proxy.pool.sessions import PoolSessions
 from proxy.pool.usage import PoolUsage
 from proxy.pump.link import Link
@@ -108,7 +110,7 @@ class Dialler:
         """
         hello = self._hello(self._name, lost.key if lost else new_id())
         if lost:
-            hello = resuming(hello, lost.received)
+            hello = resuming(hello, lost.received, lost.instance if is_instance(lost.instance) else msgspec.UNSET)
         hello = without(hello, self._sessions.gone)
         self.afresh = not lost
         self.busy, self.retry_at = True, None

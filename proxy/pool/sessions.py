@@ -196,7 +196,7 @@ class PoolSessions:
         elif session and not hello.resumes:
             self._unknown(session, hello.instance)
         if not session or session.over:
-            self._met(hello.instance)
+            self._met(hello)
             return None
         if hello.instance != session.instance:
             self._broken(session, "the peer goes on with a session of another process")
@@ -248,8 +248,8 @@ class PoolSessions:
             self._rewind_untrusted(session, hello.received)
         elif (known := self._all.get(hello.session)) is not None and not known.over:
             raise HandshakeError("a HELLO with the id of another session")
-        else:
-            self._met(hello.instance)
+        elif not hello.resumes:
+            self._met(hello)
         return session
 
     def _end_gone(self, hello: Hello) -> None:
@@ -292,13 +292,14 @@ class PoolSessions:
         self._pump.settle()
         raise HandshakeError(why, CloseReason.PROTOCOL_ERROR)
 
-    def _met(self, instance: str) -> None:
-        """A new session with the process `instance` of the peer begins. An earlier process has ended then, and its
-        sessions, which wait for a link in vain, are ended; but not those of which it has said that it leaves (GOAWAY),
-        since then the two processes may run side by side for a while.
+    def _met(self, hello: Hello) -> None:
+        """A new session with the process of this HELLO begins. An earlier process has ended then, and its sessions,
+        which wait for a link in vain, are ended; but not those of which it has said that it leaves (GOAWAY), since then
+        the two processes may run side by side for a while, nor those of processes that do, as HELLO says.
         """
+        alive = (hello.instance, *(hello.beside or ()))
         for session in self.suspended:
-            if session.instance != instance and not session.peer_leaves:
+            if session.instance not in alive and not session.peer_leaves:
                 self._unknown(session)
 
     async def outlive(self, session: LaneSession) -> None:

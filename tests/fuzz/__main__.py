@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["proxy.mux", "proxy.links.handshake"]):
+with atheris.instrument_imports(include=["proxy.mux", "proxy.links.handshake", "proxy.links.resumemark"]):
     from tests.fuzz.corpus import CORPUS
     from tests.fuzz.targets import TARGETS
 

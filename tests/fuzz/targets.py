@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.handshake import Hello, HelloReader, encode_hello
+from proxy.links.resumemark import LOOK, is_instance, meant_untrusted
 from proxy.mux.replay import SlabPool
 from proxy.mux.session import SessionSettings
 from proxy.mux.stream import StreamState
@@ -40,6 +41,16 @@ def _outcome(reader: HelloReader, pieces: list[bytes]) -> Hello | str | None:
     except HandshakeError as error:
         assert "\n" not in str(error)
         return str(error)
+
+
+def mark(data: bytes) -> None:
+    """The first bytes on a connection, looked at for the process that it is meant for. The first two bytes of the input
+    say where the rest is cut.
+    """
+    cut, said = int.from_bytes(data[:2], "big"), data[2 : 2 + LOOK]
+    whole = meant_untrusted(said)
+    assert not whole or is_instance(whole)
+    assert meant_untrusted(said[:cut]) in (None, whole), "a cut changes nothing"
 
 
 def session(data: bytes) -> None:
@@ -79,4 +90,4 @@ def _act(side: Side, what: int) -> None:
                 session.fin(stream)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"hello": hello, "session": session}
+TARGETS: dict[str, Callable[[bytes], None]] = {"hello": hello, "mark": mark, "session": session}

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -20,7 +21,8 @@ from proxy.links.accept import HANDSHAKES, LINES_AT_ONCE
 from proxy.links.carry import HandshakeResult, dial
 from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
-from proxy.links.handshake import Hello, encode_hello
+from proxy.links.handshake import Hello, encode_hello, resuming
+from proxy.links.passing import EarlierProcesses, NoEarlierProcess, PassedLinks
 from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import ANYWHERE, hello, opened
 from tests.tools.sockets import PATIENCE, open_fds
@@ -71,6 +73,8 @@ async def serving(
     patience: float = 30,
     credentials: Credentials | None = None,
     expected: Callable[[str], bool] = lambda source: False,
+    earlier: EarlierProcesses = NoEarlierProcess(),  # noqa: B008 - it cannot change
+    passed: PassedLinks | None = None,
 ) -> AsyncIterator[TcpAddress]:
     """host-b accepts links, from host-a only."""
     listeners = opened(TcpAddress("127.0.0.1", 0))
@@ -86,6 +90,8 @@ async def serving(
                 hello=lambda name, session: hello("host-b", name, session),
                 attend=attend,
                 credentials=lambda: credentials,
+                earlier=earlier,
+                passed=passed,
                 task_status=task_status,
             )
 
@@ -372,3 +378,110 @@ async def test_who_dials_all_the_time_is_one_kind_of_line() -> None:
             for number in range(10):
                 assert await refused(address, f"stranger-{number}") is CloseReason.WRONG_HOST
     assert [entry["kind"] for entry in logs] == [("127.0.0.1", CloseReason.WRONG_HOST)] * 10
+
+
+OTHER = "0123456789abcdef" * 2
+MARKED = resuming(hello(), 0, OTHER)
+
+
+class Earlier:
+    """One process of host-b that still lets its streams finish, and which `passed` reaches."""
+
+    def __init__(self, error: HandshakeError | None = None) -> None:
+        self.instances: tuple[str, ...] = (OTHER,)
+        self.passed = PassedLinks()
+        self._error = error
+
+    def pass_on(self, instance: str, connection: socket.socket | trio.socket.SocketType) -> bool:
+        if self._error is not None:
+            raise self._error
+        if instance in self.instances:
+            self.passed.put(socket.socket(fileno=os.dup(connection.fileno())))
+        return instance in self.instances
+
+
+@asynccontextmanager
+async def two_processes(
+    secured: bool, patience: float = 30, error: HandshakeError | None = None
+) -> AsyncIterator[tuple[TcpAddress, Peer, Peer, Credentials | None]]:
+    """Of host-b: the address, what arrives at the one that accepts, what at the other one, and host-a's credentials."""
+    own = credentials(CA, host_uri(MESH, "host-b")) if secured else None
+    new, old, earlier = Peer(), Peer(), Earlier(error)
+    async with serving(old, credentials=own, passed=earlier.passed):
+        async with serving(new, patience, own, earlier=earlier) as address:
+            yield address, new, old, credentials(CA, host_uri(MESH, "host-a")) if secured else None
+    earlier.passed.close()
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+async def test_a_link_that_is_meant_for_another_process_is_passed_on(secured: bool) -> None:
+    before = open_fds()
+    async with two_processes(secured) as (address, new, old, own):
+        for told, here, there in ((MARKED, 0, 1), (hello(), 1, 1), (resuming(hello(), 0, OTHER[::-1]), 2, 1)):
+            (await dial(address, device=ANYWHERE, hello=told, credentials=own)).sock.close()
+            assert (len(new.seen), len(old.seen)) == (here, there)
+        assert old.seen[0].hello == MARKED
+    assert open_fds() == before
+
+
+@pytest.mark.failure(24, 18)
+async def test_a_mark_that_comes_byte_by_byte() -> None:
+    async with two_processes(False) as (address, new, old, _):
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            for byte in encode_hello(MARKED):
+                await stream.send_all(bytes([byte]))
+                await trio.testing.wait_all_tasks_blocked()
+            assert (await stream.receive_some())[0] == FrameKind.HELLO
+            assert (len(new.seen), len(old.seen)) == (0, 1)
+
+
+@pytest.mark.failure(24, 18)
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("leave", [close, reset, half_close])
+@pytest.mark.parametrize("said", [b"\x16\x03\x01\x02", encode_hello(MARKED)[:-1], b"\x16\x03\x01\x00\x00", b"GET /"])
+async def test_a_mark_that_never_comes(said: bytes, leave: Callable[[socket.socket], None], secured: bool) -> None:
+    """Whoever leaves meanwhile, or says something else, is treated as ever; the next one is served."""
+    async with two_processes(secured) as (address, _, old, own):
+        with capture_logs() as logs:
+            with socket.create_connection((address.host, address.port)) as sock:
+                sock.sendall(said)
+                leave(sock)
+                while not logs:
+                    await trio.lowlevel.checkpoint()
+            (await dial(address, device=ANYWHERE, hello=MARKED, credentials=own)).sock.close()
+        assert {entry["event"] for entry in logs} <= {"link refused", "link passed on", PROBED}
+        assert len(old.seen) == 1
+
+
+@pytest.mark.failure(24, 18)
+async def test_who_is_slow_to_say_whom_it_means_is_dropped_in_time() -> None:
+    async with two_processes(False, patience=0.05) as (address, _, _, _):
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
+            await stream.send_all(encode_hello(MARKED)[:20])
+            with suppress(trio.BrokenResourceError):  # a reset, as nobody has read what it has said
+                assert await stream.receive_some() == b""
+
+
+@pytest.mark.failure(24, "21b-a")
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+async def test_a_process_that_takes_no_link_now(secured: bool) -> None:
+    """The session is not lost: the dialler hears of no reason that says so, and comes again."""
+    async with two_processes(secured, error=HandshakeError("busy", CloseReason.OVERLOADED)) as (address, new, old, own):
+        with pytest.raises(HandshakeError) as caught:
+            await dial(address, device=ANYWHERE, hello=MARKED, credentials=own)
+        assert caught.value.reason is (CloseReason.LINK_LOST if secured else CloseReason.OVERLOADED)
+        assert (new.seen, old.seen) == ([], [])
+
+
+@pytest.mark.failure(24, "21b-a")
+async def test_handshakes_of_links_that_were_passed_on_have_places_too() -> None:
+    """A flood of marks takes no more of the other process than a flood of its own would."""
+    async with two_processes(False) as (address, new, old, _), AsyncExitStack() as stack:
+        for number in range(HANDSHAKES + 20):
+            stream = await dialled_from(stack, f"127.0.0.{2 + number % 5}", address)
+            frame = encode_hello(resuming(hello(f"stranger-{number}"), 0, OTHER))
+            await stream.send_all(frame)
+        (await dial(address, device=ANYWHERE, hello=MARKED)).sock.close()
+        (await dial(address, device=ANYWHERE, hello=hello())).sock.close()
+        assert (len(new.seen), len(old.seen)) == (1, 1)

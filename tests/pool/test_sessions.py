@@ -277,6 +277,27 @@ def test_two_processes_side_by_side_while_the_old_one_leaves() -> None:
         assert not session.over
 
 
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("dialled", [True, False])
+def test_a_process_that_the_new_one_names_is_still_there(dialled: bool) -> None:
+    """Its GOAWAY was lost with the link."""
+    sessions, session = made(dialled=dialled)
+    fresh = msgspec.structs.replace(says(session, instance="3"), session="x", resumes=False, beside=("1", "2"))
+    assert sessions.asked_untrusted(fresh) is None
+    assert not session.over
+    assert sessions.asked_untrusted(msgspec.structs.replace(fresh, session="y", beside=("1",))) is None
+    assert session.reason is CloseReason.PEER_RESTARTED
+
+
+@pytest.mark.failure(24)
+def test_an_old_process_that_wants_to_go_on_does_not_show_that_the_new_one_is_gone() -> None:
+    sessions, session = made(dialled=False)
+    late = msgspec.structs.replace(says(session, instance="1"), session="x")
+    assert late.resumes
+    assert sessions.asked_untrusted(late) is None
+    assert not session.over
+
+
 def test_what_counts_as_one_of_the_links() -> None:
     sessions, session = made(dialled=False)
     assert sessions.count() == 0, "its dialler may not even know of it"

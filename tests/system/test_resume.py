@@ -17,7 +17,7 @@ import trio
 from proxy.demo import netns
 from proxy.demo.lab import Lab, LabHost
 from tests.system.talk import Caller, Callers
-from tests.system.world import KINDS, PORT, World, established
+from tests.system.world import KINDS, PORT, World, kill_links
 from tests.tools.sockets import eventually, exchange, read_exactly, read_to_end
 
 # The benchmarks' programs are no part of what is installed.
@@ -56,15 +56,6 @@ def rules(host: LabHost, *wanted: str, hook: str = "input") -> Iterator[None]:
         yield
     finally:
         netns.run([*nft, "delete table ip lost"])
-
-
-def kill_links(host: LabHost) -> None:
-    """`ss -K`: the kernel aborts the host's connections to and from the port of links, and resets the peer's. Waits for
-    one: what was lost before may still be on its way back.
-    """
-    eventually(lambda: established(host, f"( dport = {PORT} or sport = {PORT} )") > 0, "a link to kill")
-    for end in ("dport", "sport"):
-        netns.run(host.command(["ss", "-HtnK", "state", "established", end, "=", str(PORT)]))
 
 
 def peer(side: World, host: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import pytest
 from proxy.demo.lab import Lab
 from proxy.demo.mesh import HOSTLANE
 from tests.system.load import Load, server
-from tests.system.world import World, hostlane
+from tests.system.world import World, hostlane, kill_links
 from tests.tools.process import Process, Proxy
 from tests.tools.sockets import eventually, exchange, owner_of, read_to_end
 
@@ -82,6 +82,53 @@ def test_an_upgrade_under_load(lab: Lab, side: str, kind: str, mtls: bool) -> No
         assert not old.events("streams were cut")
         assert not old.events("stream ended", level="warning")
         assert not new.events("stream ended", level="warning")
+
+
+@pytest.mark.failure(24, 7)
+@pytest.mark.parametrize("mtls", [False, True])
+@pytest.mark.parametrize("side", ["a", "b"], ids=["the caller's proxy", "the service's proxy"])
+def test_links_that_are_killed_while_the_old_process_drains(lab: Lab, side: str, mtls: bool) -> None:
+    """host-a has dialled: once the process that drains is the dialler, once the acceptor. Every byte is checked."""
+    with loaded(lab, mtls=mtls) as world, ExitStack() as stack:
+        old: Proxy = getattr(world, side)
+        with Load(lab.a, world.listen("unix"), WHAT) as load:
+            takes_over(world, side, stack)
+            carried(world, side)
+            for number in range(1, 5):
+                seen = len(old.log)
+                kill_links(lab.hosts[number % 2])
+                old.wait_for("link up", since=seen, resumed=number)
+                carried(world, side)
+            assert old.running
+        assert load.figures.errors == 0
+        over(world)
+        assert old.wait() == 0
+        assert not old.events("streams were cut")
+
+
+@pytest.mark.failure(24, 7)
+@pytest.mark.parametrize("mtls", [False, True])
+def test_a_process_that_drains_outlives_its_successor(lab: Lab, mtls: bool) -> None:
+    """The newest is killed, the next one is started afresh: it finds the old one, and passes its links on."""
+    with World(lab, more=LONG, mtls=mtls) as world:
+        with world.call("tcp") as client:
+            exchange(client, b"before")
+            old = world.b
+            with successor(old) as new:
+                new.wait_for("proxy taken over")
+                new.kill()
+            exchange(client, b"the newest is gone")
+            with Process(old.argv, host=old.host) as newest:
+                found = newest.wait_for("a process that was taken over goes on beside this one")
+                assert found["process"].startswith(f"{old.pid}-")
+                newest.wait_for("proxy ready")
+                kill_links(lab.b)
+                exchange(client, b"over another link")
+                newest.wait_for("link passed on")
+                with world.call("unix") as other:
+                    exchange(other, b"through the newest")
+                client.close()
+                assert old.wait() == 0
 
 
 def test_again_and_again_under_load(lab: Lab) -> None:

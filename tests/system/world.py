@@ -176,6 +176,15 @@ def established(host: LabHost, expression: str) -> int:
     return len(netns.run(host.command(argv)).splitlines())
 
 
+def kill_links(host: LabHost) -> None:
+    """`ss -K`: the kernel aborts the host's connections to and from the port of links, and resets the peer's. Waits for
+    one: what was lost before may still be on its way back.
+    """
+    eventually(lambda: established(host, f"( dport = {PORT} or sport = {PORT} )") > 0, "a link to kill")
+    for end in ("dport", "sport"):
+        netns.run(host.command(["ss", "-HtnK", "state", "established", end, "=", str(PORT)]))
+
+
 def hostlane(*words: str, host: LabHost | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
     """Run the command ``hostlane`` to its end, on a host of the lab or here."""
     argv: Sequence[str] = [*HOSTLANE, *words]

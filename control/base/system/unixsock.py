@@ -158,6 +158,7 @@ def bind_unix(
     owner: int | str | None = None,
     group: int | str | None = None,
     backlog: int = BACKLOG,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
 ) -> BoundUnixSocket:
     """Listen on the absolute ``path``; ``owner`` and ``group`` are names or numbers, None keeps this process's own.
 
@@ -171,7 +172,7 @@ def bind_unix(
         uid, gid = _ids(owner, group)
         with ExitStack() as cleanup:
             place, lock = _open(directory, name, cleanup)
-            listener, born = _listen(place, mode, uid, gid, backlog, cleanup)
+            listener, born = _listen(place, mode, uid, gid, backlog, cleanup, kind)
             return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
     except SocketPathError as obstacle:
         raise StartError(f"cannot listen on unix:{path}: {obstacle}") from obstacle.__cause__
@@ -320,11 +321,17 @@ def make_directory(path: str) -> None:
 
 
 def _listen(
-    place: SocketPath, mode: int, uid: int, gid: int, backlog: int, cleanup: ExitStack
+    place: SocketPath,
+    mode: int,
+    uid: int,
+    gid: int,
+    backlog: int,
+    cleanup: ExitStack,
+    kind: socket.SocketKind = socket.SOCK_STREAM,
 ) -> tuple[socket.socket, os.stat_result]:
     """The listening socket, and its file as it was made."""
     with explained("opening a socket"):
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_UNIX, kind)
     cleanup.callback(listener.close)
     listener.setblocking(False)
     file = _bind(place, listener)

@@ -1,12 +1,11 @@
-"""The processes whose place was taken and which still let their streams finish: a proxy has a socket to each of them,
-its *leash*, and hands them on to the process that takes its own place. There are at most MOST: what upgrades leave
-behind must not add up. The kernel closes a leash when either end has ended, which changes nothing for the other one.
+"""The processes whose place was taken and which still let their streams finish, as the process sees them that accepts:
+it has a *leash* to each of them (`leash`), hands them on to the process that takes its own place, and finds those of a
+process that has ended without one. There are at most MOST: what upgrades leave behind must not add up.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,6 +13,12 @@ from contextlib import suppress
 import structlog
 import trio
 
+from control.base.system.commanders import user_refusal
+from control.base.system.peercred import credentials_of
+from control.base.system.unixsock import bind_unix
+from proxy.agent.handover.leash import END, LINK, has_ended, listening_in, path_of, send
+from proxy.errors import CloseReason, HandshakeError, StartError
+from proxy.links.resumemark import is_instance
 from proxy.outbound.sockets import InheritableListener
 
 log = structlog.get_logger()
@@ -22,7 +27,6 @@ MOST = 2
 """Processes that may drain beside the one that accepts: each holds as much memory as its streams need."""
 HURRY = 60.0
 """Seconds that the oldest one then has at most. What it must cut is spread over the last quarter of it."""
-_END = b"end"
 
 
 class Predecessors:
@@ -38,11 +42,23 @@ class Predecessors:
     def offers(self) -> Iterator[tuple[str, InheritableListener]]:
         """Those of processes that still live, for the one that takes the place of this one. They stay ours."""
         for name, sock in list(self._held):
-            if _ended(sock):
-                self._held.remove((name, sock))
-                sock.close()
+            if has_ended(sock):
+                self._drop(name)
             else:
                 yield name, InheritableListener(sock)
+
+    def find(self, run_dir: str) -> None:
+        """Hold those, too, which nobody has given this process: whoever accepted before it has ended. They are older
+        than those that it was given. Files that dead processes have left are removed. Raises nothing.
+        """
+        known = self._by_instance()
+        found = []
+        for instance in listening_in(run_dir):
+            if instance not in known and (sock := _meet(path_of(run_dir, instance))) is not None:
+                name = f"{credentials_of(sock).pid}-{instance}"
+                log.info("a process that was taken over goes on beside this one", process=name)
+                found.append((name, sock))
+        self._held = found + self._held
 
     def bound(self) -> None:
         """Tell the oldest ones to end, if there are more than MOST."""
@@ -50,9 +66,27 @@ class Predecessors:
         for name, sock in self._held[: max(0, len(living) - MOST)]:
             log.warning("a process that was taken over must end sooner", process=name, at_most=MOST, within_s=HURRY)
             with suppress(OSError):  # it has ended since
-                sock.send(_END, socket.MSG_DONTWAIT)
-            self._held.remove((name, sock))
-            sock.close()
+                send(sock, END)
+            self._drop(name)
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """As `links.passing.EarlierProcesses`."""
+        return tuple(self._by_instance())
+
+    def pass_on(self, instance: str, connection: socket.socket | trio.socket.SocketType) -> bool:
+        """As `links.passing.EarlierProcesses`."""
+        name = self._by_instance().get(instance)
+        if name is None:
+            return False
+        try:
+            send(dict(self._held)[name], LINK, connection.fileno())
+        except BlockingIOError:
+            raise HandshakeError(f"process {name} does not take the link", CloseReason.OVERLOADED) from None
+        except OSError:
+            self._drop(name)
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of them: they go on as they are. Idempotent."""
@@ -60,37 +94,34 @@ class Predecessors:
         for _, sock in held:
             sock.close()
 
+    def _by_instance(self) -> dict[str, str]:
+        """Names by instance, of living processes that know more than one word: earlier versions have other names."""
+        found = {name.partition("-")[2]: name for name, _ in self.offers()}
+        return {instance: name for instance, name in found.items() if is_instance(instance)}
 
-class Leash:
-    """The end of it that the process keeps which is taken over, and until then the other one too.
-
-    Attributes:
-        name: its process id, and what tells it from that of a process of another container.
-    """
-
-    def __init__(self) -> None:
-        self.name = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._near, self.far = socket.socketpair()
-        self._near.setblocking(False)
-
-    async def told(self) -> bool:
-        """Wait until the process at the other end says that this one must end (True), or has ended itself."""
-        self.far.close()
-        await trio.lowlevel.wait_readable(self._near)
-        with suppress(OSError):
-            return self._near.recv(len(_END)) == _END
-        return False
-
-    def close(self) -> None:
-        """Close both ends. Nobody may be waiting in `told`. Idempotent."""
-        self._near.close()
-        self.far.close()
+    def _drop(self, name: str) -> None:
+        for pair in [pair for pair in self._held if pair[0] == name]:
+            self._held.remove(pair)
+            pair[1].close()
 
 
-def _ended(sock: socket.socket) -> bool:
+def _meet(path: str) -> socket.socket | None:
+    """Connect to the process that listens there; None: it has ended, and its file is removed, or cannot be asked."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+        sock.setblocking(False)
+        sock.connect(path)
+        if (why := user_refusal(credentials_of(sock), sock)) is not None:
+            log.warning("cannot go on with a process that was taken over", path=path, error=why)
+            sock.close()
+            return None
+    except ConnectionRefusedError:
+        sock.close()
+        with suppress(StartError):
+            bind_unix(path).close()
+        return None
+    except OSError as error:
+        log.warning("cannot go on with a process that was taken over", path=path, error=os.strerror(error.errno or 0))
+        sock.close()
+        return None
+    return sock

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 
 from control.base.reading.addresses import TcpAddress
+from control.base.system.commanders import Commanders
 from proxy.agent.drain import Drain
 from proxy.agent.handover.inheritance import HANDOVER, LEASH, LINKS, UPSTREAM
+from proxy.agent.handover.leash import Leash
 from proxy.agent.handover.ownsocket import OwnSocket
-from proxy.agent.handover.predecessors import HURRY, Leash, Predecessors
+from proxy.agent.handover.predecessors import HURRY, Predecessors
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
 from proxy.links.listening import LinkListeners
+from proxy.links.passing import PassedLinks
 from proxy.mesh.statelock import StateLock
 from proxy.outbound.sockets import InheritableListener
 from proxy.outbound.upstreams import Outbound
@@ -23,6 +27,9 @@ class HandoverSockets:
     """All listening sockets of the proxy. It owns none of them, but `retire` closes them all; the leashes it owns.
 
     Args:
+        instance: this process, as HELLO names it.
+        run_dir: where its own sockets are.
+        successors: who may take over, and may say what this process is to do once it was taken over.
         address: ``links.listen``; links: the sockets that listen there.
         own: the proxy's own sockets, in use or not yet.
         predecessors: leashes of the processes that still drain.
@@ -31,6 +38,7 @@ class HandoverSockets:
     Attributes:
         host, state: as given.
         reserved: whether a handover has begun, during which sockets must neither be opened nor closed.
+        passed: links that a later process passes to this one.
         left: whether another process has taken over; successor: its process id.
         own: as given.
         links_gate: the gate through which links are accepted.
@@ -39,6 +47,8 @@ class HandoverSockets:
     def __init__(
         self,
         host: str,
+        instance: str,
+        run_dir: str,
         *,
         outbound: Outbound,
         drain: Drain,
@@ -46,14 +56,17 @@ class HandoverSockets:
         links: LinkListeners,
         own: Sequence[OwnSocket],
         predecessors: Predecessors,
+        successors: Commanders,
         state: StateLock | None = None,
     ) -> None:
         self.host, self.state = host, state
+        self.passed = PassedLinks()
+        self._run_dir, self._successors = run_dir, successors
         self.reserved = self.left = False
         self.successor = 0
         self.links_gate = AcceptGate()
         self._held = False
-        self._predecessors, self._leash = predecessors, Leash()
+        self._predecessors, self._leash = predecessors, Leash(instance)
         self._outbound, self._drain = outbound, drain
         self._address, self._links = address, links
         self.own = own
@@ -130,15 +143,25 @@ class HandoverSockets:
         if self.state is not None:
             self.state.close()
         self._predecessors.close()
+        self._leash.let_go(self._run_dir)
         self._drain.begin(seconds, succeeded=True)
 
     async def heed(self) -> None:
-        """After `retire`: end sooner if the processes that came after say so. Returns when they cannot any more."""
+        """After `retire`: do what the process says that accepts (`leash.Follower`), until cancelled."""
         await self._drain.told()
-        if self.left and await self._leash.told():
-            self._drain.begin(HURRY, succeeded=True)
+        if self.left:
+            await self._leash.follow(self, self._successors)
+
+    def hurry(self) -> None:
+        """See `leash.Follower`."""
+        self._drain.begin(HURRY, succeeded=True)
+
+    def link(self, connection: socket.socket) -> None:
+        """See `leash.Follower`."""
+        self.passed.put(connection)
 
     def close(self) -> None:
-        """Close the leashes. Idempotent."""
+        """Close the leashes, and links that were passed to this process and not taken. Idempotent."""
         self._predecessors.close()
         self._leash.close()
+        self.passed.close()

@@ -39,6 +39,7 @@ class StartupListeners:
     Attributes:
         handover_sockets: all of them, to be handed over later.
         commanders: who may command at the admin socket; successors: who may take this proxy's place.
+        predecessors: the processes whose place was taken and which still let their streams finish.
         links: the listeners for links; own: the proxy's own sockets, by what they are for. There are listeners after
             `replace` only.
     """
@@ -48,6 +49,7 @@ class StartupListeners:
         handover_sockets: HandoverSockets,
         commanders: Commanders,
         successors: Commanders,
+        run_dir: str,
         links: LinkListeners,
         own: Mapping[str, OwnSocket],
         inheritance: InheritedListeners,
@@ -59,7 +61,7 @@ class StartupListeners:
         self.handover_sockets, self.commanders, self.successors = handover_sockets, commanders, successors
         self.links, self.own = links, own
         self._inheritance, self._predecessor = inheritance, predecessor
-        self._predecessors = predecessors
+        self._run_dir, self.predecessors = run_dir, predecessors
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
@@ -74,7 +76,6 @@ class StartupListeners:
             self._inheritance.own()
             self._inheritance.discard()
             outbound.sockets.own()
-            self._predecessors.bound()
             if self._state is not None:
                 self._state.before = self._predecessor.secret
                 self._state.own()
@@ -82,10 +83,13 @@ class StartupListeners:
         self.links.use()
         for own in self.own.values():
             own.use()
+        self.predecessors.find(self._run_dir)
+        self.predecessors.bound()
 
 
 async def open_listeners(
     config: Config,
+    instance: str,
     outbound: Outbound,
     drain: Drain,
     device: LinkDevice,
@@ -98,6 +102,7 @@ async def open_listeners(
     """Open all listening sockets, those of `outbound` included; `files` closes them.
 
     Args:
+        instance: this process, as HELLO names it.
         device: what the listeners for links are bound to.
         takeover: whether to take the place of a proxy that runs in the same run_dir.
         passed: the sockets of systemd.
@@ -143,22 +148,26 @@ async def open_listeners(
     outbound.sockets.inherit(inheritance.upstreams())
     outbound.open()
     predecessors = inheritance.predecessors()
+    successors = Commanders(None, config.takeover.origin == "any", "takeover.from")
     handover_sockets = HandoverSockets(
         config.host,
+        instance,
+        config.run_dir,
         outbound=outbound,
         drain=drain,
         address=config.links.listen,
         links=links,
         own=list(own.values()),
         predecessors=predecessors,
+        successors=successors,
         state=state,
     )
     files.callback(handover_sockets.close)
-    successors = Commanders(None, config.takeover.origin == "any", "takeover.from")
     return StartupListeners(
         handover_sockets,
         commanders,
         successors,
+        config.run_dir,
         links,
         own,
         inheritance,

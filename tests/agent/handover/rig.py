@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import trio
 
@@ -50,3 +54,13 @@ class RecordingSource:
     def close(self) -> None:
         for listener in self.listeners:
             listener.close()
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """A run_dir: the path of a Unix socket has few bytes."""
+    folder = Path(tempfile.mkdtemp(prefix="hl-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)

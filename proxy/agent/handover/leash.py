@@ -1,0 +1,198 @@
+"""The connection that a process which was taken over keeps with the one that accepts: its *leash*.
+
+A pair of sockets exists from the start; the far end goes to each process that takes over. Should the one that has it
+end, nobody would be at the other end: so the process also listens, from the takeover on, at a socket in run_dir
+(`path_of`), where the next one that is started finds it (`predecessors`). The kernel closes a leash when either end has
+ended, which changes nothing for the other one.
+
+Each message (SOCK_SEQPACKET) is one word: ``end``, the process must end sooner; ``link``, with the descriptor of a
+connection that a peer means for it. Words that it does not know it ignores: they are of later versions.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+import trio
+
+from control.base.system.accepting import PAUSE
+from control.base.system.commanders import Commanders
+from control.base.system.unixsock import BoundUnixSocket, bind_unix
+from proxy.errors import StartError
+
+log = structlog.get_logger()
+
+END, LINK = b"end", b"link"
+LARGEST = 64
+"""Most bytes of a word."""
+MOST_LEASHES = 8
+"""Most connections at a time at the socket in run_dir. One is needed."""
+RIGHTS = socket.CMSG_SPACE(array.array("i").itemsize)
+"""Room for the one descriptor that a word brings."""
+PREFIX, SUFFIX = "old-", ".sock"
+
+
+class Follower(Protocol):
+    """The process at the near end: it was taken over, and does what the one that accepts says."""
+
+    def hurry(self) -> None:
+        """End sooner."""
+
+    def link(self, connection: socket.socket) -> None:
+        """A peer means this connection for this process, which owns it from now on."""
+
+
+def path_of(run_dir: str, instance: str) -> str:
+    """Where the process `instance` (HELLO) listens after it was taken over."""
+    return f"{run_dir}/{PREFIX}{instance}{SUFFIX}"
+
+
+class Leash:
+    """The near end, and the far one until another process has it.
+
+    Args:
+        instance: this process, as HELLO names it.
+
+    Attributes:
+        name: its process id, and its instance, which tells it from a process of another container.
+    """
+
+    def __init__(self, instance: str) -> None:
+        self.name = f"{os.getpid()}-{instance}"
+        self.instance = instance
+        self._near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._near.setblocking(False)
+        self._found: BoundUnixSocket | None = None
+
+    def let_go(self, run_dir: str) -> None:
+        """Another process has the far end: close it here, and listen in run_dir for the one after that. If that cannot
+        be, a line is logged.
+        """
+        self.far.close()
+        try:
+            self._found = bind_unix(path_of(run_dir, self.instance), mode=0o600, kind=socket.SOCK_SEQPACKET)
+        except StartError as error:
+            log.warning("a process that is started after a crash will not find this one", error=str(error))
+
+    async def follow(self, follower: Follower, commanders: Commanders) -> None:
+        """After `let_go`: do what is said through the leash, and by `commanders` who connect. Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed, self._near.dup(), follower)
+            if self._found is None:
+                return
+            limit = trio.Semaphore(MOST_LEASHES)
+            while True:
+                await limit.acquire()
+                connection = await _accept(self._found.socket)
+                nursery.start_soon(_serve, connection, follower, commanders, limit)
+
+    def close(self) -> None:
+        """Close both ends, and remove the socket in run_dir. Nobody may be in `follow`. Idempotent."""
+        self._near.close()
+        self.far.close()
+        if self._found is not None:
+            self._found.close()
+
+
+async def _accept(listener: socket.socket) -> socket.socket:
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        try:
+            return listener.accept()[0]
+        except BlockingIOError:
+            continue
+        except OSError:  # most likely there are no descriptors
+            await trio.sleep(PAUSE)
+
+
+async def _serve(connection: socket.socket, follower: Follower, commanders: Commanders, limit: trio.Semaphore) -> None:
+    try:
+        if (why := commanders.refusal(connection)) is None:
+            await _heed(connection, follower)
+        else:
+            log.warning("a process may not say what this one is to do", kind=(), error=why)
+    finally:
+        connection.close()
+        limit.release()
+
+
+async def _heed(sock: socket.socket, follower: Follower) -> None:
+    """Do what comes through a leash, and close it when the other end has gone."""
+    with sock:
+        sock.setblocking(False)
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                word, descriptors = _read(sock)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return
+            if not word:
+                return
+            if word == LINK and len(descriptors) == 1:
+                _link(descriptors.pop(), follower)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if word == END:
+                follower.hurry()
+
+
+def _read(sock: socket.socket) -> tuple[bytes, list[int]]:
+    """The next word and its descriptors, which the caller owns; empty: the other end has gone. Raises OSError."""
+    word, rights, _, _ = sock.recvmsg(LARGEST, RIGHTS, socket.MSG_CMSG_CLOEXEC)
+    found = array.array("i")
+    for level, kind, content in rights:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    return word, list(found)
+
+
+def _link(descriptor: int, follower: Follower) -> None:
+    try:
+        connection = socket.socket(fileno=descriptor)
+    except OSError:
+        os.close(descriptor)
+        return
+    if connection.type != socket.SOCK_STREAM or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        connection.close()
+        return
+    connection.setblocking(False)
+    follower.link(connection)
+
+
+def send(sock: socket.socket, word: bytes, *descriptors: int) -> None:
+    """Say a word at the far end, with duplicates of descriptors. Never waits. Raises OSError: BlockingIOError if the
+    process at the near end does not read.
+    """
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+    sock.sendmsg([word], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the process at the near end has."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def listening_in(run_dir: str) -> list[str]:
+    """The instances of the processes that have a socket in run_dir, in the order in which they were taken over. Some
+    may have ended. Raises nothing.
+    """
+    found: list[tuple[int, str]] = []
+    with suppress(OSError):
+        for entry in os.scandir(run_dir):
+            if entry.name.startswith(PREFIX) and entry.name.endswith(SUFFIX):
+                with suppress(OSError):
+                    made = entry.stat(follow_symlinks=False).st_mtime_ns
+                    found.append((made, entry.name.removeprefix(PREFIX).removesuffix(SUFFIX)))
+    return [instance for _, instance in sorted(found)]

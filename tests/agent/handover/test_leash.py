@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from control.base.system.commanders import Commanders
+from proxy.agent.handover import leash as leash_module
+from proxy.agent.handover.leash import END, LINK, Leash, has_ended, listening_in, path_of, send
+from proxy.links.carry import new_id
+from tests.agent.handover.rig import short_folder
+from tests.links.wire import tcp_pair
+from tests.pump.rig import until
+from tests.tools.sockets import open_fds
+
+pytestmark = pytest.mark.failure(24)
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    with short_folder() as folder:
+        yield folder
+
+
+class Process:
+    """One that was taken over, and writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.hurries = 0
+        self.links: list[socket.socket] = []
+
+    def hurry(self) -> None:
+        self.hurries += 1
+
+    def link(self, connection: socket.socket) -> None:
+        self.links.append(connection)
+
+
+class Nobody(Commanders):
+    def refusal(self, sock: object) -> str | None:
+        return "not you"
+
+
+@asynccontextmanager
+async def following(
+    run_dir: Path, commanders: Commanders | None = None
+) -> AsyncIterator[tuple[Leash, Process, socket.socket]]:
+    """A process that was taken over, and the far end that the other one has."""
+    before = open_fds()
+    leash, process = Leash(new_id()), Process()
+    far = leash.far.dup()
+    async with trio.open_nursery() as nursery:
+        leash.let_go(str(run_dir))
+        nursery.start_soon(leash.follow, process, commanders or Commanders())
+        yield leash, process, far
+        nursery.cancel_scope.cancel()
+    for each in (far, *process.links):
+        each.close()
+    leash.close()
+    assert open_fds() == before
+    assert list(run_dir.iterdir()) == []
+
+
+def connected(run_dir: Path, leash: Leash) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.connect(path_of(str(run_dir), leash.instance))
+    return sock
+
+
+async def test_what_it_is_told(run_dir: Path) -> None:
+    async with following(run_dir) as (leash, process, far):
+        assert listening_in(str(run_dir)) == [leash.instance]
+        one, other = tcp_pair()
+        with one, other:
+            send(far, LINK, other.fileno())
+            send(far, b"of a later version")
+            send(far, END)
+            await until(lambda: process.hurries == 1, "it is told")
+            [link] = process.links
+            assert link.getpeername() == one.getsockname()
+            assert not link.getblocking()
+
+
+async def test_after_a_crash_another_process_says_it(run_dir: Path) -> None:
+    async with following(run_dir) as (leash, process, far):
+        far.close()
+        for number in (1, 2):
+            with connected(run_dir, leash) as sock:
+                assert not has_ended(sock)
+                send(sock, END)
+                await until(lambda number=number: process.hurries == number, "it is told")  # type: ignore[misc]
+
+
+async def test_more_connections_than_anybody_needs_wait(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leash_module, "MOST_LEASHES", 1)
+    async with following(run_dir) as (leash, process, _):
+        with connected(run_dir, leash) as second:
+            with connected(run_dir, leash) as third:
+                send(third, END)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                second.close()
+                await until(lambda: process.hurries == 1, "the next one's turn")
+
+
+async def test_who_may_not_command_is_not_heard(run_dir: Path) -> None:
+    with capture_logs() as logs:
+        async with following(run_dir, Nobody()) as (leash, process, _):
+            with connected(run_dir, leash) as sock:
+                send(sock, END)
+                await until(lambda: has_ended(sock) and logs != [], "it is closed")
+            assert not process.hurries
+    assert [entry["error"] for entry in logs] == ["not you"]
+
+
+async def test_descriptors_that_are_no_link(run_dir: Path) -> None:
+    """They are closed: `following` counts."""
+    async with following(run_dir) as (_, process, far):
+        read, write = os.pipe()
+        one, other = socket.socketpair()
+        with one, other, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            for descriptor in (read, one.fileno(), datagrams.fileno()):
+                send(far, LINK, descriptor)
+            send(far, b"what", read)
+            send(far, LINK)
+            send(far, END)
+            await until(lambda: process.hurries == 1, "it is told")
+        os.close(read)
+        os.close(write)
+        assert process.links == []
+
+
+async def test_a_run_dir_in_which_it_cannot_listen(run_dir: Path) -> None:
+    leash = Leash(new_id())
+    (run_dir / "file").touch()
+    with capture_logs() as logs:
+        leash.let_go(str(run_dir / "file"))
+    assert [entry["log_level"] for entry in logs] == ["warning"]
+    far, process = leash.far, Process()
+    with trio.move_on_after(0.01):
+        await leash.follow(process, Commanders())
+    assert far.fileno() < 0
+    leash.close()
+
+
+@given(words=st.lists(st.binary(min_size=1, max_size=100), max_size=5))
+def test_any_words(words: list[bytes]) -> None:
+    async def follow() -> None:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for word in words:
+            send(far, word)
+        far.close()
+        await leash_module._heed(near, Process())
+        assert near.fileno() < 0
+
+    trio.run(follow)
