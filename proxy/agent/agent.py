@@ -30,6 +30,7 @@ from proxy.agent.drain import Drain
 from proxy.agent.handover import ownsocket, sender, successor
 from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
+from proxy.agent.handover.memoryshares import MemoryShares
 from proxy.agent.handover.receiver import PredecessorEnded
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.handover.startup import open_listeners
@@ -115,7 +116,8 @@ class Agent:
         self.reload = Reload(file, self.rebase)
         self.device = LinkDevice(config.links.listen.host, config.links.interface)
         self.keyring = Keyring.from_config(config)
-        budget = MemoryBudget(*_memory(config.limits), _send_buffer())
+        total, per_peer = _memory(config.limits)
+        budget = MemoryBudget(total, per_peer, _send_buffer())
         self.pump = Pump(budget, collect, BusyPoll(config.pump.looks_for))
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         self.stats = StreamStats(trace=config.log.level == "debug")
@@ -128,6 +130,7 @@ class Agent:
         self.recorder = Recorder(config.pool.record, config.pool.record_limit) if config.pool.record else None
         self._gaps = GapHistogram(SHARED_MEMORY)
         self._kept = SuspendedBytes(lambda: self.pump.budget.limit)
+        self.memory = MemoryShares(budget, lambda: self._kept.total, total, per_peer)
         self.pools = Pools(self._pool, self._forget, self.pump.settle)
         self.pools.adopt(config, config.peers, needed(config, table), False)
         context = CallContext[Call](
@@ -246,7 +249,7 @@ class Agent:
         self.pump.busy_poll.set(config.pump.looks_for)
         _warn(config)
         self.connector.keep_alive = KeepAlive.of(config.tcp)
-        self.pump.budget.limit, self.pump.budget.per_peer = _memory(config.limits)
+        self.memory.configure(*_memory(config.limits))
         for pool in self.pools.everywhere:
             pool.usage.adopt(_terms(config))
 
@@ -300,6 +303,7 @@ class Agent:
                 self.outbound,
                 self.draining,
                 self.device,
+                self.memory,
                 takeover=self._takeover,
                 passed=self._passed,
                 files=files,
@@ -382,6 +386,7 @@ class Agent:
                         startup.successors,
                     )
                     links.start_soon(handover_sockets.heed)
+                    links.start_soon(startup.predecessors.share, self.memory)
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)

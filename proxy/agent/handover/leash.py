@@ -5,14 +5,17 @@ end, nobody would be at the other end: so the process also listens, from the tak
 (`path_of`), where the next one that is started finds it (`predecessors`). The kernel closes a leash when either end has
 ended, which changes nothing for the other one.
 
-Each message (SOCK_SEQPACKET) is one word: ``end``, the process must end sooner; ``link``, with the descriptor of a
-connection that a peer means for it. Words that it does not know it ignores: they are of later versions.
+Each message (SOCK_SEQPACKET) is one word. The process at the far end says ``end``, this one must end sooner; ``link``,
+with the descriptor of a connection that a peer means for it; ``may LIMIT PER_PEER``, the bytes that it may hold. The
+one at the near end says ``uses BYTES``, what it holds, once a second. Either ignores words that it does not know: they
+are of later versions.
 """
 
 from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 from contextlib import suppress
 from typing import Protocol
@@ -23,13 +26,18 @@ import trio
 from control.base.system.accepting import PAUSE
 from control.base.system.commanders import Commanders
 from control.base.system.unixsock import BoundUnixSocket, bind_unix
+from proxy.agent.handover.memoryshares import Share
 from proxy.errors import StartError
 
 log = structlog.get_logger()
 
-END, LINK = b"end", b"link"
+END, LINK, MAY, USES = b"end", b"link", b"may", b"uses"
 LARGEST = 64
 """Most bytes of a word."""
+MOST_MEMORY = 1 << 50
+"""Bytes, more than any limit has."""
+TELL = 1.0
+"""Seconds between two words about memory."""
 MOST_LEASHES = 8
 """Most connections at a time at the socket in run_dir. One is needed."""
 RIGHTS = socket.CMSG_SPACE(array.array("i").itemsize)
@@ -45,6 +53,12 @@ class Follower(Protocol):
 
     def link(self, connection: socket.socket) -> None:
         """A peer means this connection for this process, which owns it from now on."""
+
+    def may(self, share: Share) -> None:
+        """Hold no more than that."""
+
+    def uses(self) -> int:
+        """Bytes that it holds."""
 
 
 def path_of(run_dir: str, instance: str) -> str:
@@ -82,7 +96,7 @@ class Leash:
     async def follow(self, follower: Follower, commanders: Commanders) -> None:
         """After `let_go`: do what is said through the leash, and by `commanders` who connect. Until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed, self._near.dup(), follower)
+            nursery.start_soon(_talk, self._near.dup(), follower)
             if self._found is None:
                 return
             limit = trio.Semaphore(MOST_LEASHES)
@@ -113,12 +127,26 @@ async def _accept(listener: socket.socket) -> socket.socket:
 async def _serve(connection: socket.socket, follower: Follower, commanders: Commanders, limit: trio.Semaphore) -> None:
     try:
         if (why := commanders.refusal(connection)) is None:
-            await _heed(connection, follower)
+            await _talk(connection, follower)
         else:
             log.warning("a process may not say what this one is to do", kind=(), error=why)
     finally:
         connection.close()
         limit.release()
+
+
+async def _talk(sock: socket.socket, follower: Follower) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_tell, sock, follower)
+        await _heed(sock, follower)
+        nursery.cancel_scope.cancel()
+
+
+async def _tell(sock: socket.socket, follower: Follower) -> None:
+    while True:
+        with suppress(OSError):  # nobody reads for now, or nobody is there any more
+            send(sock, b"%s %d" % (USES, follower.uses()))
+        await trio.sleep(TELL)
 
 
 async def _heed(sock: socket.socket, follower: Follower) -> None:
@@ -141,6 +169,8 @@ async def _heed(sock: socket.socket, follower: Follower) -> None:
                 os.close(descriptor)
             if word == END:
                 follower.hurry()
+            elif (numbers := numbers_in(word, MAY, 2)) is not None:
+                follower.may(Share(*numbers))
 
 
 def _read(sock: socket.socket) -> tuple[bytes, list[int]]:
@@ -151,6 +181,15 @@ def _read(sock: socket.socket) -> tuple[bytes, list[int]]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(content[: len(content) - len(content) % found.itemsize])
     return word, list(found)
+
+
+def numbers_in(word: bytes, kind: bytes, count: int) -> list[int] | None:
+    """The numbers behind a word of that kind; None: it is another one."""
+    name, *numbers = word.split(b" ")
+    if name != kind or len(numbers) != count or not all(each.isdigit() for each in numbers):
+        return None
+    found = [int(each) for each in numbers]
+    return found if max(found) <= MOST_MEMORY else None
 
 
 def _link(descriptor: int, follower: Follower) -> None:
@@ -174,14 +213,23 @@ def send(sock: socket.socket, word: bytes, *descriptors: int) -> None:
     sock.sendmsg([word], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
+def heard(sock: socket.socket) -> int | None:
+    """At the far end: the bytes that the process at the near end holds, as it has said last; None: it has said nothing
+    new. Never waits. Raises nothing.
+    """
+    found = None
+    with suppress(OSError):
+        while word := sock.recv(LARGEST, socket.MSG_DONTWAIT):
+            if (numbers := numbers_in(word, USES, 1)) is not None:
+                found = numbers[0]
+    return found
+
+
 def has_ended(sock: socket.socket) -> bool:
-    """Whether the process at the near end has."""
-    try:
-        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    """Whether the process at the near end has. What it has said may still be there to be read."""
+    poll = select.poll()
+    poll.register(sock, 0)  # POLLHUP and POLLERR are always reported
+    return bool(poll.poll(0))
 
 
 def listening_in(run_dir: str) -> list[str]:

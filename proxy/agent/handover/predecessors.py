@@ -16,7 +16,8 @@ import trio
 from control.base.system.commanders import user_refusal
 from control.base.system.peercred import credentials_of
 from control.base.system.unixsock import bind_unix
-from proxy.agent.handover.leash import END, LINK, has_ended, listening_in, path_of, send
+from proxy.agent.handover.leash import END, LINK, MAY, TELL, has_ended, heard, listening_in, path_of, send
+from proxy.agent.handover.memoryshares import MemoryShares, Share
 from proxy.errors import CloseReason, HandshakeError, StartError
 from proxy.links.resumemark import is_instance
 from proxy.outbound.sockets import InheritableListener
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 MOST = 2
 """Processes that may drain beside the one that accepts: each holds as much memory as its streams need."""
+AT_FIRST = 0.1
+"""Seconds until their first words about memory are looked at."""
 HURRY = 60.0
 """Seconds that the oldest one then has at most. What it must cut is spread over the last quarter of it."""
 
@@ -38,6 +41,9 @@ class Predecessors:
 
     def __init__(self, inherited: Iterable[tuple[str, socket.socket]] = ()) -> None:
         self._held = list(inherited)
+        self._uses: dict[str, int | None] = {}
+        self._told: dict[str, Share] = {}
+        self._closed = False
 
     def offers(self) -> Iterator[tuple[str, InheritableListener]]:
         """Those of processes that still live, for the one that takes the place of this one. They stay ours."""
@@ -69,6 +75,29 @@ class Predecessors:
                 send(sock, END)
             self._drop(name)
 
+    async def share(self, memory: MemoryShares) -> None:
+        """Divide this process's memory with them, again every second, until none is left, `close`, or cancelled."""
+        pause = AT_FIRST
+        while names := tuple(self._by_instance().values()):
+            for name, sock in self._held:
+                if name in names and (use := heard(sock)) is not None:
+                    self._uses[name] = use
+            memory.heard({name: self._uses.get(name) for name in names})
+            for name, share in memory.divide().items():
+                self._tell(name, share)
+            await trio.sleep(pause)
+            pause = TELL
+        if not self._closed:
+            memory.heard({})
+            memory.divide()
+
+    def _tell(self, name: str, share: Share) -> None:
+        if self._told.get(name) == share:
+            return
+        with suppress(OSError, KeyError):  # it does not read, or has ended: again in a second
+            send(dict(self._held)[name], b"%s %d %d" % (MAY, *share))
+            self._told[name] = share
+
     @property
     def instances(self) -> tuple[str, ...]:
         """As `links.passing.EarlierProcesses`."""
@@ -90,7 +119,7 @@ class Predecessors:
 
     def close(self) -> None:
         """Let go of them: they go on as they are. Idempotent."""
-        held, self._held = self._held, []
+        held, self._held, self._closed = self._held, [], True
         for _, sock in held:
             sock.close()
 

@@ -11,6 +11,7 @@ from control.base.system.commanders import Commanders
 from proxy.agent.drain import Drain
 from proxy.agent.handover.inheritance import HANDOVER, LEASH, LINKS, UPSTREAM
 from proxy.agent.handover.leash import Leash
+from proxy.agent.handover.memoryshares import MemoryShares, Share
 from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import HURRY, Predecessors
 from proxy.agent.handover.sender import OfferedListener
@@ -33,6 +34,7 @@ class HandoverSockets:
         address: ``links.listen``; links: the sockets that listen there.
         own: the proxy's own sockets, in use or not yet.
         predecessors: leashes of the processes that still drain.
+        memory: what this process may hold.
         state: the lock of its state_dir, if it has one.
 
     Attributes:
@@ -57,11 +59,12 @@ class HandoverSockets:
         own: Sequence[OwnSocket],
         predecessors: Predecessors,
         successors: Commanders,
+        memory: MemoryShares,
         state: StateLock | None = None,
     ) -> None:
         self.host, self.state = host, state
         self.passed = PassedLinks()
-        self._run_dir, self._successors = run_dir, successors
+        self._run_dir, self._successors, self._memory = run_dir, successors, memory
         self.reserved = self.left = False
         self.successor = 0
         self.links_gate = AcceptGate()
@@ -159,6 +162,14 @@ class HandoverSockets:
     def link(self, connection: socket.socket) -> None:
         """See `leash.Follower`."""
         self.passed.put(connection)
+
+    def may(self, share: Share) -> None:
+        """See `leash.Follower`."""
+        self._memory.told(share)
+
+    def uses(self) -> int:
+        """See `leash.Follower`."""
+        return self._memory.use
 
     def close(self) -> None:
         """Close the leashes, and links that were passed to this process and not taken. Idempotent."""

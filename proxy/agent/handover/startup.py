@@ -16,6 +16,7 @@ from control.base.system.unixsock import group_number
 from proxy.agent.drain import Drain
 from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY, InheritedListeners
+from proxy.agent.handover.memoryshares import MemoryShares
 from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
@@ -93,6 +94,7 @@ async def open_listeners(
     outbound: Outbound,
     drain: Drain,
     device: LinkDevice,
+    memory: MemoryShares,
     *,
     takeover: bool,
     passed: PassedSockets,
@@ -104,6 +106,7 @@ async def open_listeners(
     Args:
         instance: this process, as HELLO names it.
         device: what the listeners for links are bound to.
+        memory: what this process may hold.
         takeover: whether to take the place of a proxy that runs in the same run_dir.
         passed: the sockets of systemd.
         state: the lock of the state_dir, which the other proxy may hold until now.
@@ -160,6 +163,7 @@ async def open_listeners(
         own=list(own.values()),
         predecessors=predecessors,
         successors=successors,
+        memory=memory,
         state=state,
     )
     files.callback(handover_sockets.close)

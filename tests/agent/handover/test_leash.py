@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from control.base.system.commanders import Commanders
 from proxy.agent.handover import leash as leash_module
-from proxy.agent.handover.leash import END, LINK, Leash, has_ended, listening_in, path_of, send
+from proxy.agent.handover.leash import END, LINK, Leash, has_ended, heard, listening_in, path_of, send
+from proxy.agent.handover.memoryshares import Share
 from proxy.links.carry import new_id
 from tests.agent.handover.rig import short_folder
 from tests.links.wire import tcp_pair
@@ -36,6 +37,13 @@ class Process:
     def __init__(self) -> None:
         self.hurries = 0
         self.links: list[socket.socket] = []
+        self.shares: list[Share] = []
+
+    def may(self, share: Share) -> None:
+        self.shares.append(share)
+
+    def uses(self) -> int:
+        return 4711
 
     def hurry(self) -> None:
         self.hurries += 1
@@ -97,6 +105,33 @@ async def test_after_a_crash_another_process_says_it(run_dir: Path) -> None:
                 assert not has_ended(sock)
                 send(sock, END)
                 await until(lambda number=number: process.hurries == number, "it is told")  # type: ignore[misc]
+
+
+async def test_what_it_says_and_is_told_about_memory(run_dir: Path) -> None:
+    async with following(run_dir) as (leash, process, far):
+        await trio.lowlevel.wait_readable(far)
+        assert (heard(far), heard(far)) == (4711, None)
+        send(far, b"may 5000 2500")
+        for wrong in (b"may 1", b"may 1 x", b"may -1 1", b"may 1 2 3", b"may 9999999999999999 1", b"maybe 1 2", b"may"):
+            send(far, wrong)
+        await until(lambda: process.shares == [Share(5000, 2500)], "it is told")
+        with connected(run_dir, leash) as sock:
+            await trio.lowlevel.wait_readable(sock)
+            assert heard(sock) == 4711
+        send(far, END)
+        await until(lambda: process.hurries == 1, "nothing has come of the rest")
+        assert len(process.shares) == 1
+
+
+def test_what_is_said_to_the_other_end() -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for word in (b"uses 1", b"uses 2", b"uses x", b"of a later version 3"):
+        near.send(word)
+    near.close()
+    assert has_ended(far)
+    assert heard(far) == 2
+    assert heard(far) is None
+    far.close()
 
 
 async def test_more_connections_than_anybody_needs_wait(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

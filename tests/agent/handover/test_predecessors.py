@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from structlog.testing import capture_logs
 
 from proxy.agent.handover.leash import END, LINK, Leash, path_of
+from proxy.agent.handover.memoryshares import MemoryShares, Share
 from proxy.agent.handover.predecessors import MOST, Predecessors
+from proxy.config.memory import MIB
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import new_id
+from proxy.pump.budget import MemoryBudget
 from tests.agent.handover.rig import short_folder
 from tests.links.wire import tcp_pair
 from tests.tools.sockets import open_fds
@@ -161,3 +165,47 @@ def test_a_directory_that_is_not_there(run_dir: Path) -> None:
     predecessors = Predecessors()
     predecessors.find(str(run_dir / "nowhere"))
     assert predecessors.instances == ()
+
+
+async def test_memory_is_shared_with_those_that_live(autojump_clock: trio.testing.MockClock) -> None:
+    leashes = [Leash(new_id()), Leash(new_id())]
+    budget = MemoryBudget(600 * MIB, 300 * MIB)
+    memory = MemoryShares(budget, lambda: 0, 600 * MIB, 300 * MIB)
+    old_far = socket.socketpair()
+    predecessors = Predecessors([("1-0a1b2c3d", old_far[0]), *((each.name, each.far) for each in leashes)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(predecessors.share, memory)
+        await trio.sleep(0.05)
+        assert budget.limit == 200 * MIB, "nobody has said anything"
+        for leash, use in zip(leashes, (120 * MIB, 30 * MIB), strict=True):
+            leash._near.send(b"uses %d" % use)
+        await trio.sleep(1)
+        assert budget.limit == 150 * MIB
+        assert [said(leash) for leash in leashes] == [
+            b"may %d %d" % (size, size // 2) for size in (270 * MIB, 180 * MIB)
+        ]
+        await trio.sleep(3)
+        assert [said(leash) for leash in leashes] == [None, None], "nothing has changed"
+        leashes[0]._near.close()
+        await trio.sleep(1)
+        assert budget.limit == 285 * MIB
+        leashes[1]._near.close()
+        # It returns: none is left.
+    assert budget.limit == 600 * MIB
+    predecessors.close()
+    old_far[1].close()
+
+
+async def test_once_another_process_accepts_it_divides_nothing_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    leash, budget = Leash(new_id()), MemoryBudget(100 * MIB)
+    memory = MemoryShares(budget, lambda: 0, 100 * MIB, 100 * MIB)
+    predecessors = Predecessors([(leash.name, leash.far.dup())])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(predecessors.share, memory)
+        await trio.sleep(0.5)
+        predecessors.close()
+        memory.told(Share(7, 7))
+    assert budget.limit == 7
+    leash.close()

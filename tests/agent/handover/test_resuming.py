@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from proxy.agent.agent import Agent
 from proxy.agent.handover import sockets as sockets_module
+from proxy.config.memory import MIB
 from proxy.links import carry
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import End, until
@@ -208,3 +209,28 @@ async def test_after_the_newest_has_crashed_the_next_one_finds_those_that_drain(
         assert (await streams[0].caller.rest()).received == b""
         for each in streams[1:]:
             await each.exchange(b"still there")
+
+
+@pytest.mark.failure("33")
+async def test_limits_memory_is_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the old one holds for a reader that has stopped the new one does not have."""
+    whole = 32 * MIB
+    monkeypatch.setitem(PATIENT, "limits", {**PATIENT["limits"], "memory": "32MiB", "stream_credit": "4MiB"})
+    async with mesh() as hosts:
+        service = await hosts.pair(**PATIENT)
+        far = hosts.agents["host-b"]
+        kept = await stream(hosts, service)
+        flood = bytes(8 * MIB)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kept.caller.send, flood)
+            await until(lambda: far.pump.budget.used > 3 * MIB, "the reader has stopped")
+            old, new = await taken_over(hosts, "host-b", service)
+            holds, limit = old.pump.budget, new.pump.budget
+            await until(lambda: holds.limit == holds.used + (whole - holds.used) // 2, "its share")
+            await until(lambda: whole - 1 <= limit.limit + holds.limit <= whole, "they share")
+            assert limit.per_peer == limit.limit // 2
+            assert await kept.service.read(len(flood)) == flood, "nothing is lost by it"
+        kept.caller.close()
+        kept.service.close()
+        await old.draining.over.wait()
+        await until(lambda: new.pump.budget.limit == whole, "all of it is the new one's")
