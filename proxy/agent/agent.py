@@ -27,8 +27,9 @@ from control.base.system.keptsocket import SocketKeeper
 from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.drain import Drain
-from proxy.agent.handover import ownsocket, sender, successor
+from proxy.agent.handover import fdstore, ownsocket, sender, successor
 from proxy.agent.handover.activation import PassedSockets
+from proxy.agent.handover.fdstore import FdStore
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
 from proxy.agent.handover.memoryshares import MemoryShares
 from proxy.agent.handover.receiver import PredecessorEnded
@@ -154,6 +155,7 @@ class Agent:
         self.view.missing = lambda: [why for keeper in keepers for why in keeper.in_the_way.values()]
         self._instance, self._left = new_id(), trio.Event()
         self._earlier: EarlierProcesses = NoEarlierProcess()
+        self._store = FdStore(0)
         self.member: Membership | None = None
         if static.control is not None:
             # Imported here, so that a proxy without a control plane does not load its client.
@@ -234,6 +236,7 @@ class Agent:
             self.outbound.context.ejections.forget(peer)
         self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
         self.outbound.adopt(config, table, allowed, sockets)
+        self._store.look_again()
         return difference
 
     def rebase(self, static: Config) -> ConfigDifference:
@@ -330,6 +333,7 @@ class Agent:
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
+                self._store = FdStore(fdstore.room(), self._passed.stored)
                 self._passed.close()
                 self.outbound.listen()
                 health = self._health(heart).questions
@@ -390,6 +394,7 @@ class Agent:
                     if self.member is not None:
                         await links.start(self.member.follower.run)
                         nursery.start_soon(self._leave, self.member)
+                    await links.start(self._keep_stored)
                     self.device.ready()
                     log.info(
                         "proxy ready",
@@ -487,6 +492,16 @@ class Agent:
         if self.member is not None:
             await trio.sleep(GRACE)
         self.outbound.sockets.discard()
+        self._store.look_again()
+
+    async def _keep_stored(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Have systemd store the upstreams' sockets, until the proxy stops or another process has them."""
+        self.outbound.bound_again = self._store.look_again
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._store.run, lambda: self.outbound.sockets.all)
+            task_status.started()
+            await self.draining.told()
+            nursery.cancel_scope.cancel()
 
     async def _heed(self, signals: AsyncIterator[int]) -> None:
         """SIGHUP: reload; SIGUSR2: start a successor; SIGTERM and SIGINT: drain, and at the second one end at once."""

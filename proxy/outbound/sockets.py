@@ -48,6 +48,10 @@ Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
 
 
+UNKNOWN = -1
+"""No mode: the file has some."""
+
+
 class InheritableListener(NamedTuple):
     """A listening socket of another process: of a proxy that hands over, or of systemd."""
 
@@ -56,7 +60,8 @@ class InheritableListener(NamedTuple):
     """Descriptor of the lock file, if a proxy made the socket's file; `birth` identifies that file."""
     birth: SocketIdentity | None = None
     mode: int = 0o666
-    """Mode, owner and group of the file now, written as in an upstream; they count only if a proxy made the file."""
+    """Mode, owner and group of the file now, written as in an upstream, or `UNKNOWN`; they count only if a proxy made
+    the file."""
     owner: int | str | None = None
     group: int | str | None = None
     kept: bool = False
@@ -241,9 +246,13 @@ class OpenListener:
 
     def leave(self) -> None:
         """Another process has the socket from now on: close the descriptors, and leave the file."""
+        self.stay()
+        self.close()
+
+    def stay(self) -> None:
+        """`close` is to leave the file: systemd has the socket, or another process."""
         if self._bound is not None:
             self._bound.own(False)
-        self.close()
 
     def close(self) -> None:
         """Accept no more. Idempotent."""
@@ -323,7 +332,9 @@ class ListenerSet:
         `stops`: as the proxy stops. Callers at sockets that are `kept` then wait for the next process.
         """
         for address, opened in self.opened.items():
-            if address not in wanted and not (stops and opened.kept):
+            if stops and opened.kept:
+                opened.stay()
+            elif address not in wanted:
                 opened.finish()
 
     def replace(self, wanted: dict[Address, OpenListener]) -> None:

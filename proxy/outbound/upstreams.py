@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
@@ -27,6 +28,7 @@ class Outbound:
         context: what all calls share.
         sockets: the listening sockets.
         keeper: binds sockets again whose files are gone, and knows what is in the way.
+        bound_again: called when sockets have been bound again whose files were gone.
     """
 
     def __init__(self, config: Config, context: CallContext[Call]) -> None:
@@ -35,6 +37,7 @@ class Outbound:
         self.sockets = ListenerSet()
         self.keeper = SocketKeeper()
         self._listening = False
+        self.bound_again: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         """Open a socket for every upstream. Callers can connect from then on; `listen` accepts them. Raises StartError,
@@ -107,6 +110,8 @@ class Outbound:
             await trio.sleep(LOOK)
             gone = await self.sockets.out_of_place()
             self.keeper.mend({str(opened.upstream.listen): partial(self._restore, opened) for opened in gone})
+            if gone:
+                self.bound_again()
 
     def _restore(self, opened: OpenListener) -> bool:
         return self.sockets.opened.get(opened.upstream.listen) is opened and opened.restore()

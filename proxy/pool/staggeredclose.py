@@ -2,14 +2,15 @@
 
 A caller whose stream is ended connects again, and all callers at once would overload the hosts that stay. So streams
 that are left when the last part of the time begins (`SPREAD`, at most `LONGEST_SPREAD`) are ended one by one, in random
-order, evenly over that part. Until then none is ended.
+order, evenly over that part. Until then none is ended; nor are all of a few at its very beginning, so that those among
+them which have just begun, and are short, end by themselves.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import floor
 
 import trio
 
@@ -39,7 +40,7 @@ async def staggered_close(deadline: float, streams: Callable[[], Sequence[Cut]],
     total = len(left)
     while left:
         passed = 1 - (deadline - trio.current_time()) / length if length > 0 else 1.0
-        due = min(total, ceil(total * passed))
+        due = min(total, floor(total * passed))
         while len(left) > total - due:
             left.pop()()
         settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 import time
@@ -13,20 +14,23 @@ log = structlog.get_logger()
 VARIABLE = "NOTIFY_SOCKET"
 
 
-def notify(state: str) -> None:
-    """Send a state, such as ``READY=1``; lines separated by newlines. Never raises: a supervisor that does not listen
-    is no reason to end.
+def notify(state: str, *descriptors: int) -> bool:
+    """Send a state, such as ``READY=1``, lines separated by newlines, and duplicates of descriptors. Returns whether it
+    was sent. Never raises: a supervisor that does not listen is no reason to end.
     """
     address = os.environ.get(VARIABLE, "")
     if not address.startswith(("/", "@")):
-        return
+        return False
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
     # @: the abstract name space, where a name begins with a zero byte.
     target = "\0" + address[1:] if address[0] == "@" else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
-            sock.sendto(state.encode(), target)
+            sock.sendmsg([state.encode()], rights, 0, target)
     except OSError as error:
-        log.warning("cannot tell systemd", socket=address, error=error.strerror)
+        log.warning("cannot tell systemd", kind=(), socket=address, error=error.strerror)
+        return False
+    return True
 
 
 def reloading() -> str:

@@ -25,6 +25,7 @@ from proxy.outbound.sockets import (
     MOST_LOST,
     SO_DETACH_FILTER,
     SO_PASSRIGHTS,
+    UNKNOWN,
     InheritableListener,
     ListenerSet,
     OpenListener,
@@ -488,3 +489,33 @@ def test_those_overlap_that_the_kernel_does_not_let_listen_together(one: str, ot
         else:
             meets = False
     assert overlap(here, there) is overlap(there, here) is meets
+
+
+@pytest.mark.failure(24)
+def test_what_systemd_stores_stays_at_a_stop_and_goes_with_its_upstream(folder: Path) -> None:
+    sockets = ListenerSet()
+    change(sockets, a=unix(folder, "a"), b=unix(folder, "b"))
+    path, other = folder / "a.sock", folder / "b.sock"
+    for opened in sockets.all:
+        opened.kept = True
+    change(sockets, a=unix(folder, "a"))
+    assert not other.exists()
+    sockets.finish({}, stops=True)
+    sockets.replace({})
+    assert path.is_socket()
+    path.unlink()
+
+
+@pytest.mark.failure(24)
+def test_the_rights_of_an_inherited_file_need_not_be_known(folder: Path) -> None:
+    sockets = ListenerSet()
+    change(sockets, a=unix(folder, "a", mode=0o640))
+    inheritable = sockets.opened[UnixAddress(f"{folder}/a.sock")].inheritable()
+    assert inheritable.lock is not None
+    kept = inheritable._replace(sock=inheritable.sock.dup(), lock=os.dup(inheritable.lock), mode=UNKNOWN)
+    sockets.leave()
+    sockets.inherit({UnixAddress(f"{folder}/a.sock"): kept})
+    change(sockets, a=unix(folder, "a", mode=0o600))
+    sockets.own()
+    assert mode(folder, "a") == 0o600
+    sockets.replace({})

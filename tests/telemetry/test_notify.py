@@ -60,3 +60,25 @@ def test_a_socket_that_is_not_there_is_a_line(tmp_path: Path, monkeypatch: pytes
     with capture_logs() as logs:
         notify("READY=1")
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("cannot tell systemd", "warning")]
+
+
+@pytest.mark.failure(24)
+def test_descriptors_go_with_it(told: socket.socket, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with open(tmp_path / "file") as file:
+        assert notify("FDSTORE=1\nFDNAME=x", file.fileno())
+    said, [descriptor], _, _ = socket.recv_fds(told, 100, 5)
+    assert said == b"FDSTORE=1\nFDNAME=x"
+    with open(descriptor) as file:
+        assert file.read() == "content"
+
+
+def test_whether_it_was_said(told: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    with capture_logs():
+        for _ in range(10_000):
+            if not notify("READY=1"):
+                break
+        else:
+            raise AssertionError("nobody reads")
+    monkeypatch.delenv(VARIABLE)
+    assert not notify("READY=1")

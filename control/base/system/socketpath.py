@@ -15,7 +15,7 @@ from control.base.reading.addresses import UNIX_PATH_BYTES
 from control.base.system.ownfiles import RemovalRight
 from control.base.system.peercred import credentials_of
 
-__all__ = ["SocketPath", "SocketPathError", "explained", "split"]
+__all__ = ["SocketPath", "SocketPathError", "explained", "published", "split"]
 
 _PLAIN_NAME_BYTES = 64
 # Longest `.NAME.new` used as it is: behind /proc/self/fd/NUMBER/ it still fits into UNIX_PATH_BYTES.
@@ -140,6 +140,15 @@ class SocketPath:
             pid = credentials_of(probe).pid
         # The kernel says 0 where the process is in a pid namespace that this one cannot see into.
         raise _taken(f"process {pid}" if pid else "a process of another container")
+
+
+def published(bound: str) -> str:
+    """The path where clients connect to a socket that was bound to this one, which may be a temporary name. (That of a
+    long name does not say it: the result is then another path.)
+    """
+    directory, name = os.path.split(bound)
+    plain = name.startswith(".") and name.endswith(".new")
+    return os.path.join(directory, name[1 : -len(".new")]) if plain else bound
 
 
 def _taken(owner: str) -> SocketPathError:

@@ -22,6 +22,7 @@ import grp
 import os
 import pwd
 import socket
+import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -41,6 +42,7 @@ __all__ = [
     "inherit_unix",
     "make_directory",
     "rebind_unix",
+    "reclaim_unix",
 ]
 
 BACKLOG = 4096
@@ -235,6 +237,21 @@ def inherit_unix(path: str, listener: socket.socket, lock: int, birth: SocketIde
             return BoundUnixSocket(path, listener, place, born, lock, cleanup.pop_all())
     except SocketPathError as obstacle:
         raise StartError(f"cannot take unix:{path} over: {obstacle}") from obstacle.__cause__
+
+
+def reclaim_unix(path: str, birth: SocketIdentity) -> int | None:
+    """The lock of a socket that somebody has kept over the end of the process that made it, for `inherit_unix`; the
+    caller closes the descriptor. None: the path is another file's by now, or somebody holds the lock. Raises nothing.
+    """
+    with suppress(OSError, SocketPathError), ExitStack() as cleanup:
+        directory, name = split(path)
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        cleanup.callback(os.close, fd)
+        place = SocketPath(directory, name, fd)
+        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISSOCK(found.st_mode) and (found.st_dev, found.st_ino) == (birth.device, birth.inode):
+            return take_lock(fd, place.lock)
+    return None
 
 
 def group_number(key: str, group: int | str | None) -> int | None:

@@ -21,6 +21,6 @@ So at each moment exactly one of the two accepts, and a caller waits at most for
 ``sender`` is the old side, and ``sockets`` what it hands over; ``receiver`` is the new side, and ``inheritance`` what
 it has received; ``leash`` is the connection that an old process keeps with the one that accepts, and ``predecessors``
 what that one does with it: it passes links on, divides memory (``memoryshares``), and bounds how many old processes go
-on beside it; ``activation`` gets sockets from systemd instead; ``startup`` collects what a proxy listens on when it
-starts; with ``successor`` the old process starts the new one.
+on beside it; ``activation`` gets sockets from systemd instead, and ``fdstore`` has it keep them; ``startup`` collects
+what a proxy listens on when it starts; with ``successor`` the old process starts the new one.
 """

@@ -1,5 +1,8 @@
-"""Listening sockets that systemd opened for this process (sd_listen_fds(3)): they exist before it starts and after it
-ends. Their files, owners and modes are the socket unit's, and are never changed or removed here.
+"""Listening sockets that systemd has for this process (sd_listen_fds(3)): from before it starts until after it ends.
+
+Those of a socket unit are matched by their addresses; their files, owners and modes are the unit's, and are never
+changed or removed here. Those that an earlier process had systemd store (`fdstore`) are known by their names, and are
+this proxy's in every respect. One whose file has gone meanwhile, or leads elsewhere, is of no use, and not taken.
 """
 
 from __future__ import annotations
@@ -9,12 +12,15 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 
-from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
 from control.base.reading.units import quote
+from control.base.system.socketpath import published
+from control.base.system.unixsock import reclaim_unix
+from proxy.agent.handover.fdstore import StoredName, digest, read_name
 from proxy.agent.handover.inheritance import LINKS, UPSTREAM, InheritedListeners
 from proxy.config.schema import Config
 from proxy.errors import ConfigError
-from proxy.outbound.sockets import InheritableListener, prepare_passed
+from proxy.outbound.sockets import UNKNOWN, InheritableListener, prepare_passed
 
 FIRST = 3
 """Number of the first descriptor; the others follow it."""
@@ -26,6 +32,9 @@ class PassedSockets:
     """The sockets that systemd passed to this process. Owns them until `close`: what a start uses are duplicates, so
     that one which is tried again finds them again. Removes the variables from the environment: processes that this one
     starts must not see them.
+
+    Attributes:
+        stored: after `inherit`, the names of those that systemd has in its store, whatever became of them.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -33,6 +42,7 @@ class PassedSockets:
         self._count = found["LISTEN_FDS"] if found["LISTEN_PID"] == str(os.getpid()) else "0"
         self._names = found["LISTEN_FDNAMES"].split(":")
         self._held: set[int] = set()
+        self.stored: set[str] = set()
 
     def inherit(self, config: Config, into: InheritedListeners) -> None:
         """Put them `into` the inherited ones, matched by address with upstreams and links.listen.
@@ -47,7 +57,7 @@ class PassedSockets:
         for number in range(int(count)):
             descriptor, name = FIRST + number, names[number] if number < len(names) else ""
             label = f"descriptor {descriptor}" + (f" ({name})" if name else "")
-            if (problem := self._take(descriptor, config, wanted, into)) is not None:
+            if (problem := self._take(descriptor, name, config, wanted, into)) is not None:
                 problems.append(f"environment: LISTEN_FDS: {label}: {problem}")
         if problems:
             into.close()
@@ -60,7 +70,9 @@ class PassedSockets:
         while self._held:
             os.close(self._held.pop())
 
-    def _take(self, descriptor: int, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:
+    def _take(
+        self, descriptor: int, name: str, config: Config, wanted: Mapping[str, str], into: InheritedListeners
+    ) -> str | None:
         """Put a duplicate of one socket `into` the inherited ones; if it matches nothing, return why."""
         try:
             passed = socket.socket(fileno=descriptor)
@@ -68,7 +80,32 @@ class PassedSockets:
             return "found no socket; allowed: listening sockets of upstreams, and that of links.listen"
         self._held.add(passed.detach())
         os.set_inheritable(descriptor, False)
-        return _match(socket.socket(fileno=os.dup(descriptor)), config, wanted, into)
+        sock = socket.socket(fileno=os.dup(descriptor))
+        if (known := read_name(name)) is None:
+            return _match(sock, config, wanted, into)
+        self.stored.add(name)
+        _take_stored(sock, known, wanted, into)
+        return None
+
+
+def _take_stored(sock: socket.socket, known: StoredName, wanted: Mapping[str, str], into: InheritedListeners) -> None:
+    """Put one that an earlier process has stored `into` the inherited ones, wanted or not: the map may still bring its
+    upstream. One of no use is closed.
+    """
+    found = _address(sock)
+    if isinstance(found, UnixAddress):
+        found = UnixAddress(published(found.path))
+    # As the configuration writes it, if it does; the names of long files can be known from there alone.
+    text = next((each for each in wanted.values() if digest(each) == known.place), str(found))
+    address = None if isinstance(found, str) or digest(text) != known.place else listen_address(text)
+    lock = None
+    if isinstance(address, UnixAddress) and known.birth is not None:
+        lock = reclaim_unix(address.path, known.birth)
+    if address is None or (lock is None) != isinstance(address, TcpAddress):
+        sock.close()
+        return
+    prepare_passed(sock)
+    into.put(UPSTREAM, text, InheritableListener(sock, lock, known.birth, UNKNOWN))
 
 
 def _match(sock: socket.socket, config: Config, wanted: Mapping[str, str], into: InheritedListeners) -> str | None:

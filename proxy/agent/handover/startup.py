@@ -76,11 +76,11 @@ class StartupListeners:
                 raise StartError("the proxy to take over from has ended, and its sockets with it: start without it")
             self._inheritance.own()
             self._inheritance.discard()
-            outbound.sockets.own()
             if self._state is not None:
                 self._state.before = self._predecessor.secret
                 self._state.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
+        outbound.sockets.own()
         self.links.use()
         for own in self.own.values():
             own.use()

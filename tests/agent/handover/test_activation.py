@@ -11,14 +11,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from control.base.reading.addresses import TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress
 from proxy.agent.handover import activation
 from proxy.agent.handover.activation import PassedSockets
+from proxy.agent.handover.fdstore import name_of
 from proxy.agent.handover.inheritance import InheritedListeners
-from proxy.config.schema import Config, parse
+from proxy.config.schema import Config, UpstreamConfig, parse
 from proxy.errors import ConfigError
+from proxy.outbound.sockets import OpenListener
+from tests.tools.sockets import free_port, open_fds
 
 FIRST = 600
 
@@ -199,3 +203,88 @@ def test_a_number_that_is_none(folder: Path, count: str) -> None:
 def test_it_is_not_for_this_process(folder: Path, given: dict[str, str]) -> None:
     PassedSockets(given).inherit(config(folder), InheritedListeners())
     assert "LISTEN_FDS" not in given
+
+
+def stored(*sockets: OpenListener) -> str:
+    """Passed as systemd passes what a process has stored that has crashed since. Returns LISTEN_FDNAMES."""
+    names = [name_of(str(each.upstream.listen), each.inheritable().birth) for each in sockets]
+    passed(*(each.inheritable().sock.dup() for each in sockets))
+    for each in sockets:
+        each.leave()
+    return ":".join(names)
+
+
+def opened(listen: Address) -> OpenListener:
+    return OpenListener.open("x", UpstreamConfig(listen=listen))
+
+
+@pytest.mark.failure(24)
+def test_what_an_earlier_process_has_stored(folder: Path) -> None:
+    """It is this proxy's, and known by its name, also if nothing in the configuration fits it (yet)."""
+    port = free_port()
+    places = [UnixAddress(f"{folder}/redis.sock"), TcpAddress("127.0.0.1", port), UnixAddress(f"{folder}/more.sock")]
+    names, inheritance = stored(*map(opened, places)), InheritedListeners()
+    with closing(PassedSockets(environment(3, names))) as systemd:
+        systemd.inherit(config(folder, tcp=f"tcp:127.0.0.1:{port}"), inheritance)
+        assert systemd.stored == set(names.split(":"))
+    found = inheritance.upstreams()
+    assert list(found) == places
+    for address, inheritable in found.items():
+        assert not inheritable.kept
+        assert (inheritable.lock is not None) == isinstance(address, UnixAddress)
+        inherited = OpenListener.inherit(address, inheritable)
+        inherited.own()
+        inherited.close()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_long_name_is_known_from_the_configuration(folder: Path, wanted: bool) -> None:
+    """The socket itself does not know it: it was bound to another one."""
+    listen = UnixAddress(f"{folder}/{'n' * 70}.sock")
+    names, inheritance = stored(opened(listen)), InheritedListeners()
+    found = config(folder)
+    if wanted:
+        upstreams = {"redis": UpstreamConfig(listen=listen)}
+        found = msgspec.structs.replace(found, upstreams=upstreams)
+    with closing(PassedSockets(environment(1, names))) as systemd:
+        systemd.inherit(found, inheritance)
+    inherited = inheritance.upstreams()
+    assert list(inherited) == ([listen] if wanted else [])
+    for inheritable in inherited.values():
+        inheritable.close()
+
+
+@pytest.mark.failure(24)
+def test_what_is_of_no_use_is_closed_and_named(folder: Path) -> None:
+    """Files that are gone, or lead elsewhere; names that are another socket's."""
+    gone, moved = opened(UnixAddress(f"{folder}/gone.sock")), opened(UnixAddress(f"{folder}/redis.sock"))
+    names = stored(gone, moved)
+    (folder / "gone.sock").unlink()
+    (folder / "redis.sock").rename(folder / "elsewhere.sock")
+    (folder / "redis.sock").touch()
+    before, inheritance = open_fds(), InheritedListeners()
+    systemd = PassedSockets(environment(2, names))
+    systemd.inherit(config(folder), inheritance)
+    assert systemd.stored == set(names.split(":"))
+    assert open_fds() == before
+    systemd.close()
+    assert inheritance.upstreams() == {}
+    for names in (name_of("tcp:127.0.0.1:1", None), name_of(f"unix:{folder}/redis.sock", None)):
+        passed(tcp()[0])
+        with closing(PassedSockets(environment(1, names))) as systemd:
+            systemd.inherit(config(folder), inheritance)
+        assert inheritance.upstreams() == {}
+
+
+@pytest.mark.failure(24)
+def test_a_socket_unit_may_have_a_name_like_ours(folder: Path) -> None:
+    passed(unix(folder / "redis.sock"))
+    inheritance = InheritedListeners()
+    with closing(PassedSockets(environment(1, "hostlane-redis.socket"))) as systemd:
+        systemd.inherit(config(folder), inheritance)
+        assert systemd.stored == set()
+    [inheritable] = inheritance.upstreams().values()
+    assert inheritable.kept
+    inheritable.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from control.base.system.socketpath import SocketPath, SocketPathError, explained, split
+from control.base.system.socketpath import SocketPath, SocketPathError, explained, published, split
 
 pytestmark = pytest.mark.failure(15)
 
@@ -159,3 +159,11 @@ def test_errors_in_words(number: int, advice: str) -> None:
 def test_an_error_without_number_is_explained_too() -> None:
     with pytest.raises(SocketPathError, match=r"binding: AF_UNIX path too long\Z"), explained("binding"):
         raise OSError("AF_UNIX path too long")
+
+
+@pytest.mark.failure(24)
+def test_where_clients_find_what_was_bound_to_a_temporary_name(tmp_path: Path) -> None:
+    for name in ("x.sock", "n" * 50, ".hidden"):
+        place = SocketPath(str(tmp_path), name, -1)
+        assert published(place.path(place.temporary)) == place.path(name)
+    assert published("/run/x.sock") == "/run/x.sock"

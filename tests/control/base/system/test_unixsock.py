@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from control.base.system.unixsock import BACKLOG, bind_unix, rebind_unix
+from control.base.system.unixsock import BACKLOG, bind_unix, inherit_unix, rebind_unix, reclaim_unix
 from proxy.errors import StartError
 from tests.tools.sockets import dead_socket, names, open_fds, owner_of
 
@@ -592,3 +592,52 @@ def test_a_path_that_somebody_else_has_taken(tmp_path: Path) -> None:
             assert names(tmp_path) == [".s.lock", "s"]
     assert names(tmp_path) == []
     assert open_fds() == before
+
+
+@pytest.mark.failure(24)
+def test_a_socket_that_somebody_has_kept(directory: Path) -> None:
+    """Its maker has crashed: the next process gets the socket, and takes the lock."""
+    before = open_fds()
+    path = directory / "kept.sock"
+    with bind_unix(str(path)) as made:
+        assert reclaim_unix(made.path, made.birth) is None, "it lives"
+        birth, kept = made.birth, made.socket.dup()
+        made.own(False)  # so that its files stay
+    lock = reclaim_unix(str(path), birth)
+    assert lock is not None
+    assert reclaim_unix(str(path), birth) is None
+    assert "already listens there" in refusal(path)
+    with inherit_unix(str(path), kept, lock, birth) as bound:
+        bound.own()
+        assert bound.in_place
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+    assert not path.exists()
+    assert open_fds() == before
+
+
+@pytest.mark.failure(24)
+def test_a_kept_socket_whose_path_is_not_its_own_any_more(directory: Path) -> None:
+    before = open_fds()
+    path = directory / "kept.sock"
+    with bind_unix(str(path)) as made:
+        birth = made.birth
+    assert reclaim_unix(str(path), birth) is None, "it is gone"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        assert reclaim_unix(str(path), birth) is None, "another one"
+        found = path.stat()
+        assert reclaim_unix(str(directory / "nowhere" / "x"), birth) is None
+        assert reclaim_unix("relative", birth) is None
+    path.unlink()
+    path.touch()
+    found = path.stat()
+    assert reclaim_unix(str(path), birth._replace(device=found.st_dev, inode=found.st_ino)) is None, "no socket"
+    assert open_fds() == before
+
+
+@pytest.mark.failure(24)
+def test_another_kind_of_socket(directory: Path) -> None:
+    with bind_unix(str(directory / "x.sock"), kind=socket.SOCK_SEQPACKET) as bound:
+        assert bound.socket.type == socket.SOCK_SEQPACKET
+        assert "already listens there" in refusal(directory / "x.sock")
