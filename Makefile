@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv demo test lint bench fuzz vm clean
+.PHONY: venv demo test test-all lint bench fuzz vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -16,6 +16,7 @@ SPREAD = --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
+	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
@@ -45,6 +46,9 @@ test: .venv/.stamp
 	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl systemd-analyze:systemd \
 		etcd:etcd-server $(REDIS) $(COMPILER)
 	@$(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS)
+
+test-all: export HOSTLANE_WHOLE = 1
+test-all: test
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .
