@@ -105,6 +105,8 @@ class CloseReason(enum.IntEnum):
     """The call came round in a circle: a service is delivered to an upstream."""
     PEER_GONE = 22
     """The link was lost, and for links.refused_timeout the peer's host has answered that nobody listens there."""
+    UNREAD = 23
+    """An application is gone, and the other one took nothing of its last words for a minute, or not all in ten."""
 
     @property
     def label(self) -> str:

@@ -118,9 +118,9 @@ class Discovery(Struct, frozen=True, kw_only=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """``GET /status``. Memory is bytes; opened, refused and avoided are counted since the start.
+    """``GET /status``. Memory is bytes; opened, aborted, refused and avoided are counted since the start.
 
-    ``refused_by_reason`` is ``streams_refused`` by close reason.
+    ``streams_aborted``: by applications. ``refused_by_reason`` is ``streams_refused`` by close reason.
     """
 
     host: str
@@ -138,6 +138,7 @@ class Status(Struct, frozen=True, kw_only=True):
     peers: list[PeerStatus]
     upstreams: list[UpstreamStatus]
     services: list[ServiceStatus]
+    streams_aborted: int = 0
     refused_by_reason: dict[str, int] = {}
     draining: bool = False
     """Told to stop: it takes no more calls and waits for its streams, for ``drain_left_s`` more."""

@@ -147,11 +147,12 @@ def _host(status: Status) -> Table:
     process = f"version {status.version}, pid {status.pid}, up {span(status.uptime_s)}, security {status.security}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(status.refused_by_reason.items()))
     refused = f"{status.streams_refused} refused" + (f" ({reasons})" if reasons else "")
+    aborted = f"{status.streams_aborted} aborted, " if status.streams_aborted else ""
     rows = [
         ("host", status.host),
         ("proxy", process),
         ("sessions", str(status.sessions)),
-        ("streams", f"{status.streams} open, {status.streams_opened} opened, {refused}"),
+        ("streams", f"{status.streams} open, {status.streams_opened} opened, {aborted}{refused}"),
         ("memory", f"{amount(status.memory_used)} of {amount(status.memory_limit)}"),
         ("handshakes avoided", str(status.handshakes_avoided)),
     ]

@@ -153,6 +153,7 @@ _OLDER = {
     CloseReason.LOCAL_SHORTAGE: CloseReason.OVERLOADED,
     CloseReason.LOOP: CloseReason.NOT_ALLOWED,
     CloseReason.PEER_GONE: CloseReason.RESUME_TIMEOUT,
+    CloseReason.UNREAD: CloseReason.ABORTED,
 }
 """What a peer is told that does not know the newer reason; an unknown one would end its link."""
 

@@ -24,7 +24,7 @@ from proxy.mux.replay import CHUNK
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
-from proxy.pump.lastwords import LOOK, LastWords, Patience
+from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
@@ -62,8 +62,12 @@ def _drop(data: memoryview | bytearray) -> int:
     return len(data)
 
 
-def _told_already(reason: CloseReason) -> None:
-    """What `LastWords` tells when the lane's observer knows of the end."""
+def _told_already(observer: StreamObserver[Lane], peer: str, reason: CloseReason) -> None:
+    """What `LastWords` tells when the lane's observer knows of the end, which was a clean one."""
+    if reason is CloseReason.UNREAD:
+        service, direction = observer.service, observer.direction
+        kind = (service, direction, peer)
+        log.warning("last words unread", kind=kind, service=service, direction=direction, peer=peer)
 
 
 class Lane(Stream):
@@ -439,10 +443,12 @@ class Lane(Stream):
         """Abort a deaf stream whose last words the peer's application does not take."""
         if self.sock is None:
             return
-        if self.session.suspended or not self._waiting:
+        if self.session.suspended or not self._waiting or not is_gone(self.sock):
             patience.pause()
         if patience.over(self.bytes_sent):
-            return self.abort(CloseReason.ABORTED)
+            if self.state is not _CLOSED:  # the peer may still deliver what it has: it has a patience of its own
+                self.session.reset(self, CloseReason.ABORTED)
+            return self.drop(CloseReason.UNREAD)
         self.session.pump.deadlines.add(LOOK, partial(self._wait_for_reader, patience))
 
     def _forget_pending(self) -> None:
@@ -586,7 +592,7 @@ class Lane(Stream):
         if sock is not None:
             if self._tcp and reason is _FINISHED:
                 if not self.eof:  # it may still be writing
-                    self._leave_to_last_words(sock, reason, _told_already)
+                    self._leave_to_last_words(sock, reason, partial(_told_already, observer, session.peer))
                     return observer.lane_ended(self, reason)
                 disarm_reset(sock)
             session.pump.close(sock)

@@ -11,6 +11,7 @@ is told so by an error (EPIPE). TCP has no word for it, so the bytes are read an
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import sys
 import termios
@@ -60,6 +61,17 @@ def stop_hearing(sock: LocalSocket) -> None:
             sock.recv_into(_scratch, min(unread - 1, len(_scratch)))
 
 
+def is_gone(sock: LocalSocket) -> bool:
+    """Whether an application that takes no more bytes says nothing more either. Over AF_UNIX it may have shut down
+    reading alone, and still write; over TCP that is not seen, and a failed write means that the connection is over.
+    """
+    if sock.family != _UNIX:
+        return True
+    look = select.poll()
+    look.register(sock.fileno(), 0)
+    return bool(look.poll(0))
+
+
 def _ask(sock: LocalSocket, what: int) -> int:
     return int.from_bytes(fcntl.ioctl(sock.fileno(), what, bytes(4)), sys.byteorder)
 
@@ -105,7 +117,7 @@ class LastWords:
             Otherwise reset it, where its kind can express that, after PATIENCE and LONGEST at the latest.
         pending: bytes that the socket has not taken yet, which `budget` has counted.
         on_end: called exactly once when the socket is closed, or will be when the turn ends; with `reason`, or ABORTED
-            if the reader was gone or too slow.
+            if the reader was gone, or UNREAD if it was too slow.
     """
 
     __slots__ = (
@@ -219,7 +231,7 @@ class LastWords:
             return
         bounded = self._dropped or self._reason is not CloseReason.FINISHED
         if self._patience.over(-self._left) and bounded:
-            return self.end(CloseReason.ABORTED)
+            return self.end(CloseReason.UNREAD)
         self._look_after = min(2 * self._look_after, LOOK)
         self._pump.deadlines.add(self._look_after, self._look)
 

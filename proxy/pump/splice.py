@@ -16,7 +16,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from proxy.errors import CloseReason
-from proxy.pump.lastwords import LOOK, LastWords, Patience, stop_hearing, untaken
+from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone, stop_hearing, untaken
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, disarm_reset
 
@@ -200,10 +200,10 @@ class Splice:
         """Abort if the application at `end` does not take what the other one, which is deaf, had said."""
         if self.done:
             return
-        if not end.pending:
+        if not (end.pending and is_gone(end.other.sock)):
             patience.pause()
         if patience.over(end.other.received - len(end.pending) - untaken(end.sock)):
-            return self.end(CloseReason.ABORTED)
+            return self.end(CloseReason.UNREAD)
         self.pump.deadlines.add(LOOK, partial(self.wait_for_reader, end, patience))
 
     def _leave_to_last_words(self, gone: SpliceEnd) -> None:

@@ -12,8 +12,9 @@ from proxy.errors import CloseReason
 
 log = structlog.get_logger()
 
-_EXPECTED = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
-"""Reasons for which applications end streams. Any other reason counts as a failure."""
+_QUIET = frozenset({CloseReason.FINISHED})
+_LEVELS = {CloseReason.FINISHED: "debug", CloseReason.ABORTED: "info"}
+"""Of the reasons for which applications end streams. Any other reason is a warning, and counts as a failure."""
 _NONE = frozenset[CloseReason]()
 
 
@@ -22,17 +23,18 @@ class StreamStats:
     is in `unlogged`, adding 1 to `ended` is enough.
 
     Args:
-        trace: whether streams that did not fail are logged too, at debug level. Checked here and not by the logger,
+        trace: whether streams that ended cleanly are logged too, at debug level. Checked here and not by the logger,
             because a line costs as much as a message.
 
     Attributes:
         opened: streams since the start; ended: those of them that have ended.
         unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
+        aborted: those that an application aborted: it reset its connection, or closed it while the other one wrote.
         failures: by close reason, streams that were not delivered or that a proxy ended.
     """
 
     def __init__(self, trace: bool = False) -> None:
-        self.opened = self.ended = 0
+        self.opened = self.ended = self.aborted = 0
         self.failures: dict[CloseReason, int] = {}
         self._awaited = 0
         self.trace = trace
@@ -45,7 +47,7 @@ class StreamStats:
 
     @property
     def trace(self) -> bool:
-        """Whether streams that did not fail are logged too. May be set at any time."""
+        """Whether streams that ended cleanly are logged too. May be set at any time."""
         return self._trace
 
     @trace.setter
@@ -54,7 +56,7 @@ class StreamStats:
         self._look()
 
     def _look(self) -> None:
-        self.unlogged = _NONE if self._trace or self._awaited else _EXPECTED
+        self.unlogged = _NONE if self._trace or self._awaited else _QUIET
 
     @property
     def open(self) -> int:
@@ -66,8 +68,11 @@ class StreamStats:
         self.ended += 1
         if self.ended == self.opened:
             self._idle.set()
-        if reason in _EXPECTED:
+        if reason is CloseReason.FINISHED:
             return self._trace
+        if reason is CloseReason.ABORTED:
+            self.aborted += 1
+            return True
         self.failures[reason] = self.failures.get(reason, 0) + 1
         return True
 
@@ -81,11 +86,11 @@ class StreamStats:
         peer: str | None,
         **fields: str | int,
     ) -> None:
-        """Log the line, a warning if the stream failed. Failures of one service, with one peer and reason, are
-        summarised. `since`: when the stream began, seconds (monotonic).
+        """Log the line: debug for a clean end, info if an application aborted the stream, a warning if it failed. Ends
+        of one service, with one peer and reason, are summarised. `since`: when it began, seconds (monotonic).
         """
-        level = log.debug if reason in _EXPECTED else log.warning
-        level(
+        level = _LEVELS.get(reason, "warning")
+        getattr(log, level)(
             "stream ended",
             kind=(service, direction, peer, reason),
             reason=reason.label,

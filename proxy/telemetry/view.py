@@ -82,6 +82,7 @@ class ProxyView:
             memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
             memory_limit=self._pump.budget.limit,
             streams_opened=self._stats.opened,
+            streams_aborted=self._stats.aborted,
             streams_refused=self._stats.failed,
             draining=self.drain_left() is not None,
             drain_left_s=self.drain_left(),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
 from itertools import product
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -39,10 +40,14 @@ PAIRS = list(product(KINDS, KINDS))
 
 
 class Talk:
-    """A connection: the end that has last words and then closes, and the other one, which writes all the time."""
+    """A connection: the end that has last words and then closes, and the other one, which writes all the time.
 
-    def __init__(self, closer: End, writer: End, over: Callable[[], bool]) -> None:
-        self.closer, self.writer, self.over = closer, writer, over
+    Attributes:
+        reasons: of the ends so far.
+    """
+
+    def __init__(self, closer: End, writer: End, over: Callable[[], bool], reasons: Callable[[], set[str]]) -> None:
+        self.closer, self.writer, self.over, self.reasons = closer, writer, over, reasons
 
     async def speak(self, words: bytes, hear: int) -> None:
         """The closer: read a little, say the last words, and close with the rest unread."""
@@ -65,7 +70,12 @@ async def talk(joined: Rig, way: str, closer: str, kind: Kind, to: Kind, buffers
         stream = await joined.stream(kind, to)
         for sock in (stream.caller.raw, stream.service.raw, joined.sockets[-1], joined.handover.sockets[-2]):
             shrink(sock, buffers)
-        return Talk(*stream.ends(closer), lambda: stream.outbound.over.is_set() and stream.inbound.over.is_set())
+        both = stream.outbound, stream.inbound
+        return Talk(
+            *stream.ends(closer),
+            lambda: all(record.over.is_set() for record in both),
+            lambda: {record.reason.label for record in both if record.reason is not None},
+        )
     ends: list[CloseReason] = []
     (ours, caller), (theirs, service) = proxied(kind), proxied(to)
     for sock in (ours, caller.raw, theirs, service.raw):
@@ -73,7 +83,11 @@ async def talk(joined: Rig, way: str, closer: str, kind: Kind, to: Kind, buffers
     joined.sockets += (ours, theirs)
     joined.ends += (caller, service)
     Splice(joined.a.pump, ours, theirs, ends.append).start()
-    return Talk(*((caller, service) if closer == "caller" else (service, caller)), lambda: bool(ends))
+    return Talk(
+        *((caller, service) if closer == "caller" else (service, caller)),
+        lambda: bool(ends),
+        lambda: {reason.label for reason in ends},
+    )
 
 
 def shrink(sock: socket.socket, size: int) -> None:
@@ -232,6 +246,7 @@ async def test_a_reader_that_takes_nothing_is_not_waited_for_for_ever(way: str, 
         closer.close()
         await until(talking.over, "given up")
         assert (await talking.writer.rest()).reset is (kind == "tcp")
+        assert "unread" in talking.reasons()
 
 
 @pytest.mark.usefixtures("impatient")
@@ -277,7 +292,7 @@ async def test_who_writes_and_never_reads_is_held_back_and_reset(
         await until(lambda: reader.fill() == 0 and words._dropped >= 1 << 20, "no more is read from it")
         assert words._dropped < 2 << 20
         await until(lambda: ends, "given up")
-        assert ends == [CloseReason.ABORTED]
+        assert ends == [CloseReason.UNREAD]
         assert (await reader.rest()).reset
         host.pump.settle()
         host.check_empty()
@@ -299,6 +314,83 @@ async def test_a_unix_writer_is_told_that_nobody_reads_and_sees_the_reset() -> N
     with pytest.raises(ConnectionResetError):
         writer.raw.recv(100)
     writer.close()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_clean_end_whose_last_words_are_not_read_is_said(logs: list[MutableMapping[str, Any]]) -> None:
+    """The stream has ended well for everybody else: the line in the log is all there is."""
+    async with rig(credit=CREDIT) as joined:
+        talking = await talk(joined, "link", "service", "tcp", "unix")
+        talking.writer.raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await talking.closer.send(UPLOAD[:CREDIT])  # more than its kernel takes, less than the proxy's does
+        talking.closer.close()
+        await until(talking.over, "the end")
+        assert talking.reasons() == {"finished"}
+        said: list[MutableMapping[str, Any]] = []
+
+        def told() -> bool:
+            with suppress(ConnectionError):
+                talking.writer.fill()
+            said[:] = (entry for entry in logs if entry["event"] == "last words unread")
+            return bool(said)
+
+        await until(told, "it is said")
+        [line] = said
+        assert (line["log_level"], line["service"], line["direction"]) == ("warning", "test", "outbound")
+
+
+# ----------------------------------------------------------------------- an application that shuts down reading alone
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("closer", ["caller", "service"])
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_reads_no_more_writes_for_as_long_as_it_likes(
+    way: str, to: Kind, closer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SHUT_RD of a Unix application makes writes to it fail, as if it had closed. It has not, and neither time that
+    last words have is its: a reader holds it back throughout.
+    """
+    monkeypatch.setattr(lastwords, "PATIENCE", 0.1)
+    monkeypatch.setattr(lastwords, "LONGEST", 0.2)
+    pair: tuple[Kind, Kind] = ("unix", to) if closer == "caller" else (to, "unix")
+    async with rig(credit=CREDIT) as joined:
+        talking = await talk(joined, way, closer, *pair, SMALL_BUFFER)
+        talking.closer.raw.shutdown(socket.SHUT_RD)
+        words = Random(way).randbytes(2 << 20)
+
+        async def emit() -> None:
+            await talking.closer.send(words)
+            talking.closer.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(emit)
+            nursery.start_soon(talking.upload)
+            await trio.sleep(0.5)  # longer than either: a reader that takes its time
+            received, _ = await talking.writer.rest()
+        assert received == words
+        talking.writer.close()
+        await until(talking.over, "the end")
+        assert "aborted" in talking.reasons(), "what the other one wrote was lost, and it hears of that"
+
+
+@pytest.mark.parametrize("closer", ["caller", "service"])
+@pytest.mark.parametrize("to", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+async def test_who_reads_no_more_and_is_not_written_to_ends_cleanly(way: str, to: Kind, closer: str) -> None:
+    pair: tuple[Kind, Kind] = ("unix", to) if closer == "caller" else (to, "unix")
+    async with rig(credit=CREDIT) as joined:
+        talking = await talk(joined, way, closer, *pair)
+        talking.closer.raw.shutdown(socket.SHUT_RD)
+        await talking.closer.send(UPLOAD[:PIECE])
+        assert await talking.writer.read(PIECE) == UPLOAD[:PIECE]
+        await talking.closer.send(b"the end")
+        talking.closer.close()
+        assert await talking.writer.rest() == (b"the end", False)
+        talking.writer.close()
+        await until(talking.over, "the end")
+        assert talking.reasons() == {"finished"}
 
 
 # ------------------------------------------------------------------------------------------------- clean ends

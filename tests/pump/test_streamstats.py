@@ -39,19 +39,20 @@ def test_failures_are_told_apart_by_service_direction_peer_and_reason(logs: list
     assert len(set(kinds)) == 5
 
 
+@pytest.mark.failure("21a")
 @pytest.mark.parametrize("trace", [False, True])
 @pytest.mark.parametrize("reason", CloseReason)
-def test_what_applications_choose_is_no_failure_and_news_only_on_request(reason: CloseReason, trace: bool) -> None:
+def test_what_applications_choose_is_no_failure_and_a_clean_end_is_no_news(reason: CloseReason, trace: bool) -> None:
     stats = StreamStats(trace)
     stats.opened += 1
-    expected = reason in (CloseReason.FINISHED, CloseReason.ABORTED)
-    assert stats.end(reason) == (trace or not expected)
-    assert stats.failed == (not expected)
+    clean, aborted = reason is CloseReason.FINISHED, reason is CloseReason.ABORTED
+    assert stats.end(reason) == (trace or not clean)
+    assert (stats.failed, stats.aborted) == (not clean and not aborted, aborted)
 
 
 @pytest.mark.parametrize(
     ("reason", "level"),
-    [(CloseReason.FINISHED, "debug"), (CloseReason.ABORTED, "debug"), (CloseReason.LINK_LOST, "warning")],
+    [(CloseReason.FINISHED, "debug"), (CloseReason.ABORTED, "info"), (CloseReason.LINK_LOST, "warning")],
 )
 def test_report(reason: CloseReason, level: str, logs: list[MutableMapping[str, Any]]) -> None:
     StreamStats().report(reason, since=0.0, service="redis", direction="inbound", peer=None, sent=7)
@@ -71,7 +72,7 @@ def test_report(reason: CloseReason, level: str, logs: list[MutableMapping[str, 
 
 async def test_quiet_ends_are_those_that_nobody_hears_of() -> None:
     stats = StreamStats()
-    assert stats.unlogged == {CloseReason.FINISHED, CloseReason.ABORTED}
+    assert stats.unlogged == {CloseReason.FINISHED}
     stats.trace = True
     assert not stats.unlogged
     stats.trace = False

@@ -27,7 +27,7 @@ PEER = PeerStatus(
 )  # fmt: skip
 STATUS = Status(
     host="host-a", pid=7, version="0.1.0", uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,
-    memory_limit=2**29, streams_opened=10, streams_refused=3, handshakes_avoided=9, peers=[PEER],
+    memory_limit=2**29, streams_opened=10, streams_aborted=4, streams_refused=3, handshakes_avoided=9, peers=[PEER],
     refused_by_reason={"overloaded": 1, "not_allowed": 2},
     upstreams=[
         UpstreamStatus(service="redis", listen="unix:/r", offered_by=["host-b", "host-c"]),
@@ -59,7 +59,7 @@ def test_status() -> None:
         ["host", "host-a"],
         ["proxy", "version 0.1.0, pid 7, up 1h1m, security none"],
         ["sessions", "1"],
-        ["streams", "2 open, 10 opened, 3 refused (2 not_allowed, 1 overloaded)"],
+        ["streams", "2 open, 10 opened, 4 aborted, 3 refused (2 not_allowed, 1 overloaded)"],
         ["memory", "1.5 KiB of 512.0 MiB"],
         ["handshakes avoided", "9"],
     ]
