@@ -174,11 +174,12 @@ def test_the_truth_table_leaves_no_case_out_and_none_open() -> None:
         for case in itertools.product([closer], [how], caller.split(", "), service.split(", ")):
             assert case not in seen
             seen[case] = sees
-    hows = ["half-close", "close", "close, unread", "close, written to", "reset", "killed", "killed, unread"]
+    written_to = ["close, written to", "SHUT_RD and close, written to"]
+    hows = ["half-close", "close", "close, unread", *written_to, "reset", "killed", "killed, unread"]
     assert set(seen) == set(itertools.product(["caller", "service"], hows, ["unix", "tcp"], ["unix", "tcp"]))
     for (closer, how, caller, service), sees in seen.items():
         mine, other = (caller, service) if closer == "caller" else (service, caller)
-        if how == "close, written to":
+        if how in written_to:
             assert sees == "EOF or ECONNRESET"
             continue
         aborted = how.endswith("unread") or (how == "reset" and mine == "tcp")

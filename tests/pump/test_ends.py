@@ -54,7 +54,7 @@ ROWS = list(rows())
 
 def test_the_table_is_complete() -> None:
     """Each way to stop, at each end, with each pair of types, once."""
-    hows = {"half-close", "close", "close, unread", "close, written to", "reset", "killed", "killed, unread"}
+    hows = {"half-close", "close", "close, unread", "close, written to", "SHUT_RD and close, written to", "reset", "killed", "killed, unread"}
     expected = {
         (closer, how, caller, service)
         for closer in ("caller", "service")
@@ -112,6 +112,8 @@ async def test_what_the_other_end_sees(row: Row, way: str, size: int) -> None:
 
         async def speak() -> None:
             nonlocal last_words
+            if row.how.startswith("SHUT_RD"):
+                one.raw.shutdown(socket.SHUT_RD)
             await one.send(payload)
             # Of what its kernel has not handed over, TCP drops what it will when it does not end cleanly.
             cut = one.kind == "tcp" and row.sees != END
@@ -120,7 +122,7 @@ async def test_what_the_other_end_sees(row: Row, way: str, size: int) -> None:
 
         async def write_on() -> None:
             with suppress(BrokenPipeError, ConnectionResetError):
-                while row.how == "close, written to":
+                while row.how.endswith("written to"):
                     await other.send(b"is anybody there?")
                     await trio.sleep(0)
 

@@ -24,7 +24,7 @@ MIRROR = "http://deb.debian.org/debian"
 
 # kmod reads compressed modules only with liblzma, and does not depend on it.
 EMULATOR = ("qemu-system-x86", "linux-image-amd64", "kmod", "liblzma5")
-GUEST = ("python3", "iproute2", "kmod", "dash", "coreutils", "mount", "nftables")
+GUEST = ("python3", "iproute2", "kmod", "dash", "coreutils", "mount", "nftables", "systemd")
 MODULES = ("igb", "igbvf", "e1000e", "8021q", "macvlan", "veth")
 PLANTED = ("nf_nat", "xt_conntrack", "br_netfilter", "bridge", "nf_tables", "nft_chain_nat", "nft_masq", "tcp_diag")
 """Modules that a check loads, or a rule or question of it."""
