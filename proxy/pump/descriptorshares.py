@@ -25,11 +25,14 @@ class DescriptorShares:
     Attributes:
         ceiling: the lowest descriptor that no call gets.
         scarce: the lowest at which shares are looked at: below, there are as many left for others as are in use.
+        used_up: whether at the last look the next one was none for calls. The number of a connection is known when it
+            is accepted, and then it cannot be given back; so whoever accepts looks again first.
     """
 
     def __init__(self, limit: int) -> None:
         self.ceiling = max(limit // 2, limit - max(LEAST_RESERVE, min(limit // 16, MOST_RESERVE)))
         self.scarce = self.ceiling // 2
+        self.used_up = False
 
     def share(self, descriptor: int) -> int:
         """How many one upstream or peer may hold when a new descriptor has this number."""

@@ -100,6 +100,8 @@ class Listener:
         """Connections are waiting (Watcher)."""
         listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
         bound, scarce, window = pump.budget.send_buffer, pump.descriptors.scarce, self.window
+        if pump.descriptors.used_up and (why := self._excess(self._next())):
+            return self._park(why)
         for _ in range(window.burst):
             if window.full:
                 self._wait(Reason.UNANSWERED)
@@ -162,7 +164,8 @@ class Listener:
     def _excess(self, descriptor: int) -> str:
         """Why no more are accepted for now, when a new descriptor has this number; empty: more are."""
         shares = self._pump.descriptors
-        if descriptor >= shares.ceiling:
+        shares.used_up = descriptor >= shares.ceiling
+        if shares.used_up:
             return "descriptors are nearly used up"
         self._uncounted -= 1
         if self._uncounted > 0:
@@ -181,15 +184,19 @@ class Listener:
         self._wait(Reason.DESCRIPTORS)
         self._deadlines.add(LOOK_AGAIN, self._unpark)
 
-    def _unpark(self) -> None:
-        if not self._watching:
-            return
+    def _next(self) -> int:
+        """The number of the next descriptor."""
         try:
             free = os.dup(self._fd)
         except OSError:
-            free = self._pump.descriptors.ceiling
-        else:
-            os.close(free)
+            return self._pump.descriptors.ceiling
+        os.close(free)
+        return free
+
+    def _unpark(self) -> None:
+        if not self._watching:
+            return
+        free = self._next()
         if free >= self._pump.descriptors.scarce and self._excess(free):
             self._deadlines.add(LOOK_AGAIN, self._unpark)
         else:

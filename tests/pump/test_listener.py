@@ -193,6 +193,28 @@ async def test_a_bug_with_one_caller_does_not_stop_the_others(tmp_path: Path) ->
             sock.close()
 
 
+@pytest.mark.failure("21b-b")
+async def test_many_upstreams_take_one_descriptor_of_the_reserve_not_one_each(tmp_path: Path) -> None:
+    """What a connection's number is shows when it is accepted, and whoever has called cannot be told to call again."""
+    host = Host()
+    async with running(host):
+        doors = [Door(host, tmp_path / str(number)) for number in range(20)]
+        for door in doors * 2:
+            door.call()
+        shares = host.pump.descriptors
+        with socket.socket() as next_one:
+            shares.ceiling, shares.scarce = next_one.fileno(), 0
+        await until(lambda: all(door.listener.held_back for door in doors), "all wait")
+        assert sum(len(door.accepted) for door in doors) == 1
+        shares.ceiling += 1000
+        await until(lambda: all(len(door.accepted) == 2 for door in doors), "all are served")
+        assert not shares.used_up
+        for door in doors:
+            door.listener.stop()
+            for sock in (door.sock, *door.accepted, *door.clients):
+                sock.close()
+
+
 async def test_held_it_leaves_connections_in_the_queue(door: Door) -> None:
     door.listener.hold(True)
     door.call()
