@@ -59,6 +59,7 @@ class UpstreamAcceptor:
         """Take over a caller's connected socket, which the lane or the `Call` closes."""
         service, tcp, pool = self.service, self._tcp, self._pool
         self._stats.opened += 1
+        self._context.held[service] += 1
         uid = UNKNOWN_UID if tcp else peer_uid(sock)
         if pool is not None and (link := pool.pick(service)) is not None:
             # inlined: Call._open
@@ -84,6 +85,7 @@ class UpstreamAcceptor:
         if via is None:
             return self.accepted(sock)
         self._stats.opened += 1
+        self._context.held[self.service] += 1
         Call(self._context, Open(self.service, UNKNOWN_UID, self._caller, via), sock, True).start()
 
     def _start(self, sock: LocalSocket, uid: int) -> None:
@@ -127,6 +129,7 @@ class UpstreamAcceptor:
                 self._window.adapt(False)
             self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
+        self._context.held[self.service] -= 1
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end
             self._stats.ended += 1

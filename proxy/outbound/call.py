@@ -134,6 +134,7 @@ class Call:
             caller, self._sock = self._sock, None
             self.splice = Splice(self._context.pump, caller, service, self._splice_ended)
             self._context.splices[self.splice] = self
+            self._context.held[self.service] += 1
             self.splice.start()
             if tell:
                 self._introduce(self.splice)
@@ -161,6 +162,7 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._context.splices[splice]
+        self._context.held[self.service] -= 2
         self._context.connector.own.drop(self._source)
         self._window.adapt(not splice.caller.hasty)
         if self._context.stats.end(reason):
@@ -335,6 +337,7 @@ class Call:
                 self._window.adapt(False)
             self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
+        self._context.held[self.service] -= 1
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
@@ -353,6 +356,7 @@ class Call:
         sock, self._sock = self._sock, None
         if sock is not None:
             self._context.pump.close(sock)
+        self._context.held[self.service] -= 1
         if self._context.stats.end(reason):
             self._report(reason, 0, 0, None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Generic, TypeVar
@@ -40,6 +41,8 @@ class CallContext(Generic[C]):
 
     Attributes:
         calls: the calls that wait for a connection to a local service, or for a link.
+        held: descriptors that calls hold, by service: who takes a call adds 1 when it is counted as opened, and takes 1
+            off when it is counted as ended; a splice is one more, for the service's socket.
         splices: the open splices, each with its call. (The calls that a lane carries are not kept here.)
         ejections: hosts that get no streams for a while because opens failed there.
     """
@@ -60,6 +63,7 @@ class CallContext(Generic[C]):
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[C, None] = {}
         self.splices: dict[Splice, C] = {}
+        self.held = Counter[str]()
         self.stats = stats
         self.ejections = Ejections()
         self._random = random
@@ -80,6 +84,7 @@ class CallContext(Generic[C]):
 
     def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
+        self.held = Counter({service: count for service, count in self.held.items() if count})
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
 
     @property
@@ -130,12 +135,6 @@ class CallContext(Generic[C]):
     def waits(self, service: str, pools: list[Pool]) -> list[Pool]:
         """As `routing.balance.waits`: the pools to wait at."""
         return waits(pools, self._random, self.ejected(service))
-
-    def streams(self, service: str) -> int:
-        """How many calls of a service lanes carry."""
-        sessions = (session for pool in self._pools.values() for session in pool.sessions)
-        observers = (lane.observer for session in sessions for lane in session.streams.values())
-        return sum(each.direction == "outbound" and each.service == service for each in observers)
 
     def ejected(self, service: str) -> frozenset[str]:
         """The hosts that get no streams of this service for now."""

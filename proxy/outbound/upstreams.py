@@ -139,5 +139,4 @@ class Outbound:
 
 def _held(context: CallContext[Call], service: str) -> int:
     """How many descriptors this host's calls of a service hold: the caller's, and the service's where it is here."""
-    splices = sum(call.service == service for call in context.splices.values())
-    return 2 * splices + sum(call.service == service for call in context.calls) + context.streams(service)
+    return context.held[service]

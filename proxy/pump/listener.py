@@ -27,8 +27,8 @@ from proxy.pump.options import LocalSocket, bound_send_buffer
 log = structlog.get_logger()
 
 LOOK_AGAIN = 0.25
-"""Seconds until it is counted again what an upstream holds that has its share of descriptors: that looks at all
-streams."""
+"""Seconds until it is looked again what an upstream holds that has its share of descriptors: nobody tells when one
+comes back."""
 RECENT = 10.0
 """Seconds; callers who close before they are answered are told of for so long after they had to wait."""
 MOST_WAITING = 65536

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
 
+from proxy.agent.agent import Agent
 from proxy.outbound import calls
 from tests.pump.agents import mesh, two_peers
 from tests.pump.rig import until
@@ -75,3 +78,80 @@ async def test_the_service_of_this_host_is_passed_over_when_it_fails_and_a_peer_
         hosts.kill("host-b")
         await until(lambda: not agent.pools["host-b"].up, "the loss")
         assert agent.outbound.context.endpoints("echo")[0] is not None, "nobody else is there"
+
+
+def holding(agent: Agent, service: str) -> int:
+    """Descriptors of a service's calls, counted one by one: the callers', and the service's where it is here."""
+    context = agent.outbound.context
+    splices = sum(call.service == service for call in context.splices.values())
+    sessions = (session for pool in agent.pools.values() for session in pool.sessions)
+    observers = [lane.observer for session in sessions for lane in session.streams.values()]
+    lanes = sum(each.direction == "outbound" and each.service == service for each in observers)
+    return 2 * splices + sum(call.service == service for call in context.calls) + lanes
+
+
+@pytest.mark.failure("21b-b")
+async def test_what_calls_hold_is_counted_right_through_thousands_of_lives() -> None:
+    """Delivered here and at a peer, refused by one or by all; ended by either side, cleanly or not; while an upstream
+    is removed and comes back.
+    """
+    random = Random(1)
+    async with mesh() as hosts:
+        far, here = hosts.service("far"), hosts.service("here")
+        await hosts.start(
+            "host-b",
+            **hosts.peers(a=[]),
+            services={"far": {"deliver": far.address}, "refused": {"deliver": f"unix:{hosts.folder}/nobody"}},
+        )
+        names = ["far", "here", "refused"]
+        sections: dict[str, Any] = {
+            **hosts.peers(b=["far", "refused"]),
+            "services": {"here": {"deliver": here.address}},
+            "upstreams": {name: {"listen": hosts.upstream("host-a", name)} for name in names},
+        }
+        agent = await hosts.start("host-a", **sections)
+        fewer = sections | {"upstreams": {name: sections["upstreams"][name] for name in names[1:]}}
+        context = agent.outbound.context
+
+        async def serve(service: Any) -> None:
+            while True:
+                end = await service.accept()
+                if random.random() < 0.3:
+                    await trio.sleep(0)
+                if random.random() < 0.3:
+                    with suppress(OSError):
+                        end.raw.send(b"x")
+                end.close()
+
+        async def live(number: int) -> None:
+            for _ in range(number):
+                try:
+                    caller = hosts.call(name=random.choice(names))
+                except OSError:  # the upstream is away
+                    await trio.sleep(0)
+                    continue
+                with suppress(OSError):
+                    if random.random() < 0.7:
+                        await caller.send(bytes(random.choice((1, 1000, 30_000))))
+                    if random.random() < 0.5:
+                        await caller.rest()
+                caller.close()
+
+        async def compare() -> None:
+            for turn in range(10_000):
+                await trio.sleep(0.003)
+                assert {name: context.held[name] for name in names} == {name: holding(agent, name) for name in names}
+                if turn % 10 == 3:
+                    agent.apply(hosts.config("host-a", fewer if turn % 20 < 10 else sections))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, far)
+            nursery.start_soon(serve, here)
+            nursery.start_soon(compare)
+            async with trio.open_nursery() as lives:
+                for _ in range(10):
+                    lives.start_soon(live, 200)
+            nursery.cancel_scope.cancel()
+        await until(lambda: agent.stats.open == 0, "all have ended")
+        assert agent.stats.opened > 1000
+        assert not any(context.held.values())

@@ -227,6 +227,7 @@ def check_empty(agent: Agent) -> None:
     assert not agent.outbound.context.calls
     assert not agent.outbound.context.splices
     assert not any(agent.inbound.open.values())
+    assert not any(agent.outbound.context.held.values())
     pump = agent.pump
     assert not pump.lanes
     assert not pump._watchers
