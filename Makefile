@@ -20,7 +20,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
-	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, in emulated machines (root, Debian; 7 minutes, 700 MB in build/)"
+	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 15 minutes, 700 MB in build/)"
 	@echo "make venv    only the virtual environment, in .venv"
 	@echo "make clean   remove .venv and everything generated"
 

@@ -76,6 +76,14 @@ def test_what_comes_late_at_boot_is_waited_for(path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_proxy_keeps_few_privileges_that_it_never_uses() -> None:
+    """Of 100, and 98 without any of the settings. The rest is that it runs as root, with a network."""
+    argv = ["systemd-analyze", "security", "--offline=true", "--threshold=80", "--no-pager", str(UNITS[0])]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_has_nothing_to_say_against_them(tmp_path: Path) -> None:
     for path in UNITS:
         # The program is not installed here; that one is.

@@ -33,6 +33,14 @@ UNUSED = (
     "usr/lib/python3.13/test", "var/lib/dpkg",
 )  # fmt: skip
 
+COMMAND = """\
+#!/usr/bin/python3
+import sys
+sys.path.insert(0, "/opt/hostlane")
+from control.cli.main import main
+main()
+"""
+
 BUILD_SECONDS = 600
 """For each step; fetching and unpacking takes one minute where the network is good."""
 
@@ -134,10 +142,24 @@ def _install_project(tree: Path) -> None:
     _compile(tree)
     command = tree / "usr/bin/hostlane"
     command.parent.mkdir(parents=True)
-    command.write_text("#!/usr/bin/python3\nfrom control.cli.main import main\nmain()\n")
+    command.write_text(COMMAND)
     command.chmod(0o755)
     shutil.copy(Path(__file__).with_name("init"), tree / "init")
     (tree / "init").chmod(0o755)
+    _install_units(tree)
+
+
+def _install_units(tree: Path) -> None:
+    """The units as they are offered, and the one that runs the checks, where the first process is systemd."""
+    units = tree / "etc/systemd/system"
+    units.mkdir(parents=True)
+    for path in [*(ROOT / "configs" / "systemd").iterdir(), Path(__file__).with_name("hostlane-vm.service")]:
+        shutil.copy(path, units)
+    shutil.rmtree(tree / "opt/hostlane/bin", ignore_errors=True)  # pip's, for the interpreter that builds this
+    (tree / "opt/hostlane/bin").mkdir()
+    (tree / "opt/hostlane/bin/hostlane").symlink_to("/usr/bin/hostlane")
+    # Without a number the machine is one that boots for the first time, and systemd sets it up at length.
+    (tree / "etc/machine-id").write_text("68" * 16 + "\n")
 
 
 def _pip(tree: Path, words: Sequence[str]) -> None:

@@ -186,14 +186,17 @@ def prepare() -> str:
 
 
 def main() -> None:
-    from tests.vm import check, memory, sriov, vlan
+    from tests.vm import check, memory, sriov, supervised, vlan
 
     start, name = time.monotonic(), os.environ["machine"]  # noqa: SIM112 (the kernel's option)
     try:
-        tell(machine=f"{name}: {prepare()}")
-        configure("")
+        if name == "systemd":
+            tell(machine=f"{name}: {supervised.prepare()}")
+        else:
+            tell(machine=f"{name}: {prepare()}")
+            configure("")
         plain = (vlan.run, sriov.run, check.no_iommu, memory.run)
-        for run in {"plain": plain, "iommu": (check.faults, check.clean)}[name]:
+        for run in {"plain": plain, "iommu": (check.faults, check.clean), "systemd": (supervised.run,)}[name]:
             run()
     except Exception:
         traceback.print_exc()
