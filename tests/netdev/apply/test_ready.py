@@ -41,6 +41,13 @@ class Proxy:
                 found.append(entry)
         return found
 
+    def all_of(self, *events: str) -> set[str]:
+        """The events up to the last of these, in whichever order."""
+        heard: set[str] = set()
+        while not heard.issuperset(events):
+            heard.add(self.next()["event"])
+        return heard
+
     def end(self) -> tuple[int, str]:
         """Exit code and what was said last."""
         _, said = self.process.communicate(timeout=60)
@@ -143,12 +150,9 @@ def test_a_card_that_comes_late_is_waited_for(space: str, start: Start, late: st
     said = proxy.next()
     assert (said["event"], said["interface"]) == ("waiting for an interface", "eth0")
     assert "does not exist; there are: cable, eth7, lo" in said["reason"]
-    proxy.until("proxy ready")
-    proxy.until("waiting for the links' address")
+    proxy.all_of("proxy ready", "waiting for the links' address")
     ip(space, "link set eth7 name eth0")
-    heard: set[str] = set()
-    while not {"network changed", "interface made", "the links' address is there: listening"} <= heard:
-        heard.add(proxy.next()["event"])
+    heard = proxy.all_of("network changed", "interface made", "the links' address is there: listening")
     assert not any(event.startswith("cannot") for event in heard)
     proxy.stop()
 
