@@ -1,12 +1,16 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv demo test test-all lint bench fuzz vm clean
+.PHONY: venv core demo test test-all lint bench fuzz vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 NETNS := ip:iproute2 tc:iproute2 ss:iproute2 nft:nftables
 REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
+
+# Not faster than the plain modules, as long as what uses them is not compiled: what is measured, and looked into, is
+# plain.
+PLAIN := HOSTLANE_PURE=1
 
 # More test processes than cores: tests also wait for others. A module's tests stay in one process; the
 # longest modules come first (tests/conftest.py). WORKERS=0: all in one.
@@ -21,13 +25,17 @@ help:
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
 	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 15 minutes, 700 MB in build/)"
-	@echo "make venv    only the virtual environment, in .venv"
+	@echo "make venv    only the virtual environment, in .venv, with the compiled core"
+	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
 	@echo "make clean   remove .venv and everything generated"
 
-venv: .venv/.stamp
+venv: core
+
+core: .venv/.stamp
+	@.ci/core
 
 .venv/.stamp: pyproject.toml .ci/venv
-	@.ci/venv test,lint
+	@.ci/venv test,lint,build
 	@touch $@
 
 .venv/.stamp-bench: .venv/.stamp
@@ -40,12 +48,15 @@ venv: .venv/.stamp
 
 demo: .venv/.stamp
 	@.ci/packages $(NETNS) $(REDIS)
-	@$(BIN)/hostlane demo
+	@$(PLAIN) $(BIN)/hostlane demo
 
-test: .venv/.stamp
+# Compiled, where the modules are tested themselves; then everything, plain, as it is installed by default. The last line is
+# the summary of that.
+test: core
 	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl systemd-analyze:systemd \
 		etcd:etcd-server $(REDIS) $(COMPILER)
-	@$(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS)
+	@failed=0; $(if $(ARGS),,HOSTLANE_REQUIRE_CORE=compiled $(BIN)/pytest $(SPREAD) tests/core tests/mux tests/pump || failed=1;) \
+		HOSTLANE_REQUIRE_CORE=python $(PLAIN) $(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS) || failed=1; exit $$failed
 
 test-all: export HOSTLANE_WHOLE = 1
 test-all: test
@@ -56,11 +67,11 @@ lint: .venv/.stamp
 
 bench: .venv/.stamp-bench
 	@.ci/packages $(NETNS) $(COMPILER) haproxy:haproxy
-	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+	@$(PLAIN) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 fuzz: .venv/.stamp-fuzz
 	@for target in hello mark session; do \
-		$(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) $(ARGS) || exit 1; done
+		$(PLAIN) $(BIN)/python -m tests.fuzz $$target -max_total_time=$(or $(SECONDS),60) $(ARGS) || exit 1; done
 
 vm: .venv/.stamp
 	@.ci/packages mmdebstrap:mmdebstrap cpio:cpio
@@ -69,3 +80,4 @@ vm: .venv/.stamp
 clean:
 	rm -rf .venv build dist .fuzz benchmarks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find proxy -name '*.core-*.so' -exec rm -f {} +

@@ -19,3 +19,8 @@ times and numbers go in, bytes and decisions come out. trio owns what lives and 
 shutdown); one task, ``pump.loop``, owns every data-plane descriptor. Imports go one way; tests/rules/test_imports.py
 holds the table.
 """
+
+from proxy.core.finder import install as _choose_core
+
+# Before any module of it is imported: whether the core (mux, pump and what they touch) runs compiled.
+_choose_core()

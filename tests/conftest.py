@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import HealthCheck, settings
 
+from proxy.core import finder
 from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
@@ -25,6 +26,10 @@ settings.load_profile("hostlane")
 
 REQUIRED = os.environ.get("HOSTLANE_REQUIRE_NETNS") == "1"
 """Set by .ci/run: nothing may be missing that a test needs."""
+
+REQUIRED_CORE = os.environ.get("HOSTLANE_REQUIRE_CORE", "")
+"""compiled or python: what the tests, and the processes they start, must run; set by ``make test``. Which it is goes by
+what lies beside the sources and by HOSTLANE_PURE."""
 
 WHY_NOT = {
     "netns": functools.cache(labs.missing),
@@ -40,6 +45,15 @@ GUESSED = {"tests/system/": 1000.0, "": 100.0}
 """Of a module whose tests start processes, which says more than its size, while it is not known what it takes."""
 
 _seconds: Counter[str] = Counter()
+
+
+def pytest_configure() -> None:
+    if REQUIRED_CORE not in ("", finder.core()):
+        raise pytest.UsageError(f"HOSTLANE_REQUIRE_CORE={REQUIRED_CORE}, but the core would run as {finder.core()}")
+
+
+def pytest_report_header() -> str:
+    return f"core: {finder.core()}"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,6 +19,7 @@ from control.base.system import logs
 from proxy import commands
 from proxy.agent import agent
 from proxy.config.schema import Config, load
+from proxy.core.finder import core
 from proxy.demo import runner
 from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import ConfigError, HandshakeError, StartError
@@ -186,6 +187,7 @@ def test_a_real_proxy(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["pid"] == proxy.pid
+        assert json.loads(done.stdout)["core"] == said[1]["core"] == core()
         second = subprocess.run(
             [*MAIN, "proxy", "--config", str(file)], capture_output=True, text=True, timeout=60, check=False
         )

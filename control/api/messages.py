@@ -14,6 +14,7 @@ from msgspec import Struct
 PeerState = Literal["up", "dialling", "down"]
 Direction = Literal["dialled", "accepted"]
 StreamDirection = Literal["outbound", "inbound", "local"]
+Core = Literal["compiled", "python"]
 
 
 class PeerStatus(Struct, frozen=True, kw_only=True):
@@ -156,6 +157,8 @@ class Status(Struct, frozen=True, kw_only=True):
     missing: list[str] = []
     """A line for each upstream's socket whose file is gone and could not be bound again at the last look, 5 s ago at
     most."""
+    core: Core = "python"
+    """What moves the bytes: the modules of the core as C extensions, or as they are."""
 
 
 class LinkInfo(Struct, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from control.base.terminal import write_anything
+from control.base.errors import HostlaneError
+from control.base.terminal import report, write_anything
 
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
@@ -39,6 +40,8 @@ COMMANDS = {
     "demo": "proxy.commands:demo",
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""
+CORE = "proxy.core.finder:core"
+"""What says whether a proxy's core would run compiled."""
 
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What standard output says when the file behind it takes no more. (A pipe that nobody reads is click's.)"""
@@ -59,14 +62,33 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return None
-        module, _, attribute = self._lazy[cmd_name].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        command = _imported(self._lazy[cmd_name])
         assert isinstance(command, click.Command)
         return command
 
 
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        click.echo(f"hostlane {version('hostlane')} (core: {_imported(CORE)()})")
+        ctx.exit()
+
+
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="hostlane", message="hostlane %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version, and what the core runs as: compiled or python.",
+)
 def hostlane() -> None:
     """One proxy per host: containers talk over Unix sockets, hosts over a few long-lived links."""
 
@@ -79,6 +101,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        if isinstance(error, HostlaneError):  # on the way to a command: the proxy's modules do not fit together, say
+            sys.exit(report([error]))
         if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
             # What is still in the buffer must not fail once more when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

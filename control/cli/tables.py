@@ -144,7 +144,10 @@ def span(seconds: float) -> str:
 
 
 def _host(status: Status) -> Table:
-    process = f"version {status.version}, pid {status.pid}, up {span(status.uptime_s)}, security {status.security}"
+    process = (
+        f"version {status.version} ({status.core}), pid {status.pid}, up {span(status.uptime_s)}, "
+        f"security {status.security}"
+    )
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(status.refused_by_reason.items()))
     refused = f"{status.streams_refused} refused" + (f" ({reasons})" if reasons else "")
     aborted = f"{status.streams_aborted} aborted, " if status.streams_aborted else ""

@@ -39,6 +39,7 @@ from proxy.agent.reload import Reload
 from proxy.config import memory
 from proxy.config.difference import ConfigDifference, between
 from proxy.config.schema import Config, PeerConfig, ProxyLimits
+from proxy.core.finder import core
 from proxy.errors import NotApplied, StartError
 from proxy.inbound.delivery import Inbound
 from proxy.links import accept
@@ -403,6 +404,7 @@ class Agent:
                         upstreams=list(self.config.upstreams),
                         services=list(config.services),
                         security=config.links.security,
+                        core=core(),
                     )
                     links.start_soon(self._discard)
                     links.start_soon(self.outbound.keep_in_place)

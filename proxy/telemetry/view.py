@@ -23,6 +23,7 @@ from control.api.messages import (
 )
 from control.base.reading.addresses import Address
 from proxy.config.schema import Config
+from proxy.core.finder import core
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
@@ -75,6 +76,7 @@ class ProxyView:
             host=config.host,
             pid=os.getpid(),
             version=version("hostlane"),
+            core=core(),
             uptime_s=monotonic() - self._since,
             security=config.links.security,
             sessions=len(sessions),

@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.api.messages import PeerStatus, ServiceStatus, UpstreamStatus
+from proxy.core.finder import core
 from proxy.errors import CloseReason
 from proxy.mux.replay import SLAB_SIZE
 from tests.pump.agents import Mesh, mesh
@@ -27,6 +28,7 @@ async def test_an_idle_proxy() -> None:
         agent = await hosts.start("host-a", **hosts.peers(b=["echo"]))
         status = agent.view.status()
         assert (status.host, status.pid, status.security) == ("host-a", os.getpid(), "none")
+        assert status.core == core()
         assert (status.sessions, status.streams, status.streams_opened, status.streams_refused) == (0, 0, 0, 0)
         assert (status.memory_used, status.memory_limit) == (0, 512 << 20)
         assert status.handshakes_avoided == 0

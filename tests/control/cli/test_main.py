@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,17 +10,34 @@ import pytest
 from click.testing import CliRunner
 
 from control.cli import main as cli
+from proxy.core.finder import core
 
 MAIN = [sys.executable, "-c", "from control.cli.main import main; main()"]
 
 
-def hostlane(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MAIN, *arguments], capture_output=True, text=True, timeout=60, check=False)
+def hostlane(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | settings
+    return subprocess.run(
+        [*MAIN, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_version() -> None:
     done = hostlane("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"hostlane {version('hostlane')}\n", "")
+    said = f"hostlane {version('hostlane')} (core: {core()})\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_version_of_the_plain_modules() -> None:
+    done = hostlane("--version", HOSTLANE_PURE="1")
+    assert done.stdout.endswith("(core: python)\n")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["validate", "/nowhere"]])
+def test_a_proxy_whose_modules_cannot_be_chosen_is_one_line(arguments: list[str]) -> None:
+    done = hostlane(*arguments, HOSTLANE_PURE="yes")
+    said = "hostlane: HOSTLANE_PURE: found 'yes'; allowed: 1 (the plain modules run), 0 or nothing\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -62,11 +80,14 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
 def test_commands_are_imported_when_they_are_called() -> None:
     code = (
         "import sys; from control.cli import main; main.hostlane(['--version'], standalone_mode=False);"
-        "slow = {'trio', 'httpx', 'rich', 'yaml', 'structlog', 'msgspec', 'proxy'};"
-        "print(sorted(slow & {name.split('.')[0] for name in sys.modules}))"
+        "slow = {'trio', 'httpx', 'rich', 'yaml', 'structlog', 'msgspec'};"
+        "print(sorted(slow & {name.split('.')[0] for name in sys.modules}));"
+        "print(sorted(name for name in sys.modules if name.startswith('proxy')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    slow, of_the_proxy = done.stdout.splitlines()[-2:]
+    assert slow == "[]"
+    assert of_the_proxy == "['proxy', 'proxy.core', 'proxy.core.finder', 'proxy.core.modules']"
 
 
 def test_asking_a_proxy_does_not_import_one() -> None:

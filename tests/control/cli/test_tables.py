@@ -26,7 +26,8 @@ PEER = PeerStatus(
     memory_used=2048, last_error="[red]no\x1b[31m route",
 )  # fmt: skip
 STATUS = Status(
-    host="host-a", pid=7, version="0.1.0", uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,
+    host="host-a", pid=7, version="0.1.0", core="compiled",
+    uptime_s=3700.0, security="none", sessions=1, streams=2, memory_used=1536,
     memory_limit=2**29, streams_opened=10, streams_aborted=4, streams_refused=3, handshakes_avoided=9, peers=[PEER],
     refused_by_reason={"overloaded": 1, "not_allowed": 2},
     upstreams=[
@@ -57,7 +58,7 @@ def test_status() -> None:
     host, peers, upstreams, services = map(rows, tables.status_tables(STATUS))
     assert host == [
         ["host", "host-a"],
-        ["proxy", "version 0.1.0, pid 7, up 1h1m, security none"],
+        ["proxy", "version 0.1.0 (compiled), pid 7, up 1h1m, security none"],
         ["sessions", "1"],
         ["streams", "2 open, 10 opened, 4 aborted, 3 refused (2 not_allowed, 1 overloaded)"],
         ["memory", "1.5 KiB of 512.0 MiB"],

@@ -1,0 +1,89 @@
+"""Compiles the core (proxy/core/modules.py) where a compiler, Python's headers and Cython are there; docs/building.md.
+
+HOSTLANE_COMPILE=auto: where something is missing, the same files run as plain Python. never: they do in any case.
+always: what cannot be compiled is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEFAULT = "never"
+MODE = os.environ.get("HOSTLANE_COMPILE") or DEFAULT
+if MODE not in ("auto", "never", "always"):
+    sys.exit(f"HOSTLANE_COMPILE: found {MODE!r}; allowed: auto, never, always")
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# Not imported: that would import proxy, which looks for what is to be made here.
+CORE = runpy.run_path(os.path.join(HERE, "proxy", "core", "modules.py"))
+DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+# A method of a typed object, handed on as a value, compiles to wrong code with no more than this warning.
+STRICT = "-Werror=incompatible-pointer-types"
+
+
+def source(module: str) -> str:
+    base = os.path.join(*module.split("."))
+    return base + (".pyx" if os.path.exists(os.path.join(HERE, base + ".pyx")) else ".py")
+
+
+class BuildCore(build_ext):
+    """All modules of the set are compiled, or none is left."""
+
+    def finalize_options(self) -> None:
+        self.of = CORE["build_id"](HERE)
+        super().finalize_options()
+        self.parallel = self.parallel or len(os.sched_getaffinity(0))
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return str(CORE["extension"](fullname, self.of))
+
+    def run(self) -> None:
+        places = [self.build_lib, *([HERE] if self.inplace else [])]
+        self._remove(places)  # of whatever build
+        try:
+            self._translate()
+            super().run()
+        except Exception as error:  # whatever a missing compiler, header or Cython raises
+            self._remove(places)
+            if MODE == "always":
+                raise
+            self.extensions = self.distribution.ext_modules = []
+            sys.stderr.write(f"*** hostlane: not compiled, the core runs as plain Python: {error}\n")
+
+    def _translate(self) -> None:
+        """Python to C, one module after the other: Cython knows no threads."""
+        from Cython.Build import cythonize
+
+        folder = os.path.join("build", "core")
+        translated = cythonize(self.extensions, build_dir=folder, compiler_directives=DIRECTIVES, quiet=True)
+        for extension, done in zip(self.extensions, translated, strict=True):
+            extension.sources = done.sources
+
+    def build_extensions(self) -> None:
+        known = [*self.compiler.compiler_so, STRICT, "-fsyntax-only", "-x", "c", os.devnull]
+        strict = [] if subprocess.run(known, capture_output=True, check=False).returncode else [STRICT]
+        for extension in self.extensions:
+            extension.extra_compile_args += strict
+        super().build_extensions()
+
+    def _remove(self, places: list[str]) -> None:
+        for place in places:
+            for name in CORE["built"](place):
+                Path(place, name).unlink(missing_ok=True)
+
+
+setup(
+    cmdclass={"build_ext": BuildCore},
+    ext_modules=[
+        Extension(module, [source(module)], extra_compile_args=["-O2", "-g0"], extra_link_args=["-s"])
+        for module in CORE["COMPILED"]
+        if MODE != "never"
+    ],
+)
