@@ -1,7 +1,11 @@
 # docker build -t hostlane .
+# docker build --build-arg HOSTLANE_COMPILE=always -t hostlane .     compiles the core: docs/building.md
 FROM python:3.11-slim AS build
+ARG HOSTLANE_COMPILE=never
+# Python's own headers are in the image; a compiler is not.
+RUN [ "$HOSTLANE_COMPILE" = never ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 WORKDIR /src
-COPY pyproject.toml README.md ./
+COPY pyproject.toml setup.py MANIFEST.in README.md ./
 COPY proxy proxy
 COPY control control
 RUN python -m venv /opt/hostlane && /opt/hostlane/bin/pip install --no-cache-dir --quiet .

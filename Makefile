@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all lint bench fuzz vm clean
+.PHONY: venv core demo test test-all installs wheels lint bench fuzz vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -27,6 +27,8 @@ help:
 	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 15 minutes, 700 MB in build/)"
 	@echo "make venv    only the virtual environment, in .venv, with the compiled core"
 	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
+	@echo "make installs  the source distribution in empty environments, with and without a compiler"
+	@echo "make wheels  dist/: source distribution, plain wheel, compiled wheels for each CPython >= 3.11 of this machine"
 	@echo "make clean   remove .venv and everything generated"
 
 venv: core
@@ -40,6 +42,10 @@ core: .venv/.stamp
 
 .venv/.stamp-bench: .venv/.stamp
 	@.ci/venv bench
+	@touch $@
+
+.venv/.stamp-wheels: .venv/.stamp
+	@.ci/venv wheels
 	@touch $@
 
 .venv/.stamp-fuzz: .venv/.stamp
@@ -60,6 +66,12 @@ test: core
 
 test-all: export HOSTLANE_WHOLE = 1
 test-all: test
+
+installs: core
+	@.ci/installs
+
+wheels: core .venv/.stamp-wheels
+	@.ci/wheels
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .

@@ -1,9 +1,10 @@
-"""Where all tests were promised to run, a skip is a failure."""
+"""Where all tests were promised to run, a skip is a failure; and so is a run with another core than was promised."""
 
 from __future__ import annotations
 
 import pytest
 
+from proxy.core import finder
 from tests import conftest
 
 
@@ -42,3 +43,15 @@ def test_what_is_expected_to_fail_is_no_skip(monkeypatch: pytest.MonkeyPatch) ->
     report = skipped()
     report.wasxfail = "reason"
     assert judged(report).skipped
+
+
+def test_a_run_is_what_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = finder.core()
+    other = "python" if runs == "compiled" else "compiled"
+    assert conftest.pytest_report_header() == f"core: {runs}"
+    for promised in ("", runs):
+        monkeypatch.setattr(conftest, "REQUIRED_CORE", promised)
+        conftest.pytest_configure()
+    monkeypatch.setattr(conftest, "REQUIRED_CORE", other)
+    with pytest.raises(pytest.UsageError, match=f"HOSTLANE_REQUIRE_CORE={other}, but the core would run as {runs}"):
+        conftest.pytest_configure()
