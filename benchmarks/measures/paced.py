@@ -4,6 +4,7 @@ busy polling trades for latency. Without any message: what an idle proxy costs.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,5 +39,8 @@ def _paced(path: BenchPath, *, rate: int | None, seconds: float) -> Values:
 
 def _cpu_seconds(pid: int) -> float:
     """CPU time of all threads of a process so far, seconds (proc(5), schedstat)."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    used = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError):  # one that has just ended
+            used += int((task / "schedstat").read_text().split()[0])
+    return used / 1e9

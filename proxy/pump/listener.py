@@ -226,7 +226,7 @@ class Listener:
         """Why its callers wait longer than others, or did a moment ago; empty: they do not."""
         if Reason.DESCRIPTORS in self._reasons:
             return self._why
-        if self.window.size <= MOST // 4 and monotonic() - self._short_at < RECENT:
+        if self.window.size <= MOST // 8 and monotonic() - self._short_at < RECENT:
             return f"callers close before they are answered: {self.window.size} of their calls at a time"
         return ""
 
