@@ -157,7 +157,8 @@ def test_a_peer_that_was_restarted_is_recognised_at_once(lab: Lab) -> None:
                 assert not other.events("session ended")[:-1]
                 proxy.restart()
                 assert other.wait_for("session ended", since=seen)["reason"] == "peer_restarted"
-                assert other.wait_for("stream ended", since=seen)["reason"] == "peer_restarted"
+                # Not the first that has ended since: the callers before may still be on their way out.
+                other.wait_for("stream ended", since=seen, reason="peer_restarted")
                 # A proxy that is killed with bytes of a unix caller unread resets that one, too.
                 assert {"reset"} <= callers.endings() <= {"end", "reset"}
             with both.call("unix") as client:
