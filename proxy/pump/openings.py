@@ -27,7 +27,7 @@ LEAST, MOST = 2, 128
 """Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one. (With 64, a
 crowd of 128 callers came to their turn a sixth more slowly: to hold them up costs, too.)"""
 ALL = 2 * MOST
-"""Calls of all upstreams; above LEAST, one has no more than as many as are left for others."""
+"""Calls of all upstreams at one peer; above LEAST, one has no more than as many as are left for others."""
 TURNS = 8
 """Turns of the loop, at least, that filling a window takes: many new calls in one delay the messages of open ones."""
 

@@ -19,9 +19,10 @@ SLOW_FRAMES = 16
 waits for the next turn, so that the answers to these go out first (docs/performance.md)."""
 PEER_FRAMES = 2 * SLOW_FRAMES
 """The same for all links of a peer."""
-PEER_TIME = 0.001
-"""Seconds of a turn for all links of a peer; who begins a `turn.SLICE` within it finishes that. A turn's worth of small
-messages takes less."""
+PEER_TIME = 0.005
+"""Seconds of a turn for all links of a peer; who begins a `turn.SLICE` within it finishes that. A turn's worth of
+honest frames takes less, also where a service on the same core interrupts it: with 1 ms, a bulk stream beside small
+messages had a third less of everything (benchmarks, `mixed`)."""
 
 
 class TurnShare:
