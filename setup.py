@@ -23,7 +23,7 @@ if MODE not in ("auto", "never", "always"):
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Not imported: that would import proxy, which looks for what is to be made here.
 CORE = runpy.run_path(os.path.join(HERE, "proxy", "core", "modules.py"))
-DIRECTIVES = {"language_level": 3, "annotation_typing": False}
+DIRECTIVES = {"language_level": 3, "annotation_typing": False, "auto_pickle": False}
 # A method of a typed object, handed on as a value, compiles to wrong code with no more than this warning.
 STRICT = "-Werror=incompatible-pointer-types"
 

@@ -15,8 +15,19 @@ import os
 from importlib.machinery import EXTENSION_SUFFIXES
 
 COMPILED = (
+    "proxy.core.syscalls",
+    "proxy.mux.extracredit",
     "proxy.mux.replay",
+    "proxy.mux.session",
     "proxy.mux.stream",
+    "proxy.pump.busypoll",
+    "proxy.pump.carrier",
+    "proxy.pump.lane",
+    "proxy.pump.link",
+    "proxy.pump.loop",
+    "proxy.pump.session",
+    "proxy.pump.turn",
+    "proxy.pump.turnshare",
 )
 """They know the layout of each other's objects: compiled are all of them, or none."""
 

@@ -16,8 +16,6 @@ This is decided again for each grant, which is due when the extra credit is used
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
-
 from proxy.mux.stream import Stream
 
 FACTOR = 4
@@ -32,10 +30,8 @@ PROVEN = 1024 * 1024
 FAST = 200e6
 """Bytes a second: more than a cable of 1 Gbit/s carries. The next faster ones carry LARGEST in 1 to 3 ms."""
 
-S = TypeVar("S", bound=Stream)
 
-
-class ExtraCredit(Generic[S]):
+class ExtraCredit:
     """Decides for each grant how much credit a stream is to have.
 
     Args:
@@ -51,9 +47,9 @@ class ExtraCredit(Generic[S]):
         self.most = MOST_STREAMS
         self.larger = max(credit, min(FACTOR * credit, LARGEST))
         self._credit = credit
-        self.extended: set[S] = set()
+        self.extended: set[Stream] = set()
 
-    def credit(self, stream: S, buffered: int, now: float) -> int:
+    def credit(self, stream: Stream, buffered: int, now: float) -> int:
         """Bytes of credit that the stream is to have from now on, including the `buffered` bytes that its reader has
         not taken. Call it once for each grant, at `now` seconds of any clock.
         """
@@ -67,6 +63,6 @@ class ExtraCredit(Generic[S]):
         extended.discard(stream)
         return self._credit
 
-    def end(self, stream: S) -> None:
+    def end(self, stream: Stream) -> None:
         """The stream has ended: another one may have its extra credit."""
         self.extended.discard(stream)

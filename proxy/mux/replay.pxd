@@ -1,23 +1,30 @@
+cimport cython
+from proxy.core.syscalls cimport put_word, word_at
+
+cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE
+cdef int KEY_SHIFT
+
 cdef class Slab:
     cdef public bytearray buf
     cdef public object mem
     cdef public long long start, end
 
-cdef class SlabPool:
-    cdef public object left
-    cdef public Py_ssize_t in_use
-    cdef list _free
-    cdef Py_ssize_t _keep
-
 cdef class ReplayBuffer:
-    cdef public list touched, later
-    cdef public long long base, sent, acked
-    cdef public bint dirty, deferrable, overrun
     cdef public bytearray buf
     cdef public object mem
+    cdef public list touched, later
+    cdef public long long acked, base, sent, frames, sends, resent
     cdef public Py_ssize_t pos, limit
-    cdef SlabPool _pool
-    cdef public long long _bound
-    cdef object _older
-    cdef bint _closed
+    cdef public bint dirty, deferrable, overrun
+    cdef object _pool, _older
     cdef Slab _current
+    cdef public long long _bound
+    cdef bint _closed
+
+    cpdef bint room(self, Py_ssize_t wanted) except -1
+    @cython.locals(pos=Py_ssize_t)
+    cpdef data(self, unsigned long long word, Py_ssize_t length)
+    @cython.locals(pos=Py_ssize_t, length=Py_ssize_t, body=Py_ssize_t, stop=Py_ssize_t)
+    cpdef put(self, unsigned long long kind, unsigned long long stream_id, bytes payload=*, bint deferrable=*)
+    cpdef touch(self)
+    cpdef Slab unsent_slab(self)

@@ -11,8 +11,8 @@ memory, so keeping costs no copy.
     ....[=== slab ===][=== slab ===][=== slab ====.......]
         `---- older, in order ----´ `--- current ---´
 
-The fast path (proxy/pump/turn.py) writes at ``buf[pos]`` itself while ``pos <= limit``, without a check of bounds;
-everything else goes through the methods.
+The fast path (proxy/pump/turn.py) receives straight into ``buf`` behind ``pos`` while ``pos <= limit``, without asking
+for `ReplayBuffer.room`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from proxy.core.syscalls import put_word, word_at
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
-
-SLAB_SIZE = 256 * 1024
-"""Bytes. Four times the largest payload: a frame that does not fit any more leaves at most about a quarter unused."""
-CHUNK = 16 * 1024
-"""Bytes that the fast path reads from a local socket at most; a stream that fills it counts as bulk and leaves the fast
-path."""
-FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
-HIGH_WATER = 256 * 1024
-"""Unsent bytes above which `ReplayBuffer.room` refuses data. The fast path asks only when a slab is full, so there may
-be up to SLAB_SIZE more."""
-_pack_into = HEADER.pack_into
+from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
+from proxy.mux.sizes import FAST_LIMIT, HIGH_WATER, SLAB_SIZE
 
 
 class Slab:
-    """A fixed piece of memory, and the session offsets between which its bytes lie."""
+    """A fixed piece of memory, and the session offsets between which its bytes lie; `end` of the current slab is where
+    its memory ends.
+    """
 
     __slots__ = ("buf", "end", "mem", "start")
 
@@ -92,6 +85,8 @@ class ReplayBuffer:
         limit: the fast path may write while `pos` is not above it; -1 after `room` has refused.
         dirty: whether the buffer is in `touched` already; deferrable: whether it is in `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.
+        frames: how many were written; sends: how many sends took some of their bytes; resent: bytes that a rewind has
+            given back to be sent again. Whoever sends counts `sends`.
 
     Args:
         touched: a buffer with new bytes puts itself in this list once, so that the driver knows what to send when the
@@ -113,11 +108,14 @@ class ReplayBuffer:
         "buf",
         "deferrable",
         "dirty",
+        "frames",
         "later",
         "limit",
         "mem",
         "overrun",
         "pos",
+        "resent",
+        "sends",
         "sent",
         "touched",
     )
@@ -130,11 +128,12 @@ class ReplayBuffer:
         self._bound = max(bound, 2 * SLAB_SIZE)
         self._older: deque[Slab] = deque()
         self.base = self.sent = self.acked = 0
+        self.frames = self.sends = self.resent = 0
         self.dirty = self.deferrable = self.overrun = self._closed = False
         self._use(pool.take())
 
     def _use(self, slab: Slab) -> None:
-        slab.start = self.base
+        slab.start, slab.end = self.base, self.base + SLAB_SIZE
         self._current = slab
         self.buf, self.mem = slab.buf, slab.mem
         self.pos = 0
@@ -169,6 +168,18 @@ class ReplayBuffer:
         self.limit = FAST_LIMIT
         return True
 
+    def data(self, word: int, length: int) -> None:
+        """Make a DATA frame of `length` bytes that lie behind the place for its header, at ``pos + HEADER_SIZE``.
+
+        Args:
+            word: the header, without the length.
+        """
+        pos = self.pos
+        put_word(self.buf, pos, word + length)
+        self.pos = pos + HEADER_SIZE + length
+        self.frames += 1
+        self.touch()
+
     def put(self, kind: int, stream_id: int, payload: bytes = b"", deferrable: bool = False) -> None:
         """Write a control frame. It is never refused room; beyond twice the bound it is dropped and `overrun` is set.
 
@@ -181,19 +192,17 @@ class ReplayBuffer:
             if not self._takes_control(HEADER_SIZE + length):
                 return
             pos = self.pos
-        _pack_into(self.buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
+        put_word(self.buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
         body = pos + HEADER_SIZE
         self.pos = stop = body + length
+        self.frames += 1
         if length:
             self.buf[body:stop] = payload
-        if not self.dirty:
-            if not deferrable:
-                # inlined: ReplayBuffer.touch
-                self.dirty = True
-                self.touched.append(self)
-            elif not self.deferrable:
-                self.deferrable = True
-                self.later.append(self)
+        if not deferrable:
+            self.touch()
+        elif not (self.dirty or self.deferrable):
+            self.deferrable = True
+            self.later.append(self)
 
     def _takes_control(self, size: int) -> bool:
         """Make room at ``pos`` for a control frame of `size` bytes. False at twice the bound, and `overrun` is set."""
@@ -225,16 +234,21 @@ class ReplayBuffer:
         self._use(slab)
         self.limit = limit
 
-    def unsent_view(self) -> memoryview:
-        """The next unsent bytes, as many as lie in one slab; empty when all are sent. Whoever sends some of them
-        adds their number to ``sent``.
+    def unsent_slab(self) -> Slab:
+        """The slab that the next unsent byte lies in, or will. Of it, the bytes from ``sent`` to ``min(end, slab.end)``
+        are unsent. Whoever sends some of them adds their number to ``sent``.
         """
         if self.sent >= self.base:
-            return self.mem[self.sent - self.base : self.pos]
+            return self._current
         for slab in self._older:
             if self.sent < slab.end:
-                return slab.mem[self.sent - slab.start : slab.end - slab.start]
+                return slab
         raise AssertionError("unsent bytes lie in no slab")
+
+    def unsent_view(self) -> memoryview:
+        """The unsent bytes of `unsent_slab`; empty when all are sent."""
+        slab = self.unsent_slab()
+        return slab.mem[self.sent - slab.start : min(self.end, slab.end) - slab.start]
 
     def acknowledge_untrusted(self, offset: int) -> None:
         """The peer has everything below `offset`. Raises only ProtocolError (for bytes that were never sent)."""
@@ -256,6 +270,7 @@ class ReplayBuffer:
             raise ProtocolError(f"resuming at offset {offset}, but {self.acked} to {self.sent} are kept")
         if not self._begins_frame(offset):
             raise ProtocolError(f"resuming at offset {offset}, in the middle of a frame")
+        self.resent += self.sent - offset
         self.sent = offset
         self.acknowledge_untrusted(offset)
         self.touch()
@@ -269,7 +284,7 @@ class ReplayBuffer:
                 break
         pos, wanted = 0, offset - start
         while pos < wanted:
-            pos += HEADER_SIZE + (HEADER.unpack_from(slab.buf, pos)[0] & LENGTH_MASK)
+            pos += HEADER_SIZE + (word_at(slab.buf, pos) & LENGTH_MASK)
         return pos == wanted
 
     def close(self) -> None:

@@ -2,12 +2,8 @@
 the next one (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
 
 The driver calls `handle` with each frame that a link brought, and sends what it finds in ``out``. The turn
-(proxy/pump/turn.py) moves plain DATA frames by itself, in both directions, without calling this file. Two invariants
-make that possible:
-
-* ``flow`` maps stream ids to the streams whose incoming DATA only has to be written to the local socket. The driver
-  adds them, and removes one while its socket is full; this file removes those that have ended.
-* of a stream, the turn changes nothing but ``credit`` and ``allow``: it subtracts the bytes that it moved.
+(proxy/pump/turn.py) writes plain DATA frames of streams that are ``flowing`` to local sockets by itself. Of a stream it
+changes nothing but ``credit`` and ``allow``: it subtracts the bytes that it moved.
 """
 
 from __future__ import annotations
@@ -15,25 +11,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Any
 
+from proxy.core.syscalls import word_at
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
 from proxy.mux.extracredit import ExtraCredit
 from proxy.mux.frames import (
-    HEADER,
     HEADER_SIZE,
     ID_MASK,
     KEY_SHIFT,
     KIND_SHIFT,
     LENGTH_MASK,
-    REASON_BYTES,
-    REASONS,
+    MAX_CONTROL,
+    MAX_DATA,
     FrameKind,
 )
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import SessionSink
-from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, Stream, StreamEvent, StreamState
+from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Stream, StreamEvent, StreamState
 
 ACK_EVERY = 262144
 """Bytes received after which an ACK is due. Not earlier, because an ACK costs both hosts as much as several messages;
@@ -47,25 +43,10 @@ CLEARED = 64
 """Largest open quota: streams that may be opened before the limits are checked again."""
 OWN_LINGERING = MAX_LINGERING // 3 - CLEARED
 
-# inlined: FrameKind, StreamState, StreamEvent
-_KIND_OPEN, _KIND_OPENED, _KIND_RST = int(FrameKind.OPEN), int(FrameKind.OPENED), int(FrameKind.RST)
-_CALLED, _CALLING, _OPEN, _CLOSED = StreamState.CALLED, StreamState.CALLING, StreamState.OPEN, StreamState.CLOSED
-_RECV_OPENED, _RECV_RST = StreamEvent.RECV_OPENED, StreamEvent.RECV_RST
-_SEND_OPENED = StreamEvent.SEND_OPENED
-_unpack_from = HEADER.unpack_from
-
-S = TypeVar("S", bound=Stream)
-
-Handler = Callable[[int, memoryview, int, int], None]
-"""Handles one frame: stream id, memory, and the positions between which the payload lies, ``mem[body:stop]``."""
-
-
-def _unknown(stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-    raise AssertionError("has no payload that is short enough")
-
-
-UNKNOWN: tuple[Handler, int] = (_unknown, -1)
-"""In place of an entry of `Session.handlers` for kinds that do not exist: every payload is too long for it."""
+# Integers of C, where this is compiled.
+DATA, DATA_FIN, CREDIT, ACK = FrameKind.DATA, FrameKind.DATA_FIN, FrameKind.CREDIT, FrameKind.ACK
+OPEN, OPENED, REFUSE, RST = FrameKind.OPEN, FrameKind.OPENED, FrameKind.REFUSE, FrameKind.RST
+PING, PONG, GOAWAY = FrameKind.PING, FrameKind.PONG, FrameKind.GOAWAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +65,7 @@ class SessionSettings:
     """Streams that the other side may open a second, over all sessions; None: they are not counted."""
 
 
-class Session(Generic[S]):
+class Session:
     """One side's view of the streams, without I/O. Not thread-safe. The driver calls `close` in the end.
 
     Args:
@@ -106,22 +87,21 @@ class Session(Generic[S]):
         *,
         dialler: bool,
         out: ReplayBuffer,
-        sink: SessionSink[S],
-        stream_type: Callable[[Self, int, StreamState, int, int], S],
+        sink: SessionSink,
+        stream_type: Callable[[Any, int, StreamState, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
         max_id: int = frames.MAX_ID,
     ) -> None:
         self.out = out
         self.local, self.remote = local, remote
-        self.streams: dict[int, S] = {}
-        self.flow: dict[int, S] = {}
+        self.streams: dict[int, Any] = {}
         self.lingering: dict[int, int] = {}
         self.received = 0
         self.open_quota = 0
         self.reading_stopped = self._going_away = self._around = False
         self.grant_below = local.stream_credit // 2
-        self.extra_credit: ExtraCredit[S] = ExtraCredit(local.stream_credit)
+        self.extra_credit = ExtraCredit(local.stream_credit)
         self._sink = sink
         self._stream_type = stream_type
         self._first_id = self._next_id = 1 if dialler else 2
@@ -130,20 +110,6 @@ class Session(Generic[S]):
         self._acked = self._known = 0
         self._called = 0
         self._linger_order: deque[int] = deque()
-        self.handlers: dict[int, tuple[Handler, int]] = {
-            FrameKind.DATA: (self._on_data, frames.MAX_DATA),
-            FrameKind.DATA_FIN: (self._on_fin, frames.MAX_DATA),
-            FrameKind.OPEN: (self._on_open, frames.MAX_CONTROL),
-            FrameKind.OPENED: (self._on_opened, frames.MAX_CONTROL),
-            FrameKind.REFUSE: (self._on_refuse, frames.MAX_CONTROL),
-            FrameKind.RST: (self._on_rst, frames.MAX_CONTROL),
-            FrameKind.CREDIT: (self._on_credit, frames.MAX_CONTROL),
-            FrameKind.ACK: (self._on_ack, frames.MAX_CONTROL),
-            FrameKind.PING: (self._on_ping, frames.MAX_CONTROL),
-            FrameKind.PONG: (self._on_pong, frames.MAX_CONTROL),
-            FrameKind.GOAWAY: (self._on_goaway, frames.MAX_CONTROL),
-        }
-        """By kind of frame: what handles it, and the most bytes that its payload may have."""
 
     # What we do
 
@@ -202,74 +168,61 @@ class Session(Generic[S]):
                     return more
         return count
 
-    def open(self: Self, call: bytes) -> S:
+    def open(self, call: bytes) -> Any:
         """Open a stream, which may send at once. `call` is made by `encode_open`. Check `can_open` first: `open` does
         not.
         """
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self.open_quota -= 1
-        self.streams[stream_id] = stream = self._stream_type(
-            self, stream_id, _CALLING, self.remote.stream_credit, self.local.stream_credit
-        )
-        self.out.put(_KIND_OPEN, stream_id, call)
+        stream = self._make(stream_id, StreamState.CALLING)
+        self.out.put(OPEN, stream_id, call)
         return stream
 
-    def accept(self, stream: S) -> None:
+    def _make(self, stream_id: int, state: StreamState) -> Any:
+        stream = self._stream_type(self, stream_id, state, self.remote.stream_credit, self.local.stream_credit)
+        self.streams[stream_id] = stream
+        return stream
+
+    def accept(self, stream: Stream) -> None:
         """Answer OPEN: the stream is delivered. OPENED is deferrable: the service mostly answers at once, and both are
         then sent together.
         """
-        # inlined: Stream.advance
-        stream.state = TABLE[stream.state][_SEND_OPENED]
-        self.out.put(_KIND_OPENED, stream.id, b"", True)
+        stream.advance(StreamEvent.SEND_OPENED)
+        self.out.put(OPENED, stream.id, b"", True)
 
-    def refuse(self, stream: S, reason: CloseReason) -> None:
+    def refuse(self, stream: Stream, reason: CloseReason) -> None:
         """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
         stream.advance(StreamEvent.SEND_REFUSE)
-        self.out.put(FrameKind.REFUSE, stream.id, frames.encode_reason(frames.known_to(self.remote.reasons, reason)))
+        self.out.put(REFUSE, stream.id, frames.encode_reason(frames.known_to(self.remote.reasons, reason)))
         self._forget(stream)
 
-    def sendable(self, stream: S, most: int = frames.MAX_DATA) -> int:
+    def sendable(self, stream: Stream, most: int = frames.MAX_DATA) -> int:
         """Payload bytes, up to `most`, that the stream may put into ``out`` now. 0: there is no credit or no room, or
         our direction has ended.
         """
         wanted = most if most < stream.credit else stream.credit
         return wanted if wanted and stream.state in MAY_SEND and self.out.room(wanted) else 0
 
-    def sent(self, stream: S, length: int) -> None:
+    def sent(self, stream: Stream, length: int) -> None:
         """Make a DATA frame of `length` bytes, at most what `sendable` said, that lie at ``out.pos + HEADER_SIZE``."""
-        out = self.out
-        pos = out.pos
-        HEADER.pack_into(out.buf, pos, stream.word + length)
-        out.pos = pos + HEADER_SIZE + length
+        self.out.data(stream.word, length)
         stream.credit -= length
-        if not out.dirty:
-            out.touch()
 
-    def fin(self, stream: S) -> None:
+    def fin(self, stream: Stream) -> None:
         """End our direction of the stream (FIN)."""
         stream.advance(StreamEvent.SEND_FIN)
-        self.out.put(FrameKind.DATA_FIN, stream.id)
+        self.out.put(DATA_FIN, stream.id)
         if stream.state is StreamState.CLOSED:
             self._forget(stream)
 
-    def reset(self, stream: S, reason: CloseReason) -> None:
+    def reset(self, stream: Stream, reason: CloseReason) -> None:
         """End both directions of the stream (RST). After `on_closed` no call on the sink follows for it."""
-        stream_id, out = stream.id, self.out
-        del self.streams[stream_id]
-        # inlined: Stream.advance
-        stream.state = _CLOSED
-        # inlined: frames.encode_reason
-        out.put(_KIND_RST, stream_id, REASON_BYTES[reason])
-        # inlined: Session._forget
-        self.flow.pop(stream_id, None)
-        if stream_id & 1 != self._own:
-            self._called -= 1
-        self.lingering[stream_id] = out.base + out.pos
-        self._linger_order.append(stream_id)
-        self._sink.on_closed(stream)
+        stream.advance(StreamEvent.SEND_RST)
+        self.out.put(RST, stream.id, frames.encode_reason(reason))
+        self._forget(stream)
 
-    def consumed(self, stream: S, buffered: int, now: float) -> None:
+    def consumed(self, stream: Stream, buffered: int, now: float) -> None:
         """The local socket has taken bytes of the stream; `buffered` are still in the proxy at `now`, seconds. Grants
         new credit once half of the usual credit is used up, a quarter while any stream has extra credit.
         """
@@ -279,23 +232,23 @@ class Session(Generic[S]):
             self.grant_below = self.local.stream_credit // 4 * (3 if self.extra_credit.extended else 2)
             stream.allow += grant
             stream.granted += grant
-            self.out.put(FrameKind.CREDIT, stream.id, frames.encode_u32(grant))
+            self.out.put(CREDIT, stream.id, frames.encode_u32(grant))
             self.acknowledge()
 
     def ping(self, token: int) -> None:
         """Send PING, behind an ACK for what has arrived since the last one. The PONG brings `token` to `on_pong`."""
         self.acknowledge()
-        self.out.put(FrameKind.PING, 0, frames.encode_u64(token))
+        self.out.put(PING, 0, frames.encode_u64(token))
 
     def goaway(self, reason: CloseReason) -> None:
         """Send GOAWAY: the peer is to open no more streams. Does not set `going_away`."""
-        self.out.put(FrameKind.GOAWAY, 0, frames.encode_reason(reason))
+        self.out.put(GOAWAY, 0, frames.encode_reason(reason))
 
     def acknowledge(self) -> None:
         """Send ACK with the count of bytes received, unless it was sent already."""
         if self._acked < self.received:
             self._acked = self.received
-            self.out.put(FrameKind.ACK, 0, frames.encode_u64(self.received))
+            self.out.put(ACK, 0, frames.encode_u64(self.received))
 
     def resume(self, received: int) -> None:
         """Go on over a new link: send again from offset `received` on, which the peer's HELLO has told. Raises only
@@ -305,13 +258,12 @@ class Session(Generic[S]):
         # for what it has said.
         self.out.rewind_untrusted(received)
 
-    def close(self) -> list[S]:
+    def close(self) -> list[Any]:
         """End the session. Returns the streams that were open, which the driver ends; their state is as it was.
         Idempotent.
         """
         streams = list(self.streams.values())
         self.streams.clear()
-        self.flow.clear()
         self.lingering.clear()
         self._linger_order.clear()
         self.going_away = True
@@ -326,11 +278,17 @@ class Session(Generic[S]):
         """
         if end - pos < HEADER_SIZE:
             return False
-        word: int = _unpack_from(buf, pos)[0]
+        word = word_at(buf, pos)
         length = word & LENGTH_MASK
-        if length > self.handlers.get(word >> KIND_SHIFT, UNKNOWN)[1]:
+        if length > self._largest(word >> KIND_SHIFT):
             raise self._malformed(word)
         return pos + HEADER_SIZE + length <= end
+
+    def _largest(self, kind: int) -> int:
+        """Bytes that the payload of such a frame may have; -1: there is no such frame."""
+        if kind in (DATA, DATA_FIN):
+            return MAX_DATA
+        return MAX_CONTROL if OPEN <= kind <= GOAWAY else -1  # HELLO comes before a session
 
     def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
         """Handle a whole frame: `word` is its header, ``mem[body:stop]`` its payload.
@@ -338,14 +296,35 @@ class Session(Generic[S]):
         Raises ProtocolError if the peer broke the specification. The session is then unusable: the driver ends it and
         its link.
         """
-        handler, largest = self.handlers.get(word >> KIND_SHIFT, UNKNOWN)
-        if stop - body > largest:
+        kind, stream_id = word >> KIND_SHIFT, word >> KEY_SHIFT & ID_MASK
+        if stop - body > self._largest(kind):
             raise self._malformed(word)
-        handler(word >> KEY_SHIFT & ID_MASK, mem, body, stop)
+        if kind == DATA:
+            self._on_data(stream_id, mem, body, stop)
+        elif kind == RST:
+            self._on_rst(stream_id, mem, body, stop)
+        elif kind == OPEN:
+            self._on_open(stream_id, mem, body, stop)
+        elif kind == OPENED:
+            self._on_opened(stream_id)
+        elif kind == DATA_FIN:
+            self._on_fin(stream_id, mem, body, stop)
+        elif kind == CREDIT:
+            self._on_credit(stream_id, mem, body, stop)
+        elif kind == ACK:
+            self._on_ack(mem, body, stop)
+        elif kind == REFUSE:
+            self._on_refuse(stream_id, mem, body, stop)
+        elif kind == PING:
+            self._on_ping(mem, body, stop)
+        elif kind == PONG:
+            self._sink.on_pong(frames.decode_u64_untrusted(bytes(mem[body:stop]), "PONG"))
+        else:
+            self._on_goaway(mem, body, stop)
 
     def _malformed(self, word: int) -> ProtocolError:
         kind = word >> KIND_SHIFT
-        if kind not in self.handlers:
+        if self._largest(kind) < 0:
             return ProtocolError(f"unknown frame kind 0x{kind:02x}")
         return ProtocolError(f"{FrameKind(kind).name} frame of {word & LENGTH_MASK} bytes")
 
@@ -355,7 +334,7 @@ class Session(Generic[S]):
         if self.received - self._acked >= ACK_EVERY:
             self.acknowledge()
 
-    def _live(self, stream_id: int, kind: str) -> S | None:
+    def _live(self, stream_id: int, kind: str) -> Any:
         """The stream that a frame is for; None: it is a late frame for a closed stream, to be ignored. Raises
         ProtocolError for any other id.
         """
@@ -365,18 +344,18 @@ class Session(Generic[S]):
         return stream
 
     def _on_data(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        data = mem[body:stop]
-        if not data:  # would cost the peer no credit and us a system call
+        length = stop - body
+        if not length:  # would cost the peer no credit and us a system call
             raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
         if stream is not None:
             stream.advance_untrusted(StreamEvent.RECV_DATA)
-            if len(data) > stream.allow:
+            if length > stream.allow:
                 raise ProtocolError(
-                    f"DATA of {len(data)} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
+                    f"DATA of {length} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
                 )
-            stream.allow -= len(data)
-            self._sink.on_data(stream, data)
+            stream.allow -= length
+            self._sink.on_data(stream, mem[body:stop])
 
     def _on_fin(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         if stop > body:
@@ -384,12 +363,12 @@ class Session(Generic[S]):
         stream = self._live(stream_id, "FIN")
         if stream is not None:
             stream.advance_untrusted(StreamEvent.RECV_FIN)
-            self.flow.pop(stream_id, None)
+            stream.flowing = False
             if stream.state is StreamState.CLOSED:
                 self._forget(stream)
             self._sink.on_fin(stream)
 
-    def _on_open(self: Self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_open(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
         call = frames.decode_open_untrusted(bytes(mem[body:stop]))
@@ -398,20 +377,14 @@ class Session(Generic[S]):
         if len(self._linger_order) >= MAX_LINGERING:
             raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
         self.lingering.pop(stream_id, None)
-        stream = self._stream_type(self, stream_id, _CALLED, self.remote.stream_credit, self.local.stream_credit)
-        self.streams[stream_id] = stream
+        stream = self._make(stream_id, StreamState.CALLED)
         self._called += 1
         self._sink.on_call(stream, call)
 
-    def _on_opened(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        # inlined: Session._live
-        stream = self.streams.get(stream_id) or self._live(stream_id, "OPENED")
+    def _on_opened(self, stream_id: int) -> None:
+        stream = self._live(stream_id, "OPENED")
         if stream is not None:
-            # inlined: Stream.advance_untrusted
-            if stream.state is _CALLING:
-                stream.state = _OPEN
-            else:
-                stream.advance_untrusted(_RECV_OPENED)
+            stream.advance_untrusted(StreamEvent.RECV_OPENED)
             self._sink.on_opened(stream)
 
     def _on_refuse(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
@@ -419,23 +392,15 @@ class Session(Generic[S]):
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
             stream.advance_untrusted(StreamEvent.RECV_REFUSE)
-            self._forget(stream, late_frames=False)
+            self._forget(stream, False)
             self._sink.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        # inlined: frames.decode_reason_untrusted
-        reason = REASONS.get(mem[body]) if stop - body == 1 else None
-        if reason is None:
-            reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")  # raises
-        # inlined: Session._live
-        stream = self.streams.get(stream_id) or self._live(stream_id, "RST")
+        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")
+        stream = self._live(stream_id, "RST")
         if stream is not None:
-            # inlined: Stream.advance_untrusted
-            if stream.state is _OPEN:
-                stream.state = _CLOSED
-            else:
-                stream.advance_untrusted(_RECV_RST)
-            self._forget(stream, late_frames=False)
+            stream.advance_untrusted(StreamEvent.RECV_RST)
+            self._forget(stream, False)
             self._sink.on_rst(stream, reason)
 
     def _on_credit(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
@@ -448,7 +413,7 @@ class Session(Generic[S]):
             stream.received_grants += grant
             self._sink.on_credit(stream)
 
-    def _on_ack(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_ack(self, mem: memoryview, body: int, stop: int) -> None:
         offset = frames.decode_u64_untrusted(bytes(mem[body:stop]), "ACK")
         self.out.acknowledge_untrusted(offset)
         # Only an ACK frame frees ids: it comes behind the peer's late frames. The offset that `resume` gets does not.
@@ -457,19 +422,16 @@ class Session(Generic[S]):
         while order and lingering.get(order[0], 0) <= known:
             lingering.pop(order.popleft(), None)
 
-    def _on_ping(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_ping(self, mem: memoryview, body: int, stop: int) -> None:
         token = frames.decode_u64_untrusted(bytes(mem[body:stop]), "PING")
         self.acknowledge()
-        self.out.put(FrameKind.PONG, 0, frames.encode_u64(token))
+        self.out.put(PONG, 0, frames.encode_u64(token))
 
-    def _on_pong(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        self._sink.on_pong(frames.decode_u64_untrusted(bytes(mem[body:stop]), "PONG"))
-
-    def _on_goaway(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_goaway(self, mem: memoryview, body: int, stop: int) -> None:
         self.going_away = True
         self._sink.on_goaway(frames.decode_reason_untrusted(bytes(mem[body:stop]), "GOAWAY"))
 
-    def _forget(self, stream: S, *, late_frames: bool = True) -> None:
+    def _forget(self, stream: Stream, late_frames: bool = True) -> None:
         """The stream is closed here: let its id linger until no late frame can come, and tell the sink.
 
         Args:
@@ -478,13 +440,10 @@ class Session(Generic[S]):
         """
         stream_id = stream.id
         del self.streams[stream_id]
-        self.flow.pop(stream_id, None)
+        stream.flowing = False
         if stream_id & 1 != self._own:
             self._called -= 1
-        if late_frames:
-            out = self.out
-            # inlined: ReplayBuffer.end
-            if (end := out.base + out.pos) > self._known:
-                self.lingering[stream_id] = end
-                self._linger_order.append(stream_id)
+        if late_frames and (end := self.out.end) > self._known:
+            self.lingering[stream_id] = end
+            self._linger_order.append(stream_id)
         self._sink.on_closed(stream)

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol
 
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
-from proxy.mux.stream import Stream
-
-S_in = TypeVar("S_in", bound=Stream, contravariant=True)
 
 
-class SessionSink(Protocol[S_in]):
+class SessionSink(Protocol):
     """The calls that a `mux.session.Session` makes, in the order of the frames. None may raise anything but
-    ProtocolError.
+    ProtocolError. A stream is one of those that the session's driver makes.
     """
 
-    def on_call(self, stream: S_in, call: Open) -> None:
+    def on_call(self, stream: Any, call: Open) -> None:
         """The peer opened a stream; answer with `Session.accept` or `Session.refuse`, now or later."""
 
-    def on_opened(self, stream: S_in) -> None:
+    def on_opened(self, stream: Any) -> None:
         """The peer delivered the stream that we opened."""
 
-    def on_refused(self, stream: S_in, reason: CloseReason) -> None:
+    def on_refused(self, stream: Any, reason: CloseReason) -> None:
         """The peer could not deliver the stream that we opened; no byte of it reached an application. It is closed."""
 
-    def on_data(self, stream: S_in, data: memoryview) -> None:
+    def on_data(self, stream: Any, data: memoryview) -> None:
         """Bytes for the stream; `data` is valid only during the call. Report them with `Session.consumed` once they
         have left the proxy.
         """
 
-    def on_fin(self, stream: S_in) -> None:
+    def on_fin(self, stream: Any) -> None:
         """The peer will send no more bytes on the stream."""
 
-    def on_rst(self, stream: S_in, reason: CloseReason) -> None:
+    def on_rst(self, stream: Any, reason: CloseReason) -> None:
         """The peer ended both directions of the stream. It is closed."""
 
-    def on_credit(self, stream: S_in) -> None:
+    def on_credit(self, stream: Any) -> None:
         """The peer granted the stream more credit."""
 
     def on_pong(self, token: int) -> None:
@@ -45,7 +42,7 @@ class SessionSink(Protocol[S_in]):
     def on_goaway(self, reason: CloseReason) -> None:
         """The peer accepts no new streams on this session."""
 
-    def on_closed(self, stream: S_in) -> None:
+    def on_closed(self, stream: Any) -> None:
         """Both directions have ended as seen from here, whoever ended them. Comes once for each stream, before the
         `on_fin`, `on_rst` or `on_refused` of the same frame; not for streams that `Session.close` returns.
         """

@@ -23,7 +23,6 @@ from proxy.links.handshake import Hello
 from proxy.pool.refusals import RefusalRun
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pump.carrier import Carrier, UsageObserver
-from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import CallHandler, LaneSession
@@ -98,7 +97,7 @@ class PoolSessions:
         *,
         pump: Pump,
         calls: CallHandler,
-        usage: UsageObserver[Lane],
+        usage: UsageObserver,
         leaving: Callable[[], None],
         kept: SuspendedBytes,
     ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from proxy.errors import CloseReason
-from proxy.mux.replay import SLAB_SIZE
+from proxy.mux.sizes import SLAB_SIZE
 from proxy.pump.session import LaneSession
 
 

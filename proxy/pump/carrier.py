@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic_ns
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, cast
 
 import trio
 
@@ -17,7 +17,7 @@ from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, SessionSettings
 from proxy.mux.sink import SessionSink
-from proxy.mux.stream import Stream, StreamState
+from proxy.mux.stream import StreamState
 from proxy.pump.loop import Flusher, Pump
 from proxy.pump.turnshare import TurnShare
 
@@ -27,9 +27,6 @@ FAR = 256
 ENOUGH = 1.0
 """Seconds, at most twice, that anybody waits for a peer that does not say what it has handled. Nobody gets such an
 answer from one that does not mean to give it; whether a link is dead, `links.keepalive` finds out."""
-
-S = TypeVar("S", bound=Stream)
-S_in = TypeVar("S_in", bound=Stream, contravariant=True)
 
 
 class Carrier(Flusher, Protocol):
@@ -48,7 +45,7 @@ class Carrier(Flusher, Protocol):
         """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""
 
 
-class UsageObserver(Protocol[S_in]):
+class UsageObserver(Protocol):
     """Learns from a session how its streams use it (the pool). Called inside turns: must not take long.
 
     Attributes:
@@ -63,11 +60,11 @@ class UsageObserver(Protocol[S_in]):
     def ended(self) -> None:
         """The last open stream of the session has ended."""
 
-    def stream_ended(self, lane: S_in) -> None:
+    def stream_ended(self, lane: Any) -> None:
         """A notable stream has ended; its observer has not been told yet."""
 
 
-class CarriedSession(Session[S]):
+class CarriedSession(Session):
     """A session as its lanes see it: `mux.session.Session` with the pump, the link and the budget that they share.
 
     Args:
@@ -84,19 +81,17 @@ class CarriedSession(Session[S]):
             is unsent, it calls their ``resume()``.
     """
 
-    link: Carrier
-
     def __init__(
         self,
         pump: Pump,
         *,
         name: str,
         peer: str,
-        usage: UsageObserver[S],
+        usage: UsageObserver,
         dialler: bool,
         out: ReplayBuffer,
-        sink: SessionSink[S],
-        stream_type: Callable[[Self, int, StreamState, int, int], S],
+        sink: SessionSink,
+        stream_type: Callable[[Any, int, StreamState, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
     ) -> None:
@@ -104,7 +99,8 @@ class CarriedSession(Session[S]):
         self.pump, self.name, self.peer, self.usage = pump, name, peer, usage
         self.budget = pump.budget.account(peer)
         self.turn_share = TurnShare(pump)
-        self.waiting: dict[S, None] = {}
+        self.link = cast(Carrier, None)  # until `carry_on`, before which nothing asks for it
+        self.waiting: dict[Any, None] = {}
         self.suspended = False
         self.shortest = inf
         self.ended = trio.Event()

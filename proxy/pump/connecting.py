@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 import trio
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from proxy.core.syscalls import connect_unix
 from proxy.errors import CloseReason
 from proxy.pump.backlogs import FullBacklogs
 from proxy.pump.deadlines import Deadline, Deadlines
@@ -22,7 +23,6 @@ from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
 from proxy.pump.sourceport import LocalShortage, failure
 
-# inlined: socket.AF_UNIX, socket.SOCK_STREAM
 _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
@@ -172,17 +172,12 @@ class Connector:
         """Connect to a Unix socket, which usually succeeds at once. Returns a non-blocking socket; None if it did not
         succeed: `connect` then says why, or waits.
         """
-        # inlined: Connector.connect, Connector.bound
-        try:
-            sock = LocalSocket(_UNIX, _STREAM)
-            if not sock.connect_ex(path):
-                if bound := self.pump.budget.send_buffer:
-                    bound_send_buffer(sock, bound)
-                return sock
-        except OSError:
+        fd = connect_unix(path)
+        if fd < 0:
             return None
-        sock.close()
-        return None
+        sock = LocalSocket(_UNIX, _STREAM, 0, fd)
+        self.bound(sock)
+        return sock
 
     def bound(self, sock: LocalSocket) -> None:
         """Let the kernel hold no more for a service than the memory of this proxy allows."""

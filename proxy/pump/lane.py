@@ -1,33 +1,37 @@
 """A stream together with its local socket: the hinge between a session and a container's connection.
 
 A lane in *plain flow* is handled by the turn alone (proxy/pump/turn.py). `update` decides that, from the lane's whole
-state and for each direction: it puts the lane into ``pump.lanes`` if the turn may read its socket and into
-``session.flow`` if the turn may write the peer's DATA to it, or takes it out; and it tells the epoll what to wait for.
-Everything else here runs when a stream begins or ends and when something out of the ordinary happens, and ends with
-`update` or a close.
+state and for each direction: it puts the lane into ``pump.lanes`` if the turn may read its socket, or takes it out; the
+lane is ``flowing`` if the turn may write the peer's DATA to that; and it tells the epoll what to wait for. Everything
+else here runs when a stream begins or ends and when something out of the ordinary happens, and ends with `update` or a
+close.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from errno import EAGAIN
 from functools import partial
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import TypeVarTuple
 
 import structlog
 
+from proxy.core.syscalls import now, peek, recv, send
 from proxy.errors import CloseReason
-from proxy.mux.frames import HEADER, HEADER_SIZE, KEY_SHIFT, MAX_DATA
-from proxy.mux.replay import CHUNK
+from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
+from proxy.mux.sizes import CHUNK
 from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
+from proxy.pump.stalls import Stalls
 from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
+from proxy.pump.streamtiming import StreamTiming
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")
@@ -51,15 +55,7 @@ _DEAF = EPOLLIN | EPOLLRDHUP
 clean one."""
 OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
 """Reasons for which an application ends a stream, not a proxy."""
-_pack_into = HEADER.pack_into
-_ONE, _PEEK = bytearray(1), int(socket.MSG_PEEK)
-# inlined: StreamState, CloseReason
 _OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
-
-
-def _drop(data: memoryview | bytearray) -> int:
-    """In place of `Lane.send`: the application takes nothing any more."""
-    return len(data)
 
 
 def _told_already(observer: StreamObserver[Lane], peer: str, reason: CloseReason) -> None:
@@ -77,12 +73,17 @@ class Lane(Stream):
     peer sends is dropped; what the application had written before is read to its end, and then the stream is aborted.
 
     Attributes:
+        counted_sent, counted_received: payload bytes that whoever counts them has counted already.
+        fd: the socket's descriptor; -1: it has none, or no more.
         early: copy of the bytes sent before the peer answered OPEN; None afterwards, and on the receiving host.
         eof: whether the local socket has come to its end.
         pending: bytes that the local socket has not taken yet; None or empty: there are none.
         observer: is told of the answer to OPEN and of the end.
-        send: the socket's, or `_drop` if the lane is deaf.
         since: when the stream was opened, seconds (monotonic).
+        stalls: how long it was held back; None: it never was.
+        timing: is told of the answer to OPEN and of the first byte from the peer, which is handled outside plain flow
+            for it; None: that byte has come, or nobody wants to know.
+        _deaf: whether it is deaf.
         _hung: the application has closed its socket in both directions, as far as that was seen.
         _mask: events that the epoll waits for; -1 when closed.
         _run: reads in a turn if the stream is bulk; 0: it is not.
@@ -90,44 +91,44 @@ class Lane(Stream):
     """
 
     __slots__ = (
-        "_fd",
+        "_deaf",
         "_hung",
         "_mask",
         "_run",
         "_tcp",
         "_waiting",
+        "counted_received",
+        "counted_sent",
         "early",
         "eof",
+        "fd",
         "observer",
         "out",
         "pending",
-        "recv_into",
-        "send",
         "session",
         "since",
         "sock",
+        "stalls",
+        "timing",
     )
-    send: Callable[[memoryview | bytearray], int]
 
     def __init__(
-        self, session: CarriedSession[Lane], stream_id: int, state: StreamState, credit: int, allow: int
+        self, session: CarriedSession, stream_id: int, state: StreamState, credit: int, allow: int
     ) -> None:
-        # inlined: Stream.__init__
+        self.begin(stream_id, state, credit, allow)
         self.session = session
-        self.id = stream_id
-        self.state = state
-        self.credit = self.received_grants = credit
-        self.allow = self.granted = allow
-        self.granted_at = 0.0
-        self.word = stream_id << KEY_SHIFT
         self.out = session.out
         self.observer: StreamObserver[Lane] = NULL_OBSERVER
         self.sock: LocalSocket | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
-        self.eof = self._waiting = self._hung = False
+        self.eof = self._waiting = self._hung = self._deaf = self._tcp = False
         self._mask = self._run = 0
-        self.since = monotonic()
+        self.fd = -1
+        self.counted_sent = self.counted_received = 0
+        self.stalls: Stalls | None = None
+        self.timing: StreamTiming | None = None
+        self.since = now()
         if not session.streams:
             session.usage.began()
 
@@ -139,39 +140,18 @@ class Lane(Stream):
             watched: the socket is registered with the pump already, as `surrender` leaves it.
         """
         self.sock, self._tcp, self._mask = sock, tcp, EPOLLIN
-        self._fd = fd = sock.fileno()
-        self.recv_into, self.send = sock.recv_into, sock.send
+        self.fd = sock.fileno()
         pump = self.session.pump
         if watched:
-            pump.hand_on(fd, self)
-            pump.interest(fd, EPOLLIN)
+            pump.hand_on(self.fd, self)
+            pump.interest(self.fd, EPOLLIN)
         else:
-            pump.watch(fd, self, EPOLLIN)
+            pump.watch(self.fd, self, EPOLLIN)
 
     def start_calling(self) -> None:
         """Begin on the calling host: read what the caller has written so far, and send it behind OPEN."""
-        # inlined: Lane._read
-        out = self.out
-        body = out.pos + HEADER_SIZE
-        if body > out.limit:
-            self.early = bytearray()
-            return self._read(False)
-        try:
-            length = self.recv_into(out.mem[body : body + CHUNK])
-        except OSError as error:
-            self.early = bytearray()
-            return self.on_recv_error(error)
-        self.early = bytearray(out.mem[body : body + length])
-        if not length:
-            return self.on_eof()
-        # inlined: Session.sent
-        _pack_into(out.buf, body - HEADER_SIZE, self.word + length)
-        out.pos = body + length
-        self.credit -= length
-        if not out.dirty:
-            out.touch()
-        if length == CHUNK:
-            self.leave_plain_flow(length)
+        self.early = bytearray()
+        self._read(False)
 
     def call_again(self, early: bytes, eof: bool) -> None:
         """Begin on the calling host after another host has refused: send the early bytes again, and FIN if `eof`.
@@ -182,8 +162,8 @@ class Lane(Stream):
             size = self.session.sendable(self, len(early))
             if not size:
                 return self.abort(CloseReason.OVERLOADED)
-            out = self.out
-            out.mem[out.pos + HEADER_SIZE : out.pos + HEADER_SIZE + size] = early[:size]
+            body = self.out.pos + HEADER_SIZE
+            self.out.mem[body : body + size] = early[:size]
             self.session.sent(self, size)
             early = early[size:]
         if eof:
@@ -199,20 +179,16 @@ class Lane(Stream):
             if not self.session.budget.take(len(preface)):
                 return self.abort(CloseReason.OVER_BUDGET)
             self.pending = bytearray(preface) + (self.pending or b"")
-        session = self.session
-        session.accept(self)
+        self.session.accept(self)
         if self.pending:
             self._flush()
-        # inlined: Lane.update
-        elif self.state is _OPEN:
-            session.flow[self.id] = session.pump.lanes[self._fd] = self
         else:
             self._end_writing()
 
     @property
     def age(self) -> float:
         """Seconds since it was opened."""
-        return monotonic() - self.since
+        return now() - self.since
 
     @property
     def left(self) -> bool:
@@ -228,21 +204,10 @@ class Lane(Stream):
         """Decide whether the turn reads and writes the socket by itself, and set what the epoll waits for."""
         if self.sock is None:
             return
-        # inlined: Lane.update
-        if (
-            self.state is _OPEN
-            and self._mask == EPOLLIN
-            and self.early is None
-            and not (self.pending or self._run or self._waiting)
-            and self.credit >= CHUNK
-        ):
-            self.session.pump.lanes[self._fd] = self
-            self.session.flow[self.id] = self
-            return
-        state, pump, fd, early, pending = self.state, self.session.pump, self._fd, self.early, self.pending
+        state, pump, fd, early, pending = self.state, self.session.pump, self.fd, self.early, self.pending
         reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
         mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
-        if reading and self.send is _drop:
+        if reading and self._deaf:
             mask = _DEAF
         if mask != self._mask:
             self._mask = mask
@@ -253,10 +218,7 @@ class Lane(Stream):
             pump.lanes[fd] = self
         else:
             pump.lanes.pop(fd, None)
-        if state in _TAKES_BYTES and not pending:
-            self.session.flow[self.id] = self
-        else:
-            self.session.flow.pop(self.id, None)
+        self.flowing = state in _TAKES_BYTES and not (pending or self._deaf) and self.timing is None
 
     # What the local socket does
 
@@ -298,14 +260,15 @@ class Lane(Stream):
 
     def _hung_up(self) -> None:
         """The application has closed its Unix socket (EPOLLHUP). Mostly nothing is left to read, which a peek shows."""
-        # inlined: Lane._read
-        try:
-            if self.early is not None or self.state is not _OPEN or self.recv_into(_ONE, 1, _PEEK):
-                return self._read(True)
-        except OSError as error:
-            return self.on_recv_error(error)
-        self.session.reset(self, _FINISHED)
-        self._close(_FINISHED)
+        if self.early is not None or self.state is not _OPEN:
+            return self._read(True)
+        there = peek(self.fd)
+        if there > 0:
+            self._read(True)
+        elif there:
+            self.on_recv_error(-there)
+        else:
+            self._on_gone()
 
     def _read(self, gone: bool) -> None:
         """Receive once, with every check that the turn leaves out.
@@ -349,13 +312,12 @@ class Lane(Stream):
             self._wait()
             return 0
         body = out.pos + HEADER_SIZE
-        try:
-            length = self.recv_into(out.mem[body : body + room])
-        except OSError as error:
-            self.on_recv_error(error)
+        length = recv(self.fd, out.buf, body, room)
+        if length < 0:
+            self.on_recv_error(-length)
             return 0
         if not length:
-            if self.send is _drop:
+            if self._deaf:
                 self.abort(CloseReason.ABORTED)
             elif gone:
                 self._on_gone()
@@ -372,13 +334,20 @@ class Lane(Stream):
         self._waiting = True
         if self.credit:
             self.session.waiting[self] = None
+        self._held_back().from_sending(self.credit > 0, now())
         self.update()
 
     def resume(self) -> None:
         """Read again, if `_wait` stopped it: there may be credit and room now."""
         if self._waiting:
             self._waiting = False
+            self._held_back().sending(now())
             self.update()
+
+    def _held_back(self) -> Stalls:
+        if self.stalls is None:
+            self.stalls = Stalls()
+        return self.stalls
 
     def leave_plain_flow(self, length: int) -> None:
         """The turn read `length` bytes: a whole CHUNK, which makes the stream bulk, or less than CHUNK of credit is
@@ -406,18 +375,22 @@ class Lane(Stream):
         self.session.reset(self, _FINISHED)
         self._close(_FINISHED)
 
-    def on_recv_error(self, error: OSError) -> None:
-        """Receiving failed: there was nothing to read (BlockingIOError), or else the application has aborted. The
-        kernel says so only when all that it had written was read.
+    def on_recv_error(self, code: int) -> None:
+        """Receiving failed with this errno: there was nothing to read (EAGAIN), or else the application has aborted.
+        The kernel says so only when all that it had written was read.
         """
-        if isinstance(error, BlockingIOError):
+        if code == EAGAIN:
             self.update()
         else:
             self.abort(CloseReason.ABORTED)
 
-    def on_send_error(self, error: OSError, data: memoryview) -> None:
-        """Sending `data` failed: keep it if the socket is full; else the application takes no more."""
-        if isinstance(error, BlockingIOError):
+    def on_untaken(self, taken: int, data: memoryview) -> None:
+        """The socket took `taken` bytes of `data`, not all, or none (-EAGAIN): keep the rest. Sending failed for
+        another reason, a negative errno: the application takes no more.
+        """
+        if taken >= 0:
+            self.on_full(data[taken:])
+        elif taken == -EAGAIN:
             self.on_full(data)
         else:
             self._deafen()
@@ -428,14 +401,14 @@ class Lane(Stream):
         """
         if self.eof or self.early is not None or self.state is _CLOSED:
             return self.abort(CloseReason.ABORTED)
-        if self.send is _drop:
+        if self._deaf:
             return
-        self.send = _drop
+        self._deaf = True
         self._forget_pending()
         session = self.session
-        session.consumed(self, 0, monotonic())
+        session.consumed(self, 0, now())
         self._mask = _DEAF
-        session.pump.interest(self._fd, _DEAF)
+        session.pump.interest(self.fd, _DEAF)
         self.update()
         session.pump.deadlines.add(LOOK, partial(self._wait_for_reader, Patience(self.bytes_sent)))
 
@@ -455,6 +428,7 @@ class Lane(Stream):
         if self.pending:
             self.session.budget.give(len(self.pending))
             self.pending = None
+            self._held_back().delivering(now())
 
     def on_full(self, data: memoryview) -> None:
         """Keep what the socket did not take, or abort with OVER_BUDGET. The stream's credit bounds what is kept, and
@@ -464,23 +438,25 @@ class Lane(Stream):
             return self.abort(CloseReason.OVER_BUDGET)
         if self.pending is None:
             self.pending = bytearray()
+            self._held_back().from_delivering(now())
         self.pending += data
         self.update()
 
     def _flush(self) -> None:
         """Send what was kept, grant credit for what was taken, and pass the peer's end on when nothing is left."""
         if pending := self.pending:
-            try:
-                taken = self.send(pending)
-            except BlockingIOError:
+            taken = send(self.fd, pending, 0, len(pending))
+            if taken == -EAGAIN:
                 return self.update()
-            except OSError:
+            if taken < 0:
                 return self._deafen()
             del pending[:taken]
             self.session.budget.give(taken)
-            self.session.consumed(self, len(pending), monotonic())
+            self.session.consumed(self, len(pending), now())
         if not self.pending:
-            self.pending = None
+            if self.pending is not None:
+                self.pending = None
+                self._held_back().delivering(now())
             self._end_writing()
         else:
             self.update()
@@ -491,23 +467,24 @@ class Lane(Stream):
         """The peer delivered the stream (OPENED): early bytes need not be kept any longer."""
         self.early = None
         self.observer.lane_opened(self)
-        # inlined: Lane.update
-        if self.state is _OPEN and self._mask == EPOLLIN and not (self.pending or self._run or self._waiting):
-            self.session.flow[self.id] = self
-        else:
-            self.update()
+        self.update()
 
     def on_data(self, data: memoryview) -> None:
         """Write DATA that the turn did not to the local socket, or keep it until the socket takes it."""
+        if self.timing is not None:
+            timing, self.timing = self.timing, None
+            timing.first_byte(now())
+            self.update()
+        if self._deaf:
+            return self.session.consumed(self, 0, now())
         if self.sock is None or self.pending:
             return self.on_full(data)
-        try:
-            taken = self.send(data)
-        except OSError as error:
-            return self.on_send_error(error, data)
-        if taken < len(data):
-            self.on_full(data[taken:])
-        self.session.consumed(self, self.buffered, monotonic())
+        copy = bytearray(data)
+        taken = send(self.fd, copy, 0, len(copy))
+        if taken != len(copy):
+            self.on_untaken(taken, data)
+        if taken >= 0:
+            self.session.consumed(self, self.buffered, now())
 
     def on_fin(self) -> None:
         """The peer has ended its direction (FIN)."""
@@ -521,13 +498,13 @@ class Lane(Stream):
             self._close(_FINISHED)
         elif (
             self.sock is None
-            or self.send is _drop
+            or self._deaf
             or reason not in OF_APPLICATIONS
             or not (self.pending or self._tcp)  # AF_UNIX: it has everything
         ):
             self.drop(reason)
         else:
-            self._leave_to_last_words(self.sock, reason, self._close)
+            self._leave_to_last_words(self.sock, reason, self.over)
 
     def _end_writing(self) -> None:
         """When the socket has taken all bytes, pass the peer's end on: close the socket if the stream is closed, shut
@@ -568,9 +545,10 @@ class Lane(Stream):
         """
         sock, self.sock = self.sock, None
         if sock is not None:
-            self.session.pump.lanes.pop(self._fd, None)
-            self.session.pump.hand_on(self._fd, watcher)
-            self.session.pump.interest(self._fd, 0)
+            self.session.pump.lanes.pop(self.fd, None)
+            self.session.pump.hand_on(self.fd, watcher)
+            self.session.pump.interest(self.fd, 0)
+            self.fd = -1
         return sock
 
     def _leave_to_last_words(
@@ -579,8 +557,13 @@ class Lane(Stream):
         pending, self.pending, self.sock = self.pending or b"", None, None
         session = self.session
         session.extra_credit.end(self)
-        session.pump.lanes.pop(self._fd, None)
+        session.pump.lanes.pop(self.fd, None)
+        self.fd = -1
         LastWords(session.pump, sock, reason, pending, session.budget, on_end).start()
+
+    def over(self, reason: CloseReason) -> None:
+        """The reader has all that was said, or never will (`LastWords`)."""
+        self._close(reason)
 
     def _close(self, reason: CloseReason) -> None:
         session, sock, observer = self.session, self.sock, self.observer
@@ -596,4 +579,5 @@ class Lane(Stream):
                     return observer.lane_ended(self, reason)
                 disarm_reset(sock)
             session.pump.close(sock)
+            self.fd = -1
         observer.lane_ended(self, reason)

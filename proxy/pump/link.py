@@ -8,21 +8,24 @@ suspended.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Protocol
 
 import trio
 
+from proxy.core.syscalls import now, recv, send
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.pump import turn
 from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
+from proxy.pump.options import retransmits
 from proxy.pump.session import LaneSession
 from proxy.pump.turnshare import SLOW_FRAMES
 
@@ -42,9 +45,7 @@ tenth of it is a burst that the kernel's buffer did not take, and another link w
 
 
 class Wire(Protocol):
-    """What a link reads and writes through: its socket, or TLS around it. Both raise OSError as a non-blocking socket
-    does.
-    """
+    """TLS around a link's socket. It raises OSError as a non-blocking socket does."""
 
     def recv_into(self, view: memoryview, /) -> int:
         """Receive into `view`; returns how many bytes, 0 at the end. Must not hold bytes back unless the socket stays
@@ -60,7 +61,7 @@ class Link:
     handshake, and closes it; carries `session` from `start` on.
 
     Args:
-        wire: what to read and write through instead of `sock`.
+        wire: what to read and write through; None: `sock` itself.
 
     Attributes:
         congested: whether bytes wait because the socket takes no more.
@@ -77,13 +78,13 @@ class Link:
         self.ended = trio.Event()
         self.reason = CloseReason.FINISHED
         self.detail = ""
-        self.since = self.heard_at = monotonic()
+        self.since = self.heard_at = now()
         self.heard = 0
         self.rtt: float | None = None
         self.congested = False
         self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
-        self._sock = sock
-        self._wire: Wire = sock if wire is None else wire
+        self._sock, self._fd = sock, sock.fileno()
+        self._wire = wire
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)
         self._filled = 0
@@ -96,10 +97,10 @@ class Link:
     def start(self, leftover: bytes) -> None:
         """Register with the pump. `leftover`, bytes that came behind the handshake, is handled at once."""
         self.session.carry_on(self)
-        self.pump.watch(self._sock.fileno(), self, EPOLLIN)
+        self.pump.watch(self._fd, self, EPOLLIN)
         self._mem[: len(leftover)] = leftover
         self._filled = len(leftover)
-        self._guarded(self._handle)
+        self._guarded(lambda: self._handle())
         self.pump.settle()
 
     # Reading
@@ -110,12 +111,11 @@ class Link:
         """
         if mask & EPOLLOUT and self.congested:
             self.congested = False
-            self._queueing.set(False, monotonic())
-            self.pump.interest(self._sock.fileno(), EPOLLIN)
+            self._queueing.set(False, now())
+            self.pump.interest(self._fd, EPOLLIN)
             self.flush()
         if self._doomed:
             return
-        # inlined: Link._guarded
         try:
             if not mask:
                 self._behind = False
@@ -140,7 +140,7 @@ class Link:
 
     def _receive(self) -> None:
         try:
-            count = self._wire.recv_into(self._mem[self._filled :])
+            count = self._recv()
         except BlockingIOError:
             return
         except OSError as error:
@@ -148,33 +148,53 @@ class Link:
         if not count:
             return self.doom(CloseReason.LINK_LOST, "closed by the peer")
         self.heard += 1
-        self.heard_at = monotonic()
+        self.heard_at = now()
         self._filled += count
         self._handle()
+
+    def _recv(self) -> int:
+        """As `Wire.recv_into`, to where the in-buffer is free."""
+        if self._wire is not None:
+            return self._wire.recv_into(self._mem[self._filled :])
+        count = recv(self._fd, self._buf, self._filled, IN_BUFFER - self._filled)
+        return count if count >= 0 else _failed(-count)
+
+    def _send(self) -> int:
+        """As `Wire.send`, of what lies in the next slab with unsent bytes."""
+        out = self.session.out
+        if self._wire is not None:
+            return self._wire.send(out.unsent_view())
+        slab = out.unsent_slab()
+        size = min(slab.end, out.base + out.pos) - out.sent
+        count = send(self._fd, slab.buf, out.sent - slab.start, size)
+        return count if count >= 0 else _failed(-count)
 
     def _handle(self) -> None:
         """Handle the whole frames in the in-buffer, as many as this turn may, or wait for the next one."""
         frames = self._share.take(self)
         if frames:
-            self._deliver(frames, self._share.more)
+            self._deliver(frames)
         else:
             self._behind = True
 
-    def _deliver(self, frames: int, more: Callable[[], bool]) -> None:
-        """Handle whole frames, `frames` at most of those that are not plain DATA, and as long as `more` says so; move
-        the rest to the beginning.
+    def _deliver(self, frames: int, ends: bool = False) -> None:
+        """Handle whole frames, `frames` at most of those that are not plain DATA; move the rest to the beginning.
+
+        Args:
+            ends: the link ends, so the share of its peer's time is not asked for.
         """
-        session, buf, mem, end = self.session, self._buf, self._mem, self._filled
+        session, share, buf, mem, end = self.session, self._share, self._buf, self._mem, self._filled
         pos, left = turn.deliver(session, buf, mem, 0, end, frames)
-        while (behind := not self._doomed and session.whole(buf, pos, end)) and left and more():
+        while (behind := not self._doomed and session.whole(buf, pos, end)) and left and (ends or share.more()):
             pos, left = turn.deliver(session, buf, mem, pos, end, left)
-        self._share.took(frames - left)
+        share.took(frames - left)
         if behind:
             self._behind = True
-            self._share.wait(self)
+            share.wait(self)
         session.received_bytes(pos)
         if pos:
-            buf[: end - pos] = mem[pos:end]
+            if pos < end:
+                buf[: end - pos] = mem[pos:end]
             self._filled = end - pos
         if self._waiting:
             self._resume_waiting()
@@ -186,22 +206,20 @@ class Link:
         out = self.session.out
         if out.overrun:
             return self.doom(CloseReason.PROTOCOL_ERROR, f"the peer left {out.unacked} bytes unacknowledged")
-        while not self.congested and not self._doomed and (view := out.unsent_view()):
+        while not (self.congested or self._doomed) and out.sent < out.base + out.pos:
+            slab = out.unsent_slab()
             try:
-                sent = self._wire.send(view)
+                out.sent += self._send()
+                out.sends += 1
             except BlockingIOError:
-                sent = 0
+                pass
             except OSError as error:
                 self.congested = True
                 return self.pump.at_end(partial(self._read_last, error.strerror or str(error)))
-            out.sent += sent
-            if sent < len(view):
+            if out.sent < min(slab.end, out.base + out.pos):
                 self.congested = True
-                self._queueing.set(True, monotonic())
-                self.pump.interest(self._sock.fileno(), EPOLLIN | EPOLLOUT)
-            # inlined: ReplayBuffer.end
-            elif out.sent == out.base + out.pos:
-                break
+                self._queueing.set(True, now())
+                self.pump.interest(self._fd, EPOLLIN | EPOLLOUT)
         if self._waiting:
             self._resume_waiting()
 
@@ -212,7 +230,7 @@ class Link:
                 return
             before, behind = self.heard, self._behind
             self._behind = False
-            self._guarded(partial(self._deliver, SLOW_FRAMES, lambda: True) if behind else self._receive)
+            self._guarded((lambda: self._deliver(SLOW_FRAMES, True)) if behind else (lambda: self._receive()))
             if self.heard == before and not behind:
                 break
         self.doom(CloseReason.LINK_LOST, why)
@@ -232,7 +250,7 @@ class Link:
     @property
     def queueing(self) -> float:
         """The fraction, 0 to 1, of the last second or so in which bytes waited because the socket took no more."""
-        return self._queueing.value(monotonic())
+        return self._queueing.value(now())
 
     @property
     def bulk(self) -> bool:
@@ -257,9 +275,14 @@ class Link:
         return len(self.session.streams)
 
     @property
+    def retransmits(self) -> int:
+        """TCP segments that the kernel has sent again, over the session's earlier links, too."""
+        return self.session.retransmits + (0 if self.ended.is_set() else retransmits(self._sock))
+
+    @property
     def age(self) -> float:
         """Seconds since it came up."""
-        return monotonic() - self.since
+        return now() - self.since
 
     # Life and death
 
@@ -298,16 +321,17 @@ class Link:
             session.suspend()
         else:
             session.end(self.reason, self.detail)
+        session.retransmits += retransmits(self._sock)
         self.pump.close(self._sock)
         self._buf = bytearray()  # the session keeps this object until its next link: free the memory now
-        self._mem, self._wire = memoryview(self._buf), self._sock
+        self._mem, self._wire, self._fd = memoryview(self._buf), None, -1
         self.ended.set()
 
     def _say_goodbye(self) -> None:
         """Send what is unsent and GOAWAY with the reason, as far as the socket takes it without waiting."""
         try:
             self.session.goaway(self.reason)
-            while (view := self.session.out.unsent_view()) and (sent := self._wire.send(view)):
+            while self.session.out.unsent and (sent := self._send()):
                 self.session.out.sent += sent
             # close() with bytes unread sends a reset, and the peer may lose what is under way to it: read them first.
             self._sock.shutdown(socket.SHUT_WR)
@@ -316,6 +340,10 @@ class Link:
                     break
         except (OSError, ProtocolError):
             pass
+
+
+def _failed(code: int) -> int:
+    raise OSError(code, os.strerror(code))
 
 
 def _name(address: tuple[str, int] | tuple[str, int, int, int]) -> str:

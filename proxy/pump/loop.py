@@ -17,12 +17,13 @@ import resource
 import select
 from collections.abc import Callable
 from os import sched_yield
-from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import trio
 
+from control.base.histogram import Histogram
+from proxy.core.syscalls import Epoll, now
 from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
@@ -46,10 +47,12 @@ FEW_EVENTS = 8
 (at 16 connections a fifth to a third more; a crowd would pay for it)."""
 PROBE = 15
 """Every 16th look (a mask of their count) takes as many as there are, and shows which of the two fits."""
-LINGER = 0.005
-"""Seconds. A shorter wait costs a conversation with pauses more: the kernel sets a timer each time."""
-LINGER_DEFERRED = 0.001
-"""Seconds, while deferrable frames wait; the epoll's resolution, so the shortest wait there is."""
+LONG_TURNS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+"""Seconds: the bounds of `Pump.long_turns`. A turn within the first is short."""
+LINGER = 5
+"""Milliseconds. A shorter wait costs a conversation with pauses more: the kernel sets a timer each time."""
+LINGER_DEFERRED = 1
+"""Milliseconds, while deferrable frames wait; the epoll's resolution, so the shortest wait there is."""
 MAX_BUSY = 0.002
 """Seconds of turns without a break after which trio's other tasks run. A handshake needs several such breaks, and 10 ms
 brought no gain."""
@@ -80,35 +83,9 @@ class Flusher(Watcher, Protocol):
         """Send what can be sent without waiting."""
 
 
-class PlainLane(Watcher, Protocol):
-    """What `turn.collect` needs of a lane in plain flow.
-
-    Attributes:
-        out: the out-buffer that its bytes go to.
-        word: header word of a plain DATA frame, without the length.
-        credit: bytes that it may still send.
-    """
-
-    out: ReplayBuffer
-    word: int
-    credit: int
-
-    def recv_into(self, view: memoryview, /) -> int:
-        """Its socket's method."""
-
-    def on_recv_error(self, error: OSError) -> None:
-        """Receiving failed."""
-
-    def on_eof(self) -> None:
-        """The socket has come to its end."""
-
-    def leave_plain_flow(self, length: int) -> None:
-        """`length` bytes were received: a whole CHUNK, so there may be more, or less than CHUNK of credit is left."""
-
-
 Event = tuple[int, int]
-"""A descriptor and the mask of its events, as epoll returns them."""
-Collect = Callable[[list[Event], dict[int, PlainLane], list[ReplayBuffer], list[Event]], None]
+"""A descriptor and the mask of its events."""
+Collect = Callable[[Epoll, int, dict[int, Any], list[Event]], None]
 """See `turn.collect`."""
 
 
@@ -125,7 +102,8 @@ class Pump:
         lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
-        turns: how many there have been.
+        turns: how many there have been; busy: seconds that they took, and nothing else; long_turns: those that took
+            longer than the first of LONG_TURNS, seconds.
         descriptors: how those of this process are shared out.
         openings: how many calls may be under way without an answer.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
@@ -137,9 +115,11 @@ class Pump:
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
         self.later: list[ReplayBuffer] = []
-        self.lanes: dict[int, PlainLane] = {}
+        self.lanes: dict[int, Any] = {}
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
+        self.busy = 0.0
+        self.long_turns = Histogram(LONG_TURNS)
         self.descriptors = DescriptorShares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.openings = OpeningWindows()
         self._in_turn = False
@@ -152,7 +132,7 @@ class Pump:
         self.busy_poll = busy_poll or BusyPoll()
         self._most, self._looks = MAX_EVENTS, 0
         self.slow_left = self._send_after = SEND_FIRST
-        self._epoll = select.epoll()
+        self._epoll = Epoll(MAX_EVENTS)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until cancelled. Afterwards, when all others have closed or released their descriptors, call
@@ -178,46 +158,51 @@ class Pump:
         self._epoll.close()
 
     def _turns(self) -> None:
-        poll, watchers, stop = self._epoll.poll, self._watchers, perf_counter() + MAX_BUSY
-        collect = self._collect
+        found, stop = self._epoll, now() + MAX_BUSY
         self._in_turn = True
         while True:
             self._looks += 1
             probe = not self._looks & PROBE
             most = MAX_EVENTS if probe else self._most
             if self._again:
-                events = poll(0, most)
-            elif not (events := self._wait(most)):
-                break
+                count = found.wait(0, most)
+            else:
+                count = self._wait(most)
+                if not count:
+                    break
+            began = now()
             self.turns += 1
-            self.crowd = len(events)
+            self.crowd = count
             again, self._again = self._again, []
             rest: list[Event] = []
             try:
-                collect(events, self.lanes, self.touched, rest)
+                self._collect(found, count, self.lanes, rest)
             except Exception:
                 # A bug in one lane. Handle all events one by one below, where the barrier shows whose it is; lanes
                 # that were read already find nothing more to read.
                 log.exception("unexpected error in the data plane")
-                rest = events
+                rest = [(found.fd_at(index), found.mask_at(index)) for index in range(count)]
             if probe:
-                self._most = FEW_EVENTS if len(events) <= 2 * FEW_EVENTS and len(rest) <= 2 else MAX_EVENTS
-            for fd, mask in rest:
-                watcher = watchers.get(fd)
-                if watcher is not None:
-                    try:
-                        watcher.ready(mask)
-                    except Exception:
-                        self.failed(watcher)
-                    self.slow_left -= 1
-                    if not self.slow_left:
-                        self.send_first()
+                self._most = FEW_EVENTS if count <= 2 * FEW_EVENTS and len(rest) <= 2 else MAX_EVENTS
+            self._handle(rest)
             self._look_at(again)
             self._settle()
-            if perf_counter() > stop:
+            if self._took(began) > stop:
                 break
         self._in_turn = False
         self.settle()
+
+    def _handle(self, events: list[Event]) -> None:
+        for fd, mask in events:
+            watcher = self._watchers.get(fd)
+            if watcher is not None:
+                try:
+                    watcher.ready(mask)
+                except Exception:
+                    self.failed(watcher)
+                self.slow_left -= 1
+                if not self.slow_left:
+                    self.send_first()
 
     def _look_at(self, watchers: list[Watcher]) -> None:
         for watcher in watchers:
@@ -228,33 +213,44 @@ class Pump:
 
     def _turn_of_again(self) -> None:
         """A turn for nothing but what called `again` while the loop waited in trio."""
+        began = now()
         self.turns += 1
         again, self._again = self._again, []
         self._look_at(again)
         self._settle()
+        self._took(began)
 
-    def _wait(self, most: int) -> list[Event]:
-        """The next events; none: nothing has come for LINGER."""
-        poll, busy_poll = self._epoll.poll, self.busy_poll
+    def _took(self, began: float) -> float:
+        """Count the time of a turn that is over; returns the time."""
+        ended = now()
+        self.busy += ended - began
+        if ended - began > LONG_TURNS[0]:
+            self.long_turns.observe(ended - began)
+        return ended
+
+    def _wait(self, most: int) -> int:
+        """Wait for the next events; how many there are. 0: nothing has come for LINGER."""
+        epoll, busy_poll = self._epoll, self.busy_poll
         linger = LINGER_DEFERRED if self.later else LINGER
         if not busy_poll.on:
-            return poll(linger, most)
-        begin = before = perf_counter()
+            return epoll.wait(linger, most)
+        begin = before = now()
         stop = busy_poll.until(self.crowd, begin)
-        if self.later and stop - begin > LINGER_DEFERRED:
+        if self.later and 1000 * (stop - begin) > LINGER_DEFERRED:
             self.settle()
             linger = LINGER
         while before < stop:
-            if events := poll(0, most):
-                return events
+            count = epoll.wait(0, most)
+            if count:
+                return count
             sched_yield()
-            now = perf_counter()
-            if not busy_poll.looked(before, now):
+            after = now()
+            if not busy_poll.looked(before, after):
                 break
-            before = now
-        events = poll(linger, most)
-        busy_poll.waited(perf_counter() - begin if events and before == begin else linger)
-        return events
+            before = after
+        count = epoll.wait(linger, most)
+        busy_poll.waited(now() - begin if count and before == begin else linger / 1000)
+        return count
 
     @staticmethod
     def failed(watcher: Watcher) -> None:
@@ -325,7 +321,7 @@ class Pump:
     def watch(self, fd: int, watcher: Watcher, mask: int) -> None:
         """Register the descriptor of a non-blocking socket. Its owner later calls `release` or `close`."""
         self._watchers[fd] = watcher
-        self._epoll.register(fd, mask or QUIET)
+        self._epoll.add(fd, mask or QUIET)
 
     def hand_on(self, fd: int, watcher: Watcher) -> None:
         """Make another object the watcher of a registered descriptor."""
@@ -340,7 +336,7 @@ class Pump:
         fd = sock.fileno()
         self._watchers.pop(fd, None)
         self.lanes.pop(fd, None)
-        self._epoll.unregister(fd)
+        self._epoll.remove(fd)
 
     def close(self, sock: LocalSocket) -> None:
         """Unregister a socket, and close it when the turn ends. Closing takes it out of the epoll, so it is not taken

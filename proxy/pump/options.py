@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from control.base.system.peercred import UCRED, credentials_of
+from control.base.system.peercred import credentials_of
+from proxy.core.syscalls import peer_of
 
 if TYPE_CHECKING:
     from proxy.config.schema import TcpConfig
@@ -20,9 +21,8 @@ closing one."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NORMAL_CLOSE = struct.pack("ii", 0, 0)
-# inlined: socket.AF_UNIX, socket.SOL_SOCKET, socket.SO_PEERCRED, socket.SO_SNDBUF
-_UNIX, _SOL_SOCKET, _PEERCRED = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_PEERCRED)
-_SNDBUF = int(socket.SO_SNDBUF)
+# An IntEnum costs more to compare with, or to hand to C, than all else here.
+_UNIX, _SOL_SOCKET, _SNDBUF = int(socket.AF_UNIX), int(socket.SOL_SOCKET), int(socket.SO_SNDBUF)
 
 
 class KeepAlive(NamedTuple):
@@ -116,8 +116,18 @@ def knowing_ourselves() -> Iterator[None]:
 
 def peer_uid(sock: LocalSocket) -> int:
     """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7)), or OURSELVES."""
-    # inlined: control.base.system.peercred.credentials_of
-    pid: int
-    uid: int
-    pid, uid, _ = UCRED.unpack(sock.getsockopt(_SOL_SOCKET, _PEERCRED, 12))
-    return uid if pid != _own_pid else OURSELVES
+    return peer_of(sock.fileno(), _own_pid)
+
+
+_TCP, _TCP_INFO = int(socket.IPPROTO_TCP), int(socket.TCP_INFO)
+_RETRANSMITS = struct.Struct("=100xI")
+"""tcpi_total_retrans in struct tcp_info (linux/tcp.h); there since Linux 2.6."""
+
+
+def retransmits(sock: socket.socket) -> int:
+    """Segments that the kernel has sent again on a TCP connection; 0 for any other socket."""
+    try:
+        found = sock.getsockopt(_TCP, _TCP_INFO, _RETRANSMITS.size)
+        return int(_RETRANSMITS.unpack(found)[0])
+    except (OSError, struct.error):
+        return 0

@@ -9,12 +9,13 @@ room. `LaneSession.carry_on` puts it on the next link, when the two HELLOs have 
 from __future__ import annotations
 
 from math import inf
-from time import monotonic, monotonic_ns
+from time import monotonic_ns
 from typing import Protocol
 
 import structlog
 import trio
 
+from proxy.core.syscalls import now
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
@@ -41,7 +42,7 @@ class CallHandler(Protocol):
         """
 
 
-class LaneSession(CarriedSession[Lane]):
+class LaneSession(CarriedSession):
     """All lanes of one conversation with a peer. Its link ends it or, while it is suspended, its pool.
 
     Args:
@@ -59,6 +60,7 @@ class LaneSession(CarriedSession[Lane]):
         stalled_since: of a suspended session, the first loss since which the peer has acknowledged nothing more.
         fruitless: links that have come up since and were lost, too.
         resumed: how often it has gone on over another link.
+        retransmits: TCP segments that the kernel has sent again, on links that have ended.
         peer_leaves: whether the peer has said that it leaves (GOAWAY), as `going_away` has it of either side.
         unheard: whether the peer has handled no frame of it, and never will.
         reason: with `detail`, why it has ended; lost_streams: how many streams were open then; ended_alone: whether it
@@ -82,7 +84,7 @@ class LaneSession(CarriedSession[Lane]):
         remote: SessionSettings,
         replay: int,
         calls: CallHandler,
-        usage: UsageObserver[Lane],
+        usage: UsageObserver,
         instance: str = "",
         survives: bool = False,
     ) -> None:
@@ -105,8 +107,8 @@ class LaneSession(CarriedSession[Lane]):
             self.extra_credit.most, pump.budget.per_peer // (EXTRA_CREDIT_SHARE * self.extra_credit.larger)
         )
         self.awake, self.knows = trio.Event(), trio.Event()
-        self.since = self.idle_since = self.lost_at = self.stalled_since = monotonic()
-        self.resumed = self.lost_streams = self.fruitless = 0
+        self.since = self.idle_since = self.lost_at = self.stalled_since = now()
+        self.resumed = self.lost_streams = self.fruitless = self.retransmits = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in: float | None = None
         self.bulk = self.retiring = self.peer_leaves = self.unheard = self.ended_alone = False
@@ -149,7 +151,7 @@ class LaneSession(CarriedSession[Lane]):
         self.suspended, self.awake = True, trio.Event()
         if self._announced_at:
             self.knows.set()
-        self.lost_at = monotonic()
+        self.lost_at = now()
         acked = self.out.acked
         if acked > self._acked_when_lost or not self.out.unacked:
             self._acked_when_lost, self.stalled_since, self.fruitless = acked, self.lost_at, 0
@@ -251,12 +253,10 @@ class LaneSession(CarriedSession[Lane]):
 
     def on_closed(self, stream: Lane) -> None:
         """Tell the pool of a notable stream's end, and of the last stream's."""
-        # inlined: LaneSession._tell_if_notable
-        if stream.received_grants - stream.credit + stream.granted - stream.allow >= self.usage.notable:
-            self.usage.stream_ended(stream)
+        self._tell_if_notable(stream)
         if not self.streams:
             self.usage.ended()
-            self.idle_since = monotonic()
+            self.idle_since = now()
             self._ended_below = self.out.end
             if self._retired_at:
                 self._ask_whether_it_knows()
@@ -275,8 +275,9 @@ class LaneSession(CarriedSession[Lane]):
 
     def on_opened(self, stream: Lane) -> None:
         """See `Lane.on_opened`."""
-        self.opened_in = monotonic() - stream.since
-        # inlined: Lane.guard
+        self.opened_in = opened_in = now() - stream.since
+        if stream.timing is not None:
+            stream.timing.opened(opened_in)
         try:
             stream.on_opened()
         except Exception:
@@ -296,7 +297,6 @@ class LaneSession(CarriedSession[Lane]):
 
     def on_rst(self, stream: Lane, reason: CloseReason) -> None:
         """See `Lane.on_rst`."""
-        # inlined: Lane.guard
         try:
             stream.on_rst(reason)
         except Exception:

@@ -35,10 +35,24 @@ class SpliceEnd:
         ended: everything that the application wrote was read; hasty: it had closed, and the other one had said nothing.
         shut: the socket was shut down for writing.
         deaf: the application takes no more bytes: a write has failed, or would.
+        received: bytes read from it; counted: those of them that whoever counts them has counted already.
         unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
     """
 
-    __slots__ = ("deaf", "ended", "hasty", "mask", "other", "pending", "received", "shut", "sock", "splice", "unheard")
+    __slots__ = (
+        "counted",
+        "deaf",
+        "ended",
+        "hasty",
+        "mask",
+        "other",
+        "pending",
+        "received",
+        "shut",
+        "sock",
+        "splice",
+        "unheard",
+    )
 
     def __init__(self, splice: Splice, sock: LocalSocket) -> None:
         self.splice = splice
@@ -47,7 +61,7 @@ class SpliceEnd:
         self.pending = b""
         self.mask = EPOLLIN
         self.ended = self.hasty = self.shut = self.deaf = self.unheard = False
-        self.received = 0
+        self.received = self.counted = 0
 
     def update(self) -> None:
         """Tell the epoll what to wait for: input while nothing is pending for the other socket, room for output while

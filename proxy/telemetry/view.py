@@ -166,7 +166,9 @@ class ProxyView:
         if call in self._context.calls:
             return _waiting(call)
         lane = call.lane
-        return None if lane is None or lane.session.streams.get(lane.id) is not lane else _lane(lane)
+        if lane is None:
+            return None
+        return _lane(lane) if lane.session.streams.get(lane.id) is lane else None
 
 
 def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import unretained
-from proxy.mux.replay import SLAB_SIZE
+from proxy.mux.sizes import SLAB_SIZE
 from tests.pump.rig import rig
 
 

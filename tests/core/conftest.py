@@ -34,7 +34,7 @@ class Project:
     def __init__(self, root: Path) -> None:
         self.root = root
         for folder in ("proxy/core", "control/base"):
-            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         for file in ("setup.py", "proxy/__init__.py", "control/__init__.py"):
             shutil.copy(ROOT / file, root / file)
         modules = root / "proxy/core/modules.py"

@@ -3,8 +3,6 @@ of any size."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
 from proxy.mux.replay import ReplayBuffer, SlabPool
@@ -22,7 +20,7 @@ class Talk(Stream):
         events: calls on the sink, in order, without the data.
     """
 
-    def __init__(self, session: Session[Any], stream_id: int, state: StreamState, credit: int, allow: int) -> None:
+    def __init__(self, session: Session, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
         super().__init__(stream_id, state, credit, allow)
         self.got = bytearray()
         self.unread = 0
@@ -45,7 +43,7 @@ class Side:
     ) -> None:
         self.touched: list[ReplayBuffer] = []
         self.slabs = slabs or SlabPool()
-        self.session: Session[Talk] = Session(
+        self.session: Session = Session(
             dialler=dialler,
             out=ReplayBuffer(self.slabs, self.touched, [], bound),
             sink=self,

@@ -13,7 +13,7 @@ NOON = 43_200.0
 class Mover:
     """A stream that uses half of its usual credit, and is granted more, again and again."""
 
-    def __init__(self, extra_credit: ExtraCredit[Stream], received: int = PROVEN) -> None:
+    def __init__(self, extra_credit: ExtraCredit, received: int = PROVEN) -> None:
         self.stream = Stream(1, StreamState.OPEN, CREDIT, CREDIT)
         self.stream.granted += received
         self.now = NOON
@@ -58,7 +58,7 @@ def test_a_reader_that_does_not_take_all_is_lent_nothing() -> None:
 
 
 def test_so_many_at_a_time() -> None:
-    extra_credit: ExtraCredit[Stream] = ExtraCredit(CREDIT)
+    extra_credit = ExtraCredit(CREDIT)
     movers = [Mover(extra_credit) for _ in range(MOST_STREAMS + 2)]
     assert [mover.move(1e-6) for mover in movers] == MOST_STREAMS * [FACTOR * CREDIT] + 2 * [CREDIT]
     extra_credit.end(movers[0].stream)
@@ -68,7 +68,7 @@ def test_so_many_at_a_time() -> None:
 
 
 def test_no_loans() -> None:
-    extra_credit: ExtraCredit[Stream] = ExtraCredit(CREDIT)
+    extra_credit = ExtraCredit(CREDIT)
     extra_credit.most = 0
     assert Mover(extra_credit).move(1e-6) == CREDIT
 
@@ -78,4 +78,4 @@ def test_no_loans() -> None:
     [(16 * KIB, FACTOR * 16 * KIB), (CREDIT, FACTOR * CREDIT), (2 * CREDIT, LARGEST), (4 * LARGEST, 4 * LARGEST)],
 )
 def test_how_much(credit: int, larger: int) -> None:
-    assert ExtraCredit[Stream](credit).larger == larger
+    assert ExtraCredit(credit).larger == larger

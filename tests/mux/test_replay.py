@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, encode
-from proxy.mux.replay import CHUNK, FAST_LIMIT, HIGH_WATER, SLAB_SIZE, ReplayBuffer, SlabPool
+from proxy.mux.replay import ReplayBuffer, SlabPool
+from proxy.mux.sizes import CHUNK, FAST_LIMIT, HIGH_WATER, SLAB_SIZE
 
 BOUND = 1 << 20
 
@@ -278,3 +279,16 @@ def test_only_so_many_free_slabs_are_kept() -> None:
         pool.give(slab)
     assert (pool.in_use, pool.bytes_held) == (0, 2 * SLAB_SIZE)
     assert pool.take() is slabs[1]
+
+
+def test_what_goes_out_again_is_counted() -> None:
+    out = Out()
+    for _ in range(3):
+        out.buffer.put(FrameKind.PING, 0, bytes(8))
+    out.send()
+    size = HEADER_SIZE + 8
+    out.buffer.rewind_untrusted(size)
+    assert (out.buffer.frames, out.buffer.resent) == (3, 2 * size)
+    out.send()
+    out.buffer.rewind_untrusted(3 * size)
+    assert out.buffer.resent == 2 * size

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, encode
-from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import SessionSettings
+from proxy.mux.sizes import SLAB_SIZE
 from proxy.mux.stream import StreamState
 from tests.mux.pair import MIB, Pair, Side, Talk, check
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
-from proxy.mux.replay import CHUNK
+from proxy.mux.sizes import CHUNK
 from proxy.outbound import call
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header

@@ -7,7 +7,7 @@ import pytest
 from proxy.errors import CloseReason
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open, encode_open
-from proxy.mux.replay import SLAB_SIZE
+from proxy.mux.sizes import SLAB_SIZE
 from proxy.pool.suspendedbytes import SuspendedBytes, kept_by
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import product
 from random import Random
+from time import monotonic
+from typing import Any
 
 import pytest
 import trio
 
+from control.base.histogram import Histogram
 from proxy.errors import CloseReason
 from proxy.mux.extracredit import FACTOR
 from proxy.mux.frames import MAX_DATA
-from proxy.mux.replay import HIGH_WATER
+from proxy.mux.sizes import HIGH_WATER
 from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
 from proxy.pump.session import EXTRA_CREDIT_SHARE
+from proxy.pump.streamtiming import StreamTiming
 from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
 
 CREDIT = 64 * 1024
@@ -149,7 +155,7 @@ async def test_bulk_reads_more_in_a_turn_while_it_is_alone_and_is_forgotten_when
         await stream.caller.send(b"PING")
         assert await stream.service.read(4) == b"PING"
         assert lane._run == 0
-        await until(lambda: lane._fd in joined.a.pump.lanes, "it is in plain flow again")
+        await until(lambda: lane.fd in joined.a.pump.lanes, "it is in plain flow again")
 
 
 async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:
@@ -341,26 +347,42 @@ async def check_only_that_one_ends(joined: Rig, victim: Stream, other: Stream) -
     assert not joined.near.ended.is_set()
 
 
-def break_method(monkeypatch: pytest.MonkeyPatch, name: str, victim: Lane) -> None:
-    """Make a method of one lane raise what nobody expects."""
-    real = getattr(Lane, name)
+BREAKABLE = ("ready", "_read_bulk", "on_eof", "update", "on_data", "on_full", "on_fin", "resume")
 
-    def method(self: Lane, *args: object) -> object:
-        if self is victim:
+
+class BreakableLane(Lane):
+    """One of its methods, the one called `broken`, raises what nobody expects."""
+
+    broken = ""
+
+
+def breakable(name: str) -> Callable[..., object]:
+    def method(self: BreakableLane, *args: object, **named: object) -> object:
+        if self.broken == name:
             raise RuntimeError("a bug")
-        return real(self, *args)
+        return getattr(Lane, name)(self, *args, **named)
 
-    monkeypatch.setattr(Lane, name, method)
+    return method
+
+
+for name in BREAKABLE:
+    setattr(BreakableLane, name, breakable(name))
+
+
+@asynccontextmanager
+async def breakable_rig(**settings: Any) -> AsyncIterator[Rig]:
+    async with rig(**settings) as joined:
+        for link in (joined.near, joined.far):
+            link.session._stream_type = BreakableLane
+        yield joined
 
 
 @pytest.mark.failure(18)
 @pytest.mark.parametrize("name", ["ready", "_read_bulk", "on_eof", "update"])
-async def test_a_bug_while_reading_one_caller_costs_that_stream_only(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with rig() as joined:
+async def test_a_bug_while_reading_one_caller_costs_that_stream_only(name: str) -> None:
+    async with breakable_rig() as joined:
         victim, other = await joined.stream(), await joined.stream()
-        break_method(monkeypatch, name, victim.outbound.lane)
+        victim.outbound.lane.broken = name  # type: ignore[attr-defined]
         victim.caller.fill()
         victim.caller.finish()
         async with trio.open_nursery() as nursery:
@@ -370,12 +392,10 @@ async def test_a_bug_while_reading_one_caller_costs_that_stream_only(
 
 @pytest.mark.failure(18)
 @pytest.mark.parametrize("name", ["on_data", "on_full", "on_fin"])
-async def test_a_bug_while_handling_a_peers_frame_costs_that_stream_only(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with rig(credit=CREDIT) as joined:
+async def test_a_bug_while_handling_a_peers_frame_costs_that_stream_only(name: str) -> None:
+    async with breakable_rig(credit=CREDIT) as joined:
         victim, other = await joined.stream(), await joined.stream()
-        break_method(monkeypatch, name, victim.inbound.lane)
+        victim.inbound.lane.broken = name  # type: ignore[attr-defined]
         async with trio.open_nursery() as nursery:
             if name == "on_fin":
                 victim.caller.finish()
@@ -385,11 +405,11 @@ async def test_a_bug_while_handling_a_peers_frame_costs_that_stream_only(
 
 
 @pytest.mark.failure(18)
-async def test_a_bug_when_the_link_has_room_again_costs_that_stream_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with rig(credit=CREDIT) as joined:
+async def test_a_bug_when_the_link_has_room_again_costs_that_stream_only() -> None:
+    async with breakable_rig(credit=CREDIT) as joined:
         victim, other = await joined.stream(), await joined.stream()
         await fill(joined, victim, "caller")
-        break_method(monkeypatch, "resume", victim.outbound.lane)
+        victim.outbound.lane.broken = "resume"  # type: ignore[attr-defined]
         while not victim.outbound.over.is_set():
             await victim.service.sock.recv(65536)
         await check_only_that_one_ends(joined, victim, other)
@@ -407,3 +427,56 @@ async def test_a_bug_in_delivery_refuses_that_stream_only(owned: bool, monkeypat
         joined.handover.bug = False
         await other.caller.send(b"still here?")
         assert await other.service.read(11) == b"still here?"
+
+
+async def test_the_first_byte_of_the_answer_is_timed_and_then_the_flow_is_plain() -> None:
+    async with rig() as joined:
+        joined.handover.hold = True
+        caller, record = joined.call(early=b"ask")
+        opened, first = Histogram([60]), Histogram([60])
+        lane = record.lane
+        lane.timing = StreamTiming(2, lane.since, opened, first)
+        await until(lambda: joined.handover.records, "the call is there")
+        joined.handover.release()
+        service, _ = await joined.handover.next.receive()
+        joined.ends.append(service)
+        await record.opened.wait()
+        assert (opened.count, first.count) == (2, 0)
+        await caller.send(b" more")  # what goes the other way is no answer
+        assert await service.read(8) == b"ask more"
+        assert first.count == 0
+        assert not lane.flowing
+        await service.send(b"x")
+        assert await caller.read(1) == b"x"
+        assert (first.count, lane.timing) == (2, None)
+        assert lane.flowing
+        await service.send(b"yz")
+        assert await caller.read(2) == b"yz"
+        assert first.count == 2
+
+
+async def test_a_stream_that_is_held_back_says_why() -> None:
+    async with rig(credit=CREDIT) as joined:
+        stream = await joined.stream()
+        lane, far = stream.outbound.lane, stream.inbound.lane
+        assert lane.stalls is far.stalls is None
+        sent = 0
+
+        def both_wait() -> bool:
+            nonlocal sent
+            sent += stream.caller.fill()
+            return not lane.credit and far.buffered > 0
+
+        await until(both_wait, "the service reads nothing, so both ends wait")
+        assert lane.stalls is not None
+        assert far.stalls is not None
+        later = monotonic() + 100
+        credit, _, reader = lane.stalls.take(later)
+        assert (credit > 99, reader) == (True, 0)
+        assert far.stalls.take(later).reader > 99
+        await stream.service.read(sent)
+        await until(lambda: lane.credit and not far.buffered, "nobody waits")
+        for each in (lane, far):
+            assert each.stalls is not None
+            each.stalls.take(later)
+            assert each.stalls.take(later + 100) == (0, 0, 0)

@@ -23,8 +23,8 @@ from proxy.mux.frames import (
     encode_open,
     encode_u64,
 )
-from proxy.mux.replay import SLAB_SIZE
 from proxy.mux.session import SessionSettings
+from proxy.mux.sizes import SLAB_SIZE
 from proxy.mux.stream import StreamState
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
@@ -166,15 +166,14 @@ async def test_a_call_that_waits_for_room_pings_nobody() -> None:
     has said all that it may before OPENED, of which a ping would ask the peer to tell.
     """
     async with far() as rig:
-        out, tokens = rig.link.session.out, list[int]()
-        rig.link.session.ping = tokens.append  # type: ignore[method-assign]
+        out = rig.link.session.out
         caller, record = rig.call()
-        out._bound = out.unacked
+        out._bound, end = out.unacked, out.end
         await caller.send(b"hello")
         await until(lambda: record.lane._waiting, "no room")
         for _ in range(50):
             await trio.lowlevel.checkpoint()
-        assert tokens == []
+        assert out.end == end
         assert record.lane.state is StreamState.CALLING
 
 
@@ -448,3 +447,27 @@ async def test_addresses_and_counts() -> None:
         await stream.over()
         assert joined.near.streams == 0
         await until(lambda: joined.far.streams == 0, "both")
+
+
+async def test_frames_and_sends_are_counted() -> None:
+    async with rig() as joined:
+        stream = await joined.stream(early=b"one")
+        assert await stream.service.read(3) == b"one"
+        await stream.outbound.opened.wait()
+        out = joined.near.session.out
+        frames, sends = out.frames, out.sends
+        assert frames >= 2  # OPEN, and DATA behind it
+        for _ in range(3):
+            await stream.caller.send(b"m")
+            assert await stream.service.read(1) == b"m"
+        assert out.frames - frames >= 3
+        assert 3 <= out.sends - sends <= out.frames - frames
+        assert out.resent == 0
+
+
+async def test_retransmits_of_a_links_connection_are_the_sessions_for_ever() -> None:
+    async with rig(survives=True) as joined:
+        assert joined.near.retransmits == joined.near.session.retransmits == 0
+        joined.near.session.retransmits = 7  # of links before
+        await joined.cut()
+        assert joined.near.retransmits == joined.near.session.retransmits >= 7

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import resource
 import socket
@@ -114,14 +113,14 @@ async def test_descriptors_run_out_and_come_back(
 ) -> None:
     """It says so once, does not spin meanwhile, and takes the callers in that waited."""
     tries = 0
-    accept4 = listener._accept4
+    accept = listener.accept
 
-    def counted(*args: Any) -> int:
+    def counted(fd: int) -> int:
         nonlocal tries
         tries += 1
-        return int(accept4(*args))
+        return accept(fd)
 
-    monkeypatch.setattr(listener, "_accept4", counted)
+    monkeypatch.setattr(listener, "accept", counted)
     clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
     door.clients += clients
     with no_more_descriptors():
@@ -158,16 +157,15 @@ async def test_stopped_during_a_pause(door: Door, logs: list[MutableMapping[str,
 
 
 async def test_a_caller_that_is_gone_already_is_passed_over(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    accept4, aborted = listener._accept4, []
+    accept, aborted = listener.accept, []
 
-    def flaky(*args: Any) -> int:
+    def flaky(fd: int) -> int:
         if aborted:
-            return int(accept4(*args))
+            return accept(fd)
         aborted.append(True)
-        ctypes.set_errno(errno.ECONNABORTED)
-        return -1
+        return -errno.ECONNABORTED
 
-    monkeypatch.setattr(listener, "_accept4", flaky)
+    monkeypatch.setattr(listener, "accept", flaky)
     door.call()
     await until(lambda: door.accepted, "accepted")
     assert aborted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from functools import partial
 from select import EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -17,7 +18,7 @@ from proxy.mux.frames import FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
-from proxy.pump.loop import FEW_EVENTS, MAX_EVENTS, PROBE, Pump
+from proxy.pump.loop import FEW_EVENTS, LONG_TURNS, MAX_EVENTS, PROBE, Pump
 from proxy.pump.turn import collect
 from tests.pump.rig import until
 from tests.tools.sockets import PATIENCE
@@ -71,8 +72,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         spy.ours.close()
         spy.theirs.close()
     pump.shut_down()
-    with pytest.raises(ValueError, match="closed"):
-        pump._epoll.fileno()
+    assert pump._epoll.fileno() == -1
 
 
 async def test_a_watcher_is_told(bench: Bench) -> None:
@@ -162,7 +162,7 @@ async def test_a_turn_handles_a_bounded_number_and_all_get_theirs(bench: Bench) 
 async def test_few_messages_are_taken_few_at_a_time_and_a_crowd_as_a_crowd() -> None:
     """So that the peer works on these while this host gathers the next."""
     looks: list[int] = []
-    pump = Pump(MemoryBudget(1 << 20), lambda events, lanes, touched, rest: looks.append(len(events)))
+    pump = Pump(MemoryBudget(1 << 20), lambda found, count, lanes, rest: looks.append(count))
     bench = Bench(pump)
     async with trio.open_nursery() as nursery:
         await nursery.start(pump.run)
@@ -318,6 +318,25 @@ async def test_a_frame_that_may_wait_for_company_does_not_wait_out_a_long_look()
     pump.on_touched(out, None)
     out.close()
     pump.shut_down()
+
+
+async def test_what_turns_take_is_counted_and_the_long_ones_are_told_apart(bench: Bench) -> None:
+    def act(mask: int) -> None:
+        drain(spy)
+        if slow:
+            time.sleep(0.004)
+
+    slow = False
+    spy = bench.spy(act=act)
+    spy.theirs.send(b"x")
+    await until(lambda: spy.masks, "told")
+    await until(lambda: bench.pump.busy > 0, "counted")
+    slow = True
+    spy.theirs.send(b"x")
+    await until(lambda: bench.pump.long_turns.total >= 0.004, "the long one")
+    assert sum(bench.pump.long_turns.counts[LONG_TURNS.index(0.0025) + 1 :]) >= 1
+    assert bench.pump.busy >= bench.pump.long_turns.total
+    assert bench.pump.long_turns.count <= bench.pump.turns
 
 
 # ---------------------------------------------------------------------------------------------------------------- bugs

@@ -251,3 +251,12 @@ def test_a_caller_that_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         with options.knowing_ourselves():
             assert peer_uid(one) == options.OURSELVES
         assert peer_uid(one) == os.getuid()
+
+
+def test_retransmits_of_a_tcp_connection() -> None:
+    with tcp_pair() as (ours, _):
+        assert options.retransmits(ours) == 0
+    one, other = socket.socketpair()
+    with one, other:
+        assert options.retransmits(one) == 0
+    assert options.retransmits(one) == 0  # closed

@@ -10,7 +10,7 @@ import trio
 
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
-from proxy.mux.replay import HIGH_WATER, SLAB_SIZE
+from proxy.mux.sizes import HIGH_WATER, SLAB_SIZE
 from tests.pump.rig import KINDS, End, Kind, Record, Stream, rig, until
 
 pytestmark = pytest.mark.failure(7)

@@ -2,48 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from random import Random
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from proxy.core.syscalls import Epoll
 from proxy.errors import ProtocolError
-from proxy.mux.frames import HEADER, HEADER_SIZE, MAX_DATA, FrameKind, encode
-from proxy.mux.replay import CHUNK, SLAB_SIZE, ReplayBuffer, SlabPool
-from proxy.mux.session import Handler
+from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, KIND_SHIFT, MAX_DATA, FrameKind, encode
+from proxy.mux.replay import ReplayBuffer
+from proxy.mux.session import SessionSettings
+from proxy.mux.sizes import CHUNK, SLAB_SIZE
+from proxy.mux.stream import StreamState
 from proxy.pump import turn
+from proxy.pump.budget import MemoryBudget
+from proxy.pump.carrier import CarriedSession
+from proxy.pump.lane import Lane
+from proxy.pump.loop import Pump
 from proxy.pump.turn import SLICE
 
 CREDIT = 10 * CHUNK
 GRANT_BELOW = 1000
 
 
-class FakeLane:
-    """What the turn touches of a lane, and a diary of the calls that it makes."""
+class SpyLane(Lane):
+    """A lane in plain flow that keeps a diary of what the turn tells it, and does nothing else."""
 
-    def __init__(self, out: ReplayBuffer, stream_id: int) -> None:
+    def __init__(self, session: CarriedSession, stream_id: int) -> None:
+        super().__init__(session, stream_id, StreamState.OPEN, CREDIT, CREDIT)
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
         self.theirs.setblocking(False)
-        self.out = out
-        self.word = stream_id << 24
-        self.credit = self.allow = CREDIT
-        self.recv_into, self.send = self.ours.recv_into, self.ours.send
+        self.fd, self.flowing = self.ours.fileno(), True
         self.calls: list[tuple[Any, ...]] = []
 
-    @property
-    def fd(self) -> int:
-        return self.ours.fileno()
-
-    def guard(self, action: Callable[..., None], *args: Any) -> None:
-        action(*args)
-
-    def on_recv_error(self, error: OSError) -> None:
-        self.calls.append(("on_recv_error", type(error)))
+    def on_recv_error(self, code: int) -> None:
+        self.calls.append(("on_recv_error", code))
 
     def on_eof(self) -> None:
         self.calls.append(("on_eof",))
@@ -51,26 +50,74 @@ class FakeLane:
     def leave_plain_flow(self, length: int) -> None:
         self.calls.append(("leave_plain_flow", length))
 
-    def on_send_error(self, error: OSError, data: memoryview) -> None:
-        self.calls.append(("on_send_error", type(error), bytes(data)))
+    def on_untaken(self, taken: int, data: memoryview) -> None:
+        self.calls.append(("on_untaken", taken, bytes(data)))
 
-    def on_full(self, data: memoryview) -> None:
-        self.calls.append(("on_full", bytes(data)))
+
+class Usage:
+    notable = 0
+
+    def began(self) -> None: ...
+
+    def ended(self) -> None: ...
+
+    def stream_ended(self, lane: Any) -> None: ...
+
+
+class SpySession(CarriedSession):
+    """Writes down the frames that the turn hands on."""
+
+    others: list[bytes]
+
+    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
+        kind, stream_id = word >> KIND_SHIFT, word >> KEY_SHIFT & ID_MASK
+        if stop - body > MAX_DATA or kind not in {*FrameKind}:
+            return super().handle(word, mem, body, stop)  # raises
+        self.others.append(encode(FrameKind(kind), stream_id, bytes(mem[body:stop])))
+
+
+class Found(Epoll):
+    """Finds what it is told."""
+
+    events: list[tuple[int, int]]
+
+    def fd_at(self, index: int) -> int:
+        return self.events[index][0]
+
+    def mask_at(self, index: int) -> int:
+        return self.events[index][1]
 
 
 class Desk:
     """Lanes on one out-buffer, and a turn at a time."""
 
     def __init__(self) -> None:
-        self.touched: list[ReplayBuffer] = []
-        self.out = ReplayBuffer(SlabPool(), self.touched, [], 4 << 20)
-        self.lanes = [FakeLane(self.out, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
-        self.grant_below, self.reading_stopped = GRANT_BELOW, False
-        self.others: list[bytes] = []
+        self.pump = Pump(MemoryBudget(1 << 20), turn.collect)
+        self.touched = self.pump.touched
+        self.out = ReplayBuffer(self.pump.slabs, self.touched, [], 4 << 20)
+        settings, sink = SessionSettings(), self
+        self.session = SpySession(
+            self.pump,
+            name="",
+            peer="",
+            usage=Usage(),
+            dialler=True,
+            out=self.out,
+            sink=sink,  # type: ignore[arg-type]
+            stream_type=SpyLane,
+            local=settings,
+            remote=settings,
+        )
+        self.others = self.session.others = []
+        self.session.grant_below = GRANT_BELOW
+        self.lanes = [SpyLane(self.session, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
+        self.session.streams.update({lane.id: lane for lane in self.lanes})
 
     def collect(self, *events: tuple[int, int]) -> list[tuple[int, int]]:
         rest: list[tuple[int, int]] = []
-        turn.collect(list(events), cast(Any, {lane.fd: lane for lane in self.lanes}), self.touched, rest)
+        found = Found(len(events))
+        found.events = list(events)
+        turn.collect(found, len(events), {lane.fd: lane for lane in self.lanes}, rest)
         return rest
 
     def sent(self) -> bytes:
@@ -82,23 +129,7 @@ class Desk:
     def deliver(self, frames: bytes, *, end: int | None = None, most: int = 1000) -> int:
         buf = bytearray(frames)
         with memoryview(buf) as mem:
-            return turn.deliver(self, buf, mem, 0, len(frames) if end is None else end, most)[0]
-
-    # What the turn asks of a session
-
-    @property
-    def flow(self) -> Any:
-        return {lane.word >> 24: lane for lane in self.lanes}
-
-    @property
-    def handlers(self) -> Any:
-        def handler(kind: FrameKind) -> Handler:
-            return lambda stream_id, mem, body, stop: self.others.append(encode(kind, stream_id, bytes(mem[body:stop])))
-
-        return {kind: (handler(kind), MAX_DATA) for kind in FrameKind}
-
-    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
-        raise ProtocolError(f"{word:x}")
+            return turn.deliver(self.session, buf, mem, 0, len(frames) if end is None else end, most)[0]
 
 
 @pytest.fixture
@@ -109,6 +140,7 @@ def desk() -> Iterator[Desk]:
         lane.ours.close()
         lane.theirs.close()
     desk.out.close()
+    desk.pump.shut_down()
 
 
 # ------------------------------------------------------------------------------------------------------------- collect
@@ -165,8 +197,8 @@ def test_end_and_reset_are_told_and_write_nothing(desk: Desk) -> None:
     reset.theirs.close()
     desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes))
     assert ended.calls == [("on_eof",)]
-    assert reset.calls == [("on_recv_error", ConnectionResetError)]
-    assert empty.calls == [("on_recv_error", BlockingIOError)]
+    assert reset.calls == [("on_recv_error", errno.ECONNRESET)]
+    assert empty.calls == [("on_recv_error", errno.EAGAIN)]
     assert desk.out.end == 0
     assert desk.touched == []
 
@@ -254,7 +286,7 @@ def test_no_frame_begins_behind_a_slice(desk: Desk, size: int) -> None:
 
 
 def test_a_frame_that_ends_the_link_is_the_last_one(desk: Desk) -> None:
-    desk.reading_stopped = True
+    desk.session.reading_stopped = True
     assert desk.deliver(encode(FrameKind.GOAWAY, 0, b"x") * 2) == HEADER_SIZE + 1
 
 
@@ -286,8 +318,8 @@ def test_what_a_socket_does_not_take_is_told_and_the_next_stream_is_served(desk:
     assert desk.deliver(frames) == len(frames)
     assert other.theirs.recv(10) == b"other"
     [first, *_rest, last] = full.calls
-    kept = first[-1] + last[-1]
-    assert last == ("on_send_error", BlockingIOError, b"more")
+    kept = first[-1][max(first[1], 0) :] + last[-1]
+    assert last == ("on_untaken", -errno.EAGAIN, b"more")
     received = bytearray()
     full.ours.shutdown(socket.SHUT_WR)
     while piece := full.theirs.recv(1 << 20):
@@ -296,10 +328,13 @@ def test_what_a_socket_does_not_take_is_told_and_the_next_stream_is_served(desk:
 
 
 def test_a_partial_send_is_told(desk: Desk) -> None:
-    lane = desk.lanes[0]
-    lane.send = lambda data: min(3, len(data))  # type: ignore[method-assign, assignment, misc]
-    assert desk.deliver(encode(FrameKind.DATA, 1, b"abcdef")) == 14
-    assert lane.calls == [("on_full", b"def")]
+    lane, data = desk.lanes[0], Random(1).randbytes(MAX_DATA)
+    lane.ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    assert desk.deliver(encode(FrameKind.DATA, 1, data)) == HEADER_SIZE + MAX_DATA
+    [(what, taken, untaken)] = lane.calls
+    assert (what, untaken) == ("on_untaken", data)
+    assert 0 < taken < MAX_DATA
+    assert lane.theirs.recv(MAX_DATA) == data[:taken]
 
 
 def test_a_socket_that_is_gone_is_told_and_the_next_stream_is_served(desk: Desk) -> None:
@@ -307,7 +342,7 @@ def test_a_socket_that_is_gone_is_told_and_the_next_stream_is_served(desk: Desk)
     gone.theirs.close()
     frames = encode(FrameKind.DATA, 1, b"x") + encode(FrameKind.DATA, 3, b"other")
     assert desk.deliver(frames) == len(frames)
-    assert gone.calls == [("on_send_error", BrokenPipeError, b"x")]
+    assert gone.calls == [("on_untaken", -errno.EPIPE, b"x")]
     assert other.theirs.recv(10) == b"other"
     gone.theirs = socket.socket()
 
@@ -321,7 +356,7 @@ def test_a_frame_without_bytes_is_handed_on(desk: Desk) -> None:
 def test_a_frame_that_is_too_large_is_refused(desk: Desk, size: int) -> None:
     """Whether the peer breaks the specification must not depend on how its bytes were cut."""
     frame = HEADER.pack(1 << 24 | size) + bytes(size)
-    desk.grant_below = 0
+    desk.session.grant_below = 0
     with nullcontext() if size <= MAX_DATA else pytest.raises(ProtocolError):
         assert desk.deliver(frame) == len(frame)
     assert desk.others == []

@@ -8,23 +8,26 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.pump.budget import MemoryBudget
+from proxy.pump.loop import Pump
+from proxy.pump.turn import collect
 from proxy.pump.turnshare import PEER_FRAMES, PEER_TIME, SLOW_FRAMES, TurnShare
 
 pytestmark = pytest.mark.failure("21b-d")
 
 
-class Turns:
+class Turns(Pump):
     """A pump that makes turns when told."""
 
     def __init__(self) -> None:
-        self.turns = 0
+        super().__init__(MemoryBudget(1 << 20), collect)
         self.asked: list[Any] = []
         self.broken: list[Any] = []
 
     def again(self, watcher: Any) -> None:
         self.asked.append(watcher)
 
-    def failed(self, watcher: Any) -> None:
+    def failed(self, watcher: Any) -> None:  # type: ignore[override]
         self.broken.append(watcher)
 
     def turn(self, *ready: Any) -> None:
@@ -57,7 +60,7 @@ class Link:
 
 
 def links(pump: Turns, *frames: int, clock: Callable[[], float] = lambda: 0.0) -> list[Link]:
-    share = TurnShare(cast(Any, pump), clock)
+    share = TurnShare(pump, clock)
     return [Link(share, each) for each in frames]
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from control.api.messages import PeerStatus, ServiceStatus, UpstreamStatus
 from proxy.core.finder import core
 from proxy.errors import CloseReason
-from proxy.mux.replay import SLAB_SIZE
+from proxy.mux.sizes import SLAB_SIZE
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 

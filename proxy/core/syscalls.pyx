@@ -1,0 +1,199 @@
+"""The compiled form of syscalls.py, which says what everything does."""
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from libc.errno cimport EFAULT, EINTR, errno
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+cdef extern from *:
+    """
+    #include <errno.h>
+    #include <stddef.h>
+    #include <stdint.h>
+    #include <string.h>
+    #include <sys/epoll.h>
+    #include <sys/socket.h>
+    #include <sys/un.h>
+    #include <unistd.h>
+
+    static inline uint64_t load_word(const char *at) {
+        uint64_t word;
+        return memcpy(&word, at, sizeof word), __builtin_bswap64(word);
+    }
+    static inline void store_word(char *at, uint64_t word) {
+        word = __builtin_bswap64(word);
+        memcpy(at, &word, sizeof word);
+    }
+    static int control(int epoll, int what, int fd, unsigned mask) {
+        struct epoll_event event = {.events = mask, .data.fd = fd};
+        return epoll_ctl(epoll, what, fd, &event);
+    }
+    static int unix_connection(const char *path, size_t size) {
+        struct sockaddr_un name = {.sun_family = AF_UNIX};
+        int fd, code;
+        if (size == 0 || size >= sizeof name.sun_path + (path[0] == 0)) { errno = EFAULT; return -1; }
+        memcpy(name.sun_path, path, size);
+        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        if (fd < 0) return -1;
+        if (connect(fd, (struct sockaddr *)&name, offsetof(struct sockaddr_un, sun_path) + size + (path[0] != 0))) {
+            code = errno, close(fd), errno = code;
+            return -1;
+        }
+        return fd;
+    }
+    static int credentials(int fd, struct ucred *who) {
+        socklen_t size = sizeof *who;
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, who, &size);
+    }
+    """
+    union epoll_data:
+        int fd
+    struct epoll_event:
+        unsigned int events
+        epoll_data data
+    struct ucred:
+        int pid
+        unsigned int uid
+    unsigned long long load_word(const char *at) nogil
+    void store_word(char *at, unsigned long long word) nogil
+    int control(int epoll, int what, int fd, unsigned int mask) nogil
+    int unix_connection(const char *path, size_t size) nogil
+    int credentials(int fd, ucred *who) nogil
+    int epoll_create1(int flags) nogil
+    int epoll_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
+    Py_ssize_t c_recv "recv"(int fd, void *at, size_t size, int flags) nogil
+    Py_ssize_t c_send "send"(int fd, const void *at, size_t size, int flags) nogil
+    int accept4(int fd, void *address, void *size, int flags) nogil
+    int c_close "close"(int fd) nogil
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+
+
+cdef class Epoll:
+    def __cinit__(self, int most):
+        self._fd = -1
+        self._most = most
+        self._found = PyMem_Malloc(most * sizeof(epoll_event))
+        if self._found is NULL:
+            raise MemoryError
+        self._fd = epoll_create1(EPOLL_CLOEXEC)
+        if self._fd < 0:
+            PyErr_SetFromErrno(OSError)
+
+    def __dealloc__(self):
+        self.close()
+        PyMem_Free(self._found)
+
+    cpdef int fileno(self) noexcept:
+        return self._fd
+
+    cpdef int wait(self, int milliseconds, int most) except -1:
+        self._count = 0
+        if most > self._most:
+            most = self._most
+        found = <epoll_event *>self._found
+        if milliseconds == 0:
+            count = epoll_wait(self._fd, found, most, 0)
+        else:
+            with nogil:
+                count = epoll_wait(self._fd, found, most, milliseconds)
+        if count >= 0:
+            self._count = count
+        elif errno != EINTR:
+            PyErr_SetFromErrno(OSError)
+        else:
+            PyErr_CheckSignals()
+        return self._count
+
+    cpdef int fd_at(self, int index) except? -1:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return (<epoll_event *>self._found)[index].data.fd
+
+    cpdef unsigned int mask_at(self, int index) except? 0xFFFFFFFF:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        return (<epoll_event *>self._found)[index].events
+
+    cpdef int add(self, int fd, unsigned int mask) except -1:
+        return _checked(control(self._fd, EPOLL_CTL_ADD, fd, mask))
+
+    cpdef int modify(self, int fd, unsigned int mask) except -1:
+        return _checked(control(self._fd, EPOLL_CTL_MOD, fd, mask))
+
+    cpdef int remove(self, int fd) except -1:
+        return _checked(control(self._fd, EPOLL_CTL_DEL, fd, 0))
+
+    cpdef void close(self) noexcept:
+        if self._fd >= 0:
+            c_close(self._fd)
+            self._fd = -1
+
+
+cdef int _checked(int result) except -1:
+    if result < 0:
+        PyErr_SetFromErrno(OSError)
+    return result
+
+
+cdef bint _within(bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
+    return pos >= 0 and size >= 0 and pos + size <= PyByteArray_GET_SIZE(buf)
+
+
+cpdef Py_ssize_t recv(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
+    if not _within(buf, pos, size):
+        return -EFAULT
+    count = c_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0)
+    return count if count >= 0 else -errno
+
+
+cpdef Py_ssize_t send(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
+    if not _within(buf, pos, size):
+        return -EFAULT
+    count = c_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL)
+    return count if count >= 0 else -errno
+
+
+cpdef int peek(int fd) noexcept:
+    cdef char there
+    cdef Py_ssize_t count = c_recv(fd, &there, 1, MSG_PEEK)
+    return <int>count if count >= 0 else -errno
+
+
+cpdef int accept(int fd) noexcept:
+    conn = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    return conn if conn >= 0 else -errno
+
+
+cpdef int connect_unix(bytes path) noexcept:
+    fd = unix_connection(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path))
+    return fd if fd >= 0 else -errno
+
+
+cpdef long long peer_of(int fd, int own) except? -2:
+    cdef ucred who
+    if credentials(fd, &who) < 0:
+        PyErr_SetFromErrno(OSError)
+        return -2
+    return -1 if who.pid == own else who.uid
+
+
+cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF:
+    if not _within(buf, pos, 8):
+        raise IndexError("beyond the buffer")
+    return load_word(PyByteArray_AS_STRING(buf) + pos)
+
+
+cpdef int put_word(bytearray buf, Py_ssize_t pos, unsigned long long word) except -1:
+    if not _within(buf, pos, 8):
+        raise IndexError("beyond the buffer")
+    store_word(PyByteArray_AS_STRING(buf) + pos, word)
+    return 0
+
+
+cpdef double now() noexcept:
+    cdef timespec at
+    clock_gettime(CLOCK_MONOTONIC, &at)
+    return at.tv_sec + at.tv_nsec * 1e-9

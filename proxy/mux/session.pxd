@@ -1,0 +1,66 @@
+cimport cython
+from proxy.core.syscalls cimport word_at
+from proxy.mux.extracredit cimport ExtraCredit
+from proxy.mux.replay cimport ReplayBuffer
+from proxy.mux.stream cimport Stream
+
+ctypedef unsigned long long u64
+
+cdef u64 DATA, DATA_FIN, CREDIT, ACK, OPEN, OPENED, REFUSE, RST, PING, PONG, GOAWAY
+cdef u64 LENGTH_MASK, ID_MASK
+cdef int KEY_SHIFT, KIND_SHIFT
+cdef Py_ssize_t HEADER_SIZE, MAX_DATA, MAX_CONTROL
+
+cdef class Session:
+    cdef public ReplayBuffer out
+    cdef public ExtraCredit extra_credit
+    cdef public object local, remote
+    cdef public dict streams, lingering
+    cdef public long long received, grant_below
+    cdef public int open_quota
+    cdef public bint reading_stopped
+    cdef public object _sink
+    cdef public object _stream_type, _linger_order
+    cdef public long long _first_id, _next_id, _max_id
+    cdef public int _own, _called
+    cdef public bint _going_away, _around
+    cdef public long long _acked, _known
+
+    cpdef bint _clear(self) except -1
+    cpdef open(self, bytes call)
+    cpdef _make(self, long long stream_id, state)
+    cpdef accept(self, Stream stream)
+    cpdef refuse(self, Stream stream, reason)
+    @cython.locals(wanted="long long")
+    cpdef Py_ssize_t sendable(self, Stream stream, Py_ssize_t most=*) except -1
+    cpdef sent(self, Stream stream, Py_ssize_t length)
+    cpdef fin(self, Stream stream)
+    cpdef reset(self, Stream stream, reason)
+    @cython.locals(grant="long long")
+    cpdef consumed(self, Stream stream, long long buffered, double now)
+    cpdef acknowledge(self)
+    @cython.locals(word=u64, length=Py_ssize_t)
+    cpdef bint whole(self, bytearray buf, Py_ssize_t pos, Py_ssize_t end) except -1
+    cpdef Py_ssize_t _largest(self, u64 kind) except? -1
+    @cython.locals(kind=u64, stream_id="long long")
+    cpdef handle(self, u64 word, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef received_bytes(self, Py_ssize_t count)
+    cpdef _live(self, long long stream_id, str kind)
+    @cython.locals(stream=Stream, length=Py_ssize_t)
+    cpdef _on_data(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(stream=Stream)
+    cpdef _on_fin(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_open(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(stream=Stream)
+    cpdef _on_opened(self, long long stream_id)
+    @cython.locals(stream=Stream)
+    cpdef _on_refuse(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(stream=Stream)
+    cpdef _on_rst(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(stream=Stream, grant="long long")
+    cpdef _on_credit(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_ack(self, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_ping(self, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_goaway(self, mem, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(stream_id="long long", end="long long")
+    cpdef _forget(self, Stream stream, bint late_frames=*)

@@ -1,0 +1,16 @@
+"""Sizes of the out-buffer, bytes."""
+
+from __future__ import annotations
+
+from proxy.mux.frames import HEADER_SIZE
+
+SLAB_SIZE = 256 * 1024
+"""Of a slab: four times the largest payload, so a frame that does not fit leaves at most about a quarter unused."""
+CHUNK = 16 * 1024
+"""What the fast path reads from a local socket at most; a stream that fills it counts as bulk and leaves the fast
+path."""
+FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
+"""Where in a slab the fast path begins a frame at the latest: the largest that it makes has room there."""
+HIGH_WATER = 256 * 1024
+"""What may be unsent; above it `ReplayBuffer.room` refuses data. The fast path asks only when a slab is full, so there
+may be up to SLAB_SIZE more."""

@@ -1,0 +1,16 @@
+from proxy.mux.session cimport Session
+from proxy.pump.loop cimport Pump
+from proxy.pump.turnshare cimport TurnShare
+
+cdef class CarriedSession(Session):
+    cdef public Pump pump
+    cdef public object name, peer, usage, budget, link, ended
+    cdef public TurnShare turn_share
+    cdef public dict waiting
+    cdef public bint suspended
+    cdef public double shortest
+    cdef public object _asked
+    cdef public bint _patient
+
+    cpdef send_now(self)
+    cpdef tell_asked(self, answered=*)

@@ -1,0 +1,50 @@
+cimport cython
+from proxy.core.syscalls cimport now, peek, recv, send
+from proxy.mux.replay cimport ReplayBuffer
+from proxy.mux.stream cimport Stream
+from proxy.pump.carrier cimport CarriedSession
+from proxy.pump.loop cimport Pump
+
+cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
+cdef int EAGAIN, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
+cdef int _IN_HUP, _DEAF
+
+@cython.freelist(64)
+cdef class Lane(Stream):
+    cdef public CarriedSession session
+    cdef public ReplayBuffer out
+    cdef public object observer, sock
+    cdef public bytearray pending, early
+    cdef public bint eof, _waiting, _hung, _deaf, _tcp
+    cdef public int fd, _mask, _run
+    cdef public double since
+    cdef public long long counted_sent, counted_received
+    cdef public object stalls, timing
+
+    cpdef attach(self, sock, bint tcp, bint watched=*)
+    cpdef start_calling(self)
+    cpdef start_called(self, bytes preface=*)
+    @cython.locals(pump=Pump, fd=int, early=bytearray, pending=bytearray, reading=bint, mask=int)
+    cpdef update(self)
+    cpdef ready(self, unsigned int mask)
+    @cython.locals(there=int)
+    cpdef _hung_up(self)
+    @cython.locals(early=bytearray, length=Py_ssize_t)
+    cpdef _read(self, bint gone)
+    @cython.locals(run=int, flight="long long", out=ReplayBuffer, length=Py_ssize_t, held_back=bint)
+    cpdef _read_bulk(self, bint gone)
+    @cython.locals(out=ReplayBuffer, room=Py_ssize_t, body=Py_ssize_t, length=Py_ssize_t)
+    cpdef Py_ssize_t _receive(self, Py_ssize_t most, bint gone) except -1
+    cpdef _wait(self)
+    cpdef leave_plain_flow(self, Py_ssize_t length)
+    cpdef on_eof(self)
+    cpdef _on_gone(self)
+    cpdef on_recv_error(self, int code)
+    cpdef on_full(self, data)
+    @cython.locals(taken=Py_ssize_t, pending=bytearray)
+    cpdef _flush(self)
+    cpdef on_opened(self)
+    cpdef _end_writing(self)
+    cpdef abort(self, reason)
+    cpdef drop(self, reason)
+    cpdef _close(self, reason)

@@ -1,0 +1,44 @@
+cimport cython
+from proxy.core.syscalls cimport Epoll, now
+from proxy.mux.replay cimport ReplayBuffer
+from proxy.pump.busypoll cimport BusyPoll
+
+cdef class Pump:
+    cdef public object budget, slabs, deadlines, descriptors, openings
+    cdef public list touched, later
+    cdef public dict lanes
+    cdef public int crowd, slow_left
+    cdef public long long turns
+    cdef public double busy
+    cdef public object long_turns
+    cdef public BusyPoll busy_poll
+    cdef public bint _in_turn
+    cdef public object _collect
+    cdef public dict _watchers, _flushers
+    cdef public list _again, _ended, _closing
+    cdef public int _most, _send_after
+    cdef public unsigned int _looks
+    cdef public Epoll _epoll
+
+    @cython.locals(found=Epoll, stop=double, began=double, probe=bint, most=int, count=int, again=list, rest=list, index=int)
+    cpdef _turns(self)
+    cpdef _handle(self, list events)
+    cpdef _look_at(self, list watchers)
+    @cython.locals(ended=double)
+    cpdef double _took(self, double began) except -1
+    @cython.locals(epoll=Epoll, busy_poll=BusyPoll, linger=int, count=int, begin=double, before=double, after=double, stop=double)
+    cpdef int _wait(self, int most) except -1
+    @cython.locals(out=ReplayBuffer)
+    cpdef settle(self)
+    @cython.locals(ended=list, closing=list)
+    cpdef _settle(self)
+    cpdef send_first(self)
+    @cython.locals(touched=list, out=ReplayBuffer)
+    cpdef _flush(self)
+    cpdef at_end(self, action)
+    cpdef again(self, watcher)
+    cpdef watch(self, int fd, watcher, unsigned int mask)
+    cpdef hand_on(self, int fd, watcher)
+    cpdef interest(self, int fd, unsigned int mask)
+    cpdef release(self, sock)
+    cpdef close(self, sock)

@@ -1,0 +1,64 @@
+"""How long a stream could not go on, by cause: the peer's application does not read (no *credit*), the *link* takes no
+more, or the *reader*, this host's application, does not. Nothing is counted of streams that never have to stop.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class StallSeconds(NamedTuple):
+    """Seconds by cause."""
+
+    credit: float
+    link: float
+    reader: float
+
+
+class Stalls:
+    """Of one stream, both directions. Times are seconds (monotonic)."""
+
+    __slots__ = ("_by_link", "_credit", "_delivering_since", "_link", "_reader", "_sending_since")
+
+    def __init__(self) -> None:
+        self._credit = self._link = self._reader = 0.0
+        self._sending_since = self._delivering_since = -1.0
+        self._by_link = False
+
+    def from_sending(self, by_link: bool, now: float) -> None:
+        """From now on nothing is read of the local socket: `by_link`, or else for want of credit."""
+        self.sending(now)
+        self._by_link, self._sending_since = by_link, now
+
+    def sending(self, now: float) -> None:
+        """It is read again, or still."""
+        if self._sending_since >= 0:
+            if self._by_link:
+                self._link += now - self._sending_since
+            else:
+                self._credit += now - self._sending_since
+            self._sending_since = -1.0
+
+    def from_delivering(self, now: float) -> None:
+        """From now on bytes wait for the local socket."""
+        self.delivering(now)
+        self._delivering_since = now
+
+    def delivering(self, now: float) -> None:
+        """None wait any more, or did."""
+        if self._delivering_since >= 0:
+            self._reader += now - self._delivering_since
+            self._delivering_since = -1.0
+
+    def take(self, now: float) -> StallSeconds:
+        """The seconds since the last call, those included that it has been held back by now."""
+        sending, by_link, delivering = self._sending_since >= 0, self._by_link, self._delivering_since >= 0
+        self.sending(now)
+        self.delivering(now)
+        found = StallSeconds(self._credit, self._link, self._reader)
+        self._credit = self._link = self._reader = 0.0
+        if sending:
+            self.from_sending(by_link, now)
+        if delivering:
+            self.from_delivering(now)
+        return found

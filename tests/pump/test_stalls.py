@@ -1,0 +1,42 @@
+"""Seconds by cause, taken again and again without counting one twice."""
+
+from __future__ import annotations
+
+from proxy.pump.stalls import Stalls
+
+
+def test_each_cause_has_its_own_seconds() -> None:
+    stalls = Stalls()
+    stalls.from_sending(False, 1)
+    stalls.sending(3)
+    stalls.from_sending(True, 4)
+    stalls.from_delivering(5)
+    stalls.sending(8)
+    stalls.delivering(13)
+    assert stalls.take(20) == (2, 4, 8)
+    assert stalls.take(30) == (0, 0, 0)
+
+
+def test_what_goes_on_is_counted_up_to_now() -> None:
+    stalls = Stalls()
+    stalls.from_sending(True, 10)
+    stalls.from_delivering(12)
+    assert stalls.take(13) == (0, 3, 1)
+    assert stalls.take(15) == (0, 2, 2)
+    stalls.sending(16)
+    stalls.delivering(16)
+    assert stalls.take(99) == (0, 1, 1)
+
+
+def test_going_on_without_having_stopped_counts_nothing() -> None:
+    stalls = Stalls()
+    stalls.sending(5)
+    stalls.delivering(5)
+    assert stalls.take(6) == (0, 0, 0)
+
+
+def test_another_cause_ends_the_first() -> None:
+    stalls = Stalls()
+    stalls.from_sending(False, 0)
+    stalls.from_sending(True, 1)
+    assert stalls.take(3) == (1, 2, 0)
