@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.pool.history import BINS, BURST, EDGES, PERIODS, SHARED_MEMORY, GapHistogram, UseHistory
+from proxy.pool.history import (
+    BINS,
+    BURST,
+    EDGES,
+    FLOOR,
+    MOST_EVIDENCE,
+    PERIODS,
+    RUN,
+    SHARED_MEMORY,
+    GapHistogram,
+    UseHistory,
+)
 
 gaps = st.floats(0, 1e7)
 
@@ -135,3 +146,94 @@ def test_the_first_gap_that_ends_a_burst() -> None:
     history = UseHistory(GapHistogram(SHARED_MEMORY))
     told(history, [BURST - 0.01, BURST])
     assert list(history.periods) == [pytest.approx(2 * BURST - 0.01)]
+
+
+@given(st.integers(2, 3000), st.lists(st.tuples(st.integers(0, 3), st.integers(1, RUN)), max_size=30))
+def test_gaps_that_are_added_together_weigh_what_they_would_one_by_one(
+    memory: int, adds: list[tuple[int, int]]
+) -> None:
+    together, single = GapHistogram(memory), GapHistogram(memory)
+    for position, times in adds:
+        together.add(position, times)
+        for _ in range(times):
+            single.add(position)
+    assert together.count == pytest.approx(single.count, rel=1e-9)
+    assert together.mixed(None, 1.0) == pytest.approx(single.mixed(None, 1.0), rel=1e-9)
+
+
+class Peers:
+    """Some peers of one host. Looked at after each use, they learn each gap as it comes."""
+
+    def __init__(self, count: int) -> None:
+        self.shared = GapHistogram(SHARED_MEMORY)
+        self.each = [UseHistory(self.shared) for _ in range(count)]
+        self.now = 0.0
+
+    def use(self, number: int, gap: float, *, look: bool) -> None:
+        """The peer is used so long after the end of its last use, or now if that has passed."""
+        history = self.each[number]
+        self.now = max(self.now, (history._idle_since or 0.0) + gap)
+        history.begin(self.now)
+        history.end(self.now)
+        if look:
+            self.shared.settle()
+
+    def statistics(self) -> tuple[list[object], list[float]]:
+        """What must be the same to the bit, and what is rounded."""
+        exact: list[object] = []
+        rounded: list[float] = []
+        for history in self.each:
+            exact += [history.gaps, history.began, list(history.periods), history.known]
+            rounded += [*history.shares(), history._evidence, history._own.count]
+        return exact, [*rounded, self.shared.count]
+
+
+def judged_alike(late: Peers, single: Peers) -> None:
+    (exact, rounded), (exactly, roundly) = late.statistics(), single.statistics()
+    assert exact == exactly
+    assert rounded == pytest.approx(roundly, rel=1e-9, abs=1e-9)
+    for one, other in zip(late.each, single.each, strict=True):
+        assert one.particular == other.particular or abs(one._evidence) < 1e-9
+
+
+uses = st.tuples(
+    st.integers(0, 2),
+    st.sampled_from([0.0, 0.001, FLOOR / 2, FLOOR, 1.0, BURST, 600.0]) | st.floats(0, 1e5),
+    st.sampled_from([1, 1, 2, 50, RUN - 1, RUN, RUN + 1, 1000]),
+)
+
+
+@given(st.lists(uses, max_size=25), st.integers(0, 24))
+def test_short_gaps_learnt_late_give_the_same_statistics(
+    every: list[tuple[int, float, int]], looked_at: int
+) -> None:
+    late, single = Peers(3), Peers(3)
+    for position, (number, gap, times) in enumerate(every):
+        for _ in range(times):
+            late.use(number, gap, look=False)
+            single.use(number, gap, look=True)
+        if position == looked_at:
+            judged_alike(late, single)
+    judged_alike(late, single)
+
+
+def test_the_same_where_runs_are_so_long_that_they_tell_no_more() -> None:
+    late, single, random = Peers(3), Peers(3), Random(5)
+    for number, times in [(0, 1000), (1, 700), (2, 50_000), (0, 3), (2, 300), (1, 2), (2, 5_000), (2, 1), (0, 600)]:
+        for gap in [random.paretovariate(0.4) for _ in range(10)] + [random.random() * FLOOR for _ in range(times)]:
+            late.use(number, gap, look=False)
+            single.use(number, gap, look=True)
+        judged_alike(late, single)
+        if times == 50_000:
+            assert late.each[2]._evidence == MOST_EVIDENCE
+
+
+def test_short_gaps_are_only_counted_until_somebody_looks() -> None:
+    peers = Peers(2)
+    peers.use(0, 0.0, look=False)
+    for _ in range(5):
+        peers.use(0, 0.1, look=False)
+    assert peers.shared.total == 0
+    assert (peers.each[0].gaps, peers.each[1].known) == (5, True)
+    peers.each[1].shares()
+    assert peers.shared.count == pytest.approx(5, rel=0.01)
