@@ -1,7 +1,7 @@
 """Side by side: Hostlane, HAProxy, Envoy and no proxy at all, in one run on one machine. ``python -m benchmarks``.
 
 options    what was asked for                       facts      the machine, in the header of every result
-build      the two C programs: load.c and echo.c    testbed    two hosts, their cores, the server on B
+build      the C programs                           testbed    two hosts, their cores, the server on B
 loadrun    one run of the load client               paths/     each way from a client on A to the server on B
 measures/  what is measured on every path           runner     rounds: every round visits every path
 results    samples, and what they are kept in       stats      medians and paired ratios

@@ -1,4 +1,4 @@
-"""Compile load.c, echo.c and storm.c into benchmarks/build, when they are newer than what is there."""
+"""Compile load.c, echo.c, storm.c and floor.c into benchmarks/build, when they are newer than what is there."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ class Programs:
     load: Path
     echo: Path
     storm: Path
+    floor: Path
 
 
 def build(into: Path = HERE / "build") -> Programs:
     """Raises BenchError with the compiler's first complaint, or when there is no gcc."""
     into.mkdir(parents=True, exist_ok=True)
-    return Programs(*(_compile(name, into) for name in ("load", "echo", "storm")))
+    return Programs(*(_compile(name, into) for name in ("load", "echo", "storm", "floor")))
 
 
 def _compile(name: str, into: Path) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane")
+PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane", "hostlane-no-poll", "floor")
 MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
 PATHS = PLAIN_PATHS + MTLS_PATHS
 EXTRA_PATHS = ("hostlane-unretained",)
@@ -20,8 +20,8 @@ MEASURES = (
     "storm",
 )  # fmt: skip
 HERE = Path(__file__).resolve().parent
-HOSTLANE = "hostlane"
-"""The path that other builds are put beside and compared with."""
+HOSTLANE, HOSTLANE_MTLS = "hostlane", "hostlane-mtls"
+"""The paths that other builds are put beside and compared with."""
 
 _PROGRAM = "allowed: NAME=PATH[,KEY=VALUE...]"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{,23}")
@@ -36,6 +36,11 @@ class OtherBuild:
     program: Path
     environment: tuple[tuple[str, str], ...] = ()
     """Set for its proxies, beside what this process has."""
+
+    @property
+    def mtls_name(self) -> str:
+        """The path with mutual TLS between its hosts."""
+        return f"{self.name}-mtls"
 
     def __str__(self) -> str:
         return ", ".join([str(self.program), *(f"{key}={value}" for key, value in self.environment)])
@@ -72,7 +77,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         help="another build of hostlane, as a path of that name in the same rounds: PATH is its executable, say "
         "/tmp/old/.venv/bin/hostlane; KEY=VALUE are set in its environment; repeatable",
     )
-    parser.add_argument("--rounds", type=int, help="default 5, quick 3")
+    parser.add_argument("--rounds", type=int, help="default 7, quick 3")
     parser.add_argument("--seconds", type=float, help="per cell, path and round; default 1, quick 0.4")
     parser.add_argument("--trials", type=int, help="of the stalled reader, per path; default 30, quick 6")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and RESULTS.md")
@@ -83,11 +88,13 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     for name in names:
         if names.count(name) > 1:
             parser.error(f"argument --program: {name!r} is given twice; allowed: a name of its own for each")
+        if f"{name}-mtls" in names:
+            parser.error(f"argument --program: '{name}-mtls' is what {name!r} with mutual TLS is called")
     options = Options(
         measures=given.only,
-        paths=_beside_hostlane(given.paths or (PLAIN_PATHS if quick else PATHS), names),
+        paths=_beside_hostlane(given.paths or (PLAIN_PATHS if quick else PATHS), builds),
         quick=quick,
-        rounds=given.rounds or (3 if quick else 5),
+        rounds=given.rounds or (3 if quick else 7),
         seconds=given.seconds or (0.4 if quick else 1.0),
         trials=given.trials or (6 if quick else 30),
         out=given.out,
@@ -98,10 +105,17 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     return options
 
 
-def _beside_hostlane(paths: tuple[str, ...], builds: Sequence[str]) -> tuple[str, ...]:
-    """The builds right after ``hostlane``: they are measured one after the other, and read side by side."""
-    at = paths.index(HOSTLANE) + 1 if HOSTLANE in paths else len(paths)
-    return (*paths[:at], *builds, *paths[at:])
+def _beside_hostlane(paths: tuple[str, ...], builds: Sequence[OtherBuild]) -> tuple[str, ...]:
+    """The builds right after ``hostlane``, and after ``hostlane-mtls``, if that is there: they are measured one after
+    the other, and read side by side.
+    """
+    found = list(paths)
+    if HOSTLANE_MTLS in found:
+        at = found.index(HOSTLANE_MTLS) + 1
+        found[at:at] = [build.mtls_name for build in builds]
+    at = found.index(HOSTLANE) + 1 if HOSTLANE in found else len(found)
+    found[at:at] = [build.name for build in builds]
+    return tuple(found)
 
 
 def _other_build(text: str) -> OtherBuild:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contract import US, Verdict, verdicts
+from benchmarks.contract import Verdict, verdicts
+from benchmarks.options import HOSTLANE as US
+from benchmarks.options import HOSTLANE_MTLS as US_MTLS
 from benchmarks.results import Results
 
 REFERENCE = "haproxy"
@@ -31,6 +33,7 @@ TABLES = (
     Table("connect", "A new connection per request: p99, µs", "p99_us"),
     Table("connect", "A new connection per request: CPU of the whole machine, µs per request", "cpu_us", ",.1f"),
     Table("connect-after-bulk", "A new connection per request, after a bulk phase: requests/s", "rate"),
+    Table("connect-after-bulk", "The same: p50, µs", "p50_us"),
     Table("connect-after-bulk", "The same: CPU of the whole machine, µs per request", "cpu_us", ",.1f"),
     Table("connect-after-bulk", "The same: requests/s, × before (median over the rounds)", "after_ratio", ".2f"),
     Table(
@@ -53,6 +56,7 @@ TABLES = (
     ),
     Table("stalled", "The same, opened as a full-speed stream is aborted: p99, × without", "after_abort_ratio", ".2f"),
     Table("paced", "32 connections, a steady rate: CPU of a proxy, % of a core (mean of both)", "core_percent", ".1f"),
+    Table("paced", "The same: what busy polling took of that, % of a core", "poll_percent", ".1f"),
     Table("paced", "The same: p50, µs", "p50_us"),
     Table("paced", "The same: messages/s", "rate"),
     Table("storm", "4 connections, 64 B, while others connect and close at another entry: p50, µs", "p50_us"),
@@ -130,8 +134,8 @@ def _field(results: Results, table: Table, cell: str, path: str) -> str:
     text = format(value, table.form)
     if table.metric.endswith("_ratio"):
         return text
-    for other, unit in ((REFERENCE, "×"), (US, f"× {US}")):
-        if path != other and (other == REFERENCE or path in results.builds):
+    for other, unit in ((REFERENCE, "×"), (US, f"× {US}"), (US_MTLS, f"× {US_MTLS}")):
+        if path != other and (other == REFERENCE or path in results.others(other)):
             ratio = results.ratio(table.measure, cell, path, table.metric, to=other)
             text += "" if ratio is None else f" · {ratio:.2f}{unit}"
     return text

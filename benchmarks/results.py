@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import stats
+from benchmarks.options import HOSTLANE
 
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,6 +47,16 @@ class Results(msgspec.Struct):
         """Median of the rounds' ratios; None when one of the two has no figure."""
         ours, theirs = (self._by_round(measure, cell, name, metric) for name in (path, to))
         return stats.paired_ratio(ours, theirs)
+
+    def difference(self, measure: str, cell: str, path: str, metric: str, to: str) -> float | None:
+        """Median of the rounds' differences; None when one of the two has no figure."""
+        ours, theirs = (self._by_round(measure, cell, name, metric) for name in (path, to))
+        return stats.median_or_none([ours[key] - theirs[key] for key in ours if key in theirs])
+
+    def others(self, path: str) -> list[str]:
+        """The paths on which other builds run as ours does on that one."""
+        variant = path.removeprefix(HOSTLANE)
+        return [build + variant for build in self.builds if build + variant in self.paths]
 
     def error(self, measure: str, cell: str, path: str) -> str | None:
         """Why there is no figure: the first thing that went wrong."""

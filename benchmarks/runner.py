@@ -128,7 +128,7 @@ class Runner:
 def _takes_part(path: BenchPath, cell: Cell) -> bool:
     if cell.two_entries and path.second_entry is None:
         return False
-    return (path.proxied or not cell.proxies_only) and (cell.with_mtls or not path.mtls)
+    return (path.proxied or not cell.proxies_only) and (path.variant is None or path.variant in cell.also)
 
 
 _BRIEF = ("rate", "mb_per_s", "links", "bytes_per_stream_9500", "after_abort_ratio")

@@ -18,7 +18,7 @@ _DIRECTIONS = {"A to B": "bulk", "B to A": "source"}
 
 def alone(options: Options) -> list[Cell]:
     return [
-        Cell("bulk", name, partial(_alone, kind=kind, seconds=options.seconds))
+        Cell("bulk", name, partial(_alone, kind=kind, seconds=options.seconds), also=frozenset({"mtls"}))
         for name, kind in _directions(options).items()
     ]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import loadrun
 from benchmarks.loadrun import Figures, Phase
-from benchmarks.paths import BenchPath
+from benchmarks.paths import BenchPath, Variant
 
 Values = dict[str, float]
 
@@ -27,8 +27,8 @@ class Cell:
     proxies_only: bool = False
     two_entries: bool = False
     """Only on paths with a second entry."""
-    with_mtls: bool = False
-    """Also on the paths with mutual TLS."""
+    also: frozenset[Variant] = frozenset()
+    """Also on the paths of these kinds."""
     fresh: bool = False
     """The path's processes are started anew before."""
     calm: bool = False

@@ -9,15 +9,19 @@ from functools import partial
 from benchmarks.loadrun import Phase
 from benchmarks.measures.cell import Cell, Values, load, message_values
 from benchmarks.options import Options
-from benchmarks.paths import BenchPath
+from benchmarks.paths import BenchPath, Variant
 
 WARM = 0.2
 """Seconds of the same traffic before the figures count."""
 BULK = 0.5
 """Seconds of a stream at full speed each way: enough for a hundred megabytes, and for links that fill up."""
-WITH_MTLS = {("ping", 64, 128), ("req", 64, 16)}
-"""Kind, size and count where the peers' cost of TLS shows: in each message's records, and in a handshake for each
-connection."""
+ALSO: dict[Variant, set[tuple[str, int, int]]] = {
+    "mtls": {("ping", 64, 128), ("req", 64, 16)},
+    "no-poll": {("ping", 64, 1), ("ping", 64, 16)},
+    "floor": {(kind, 64, count) for kind in ("ping", "req") for count in (1, 4, 16, 128, 1024)},
+}
+"""Kind, size and count of what is also measured on the paths of these kinds. With mutual TLS: where the peers' cost of
+it shows, in each message's records, and in a handshake for each connection."""
 
 
 def persistent(options: Options) -> list[Cell]:
@@ -32,10 +36,19 @@ def connect(options: Options) -> list[Cell]:
 
 def connect_after_bulk(options: Options) -> list[Cell]:
     """On processes that have just been started, so that what is measured before the bulk phase is before any bulk.
-    Starting them takes longest: ``--quick`` does it in one round only.
+    Starting them takes longest: ``--quick`` does it in one round and with one count only.
     """
-    run = partial(_after_bulk, size=64, count=16, seconds=options.seconds)
-    return [Cell("connect-after-bulk", name(64, 16), run, once=options.quick, proxies_only=True, fresh=True)]
+    counts = (16,) if options.quick else (1, 16, 128)
+    return [
+        Cell(
+            "connect-after-bulk",
+            name(64, count),
+            partial(_after_bulk, size=64, count=count, seconds=options.seconds),
+            once=options.quick,
+            fresh=True,
+        )
+        for count in counts
+    ]
 
 
 def links(options: Options) -> list[Cell]:
@@ -44,7 +57,8 @@ def links(options: Options) -> list[Cell]:
 
 def _cell(measure: str, kind: str, size: int, count: int, options: Options) -> Cell:
     run = partial(_messages, kind=kind, size=size, count=count, seconds=options.seconds)
-    return Cell(measure, name(size, count), run, with_mtls=(kind, size, count) in WITH_MTLS)
+    also = frozenset(variant for variant, cells in ALSO.items() if (kind, size, count) in cells)
+    return Cell(measure, name(size, count), run, also=also)
 
 
 def name(size: int, count: int) -> str:

@@ -4,6 +4,7 @@ busy polling trades for latency. Without any message: what an idle proxy costs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -11,30 +12,49 @@ from pathlib import Path
 from benchmarks.loadrun import Phase
 from benchmarks.measures.cell import Cell, Values, load, message_values
 from benchmarks.options import Options
-from benchmarks.paths import BenchPath
+from benchmarks.paths import BenchPath, Variant
 
 CONNECTIONS = 32
 RATES = (500, 3_000, 20_000)
 """Messages a second, over all connections."""
+ALSO: frozenset[Variant] = frozenset({"no-poll"})
 AT_LEAST = 1.0
 """Seconds; shorter measurements of CPU time are noise."""
 
 
 def cells(options: Options) -> list[Cell]:
     seconds = max(AT_LEAST, options.seconds)
-    return [Cell("paced", "idle", partial(_paced, rate=None, seconds=seconds), proxies_only=True)] + [
-        Cell("paced", f"{rate:,} messages/s", partial(_paced, rate=rate, seconds=seconds), proxies_only=True)
-        for rate in RATES
+    return [
+        Cell("paced", name(rate), partial(_paced, rate=rate, seconds=seconds), proxies_only=True, also=ALSO)
+        for rate in (None, *RATES)
     ]
+
+
+def name(rate: int | None) -> str:
+    return "idle" if rate is None else f"{rate:,} messages/s"
 
 
 def _paced(path: BenchPath, *, rate: int | None, seconds: float) -> Values:
     pids = path.target().pids
+    polled: list[float] = []
     before: list[float] = []
+
+    def begin() -> None:
+        if rate is not None:
+            polled.extend(path.busy_polled())  # to be asked costs a proxy more than to be idle
+        before.extend(map(_cpu_seconds, pids))
+
     phase = Phase(seconds, f"ping={CONNECTIONS}" if rate else f"idle={CONNECTIONS}")
-    figures = load(path, [phase], pace=rate, on_ready=lambda: before.extend(map(_cpu_seconds, pids)))[0]
-    used = sum(_cpu_seconds(pid) - then for pid, then in zip(pids, before, strict=True))
-    return {**message_values(figures), "core_percent": 100 * used / len(pids) / figures.seconds}
+    figures = load(path, [phase], pace=rate, on_ready=begin)[0]
+    values = {**message_values(figures), "core_percent": _percent(map(_cpu_seconds, pids), before, figures.seconds)}
+    if polled and (now := path.busy_polled()):
+        values["poll_percent"] = _percent(now, polled, figures.seconds)
+    return values
+
+
+def _percent(now: Iterable[float], before: Sequence[float], seconds: float) -> float:
+    """Of a core: what both proxies have used since, the mean of both."""
+    return 100 * sum(used - then for used, then in zip(now, before, strict=True)) / len(before) / seconds
 
 
 def _cpu_seconds(pid: int) -> float:

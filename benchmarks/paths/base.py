@@ -7,12 +7,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from benchmarks import loadrun
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Phase, Target
 from benchmarks.testbed import Testbed
 from proxy.demo.certificates import CertificateAuthority
+
+Variant = Literal["mtls", "no-poll", "floor"]
+"""With mutual TLS between the hosts; without busy polling; the bare loop in C."""
 
 STOP_WITHIN = 10.0
 """Seconds between SIGTERM and SIGKILL."""
@@ -25,8 +29,8 @@ class BenchPath(ABC):
     """TCP port on host B, as host A's side sees it."""
     container = False
     """The client runs in A's container, behind bridge and NAT."""
-    mtls = False
-    """The hosts prove to each other who they are. Measured in the cells that say so."""
+    variant: Variant | None = None
+    """Of what kind the path is that only the cells that name it are measured on."""
     second_entry: Path | None = None
     """Unix socket of another way in, as another container of host A has it."""
 
@@ -60,6 +64,10 @@ class BenchPath(ABC):
             except BenchError as error:
                 if time.monotonic() > deadline or self.ended():
                     raise BenchError(f"{error}{self.last_words()}") from None
+
+    def busy_polled(self) -> list[float]:
+        """Seconds that each of its proxies has spent busy polling so far; none of what does not say."""
+        return []
 
     def links(self) -> int:
         return self.bed.links(self.port, container=self.container)

@@ -61,7 +61,7 @@ class EnvoyH2Mtls(EnvoyH2):
     """The same with mutual TLS 1.3 on the one connection."""
 
     port = 7631
-    mtls = True
+    variant = "mtls"
 
     def _configs(self) -> tuple[Json, Json]:
         here, there = super()._configs()

@@ -59,7 +59,7 @@ class HAProxyMtls(HAProxy):
     """The same with mutual TLS 1.3: a handshake for each client's connection, resumed where HAProxy does so itself."""
 
     port = 7611
-    mtls = True
+    variant = "mtls"
 
     def _between(self, address: str) -> tuple[str, str]:
         lines = []

@@ -10,6 +10,7 @@ from benchmarks.errors import BenchError
 from benchmarks.options import OtherBuild
 from benchmarks.paths.base import ProxyPair
 from benchmarks.testbed import Testbed
+from proxy.telemetry.probe import ask
 
 MAX_LINKS = 2
 """What the configuration leaves at its default: links.max_per_peer."""
@@ -18,7 +19,7 @@ _A = """\
 host: host-a
 run_dir: {run_dir}
 links: {{listen: "{a}:{port}", {security}}}
-peers:
+{more}peers:
   host-b: {{address: "{b}:{port}", services: [bench, second]}}
 upstreams:
   bench: {{listen: "unix:{entry}"}}
@@ -30,7 +31,7 @@ _B = """\
 host: host-b
 run_dir: {run_dir}
 links: {{listen: "{b}:{port}", {security}}}
-peers:
+{more}peers:
   host-a: {{address: "{a}:{port}"}}
 services:
   bench: {{deliver: "unix:{server}"}}
@@ -41,6 +42,8 @@ log: {{level: warning}}
 
 class Hostlane(ProxyPair):
     port = 7600
+    more = ""
+    """Lines of both configurations beside those that every path needs."""
 
     def __init__(self, name: str, bed: Testbed) -> None:
         super().__init__(name, bed)
@@ -54,12 +57,20 @@ class Hostlane(ProxyPair):
                 "second": self.second_entry,
                 "server": self.bed.server_socket,
                 "run_dir": self.folder / side,
+                "more": self.more,
             }
             names["security"] = security[side]
             text = template.format(a=lab.a.address, b=lab.b.address, port=self.port, **names)
             (self.folder / f"{side}.yaml").write_text(text)
         argv = [*program, "proxy", "--config"]
         return [*argv, str(self.folder / "a.yaml")], [*argv, str(self.folder / "b.yaml")]
+
+    def busy_polled(self) -> list[float]:
+        try:
+            answers = [ask("status", str(self.folder / side / "admin.sock")) for side in "ab"]
+            return [float(json.loads(answer.partition(b"\r\n\r\n")[2])["busy_poll_s"]) for answer in answers]
+        except (OSError, ValueError, KeyError):  # another build may not say
+            return []
 
     def _program(self) -> list[str]:
         program = Path(sys.executable).parent / "hostlane"
@@ -76,10 +87,18 @@ class HostlaneMtls(Hostlane):
     """The same with the default security."""
 
     port = 7601
-    mtls = True
+    variant = "mtls"
 
     def _security(self) -> dict[str, str]:
         return {side: f"security: mtls, tls: {json.dumps(files)}" for side, files in self.certificates().items()}
+
+
+class HostlaneNoPoll(Hostlane):
+    """The same, never busy polling."""
+
+    port = 7603
+    variant = "no-poll"
+    more = "pump: {busy_poll: off}\n"
 
 
 class HostlaneUnretained(Hostlane):
@@ -95,7 +114,7 @@ class HostlaneOtherBuild(Hostlane):
     """The same with the executable of another build.
 
     Args:
-        number: of the builds in this run; each has a port of its own.
+        number: of the builds in this run; each has ports of its own.
     """
 
     def __init__(self, build: OtherBuild, number: int, bed: Testbed) -> None:
@@ -104,4 +123,20 @@ class HostlaneOtherBuild(Hostlane):
         self.port = 7640 + number
 
     def _program(self) -> list[str]:
-        return ["env", *(f"{key}={value}" for key, value in self.build.environment), str(self.build.program)]
+        return _run(self.build)
+
+
+class HostlaneOtherBuildMtls(HostlaneMtls):
+    """The same as `HostlaneOtherBuild` with the default security."""
+
+    def __init__(self, build: OtherBuild, number: int, bed: Testbed) -> None:
+        super().__init__(build.mtls_name, bed)
+        self.build = build
+        self.port = 7670 + number
+
+    def _program(self) -> list[str]:
+        return _run(self.build)
+
+
+def _run(build: OtherBuild) -> list[str]:
+    return ["env", *(f"{key}={value}" for key, value in build.environment), str(build.program)]

@@ -11,7 +11,7 @@ def test_all_of_it_by_default() -> None:
     asked = options.parse([])
     assert asked.measures == options.MEASURES
     assert asked.paths == options.PATHS
-    assert (asked.rounds, asked.trials, asked.quick) == (5, 30, False)
+    assert (asked.rounds, asked.trials, asked.quick) == (7, 30, False)
 
 
 def test_some_paths_run_only_if_they_are_named() -> None:
@@ -20,10 +20,10 @@ def test_some_paths_run_only_if_they_are_named() -> None:
 
 
 def test_quick_is_less_of_everything_unless_said_otherwise() -> None:
-    asked = options.parse(["--quick", "--rounds", "7"])
+    asked = options.parse(["--quick", "--rounds", "9"])
     assert asked.quick
     assert asked.paths == options.PLAIN_PATHS
-    assert asked.rounds == 7
+    assert asked.rounds == 9
     assert asked.seconds < options.parse([]).seconds
 
 
@@ -38,12 +38,13 @@ def test_other_builds_are_paths_beside_ours(tmp_path: Path) -> None:
     program.touch(mode=0o755)
     more = ["--program", f"old={program}", "--program", f"off={program},HOSTLANE_PURE=1,X="]
     asked = options.parse(["--quick", *more])
-    assert asked.paths == (*options.PLAIN_PATHS, "old", "off")
+    at = options.PLAIN_PATHS.index("hostlane") + 1
+    assert asked.paths == (*options.PLAIN_PATHS[:at], "old", "off", *options.PLAIN_PATHS[at:])
     assert asked.builds == (
         options.OtherBuild("old", program),
         options.OtherBuild("off", program, (("HOSTLANE_PURE", "1"), ("X", ""))),
     )
-    assert options.parse(more).paths.index("old") == options.PATHS.index("hostlane") + 1
+    assert options.parse(more).paths[-3:] == ("hostlane-mtls", "old-mtls", "off-mtls")
     assert options.parse(["--paths", "direct", *more]).paths == ("direct", "old", "off")
 
 
@@ -62,6 +63,7 @@ def test_other_builds_are_paths_beside_ours(tmp_path: Path) -> None:
         (["--program", "old=/etc"], "'/etc' is a folder; allowed: a build's executable"),
         (["--program", "old=/bin/true,PURE"], "'PURE' is no setting of the environment; allowed: NAME=PATH[,KEY"),
         (["--program", "a=/bin/true", "--program", "a=/bin/sh"], "'a' is given twice; allowed: a name of its own"),
+        (["--program", "a=/bin/true", "--program", "a-mtls=/bin/sh"], "'a-mtls' is what 'a' with mutual TLS is called"),
     ],
 )
 def test_what_is_not_allowed(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

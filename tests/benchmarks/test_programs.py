@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from benchmarks import loadrun
 from benchmarks.build import Programs
 from benchmarks.errors import BenchError
 from benchmarks.loadrun import Figures, Phase, Target
-from tests.tools.sockets import free_port
+from tests.tools.sockets import PATIENCE, free_port
 
 SHORT = 0.2
 
@@ -114,7 +115,57 @@ def test_no_server(programs: Programs, tmp_path: Path) -> None:
         loadrun.run(str(programs.load), Target((), f"unix:{tmp_path}/none"), [Phase(1, "ping=1")], ready_within=0.1)
 
 
-@pytest.mark.parametrize("program", ["load", "echo"])
+def wait_for(path: Path) -> None:
+    """A socket file that another process makes."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def floor(programs: Programs, folder: Path, service: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A pair of them, in front of the service; what it is called through is ``folder/entry.sock``."""
+    link = ["--link", f"tcp:127.0.0.1:{free_port()}"]
+    ways = (["--deliver", service], ["--entry", f"unix:{folder / 'entry.sock'}"])
+    processes = [subprocess.Popen([programs.floor, *way, *link], stderr=subprocess.PIPE) for way in ways]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("what", ["ping=64", "req=8", "ping=3,req=3"])
+def test_the_floor_carries_messages(programs: Programs, tmp_path: Path, what: str) -> None:
+    with server(programs, service := f"unix:{tmp_path / 'echo.sock'}"), floor(programs, tmp_path, service) as pair:
+        entry = tmp_path / "entry.sock"
+        wait_for(entry)
+        (figures,) = measure(programs, f"unix:{entry}", Phase(SHORT, what), size=1021)
+        assert figures.round_trips > 0
+        assert figures.errors == 0
+        assert [process.poll() for process in pair] == [None, None]
+
+
+def test_the_floor_ends_with_its_link(programs: Programs, tmp_path: Path) -> None:
+    with floor(programs, tmp_path, "unix:/none") as (far, near):
+        wait_for(tmp_path / "entry.sock")
+        far.kill()
+        assert near.wait(PATIENCE) == 0
+
+
+def test_the_floor_says_that_it_carries_no_bulk(programs: Programs, tmp_path: Path) -> None:
+    with server(programs, service := f"unix:{tmp_path / 'echo.sock'}"), floor(programs, tmp_path, service) as (_, near):
+        wait_for(tmp_path / "entry.sock")
+        with contextlib.suppress(BenchError):
+            measure(programs, f"unix:{tmp_path / 'entry.sock'}", Phase(5, "stallr=1"))
+        assert near.wait(PATIENCE) == 1
+        assert near.stderr is not None
+        assert near.stderr.read() == b"floor: a local socket is full: it carries messages only\n"
+
+
+@pytest.mark.parametrize("program", ["load", "echo", "floor"])
 @pytest.mark.parametrize("argv", [[], ["--nonsense", "1"], ["--listen", "ftp:x"], ["--to", "tcp:1.2.3:4"]])
 def test_usage(programs: Programs, program: str, argv: list[str]) -> None:
     done = subprocess.run([getattr(programs, program), *argv], capture_output=True, text=True, check=False)

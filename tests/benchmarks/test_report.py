@@ -27,10 +27,10 @@ def test_rows_hold_medians_and_ratios() -> None:
     assert "| 64 B × 128 | 70.0 | failed | 35.0 · 0.50× |" in text
 
 
-def test_contract_says_met_and_not_measured() -> None:
+def test_contract_says_not_met_and_not_measured() -> None:
     text = report.render(made())
-    assert "128 connections: round trips/s, × HAProxy ≥ 1.2 | 1.50 | met |" in text
-    assert "1,024 connections: round trips/s, × HAProxy ≥ 1.6 | not measured | – |" in text
+    assert "128 at once: rate, × HAProxy ≥ 2.5 | 1.50 | **not met** |" in text
+    assert "1,024 at once: rate, × HAProxy ≥ 3 | not measured | – |" in text
 
 
 def test_failures_are_named() -> None:
