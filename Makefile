@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all installs wheels lint bench fuzz vm clean
+.PHONY: venv core demo test test-all installs wheels lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -24,6 +24,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
+	@echo "make sanitizers  the compiled core with AddressSanitizer and UBSan: what peers may say, both ends of links, random schedules"
 	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 15 minutes, 700 MB in build/)"
 	@echo "make venv    only the virtual environment, in .venv, with the compiled core"
 	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
@@ -80,6 +81,10 @@ lint: .venv/.stamp
 bench: .venv/.stamp-bench
 	@.ci/packages $(NETNS) $(COMPILER) haproxy:haproxy
 	@$(PLAIN) $(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+sanitizers: core
+	@.ci/packages $(COMPILER)
+	@.ci/sanitizers $(ARGS)
 
 fuzz: .venv/.stamp-fuzz
 	@for target in hello mark session; do \

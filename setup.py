@@ -2,6 +2,7 @@
 
 HOSTLANE_COMPILE=auto: where something is missing, the same files run as plain Python. never: they do in any case.
 always: what cannot be compiled is an error.
+HOSTLANE_SANITIZE=address,undefined: with gcc's sanitizers of these names (.ci/sanitizers).
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ DEFAULT = "never"
 MODE = os.environ.get("HOSTLANE_COMPILE") or DEFAULT
 if MODE not in ("auto", "never", "always"):
     sys.exit(f"HOSTLANE_COMPILE: found {MODE!r}; allowed: auto, never, always")
+
+# What a sanitizer finds, it says with the names of functions, and ends the process.
+SANITIZE = os.environ.get("HOSTLANE_SANITIZE", "")
+_SANITIZER = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
+COMPILE = [*_SANITIZER, "-O1", "-g", "-fno-omit-frame-pointer"] if SANITIZE else ["-O2", "-g0"]
+LINK = _SANITIZER if SANITIZE else ["-s"]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Not imported: that would import proxy, which looks for what is to be made here.
@@ -82,7 +89,7 @@ class BuildCore(build_ext):
 setup(
     cmdclass={"build_ext": BuildCore},
     ext_modules=[
-        Extension(module, [source(module)], extra_compile_args=["-O2", "-g0"], extra_link_args=["-s"])
+        Extension(module, [source(module)], extra_compile_args=[*COMPILE], extra_link_args=[*LINK])
         for module in CORE["COMPILED"]
         if MODE != "never"
     ],

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.corpus import CORPUS, seeds
 from tests.fuzz.targets import TARGETS
+from tests.tools.whole import whole
 
 INPUTS = sorted(path for name in TARGETS for path in (CORPUS / name).iterdir())
 
@@ -25,7 +26,9 @@ def test_the_examples_of_the_specification_are_in_it() -> None:
 
 
 @pytest.mark.failure(18)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=whole(20_000, quick=100))
 @given(data=st.data())
 def test_the_corpus_with_pieces_changed(name: str, data: st.DataObject) -> None:
     """Any input of the corpus with some of its bytes replaced, left out or put in."""
