@@ -134,7 +134,7 @@ class Play:
         for host, link in ((self.rig.a, self.rig.near), (self.rig.b, self.rig.far)):
             session = link.session
             say(
-                "  ", session.suspended, session.resumed, session.called, sorted(session.streams), len(session.flow),
+                "  ", session.suspended, session.resumed, session.called, sorted(session.streams),
                 "budget", host.pump.budget.used, "uses", host.counting.uses, host.counting.over, host.counting.ends,
                 session.going_away, session.over, link.congested,
             )  # fmt: skip

@@ -98,7 +98,6 @@ def test_streams_and_their_frames_leave_nothing() -> None:
     for side in (pair.a, pair.b):
         session = side.session
         assert not session.streams
-        assert not session.flow
         assert not session.lingering
         assert not session.extra_credit.extended
         assert side.slabs.in_use == 1
