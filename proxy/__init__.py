@@ -14,10 +14,10 @@ ended is its **close reason** (``errors.py``), the same in logs, on the wire and
 
     same host:        outbound ─▶ routing ─▶ inbound       (the pump splices socket to socket, no frames)
 
-``agent.py`` builds every part once. ``mux``, ``links.handshake``, ``pool.policy`` and ``routing`` do no I/O: bytes,
-times and numbers go in, bytes and decisions come out. trio owns what lives and dies (listeners, dialling, timers,
-shutdown); one task, ``pump.loop``, owns every data-plane descriptor. Imports go one way; tests/rules/test_imports.py
-holds the table.
+``agent/parts.py`` builds every part once. ``mux``, ``links.handshake``, ``pool.policy`` and ``routing`` do no I/O:
+bytes, times and numbers go in, bytes and decisions come out. trio owns what lives and dies (listeners, dialling,
+timers, shutdown); one task, ``pump.loop``, owns every data-plane descriptor. Imports go one way;
+tests/rules/test_imports.py holds the table.
 """
 
 from proxy.core.finder import install as _choose_core

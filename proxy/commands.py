@@ -119,13 +119,13 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
 
     Args:
         file: the configuration's, to be read again on SIGHUP.
-        takeover: as `agent.run` takes it.
+        takeover: as `process.run` takes it.
     """
     import trio
 
     from control.base.system import logs
     from control.base.system.descriptors import use_all_descriptors
-    from proxy.agent import agent
+    from proxy.agent import process
 
     logs.configure(config.log.level, config.log.format)
     use_all_descriptors()
@@ -134,7 +134,7 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
     gc.collect()
     gc.freeze()
     try:
-        trio.run(agent.run, config, file, takeover)
+        trio.run(process.run, config, file, takeover)
     except BaseException as error:
         return ended_by(error, "proxy failed")
     return 0

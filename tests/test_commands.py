@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from control.base.system import logs
 from proxy import commands
-from proxy.agent import agent
+from proxy.agent import process
 from proxy.config.schema import Config, load
 from proxy.core.finder import core
 from proxy.demo import runner
@@ -53,13 +53,13 @@ def run(command: Any, *arguments: object) -> Result:
 
 
 def ending_with(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) -> None:
-    """Let the agent end with ``error`` instead of running."""
+    """Let the proxy end with ``error`` instead of running."""
 
     async def end(config: Config, file: str, takeover: bool) -> None:
         if error is not None:
             raise error
 
-    monkeypatch.setattr(agent, "run", end)
+    monkeypatch.setattr(process, "run", end)
 
 
 def test_validate(file: Path) -> None:

@@ -27,7 +27,7 @@ class Reload:
 
     Args:
         file: path of the configuration file; None: the proxy was not started from one.
-        apply: as `Agent.apply`.
+        apply: as `Parts.apply`.
     """
 
     def __init__(self, file: str | None, apply: Callable[[Config], ConfigDifference]) -> None:

@@ -17,7 +17,6 @@ from structlog.testing import capture_logs
 from control.api.client import Denied
 from control.api.mesh import HostRecord
 from control.base.reading.addresses import ADMIN_SOCKET
-from proxy.agent import agent as agents
 from proxy.errors import CloseReason, StartError
 from proxy.mux.stream import StreamState
 from proxy.pool.recorded import read
@@ -243,16 +242,6 @@ async def test_an_idle_link_is_closed_and_the_next_call_makes_another() -> None:
         assert await (await service.accept()).read(5) == b"hello"
         assert pool.dials == 2
         assert hosts.agents["host-a"].view.status().handshakes_avoided == 0, "it had to wait"
-
-
-async def test_run(tmp_path: Path) -> None:
-    async with mesh() as hosts:
-        config = hosts.agent("host-a", {}).config
-        async with trio.open_nursery() as nursery:
-            await nursery.start(agents.run, config)
-            assert (Path(config.run_dir) / ADMIN_SOCKET).is_socket()
-            nursery.cancel_scope.cancel()
-        assert not (Path(config.run_dir) / ADMIN_SOCKET).exists()
 
 
 @pytest.mark.failure(22)

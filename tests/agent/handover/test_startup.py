@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import stat
 from collections.abc import Iterator, MutableMapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 
 from control.api import admin
 from control.api.messages import Status
-from control.base.reading.addresses import TcpAddress
-from proxy.agent import agent
 from proxy.agent.agent import Agent
-from proxy.agent.handover import activation, receiver
+from proxy.agent.handover import receiver
 from proxy.agent.handover.protocol import HandoverStep, expect, say
-from proxy.agent.handover.receiver import Predecessor, PredecessorEnded
+from proxy.agent.handover.receiver import Predecessor
 from proxy.errors import StartError
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
@@ -126,65 +121,6 @@ async def test_a_socket_that_the_map_does_not_name_any_more_waits_a_while(monkey
         assert list(new.outbound.sockets.spare), "the map may come yet"
         await until(lambda: not socket_of(new, "web").exists(), "nobody wants it")
         assert new.outbound.sockets.spare == {}
-
-
-async def test_an_old_one_that_ends_before_it_hands_over_has_a_plain_start_for_a_successor(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As after `kill -9`: its sockets are gone with it."""
-    async with mesh() as hosts:
-        service = await hosts.pair(**PATIENT)
-        config = hosts.agents["host-a"].config
-
-        async def replace(_: Predecessor, seconds: float, state: object) -> bool:
-            hosts.kill("host-a")
-            raise PredecessorEnded("it has ended")
-
-        monkeypatch.setattr(Predecessor, "replace", replace)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(partial(agent.run, config, takeover=True))
-            caller = hosts.call()
-            await caller.send(b"to the new one")
-            assert await (await service.accept()).read(14) == b"to the new one"
-            nursery.cancel_scope.cancel()
-
-
-@pytest.mark.failure(24)
-@pytest.mark.parametrize("times", [1, 3])
-async def test_sockets_of_systemd_outlast_starts_that_are_tried_again(
-    times: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process to take over from ends meanwhile: the plain start that follows accepts at them."""
-    tries = 0
-
-    async def meet(*_: object) -> None:
-        nonlocal tries
-        tries += 1
-        if tries <= times:
-            raise PredecessorEnded("it has ended")
-
-    monkeypatch.setattr(Predecessor, "meet", meet)
-    monkeypatch.setattr(activation, "FIRST", PASSED)
-    async with mesh() as hosts:
-        await hosts.pair(**PATIENT)
-        config = hosts.agents["host-a"].config
-        hosts.kill("host-a")
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            address = listener.getsockname()
-            os.dup2(listener.fileno(), PASSED)
-        monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
-        monkeypatch.setenv("LISTEN_FDS", "1")
-        echo = msgspec.structs.replace(config.upstreams["echo"], listen=TcpAddress(*address))
-        async with trio.open_nursery() as nursery:
-            passed = msgspec.structs.replace(config, upstreams={"echo": echo})
-            await nursery.start(partial(agent.run, passed, takeover=True))
-            assert tries == times + 1
-            await (await trio.open_tcp_stream(*address)).aclose()
-            with pytest.raises(OSError):
-                os.fstat(PASSED)
-            nursery.cancel_scope.cancel()
-        with pytest.raises(OSError):
-            await trio.open_tcp_stream(*address)
 
 
 @pytest.mark.parametrize("left", [True, False])
