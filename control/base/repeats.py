@@ -5,7 +5,8 @@ happened. So the first event of a kind is told at once. Those that follow within
 one: the last of them, with how many they were. As long as they go on that is one line a minute.
 
 A peer can make kinds up (it calls services that nobody has), so there is room for MOST_KINDS; those beyond are counted
-together, by what has happened.
+together, by what has happened. So that one sort of event does not take the room of all others, it has no more of it
+than is left for them (a dynamic threshold): the first that is noisy gets half, the next one a quarter.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import Any
 
 WINDOW = 60.0
 """Seconds for which events of a kind are counted before their number is told."""
-MOST_KINDS = 64
-"""Kinds that are told apart at a time. Each of them is a line in a WINDOW at most: as much as a person still reads."""
+MOST_KINDS = 128
+"""Kinds that are told apart at a time; of one sort of event half as many. Each of them is a line in a WINDOW at most:
+as much as a person still reads."""
 
 
 class _Kind:
-    __slots__ = ("last", "more", "since", "various")
+    __slots__ = ("last", "more", "name", "since", "various")
 
-    def __init__(self, since: float, various: bool) -> None:
-        self.since, self.various = since, various
+    def __init__(self, name: str, since: float, various: bool) -> None:
+        self.name, self.since, self.various = name, since, various
         self.more = 0
         self.last: Mapping[str, Any] = {}
 
@@ -61,12 +63,12 @@ class Repeats:
             event: kept until it is told or another one of its kind has come.
         """
         key: Hashable = (name, *kind)
-        various = key not in self._kinds and not self._room(now)
+        various = key not in self._kinds and not self._room(name, now)
         if various:
             key = name
         found = self._kinds.get(key)
         if found is None or found.quiet(now):
-            self._kinds[key] = _Kind(now, various)
+            self._kinds[key] = _Kind(name, now, various)
             return True
         found.more, found.last = found.more + 1, event
         self.next = min(self.next, found.since + WINDOW)
@@ -85,8 +87,13 @@ class Repeats:
         self.next = float("inf")
         return [kind.tell(now) for kind in self._kinds.values() if kind.more]
 
-    def _room(self, now: float) -> bool:
-        """Whether another kind can be told apart. Kinds that are quiet are forgotten first."""
-        if len(self._kinds) >= MOST_KINDS:
-            self._kinds = {key: kind for key, kind in self._kinds.items() if not kind.quiet(now)}
-        return len(self._kinds) < MOST_KINDS
+    def _room(self, name: str, now: float) -> bool:
+        """Whether another kind of that event can be told apart. Kinds that are quiet are forgotten first."""
+        if self._has_room(name):
+            return True
+        self._kinds = {key: kind for key, kind in self._kinds.items() if not kind.quiet(now)}
+        return self._has_room(name)
+
+    def _has_room(self, name: str) -> bool:
+        apart = [kind.name for kind in self._kinds.values() if not kind.various]
+        return apart.count(name) < MOST_KINDS - len(apart)

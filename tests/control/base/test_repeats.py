@@ -7,6 +7,8 @@ import pytest
 from control.base.repeats import MOST_KINDS, WINDOW, Repeats
 
 NEVER = float("inf")
+SHARE = MOST_KINDS // 2
+"""Kinds of one event."""
 
 
 def event(number: int = 0, **fields: Any) -> dict[str, Any]:
@@ -71,14 +73,46 @@ def test_kinds_are_told_apart() -> None:
 def test_who_makes_kinds_up_gets_a_bounded_number_of_lines() -> None:
     repeats = Repeats()
     news = [repeats.is_news("failed", (f"s{number}",), event(number), 0) for number in range(10_000)]
-    assert sum(news) == MOST_KINDS + 1
+    assert sum(news) == SHARE + 1
     assert repeats.due(WINDOW) == [
-        {"level": "warning", "event": "failed", "various": True, "more": 10_000 - MOST_KINDS - 1, "in_s": 60.0}
+        {"level": "warning", "event": "failed", "various": True, "more": 10_000 - SHARE - 1, "in_s": 60.0}
     ]
     assert repeats.is_news("refused", ("s1",), event(), 0), "what has another name is news"
     # All have been quiet for a while but those that are counted together.
     again = [repeats.is_news("failed", (f"t{number}",), event(number), WINDOW + 1) for number in range(10_000)]
-    assert MOST_KINDS - 2 <= sum(again) <= MOST_KINDS
+    assert sum(again) == SHARE, "the rest was counted together a moment ago"
+
+
+@pytest.mark.failure("27")
+@pytest.mark.parametrize("late", [0.0, 1.0, 10 * WINDOW])
+def test_one_noisy_event_leaves_others_their_room(late: float) -> None:
+    """Whoever comes later still has its kinds told apart, as long as the first goes on."""
+    repeats = Repeats()
+
+    def noise(now: float) -> None:
+        for number in range(2 * MOST_KINDS):
+            repeats.is_news("refused", (number,), event(number), now)
+
+    noise(0)
+    for now in range(1, int(late) + 1, 30):
+        noise(now)
+        repeats.due(now)
+    services = ["redis", "web", "mail"]
+    assert all(repeats.is_news("failed", (service,), event(), late + 1) for service in services)
+    assert all(repeats.is_news("lost", (service,), event(), late + 1) for service in services)
+    for number, service in enumerate(services):
+        repeats.is_news("failed", (service,), event(number), late + 2)
+    told = [each for each in repeats.rest(late + 3) if each["more"] == 1 and "various" not in each]
+    assert [each["number"] for each in told[-3:]] == [0, 1, 2]
+
+
+def test_many_noisy_events_are_bounded_together() -> None:
+    repeats = Repeats()
+    lines = sum(
+        repeats.is_news(f"event {name}", (number,), event(number), 0) for number in range(1000) for name in range(33)
+    )
+    assert MOST_KINDS // 2 < lines <= MOST_KINDS + 33
+    assert len(repeats.rest(1)) <= MOST_KINDS + 33
 
 
 def test_a_kind_that_is_known_keeps_its_place_in_a_full_table() -> None:
