@@ -97,7 +97,7 @@ def _check_certificates(config: Config, file: str) -> None:
 
 
 def _check_names(config: Config, file: str) -> None:
-    from proxy.config.check import loops_by_name
+    from proxy.config.placecheck import loops_by_name
 
     if problems := loops_by_name(config, NAMES_S):
         raise ConfigError([f"{file}: {problem}" for problem in problems])

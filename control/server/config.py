@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Struct
 
 from control.base.reading import files, units
-from control.base.reading.addresses import DEFAULT_CONTROL_RUN_DIR
+from control.base.reading.addresses import DEFAULT_CONTROL_RUN_DIR, is_link_local, scope_of
 from control.base.reading.decode import between, read_by
 from control.base.reading.keys import (
     AdminConfig,
@@ -27,6 +27,7 @@ from control.base.reading.keys import (
     ServiceName,
     SomePath,
 )
+from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
 
 __all__ = [
@@ -187,10 +188,23 @@ def check(config: Any, document: Document, unknown: set[Path]) -> None:
     """Add a problem to ``document`` for whatever does not go together. (Any value may be UNSET here.)"""
     if config.store is not UNSET and ("store",) not in unknown:
         _check_store(config.store, document)
+    _check_scopes(config, document)
     if isinstance(config.lease, float) and not LEASES[0] <= config.lease <= LEASES[1]:
         document.problem(("lease",), f"found {config.lease:g} s; allowed: 5s to 10m")
     for name, segment in config.segments.items() if isinstance(config.segments, dict) else ():
         _check_segment(("segments", name), segment, document)
+
+
+def _check_scopes(config: Any, document: Document) -> None:
+    places: dict[Path, Any] = {("listen",): config.listen}
+    if config.store is not UNSET and config.store.etcd not in (None, UNSET):
+        endpoints = config.store.etcd.endpoints
+        of_etcd = enumerate(endpoints if isinstance(endpoints, tuple) else ())
+        places |= {("store", "etcd", "endpoints", position): each for position, each in of_etcd}
+    for path, place in places.items():
+        if place is not UNSET and is_link_local(place.host) and not scope_of(place.host):
+            found = f"found {quote(place.hostport)}, which each interface has on its own"
+            document.problem(path, f"{found}; allowed: [{place.host}%INTERFACE]:{place.port}")
 
 
 def _check_store(store: Any, document: Document) -> None:

@@ -86,7 +86,8 @@ def check_record(record: HostRecord) -> HostRecord:
     """The record as it may be kept: one spelling of its address. Raises RequestRefused (400 ``record``)."""
     try:
         units.host_name(record.name)
-        if addresses.is_wildcard((place := addresses.ip_port(record.address)).host):
+        place = addresses.unscoped(record.address, addresses.ip_port(record.address))
+        if addresses.is_wildcard(place.host):
             raise units.wrong(record.address, "the address of one machine")
         for offer in record.services:
             units.service_name(offer.name)

@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from control.base.errors import StartError
-from control.base.reading.addresses import CONTROL_SOCKET
+from control.base.reading.addresses import CONTROL_SOCKET, socket_address
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
 from control.base.system.keptsocket import KeptSocket
@@ -194,9 +194,9 @@ def _listen(config: Config) -> socket.socket:
     place = config.listen
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
-        listening = socket.create_server((place.host, place.port), family=family, backlog=BACKLOG)
+        listening = socket.create_server(socket_address(place.host, place.port), family=family, backlog=BACKLOG)
     except OSError as error:
-        reason = "another process listens there" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
+        reason = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         raise StartError(f"cannot listen on {place.hostport}: {reason.lower()}") from None
     listening.setblocking(False)
     return listening

@@ -10,7 +10,14 @@ import socket
 from msgspec import Struct
 
 from control.api.messages import Status
-from control.base.reading.addresses import ADMIN_SOCKET, TcpAddress, host_port
+from control.base.reading.addresses import (
+    ADMIN_SOCKET,
+    TcpAddress,
+    host_port,
+    is_link_local,
+    scope_of,
+    without_scope,
+)
 from proxy.check.readers.namespaces import ChildInterface, children, elsewhere, label
 from proxy.check.readers.runningproxy import running
 from proxy.check.report import Unchecked
@@ -70,7 +77,7 @@ class DiagnosisContext(Struct, frozen=True, kw_only=True):
     @property
     def source(self) -> str | None:
         """The address of this host that links come from; None: not known, or any."""
-        listen = self.config.links.listen.host if self.config else AUTO
+        listen = without_scope(self.config.links.listen.host) if self.config else AUTO
         known = listen != AUTO and not ipaddress.ip_address(listen).is_unspecified
         return listen if known and any(item.address == listen for item in self.snapshot.addresses) else None
 
@@ -79,6 +86,8 @@ class DiagnosisContext(Struct, frozen=True, kw_only=True):
         interface = self.links.interface
         if self.is_here(address):
             return route_to(address)
+        if is_link_local(address) and (scope := self._scope) is not None:
+            return route_to(address, interface=scope.index)
         if interface is None or not self.is_routed(address):
             return route_to(address, source=self._source_for(address))
         return route_to(address, source=self._source_for(address), interface=interface.index)
@@ -92,6 +101,12 @@ class DiagnosisContext(Struct, frozen=True, kw_only=True):
             return has_route(address, self._source_for(address), interface.index)
         except OSError:
             return True  # it cannot be asked
+
+    @property
+    def _scope(self) -> NetInterface | None:
+        """The interface of a link-local ``links.listen``, where its peers are, too."""
+        scope = scope_of(self.config.links.listen.host) if self.config else ""
+        return next((found for found in self.snapshot.interfaces if scope in (found.name, str(found.index))), None)
 
     def _source_for(self, address: str) -> str | None:
         return self.source if self.source and (":" in self.source) == (":" in address) else None
@@ -149,7 +164,7 @@ def _elsewhere(config: Config, hanging: tuple[ChildInterface, ...] | Unchecked) 
     if pid is not None and elsewhere(pid):
         return ProxyPlace(label(pid), pid)
     for child in hanging if isinstance(hanging, tuple) else ():
-        if any(text.partition("/")[0] == listen for text in child.addresses):
+        if any(text.partition("/")[0] == without_scope(listen) for text in child.addresses):
             return ProxyPlace(child.label, child.pid)
     return None
 

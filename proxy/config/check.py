@@ -7,8 +7,6 @@ one mistake gives one line and not a trail of them.
 from __future__ import annotations
 
 import difflib
-import os
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec import UNSET
@@ -18,20 +16,14 @@ from control.base.reading.addresses import (
     IP_PORT,
     Address,
     TcpAddress,
-    UnixAddress,
-    is_inside,
-    is_ip,
     is_wildcard,
-    overlap,
     same_place,
 )
 from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
 from proxy.config.interfacecheck import check_interfaces
-from proxy.config.loops import Places, addresses_of
-
-Partial = Any
-"""A `proxy.config.schema.Config` in which every value may be UNSET, which its type does not say."""
+from proxy.config.partial import Partial, entries
+from proxy.config.placecheck import check_places
 
 MTLS_NEEDS = (
     'a mapping with certificate, key, ca for mutual TLS (or "security: none" beside it, only on an isolated segment)'
@@ -40,8 +32,6 @@ MTLS_NEEDS = (
 
 OVERFLOW_UID = "/proc/sys/kernel/overflowuid"
 DEFAULT_OVERFLOW_UID = 65534
-
-Place = tuple[Path, Address]
 
 ALL = "all"
 """Instead of a mapping under ``upstreams``: one for every service of the mesh."""
@@ -65,11 +55,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
         _check_security(config, document)
     _check_control(config, document)
     _check_peers(config, document)
-    _check_listeners(config, document)
-    _check_loops(config, document)
-    _check_sources(config, document)
-    _check_run_dir(config, document)
-    _check_telemetry(config, document)
+    check_places(config, document)
     _check_socket_rights(config, document)
     _check_pump(document)
     _check_limits(config, document)
@@ -130,7 +116,7 @@ def _check_peers(config: Partial, document: Document) -> None:
     addresses: dict[Address, str] = {}
     if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
         addresses[config.links.listen] = "links.listen of this host"
-    for name, peer in _entries(config.peers):
+    for name, peer in entries(config.peers):
         path = ("peers", name)
         if name == config.host:
             document.problem(path, f"found this host's own name {quote(name)}; allowed: names of other hosts")
@@ -152,142 +138,8 @@ def _check_repeated(services: object, path: Path, document: Document) -> None:
         seen.add(service)
 
 
-def _check_listeners(config: Partial, document: Document) -> None:
-    """No two sockets of this proxy in one place."""
-    near: dict[str | int, list[Place]] = {}
-    for path, address in [*_own_places(config), *_listening(config)]:
-        place = same_place(address)
-        neighbours = near.setdefault(_neighbourhood(place), [])
-        other = next((name for name, taken in neighbours if overlap(place, taken)), None)
-        if other is not None:
-            found = f"found {quote(str(address))}, where {_name(other)} listens"
-            document.problem(path, f"{found}; allowed: a place of its own")
-        neighbours.append((path, place))
-
-
-def _check_loops(config: Partial, document: Document) -> None:
-    """A service delivered to one of this proxy's own sockets would send its streams round in circles."""
-    own = _sockets(config)
-    for name, service in _entries(config.services):
-        if service is not UNSET and service.deliver is not UNSET and (path := own.reached_by(service.deliver)):
-            document.problem(("services", name, "deliver"), _circle(service.deliver, "", path))
-
-
-def _check_sources(config: Partial, document: Document) -> None:
-    """Where a service's connections come from is an address of TCP, of the family that the service has."""
-    for name, service in _entries(config.services):
-        if service is UNSET or service.source is UNSET or service.deliver is UNSET:
-            continue
-        deliver, path = service.deliver, ("services", name, "source")
-        if isinstance(deliver, UnixAddress):
-            if service.source:
-                document.problem(path, "found beside deliver to a unix: socket; allowed: with tcp: only")
-            continue
-        seen: set[str] = set()
-        for position, source in enumerate(service.source):
-            if source is UNSET:
-                continue
-            if source in seen:
-                document.problem((*path, position), f"found {quote(source)} a second time; allowed: each once")
-            elif is_ip(deliver.host) and (":" in source) != (":" in deliver.host):
-                family = "IPv6" if ":" in deliver.host else "IPv4"
-                found = f"found {quote(source)} beside deliver to {quote(deliver.host)}"
-                document.problem((*path, position), f"{found}; allowed: {family} addresses of this host")
-            seen.add(source)
-
-
-def loops_by_name(config: Partial, seconds: float) -> list[str]:
-    """Services whose host names lead to one of this proxy's own sockets, by DNS: a line for each. Waits for DNS at most
-    so long; a name without an answer counts as another machine's.
-    """
-    named = [
-        (name, service.deliver)
-        for name, service in config.services.items()
-        if isinstance(service.deliver, TcpAddress) and not is_ip(service.deliver.host)
-    ]
-    if not named:
-        return []
-    own, known = _sockets(config), addresses_of((deliver.host for _, deliver in named), seconds)
-    lines = []
-    for name, deliver in named:
-        for host in known.get(deliver.host, []):
-            if path := own.reached_by(TcpAddress(host, deliver.port)):
-                lines.append(f"services.{name}.deliver: {_circle(deliver, f', which is {host}', path)}")
-                break
-    return lines
-
-
-def _sockets(config: Partial) -> Places:
-    return Places([*_own_places(config), *_listening(config), *_all_listening(config)])
-
-
-def _circle(deliver: Address, being: str, path: Path) -> str:
-    found = f"found {quote(str(deliver))}{being}, where {_name(path)} listens"
-    return f"{found}; allowed: the socket of the service itself"
-
-
-def _check_run_dir(config: Partial, document: Document) -> None:
-    """Whoever has a socket's directory mounted reaches every socket in it: those that command have one of their own."""
-    if not isinstance(config.run_dir, str):
-        return
-    places: list[tuple[Path, str, str]] = []
-    for path, address in [*_listening(config), *_delivered(config)]:
-        if isinstance(address, UnixAddress):
-            places.append((path, str(address), address.path))
-    every = config.all_upstreams
-    if every not in (None, UNSET) and isinstance(every.directory, str):
-        places.append((("all_upstreams", "directory"), every.directory, every.directory))
-    own = f"run_dir {config.run_dir}, where the sockets that command live (docs/upgrade.md)"
-    elsewhere = f", such as {config.socket_dir}" if isinstance(config.socket_dir, str) else ""
-    for path, found, place in places:
-        if is_inside(place, config.run_dir):
-            document.problem(path, f"found {quote(found)}, in {own}; allowed: another directory{elsewhere}")
-    if isinstance(config.socket_dir, str) and _one_within_the_other(config.socket_dir, config.run_dir):
-        key = ("socket_dir",) if ("socket_dir",) in document.lines else ("run_dir",)
-        text = f"found socket_dir {quote(config.socket_dir)} and {own}; allowed: neither within the other"
-        document.problem(key, text)
-
-
-def _check_telemetry(config: Partial, document: Document) -> None:
-    """Whoever monitors has the directory of that socket mounted, and is to reach nothing else there; and who calls
-    services, or commands, is not to reach it.
-    """
-    path = UNSET if config.telemetry is UNSET else config.telemetry.socket
-    if not isinstance(path, str):
-        return
-    key, own = ("telemetry", "socket"), os.path.dirname(path)
-    every = config.all_upstreams
-    directories = {"run_dir": config.run_dir, "socket_dir": config.socket_dir}
-    if every not in (None, UNSET):
-        directories["all_upstreams.directory"] = every.directory
-    for name, directory in directories.items():
-        if isinstance(directory, str) and _one_within_the_other(own, directory):
-            found = f"found {quote(path)} beside {name} {directory}"
-            document.problem(key, f"{found}; allowed: a directory of its own, such as /run/hostlane-telemetry")
-            return
-    for place, address in [*_listening(config), *_delivered(config)]:
-        if isinstance(address, UnixAddress) and is_inside(address.path, own):
-            found = f"found {quote(str(address))}, in the directory of telemetry.socket"
-            document.problem(place, f"{found}; allowed: another directory")
-
-
-def _one_within_the_other(one: str, other: str) -> bool:
-    return is_inside(one, other) or is_inside(other, one)
-
-
-def _delivered(config: Partial) -> Iterator[Place]:
-    for name, service in _entries(config.services):
-        if service is not UNSET and service.deliver is not UNSET:
-            yield ("services", name, "deliver"), service.deliver
-
-
-def _neighbourhood(place: Address) -> str | int:
-    """Only what has this in common can meet; a host may have thousands of upstreams."""
-    return place.port if isinstance(place, TcpAddress) else place.path
-
-
 def _check_socket_rights(config: Partial, document: Document) -> None:
-    for name, upstream in _entries(config.upstreams):
+    for name, upstream in entries(config.upstreams):
         for key in ("mode", "owner", "group"):
             path = ("upstreams", name, key)
             if upstream is not UNSET and isinstance(upstream.listen, TcpAddress) and path in document.lines:
@@ -319,7 +171,7 @@ def _check_rules(config: Partial, document: Document, unknown: set[Path]) -> Non
     # With a control plane, hosts come and go.
     hosts = [config.host, *config.peers] if known and config.control is None else None
     anybody = overflow_uids()
-    for name, service in _entries(config.services):
+    for name, service in entries(config.services):
         rules = service.allow if service is not UNSET and service.allow is not UNSET else ()
         for position, rule in enumerate(rules):
             path = ("services", name, "allow", position)
@@ -359,7 +211,7 @@ def _check_pool(config: Partial, document: Document) -> None:
 
 def _check_offered(config: Partial, document: Document) -> None:
     offered = {*config.services, *(service for peer in config.peers.values() for service in peer.services)}
-    for name, _ in _entries(config.upstreams):
+    for name, _ in entries(config.upstreams):
         if name not in offered:
             near = difflib.get_close_matches(name, offered, n=1)
             hint = f' (did you mean "{near[0]}"?)' if near else ""
@@ -371,33 +223,3 @@ def _check_offered(config: Partial, document: Document) -> None:
 def _shapes_offers(path: Path) -> bool:
     """Whether a problem at ``path`` may be the reason why a service seems to be offered by nobody."""
     return path == () or path[0] == "services" or (path[0] == "peers" and "address" not in path[2:3])
-
-
-def _entries(section: Any) -> list[tuple[str, Any]]:
-    return list(section.items()) if isinstance(section, dict) else []
-
-
-def _own_places(config: Partial) -> Iterator[Place]:
-    if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
-        yield ("links", "listen"), config.links.listen
-
-
-def _listening(config: Partial) -> Iterator[Place]:
-    for name, upstream in _entries(config.upstreams):
-        if upstream is not UNSET and upstream.listen is not UNSET:
-            yield ("upstreams", name, "listen"), upstream.listen
-
-
-def _all_listening(config: Partial) -> Iterator[Place]:
-    """Where this host's own services get an upstream because all do."""
-    every = config.all_upstreams
-    if every in (None, UNSET) or UNSET in (every.directory, every.layout, config.socket_dir):
-        return
-    named = dict(_entries(config.upstreams))
-    for name, _ in _entries(config.services):
-        if name not in named:
-            yield ("all_upstreams", name), UnixAddress(every.path(config.socket_dir, name))
-
-
-def _name(path: Path) -> str:
-    return ".".join(str(part) for part in path[:2])

@@ -12,14 +12,12 @@ from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path, render_path
 from proxy.config.interfaces import ONLY_WITH
 from proxy.config.netvalues import AUTO, DEFAULT, STABLE
-
-Partial = Any
-"""A value of the configuration in which every part may be UNSET."""
+from proxy.config.partial import Partial, entries
 
 
 def check_interfaces(config: Partial, document: Document) -> None:
     """Add a problem to ``document`` for whatever does not go together."""
-    own = dict(_entries(config.interfaces))
+    own = dict(entries(config.interfaces))
     addresses: dict[str, Path] = {}
     macs: dict[str, Path] = {}
     tables: dict[int, Path] = {}
@@ -107,7 +105,7 @@ def _check_leased(config: Partial, document: Document) -> None:
     links: Partial = getattr(config, "links", UNSET)
     by_default = UNSET if links is UNSET else links.segment
     holders: dict[str, Path] = {}
-    all_known = all(value is not UNSET for _, value in _entries(config.interfaces))
+    all_known = all(value is not UNSET for _, value in entries(config.interfaces))
     for path, interface in _all(config):
         all_known &= isinstance(interface.addresses, tuple) and UNSET not in (*interface.addresses, interface.segment)
         places = [position for position, address in _items(interface.addresses) if address == AUTO]
@@ -154,7 +152,7 @@ def _check_passthru(config: Partial, document: Document) -> None:
 
 def _check_segments(config: Partial, document: Document) -> None:
     seen: dict[tuple[Any, Any], str] = {}
-    for name, segment in _entries(config.segments):
+    for name, segment in entries(config.segments):
         if segment is UNSET or segment.parent is UNSET or segment.vlan is UNSET:
             continue
         other = seen.setdefault((segment.parent, segment.vlan), name)
@@ -166,13 +164,9 @@ def _check_segments(config: Partial, document: Document) -> None:
 
 def _all(config: Partial) -> Iterator[tuple[Path, Partial]]:
     for section in ("interfaces", "containers"):
-        for name, interface in _entries(getattr(config, section)):
+        for name, interface in entries(getattr(config, section)):
             if interface is not UNSET:
                 yield (section, name), interface
-
-
-def _entries(section: Any) -> list[tuple[str, Any]]:
-    return list(section.items()) if isinstance(section, dict) else []
 
 
 def _items(values: Any) -> list[tuple[int, Any]]:

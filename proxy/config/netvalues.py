@@ -16,8 +16,9 @@ from control.base.reading.units import is_mac, matching, wrong
 STABLE = "stable"
 """Instead of a MAC: derived from the names of host and interface."""
 
-AUTO = "auto"
-"""Instead of an address: one that the control plane leases."""
+AUTO, ANY = "auto", "any"
+"""Auto: instead of an address, one that the control plane leases; instead of an interface, whichever has the address.
+Any: whichever interface the routes say."""
 
 LINKS_PORT = 7600
 """Where links arrive at a leased address, unless told otherwise; the port of all examples."""
@@ -143,13 +144,18 @@ def routing_table(raw: object) -> int:
 def own_ip(raw: object) -> str:
     """``10.77.0.1``: one that a connection can come from."""
     try:
-        found = ipaddress.ip_address(ip(raw))
+        if not isinstance(raw, str):
+            raise ValueError
+        found = ipaddress.ip_address(raw)
     except ValueError:
         raise wrong(raw, OWN_IP) from None
     if found.is_unspecified or found.is_multicast:
         raise wrong(raw, OWN_IP, "which no network interface of a host can have")
-    if found.is_link_local and found.version == 6:
-        raise wrong(raw, OWN_IP, "which each interface has on its own")
+    scope = found.scope_id if isinstance(found, ipaddress.IPv6Address) else None
+    if found.version == 6 and found.is_link_local and not scope:
+        raise wrong(raw, f"{found}%INTERFACE", "which each interface has on its own")
+    if scope and not found.is_link_local:
+        raise wrong(raw, OWN_IP, "an interface (%) behind an address that is not link-local (fe80::/10)")
     return str(found)
 
 

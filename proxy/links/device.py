@@ -28,6 +28,8 @@ from typing import NamedTuple, cast
 import structlog
 import trio
 
+from control.base.reading.addresses import socket_address
+from proxy.config.netvalues import ANY, AUTO
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.rtnetlink import (
     LOOPBACK,
@@ -41,9 +43,6 @@ from proxy.links.rtnetlink import (
 )
 
 log = structlog.get_logger()
-
-AUTO, ANY = "auto", "any"
-"""Values of ``links.interface`` that name no interface."""
 
 _APART = frozenset({"macvlan", "macvtap", "ipvlan"})
 """Kinds that somebody has made so that what goes through them goes past the NIC's own layers; besides these, virtual
@@ -280,7 +279,7 @@ def is_own(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind((address, 0))
+            sock.bind(socket_address(address, 0))
     except (OSError, ValueError):
         return False
     return True

@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 import trio
 
-from control.base.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress, is_link_local, socket_address
 from proxy.errors import HandshakeError, StartError
 from proxy.links.device import LinkDevice, LinkWay
 
@@ -86,7 +86,7 @@ class LinkListeners:
         try:
             self._replace(way)
         except (OSError, HandshakeError) as error:
-            if isinstance(error, HandshakeError) or error.errno == errno.EADDRNOTAVAIL:
+            if isinstance(error, HandshakeError) or error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
                 # Gone since the look; or of IPv6, and not usable before the kernel has asked who else has it.
                 self.missing = self._told(LinkWay(None, "that address cannot be used yet", missing=True))
                 return None
@@ -228,7 +228,11 @@ class LinkListeners:
         self._listen_locally()
 
     def _listen_locally(self) -> None:
-        """For proxies and probes on this host, which alone are worse off if it cannot be opened."""
+        """For proxies and probes on this host, which alone are worse off if it cannot be opened. (What this host sends
+        to a link-local address of its own comes in through that interface, as far as sockets see.)
+        """
+        if is_link_local(self._address.host):
+            return
         sock = _new(self._address)
         try:
             # So that the next process of this host can open its own before this one closes (proxy/agent/handover).
@@ -261,7 +265,7 @@ def _start(sock: socket.socket, address: TcpAddress) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind((address.host, address.port))
+    sock.bind(socket_address(address.host, address.port))
     sock.listen(BACKLOG)
 
 

@@ -84,9 +84,11 @@ class HostNetwork(NamedTuple):
         return next((found for found in self.interfaces.values() if found.name == name), None)
 
     def bearers(self, address: str) -> list[HostInterface]:
-        """The interfaces that have this address."""
-        return [self.interfaces[item.interface] for item in self.addresses
-                if item.address == address and item.interface in self.interfaces]  # fmt: skip
+        """The interfaces that have this address; of a link-local one with a scope, that interface."""
+        plain, _, scope = address.partition("%")
+        having = [self.interfaces[item.interface] for item in self.addresses
+                  if item.address == plain and item.interface in self.interfaces]  # fmt: skip
+        return [found for found in having if scope in ("", found.name, str(found.index))]
 
 
 def host_network() -> HostNetwork:

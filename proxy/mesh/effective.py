@@ -90,7 +90,7 @@ class EffectiveConfig:
         wrong: dict[str, str] = {}
         try:
             units.host_name(record.name)
-            address = addresses.host_port(record.address)
+            address = addresses.unscoped(record.address, addresses.host_port(record.address))
             if address == self.static.links.listen:
                 raise units.wrong(record.address, "another address than this host's own")
         except ValueError as error:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Self
 import structlog
 import trio
 
-from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress, socket_address
 from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix, rebind_unix
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
@@ -413,7 +413,7 @@ def bind_tcp(name: str, address: TcpAddress) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         prepare_local(sock)  # accepted sockets inherit these options on Linux
-        sock.bind((address.host, address.port))
+        sock.bind(socket_address(address.host, address.port))
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import trio
 
+from control.base.reading.addresses import without_scope
 from proxy.config.schema import Config, PeerConfig
 from proxy.errors import CloseReason
 from proxy.pool.pool import Pool
@@ -219,7 +220,7 @@ def _cuts(pool: Pool) -> list[Cut]:
 def _numeric(host: str) -> IpAddress | None:
     """None for a name. An interface (``%eth0``) is left out, and an IPv4 address as an IPv6 socket writes it is one."""
     try:
-        found = ipaddress.ip_address(host.partition("%")[0])
+        found = ipaddress.ip_address(without_scope(host))
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found

@@ -15,7 +15,7 @@ from time import monotonic
 import structlog
 import trio
 
-from control.base.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress, without_scope
 from proxy.config.schema import LinksConfig
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
@@ -342,7 +342,7 @@ class PoolSessions:
     def _came_from(self, session: LaneSession, address: TcpAddress) -> bool:
         """Whether the last link of a session came from that host; a name is taken for the peer's."""
         try:
-            return ipaddress.ip_address(address.host) == ip_of(self._links[session.key].remote_address)
+            return ipaddress.ip_address(without_scope(address.host)) == ip_of(self._links[session.key].remote_address)
         except ValueError:
             return True
 
@@ -394,7 +394,7 @@ def ip_of(address: str) -> IpAddress:
     """The IP address in `Link.local_address` or `remote_address`: of an IPv4 connection on a socket for both families
     the IPv4 address, of one that is only valid on an interface that address alone.
     """
-    found = ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0])
+    found = ipaddress.ip_address(without_scope(address.rpartition(":")[0].strip("[]")))
     return (isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped) or found
 
 

@@ -22,6 +22,7 @@ import random
 import socket
 from collections.abc import Iterator, Sequence
 
+from control.base.reading.addresses import socket_address
 from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
 
 TRIES = 32
@@ -108,9 +109,9 @@ def _prepared(host: str, settings: KeepAlive | None) -> LocalSocket:
 def _connect(sock: LocalSocket, host: str, port: int) -> int:
     """0 if it is under way or done, else an error number; the socket is closed then."""
     try:
-        code: int = sock.connect_ex(_place(host, port))
-    except OSError as error:  # the address itself: a scope (%eth0) that does not exist
-        code = errno.EINVAL if error.errno is None or error.errno < 0 else error.errno
+        code: int = sock.connect_ex(socket_address(host, port))
+    except OSError as error:  # the address itself: an interface (%eth0) that does not exist
+        code = error.errno or errno.EINVAL
     if code in (0, errno.EINPROGRESS):
         return 0
     sock.close()
@@ -124,21 +125,11 @@ def _bound(sock: LocalSocket, source: str, own: int) -> bool:
     try:
         if not own:
             sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        sock.bind(_place(source, own))
+        sock.bind(socket_address(source, own))
     except OSError:
         sock.close()
         return False
     return True
-
-
-def _place(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """As the socket module takes it, which makes nothing of the interface in ``fe80::1%eth0``. Raises OSError if there
-    is no such interface.
-    """
-    plain, _, scope = host.partition("%")
-    if not scope:
-        return host, port
-    return plain, port, 0, int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
 
 
 def _from_a_port_by_name(host: str, port: int, settings: KeepAlive | None, sources: Sequence[str]) -> LocalSocket:
@@ -165,7 +156,7 @@ def _source(host: str, port: int) -> str | None:
     """The address that a connection would come from; None if there is none. Nothing is sent."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect(_place(host, port))
+            probe.connect(socket_address(host, port))
             own, _, *scope = probe.getsockname()
             return f"{own}%{scope[1]}" if scope and scope[1] else str(own)
     except OSError:

@@ -9,10 +9,11 @@ import pytest
 import trio
 
 from control.base.reading.addresses import TcpAddress
+from proxy.config.netvalues import AUTO
 from proxy.demo import netns
 from proxy.errors import HandshakeError
 from proxy.links.connect import connect
-from proxy.links.device import AUTO, LinkDevice
+from proxy.links.device import LinkDevice
 from proxy.links.listening import LinkListeners, bound_to
 from tests.check.ground import Ground
 from tests.tools.sockets import PATIENCE, open_fds

@@ -7,8 +7,9 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.config.netvalues import ANY, AUTO
 from proxy.errors import HandshakeError
-from proxy.links.device import ANY, AUTO, LinkDevice, LinkWay, arp_ignore, choose, is_own
+from proxy.links.device import LinkDevice, LinkWay, arp_ignore, choose, is_own
 from proxy.links.rtnetlink import LOOPBACK, NO_ARP, UP, HostInterface, HostNetwork, InterfaceAddress
 
 pytestmark = pytest.mark.failure("25")

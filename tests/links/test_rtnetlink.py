@@ -50,6 +50,9 @@ def test_it_sees_what_ip_shows(ground: Ground) -> None:
     assert eth0.flags & UP
     assert found.bearers("10.77.0.3") == [mv0]
     assert found.bearers("10.77.0.99") == []
+    local = next(item.address for item in found.addresses if item.interface == mv0.index and ":" in item.address)
+    assert found.bearers(f"{local}%{mv0.name}") == found.bearers(f"{local}%{mv0.index}") == [mv0]
+    assert found.bearers(f"{local}%lo") == []
     with netns.entered(ground.there):
         far = host_network().named("far")
     assert far is not None

@@ -106,6 +106,7 @@ def test_what_has_not_changed_is_the_same_object() -> None:
         (record("../x", "10.0.0.2:7600"), 'host left out: found "../x"; allowed: 1 to 63'),
         (record("host-b", "10.0.0.2"), 'host left out: found "10.0.0.2", no port'),
         (record("host-b", "0.0.0.0:1"), 'host left out: found "0.0.0.0:1", which stands for every address'),
+        (record("host-b", "[fe80::2%eth0]:1"), 'host left out: found "[fe80::2%eth0]:1", whose interface means'),
         (record("host-b", "10.0.0.1:7600"), 'host left out: found "10.0.0.1:7600"; allowed: another address than this'),
     ],
 )

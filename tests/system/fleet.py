@@ -51,8 +51,9 @@ class Fleet:
         folder: a short path, gone after the block.
     """
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, control: str = f"{{a}}:{CONTROL_PORT}") -> None:
         self.lab = lab
+        self.control_address = control.format(a=lab.a.address)
         self.folder = Path(tempfile.mkdtemp(prefix="hl-"))
         self.offers: dict[str, list[str]] = {letter: [] for letter in LETTERS}
         numbers = dict(zip("cde", ("3", "4", "5"), strict=True))
@@ -151,7 +152,7 @@ class Fleet:
     def _write_control(self) -> None:
         config = {
             "name": "control-1",
-            "listen": f"{self.addresses['a']}:{CONTROL_PORT}",
+            "listen": self.control_address,
             "run_dir": str(self.folder / "control-run"),
             "state_dir": str(self.folder / "control"),
             "store": {"sqlite": {"path": str(self.folder / "control" / "store.db")}},
@@ -185,7 +186,7 @@ class Fleet:
             "socket_dir": f"{folder}/services",
             "links": {"listen": f"{self.addresses[letter]}:7600"},
             "control": {
-                "servers": [f"{self.addresses['a']}:{CONTROL_PORT}"],
+                "servers": [self.control_address],
                 "token_file": f"{folder}/token",
                 "state_dir": f"{folder}/state",
             },

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from control.base.reading.addresses import socket_address
+
 PATIENCE = float(os.environ.get("PATIENCE", "20"))
 """Seconds after which a test that waits has failed. No test takes anywhere near as long when all is well; an emulated
 machine (tests/vm) is slower.
@@ -35,13 +37,14 @@ def connect(address: str | Path, sock: socket.socket | None = None) -> socket.so
     return client
 
 
-def parse(address: str | Path) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+def parse(address: str | Path) -> tuple[socket.AddressFamily, str | tuple[str, int] | tuple[str, int, int, int]]:
     """Family and address as the socket module takes them."""
     scheme, _, rest = str(address).partition(":")
     if scheme != "tcp":
         return socket.AF_UNIX, rest if scheme == "unix" else str(address)
     host, _, port = rest.rpartition(":")
-    return (socket.AF_INET6, (host.strip("[]"), int(port))) if "[" in host else (socket.AF_INET, (host, int(port)))
+    family = socket.AF_INET6 if "[" in host else socket.AF_INET
+    return family, socket_address(host.strip("[]"), int(port))
 
 
 def exchange(sock: socket.socket, payload: bytes) -> None:

@@ -5,6 +5,7 @@ Readers raise ``ValueError`` and nothing else, worded as those of :mod:`control.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import re
@@ -70,6 +71,48 @@ class TcpAddress(Struct, frozen=True, tag="tcp"):
 
 
 Address = UnixAddress | TcpAddress
+
+
+def scope_of(host: str) -> str:
+    """The interface, by name or number, that stands behind the ``%`` of a link-local IPv6 address; empty: there is
+    none. Each machine names it in its own way.
+    """
+    return host.partition("%")[2]
+
+
+def without_scope(host: str) -> str:
+    """The address as the kernel lists it, beside its interface."""
+    return host.partition("%")[0]
+
+
+def is_link_local(host: str) -> bool:
+    """Whether this is an IPv6 address that each interface has on its own (fe80::/10): which one is meant its scope
+    says, or the interface that a socket is bound to.
+    """
+    return _is_ipv6(host) and ipaddress.IPv6Address(host).is_link_local
+
+
+def socket_address(host: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """An IP address as bind(2) and connect(2) take it. The socket module itself makes nothing of a scope, and the
+    kernel then refuses the address (EINVAL). Raises OSError (ENODEV) if this machine has no such interface.
+    """
+    scope = scope_of(host)
+    if not scope:
+        return host, port
+    try:
+        index = socket.if_nametoindex(scope)
+    except OSError:
+        if not scope.isdecimal():
+            raise OSError(errno.ENODEV, f"this machine has no interface {scope}") from None
+        index = int(scope)
+    return without_scope(host), port, 0, index
+
+
+def unscoped(raw: object, address: TcpAddress) -> TcpAddress:
+    """The address, if other machines can make something of it. Raises ValueError."""
+    if scope_of(address.host):
+        raise wrong(raw, "an address that others can reach", "whose interface means nothing on other machines")
+    return address
 
 
 def ip_port(raw: object) -> TcpAddress:
@@ -140,11 +183,14 @@ def is_wildcard(host: str) -> bool:
 
 def same_place(address: Address) -> Address:
     """The address in a spelling that all of the same place have on this machine: of the path of a Unix socket, its
-    directory without symbolic links, as far as it exists; of a host name, lower case.
+    directory without symbolic links, as far as it exists; of a host name, lower case; of an interface's number (%2),
+    its name, if it exists.
     """
     if isinstance(address, TcpAddress):
-        # Not of an IPv6 address, which has one spelling already: eth0 and Eth0 behind its % are two interfaces.
-        return address if ":" in address.host else TcpAddress(address.host.lower(), address.port)
+        if ":" in address.host:  # which has one spelling otherwise: eth0 and Eth0 behind its % are two interfaces
+            plain, _, scope = address.host.partition("%")
+            return TcpAddress(f"{plain}%{_interface(int(scope))}", address.port) if scope.isdecimal() else address
+        return TcpAddress(address.host.lower(), address.port)
     directory, name = os.path.split(address.path)
     return UnixAddress(os.path.join(os.path.realpath(directory), name))
 
@@ -179,8 +225,8 @@ def is_own(host: str) -> bool:
         return False
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))
-            return bool(probe.getsockname()[0] == host)
+            probe.connect(place := socket_address(host, 9))
+            return bool(probe.getsockname()[0] == place[0])
     except OSError:  # no way there, so it is another machine's
         return False
 
@@ -223,6 +269,8 @@ def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:
         # One spelling, so that equal addresses compare equal. ::ffff:10.0.0.1 is how 10.0.0.1 looks to IPv6 sockets;
         # one for IPv6 alone cannot listen there.
         address = ipaddress.IPv6Address(host[1:-1])
+        if address.scope_id and not address.is_link_local:
+            raise wrong(raw, allowed, "an interface (%) behind an address that is not link-local (fe80::/10)")
         return str(address.ipv4_mapped or address)
     if _is_ipv6(host):
         raise wrong(raw, allowed, "an IPv6 address needs brackets")
@@ -234,6 +282,13 @@ def _host(raw: object, host: str, allowed: str, *, names: bool) -> str:
 def _refuse_wildcard(raw: object, address: TcpAddress) -> None:
     if is_wildcard(address.host):
         raise wrong(raw, "the address of one machine", "which stands for every address of this machine")
+
+
+def _interface(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except (OSError, OverflowError):
+        return str(index)
 
 
 def _is_loopback(host: str) -> bool:

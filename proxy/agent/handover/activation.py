@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 
-from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address
+from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address, same_place
 from control.base.reading.units import quote
 from control.base.system.socketpath import published
 from control.base.system.unixsock import reclaim_unix
@@ -133,7 +133,8 @@ def _address(sock: socket.socket) -> Address | str:
     if sock.family == socket.AF_UNIX:
         return UnixAddress(name) if isinstance(name, str) and name else "a Unix socket without a path"
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        return _plain(TcpAddress(name[0], name[1]))
+        scope = f"%{name[3]}" if len(name) == 4 and name[3] else ""
+        return _plain(TcpAddress(f"{name[0]}{scope}", name[1]))
     return "a socket of another family"
 
 
@@ -143,4 +144,5 @@ def _plain(address: Address) -> Address:
         return address
     host = ipaddress.ip_address(address.host)
     # As configurations are read: an IPv4 address is one, also where an IPv6 socket listens on it.
-    return TcpAddress(str((isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped) or host), address.port)
+    plain = str((isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped) or host)
+    return same_place(TcpAddress(plain, address.port))

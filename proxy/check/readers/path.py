@@ -6,22 +6,22 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from control.base.reading.addresses import TcpAddress
+from control.base.reading.addresses import TcpAddress, scope_of, without_scope
 from proxy.check.context import DiagnosisContext, PeerTarget
 from proxy.check.readers import files
 from proxy.check.readers.linksockets import TcpConnection, connections
 from proxy.check.report import Unchecked
 from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse
-from proxy.config.netvalues import AUTO
+from proxy.config.netvalues import ANY, AUTO
 from proxy.config.schema import Config
-from proxy.links.device import ANY, is_own
+from proxy.links.device import is_own
 from proxy.netdev.observe.observe import NetInterface, route_to
 
 
 def read(context: DiagnosisContext) -> PathFacts:
     """Asks the kernel for a route for each address."""
     config = context.config
-    listen = config.links.listen.host if config else None
+    listen = without_scope(config.links.listen.host) if config else None
     if listen == AUTO:  # not leased yet
         listen = None
     return PathFacts(
@@ -78,10 +78,10 @@ def _up(context: DiagnosisContext, established: Iterable[TcpConnection]) -> Iter
     """The links among the connections: by the port at which peers arrive here, or that at which a peer is dialled."""
     assert context.config is not None
     listen, names = context.config.links.listen, {t.address: t.peer for t in context.targets if t.address}
-    dialled = {(target.address, target.port) for target in context.targets}
+    own, dialled = without_scope(listen.host), {(target.address, target.port) for target in context.targets}
     for found in established:
-        arrived = (found.local, found.local_port) == (listen.host, listen.port)
-        if not arrived and (found.local != listen.host or (found.remote, found.remote_port) not in dialled):
+        arrived = (found.local, found.local_port) == (own, listen.port)
+        if not arrived and (found.local != own or (found.remote, found.remote_port) not in dialled):
             continue
         if context.is_here(found.remote):
             continue
@@ -146,6 +146,8 @@ def _bearer(context: DiagnosisContext, address: str) -> str | None:
     """The interface that has an address; the loopback one where all of a network is this machine, as 127.0.0.0/8 is."""
     if (owner := _owner(context, address)) is not None:
         return owner
+    if scope_of(address):
+        return None
     route = route_to(address)
     interface = context.snapshot.at(route.interface) if route and route.local else None
     return interface.name if interface else None
@@ -154,8 +156,10 @@ def _bearer(context: DiagnosisContext, address: str) -> str | None:
 def _owner(context: DiagnosisContext, listen: str) -> str | None:
     if ipaddress.ip_address(listen).is_unspecified:
         return "every interface"
+    address, scope = without_scope(listen), scope_of(listen)
     for item in context.snapshot.addresses:
-        if item.address == listen and (interface := context.snapshot.at(item.interface)) is not None:
+        interface = context.snapshot.at(item.interface) if item.address == address else None
+        if interface is not None and scope in ("", interface.name, str(interface.index)):
             return interface.name
     return None
 

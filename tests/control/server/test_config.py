@@ -59,6 +59,11 @@ def test_where_the_store_is(text: str, file: str | None) -> None:
             "store: {etcd: {endpoints: [10.0.0.1:2379], key: /k}}",
             "f.yaml:3: store.etcd: found one of certificate and key; allowed: both, or neither",
         ),
+        (
+            "store: {etcd: {endpoints: ['[fe80::5]:2379']}}",
+            'f.yaml:3: store.etcd.endpoints[0]: found "[fe80::5]:2379", which each interface has on its own; '
+            "allowed: [fe80::5%INTERFACE]:2379",
+        ),
         ("lease: 1s", "f.yaml:3: lease: found 1 s; allowed: 5s to 10m"),
         ("certificate_lifetime: 1s", 'f.yaml:3: certificate_lifetime: found "1s"; allowed: 1m to 3650d'),
         ("certificate_lifetime: 24", "which has no unit"),

@@ -83,6 +83,7 @@ def test_records_are_kept_in_one_spelling() -> None:
     [
         ({"address": "10.77.0.1"}, "no port"),
         ({"address": "0.0.0.0:7600"}, "the address of one machine"),
+        ({"address": "[fe80::1%eth0]:7600"}, "whose interface means nothing on other machines"),
         ({"services": (ServiceOffer(name="../x"),)}, "allowed: 1 to 63"),
         ({"services": (ServiceOffer(name="a"), ServiceOffer(name="a"))}, "stands there twice"),
         ({"services": tuple(ServiceOffer(name=f"s{i}") for i in range(5000))}, "at most 4096"),

@@ -54,6 +54,8 @@ def test_ip_port(text: str, host: str, port: int) -> None:
         ("[10.77.0.1]:7600", "a bad IPv6 address"),
         ("[fe80::1%]:7600", "a bad IPv6 address"),
         ("[fe80::1%a b]:7600", "a bad IPv6 address"),
+        ("[fd00::1%eth0]:7600", "an interface \\(%\\) behind an address that is not link-local"),
+        ("[::%eth0]:7600", "an interface \\(%\\) behind an address that is not link-local"),
         (7600, ""),
         (None, ""),
         ([], r"a list, which \[ \] make without quotes"),
@@ -201,6 +203,38 @@ def test_same_place(tmp_path: Path) -> None:
 def test_the_same_place_on_another_interface() -> None:
     places = {addresses.same_place(addresses.ip_port(f"[fe80::1%{scope}]:1")) for scope in ("eth0", "Eth0", "ETH0")}
     assert len(places) == 3
+    assert addresses.same_place(addresses.ip_port("[fe80::1%1]:1")) == addresses.ip_port("[fe80::1%lo]:1")
+    assert addresses.same_place(addresses.ip_port("[fe80::1%99999]:1")) == addresses.ip_port("[fe80::1%99999]:1")
+
+
+@pytest.mark.failure("34")
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("10.0.0.1", ("10.0.0.1", 80)),
+        ("fd00::1", ("fd00::1", 80)),
+        ("fe80::1%lo", ("fe80::1", 80, 0, 1)),
+        ("fe80::1%1", ("fe80::1", 80, 0, 1)),
+        ("fe80::1%77", ("fe80::1", 80, 0, 77)),
+    ],
+)
+def test_as_the_kernel_takes_it(host: str, place: tuple[object, ...]) -> None:
+    assert addresses.socket_address(host, 80) == place
+
+
+@pytest.mark.failure("34")
+def test_an_interface_that_this_machine_does_not_have() -> None:
+    with pytest.raises(OSError, match="this machine has no interface nosuch0"):
+        addresses.socket_address("fe80::1%nosuch0", 80)
+
+
+@pytest.mark.failure("34")
+@pytest.mark.parametrize("text", ["[fe80::1%eth0]:7600", "[fe80::1%2]:7600"])
+def test_what_other_machines_are_told(text: str) -> None:
+    with pytest.raises(ValueError, match="whose interface means nothing on other machines"):
+        addresses.unscoped(text, addresses.ip_port(text))
+    plain = addresses.ip_port("[fe80::1]:7600")
+    assert addresses.unscoped("[fe80::1]:7600", plain) == plain
 
 
 @pytest.mark.parametrize("reader", READERS)
