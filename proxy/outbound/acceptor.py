@@ -129,6 +129,8 @@ class UpstreamAcceptor:
                 self._window.adapt(False)
             self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
+        elif self._window.doubted:
+            self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end

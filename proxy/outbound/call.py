@@ -337,6 +337,8 @@ class Call:
                 self._window.adapt(False)
             self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
+        elif self._window.doubted:
+            self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)

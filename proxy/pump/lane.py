@@ -191,9 +191,11 @@ class Lane(Stream):
         return now() - self.since
 
     @property
-    def left(self) -> bool:
-        """Whether the application has closed its socket. TCP does not tell that from a half-close, which counts too."""
-        return self.eof and (self._hung or self._tcp)
+    def left(self) -> bool | None:
+        """Whether the application has closed its socket. None: it has ended what it says, which TCP does not tell from
+        a close before the answer is sent.
+        """
+        return None if self.eof and self._tcp and not self._hung else self.eof and self._hung
 
     @property
     def buffered(self) -> int:
@@ -577,6 +579,7 @@ class Lane(Stream):
                 if not self.eof:  # it may still be writing
                     self._leave_to_last_words(sock, reason, partial(_told_already, observer, session.peer))
                     return observer.lane_ended(self, reason)
+                self._hung = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0  # reset by what it was sent
                 disarm_reset(sock)
             session.pump.close(sock)
             self.fd = -1

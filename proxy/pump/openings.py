@@ -4,7 +4,8 @@ Nothing else bounds OPENs: they need no credit, stand in the link before everybo
 as much as 20 of those. So each upstream has a *window*, as TCP has one for what is not acknowledged; callers beyond it
 wait in the upstream's own backlog. Its size follows what they do (additive increase, multiplicative decrease, as
 RFC 5681's congestion window): a call that is answered while its caller still waits adds one place; a caller that has
-left before the answer halves it. Whoever does not wait for answers, as a container that connects and closes in a storm,
+left before the answer halves it. (Who has only ended what it says has not left: over TCP what comes back when the
+answer is sent tells them apart.) Whoever does not wait for answers, as a container that connects and closes in a storm,
 loses nothing by waiting its turn.
 
 On a long way more calls are under way at the same rate, and they stand before nobody while they travel: a size is that
@@ -22,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
+
+from proxy.errors import CloseReason
 
 LEAST, MOST = 2, 128
 """Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one. (With 64, a
@@ -53,8 +56,12 @@ class Opening(Protocol):
         """What carries it."""
 
     @property
-    def left(self) -> bool:
-        """Whether its caller has closed, as far as can be told."""
+    def left(self) -> bool | None:
+        """Whether its caller has closed; None: that cannot be told yet."""
+
+    @property
+    def bytes_received(self) -> int:
+        """How much its caller was told."""
 
 
 class OpeningWindow:
@@ -63,11 +70,13 @@ class OpeningWindow:
     Attributes:
         size: calls that may be under way, for each millisecond of the way.
         calls: those that are, as far as is known.
+        doubted: answered calls whose callers may have left before: `ended` follows for each.
     """
 
     def __init__(self, all_windows: OpeningWindows) -> None:
         self.size = MOST
         self.calls: set[Opening] = set()
+        self.doubted: set[Opening] = set()
         self._all = all_windows
         self._last: Asked | None = None
         self._over: set[Opening] = set()
@@ -116,8 +125,21 @@ class OpeningWindow:
 
     def answered(self, call: Opening) -> None:
         """The peer has delivered the call."""
-        self.adapt(not call.left)
+        left = call.left
+        if left is None:
+            self.doubted.add(call)
+        else:
+            self.adapt(not left)
         self.drop(call)
+
+    def ended(self, call: Opening, reason: CloseReason) -> None:
+        """A stream has ended. If it was in doubt whether its caller waits: it did, if it was told something, and was
+        still there then. A stream that nobody at its ends has ended says nothing.
+        """
+        if call in self.doubted:
+            self.doubted.remove(call)
+            if reason in (CloseReason.FINISHED, CloseReason.ABORTED):
+                self.adapt(reason is CloseReason.FINISHED and call.bytes_received > 0 and not call.left)
 
     def over(self, call: Opening) -> None:
         """The call has ended without an answer: none will come. It stands in the way until the peer has handled it."""

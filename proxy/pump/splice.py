@@ -32,7 +32,9 @@ class SpliceEnd:
 
     Attributes:
         pending: bytes that the socket has not taken yet.
-        ended: everything that the application wrote was read; hasty: it had closed, and the other one had said nothing.
+        ended: everything that the application wrote was read.
+        hasty: it had closed, and the other one had said nothing. doubted: over TCP it may also have only ended what it
+            says; the end of the splice says which (`hasty`).
         shut: the socket was shut down for writing.
         deaf: the application takes no more bytes: a write has failed, or would.
         received: bytes read from it; counted: those of them that whoever counts them has counted already.
@@ -42,6 +44,7 @@ class SpliceEnd:
     __slots__ = (
         "counted",
         "deaf",
+        "doubted",
         "ended",
         "hasty",
         "mask",
@@ -60,7 +63,7 @@ class SpliceEnd:
         self.other: SpliceEnd
         self.pending = b""
         self.mask = EPOLLIN
-        self.ended = self.hasty = self.shut = self.deaf = self.unheard = False
+        self.ended = self.hasty = self.doubted = self.shut = self.deaf = self.unheard = False
         self.received = self.counted = 0
 
     def update(self) -> None:
@@ -109,11 +112,19 @@ class SpliceEnd:
             self.received += length
             self.other.write(_scratch_view[:length])
         else:
-            self._finish(hung or self.sock.family != _UNIX)  # TCP does not tell a half-close from a close
+            self._finish(hung)
 
     def _finish(self, closed: bool) -> None:
         """Everything that the application had to say was read."""
-        self.ended, self.hasty = True, closed and self.other.received == 0
+        self.ended = True
+        if self.other.received == 0:
+            self.hasty, self.doubted = closed, not closed and self.sock.family != _UNIX
+
+    def judge(self, finished: bool) -> None:
+        """The splice is about to end: has the application waited for what it was told, if that is in doubt?"""
+        if self.doubted:
+            was_reset = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+            self.hasty = self.deaf or was_reset or not (finished and self.other.received)
 
     def write(self, data: memoryview) -> None:
         """Send `data` and make what the socket does not take the pending bytes; drop it if the application takes no
@@ -226,6 +237,7 @@ class Splice:
         if end.deaf:
             return self.end(CloseReason.ABORTED)
         self.done = True
+        self.caller.judge(gone is not self.caller)
         gone.drop_pending()
         self.pump.close(gone.sock)
         pending, end.pending = end.pending, b""
@@ -239,6 +251,7 @@ class Splice:
         if self.done:
             return
         self.done = True
+        self.caller.judge(reason is CloseReason.FINISHED)
         for end in (self.caller, self.service):
             end.drop_pending()
             if reason is CloseReason.FINISHED:

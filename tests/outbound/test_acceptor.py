@@ -21,7 +21,7 @@ from proxy.pump import options
 from proxy.pump.openings import LEAST, MOST
 from proxy.pump.ourselves import MAX_HOPS
 from tests.pump.agents import mesh
-from tests.pump.rig import until
+from tests.pump.rig import KINDS, Kind, until
 from tests.tools.sockets import parse
 
 
@@ -173,15 +173,28 @@ async def test_calls_that_end_unanswered_leave_the_window() -> None:
 @pytest.mark.failure("21b-c")
 @pytest.mark.parametrize("says", [b"", b"a question"])
 @pytest.mark.parametrize("closes", [False, True])
-async def test_who_has_only_finished_does_wait_for_an_answer(says: bytes, closes: bool) -> None:
+@pytest.mark.parametrize("near", [False, True], ids=["over a link", "on one host"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_has_only_finished_does_wait_for_an_answer(
+    kind: Kind, near: bool, says: bytes, closes: bool
+) -> None:
+    """TCP says it by what comes back for the answer."""
     async with mesh() as hosts:
-        service = await hosts.pair()
-        agent = hosts.agents["host-a"]
-        await until(lambda: agent.pools["host-b"].up, "the link")
+        if near:
+            service = hosts.service()
+            agent = await hosts.start(
+                "host-a",
+                services={"echo": {"deliver": service.address}},
+                upstreams={"echo": {"listen": hosts.upstream("host-a", "echo", kind)}},
+            )
+        else:
+            service = await hosts.pair(kind)
+            agent = hosts.agents["host-a"]
+            await until(lambda: agent.pools["host-b"].up, "the link")
         window = agent.pump.openings.of("echo")
         window.size = LEAST
         for _ in range(4):
-            caller = hosts.call()
+            caller = hosts.call(kind=kind)
             caller.raw.send(says)  # without a pause, in which the answer to OPEN might come
             if closes:
                 caller.close()
@@ -189,7 +202,7 @@ async def test_who_has_only_finished_does_wait_for_an_answer(says: bytes, closes
                 caller.finish()
             accepted = await service.accept()
             assert (await accepted.rest()).received == says
-            if not closes:
+            if not closes or kind == "tcp":
                 await accepted.send(b"an answer")
             accepted.close()
             if not closes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from proxy.errors import CloseReason
 from proxy.pump.openings import ALL, LEAST, MOST, TURNS, OpeningWindow, OpeningWindows
 
 pytestmark = pytest.mark.failure("21b-c")
@@ -28,11 +29,11 @@ class Peer:
 class Call:
     """A call that is under way."""
 
-    def __init__(self, session: Peer, left: bool = False) -> None:
-        self.session, self.left = session, left
+    def __init__(self, session: Peer, left: bool | None = False) -> None:
+        self.session, self.left, self.bytes_received = session, left, 0
 
 
-def filled(window: OpeningWindow, peer: Peer, left: bool = False) -> list[Call]:
+def filled(window: OpeningWindow, peer: Peer, left: bool | None = False) -> list[Call]:
     calls = []
     while not window.full:
         calls.append(Call(peer, left))
@@ -49,6 +50,36 @@ def test_callers_that_wait_have_the_whole_window() -> None:
         for call in calls:
             window.answered(call)
     assert (window.size, window.burst, windows.under_way) == (MOST, MOST // TURNS, {})
+
+
+@pytest.mark.failure("21b-c")
+@pytest.mark.parametrize(
+    ("reason", "received", "left", "waited"),
+    [
+        (CloseReason.FINISHED, 1, None, True),
+        (CloseReason.FINISHED, 1, True, False),
+        (CloseReason.FINISHED, 0, None, False),
+        (CloseReason.ABORTED, 1, None, False),
+        (CloseReason.LINK_LOST, 1, None, None),
+        (CloseReason.STOPPED, 0, None, None),
+    ],
+)
+def test_whether_a_caller_had_left_may_be_known_at_the_end_only(
+    reason: CloseReason, received: int, left: bool | None, waited: bool | None
+) -> None:
+    windows, peer = OpeningWindows(), Peer()
+    window = windows.of("one")
+    window.size = before = MOST // 2
+    for _ in range(2):
+        call = Call(peer, None)
+        window.add(call)
+        window.answered(call)
+        assert (window.size, window.calls) == (before, set()), "it is in nobody's way"
+        call.left, call.bytes_received = left, received
+        window.ended(call, reason)
+        window.ended(call, reason)
+        before = {True: before + 1, False: before // 2, None: before}[waited]
+        assert (window.size, window.doubted) == (before, set())
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "ended before"])

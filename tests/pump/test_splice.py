@@ -270,8 +270,11 @@ async def test_many_ended_in_every_way_leave_nothing(bench: Bench) -> None:
 @pytest.mark.failure("21b-c")
 @pytest.mark.parametrize("says", [b"", b"a word"])
 @pytest.mark.parametrize("answered", [False, True])
-async def test_whether_the_caller_has_waited_for_a_word(bench: Bench, says: bytes, answered: bool) -> None:
-    joined = bench.splice()
+@pytest.mark.parametrize("kind", KINDS)
+async def test_whether_the_caller_has_waited_for_a_word(
+    bench: Bench, kind: Kind, says: bytes, answered: bool
+) -> None:
+    joined = bench.splice(kind, "unix")
     if answered:
         await joined.service.send(b"welcome")
         assert await joined.caller.read(7) == b"welcome"
@@ -285,8 +288,9 @@ async def test_whether_the_caller_has_waited_for_a_word(bench: Bench, says: byte
 
 
 @pytest.mark.failure("21b-c")
-async def test_a_caller_that_has_only_finished_is_not_in_haste(bench: Bench) -> None:
-    joined = bench.splice()
+@pytest.mark.parametrize(("kind", "to"), BOTH)
+async def test_a_caller_that_has_only_finished_is_not_in_haste(bench: Bench, kind: Kind, to: Kind) -> None:
+    joined = bench.splice(kind, to)
     await joined.caller.send(b"a question")
     joined.caller.finish()
     assert (await joined.service.rest()).received == b"a question"
