@@ -33,7 +33,7 @@ from proxy.pump.heartbeat import Heartbeat
 from proxy.telemetry import watchdog
 from proxy.telemetry.admin import serve_admin, serve_telemetry
 from proxy.telemetry.health import Health
-from proxy.telemetry.notify import notify, stopping
+from proxy.telemetry.notify import stopping
 
 if TYPE_CHECKING:
     from proxy.mesh.membership import Membership
@@ -72,6 +72,7 @@ class Agent(Parts):
                 self.draining,
                 self.device,
                 self.memory,
+                self._notices.tell,
                 takeover=self._takeover,
                 passed=self._passed,
                 files=files,
@@ -94,6 +95,7 @@ class Agent(Parts):
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.pump.run)
                 nursery.start_soon(cpuquota.watch, self.pump.busy_poll)
+                nursery.start_soon(self._notices.run)
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
@@ -175,7 +177,7 @@ class Agent(Parts):
                     links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)
-                    notify("READY=1")
+                    self._notices.tell("READY=1")
                     if (patience := watchdog.patience()) is not None:
                         nursery.start_soon(self._feed, heart, patience)
                     task_status.started()
@@ -186,6 +188,7 @@ class Agent(Parts):
                 if self.member is not None:
                     await self._left.wait()
                     await self.member.close()
+                await self._notices.finish()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
 
@@ -211,7 +214,7 @@ class Agent(Parts):
             if (successor := self._successor) is not None:
                 nursery.cancel_scope.cancel()
                 if not watchdog.watches(successor):
-                    notify(watchdog.OFF)
+                    self._notices.tell(watchdog.OFF)
 
     @property
     def _successor(self) -> int | None:
@@ -234,7 +237,7 @@ class Agent(Parts):
         self.draining.begin(seconds)
         # The service does not stop with a process that was taken over: systemd would kill the other one, too.
         if self._successor is None:
-            notify(stopping(seconds))
+            self._notices.tell(stopping(seconds))
 
     async def _leave(self, member: Membership) -> None:
         """Tell the control plane that this host leaves when it accepts no more calls: peers end their links to a host

@@ -57,6 +57,7 @@ from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
+from proxy.telemetry.notify import Notices
 from proxy.telemetry.view import ProxyView
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class Parts:
         self.config = config
         self._takeover = takeover
         self._handover_sockets: HandoverSockets | None = None
-        self.reload = Reload(file, self.rebase)
+        self._notices = Notices()
+        self.reload = Reload(file, self.rebase, self._notices.tell)
         self.device = LinkDevice(config.links.listen.host, config.links.interface)
         self.keyring = Keyring.from_config(config)
         total, per_peer = _memory(config.limits)

@@ -12,7 +12,7 @@ from control.base.reading.filemount import is_gone, mount_source
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config, load
 from proxy.errors import ConfigError, NotApplied
-from proxy.telemetry.notify import notify, reloading
+from proxy.telemetry.notify import reloading
 
 log = structlog.get_logger()
 
@@ -28,10 +28,13 @@ class Reload:
     Args:
         file: path of the configuration file; None: the proxy was not started from one.
         apply: as `Parts.apply`.
+        tell: tells systemd (`notify.Notices`).
     """
 
-    def __init__(self, file: str | None, apply: Callable[[Config], ConfigDifference]) -> None:
-        self._file, self._apply = file, apply
+    def __init__(
+        self, file: str | None, apply: Callable[[Config], ConfigDifference], tell: Callable[[str], None]
+    ) -> None:
+        self._file, self._apply, self._tell = file, apply, tell
         self._source = None if file is None else mount_source(file)
         self._one = trio.Lock()
         self._asked = False
@@ -52,9 +55,9 @@ class Reload:
             return await self._reload()
 
     async def _reload(self) -> ReloadResult:
-        notify(reloading())
+        self._tell(reloading())
         answer = await self._try()
-        notify("READY=1")
+        self._tell("READY=1")
         if answer.outcome == "applied":
             log.info("configuration applied", file=self._file, changes=answer.changes)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from control.base.reading.addresses import TcpAddress
 from control.base.system.commanders import Commanders
@@ -21,7 +21,6 @@ from proxy.links.passing import PassedLinks
 from proxy.mesh.statelock import StateLock
 from proxy.outbound.sockets import InheritableListener
 from proxy.outbound.upstreams import Outbound
-from proxy.telemetry.notify import notify
 
 
 class HandoverSockets:
@@ -35,6 +34,7 @@ class HandoverSockets:
         own: the proxy's own sockets, in use or not yet.
         predecessors: leashes of the processes that still drain.
         memory: what this process may hold.
+        tell: tells systemd (`notify.Notices`).
         state: the lock of its state_dir, if it has one.
 
     Attributes:
@@ -60,9 +60,11 @@ class HandoverSockets:
         predecessors: Predecessors,
         successors: Commanders,
         memory: MemoryShares,
+        tell: Callable[[str], None],
         state: StateLock | None = None,
     ) -> None:
         self.host, self.state = host, state
+        self._tell = tell
         self.passed = PassedLinks()
         self._run_dir, self._successors, self._memory = run_dir, successors, memory
         self.reserved = self.left = False
@@ -107,7 +109,7 @@ class HandoverSockets:
         self.successor = pid
         if (why := self._stops()) is None:
             if pid:  # otherwise it is of a container, where there is no systemd
-                notify(f"MAINPID={pid}")
+                self._tell(f"MAINPID={pid}")
             self._hold(True)
         return why
 
@@ -115,7 +117,7 @@ class HandoverSockets:
         """See `sender.HandoverSource`."""
         self.reserved = False
         if self._held:
-            notify(f"MAINPID={os.getpid()}")
+            self._tell(f"MAINPID={os.getpid()}")
             self._hold(False)
 
     def _hold(self, hold: bool) -> None:

@@ -95,6 +95,7 @@ async def open_listeners(
     drain: Drain,
     device: LinkDevice,
     memory: MemoryShares,
+    tell: Callable[[str], None],
     *,
     takeover: bool,
     passed: PassedSockets,
@@ -107,6 +108,7 @@ async def open_listeners(
         instance: this process, as HELLO names it.
         device: what the listeners for links are bound to.
         memory: what this process may hold.
+        tell: tells systemd (`notify.Notices`).
         takeover: whether to take the place of a proxy that runs in the same run_dir.
         passed: the sockets of systemd.
         state: the lock of the state_dir, which the other proxy may hold until now.
@@ -164,6 +166,7 @@ async def open_listeners(
         predecessors=predecessors,
         successors=successors,
         memory=memory,
+        tell=tell,
         state=state,
     )
     files.callback(handover_sockets.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from proxy.agent.handover import sockets as sockets_module
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPSTREAM
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.errors import NotApplied
-from proxy.telemetry.notify import VARIABLE
+from proxy.telemetry.notify import VARIABLE, notify
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import until
 from tests.tools.sockets import free_port
@@ -78,6 +79,35 @@ async def test_held_callers_wait_and_kept_ones_are_served(monkeypatch: pytest.Mo
             await admin.aclose()
             assert [told.recv(100), told.recv(100)] == [b"MAINPID=4711", b"MAINPID=%d" % os.getpid()]
             assert handover_sockets.reserve() is None
+
+
+@pytest.mark.failure("26")
+async def test_systemd_learns_of_another_process_when_it_listens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take the end of the old one for the end of the service."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.setblocking(False)
+        async with mesh() as hosts:
+            _, agent = await pair(hosts)
+            monkeypatch.setenv(VARIABLE, str(tmp_path / "notify"))
+            while notify("WATCHDOG=1"):
+                pass
+            handover_sockets = sockets_of(agent)
+            handover_sockets.reserve()
+            handover_sockets.pause(4711)
+            handover_sockets.resume()
+            words: list[bytes] = []
+
+            def heard() -> bool:
+                with suppress(BlockingIOError):
+                    while True:
+                        words.append(told.recv(100))
+                return b"MAINPID=%d" % os.getpid() in words
+
+            await until(heard, "both words")
+            assert [word for word in words if word != b"WATCHDOG=1"] == [b"MAINPID=4711", b"MAINPID=%d" % os.getpid()]
 
 
 async def test_while_engaged_the_sockets_stay_and_the_rest_may_change() -> None:
