@@ -68,7 +68,8 @@ def _check_room() -> None:
 def validate(files: tuple[str, ...]) -> None:
     """Check configuration files, and the certificates that they name.
 
-    Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
+    Everything that is wrong is reported at once. Exit 0 if nothing is, else 2. What this machine lacks, and the one
+    that the file is for may have, is a warning.
     """
     from proxy.config.schema import load
 
@@ -82,6 +83,7 @@ def validate(files: tuple[str, ...]) -> None:
             code = report([error])
         else:
             click.echo(f"{click.format_filename(file)}: ok")
+            _warn_of_sources(config, file)
     sys.exit(code)
 
 
@@ -101,6 +103,14 @@ def _check_names(config: Config, file: str) -> None:
 
     if problems := loops_by_name(config, NAMES_S):
         raise ConfigError([f"{file}: {problem}" for problem in problems])
+
+
+def _warn_of_sources(config: Config, file: str) -> None:
+    from proxy.config.placecheck import missing_sources
+
+    for name, source in missing_sources(config):
+        text = f"services.{name}.source: no interface of this machine has {source}, from which connections are to come"
+        click.echo(f"{click.format_filename(file)}: warning: {text}", err=True)
 
 
 @click.command()

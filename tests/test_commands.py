@@ -75,6 +75,18 @@ def test_validate(file: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.failure("29", "34")
+@pytest.mark.parametrize("source", ["192.0.2.5", "fd00:dead::5", "fe80::1%nosuch0"])
+def test_validate_warns_of_a_source_that_this_machine_lacks(file: Path, source: str) -> None:
+    """The file may be for another machine."""
+    deliver = "tcp:db.internal:80"
+    file.write_text(f"{GOOD}services: {{db: {{deliver: '{deliver}', source: [127.0.0.1, '{source}']}}}}\n")
+    done = run(commands.validate, file)
+    assert (done.exit_code, done.stdout) == (0, f"{file}: ok\n")
+    text = f"services.db.source: no interface of this machine has {source}, from which connections are to come"
+    assert done.stderr == f"{file}: warning: {text}\n"
+
+
 def test_validate_reads_the_certificates(tmp_path: Path) -> None:
     ours, other = CertificateAuthority(), CertificateAuthority("other")
     section = ours.write(tmp_path, "a")

@@ -23,7 +23,7 @@ from proxy.agent.handover import fdstore, ownsocket, sender, successor
 from proxy.agent.handover.fdstore import FdStore
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
 from proxy.agent.handover.startup import open_listeners
-from proxy.agent.parts import Parts, warn
+from proxy.agent.parts import Parts, warn, warn_of_sources
 from proxy.core.finder import core
 from proxy.links import accept
 from proxy.links.carry import HandshakeResult
@@ -59,6 +59,7 @@ class Agent(Parts):
             from proxy.netdev.apply.ready import prepare
 
             late = await prepare(config, self._book.elsewhere)
+        warn_of_sources(config)
         with ExitStack() as files:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))

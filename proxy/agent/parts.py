@@ -24,6 +24,7 @@ from proxy.agent.handover.sockets import HandoverSockets
 from proxy.agent.reload import Reload
 from proxy.config import memory
 from proxy.config.difference import ConfigDifference, between
+from proxy.config.placecheck import missing_sources
 from proxy.config.schema import Config, PeerConfig, ProxyLimits
 from proxy.errors import NotApplied, StartError
 from proxy.inbound.delivery import Inbound
@@ -206,6 +207,8 @@ class Parts:
         table = RoutingTable.from_config(config)
         allowed = AllowRules.from_services(config.services) if difference.services else self.outbound.context.allowed
         self.inbound.adopt(config, allowed)
+        if difference.services:
+            warn_of_sources(config)
         for peer in difference.peers:
             self.outbound.context.ejections.forget(peer)
         self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
@@ -286,6 +289,13 @@ def warn(config: Config) -> None:
     """Say what of a configuration will not be understood for ever."""
     if config.pump.busy_poll_us is not None:
         log.warning("pump.busy_poll_us is now pump.busy_poll, with a unit", busy_poll=f"{config.pump.busy_poll_us}us")
+
+
+def warn_of_sources(config: Config) -> None:
+    """Say which addresses connections to services cannot come from."""
+    for service, source in missing_sources(config):
+        log.warning("no interface of this host has an address that connections come from",
+                    kind=(service, source), service=service, source=source)  # fmt: skip
 
 
 def _terms(config: Config) -> TtlTerms:

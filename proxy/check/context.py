@@ -14,6 +14,7 @@ from control.base.reading.addresses import (
     ADMIN_SOCKET,
     TcpAddress,
     host_port,
+    is_bindable,
     is_link_local,
     scope_of,
     without_scope,
@@ -23,7 +24,7 @@ from proxy.check.readers.runningproxy import running
 from proxy.check.report import Unchecked
 from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config
-from proxy.links.device import LinkWay, arp_ignore, choose, is_own
+from proxy.links.device import LinkWay, arp_ignore, choose
 from proxy.links.rtnetlink import has_route, host_network
 from proxy.netdev.observe.observe import NetInterface, NetSnapshot, RouteAnswer, route_to, snapshot
 
@@ -158,7 +159,7 @@ def _elsewhere(config: Config, hanging: tuple[ChildInterface, ...] | Unchecked) 
     is where that proxy runs, or whose interface hangs on one of this host's and has the address.
     """
     listen = config.links.listen.host
-    if listen == AUTO or is_own(listen):
+    if listen == AUTO or is_bindable(listen):
         return None
     pid = running(f"{config.run_dir}/{ADMIN_SOCKET}")
     if pid is not None and elsewhere(pid):

@@ -13,6 +13,7 @@ from control.base.reading.addresses import (
     Address,
     TcpAddress,
     UnixAddress,
+    is_bindable,
     is_inside,
     is_ip,
     is_link_local,
@@ -138,6 +139,18 @@ def loops_by_name(config: Partial, seconds: float) -> list[str]:
                 lines.append(f"services.{name}.deliver: {_circle(deliver, f', which is {host}', path)}")
                 break
     return lines
+
+
+def missing_sources(config: Partial) -> Iterator[tuple[str, str]]:
+    """Services, and the addresses of their `source` that no interface of this machine has: their connections come from
+    others there, or there are none. No mistake, as the file may be another machine's, or the address may come. Those
+    that the proxy gives to an interface itself are left out.
+    """
+    given = {each.partition("/")[0] for interface in config.interfaces.values() for each in interface.addresses}
+    for name, service in config.services.items():
+        for source in service.source:
+            if without_scope(source) not in given and not is_bindable(source):
+                yield name, source
 
 
 def _sockets(config: Partial) -> Places:

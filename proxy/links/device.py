@@ -28,7 +28,7 @@ from typing import NamedTuple, cast
 import structlog
 import trio
 
-from control.base.reading.addresses import socket_address
+from control.base.reading.addresses import is_bindable
 from proxy.config.netvalues import ANY, AUTO
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.rtnetlink import (
@@ -200,7 +200,7 @@ class LinkDevice:
             way = choose(network, self._listen, self._wanted, arp_ignore, self._neighbours)
         except OSError as error:
             way = LinkWay(None, f"the kernel does not tell the interfaces ({error.strerror})")
-        if way.missing and self._wanted == AUTO and self._bound is None and is_own(self._listen):
+        if way.missing and self._wanted == AUTO and self._bound is None and is_bindable(self._listen):
             way = LinkWay()  # of a whole network on lo, or net.ipv4.ip_nonlocal_bind
         if way.interface is not None and self._refused:
             way = LinkWay(None, self._refused)
@@ -272,14 +272,3 @@ class LinkDevice:
         self._news = partial(level, event, address=self._listen, **fields)
         if self._is_ready:
             self._news()
-
-
-def is_own(address: str) -> bool:
-    """Whether the address is one of this host's own, on whatever interface: whether it can listen there."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind(socket_address(address, 0))
-    except (OSError, ValueError):
-        return False
-    return True

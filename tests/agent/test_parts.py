@@ -450,3 +450,20 @@ async def test_a_thousand_peers_come_and_go_one_at_a_time() -> None:
 
 def with_peer(config: Config, name: str, peer: PeerConfig) -> Config:
     return msgspec.structs.replace(config, peers={**config.peers, name: peer})
+
+
+@pytest.mark.failure("29", "34")
+async def test_a_source_that_no_interface_has_is_said(logs: list[MutableMapping[str, Any]]) -> None:
+    """At the start, and when the file names another one; the proxy serves what it can."""
+
+    def missing() -> list[tuple[str, str]]:
+        event = "no interface of this host has an address that connections come from"
+        return [(entry["service"], entry["source"]) for entry in logs if entry["event"] == event]
+
+    async with mesh() as hosts:
+        web = {"deliver": "tcp:localhost:9", "source": ["127.0.0.1", "192.0.2.5"]}
+        agent = await hosts.start("host-a", services={"web": web})
+        assert missing() == [("web", "192.0.2.5")]
+        again = hosts.config("host-a", {"services": {"web": {**web, "source": ["fd00:dead::5", "127.0.0.1"]}}})
+        assert agent.apply(again)
+        assert missing()[1:] == [("web", "fd00:dead::5")]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.config import schema as config
+from proxy.config.placecheck import missing_sources
 from tests.config.test_check import HEAD, problems
 
 
@@ -129,3 +131,17 @@ def test_peers_are_told_no_address_that_means_nothing_to_them(listen: str) -> No
         "beside control, which peers are told, and whose interface means nothing on other machines; "
         "allowed: an address that is not link-local"
     )
+
+
+@pytest.mark.failure("29", "34")
+def test_sources_that_no_interface_has() -> None:
+    """Those that the proxy makes itself are there when it has started."""
+    text = """
+interfaces: {hl0: {parent: eth0, addresses: [192.0.2.6/24]}}
+services:
+  own: {deliver: "tcp:10.0.0.9:80", source: [127.0.0.1, 127.0.0.9]}
+  db: {deliver: "tcp:10.0.0.9:81", source: [192.0.2.5, 127.0.0.1, 192.0.2.6]}
+  log: {deliver: "tcp:[fe80::9%lo]:82", source: ["fe80::dead%lo", "fe80::1%nosuch0"]}
+"""
+    found = list(missing_sources(config.parse(HEAD + text, "f")))
+    assert found == [("db", "192.0.2.5"), ("log", "fe80::dead%lo"), ("log", "fe80::1%nosuch0")]

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from proxy.config.netvalues import ANY, AUTO
 from proxy.errors import HandshakeError
-from proxy.links.device import LinkDevice, LinkWay, arp_ignore, choose, is_own
+from proxy.links.device import LinkDevice, LinkWay, arp_ignore, choose
 from proxy.links.rtnetlink import LOOPBACK, NO_ARP, UP, HostInterface, HostNetwork, InterfaceAddress
 
 pytestmark = pytest.mark.failure("25")
@@ -104,12 +104,6 @@ def test_a_socket_on_an_interface_that_is_gone_says_which() -> None:
     with socket.socket() as sock, pytest.raises(HandshakeError) as caught:
         device.bind(sock, LinkWay(HostInterface(99, "hl-never")))
     assert str(caught.value) == "links leave from 10.0.0.1, and hl-never, which had it, is gone"
-
-
-def test_addresses_of_this_host() -> None:
-    assert [is_own(text) for text in ("127.0.0.1", "127.9.9.9", "192.0.2.77", "::1", "fd00:dead::1")] == [
-        True, True, False, True, False,
-    ]  # fmt: skip
 
 
 def test_settings_that_cannot_be_read_count_as_the_kernels() -> None:

@@ -153,7 +153,8 @@ async def test_what_waits_is_bounded_and_so_is_the_end(
         words = heard(told)
         while len(words) < MOST:  # as many as the socket has room for at a time
             await notices.finish()
-            assert (more := heard(told))
+            more = heard(told)
+            assert more
             words += more
     assert [entry["state"] for entry in logs if entry["event"] == "systemd was not told"] == ["STATUS=0", "STATUS=1"]
     assert words == [b"STATUS=%d" % number for number in range(2, MOST + 2)]

@@ -231,6 +231,16 @@ def is_own(host: str) -> bool:
         return False
 
 
+def is_bindable(host: str) -> bool:
+    """Whether a socket of this machine can have the IP address: an interface has it, or the kernel lends it."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(socket_address(host, 0))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def is_ip(host: str) -> bool:
     """Whether this is an IP address and no name."""
     return _is_ipv4(host) or _is_ipv6(host)

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from control.base.reading.addresses import TcpAddress, scope_of, without_scope
+from control.base.reading.addresses import TcpAddress, is_bindable, scope_of, without_scope
 from proxy.check.context import DiagnosisContext, PeerTarget
 from proxy.check.readers import files
 from proxy.check.readers.linksockets import TcpConnection, connections
@@ -14,7 +14,6 @@ from proxy.check.report import Unchecked
 from proxy.check.rules.path import ChildAddress, LinkUse, OffloadedInterface, PathFacts, PeerPath, SourceUse
 from proxy.config.netvalues import ANY, AUTO
 from proxy.config.schema import Config
-from proxy.links.device import is_own
 from proxy.netdev.observe.observe import NetInterface, route_to
 
 
@@ -137,7 +136,7 @@ def _sources(context: DiagnosisContext) -> tuple[SourceUse, ...]:
 
 def _lent(context: DiagnosisContext, address: str) -> str:
     """The setting by which a proxy listens at an address that no interface has; empty: it cannot, or one has it."""
-    if _bearer(context, address) is not None or not is_own(address):
+    if _bearer(context, address) is not None or not is_bindable(address):
         return ""
     return f"net.ipv{6 if ':' in address else 4}.ip_nonlocal_bind"
 

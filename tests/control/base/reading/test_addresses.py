@@ -253,3 +253,12 @@ def test_readers_raise_one_printable_line_and_nothing_else(reader: object, raw: 
         assert str(error).isprintable()
     else:
         assert reader in READERS[:2] or reader is READERS[4] or reader(str(address)) == address  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("host", "answer"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("192.0.2.77", False), ("::1", True), ("fd00:dead::1", False),
+     ("fe80::dead%lo", False), ("fe80::1%nosuch0", False), ("a.name", False)],
+)  # fmt: skip
+def test_whether_a_socket_can_have_an_address(host: str, answer: bool) -> None:
+    assert addresses.is_bindable(host) is answer
