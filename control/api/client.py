@@ -194,7 +194,7 @@ class ControlClient:
         Entering raises as every method does. Keep watching in a loop: a watch that ends is the server's, and the next
         one goes to another server first.
         """
-        willing = "yes" if len(self._servers) > 1 else ""
+        willing = "" if self._socket is not None else "yes"
         try:
             _, stream = await self._anybody(lambda server: self._watch(server, epoch, after, instance, willing))
         except Denied as denied:
@@ -238,10 +238,11 @@ class ControlClient:
 
     async def _other(self, server: str, attempt: Callable[[str], Awaitable[T]]) -> T | None:
         """The answer of another server than this one, each of which is asked once; None: none of them agrees, within
-        the time that one has.
+        the time that one has. Where only one is known there may be several behind its address (a balancer, a name): it
+        is asked by a new connection, and the same server does not agree.
         """
-        others = [other for other in self._order() if other != server]
-        with trio.move_on_after(self._attempt):
+        others = [other for other in self._order() if other != server] or [server]
+        with trio.move_on_after(ATTEMPT):
             for other in others:
                 try:
                     found = await attempt(other)

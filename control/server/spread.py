@@ -6,8 +6,8 @@ that takes them only if it has fewer than the mean, and two fewer than the fulle
 closer together, and there is a last one: nobody goes to and fro. A few more than others have are no reason to begin
 (hosts choose at random), but what was begun goes on until no move would help.
 
-Whoever is asked may have no other server in its configuration, or not reach the one that has room. When nobody goes,
-the pause until the next attempt doubles.
+Whoever is asked may know one address only, behind which there may be all servers or this one, or not reach the one that
+has room. When nobody goes, the pause until the next attempt doubles.
 """
 
 from __future__ import annotations

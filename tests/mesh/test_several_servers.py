@@ -5,7 +5,6 @@ them has heard all of them know.
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
@@ -21,24 +20,14 @@ from control.api import mesh
 from control.api.client import ControlClient, Denied
 from control.server import hosts, servers, watching
 from proxy.mesh.statelock import StateLock
+from tests.control.server.clusters import Balancer, Cluster, cluster
 from tests.control.server.conftest import PATIENCE, World
-from tests.control.server.test_failover import Cluster
-from tests.control.store.etcds import Etcd
 from tests.mesh.test_follower import Proxy
 
 pytestmark = [pytest.mark.etcd, pytest.mark.failure("31")]
 
 WAIT = 4 * PATIENCE
 EVEN = "other control servers have fewer watchers: letting some go there"
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Servers of one process that end in another order than they began leave each other's signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -68,17 +57,31 @@ class Fleet:
         self.cluster, self._folder, self._nursery = cluster, folder, nursery
         self.hosts: list[Proxy] = []
         self._clients: list[ControlClient] = []
+        self._balancer: Balancer | None = None
         self._running: dict[int, trio.CancelScope] = {}
 
     async def serve(self, name: str) -> None:
-        await self.cluster.start(name, self._nursery)
+        await self.cluster.start(name)
+
+    async def behind_one_address(self) -> None:
+        """That is all that hosts know of the servers from now on."""
+        self._balancer = Balancer(self.cluster)
+        await self._nursery.start(self._balancer.run)
+
+    async def watchers(self) -> list[int]:
+        """How many each server has, as it says itself."""
+        found = []
+        for name in self.cluster.ports:
+            async with self.cluster.client("host-w", name) as client:
+                found.append((await client.status()).watchers)
+        return found
 
     def stop(self, name: str) -> None:
         self.cluster.scopes[name].cancel()
 
     async def host(self, name: str, *names: str, state: StateLock | None = None) -> Proxy:
         """One more, that knows these servers; the others not yet."""
-        client = self.cluster.client(name, *names)
+        client = self.cluster.client(name, *names, port=0 if self._balancer is None else self._balancer.port)
         self._clients.append(client)
         folder = self._folder / f"{name}-{len(self.hosts)}"
         listen = {"listen": f"10.77.0.{len(self.hosts) + 1}:7600"}
@@ -127,11 +130,9 @@ class Fleet:
 @asynccontextmanager
 async def fleet(world: World, place: Path, count: int, **changes: object) -> AsyncIterator[Fleet]:
     world.config = msgspec.structs.replace(world.config, **changes)
-    with Etcd(place, 1) as etcd:
+    async with cluster(world, place, servers=count) as together:
         async with trio.open_nursery() as nursery:
-            made = Fleet(Cluster(world, etcd), place, nursery)
-            for number in range(count):
-                await made.serve(f"control-{number + 1}")
+            made = Fleet(together, place, nursery)
             yield made
             nursery.cancel_scope.cancel()
         await made.close()
@@ -168,6 +169,30 @@ async def test_hosts_return_to_a_server_that_was_restarted(
         assert lost == [], "nobody has lost anything"
         # What they are told reaches all of them.
         await made.add(1)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize(("count", "size"), [(2, 7), (3, 9)])
+async def test_hosts_behind_one_address_return_too(
+    world: World, tmp_path: Path, logs: list[MutableMapping[str, Any]], count: int, size: int
+) -> None:
+    """A balancer is before the servers, and hosts know its address alone."""
+    limits = msgspec.structs.replace(world.config.limits, connections_per_client=4 * size)
+    async with fleet(world, tmp_path, count, limits=limits, lease=5.0) as made:
+        await made.behind_one_address()
+        await made.add(size)
+        made.stop("control-1")
+        await made.until(lambda: all(host.follower.standing.server for host in made.hosts), "they have fled")
+        await made.serve("control-1")
+        with trio.fail_after(WAIT):
+            while max(found := await made.watchers()) - min(found) > 1 or sum(found) != size:
+                await trio.sleep(0.05)
+        fled = len(logs)
+        await trio.sleep(6 * servers.EVERY * servers.ROUND)
+        found = await made.watchers()
+        assert max(found) - min(found) <= 1
+        assert [each for each in logs[fled:] if each["log_level"] in ("warning", "error")] == []
+        assert all(host.follower.registration.registered for host in made.hosts)
 
 
 def state(folder: Path, name: str) -> StateLock:

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
-import structlog
 import trio
 from trio.testing import MockClock
 
 from control.api import mesh
 from control.api.client import ControlClient, Denied, MapWatch, Unreachable
-from control.base.reading.addresses import TcpAddress
-from control.server import serve
 from control.server.api import AFTER
-from control.server.config import EtcdConfig, StoreConfig
+from tests.control.server.clusters import cluster
 from tests.control.server.conftest import MESH, PATIENCE, World, over_after_a_round, record
-from tests.control.store.etcds import Etcd
 from tests.tools.sockets import free_ports
 
 WAIT = 4 * PATIENCE
-
-
-@pytest.fixture(autouse=True)
-def handlers() -> Iterator[None]:
-    """Servers of one process that end in another order than they began leave each other's signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 async def test_a_dead_server_is_passed_over(world: World) -> None:
@@ -118,46 +101,6 @@ async def test_a_client_in_a_cancelled_scope_leaves_nothing_open(world: World, m
                 await trio.sleep(0.01)
 
 
-class Cluster:
-    """Control servers of one mesh in front of one etcd, each of which can be ended."""
-
-    def __init__(self, world: World, etcd: Etcd) -> None:
-        self.world = world
-        endpoints = tuple(TcpAddress("127.0.0.1", int(url.rpartition(":")[2])) for url in etcd.endpoints)
-        self._store = StoreConfig(etcd=EtcdConfig(endpoints=endpoints))
-        self.scopes: dict[str, trio.CancelScope] = {}
-        self.ports: dict[str, int] = {}
-
-    async def start(self, name: str, nursery: trio.Nursery) -> None:
-        """One that has run before listens where it did then."""
-        run_dir, listen = str(self.world.directory / name), TcpAddress("127.0.0.1", self.ports.get(name, 0))
-        config = msgspec.structs.replace(
-            self.world.config, name=name, run_dir=run_dir, store=self._store, listen=listen
-        )
-
-        async def run(*, task_status: trio.TaskStatus[int]) -> None:
-            with trio.CancelScope() as self.scopes[name]:
-                await serve.run(config, task_status=task_status)
-
-        self.ports[name] = await nursery.start(run)
-
-    def client(self, host: str, *names: str) -> ControlClient:
-        context = self.world.context(host)
-        ports = [self.ports[name] for name in names or self.ports]
-        return ControlClient([f"127.0.0.1:{port}" for port in ports], lambda: context, name=MESH)
-
-
-@asynccontextmanager
-async def cluster(world: World, place: Path, members: int, servers: int = 3) -> AsyncIterator[tuple[Cluster, Etcd]]:
-    with Etcd(place, members) as etcd, structlog.testing.capture_logs():
-        async with trio.open_nursery() as nursery:
-            made = Cluster(world, etcd)
-            for name in (f"control-{number + 1}" for number in range(servers)):
-                await made.start(name, nursery)
-            yield made, etcd
-            nursery.cancel_scope.cancel()
-
-
 async def until_known(messages: MapWatch, known: dict[str, mesh.HostRecord], host: str) -> list[mesh.WatchMessage]:
     """Follow until that host is known; what came."""
     came: list[mesh.WatchMessage] = []
@@ -177,7 +120,7 @@ async def until_known(messages: MapWatch, known: dict[str, mesh.HostRecord], hos
 
 @pytest.mark.etcd
 async def test_three_servers_are_one_and_any_may_die(world: World, tmp_path: Path) -> None:
-    async with cluster(world, tmp_path, 1) as (made, _):
+    async with cluster(world, tmp_path, 1) as made:
         for name in made.ports:
             # A server can go on only from a revision since it has read the map, and is up without it if etcd is slow.
             async with made.client("host-w", name) as w:
@@ -216,14 +159,14 @@ async def test_three_servers_are_one_and_any_may_die(world: World, tmp_path: Pat
 @pytest.mark.etcd
 @pytest.mark.failure(11)
 async def test_the_watch_has_no_gap_when_etcds_leader_dies(world: World, tmp_path: Path) -> None:
-    async with cluster(world, tmp_path, 3) as (made, etcd):
+    async with cluster(world, tmp_path, 3) as made:
         known: dict[str, mesh.HostRecord] = {}
         async with made.client("host-a") as a, made.client("host-w") as w:
             async with w.watch() as messages:
                 first = await anext(messages)
                 assert isinstance(first, mesh.MapSnapshot)
                 await a.register(record("host-a", address="10.77.0.1:7600"))
-                leader = await trio.to_thread.run_sync(etcd.leader)
+                leader = await trio.to_thread.run_sync(made.etcd.leader)
                 await trio.to_thread.run_sync(leader.kill)
                 with trio.fail_after(WAIT):
                     while True:
