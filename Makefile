@@ -25,7 +25,7 @@ help:
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
 	@echo "make sanitizers  the compiled core with AddressSanitizer and UBSan: what peers may say, both ends of links, random schedules"
-	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 15 minutes, 700 MB in build/)"
+	@echo "make vm      hostlane net and check on VLANs, SR-IOV, modules, the units under systemd, in emulated machines (root, Debian; 20 minutes, 700 MB in build/; ARGS=\"systemd\": that one only)"
 	@echo "make venv    only the virtual environment, in .venv, with the compiled core"
 	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
 	@echo "make installs  the source distribution in empty environments, with and without a compiler"
@@ -92,7 +92,7 @@ fuzz: .venv/.stamp-fuzz
 
 vm: .venv/.stamp
 	@.ci/packages mmdebstrap:mmdebstrap cpio:cpio
-	@$(BIN)/python -m tests.vm
+	@$(BIN)/python -m tests.vm $(ARGS)
 
 clean:
 	rm -rf .venv build dist .fuzz benchmarks/build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,10 @@ strace is on everything is several times slower, so turns are fuller and calls p
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from benchmarks import loadrun, paths
 from benchmarks.build import build
+from benchmarks.errors import BenchError
 from benchmarks.loadrun import Figures, Phase
 from benchmarks.paths.base import ProxyPair
 from benchmarks.testbed import Testbed
@@ -82,17 +86,38 @@ def report(path: ProxyPair, what: str, seconds: float) -> list[str]:
     return lines
 
 
-def main(kinds: Sequence[str], seconds: float = 2.0, names: Sequence[str] = NAMES) -> None:
+def main(wanted: Sequence[str], seconds: float = 2.0, names: Sequence[str] = NAMES) -> None:
     with Testbed(build()) as bed:
         for name in names:
             path = paths.make(name, bed)
             assert isinstance(path, ProxyPair)
             path.launch()
             path.check()
-            for what in kinds:
+            for what in wanted:
                 print("\n".join(report(path, what, seconds)), flush=True)
             path.stop()
 
 
+def kinds(argv: Sequence[str]) -> list[str]:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.anatomy", description="Where a round trip goes.")
+    text = "ping=128, req=16: on connections that stay, or on a new one each"
+    parser.add_argument("kinds", nargs="*", type=_kind, metavar="KIND=COUNT", help=text)
+    found: list[str] = parser.parse_args(argv).kinds
+    return found or ["ping=128", "ping=16", "req=128", "req=16"]
+
+
+def _kind(text: str) -> str:
+    if not re.fullmatch(r"(ping|req)=[1-9][0-9]{0,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: ping=COUNT, req=COUNT")
+    return text
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["ping=128", "ping=16", "req=128", "req=16"])
+    wanted = kinds(sys.argv[1:])
+    try:
+        if shutil.which("strace") is None:
+            raise BenchError("strace is not installed (Debian: apt-get install strace)")
+        main(wanted)
+    except BenchError as error:
+        sys.exit(f"benchmarks.anatomy: {error}")

@@ -1,4 +1,4 @@
-"""``python -m tests.vm``: a line of JSON for each check, with what was seen where it does not hold.
+"""``python -m tests.vm [MACHINE...]``: a line of JSON for each check, with what was seen where it does not hold.
 
 build/vm/verdicts.jsonl has what was seen for all, build/vm/console.log what the kernel and drivers said. Exit 0 if all
 checks hold, 1 if one does not, 2 if the machine cannot be built or did not come to its end.
@@ -12,6 +12,7 @@ import platform
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -29,8 +30,14 @@ def _end(number: int, frame: object) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _end)
+    names = sys.argv[1:] or list(emulator.MACHINES)
+    if unknown := [name for name in names if name not in emulator.MACHINES]:
+        click.echo(
+            f"hostlane: no such machine: {' '.join(unknown)}; there are {', '.join(emulator.MACHINES)}", err=True
+        )
+        sys.exit(2)
     try:
-        verdicts = _run()
+        verdicts = _run(names)
     except image.MissingError as error:
         click.echo(f"hostlane: {error}", err=True)
         sys.exit(2)
@@ -46,7 +53,7 @@ def main() -> None:
     sys.exit(1 if failed else 0)
 
 
-def _run() -> list[dict[str, Any]]:
+def _run(names: Sequence[str]) -> list[dict[str, Any]]:
     if os.geteuid() != 0 or platform.machine() != "x86_64":
         raise image.MissingError("the machine can be built by root on x86-64 only (mmdebstrap and chroot)")
     if lacking := [name for name in PROGRAMS if shutil.which(name) is None]:
@@ -58,7 +65,7 @@ def _run() -> list[dict[str, Any]]:
         image.initramfs(root, target)
         with (image.WORK / "console.log").open("w") as log:
             found: list[dict[str, Any]] = []
-            for name in emulator.MACHINES:
+            for name in names:
                 found += emulator.boot(name, root, image.kernel(root), lambda line: print(line, file=log, flush=True))
                 if not found or "end" not in found[-1]:
                     break

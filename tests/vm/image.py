@@ -150,11 +150,12 @@ def _install_project(tree: Path) -> None:
 
 
 def _install_units(tree: Path) -> None:
-    """The units as they are offered, and the one that runs the checks, where the first process is systemd."""
+    """The units, what documents say of them, and the one that runs the checks where the first process is systemd."""
+    for name in ("docs", "configs"):
+        shutil.copytree(ROOT / name, tree / "opt/hostlane" / name)
     units = tree / "etc/systemd/system"
     units.mkdir(parents=True)
-    for path in [*(ROOT / "configs" / "systemd").iterdir(), Path(__file__).with_name("hostlane-vm.service")]:
-        shutil.copy(path, units)
+    shutil.copy(Path(__file__).with_name("hostlane-vm.service"), units)
     shutil.rmtree(tree / "opt/hostlane/bin", ignore_errors=True)  # pip's, for the interpreter that builds this
     (tree / "opt/hostlane/bin").mkdir()
     (tree / "opt/hostlane/bin/hostlane").symlink_to("/usr/bin/hostlane")

@@ -185,18 +185,30 @@ def prepare() -> str:
     return f"Linux {os.uname().release}, Python {sys.version.split()[0]}, eth0 {driver}"
 
 
-def main() -> None:
-    from tests.vm import check, memory, sriov, supervised, vlan
+def machine() -> str:
+    """Which of `emulator.MACHINES` this is: an option of the kernel's."""
+    words = Path("/proc/cmdline").read_text().split()
+    return next(word.removeprefix("machine=") for word in words if word.startswith("machine="))
 
-    start, name = time.monotonic(), os.environ["machine"]  # noqa: SIM112 (the kernel's option)
+
+def main() -> None:
+    from tests.vm import check, memory, netunit, sriov, supervised, unitsockets, vlan
+
+    start, name = time.monotonic(), machine()
     try:
-        if name == "systemd":
+        if name in ("systemd", "store"):
             tell(machine=f"{name}: {supervised.prepare()}")
         else:
             tell(machine=f"{name}: {prepare()}")
             configure("")
         plain = (vlan.run, sriov.run, check.no_iommu, memory.run)
-        for run in {"plain": plain, "iommu": (check.faults, check.clean), "systemd": (supervised.run,)}[name]:
+        runs = {
+            "plain": plain,
+            "iommu": (check.faults, check.clean),
+            "systemd": (supervised.run,),
+            "store": (netunit.run, unitsockets.run),
+        }
+        for run in runs[name]:
             run()
     except Exception:
         traceback.print_exc()

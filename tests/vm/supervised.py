@@ -1,13 +1,14 @@
 """The units of configs/systemd under the service manager that they are for, which no namespace has: whoever reads of
 sd_notify(3) in tests/system/test_health.py believes that systemd does what it says. Here it does.
 
-The units are used as they stand, with the watchdog's 30 seconds.
+The units are used as they stand, with the watchdog's 30 seconds, and installed as the documents say, word for word.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ links: {{listen: 10.77.0.1:7600, security: none}}
 upstreams: {{redis: {{listen: unix:{UPSTREAM}}}}}
 services: {{redis: {{deliver: unix:/run/redis.sock}}}}
 """
+SOURCES = Path("/opt/hostlane")
+"""Hostlane's, as far as they are about the units."""
 PATIENCE = 400.0
 """Seconds for what systemd does after the watchdog's 30: ends a process that hangs, and starts one, which takes an
 emulated machine a minute or two where others work beside it."""
@@ -42,13 +45,26 @@ def prepare() -> str:
     subprocess.run(["ip", "address", "add", "10.77.0.1/24", "dev", "lo"], check=True)
     CONFIG.parent.mkdir(parents=True)
     CONFIG.write_text(HEAD)
-    added = Path(f"/run/systemd/system/{SERVICE}.d/slow.conf")
-    added.parent.mkdir(parents=True)
-    added.write_text(SLOW)
-    systemctl("daemon-reload")
+    adds("slow", SLOW)
     version = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True).stdout
     first = Path("/proc/1/comm").read_text().strip()
     return f"Linux {os.uname().release}, Python {sys.version.split()[0]}, {first} {version.split()[1]}"
+
+
+def adds(name: str, text: str) -> None:
+    """What an operator adds to the service's unit."""
+    added = Path(f"/run/systemd/system/{SERVICE}.d/{name}.conf")
+    added.parent.mkdir(parents=True, exist_ok=True)
+    added.write_text(text)
+    systemctl("daemon-reload")
+
+
+def install(unit: str, page: str) -> tuple[int, str]:
+    """Type what the page says about the unit: exit code, and what was typed and said."""
+    blocks = re.findall(r"```sh\n(.*?)```", (SOURCES / "docs" / page).read_text(), re.DOTALL)
+    (block,) = [text for text in blocks if text.startswith(f"cp configs/systemd/{unit} ")]
+    done = subprocess.run(["sh", "-exc", block], cwd=SOURCES, capture_output=True, text=True, check=False)
+    return done.returncode, done.stderr
 
 
 def systemctl(*words: str) -> int:
@@ -118,7 +134,7 @@ def run() -> None:
 
 def files() -> None:
     with group("systemd-analyze") as checks:
-        units = sorted(str(path) for path in Path("/etc/systemd/system").glob("hostlane*") if "vm" not in path.name)
+        units = sorted(str(path) for path in (SOURCES / "configs" / "systemd").iterdir())
         argv = ["systemd-analyze", "verify", "--man=no", *units]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         complaints = [line for line in done.stderr.splitlines() if "hostlane" in line]
@@ -127,7 +143,8 @@ def files() -> None:
 
 def started() -> None:
     with group("service") as checks:
-        checks.check("systemctl start returns when it is ready", systemctl("start", SERVICE) == 0 and calls())
+        checks.check("installed as docs/upgrade.md says", (said := install(SERVICE, "upgrade.md"))[0] == 0, said)
+        checks.check("systemctl returns when it is ready", calls(), log())
         checks.check("its main process is the proxy", main_process() == answering() > 0, main_process())
         checks.check("it is watched", shows("WatchdogUSec") == "30s", shows("WatchdogUSec"))
         argv = ["systemd-analyze", "security", "--no-pager", f"--threshold={EXPOSED}", SERVICE]
@@ -193,7 +210,10 @@ def stopped() -> None:
 def activated() -> None:
     """hostlane.socket: systemd has the sockets before the proxy is there."""
     with group("socket unit") as checks:
-        checks.check("systemctl start", systemctl("start", "hostlane.socket") == 0)
+        said = install("hostlane.socket", "upgrade.md")
+        checks.check("installed as docs/upgrade.md says", said[0] == 0 and calls(), said)
+        checks.check("the proxy has systemd's sockets", answering() == main_process() > 0, log())
+        systemctl("stop", SERVICE)
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(PATIENCE)
             sock.connect(UPSTREAM)
