@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTROL = sorted((ROOT / "configs").glob("control*.yaml"))
 EXAMPLES = [path for path in sorted((ROOT / "configs").glob("*.y*ml")) if path not in CONTROL]
 COMPOSE = sorted((ROOT / "compose").glob("hostlane-*.yaml"))
+SHOWN = [
+    (path.name, block)
+    for path in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "proxy/mux/SPEC.md"]
+    for block in re.findall(r"^```yaml\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+]
 
 
 def declared(annotation: Any, prefix: str = "") -> Iterator[str]:
@@ -85,6 +91,25 @@ def test_the_readme_shows_the_two_hosts_of_configs() -> None:
     shown = (ROOT / "README.md").read_text().split("```yaml\n")[1:]
     hosts = [config.parse(block.partition("```")[0], "README.md") for block in shown]
     assert hosts == [config.load(ROOT / "configs" / name) for name in ("host-a.yaml", "host-b.yaml")]
+
+
+@pytest.mark.parametrize(("name", "block"), SHOWN, ids=[f"{name}-{number}" for number, (name, _) in enumerate(SHOWN)])
+def test_what_a_document_shows_can_be_pasted(name: str, block: str) -> None:
+    """Into the file of a host or of a control server that says nothing of it yet. Docker Compose's is not ours."""
+    shown: dict[str, Any] = yaml.safe_load(block)
+    if "store" in shown:
+        least = {"name": "control-1", "listen": "10.77.0.100:7601"}
+        assert control_config.parse(yaml.safe_dump(least | shown), name).name
+        return
+    if any("volumes" in service for service in shown.get("services", {}).values()):
+        return
+    calls = shown.get("upstreams", {})
+    peers = {host: {"address": f"{host}.example:7600", "services": []} for host in ("host-a", "host-b")}
+    peers["host-a"]["services"] = [] if calls == "all" else list(calls)
+    least = {"host": "host-c", "links": {"listen": "10.77.0.1:7600", "security": "none"}, "peers": peers}
+    if "auto" in block:
+        least |= {"control": {"servers": ["10.77.0.100:7601"]}}
+    assert config.parse(yaml.safe_dump(least | shown), name).host == "host-c"
 
 
 @pytest.mark.parametrize("path", CONTROL, ids=lambda path: path.name)
