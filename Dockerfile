@@ -18,6 +18,10 @@ RUN groupadd --gid 7600 hostlane \
  && install -d -o hostlane -g hostlane -m 0755 /run/hostlane-services /run/hostlane-telemetry \
  && install -d -o hostlane -g hostlane -m 0700 /var/lib/hostlane /var/lib/hostlane-control \
  && install -d -m 0755 /etc/hostlane
+# The public image has the standard library as text alone, and this user can keep nothing: each start would compile it
+# anew, and take twice the time. 12 MB.
+RUN python -m compileall -q -x '/(site-packages|ensurepip|idlelib|lib2to3|pydoc_data|tests?|tkinter|turtledemo)/' \
+ "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/hostlane /opt/hostlane
 ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 USER hostlane

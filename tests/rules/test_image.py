@@ -20,5 +20,11 @@ def test_the_build_stage_gets_it(name: str) -> None:
     assert name in copied
 
 
+def test_no_start_compiles_the_standard_library_again() -> None:
+    """Python's public image has none of it compiled; whoever runs ours may not write there."""
+    stage = (ROOT / "Dockerfile").read_text().split("\nFROM ")[2]
+    assert stage.index("python -m compileall") < stage.index("PYTHONDONTWRITEBYTECODE=1") < stage.index("USER hostlane")
+
+
 def test_what_was_compiled_on_this_machine_stays_here() -> None:
     assert "**/*.so" in (ROOT / ".dockerignore").read_text().splitlines()
