@@ -1,7 +1,7 @@
 # docker build -t hostlane .
-# docker build --build-arg HOSTLANE_COMPILE=always -t hostlane .     compiles the core: docs/building.md
+# docker build --build-arg HOSTLANE_COMPILE=never -t hostlane .     with the plain core, without a compiler: docs/building.md
 FROM python:3.11-slim AS build
-ARG HOSTLANE_COMPILE=never
+ARG HOSTLANE_COMPILE=always
 # Python's own headers are in the image; a compiler is not.
 RUN [ "$HOSTLANE_COMPILE" = never ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 WORKDIR /src

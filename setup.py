@@ -16,7 +16,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-DEFAULT = "never"
+DEFAULT = "auto"
 MODE = os.environ.get("HOSTLANE_COMPILE") or DEFAULT
 if MODE not in ("auto", "never", "always"):
     sys.exit(f"HOSTLANE_COMPILE: found {MODE!r}; allowed: auto, never, always")

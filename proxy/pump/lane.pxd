@@ -41,6 +41,7 @@ cdef class Lane(Stream):
     cpdef _on_gone(self)
     cpdef on_recv_error(self, int code)
     cpdef on_full(self, data)
+    cpdef Py_ssize_t _send(self, bytearray data) except? -1
     @cython.locals(taken=Py_ssize_t, pending=bytearray)
     cpdef _flush(self)
     cpdef on_opened(self)

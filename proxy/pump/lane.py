@@ -444,10 +444,14 @@ class Lane(Stream):
         self.pending += data
         self.update()
 
+    def _send(self, data: bytearray) -> int:
+        """Send what the socket takes now; as `syscalls.send`."""
+        return send(self.fd, data, 0, len(data))
+
     def _flush(self) -> None:
         """Send what was kept, grant credit for what was taken, and pass the peer's end on when nothing is left."""
         if pending := self.pending:
-            taken = send(self.fd, pending, 0, len(pending))
+            taken = self._send(pending)
             if taken == -EAGAIN:
                 return self.update()
             if taken < 0:
@@ -481,9 +485,8 @@ class Lane(Stream):
             return self.session.consumed(self, 0, now())
         if self.sock is None or self.pending:
             return self.on_full(data)
-        copy = bytearray(data)
-        taken = send(self.fd, copy, 0, len(copy))
-        if taken != len(copy):
+        taken = self._send(bytearray(data))
+        if taken != len(data):
             self.on_untaken(taken, data)
         if taken >= 0:
             self.session.consumed(self, self.buffered, now())
