@@ -1,7 +1,7 @@
 """The system calls of the data plane, on plain descriptors, and the header word of a frame in a buffer.
 
-There are two of this module, with one interface: this one, which runs uncompiled, and one in Cython. A result below zero
-is an errno with its sign changed, as a socket that takes no more bytes is nothing exceptional here.
+There are two of this module, with one interface: this one, which runs uncompiled, and one in Cython. A result below
+zero is an errno with its sign changed, as a socket that takes no more bytes is nothing exceptional here.
 
 Positions and sizes must lie within the buffer: otherwise nothing is read or written, and the result is -EFAULT or an
 IndexError.
