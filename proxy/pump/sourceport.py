@@ -21,6 +21,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from control.base.reading.addresses import socket_address
 from proxy.pump.options import KeepAlive, LocalSocket, keep_alive, prepare_local
@@ -72,14 +73,11 @@ def start(host: str, port: int, settings: KeepAlive | None, sources: Sequence[st
     random.shuffle(fitting)
     usable = []
     for source in fitting:
-        sock = _prepared(host, settings)
-        if source != _ANY and not _bound(sock, source, 0):
+        try:
+            if (sock := _attempt(host, port, settings, source)) is not None:
+                return sock
+        except _NotBound:
             continue
-        code = _connect(sock, host, port)
-        if not code:
-            return sock
-        if code != errno.EADDRNOTAVAIL:
-            raise failure(code)
         usable.append(source)
     if not usable:
         missing = " or ".join(sorted(fitting))
@@ -93,6 +91,23 @@ def met_itself(sock: LocalSocket) -> bool:
         return bool(sock.getsockname() == sock.getpeername())
     except OSError:  # it has been reset already
         return False
+
+
+class _NotBound(Exception):
+    """No interface has the address to come from, or another socket has its port."""
+
+
+def _attempt(host: str, port: int, settings: KeepAlive | None, source: str, own: int = 0) -> LocalSocket | None:
+    """A socket that connects from that address, if not _ANY, and port (0: whichever is free); None: there is no port
+    left. Raises _NotBound, and OSError for what no other port would mend.
+    """
+    sock = _prepared(host, settings)
+    if source != _ANY and not _bound(sock, source, own):
+        raise _NotBound
+    code = _connect(sock, host, port)
+    if code not in (0, errno.EADDRNOTAVAIL):
+        raise failure(code)
+    return None if code else sock
 
 
 def _prepared(host: str, settings: KeepAlive | None) -> LocalSocket:
@@ -140,14 +155,9 @@ def _from_a_port_by_name(host: str, port: int, settings: KeepAlive | None, sourc
         for own in _ports():
             if own == port:
                 continue  # it could meet itself
-            sock = _prepared(host, settings)
-            if not _bound(sock, source, own):
-                continue
-            code = _connect(sock, host, port)
-            if not code:
-                return sock
-            if code != errno.EADDRNOTAVAIL:
-                raise failure(code)
+            with suppress(_NotBound):
+                if (sock := _attempt(host, port, settings, source, own)) is not None:
+                    return sock
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     raise LocalShortage(errno.EADDRNOTAVAIL, f"this host has no source port left towards {where}")
 
