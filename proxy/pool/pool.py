@@ -29,12 +29,13 @@ from proxy.pool import policy
 from proxy.pool.bulk import BulkStreams
 from proxy.pool.dialling import Dialler
 from proxy.pool.learning import UsageLearner
+from proxy.pool.linklog import log_link_down, log_link_up
 from proxy.pool.pacing import Pacer
 from proxy.pool.picking import Picker
 from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
 from proxy.pool.probing import PeerProbe
 from proxy.pool.record import Recorder
-from proxy.pool.sessions import IpAddress, PoolSessions, ip_of, log_link_down, log_link_up
+from proxy.pool.sessions import IpAddress, PoolSessions, ip_of
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pool.usage import PoolUsage
 from proxy.pool.waiting import Waiter, WaitingList

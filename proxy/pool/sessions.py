@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterator
 from time import monotonic
 
-import structlog
 import trio
 
 from control.base.reading.addresses import TcpAddress, without_scope
@@ -20,6 +19,7 @@ from proxy.config.schema import LinksConfig
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
+from proxy.pool.linklog import log_session_over
 from proxy.pool.refusals import RefusalRun
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pump.carrier import Carrier, UsageObserver
@@ -27,8 +27,6 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.turnshare import TurnShare
-
-log = structlog.get_logger()
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -396,51 +394,3 @@ def ip_of(address: str) -> IpAddress:
     """
     found = ipaddress.ip_address(without_scope(address.rpartition(":")[0].strip("[]")))
     return (isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped) or found
-
-
-def log_link_up(link: Link, ahead: bool) -> None:
-    """Log a link before it starts; `ahead`: it was opened ahead of an expected use.
-
-    A peer can make links come and go as often as it likes: they are summarised, and so are their ends.
-    """
-    session = link.session
-    log.info(
-        "link up",
-        kind=(link.peer, link.dialled),
-        link=link.name,
-        peer=link.peer,
-        dialled=link.dialled,
-        ahead=ahead,
-        resumed=session.resumed + session.suspended,
-        local=link.local_address,
-        remote=link.remote_address,
-    )
-
-
-def log_link_down(link: Link, expected: bool) -> None:
-    """Log the end of a link, how many streams ended with it, and how many go on waiting for another one."""
-    level = log.info if expected else log.warning
-    level(
-        "link down",
-        kind=(link.peer, link.reason),
-        link=link.name,
-        peer=link.peer,
-        reason=link.reason.label,
-        detail=link.detail,
-        streams=link.session.lost_streams,
-        suspended=len(link.session.streams),
-        age_s=round(link.age, 1),
-    )
-
-
-def log_session_over(session: LaneSession) -> None:
-    """Log the end of a session that had lost its link and got no other."""
-    log.warning(
-        "session ended",
-        kind=(session.peer, session.reason),
-        link=session.name,
-        peer=session.peer,
-        reason=session.reason.label,
-        detail=session.detail,
-        streams=session.lost_streams,
-    )

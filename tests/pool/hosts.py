@@ -18,7 +18,7 @@ from proxy.links.carry import HandshakeResult
 from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice
 from proxy.links.handshake import Hello
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, encode_open
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.pool import Pool
 from proxy.pool.suspendedbytes import SuspendedBytes
@@ -237,6 +237,15 @@ async def running(*pools: Pool) -> AsyncIterator[trio.Nursery]:
         pumps.cancel_scope.cancel()
     for each in pools:
         each._pump.shut_down()
+
+
+def observed(home: Recording) -> Record:
+    """What a stream is told, on the link that the pool picks."""
+    link = home.pick()
+    assert link is not None
+    observer = link.session.open(encode_open(Open("web"))).observer = Record()
+    home._pump.settle()
+    return observer
 
 
 @asynccontextmanager

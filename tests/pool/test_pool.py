@@ -356,29 +356,6 @@ async def test_after_a_lost_link_there_is_another_one(mtls: bool) -> None:
         assert max(a.most, b.most) == 1
 
 
-@pytest.mark.failure(18, "27")
-async def test_a_peer_whose_links_come_and_go_does_not_fill_the_log() -> None:
-    home = pool()
-    async with running(home):
-        with capture_logs() as logs:
-            for number in range(100):
-                mine, other = tcp_pair()
-                hello = Hello(
-                    host="host-b", to="host-a", instance="2", session=f"{number}", stream_credit=65536, max_streams=10
-                )
-                other.close()
-                await home.attend(
-                    mine,
-                    HandshakeResult(mine, hello, encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED))),
-                    False,
-                )
-        assert {(entry["event"], entry["kind"]) for entry in logs} == {
-            ("link up", ("host-b", False)),
-            ("link down", ("host-b", CloseReason.STOPPED)),
-        }, "what is summarised"
-        assert home.links == []
-
-
 @pytest.mark.failure(11)
 async def test_a_certificate_that_is_revoked_between_its_handshake_and_the_link() -> None:
     """The cut has passed the pool by then; the link must not come up behind it."""

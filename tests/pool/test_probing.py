@@ -14,11 +14,11 @@ from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason, HandshakeError
 from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
-from proxy.mux.frames import FrameKind, Open, encode, encode_open
+from proxy.mux.frames import FrameKind, encode
 from proxy.pool import probing
 from proxy.pool.refusals import RefusalRun
 from tests.links.wire import silent, tcp_pair
-from tests.pool.hosts import Dialling, Record, Recording, pool, running, until
+from tests.pool.hosts import Dialling, Record, Recording, observed, pool, running, until
 from tests.tools.sockets import free_port
 
 pytestmark = pytest.mark.failure("23")
@@ -30,18 +30,12 @@ def nobody() -> TcpAddress:
     return TcpAddress("127.0.0.1", free_port())
 
 
-def opened(home: Recording) -> Record:
-    observer = home.links[0].session.open(encode_open(Open("web"))).observer = Record()
-    home._pump.settle()
-    return observer
-
-
 async def dialled(home: Recording, dialling: Dialling) -> Record:
     """A stream on a link that this side has dialled and then lost."""
     theirs = dialling.succeeds()
     await dialling.begins()
     await until(lambda: home.up)
-    observer = opened(home)
+    observer = observed(home)
     theirs.close()
     await until(lambda: not home.links)
     return observer
@@ -52,7 +46,7 @@ async def accepted(home: Recording, nursery: trio.Nursery) -> Record:
     ours, theirs = tcp_pair()
     nursery.start_soon(home.attend, ours, HandshakeResult(ours, THEIRS, b""), False)
     await until(lambda: home.up)
-    observer = opened(home)
+    observer = observed(home)
     theirs.send(encode(FrameKind.PING, 0, bytes(8)))
     await until(lambda: home.links[0].session.received > 0)
     theirs.close()

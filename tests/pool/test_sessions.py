@@ -20,18 +20,9 @@ from proxy.pool.sessions import PoolSessions
 from proxy.pump.lane import Lane
 from proxy.pump.session import LaneSession
 from tests.links.wire import Relay, tcp_pair
-from tests.pool.hosts import Dialling, Record, Recording, Waiting, hello, pool, running, two_hosts, until
+from tests.pool.hosts import Dialling, Record, Recording, Waiting, hello, observed, pool, running, two_hosts, until
 
 pytestmark = pytest.mark.failure(7)
-
-
-def opened(home: Recording) -> Record:
-    """What a stream is told, on the link that the pool picks; a silent service at the far end takes it."""
-    link = home.pick()
-    assert link is not None
-    observer = link.session.open(encode_open(Open("web"))).observer = Record()
-    home._pump.settle()
-    return observer
 
 
 def calls(home: Recording) -> list[Lane]:
@@ -64,7 +55,7 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
     with capture_logs() as logs:
         async with two_hosts(needed=(True, False), mtls=mtls) as (a, b):
             await until(lambda: a.up and b.up)
-            observer = opened(a)
+            observer = observed(a)
             await until(lambda: len(calls(b)) == 1)
             for number in range(3):
                 before = a.links[0], b.links[0]
@@ -86,7 +77,7 @@ async def test_a_stream_goes_on_over_another_link(mtls: bool) -> None:
 async def test_the_side_that_was_dialled_does_not_dial() -> None:
     async with two_hosts(needed=(False, True), max_per_peer=1) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         lose(a)
         await until(lambda: a.sessions.resumed == b.sessions.resumed == 1)
@@ -100,7 +91,7 @@ async def test_a_link_that_only_one_side_has_lost(mtls: bool) -> None:
     """The other one takes the dead link down when its session comes back on another."""
     async with two_hosts(needed=(True, False), max_per_peer=1, mtls=mtls) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         dead = b.links[0]
         kept = lose_here(a)
@@ -117,7 +108,7 @@ async def test_a_link_that_only_one_side_has_lost(mtls: bool) -> None:
 async def test_a_link_that_only_the_dialled_side_has_lost_ends_when_the_dialler_notices() -> None:
     async with two_hosts(needed=(True, False), ping_interval=0.05, ping_timeout=0.05) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         first = a.links[0]
         kept = lose_here(b)
@@ -146,7 +137,7 @@ async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
     """At once, and the same handshake is good for a new session."""
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         link = a.links[0]
         kept = lose_here(b)
@@ -156,7 +147,7 @@ async def test_a_peer_that_was_restarted_is_found_by_the_dial() -> None:
         await until(lambda: a.up and b.up)
         assert a.dials == 2
         assert (link.session.detail, a.sessions.resumed) == ("the peer does not know it", 0)
-        opened(a)
+        observed(a)
         await until(lambda: len(calls(b)) == 2)
         await wait_all_tasks_blocked()
         assert not a.sessions.gone, "its id is that of the new session now"
@@ -342,26 +333,11 @@ async def test_dials_that_the_peer_took_for_failed_do_not_shut_it_out() -> None:
             await until(lambda: home.up)
             made.append(home.links[0].session)
             if not number:
-                opened(home)
+                observed(home)
             peer.close()
             await until(lambda: not home.links)
         assert [session.over for session in made] == [False, True, True, False], "one with a stream goes last"
         assert home.resumes(resuming(msgspec.structs.replace(theirs, session="3"), 0)) == 0
-
-
-async def test_after_the_time_streams_end_with_that_reason(dialling: Dialling) -> None:
-    home = pool(needed=True, resume_timeout=0.05)
-    with capture_logs() as logs:
-        async with running(home):
-            theirs = dialling.succeeds()
-            await until(lambda: home.up)
-            observer = opened(home)
-            theirs.close()
-            await until(lambda: observer.told == ["resume_timeout"])
-            await until(lambda: not list(home.sessions))
-    [ended] = [entry for entry in logs if entry["event"] == "session ended"]
-    assert (ended["reason"], ended["streams"], ended["log_level"]) == ("resume_timeout", 1, "warning")
-    assert ended["detail"] == "no link for 0.05 s on which anything was acknowledged"
 
 
 async def test_streams_wait_for_the_session_or_take_another_link(dialling: Dialling) -> None:
@@ -369,7 +345,7 @@ async def test_streams_wait_for_the_session_or_take_another_link(dialling: Diall
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        opened(home)
+        observed(home)
         theirs.close()
         await until(lambda: not home.links)
         assert home.pick() is None
@@ -394,7 +370,7 @@ async def test_whoever_waits_for_a_session_that_the_peer_dials_for_gets_a_link_a
         dialling.fails(HandshakeError("the peer refused: duplicate", CloseReason.DUPLICATE))
         nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
         await until(lambda: home.up)
-        observer = opened(home)
+        observer = observed(home)
         theirs.send(encode(FrameKind.PING, 0, bytes(8)))
         await until(lambda: home.links[0].session.received > 0)
         theirs.close()
@@ -416,7 +392,7 @@ async def test_a_session_that_waits_takes_a_place() -> None:
     async with running(home) as nursery:
         nursery.start_soon(home.attend, ours, HandshakeResult(ours, said, b""), False)
         await until(lambda: home.up)
-        opened(home)
+        observed(home)
         theirs.send(encode(FrameKind.PING, 0, bytes(8)))
         await until(lambda: home.links[0].session.received > 0)
         theirs.close()
@@ -434,7 +410,7 @@ async def test_a_session_that_waits_ends_when_its_peers_certificate_is_revoked(d
         theirs = dialling.succeeds()
         await until(lambda: home.up)
         home.links[0].serial = "ab"
-        observer = opened(home)
+        observer = observed(home)
         theirs.close()
         await until(lambda: not home.links)
         home.cut(["cd"])
@@ -449,7 +425,7 @@ async def test_a_session_that_the_dialler_has_given_up_takes_no_place_at_the_oth
     """The other side would wait for it for longer, and refuse the next link as one too many for so long."""
     async with two_hosts(needed=(True, False), max_per_peer=1) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         config, there = a._config, a.peer
         impatient = msgspec.structs.replace(config, links=msgspec.structs.replace(config.links, resume_timeout=0.05))
@@ -547,7 +523,7 @@ async def test_a_dial_that_is_given_up_behind_hello_is_told_with_the_next() -> N
             await until(lambda: b.up)
             [session] = b.sessions
             relay.mute = True  # the GOAWAY is lost, too
-            observer = opened(b)
+            observer = observed(b)
             session.streams[2].early = bytearray()
             await until(lambda: a.last_error is not None)
             assert (next(iter(a.sessions.gone.values())), a.sessions.untold) == (False, True)
@@ -573,7 +549,7 @@ async def test_whoever_answers_tells_what_he_has_given_up() -> None:
     """A link that the other side dials does as well: nobody may ever dial from here again."""
     async with two_hosts(needed=(True, False), max_per_peer=2) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1 and a.links[0].session.received > 0)
         nowhere = msgspec.structs.replace(a.peer, address=TcpAddress("127.0.0.1", 1))
         a.adopt(a._config, nowhere, False)
@@ -594,7 +570,7 @@ async def test_whoever_answers_tells_what_he_has_given_up() -> None:
 async def test_a_host_that_drains_still_dials_for_its_sessions() -> None:
     async with two_hosts(needed=(True, False)) as (a, b):
         await until(lambda: a.up and b.up)
-        observer = opened(a)
+        observer = observed(a)
         await until(lambda: len(calls(b)) == 1)
         a.drain()
         b.drain()
@@ -611,7 +587,7 @@ async def test_cancelled_while_a_session_waits(dialling: Dialling) -> None:
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        observer = opened(home)
+        observer = observed(home)
         theirs.close()
         await until(lambda: not home.links)
         await wait_all_tasks_blocked()
@@ -626,7 +602,7 @@ async def test_a_peer_that_refuses_knows_no_such_session(dialling: Dialling, rea
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        observer = opened(home)
+        observer = observed(home)
         theirs.close()
         dialling.fails(HandshakeError("the peer refused", reason))
         await until(lambda: observer.told == ["peer_restarted"])
@@ -637,7 +613,7 @@ async def test_a_peer_that_says_goodbye_is_gone(dialling: Dialling) -> None:
     async with running(home):
         theirs = dialling.succeeds()
         await until(lambda: home.up)
-        observer = opened(home)
+        observer = observed(home)
         theirs.send(encode(FrameKind.GOAWAY, 0, encode_reason(CloseReason.STOPPED)))
         theirs.close()
         await until(lambda: observer.told == ["stopped"])
