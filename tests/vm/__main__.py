@@ -1,4 +1,4 @@
-"""``python -m tests.vm [MACHINE...]``: a line of JSON for each check, with what was seen where it does not hold.
+"""``python -m tests.vm [MACHINE...]``: a line of JSON for each check as it is made, and what was seen where it fails.
 
 build/vm/verdicts.jsonl has what was seen for all, build/vm/console.log what the kernel and drivers said. Exit 0 if all
 checks hold, 1 if one does not, 2 if the machine cannot be built or did not come to its end.
@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 import click
@@ -43,8 +44,6 @@ def main() -> None:
         sys.exit(2)
     checks = [verdict for verdict in verdicts if "check" in verdict]
     failed = [verdict["check"] for verdict in checks if not verdict["ok"]]
-    for verdict in verdicts:
-        click.echo(json.dumps({key: value for key, value in verdict.items() if not verdict.get("ok") or key != "seen"}))
     if not verdicts or "end" not in verdicts[-1]:
         why = f"a machine did not come to its end ({len(checks)} checks until then)"
         click.echo(f"hostlane: {why}; see {image.WORK / 'console.log'}", err=True)
@@ -63,16 +62,24 @@ def _run(names: Sequence[str]) -> list[dict[str, Any]]:
     target = root / "boot" / "initramfs"
     try:
         image.initramfs(root, target)
-        with (image.WORK / "console.log").open("w") as log:
+        with (image.WORK / "console.log").open("w") as log, (image.WORK / "verdicts.jsonl").open("w") as kept:
             found: list[dict[str, Any]] = []
             for name in names:
-                found += emulator.boot(name, root, image.kernel(root), lambda line: print(line, file=log, flush=True))
+                console = emulator.boot(name, root, image.kernel(root), lambda line: print(line, file=log, flush=True))
+                with closing(console) as verdicts:
+                    for verdict in verdicts:
+                        found.append(verdict)
+                        print(json.dumps(verdict), file=kept, flush=True)
+                        _show(verdict)
                 if not found or "end" not in found[-1]:
                     break
     finally:
         target.unlink(missing_ok=True)
-    (image.WORK / "verdicts.jsonl").write_text("".join(f"{json.dumps(verdict)}\n" for verdict in found))
     return found
+
+
+def _show(verdict: dict[str, Any]) -> None:
+    click.echo(json.dumps({key: value for key, value in verdict.items() if not verdict.get("ok") or key != "seen"}))
 
 
 main()

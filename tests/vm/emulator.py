@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,11 +49,11 @@ MACHINE = (
 KERNEL_OPTIONS = "console=ttyS0 loglevel=5 panic=-1 mitigations=off intel_iommu=on machine={name}"
 
 
-def boot(name: str, root: Path, kernel: str, said: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Boot /boot/initramfs of ``root`` on one of `MACHINES` and return the verdicts when it has gone down.
+def boot(name: str, root: Path, kernel: str, said: Callable[[str], None]) -> Generator[dict[str, Any], None, None]:
+    """Boot /boot/initramfs of ``root`` on one of `MACHINES`, and yield the verdicts as they come until it is down.
 
-    ``said`` gets every other line of the console as it comes. After BOOT_SECONDS the machine is killed; the
-    verdicts so far are returned.
+    ``said`` gets every other line of the console. The machine is killed after BOOT_SECONDS, and when the generator is
+    closed.
     """
     machine = MACHINES[name]
     options = f"{KERNEL_OPTIONS.format(name=name)} {machine.kernel}"
@@ -67,7 +67,7 @@ def boot(name: str, root: Path, kernel: str, said: Callable[[str], None]) -> lis
     timer.start()
     try:
         assert qemu.stdout is not None
-        return list(verdicts(qemu.stdout, said))
+        yield from verdicts(qemu.stdout, said)
     finally:
         timer.cancel()
         qemu.kill()
