@@ -300,15 +300,33 @@ class ServiceRoute(Struct, frozen=True, kw_only=True):
 
 
 class MeshHost(Struct, frozen=True, kw_only=True):
-    """An item of ``GET /hosts``: a host of the mesh, as this proxy knows it. ``state`` as in `RouteCandidate`."""
+    """An item of ``GET /hosts``, and of what ``hostlane hosts --json`` prints: a host of the mesh.
+
+    ``state`` as in `RouteCandidate`, and ``links`` and ``streams`` to it, are what a proxy sees. A control server sees
+    none of these (None), and knows the host's ``segment``. ``services`` are what the host offers.
+    """
 
     name: str
     address: str
-    state: Literal["here", "up", "idle", "dialling", "down"]
+    state: Literal["here", "up", "idle", "dialling", "down"] | None
     services: list[str]
     version: str = ""
     static: bool = False
     unconfirmed: bool = False
+    segment: str | None = None
+    links: int | None = None
+    streams: int | None = None
+
+
+class MeshService(Struct, frozen=True, kw_only=True):
+    """An item of what ``hostlane services --json`` prints: a service of the mesh, and the hosts that offer it.
+
+    ``listen``: where containers of this host call it; None: nowhere, or a control server answers.
+    """
+
+    service: str
+    offered_by: list[str]
+    listen: str | None = None
 
 
 class AdminErrorBody(Struct, frozen=True, kw_only=True):

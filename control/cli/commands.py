@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
-from rich.table import Table
 
 from control.api import admin
 from control.api.messages import LinkInfo, PeerStatus, Status, StreamInfo
+from control.base.grid import Block, show
 from control.base.terminal import fail, printable
 from control.cli import live, tables
 
@@ -75,8 +75,8 @@ def health(config: str | None, socket: str | None, as_json: bool, question: str)
 @watched
 def links(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show the links to other hosts."""
-    show = _watch if watch else _show
-    show(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+    ask = _watch if watch else _show
+    ask(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
 
 
 @click.command()
@@ -84,8 +84,8 @@ def links(config: str | None, socket: str | None, as_json: bool, watch: bool) ->
 @watched
 def streams(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show the open streams."""
-    show = _watch if watch else _show
-    show(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
+    ask = _watch if watch else _show
+    ask(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
 
 
 def unserved(status: Status) -> list[str]:
@@ -127,7 +127,7 @@ def socket_of(config: str | None, socket: str | None) -> str:
         fail(error, 2)
 
 
-def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> Any:
+def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], Sequence[Block]]) -> Any:
     """Ask, print and return the answer; exit 1 with one line when there is none."""
     try:
         found, raw = admin.ask(socket, path, kind)
@@ -136,13 +136,13 @@ def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[An
     if as_json:
         click.echo(raw)
     else:
-        live.show(render(found))
+        show(render(found))
     return found
 
 
-def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], list[Table]]) -> None:
-    """Ask and show, again and again, until Ctrl-C; exit 1 with one line when there is no answer."""
+def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], Sequence[Block]]) -> None:
+    """Ask and show, again and again, until Ctrl-C; exit 1 with one line when there is no answer to begin with."""
     try:
-        live.watch(lambda: admin.ask(socket, path, kind), as_json, render)
-    except* admin.NoAnswer as group:
-        fail(group.exceptions[0], 1)
+        live.watch(lambda: admin.ask(socket, path, kind), as_json, render, admin.NoAnswer)
+    except admin.NoAnswer as error:
+        fail(error, 1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from control.base.errors import ConfigError, StartError
+from control.base.suggest import SuggestingGroup
 from control.base.terminal import ended_by, report
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ GARBAGE = 10_000
 """More objects than there were, until Python's collector looks for garbage among them (its own default: 700)."""
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option("--config", "file", metavar="FILE", help="The control server's configuration.")
 @click.option("--check", is_flag=True, help="Check the configuration and its certificates, and do not start.")
 @click.pass_context
@@ -95,7 +96,7 @@ def backup(file: str, config: str | None, socket: str | None) -> None:
     With etcd, etcdctl snapshot save does this. Exit 1 if there is no copy.
     """
     from control.api import mesh
-    from control.cli.meshcommands import ask_control
+    from control.cli.whom import ask_control
 
     ask_control(config, socket, lambda client: client.backup(mesh.BackupRequest(path=file)))
 

@@ -1,66 +1,105 @@
-"""Showing tables, once or for as long as somebody watches (``--watch``)."""
+"""What goes on being shown for as long as somebody watches (``--watch``), whatever is started again meanwhile."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import click
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
+
+from control.base.grid import Block, columns, laid_out, show
+from control.base.terminal import printable
 
 T = TypeVar("T")
 
-WIDTH = 1000
-"""Columns that a table may take. A terminal that is narrower wraps it: half an address helps nobody."""
 INTERVAL = 1.0
-"""Seconds between two looks at a proxy, which does not tell by itself that something has changed."""
+"""Seconds between two looks at a proxy, which does not tell by itself that something has changed; and between two at
+somebody who does not answer."""
 
 
-def show(tables: list[Table]) -> None:
-    """Print tables, with a blank line between two."""
-    Console(markup=False, highlight=False, width=WIDTH).print(*_with_blank_lines(tables))
+class Screen:
+    """Shows one frame in the place of the one before, on a terminal; elsewhere, and on one that cannot (TERM=dumb),
+    they come one below the other.
+    """
+
+    def __init__(self, live: Live | None) -> None:
+        self._live, self._last, self._trouble = live, list[Block](), ""
+
+    def show(self, blocks: Sequence[Block]) -> None:
+        """What there is to see now."""
+        self._last, self._trouble = list(blocks), ""
+        if self._live is None:
+            show(self._last)
+            sys.stdout.flush()
+        else:
+            self._update(self._live)
+
+    def answered(self) -> None:
+        """There was an answer again, which is shown by other means."""
+        self._trouble = ""
+
+    def trouble(self, reason: str) -> None:
+        """Nobody answers for now. What was last seen stays, below the reason; without a terminal the reason is a line
+        on stderr, when it begins.
+        """
+        began, self._trouble = not self._trouble, reason
+        if self._live is not None:
+            self._update(self._live)
+        elif began:
+            click.echo(f"hostlane: {printable(reason)}; waiting for it", err=True)
+
+    def _update(self, live: Live) -> None:
+        width = columns()
+        said: list[RenderableType] = []
+        if self._trouble:
+            said = [Text(f"{printable(self._trouble)}; waiting for it", style="red"), ""]
+        live.console.width = width
+        live.update(Group(*said, *laid_out(self._last, width)), refresh=True)
 
 
 @contextmanager
-def screen() -> Iterator[Callable[[list[Table]], None]]:
-    """What shows tables in place of those before: on a terminal; elsewhere they come one below the other. Ctrl-C ends
-    the block, and is no error."""
+def screen() -> Iterator[Screen]:
+    """A `Screen`. Ctrl-C ends the block, and is no error."""
     console = Console(markup=False, highlight=False)
     try:
-        if not console.is_terminal:
-            yield _show_and_flush
+        if not console.is_terminal or console.is_dumb_terminal:
+            yield Screen(None)
             return
         with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis", screen=True) as live:
-            yield lambda tables: live.update(Group(*_with_blank_lines(tables)), refresh=True)
+            yield Screen(live)
     except* KeyboardInterrupt:
         pass
 
 
-def watch(look: Callable[[], tuple[T, bytes]], as_json: bool, render: Callable[[T], list[Table]]) -> None:
-    """Look every `INTERVAL`, and show what is found as tables, or as lines of JSON; until Ctrl-C, or what `look`
-    raises."""
-    with screen() as show_now:
+def watch(
+    look: Callable[[], tuple[T, bytes]],
+    as_json: bool,
+    render: Callable[[T], Sequence[Block]],
+    no_answer: type[Exception],
+) -> None:
+    """Look every `INTERVAL`, and show what is found as tables, or as lines of JSON; until Ctrl-C.
+
+    Raises what the first look raises. Later ones may raise `no_answer` for a while: who is watched is started again.
+    """
+    found, raw = look()
+    with screen() as shown:
         while True:
-            found, raw = look()
             if as_json:
+                shown.answered()
                 click.echo(raw)
+                sys.stdout.flush()
             else:
-                show_now(render(found))
-            time.sleep(INTERVAL)
-
-
-def _show_and_flush(tables: list[Table]) -> None:
-    show(tables)
-    sys.stdout.flush()
-
-
-def _with_blank_lines(found: list[Table]) -> Iterator[Table | str]:
-    for position, table in enumerate(found):
-        if position:
-            yield ""
-        yield table
+                shown.show(render(found))
+            while True:
+                time.sleep(INTERVAL)
+                try:
+                    found, raw = look()
+                    break
+                except no_answer as error:
+                    shown.trouble(str(error))

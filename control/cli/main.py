@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from control.base.errors import HostlaneError
+from control.base.suggest import SuggestingGroup
 from control.base.terminal import report, write_anything
 
 COMMANDS = {
@@ -23,8 +24,8 @@ COMMANDS = {
     "validate": "proxy.commands:validate",
     "status": "control.cli.commands:status",
     "health": "control.cli.commands:health",
-    "hosts": "control.cli.meshcommands:hosts",
-    "services": "control.cli.meshcommands:services",
+    "hosts": "control.cli.hostcommands:hosts",
+    "services": "control.cli.hostcommands:services",
     "links": "control.cli.commands:links",
     "streams": "control.cli.commands:streams",
     "reload": "control.cli.orders:reload",
@@ -36,7 +37,7 @@ COMMANDS = {
     "token": "control.cli.meshcommands:token",
     "revoke": "control.cli.meshcommands:revoke",
     "ca": "control.cli.meshcommands:ca",
-    "completion": "control.cli.meshcommands:completion",
+    "completion": "control.cli.completion:completion",
     "demo": "proxy.commands:demo",
 }
 """Name: module and attribute of its click command, in the order of ``--help``."""
@@ -49,7 +50,7 @@ DEBUG_VARIABLE = "HOSTLANE_DEBUG"
 """Set in the environment, it lets the traceback of a bug through to the terminal."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A click group that imports a command when it is needed, as click's documentation describes."""
 
     def __init__(self, *args: Any, lazy: dict[str, str], **options: Any) -> None:

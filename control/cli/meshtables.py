@@ -4,63 +4,52 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from itertools import compress
 
-from rich.table import Table
+from control.api.mesh import CaStatus, TokenInfo
+from control.api.messages import MeshHost, MeshService
+from control.base.grid import Grid, grid
+from control.cli.tables import span
 
-from control.api.mesh import CaStatus, MapSnapshot, TokenInfo
-from control.api.messages import Status
-from control.cli.tables import span, table_of
-
+STATES = {"here": "this host"}
+"""States that people know by another name."""
 SHOWN = 8
 """Names in one cell; a host with a hundred services takes one row, not a screen."""
 
 
-def hosts_table(found: MapSnapshot) -> Table:
-    """One row a host of the map."""
-    rows = [
-        (host.name, host.address, host.segment or "-", host.version or "-", str(len(host.services)),
-         listed(offer.name for offer in host.services))
-        for host in found.hosts
+def hosts_table(found: Sequence[MeshHost]) -> Grid:
+    """One row a host, with the columns of which whoever answered knows something."""
+    columns = ["host", "address", "state", "links>", "streams>", "segment", "version", "services>", "offers"]
+    cells = [
+        (host.name, host.address, STATES.get(host.state or "", host.state or ""), _number(host.links),
+         _number(host.streams), host.segment or "", host.version, str(len(host.services)), listed(host.services))
+        for host in found
     ]  # fmt: skip
-    return table_of(["host", "address", "segment", "version", "services>", "offers"], rows)
+    known = [any(row[position] for row in cells) or not cells for position in range(len(columns))]
+    rows = [[cell or "-" for cell, kept in zip(row, known, strict=True) if kept] for row in cells]
+    least = ["segment", "version", "streams", "links", "services"]
+    return grid(list(compress(columns, known)), rows, least, words="offers")
 
 
-def services_table(found: MapSnapshot) -> Table:
-    """One row a service of the map."""
-    offered: dict[str, list[str]] = {}
-    for host in found.hosts:
-        for offer in host.services:
-            offered.setdefault(offer.name, []).append(host.name)
-    rows = [(name, str(len(hosts)), listed(hosts)) for name, hosts in sorted(offered.items())]
-    return table_of(["service", "hosts>", "offered by"], rows)
+def services_table(found: Sequence[MeshService]) -> Grid:
+    """One row a service; a control server does not know where this host's containers call it."""
+    rows = [
+        (each.service, str(len(each.offered_by)), listed(sorted(each.offered_by)), each.listen or "-") for each in found
+    ]
+    if any(each.listen for each in found):
+        columns = ["service", "hosts>", "offered by", "called through"]
+        return grid(columns, rows, ["called through"], words="offered by")
+    return grid(["service", "hosts>", "offered by"], [row[:3] for row in rows], words="offered by")
 
 
-def peers_table(status: Status) -> Table:
-    """One row a host that a proxy knows."""
-    rows = [(peer.name, peer.address, peer.state, str(peer.links), str(peer.streams)) for peer in status.peers]
-    own = (status.host, "this host", "-", "-", "-")
-    return table_of(["host", "address", "state", "links>", "streams>"], sorted([own, *rows]))
-
-
-def known_services_table(status: Status) -> Table:
-    """One row a service that a proxy calls or offers."""
-    offered = {upstream.service: list(upstream.offered_by) for upstream in status.upstreams}
-    for service in status.services:
-        hosts = offered.setdefault(service.name, [])
-        if status.host not in hosts:
-            hosts.append(status.host)
-    rows = [(name, str(len(hosts)), listed(sorted(hosts))) for name, hosts in sorted(offered.items())]
-    return table_of(["service", "hosts>", "offered by"], rows)
-
-
-def tokens_table(found: Sequence[TokenInfo]) -> Table:
+def tokens_table(found: Sequence[TokenInfo]) -> Grid:
     """One row a token."""
     now = time.time()
     rows = [(token.id, token.host, span(max(0.0, token.expires - now))) for token in found]
-    return table_of(["token", "host", "good for>"], rows)
+    return grid(["token", "host", "good for>"], rows, words="host")
 
 
-def ca_table(found: CaStatus) -> Table:
+def ca_table(found: CaStatus) -> Grid:
     """One row a CA."""
     now = time.time()
     rows = [
@@ -69,9 +58,15 @@ def ca_table(found: CaStatus) -> Table:
          listed(root.hosts))
         for root in found.roots
     ]  # fmt: skip
-    return table_of(
-        ["CA", "issues", "key here", "valid for>", "certificates>", "in use for>", "newest certificate of"], rows
-    )
+    least = ["key here", "valid for", "in use for"]
+    return grid(
+        ["CA", "issues", "key here", "valid for>", "certificates>", "in use for>", "newest certificate of"],
+        rows, least, words="newest certificate of",
+    )  # fmt: skip
+
+
+def _number(found: int | None) -> str:
+    return "" if found is None else str(found)
 
 
 def _yes(truth: bool) -> str:

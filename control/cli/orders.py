@@ -9,10 +9,10 @@ import msgspec
 
 from control.api import admin
 from control.api.messages import DrainProgress, ReloadResult
+from control.base.grid import show
 from control.base.reading import units
 from control.base.terminal import fail, printable
 from control.cli.commands import asks_a_proxy, socket_of
-from control.cli.live import show
 from control.cli.tables import holders_table
 
 MOST_SECONDS = 86400.0

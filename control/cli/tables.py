@@ -1,11 +1,8 @@
-"""What a proxy told, as tables for people. It is shown whatever it is, and never interpreted by the terminal."""
+"""What a proxy told, as tables for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-
-from rich.table import Table
-from rich.text import Text
 
 from control.api.messages import (
     BusiestSource,
@@ -18,15 +15,14 @@ from control.api.messages import (
     StreamHolder,
     StreamInfo,
 )
-from control.base.terminal import printable
+from control.base.grid import Block, Facts, Grid, grid
 
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
-_STATE_STYLES = {"up": "green", "dialling": "yellow", "down": "red"}
 
 
-def status_tables(status: Status) -> list[Table]:
+def status_tables(status: Status) -> list[Block]:
     """The host in one table, then its peers, upstreams and services, where there are any."""
-    tables = [_host(status)]
+    tables: list[Block] = [_host(status)]
     if status.peers:
         tables.append(_peers(status.peers))
     if status.upstreams:
@@ -36,20 +32,24 @@ def status_tables(status: Status) -> list[Table]:
         ]
         columns = ["upstream", "listen", "offered by", "held back"]
         held_back = any(item.held_back for item in status.upstreams)
-        tables.append(table_of(columns, rows) if held_back else table_of(columns[:3], [row[:3] for row in rows]))
+        shown = 4 if held_back else 3
+        tables.append(grid(columns[:shown], [row[:shown] for row in rows], ["listen"], columns[shown - 1]))
     if status.services:
         services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
-        tables.append(table_of(["service", "deliver", "streams>"], services))
+        tables.append(grid(["service", "deliver", "streams>"], services, words="deliver"))
     return tables
 
 
-def links_table(links: Sequence[LinkInfo]) -> Table:
+def links_table(links: Sequence[LinkInfo]) -> Grid:
     """One row a link."""
     columns = [
         "link", "peer", "direction", "local", "remote", "streams>", "age>", "idle>", "rtt>", "sent>", "received>",
         "unacked>", "congested", "ttl>", "why",
     ]  # fmt: skip
-    return table_of(columns, [
+    least = [
+        "unacked", "congested", "local", "idle", "age", "received", "sent", "remote", "direction", "ttl", "rtt",
+    ]  # fmt: skip
+    return grid(columns, [
         (
             link.id, link.peer, link.direction, link.local, link.remote, str(link.streams), span(link.age_s),
             span(link.idle_s), "-" if link.rtt_ms is None else f"{link.rtt_ms:.2f} ms", amount(link.bytes_sent),
@@ -58,20 +58,18 @@ def links_table(links: Sequence[LinkInfo]) -> Table:
             _why(link),
         )
         for link in links
-    ])  # fmt: skip
+    ], least, words="why")  # fmt: skip
 
 
-def route_tables(route: ServiceRoute) -> list[Table]:
+def route_tables(route: ServiceRoute) -> list[Block]:
     """Where a new stream for a service would go, then one row a host that offers it."""
     takes = " or ".join(route.takes) or "nobody"
-    summary = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for key, value in (
+    summary = Facts([
         ("service", route.service),
         ("called through", route.listen or "no socket on this host"),
         ("a new stream goes to", takes),
         ("because", route.why),
-    ):
-        summary.add_row(Text(key, style="bold"), Text(printable(value)))
+    ])  # fmt: skip
     if not route.candidates:
         return [summary]
     rows = [
@@ -83,7 +81,8 @@ def route_tables(route: ServiceRoute) -> list[Table]:
         for each in route.candidates
     ]  # fmt: skip
     columns = ["host", "address", "state", "streams>", "ejected", "failures>", "known from", "last error"]
-    return [summary, table_of(columns, rows)]
+    least = ["failures", "known from", "ejected", "streams", "address"]
+    return [summary, grid(columns, rows, least, words="last error")]
 
 
 def _why(link: LinkInfo) -> str:
@@ -93,24 +92,25 @@ def _why(link: LinkInfo) -> str:
     return f"{why} (resumed {link.resumed} times)" if link.resumed else why
 
 
-def streams_table(streams: Sequence[StreamInfo]) -> Table:
+def streams_table(streams: Sequence[StreamInfo]) -> Grid:
     """One row a stream."""
     columns = [
         "stream", "service", "direction", "peer", "link", "state", "age>", "sent>", "received>", "credit>", "buffered>",
     ]  # fmt: skip
-    return table_of(columns, [
+    least = ["credit", "buffered", "link", "received", "sent", "stream", "age"]
+    return grid(columns, [
         (
             stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-",
             f"{stream.state}, suspended" if stream.suspended else stream.state, span(stream.age_s),
             amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit), amount(stream.buffered),
         )
         for stream in streams
-    ])  # fmt: skip
+    ], least, words="service")  # fmt: skip
 
 
-def holders_table(holders: Sequence[StreamHolder]) -> Table:
+def holders_table(holders: Sequence[StreamHolder]) -> Grid:
     """One row for whoever keeps streams open."""
-    return table_of(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
+    return grid(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
         (
             holder.service, holder.direction, holder.peer or "-", "-" if holder.uid is None else str(holder.uid),
             "-" if holder.pid is None else str(holder.pid), str(holder.streams),
@@ -143,7 +143,7 @@ def span(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def _host(status: Status) -> Table:
+def _host(status: Status) -> Facts:
     process = (
         f"version {status.version} ({status.core}), pid {status.pid}, up {span(status.uptime_s)}, "
         f"security {status.security}"
@@ -171,10 +171,7 @@ def _host(status: Status) -> Table:
     rows += [("missing", line) for line in status.missing]
     if status.control is not None:
         rows += _discovery(status.control)
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for key, value in rows:
-        table.add_row(Text(key, style="bold"), Text(printable(value)))
-    return table
+    return Facts(rows)
 
 
 def _source_of(found: BusiestSource) -> str:
@@ -219,7 +216,7 @@ def _discovery(found: Discovery) -> list[tuple[str, str]]:
     ]
 
 
-def _peers(peers: Iterable[PeerStatus]) -> Table:
+def _peers(peers: Iterable[PeerStatus]) -> Grid:
     rows = []
     for peer in peers:
         retry = "-" if peer.retry_in_s is None else span(peer.retry_in_s)
@@ -229,14 +226,5 @@ def _peers(peers: Iterable[PeerStatus]) -> Table:
         held, state = amount(peer.memory_used), "idle" if peer.idle else peer.state
         rows.append((peer.name, peer.address, state, *counts, held, retry, peer.last_error or "-"))
     counted = ["links>", "streams>", "waiting>", "warm>", "ahead>", "memory>"]
-    return table_of(["peer", "address", "state", *counted, "retry in>", "last error"], rows)
-
-
-def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table of plain cells; a column whose name ends in ``>`` stands to the right, as numbers do."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        table.add_column(name.removesuffix(">"), justify="right" if name.endswith(">") else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*[Text(printable(cell), style=_STATE_STYLES.get(cell, "")) for cell in row])
-    return table
+    least = ["ahead", "warm", "memory", "waiting", "address", "links", "retry in"]
+    return grid(["peer", "address", "state", *counted, "retry in>", "last error"], rows, least, words="last error")

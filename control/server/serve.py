@@ -186,7 +186,7 @@ def _secret(path: str) -> str:
         with open(path, encoding="utf-8") as stream:
             return stream.read(4096).strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"{path}: {getattr(error, 'strerror', None) or 'not text'}".lower()) from None
+        raise StartError(f"{path}: {(getattr(error, 'strerror', None) or 'not text').lower()}") from None
 
 
 def _listen(config: Config) -> socket.socket:

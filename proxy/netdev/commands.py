@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from control.base.suggest import SuggestingGroup
 from control.base.terminal import ended_by, reported
 from proxy.netdev import attachcommands
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from proxy.netdev.plan.steps import NetPlan
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def net() -> None:
     """Make and remove this host's network interfaces.
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from control.base.suggest import SuggestingGroup
 from control.base.terminal import fail
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from control.base.grid import Grid
     from proxy.pool.replay import ReplayOutcome, ReplayTrace
     from proxy.pool.ttl import TtlTerms
 
@@ -35,7 +35,7 @@ class ReplayRow(msgspec.Struct, frozen=True, kw_only=True):
     """Mean number of links that are up."""
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def pool() -> None:
     """Links that are kept for the next call, and for how long."""
 
@@ -106,28 +106,21 @@ def _row(setting: str, price: float | None, outcome: ReplayOutcome, trace: Repla
 
 
 def _print(trace: ReplayTrace, rows: list[ReplayRow]) -> None:
-    from rich.console import Console
+    from control.base.grid import show
 
-    console = Console(markup=False, highlight=False, width=1000)
-    console.print(f"{trace.uses} uses of {trace.peers} peers in {trace.span / 3600:.1f} h")
-    console.print(_table(rows))
+    click.echo(f"{trace.uses} uses of {trace.peers} peers in {trace.span / 3600:.1f} h")
+    show([_table(rows)])
 
 
-def _table(rows: list[ReplayRow]) -> Table:
-    from rich.table import Table
+def _table(rows: list[ReplayRow]) -> Grid:
+    from control.base.grid import grid
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("setting", "price", "warm hits", "opened ahead", "waited", "handshakes", "link-seconds", "links held"):
-        table.add_column(name, justify="left" if name == "setting" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.setting,
-            "-" if row.price_ms is None else f"{row.price_ms:.3g} ms",
-            str(row.warm),
-            str(row.ahead),
-            str(row.waited),
-            str(row.handshakes),
-            f"{row.link_seconds:.0f}",
-            f"{row.links:.2f}",
+    columns = ["setting", "price>", "warm hits>", "opened ahead>", "waited>", "handshakes>", "link-seconds>",
+               "links held>"]  # fmt: skip
+    return grid(columns, [
+        (
+            row.setting, "-" if row.price_ms is None else f"{row.price_ms:.3g} ms", str(row.warm), str(row.ahead),
+            str(row.waited), str(row.handshakes), f"{row.link_seconds:.0f}", f"{row.links:.2f}",
         )
-    return table
+        for row in rows
+    ], least=["price", "opened ahead", "link-seconds"], words="setting")  # fmt: skip

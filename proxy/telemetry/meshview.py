@@ -58,6 +58,8 @@ def hosts(config: Config, pools: Mapping[str, Pool], follower: MapFollower | Non
             version=told[name].version if name in told and name not in static else "",
             static=follower is None or name in static,
             unconfirmed=name in unconfirmed and name not in static,
+            links=len(pools[name].links),
+            streams=pools[name].streams,
         )
         for name, peer in sorted(config.peers.items())
     ]
@@ -114,7 +116,7 @@ def _candidates(
             streams=0 if pool is None else pool.streams,
             ejected_for_s=record.until - now if record is not None and record.until > now else None,
             failures=0.0 if record is None else record.failures,
-            last_error=None if pool is None else pool.last_error,
+            last_error=None if pool is None or pool.up else pool.last_error,
             static=pool is not None and (follower is None or host in static),
             unconfirmed=host in unconfirmed and host not in static,
         )

@@ -190,7 +190,7 @@ def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:
         resumed=pool.sessions.resumed,
         waiting=pool.waiting,
         memory_used=budget.account(pool.name).used,
-        last_error=pool.last_error,
+        last_error=None if pool.up else pool.last_error,  # a peer that has dialled is there, whatever ours met
         retry_in_s=None if pool.retry_at is None else max(0.0, pool.retry_at - trio.current_time()),
         idle=state == "down" and pool.idle,
         warm=pool.usage.warm,

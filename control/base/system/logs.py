@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -44,7 +45,8 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
 
     Args:
         level: debug, info, warning or error; what is below it is dropped before any work is done for it.
-        style: console, json, or auto: console when the stream is a terminal.
+        style: console, json, or auto: console when the stream is a terminal. In colours if that has any, and
+            NO_COLOR is not set (no-color.org).
 
     Call it once, before the first logger is used: loggers keep what they were bound with.
     """
@@ -52,11 +54,12 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
     stream = stream if stream is not None else sys.stderr
     descriptor = _descriptor(stream)
     terminal = descriptor is not None and stream.isatty()
+    colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     encoding = (stream.encoding if stream is not None else None) or "utf-8"
     first: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
     renderers: list[Processor] = [
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *_renderers("console" if style == "auto" and terminal else style, colours=terminal),
+        *_renderers("console" if style == "auto" and terminal else style, colours=colours),
     ]
     summaries = _Summaries(renderers, encoding)
     writer = LogWriter(descriptor, summaries.lost, summaries)

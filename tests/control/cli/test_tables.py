@@ -4,7 +4,7 @@ import io
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from control.api.messages import (
     BusiestSource,
@@ -19,6 +19,7 @@ from control.api.messages import (
     StreamInfo,
     UpstreamStatus,
 )
+from control.base.grid import Block
 from control.cli import tables
 
 PEER = PeerStatus(
@@ -47,10 +48,10 @@ STREAM = StreamInfo(
 )  # fmt: skip
 
 
-def rows(renderable: RenderableType) -> list[list[str]]:
+def rows(block: Block) -> list[list[str]]:
     """The cells of a rendered table; columns stand two blanks apart."""
     out = io.StringIO()
-    Console(file=out, width=1000, markup=False, highlight=False).print(renderable)
+    Console(file=out, width=1000, markup=False, highlight=False).print(*block.within(1000))
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.getvalue().splitlines()]
 
 

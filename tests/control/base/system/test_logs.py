@@ -77,14 +77,20 @@ def test_what_is_asked_for_comes_before_the_terminal(stream: TextIO) -> None:
     assert re.fullmatch(r"\S+Z \[info +\] two\n", text(stream)), "no colours in a file"
 
 
-def on_a_terminal(configure: str) -> str:
-    """What a process writes whose stderr is a terminal."""
+@pytest.mark.parametrize("wish", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_without_colours(wish: dict[str, str]) -> None:
+    assert re.fullmatch(r"\S+Z \[info +\] link up +peer='b\\nc'\r\n", on_a_terminal("logs.configure()", wish))
+
+
+def on_a_terminal(configure: str, settings: dict[str, str] | None = None) -> str:
+    """What a process writes whose stderr is a terminal, with colours unless `settings` say otherwise."""
+    environment = os.environ | {"TERM": "xterm", "NO_COLOR": ""} | (settings or {})
     code = (
         f"from control.base.system import logs; {configure}; logs.structlog.get_logger().info('link up', peer='b\\nc')"
     )
     master, slave = pty.openpty()
     try:
-        subprocess.run([sys.executable, "-c", code], stderr=slave, timeout=PATIENCE, check=True)
+        subprocess.run([sys.executable, "-c", code], stderr=slave, env=environment, timeout=PATIENCE, check=True)
         return os.read(master, 65536).decode()
     finally:
         os.close(master)
