@@ -1,4 +1,4 @@
-"""``hostlane proxy | validate | demo``. Whatever is slow to import is imported by the command that needs it."""
+"""``hostlane proxy | demo``. Whatever is slow to import is imported by the command that needs it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from control.base.reading.addresses import HANDOVER_SOCKET
+from control.base.reading.addresses import DEFAULT_CONFIG, HANDOVER_SOCKET
 from control.base.terminal import ended_by, report
 from proxy.errors import ConfigError, HostlaneError, StartError
 
@@ -21,7 +21,9 @@ NAMES_S = 3.0
 
 
 @click.command()
-@click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
+@click.option(
+    "--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, help="The host's configuration."
+)
 @click.option(
     "--takeover", is_flag=True, help="Take the place of the proxy that runs in the same run_dir, if one does."
 )
@@ -63,28 +65,13 @@ def _check_room() -> None:
         )
 
 
-@click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
-def validate(files: tuple[str, ...]) -> None:
-    """Check configuration files, and the certificates that they name.
-
-    Everything that is wrong is reported at once. Exit 0 if nothing is, else 2. What this machine lacks, and the one
-    that the file is for may have, is a warning.
+def check_files(config: Config, file: str) -> None:
+    """Look at the certificates that a file names, and at names that lead in a circle. Raises ConfigError; what this
+    machine lacks, and the one that the file is for may have, is a warning.
     """
-    from proxy.config.schema import load
-
-    code = 0
-    for file in files:
-        try:
-            config = load(file)
-            _check_certificates(config, file)
-            _check_names(config, file)
-        except ConfigError as error:
-            code = report([error])
-        else:
-            click.echo(f"{click.format_filename(file)}: ok")
-            _warn_of_sources(config, file)
-    sys.exit(code)
+    _check_certificates(config, file)
+    _check_names(config, file)
+    _warn_of_sources(config, file)
 
 
 def _check_certificates(config: Config, file: str) -> None:

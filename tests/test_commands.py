@@ -21,7 +21,6 @@ from proxy.agent import process
 from proxy.config.schema import Config, load
 from proxy.core.finder import core
 from proxy.demo import runner
-from proxy.demo.certificates import CertificateAuthority
 from proxy.errors import ConfigError, HandshakeError, StartError
 from tests.tools.sockets import free_port
 
@@ -60,47 +59,6 @@ def ending_with(monkeypatch: pytest.MonkeyPatch, error: BaseException | None) ->
             raise error
 
     monkeypatch.setattr(process, "run", end)
-
-
-def test_validate(file: Path) -> None:
-    bad = file.with_name("bad.yaml")
-    bad.write_text(BAD)
-    done = run(commands.validate, file)
-    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{file}: ok\n", "")
-    done = run(commands.validate, bad, file, file.with_name("missing"))
-    assert done.exit_code == 2
-    assert done.stdout == f"{file}: ok\n"
-    assert [line.split(": ")[:2] for line in done.stderr.splitlines()] == [
-        [f"{bad}:1", "host"], [f"{bad}:2", "links.listen"], [str(file.with_name("missing")), "no such file"],
-    ]  # fmt: skip
-
-
-@pytest.mark.failure("29", "34")
-@pytest.mark.parametrize("source", ["192.0.2.5", "fd00:dead::5", "fe80::1%nosuch0"])
-def test_validate_warns_of_a_source_that_this_machine_lacks(file: Path, source: str) -> None:
-    """The file may be for another machine."""
-    deliver = "tcp:db.internal:80"
-    file.write_text(f"{GOOD}services: {{db: {{deliver: '{deliver}', source: [127.0.0.1, '{source}']}}}}\n")
-    done = run(commands.validate, file)
-    assert (done.exit_code, done.stdout) == (0, f"{file}: ok\n")
-    text = f"services.db.source: no interface of this machine has {source}, from which connections are to come"
-    assert done.stderr == f"{file}: warning: {text}\n"
-
-
-def test_validate_reads_the_certificates(tmp_path: Path) -> None:
-    ours, other = CertificateAuthority(), CertificateAuthority("other")
-    section = ours.write(tmp_path, "a")
-    file = tmp_path / "f.yaml"
-    tls = ", ".join(f"{key}: {path}" for key, path in section.items())
-    file.write_text(f"host: a\nlinks: {{listen: '127.0.0.1:7600', tls: {{{tls}}}}}\n")
-    assert run(commands.validate, file).output == f"{file}: ok\n"
-    for bundle in (other.certificate, ours.issue("spiffe://hostlane/host/a")[0], ours.certificate + other.issue()[0]):
-        Path(section["ca"]).write_bytes(bundle)
-        done = run(commands.validate, file)
-        assert (done.exit_code, done.stdout) == (2, "")
-        (line,) = done.stderr.splitlines()
-        assert line.startswith(f"{file}: links.tls.ca: {section['ca']}: found ")
-        assert "; allowed: " in line
 
 
 def test_a_wrong_configuration_starts_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,13 +184,3 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("hostlane: ")
     assert f"127.0.0.1:{port}" in line
-
-
-@pytest.mark.failure("28")
-@pytest.mark.parametrize(("name", "code"), [("0x7f000001", 2), ("0x7f.1.test", 0)])
-def test_validate_looks_names_up_that_no_file_has(file: Path, name: str, code: int) -> None:
-    """The C library reads this one as 127.0.0.1, as programs do that have it from their users."""
-    ring = f"upstreams: {{s: {{listen: 'tcp:0.0.0.0:18081'}}}}\nservices: {{s: {{deliver: 'tcp:{name}:18081'}}}}\n"
-    file.write_text(GOOD + ring)
-    done = run(commands.validate, file)
-    assert done.exit_code == code, done.output

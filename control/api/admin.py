@@ -10,16 +10,17 @@ from typing import NoReturn, TypeVar
 
 import httpx
 import msgspec
-import yaml
 
 from control.api.messages import AdminErrorBody, HealthAnswer
 from control.base.reading.addresses import (
     ADMIN_SOCKET,
+    DEFAULT_CONFIG,
     DEFAULT_CONTROL_RUN_DIR,
     DEFAULT_RUN_DIR,
     UNIX_PATH_BYTES,
 )
 from control.base.reading.files import MAX_FILE_BYTES
+from control.base.reading.yamlmap import Document, Problem, read
 from control.base.unixhttp import unix_client
 from control.base.wholefile import read_file
 
@@ -116,7 +117,17 @@ def socket_of(config: str | None, socket_path: str | None) -> str:
         raise BadConfig("--config and --socket both say which proxy to ask; use one of them")
     if config is not None:
         return socket_from_config(config)
-    return f"{DEFAULT_RUN_DIR}/{ADMIN_SOCKET}" if socket_path is None else socket_path
+    return f"{usual_run_dir()}/{ADMIN_SOCKET}" if socket_path is None else socket_path
+
+
+def usual_run_dir() -> str:
+    """Where a proxy has its sockets that runs with the configuration that the unit and the image use: as that says, if
+    it can be read.
+    """
+    try:
+        return run_dir_from_config(DEFAULT_CONFIG)
+    except BadConfig:
+        return DEFAULT_RUN_DIR
 
 
 def socket_from_config(file: str) -> str:
@@ -135,9 +146,12 @@ def run_dir_from_config(file: str) -> str:
     except ValueError as error:
         raise BadConfig(f"{file}: {error}") from None
     try:
-        data = yaml.safe_load(content.decode("utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise BadConfig(f"{file}: not a YAML file; see hostlane validate {file}") from None
+        document = read(content.decode("utf-8-sig"))
+    except ValueError:
+        document = Document(problems=[Problem(1, (), "not text")])
+    data = document.data
+    if data is None and document.problems:
+        raise BadConfig(f"{file}: not a YAML file; see hostlane validate {file}")
     run_dir = None
     if isinstance(data, dict):
         run_dir = data.get("run_dir", DEFAULT_RUN_DIR if "host" in data else DEFAULT_CONTROL_RUN_DIR)

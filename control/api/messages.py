@@ -224,11 +224,12 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
 class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 
-    ``wrong``: the file is; ``refused``: the running proxy cannot follow it. Nothing has changed in either case, and
-    ``problems`` has a line for each reason. ``changes`` has a line for each key that is different now.
+    ``possible``: it could be applied, and was only asked about. ``wrong``: the file is; ``refused``: the running proxy
+    cannot follow it; nothing has changed in either case, and ``problems`` has a line for each reason. ``changes`` has a
+    line for each key that is, or would be, different.
     """
 
-    outcome: Literal["applied", "wrong", "refused"]
+    outcome: Literal["applied", "possible", "wrong", "refused"]
     changes: list[str] = []
     problems: list[str] = []
 

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import codecs
+import importlib
 import io
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -43,6 +44,12 @@ def _alike(error: UnicodeError) -> tuple[str, int]:
 def printable(text: str) -> str:
     """The text with everything escaped that a terminal could act on."""
     return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def imported(place: str) -> Any:
+    """What ``module:attribute`` names: a command imports what it needs when it is called."""
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def fail(reason: Exception | str, code: int) -> NoReturn:

@@ -41,12 +41,10 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
         raise click.UsageError("--config FILE is missing; `hostlane control init` writes a first one")
     config = _loaded(file)
     if check:
-        from control.server.serve import check_files
-
         try:
-            check_files(config)
-        except StartError as error:
-            sys.exit(report([ConfigError([f"{file}: {error}"])]))
+            check_files(config, file)
+        except ConfigError as error:
+            sys.exit(report([error]))
         click.echo(f"{click.format_filename(file)}: ok")
         return
     sys.exit(serve(config))
@@ -99,6 +97,16 @@ def backup(file: str, config: str | None, socket: str | None) -> None:
     from control.cli.whom import ask_control
 
     ask_control(config, socket, lambda client: client.backup(mesh.BackupRequest(path=file)))
+
+
+def check_files(config: Config, file: str) -> None:
+    """Read the keys and certificates that a control server with this file would start with. Raises ConfigError."""
+    from control.server import serve
+
+    try:
+        serve.check_files(config)
+    except StartError as error:
+        raise ConfigError([f"{file}: {error}"]) from None
 
 
 def serve(config: Config) -> int:

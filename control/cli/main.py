@@ -7,7 +7,6 @@ Exit codes everywhere: 0 fine, 1 the thing asked about is not fine, 2 usage or c
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from typing import Any
@@ -16,12 +15,13 @@ import click
 
 from control.base.errors import HostlaneError
 from control.base.suggest import SuggestingGroup
-from control.base.terminal import report, write_anything
+from control.base.terminal import imported, report, write_anything
 
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
     "control": "control.cli.controlcommands:control",
-    "validate": "proxy.commands:validate",
+    "validate": "control.cli.validate:validate",
+    "schema": "control.cli.schemacommand:schema",
     "status": "control.cli.commands:status",
     "health": "control.cli.commands:health",
     "hosts": "control.cli.hostcommands:hosts",
@@ -63,21 +63,16 @@ class LazyGroup(SuggestingGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return None
-        command = _imported(self._lazy[cmd_name])
+        command = imported(self._lazy[cmd_name])
         assert isinstance(command, click.Command)
         return command
-
-
-def _imported(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        click.echo(f"hostlane {version('hostlane')} (core: {_imported(CORE)()})")
+        click.echo(f"hostlane {version('hostlane')} (core: {imported(CORE)()})")
         ctx.exit()
 
 

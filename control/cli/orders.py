@@ -15,6 +15,8 @@ from control.base.terminal import fail, printable
 from control.cli.commands import asks_a_proxy, socket_of
 from control.cli.tables import holders_table
 
+NOTHING = {"applied": "nothing has changed", "possible": "nothing would change"}
+DONE = tuple(NOTHING)
 MOST_SECONDS = 86400.0
 """Who wants to wait longer than a day wants no drain."""
 
@@ -33,25 +35,27 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 @click.command()
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @asks_a_proxy
-def reload(config: str | None, socket: str | None, as_json: bool) -> None:
+def reload(config: str | None, socket: str | None, as_json: bool, dry_run: bool) -> None:
     """Have the proxy read its configuration again.
 
     It applies the file whole or not at all, and shows what changed; streams go on. Exit 2 if the file is wrong, 1 if
     the running proxy cannot follow it or does not answer; nothing has changed then.
     """
+    path = "/reload?dry_run=yes" if dry_run else "/reload"
     try:
-        found, raw = admin.order(socket_of(config, socket), "/reload", ReloadResult)
+        found, raw = admin.order(socket_of(config, socket), path, ReloadResult)
     except admin.NoAnswer as error:
         fail(error, 1)
     if as_json:
         click.echo(raw)
-    elif found.outcome == "applied":
-        for line in found.changes or ["nothing has changed"]:
+    elif found.outcome in DONE:
+        for line in found.changes or [NOTHING[found.outcome]]:
             click.echo(printable(line))
     for problem in found.problems:
         click.echo(printable(problem), err=True)
-    sys.exit({"applied": 0, "wrong": 2}.get(found.outcome, 1))
+    sys.exit(0 if found.outcome in DONE else 2 if found.outcome == "wrong" else 1)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from control.api import admin
 from control.api.messages import Status
 from control.base.errors import HostlaneError
 from control.base.grid import Block, show
-from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_CONTROL_RUN_DIR, DEFAULT_RUN_DIR
+from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_CONTROL_RUN_DIR
 from control.base.terminal import fail
 
 if TYPE_CHECKING:
@@ -63,10 +63,12 @@ def place(
         raise click.UsageError("--config and --socket both say whom to ask; use one of them")
     if socket is not None:
         return socket
-    servers, proxies = DEFAULT_CONTROL_RUN_DIR, DEFAULT_RUN_DIR
+    servers = DEFAULT_CONTROL_RUN_DIR
     try:
         if config is not None:
             servers = proxies = admin.run_dir_from_config(config)
+        else:
+            proxies = admin.usual_run_dir()
     except admin.BadConfig as error:
         fail(error, 2)
     control = os.path.join(servers, CONTROL_SOCKET)

@@ -28,6 +28,7 @@ from control.base.reading.keys import (
     SomePath,
 )
 from control.base.reading.units import quote
+from control.base.reading.shape import takes, text
 from control.base.reading.yamlmap import Document, Path
 
 __all__ = [
@@ -49,6 +50,7 @@ MAX_POOL = 1 << 20
 """Addresses of a pool: as many as a /12 has, and more than a switch has room for MACs."""
 
 
+@takes(text("[0-9A-Fa-f.:]+/[0-9]{1,3}"))
 def pool(raw: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """``10.77.0.0/24``: where addresses are leased from."""
     try:
@@ -60,6 +62,7 @@ def pool(raw: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return network
 
 
+@takes(text("[0-9A-Fa-f.:]+(?:/[0-9]{1,3})?"))
 def reserved(raw: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """``10.77.0.1`` or ``10.77.0.0/28``: what is never leased."""
     try:
@@ -179,9 +182,14 @@ def load(path: str | os.PathLike[str]) -> Config:
     return files.load(path, Config, check, NEEDS)
 
 
-def parse(text: str, file: str) -> Config:
-    """The configuration in ``text``; ``file`` is the name that errors give it. Raises as `load` does."""
-    return files.parse(text, file, Config, check, NEEDS)
+def parse(content: str, file: str) -> Config:
+    """The configuration in ``content``; ``file`` is the name that errors give it. Raises as `load` does."""
+    return files.parse(content, file, Config, check, NEEDS)
+
+
+def examine(content: str, file: str) -> tuple[Config, Document]:
+    """As `parse`, with what says where each value stands."""
+    return files.examine(content, file, Config, check, NEEDS)
 
 
 def check(config: Any, document: Document, unknown: set[Path]) -> None:
@@ -227,5 +235,5 @@ def _check_segment(path: Path, segment: Any, document: Document) -> None:
         return
     for position, part in enumerate(segment.reserved):
         if part is not UNSET and (part.version != segment.pool.version or not part.subnet_of(segment.pool)):
-            text = f'found "{part}"; allowed: an address or a network of {segment.pool}'
-            document.problem((*path, "reserved", position), text)
+            said = f'found "{part}"; allowed: an address or a network of {segment.pool}'
+            document.problem((*path, "reserved", position), said)

@@ -89,7 +89,7 @@ class Parts:
         self._takeover = takeover
         self._handover_sockets: HandoverSockets | None = None
         self._notices = Notices()
-        self.reload = Reload(file, self.rebase, self._notices.tell)
+        self.reload = Reload(file, self.rebase, self.preview, self._notices.tell)
         self.device = LinkDevice(config.links.listen.host, config.links.interface)
         self.keyring = Keyring.from_config(config)
         total, per_peer = _memory(config.limits)
@@ -222,6 +222,16 @@ class Parts:
         if self.member is None:
             return self.apply(EffectiveConfig(static).config({}))
         return self.member.follower.rebase(static)
+
+    def preview(self, static: Config) -> ConfigDifference:
+        """What `rebase` would change. Raises NotApplied if it would, as far as that shows without opening a socket."""
+        static = fill(static, self._book.leases)
+        follower = None if self.member is None else self.member.follower
+        config = EffectiveConfig(static).config({}) if follower is None else follower.preview(static)
+        difference = between(self.config, config)
+        if problems := difference.fixed:
+            raise NotApplied(problems)
+        return difference
 
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import structlog
 import trio
@@ -27,14 +28,18 @@ class Reload:
 
     Args:
         file: path of the configuration file; None: the proxy was not started from one.
-        apply: as `Parts.apply`.
+        apply, preview: as `Parts.rebase` and `Parts.preview`.
         tell: tells systemd (`notify.Notices`).
     """
 
     def __init__(
-        self, file: str | None, apply: Callable[[Config], ConfigDifference], tell: Callable[[str], None]
+        self,
+        file: str | None,
+        apply: Callable[[Config], ConfigDifference],
+        preview: Callable[[Config], ConfigDifference],
+        tell: Callable[[str], None],
     ) -> None:
-        self._file, self._apply, self._tell = file, apply, tell
+        self._file, self._apply, self._preview, self._tell = file, apply, preview, tell
         self._source = None if file is None else mount_source(file)
         self._one = trio.Lock()
         self._asked = False
@@ -49,14 +54,14 @@ class Reload:
                 self._asked = False
                 await self._reload()
 
-    async def __call__(self) -> ReloadResult:
-        """Reload. Raises nothing; the result says what is wrong."""
+    async def __call__(self, dry_run: bool = False) -> ReloadResult:
+        """Reload, or only say what that would do. Raises nothing; the result says what is wrong."""
         async with self._one:
-            return await self._reload()
+            return await (self._try(self._preview, "possible") if dry_run else self._reload())
 
     async def _reload(self) -> ReloadResult:
         self._tell(reloading())
-        answer = await self._try()
+        answer = await self._try(self._apply, "applied")
         self._tell("READY=1")
         if answer.outcome == "applied":
             log.info("configuration applied", file=self._file, changes=answer.changes)
@@ -64,18 +69,20 @@ class Reload:
             log.error("configuration not applied", file=self._file, problems=answer.problems)
         return answer
 
-    async def _try(self) -> ReloadResult:
+    async def _try(
+        self, use: Callable[[Config], ConfigDifference], outcome: Literal["applied", "possible"]
+    ) -> ReloadResult:
         if self._file is None:
             return ReloadResult(outcome="refused", problems=["the proxy was not started from a file"])
         try:
             # In a worker thread, as a slow file system must not stall the pump.
             config = await trio.to_thread.run_sync(self._load, self._file)
-            difference = self._apply(config)
+            difference = use(config)
         except ConfigError as error:
             return ReloadResult(outcome="wrong", problems=error.problems)
         except NotApplied as error:
             return ReloadResult(outcome="refused", problems=error.problems)
-        return ReloadResult(outcome="applied", changes=[str(change) for change in difference.changes])
+        return ReloadResult(outcome=outcome, changes=[str(change) for change in difference.changes])
 
     def _load(self, file: str) -> Config:
         """Raises ConfigError, and NotApplied if the file that was meant cannot be seen from here."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
+from control.base.reading.addresses import DEFAULT_CONFIG
 from control.base.terminal import reported
 
 
 @click.command()
-@click.option("--config", "file", metavar="FILE", help="The host's configuration; without, only the machine.")
+@click.option("--config", "file", metavar="FILE", help="The host's configuration.")
 @click.option(
     "--certificate",
     "certificates",
@@ -24,7 +26,8 @@ from control.base.terminal import reported
 def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
     """Find out what messages pay on this host, and what is broken.
 
-    Changes nothing. As root it sees more; what it could not see, it says. Exit 1 if something is wrong.
+    Changes nothing. As root it sees more; what it could not see, it says. Without --config it takes the file that the
+    unit uses, or if there is none looks at the machine only. Exit 1 if something is wrong.
     """
     import msgspec
     from rich.console import Console
@@ -37,6 +40,8 @@ def check(file: str | None, certificates: tuple[str, ...], only: tuple[str, ...]
     known = [name for name, _ in SUBJECTS]
     if unknown := [name for name in only if name not in known]:
         raise click.UsageError(f"--only {unknown[0]}: found no such group; allowed: {', '.join(known)}")
+    if file is None and os.access(DEFAULT_CONFIG, os.R_OK):
+        file = DEFAULT_CONFIG
     with reported():
         report = diagnose(remembered(load(file)) if file is not None else None, certificates, only)
     if as_json:

@@ -11,6 +11,7 @@ import re
 
 from control.base.reading import units
 from control.base.reading.addresses import TcpAddress
+from control.base.reading.shape import NULL, shape_of, takes, text
 from control.base.reading.units import is_mac, matching, wrong
 
 STABLE = "stable"
@@ -31,6 +32,9 @@ _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,127}", re.ASCII)
 _AUTO_PORT = re.compile(r"auto(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _RATE = re.compile(r"([0-9]{1,7})(Mbit|Gbit)", re.ASCII)
 
+_IP_CHARACTERS = "[0-9A-Fa-f.:]+"
+_WITH_LENGTH = f"{_IP_CHARACTERS}/[0-9]{{1,3}}"
+
 INTERFACE_NAME = "1 to 15 of A-Z a-z 0-9 _ . -, with a letter, digit or _ first"
 LINKS_INTERFACE = f"auto, any, or the name of an interface: {INTERFACE_NAME}"
 CONTAINER_NAME = "the name of a container: 2 to 128 of A-Z a-z 0-9 _ . -, with a letter or digit first"
@@ -46,33 +50,37 @@ RATE = "a rate with its unit, such as 500Mbit or 10Gbit"
 WHOLE_SECONDS = "1s to 1h, in whole seconds"
 
 
+@takes(text(_INTERFACE.pattern))
 def interface_name(raw: object) -> str:
     """The name of a network interface, unchanged; at most 15 bytes, as the kernel's IFNAMSIZ has it."""
     return matching(_INTERFACE, raw, INTERFACE_NAME)
 
 
+@takes(text(_INTERFACE.pattern))
 def links_interface(raw: object) -> str:
     """What links go through (`LinksConfig.interface`), unchanged."""
     return matching(_INTERFACE, raw, LINKS_INTERFACE)
 
 
+@takes(text(_CONTAINER.pattern))
 def container_name(raw: object) -> str:
     """The name of a container as Docker allows it, unchanged."""
     return matching(_CONTAINER, raw, CONTAINER_NAME)
 
 
+@takes(text("[Ss][Tt][Aa][Bb][Ll][Ee]|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}"))
 def mac(raw: object) -> str:
     """A MAC in lower case, or ``stable``."""
-    text = raw.lower() if isinstance(raw, str) else ""
-    if text == STABLE:
-        return text
-    if not is_mac(text):
+    found = raw.lower() if isinstance(raw, str) else ""
+    if found == STABLE:
+        return found
+    if not is_mac(found):
         raise wrong(raw, MAC)
-    if int(text[:2], 16) & 1:
+    if int(found[:2], 16) & 1:
         raise wrong(raw, MAC, "which is the address of a group")
-    if set(text) <= {"0", ":"}:
+    if set(found) <= {"0", ":"}:
         raise wrong(raw, MAC, "which is no machine's")
-    return text
+    return found
 
 
 def address(raw: object) -> str:
@@ -91,6 +99,7 @@ def address(raw: object) -> str:
     return found.with_prefixlen
 
 
+@takes(text(f"auto|{_WITH_LENGTH}"))
 def address_or_auto(raw: object) -> str:
     """``10.77.0.1/24``, or ``auto``."""
     if isinstance(raw, str) and (raw == AUTO or "/" in raw):
@@ -98,6 +107,7 @@ def address_or_auto(raw: object) -> str:
     raise wrong(raw, ADDRESS_OR_AUTO)
 
 
+@takes({"anyOf": [text(_AUTO_PORT.pattern), NULL]})
 def links_address(raw: object) -> TcpAddress | None:
     """``auto`` or ``auto:7600``: the port at an address that is not known yet; None for null."""
     if raw is None:
@@ -109,6 +119,7 @@ def links_address(raw: object) -> TcpAddress | None:
     return TcpAddress(AUTO, port)
 
 
+@takes(text(f"default|{_WITH_LENGTH}"))
 def network(raw: object) -> str:
     """``10.80.0.0/16``, or ``default``."""
     if raw == DEFAULT:
@@ -124,6 +135,7 @@ def network(raw: object) -> str:
     return str(found.network)
 
 
+@takes(text(_IP_CHARACTERS))
 def ip(raw: object) -> str:
     """``10.77.0.254``."""
     try:
@@ -134,6 +146,7 @@ def ip(raw: object) -> str:
         raise wrong(raw, IP) from None
 
 
+@takes({"type": "integer", "minimum": 1, "maximum": 2**32 - 1})
 def routing_table(raw: object) -> int:
     """The number of a table that is not one of the kernel's own (253 default, 254 main, 255 local)."""
     if not isinstance(raw, int) or isinstance(raw, bool) or not 1 <= raw <= 2**32 - 1 or 253 <= raw <= 255:
@@ -141,6 +154,7 @@ def routing_table(raw: object) -> int:
     return raw
 
 
+@takes(text(_IP_CHARACTERS))
 def own_ip(raw: object) -> str:
     """``10.77.0.1``: one that a connection can come from."""
     try:
@@ -159,6 +173,7 @@ def own_ip(raw: object) -> str:
     return str(found)
 
 
+@takes(shape_of(units.seconds))
 def whole_seconds(raw: object) -> int:
     """``"60s"`` to 60: the kernel counts keepalive in seconds (tcp(7): TCP_KEEPIDLE, TCP_KEEPINTVL)."""
     found = units.seconds(raw)
@@ -167,6 +182,7 @@ def whole_seconds(raw: object) -> int:
     return int(found)
 
 
+@takes(text(_RATE.pattern))
 def rate(raw: object) -> int:
     """``"1Gbit"`` to 1000 (Mbit/s), as the kernel counts a virtual function's rate."""
     match = _RATE.fullmatch(raw) if isinstance(raw, str) else None

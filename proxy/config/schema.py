@@ -29,6 +29,7 @@ from control.base.reading.keys import (
     ServiceName,
     SomePath,
 )
+from control.base.reading.yamlmap import Document
 from proxy.config import netvalues
 from proxy.config.check import check, expand
 from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, InterfaceName, SegmentConfig, SegmentName
@@ -347,3 +348,8 @@ def parse(text: str, file: str) -> Config:
     Raises ConfigError with every problem, in the order of the file, and nothing else.
     """
     return files.parse(text, file, Config, check, NEEDS, expand)
+
+
+def examine(text: str, file: str) -> tuple[Config, Document]:
+    """As `parse`, with what says where each value stands."""
+    return files.examine(text, file, Config, check, NEEDS, expand)

@@ -162,6 +162,10 @@ class MapFollower:
         self.registration.renew()
         return found
 
+    def preview(self, static: Config) -> Config:
+        """The configuration that another file would give with this map."""
+        return EffectiveConfig(static).config(self.map.hosts, self._held_back)
+
     def stop(self) -> None:
         """The proxy is about to end: follow no longer, but stay registered, and hear whom this host may believe."""
         self._following.cancel()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from control.base.reading.addresses import DEFAULT_CONFIG
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import ended_by, reported
 from proxy.netdev import attachcommands
@@ -27,10 +28,15 @@ def net() -> None:
     """
 
 
+of_a_host = click.option(
+    "--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, help="The host's configuration."
+)
+
+
 def with_config(command: Callable[..., None]) -> Callable[..., None]:
     """The options that all of them have."""
     command = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
-    return click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")(command)
+    return of_a_host(command)
 
 
 @net.command()
@@ -62,7 +68,7 @@ def apply(file: str, as_json: bool) -> None:
 
 
 @net.command()
-@click.option("--config", "file", metavar="FILE", required=True, help="The host's configuration.")
+@of_a_host
 def watch(file: str) -> None:
     """Make the interfaces as configured, and again whenever one is gone.
 

@@ -88,8 +88,8 @@ class AdminView(Protocol):
 class AdminCommands(Protocol):
     """What a client may have the proxy do."""
 
-    async def reload(self) -> messages.ReloadResult:
-        """Apply the configuration file."""
+    async def reload(self, dry_run: bool = False) -> messages.ReloadResult:
+        """Apply the configuration file, or only say what that would do."""
 
     def drain(self, seconds: float | None) -> AsyncGenerator[messages.DrainProgress, None]:
         """Drain within so many seconds (None: as configured), and tell how that goes until it is over."""
@@ -227,7 +227,9 @@ class _Server:
 
 
 async def _reload(orders: AdminCommands, query: str) -> HttpResponse:
-    return _answer(200, msgspec.json.encode(await orders.reload()))
+    if query not in ("", "dry_run=yes"):
+        return _answer(400, _refusal(f"query {_text(query)} is not allowed; allowed: dry_run=yes"))
+    return _answer(200, msgspec.json.encode(await (orders.reload(dry_run=True) if query else orders.reload())))
 
 
 async def _drain(orders: AdminCommands, query: str) -> HttpResponse | ResponseLines:

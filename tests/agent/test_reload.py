@@ -54,6 +54,22 @@ async def started(hosts: Mesh) -> tuple[Agent, File]:
     return agent, file
 
 
+async def test_a_dry_run_changes_nothing() -> None:
+    async with mesh() as hosts:
+        agent, file = await started(hosts)
+        file.write(peers={"host-b": {"address": hosts.addresses["host-b"]}}, limits={"stop_timeout": "3s"})
+        before = agent.config
+        answer = await agent.reload(dry_run=True)
+        assert (answer.outcome, answer.changes) == ("possible", ["peers.host-b: added", "limits.stop_timeout: 5 → 3"])
+        assert agent.config is before
+        file.write(mesh="other")
+        answer = await agent.reload(dry_run=True)
+        assert answer.outcome == "refused"
+        assert "mesh: found other, running with hostlane" in answer.problems[0]
+        file.write("host: A")
+        assert (await agent.reload(dry_run=True)).outcome == "wrong"
+
+
 async def test_what_is_new_in_the_file_holds(logs: list[MutableMapping[str, Any]]) -> None:
     async with mesh() as hosts:
         agent, file = await started(hosts)

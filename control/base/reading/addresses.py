@@ -13,6 +13,7 @@ import socket
 
 from msgspec import Struct
 
+from control.base.reading.shape import takes, text
 from control.base.reading.units import absolute_path, quote, wrong
 
 UNIX_PATH_BYTES = 107
@@ -21,6 +22,9 @@ UNIX_PATH_BYTES = 107
 DEFAULT_RUN_DIR, DEFAULT_CONTROL_RUN_DIR = "/run/hostlane", "/run/hostlane-control"
 """Where a proxy, and a control server, has the sockets that command it, unless its configuration names another
 directory (run_dir)."""
+
+DEFAULT_CONFIG = "/etc/hostlane/hostlane.yaml"
+"""The configuration of a host that configs/systemd and the image use."""
 
 DEFAULT_SOCKET_DIR = "/run/hostlane-services"
 """Where a proxy has the sockets that serve, unless its configuration names another directory (socket_dir)."""
@@ -38,6 +42,8 @@ _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOSTNAME = re.compile(rf"(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
 _HOSTNAME_CHARACTERS = 253
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+
+_PORT_AT_END = r".+:[1-9][0-9]{0,4}"
 
 IP_PORT = "IP:PORT or [IPv6]:PORT, port 1 to 65535"
 HOST_PORT = "IP:PORT, [IPv6]:PORT or HOSTNAME:PORT, port 1 to 65535"
@@ -115,11 +121,13 @@ def unscoped(raw: object, address: TcpAddress) -> TcpAddress:
     return address
 
 
+@takes(text(_PORT_AT_END))
 def ip_port(raw: object) -> TcpAddress:
     """``10.77.0.1:7600``: an address of this machine to listen on, never a name (a name may resolve to several)."""
     return _host_port(raw, raw, IP_PORT, names=False)
 
 
+@takes(text(_PORT_AT_END))
 def host_port(raw: object) -> TcpAddress:
     """``host-b.example:7600`` or ``10.77.0.2:7600``: an address to connect to."""
     found = _host_port(raw, raw, HOST_PORT, names=True)
@@ -127,11 +135,13 @@ def host_port(raw: object) -> TcpAddress:
     return found
 
 
+@takes(text(f"unix:/.+|tcp:{_PORT_AT_END}"))
 def listen_address(raw: object) -> Address:
     """``unix:/path`` or ``tcp:IP:PORT``."""
     return _address(raw, LISTEN, names=False)
 
 
+@takes(text(f"unix:/.+|tcp:{_PORT_AT_END}"))
 def deliver_address(raw: object) -> Address:
     """``unix:/path`` or ``tcp:HOST:PORT``."""
     found = _address(raw, DELIVER, names=True)
@@ -140,6 +150,7 @@ def deliver_address(raw: object) -> Address:
     return found
 
 
+@takes(text("/.*"))
 def run_dir(raw: object) -> str:
     """The absolute path of a directory whose sockets have paths that are short enough."""
     path = absolute_path(raw)
@@ -149,17 +160,18 @@ def run_dir(raw: object) -> str:
     return path
 
 
-def unix_path(raw: object, text: object) -> str:
-    """Check ``text`` as the path of a Unix socket; errors show ``raw``, the value that it came from."""
-    path = absolute_path(text)
+def unix_path(raw: object, found: object) -> str:
+    """Check ``found`` as the path of a Unix socket; errors show ``raw``, the value that it came from."""
+    path = absolute_path(found)
     length = len(os.fsencode(path))
     if length > UNIX_PATH_BYTES:
         raise wrong(raw, f"a path of at most {UNIX_PATH_BYTES} bytes", f"a path of {length} bytes")
-    if path == "/" or str(text).endswith("/"):
+    if path == "/" or str(found).endswith("/"):
         raise wrong(raw, "the path of a socket, not of a directory")
     return path
 
 
+@takes(text("/.*[^/]"))
 def socket_path(raw: object) -> str:
     """The path of a Unix socket, by itself."""
     return unix_path(raw, raw)
@@ -257,12 +269,12 @@ def _address(raw: object, allowed: str, *, names: bool) -> Address:
     raise wrong(raw, allowed, _unquoted(raw))
 
 
-def _host_port(raw: object, text: object, allowed: str, *, names: bool) -> TcpAddress:
-    if not isinstance(text, str):
+def _host_port(raw: object, written: object, allowed: str, *, names: bool) -> TcpAddress:
+    if not isinstance(written, str):
         raise wrong(raw, allowed, _unquoted(raw))
-    host, colon, port = text.rpartition(":")
-    if not colon or _is_ipv6(text):
-        raise wrong(raw, allowed, "an IPv6 address needs brackets" if _is_ipv6(text) else "no port")
+    host, colon, port = written.rpartition(":")
+    if not colon or _is_ipv6(written):
+        raise wrong(raw, allowed, "an IPv6 address needs brackets" if _is_ipv6(written) else "no port")
     if _PORT.fullmatch(port) is None or int(port) > 65535:
         raise wrong(raw, allowed, "a bad port")
     return TcpAddress(_host(raw, host, allowed, names=names), int(port))
@@ -308,17 +320,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _is_ipv4(text: str) -> bool:
+def _is_ipv4(host: str) -> bool:
     try:
-        ipaddress.IPv4Address(text)
+        ipaddress.IPv4Address(host)
     except ValueError:
         return False
     return True
 
 
-def _is_ipv6(text: str) -> bool:
+def _is_ipv6(host: str) -> bool:
     """Whether this is an IPv6 address; a scope (``fe80::1%eth0``) is one that ends in a plain interface name."""
-    address, percent, scope = text.partition("%")
+    address, percent, scope = host.partition("%")
     try:
         ipaddress.IPv6Address(address)
     except ValueError:

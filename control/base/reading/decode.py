@@ -46,7 +46,9 @@ class Decoder:
 
     def decode(self, raw: Any, annotation: Any, path: Path = ()) -> Any:
         """``raw`` as ``annotation`` (a Struct, dict, tuple or leaf). A wrong value adds a problem and never raises."""
-        kind, meta = _unwrap(annotation)
+        if raw is UNSET:
+            return UNSET
+        kind, meta = unwrapped(annotation)
         if meta is not None and meta.extra:
             return self._read(raw, meta.extra["reader"], path)
         if isinstance(kind, type) and issubclass(kind, Struct):
@@ -58,24 +60,24 @@ class Decoder:
         return self._leaf(raw, annotation, path)
 
     def _section(self, raw: Any, kind: type[Struct], path: Path) -> Any:
-        data = self._as_mapping(raw, path, f"a mapping with {', '.join(_fields(kind))}")
+        data = self._as_mapping(raw, path, f"a mapping with {', '.join(fields(kind))}")
         if data is UNSET:
             return UNSET
-        fields = _fields(kind)
-        self._report_unknown([key for key in data if key not in fields], list(fields), path)
-        hints = _hints(kind)
+        known = fields(kind)
+        self._report_unknown([key for key in data if key not in known], list(known), path)
+        types = hints(kind)
         values = {
-            fields[key].name: self.decode(data[key], hints[fields[key].name], (*path, key))
+            known[key].name: self.decode(data[key], types[known[key].name], (*path, key))
             for key in data
-            if key in fields
+            if key in known
         }
-        for key, field in fields.items():
+        for key, field in known.items():
             if field.required and key not in data:
-                values[field.name] = self._missing(hints[field.name], (*path, key))
+                values[field.name] = self._missing(types[field.name], (*path, key))
         return kind(**values)
 
     def _missing(self, annotation: Any, path: Path) -> Any:
-        kind, meta = _unwrap(annotation)
+        kind, meta = unwrapped(annotation)
         if meta is None and isinstance(kind, type) and issubclass(kind, Struct):
             return self._section({}, kind, path)
         self._document.problem(path, f"missing; allowed: {_allowed(annotation)}")
@@ -131,17 +133,18 @@ class Decoder:
 
 
 @functools.cache
-def _fields(kind: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+def fields(kind: type[Struct]) -> dict[str, msgspec.structs.FieldInfo]:
     """By the key in the file, which may be a word that Python keeps for itself."""
     return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 @functools.cache
-def _hints(kind: type[Struct]) -> dict[str, Any]:
+def hints(kind: type[Struct]) -> dict[str, Any]:
+    """The types of its attributes."""
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def _unwrap(annotation: Any) -> tuple[Any, Meta | None]:
+def unwrapped(annotation: Any) -> tuple[Any, Meta | None]:
     """The type itself and the `msgspec.Meta` that stands with it."""
     if get_origin(annotation) is types.UnionType:
         # `Section | None`: a section that may be missing. What stands there is one.
@@ -155,7 +158,7 @@ def _unwrap(annotation: Any) -> tuple[Any, Meta | None]:
 
 def _allowed(annotation: Any) -> str:
     """What a leaf may be, in words."""
-    kind, meta = _unwrap(annotation)
+    kind, meta = unwrapped(annotation)
     if meta is not None and meta.description:
         return meta.description
     if get_origin(kind) is Literal:

@@ -38,13 +38,18 @@ def load(
 
     Raises ConfigError when the file cannot be read or is wrong, and nothing else.
     """
+    return parse(text_of(path), os.fspath(path), kind, check, needs, expand)
+
+
+def text_of(path: str | os.PathLike[str]) -> str:
+    """What a configuration file says. Raises ConfigError when it cannot be read, or is no text."""
     file = os.fspath(path)
     try:
         content = read_file(file, MAX_FILE_BYTES, "a YAML file")
     except ValueError as error:
         raise ConfigError([f"{file}: {error}"]) from None
     try:
-        return parse(content.decode("utf-8-sig"), file, kind, check, needs, expand)
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{file}:{line}: found byte 0x{content[error.start]:02x}; allowed: UTF-8 text"]) from None
@@ -55,6 +60,13 @@ def parse(text: str, file: str, kind: type[T], check: Check, needs: str, expand:
 
     Raises ConfigError with every problem, in the order of the file, and nothing else.
     """
+    return examine(text, file, kind, check, needs, expand)[0]
+
+
+def examine(
+    text: str, file: str, kind: type[T], check: Check, needs: str, expand: Expand = as_written
+) -> tuple[T, Document]:
+    """As `parse`, with what says where each value stands."""
     document = read(text)
     if document.problems and document.data is None:
         raise ConfigError(_rendered(document.problems, file))
@@ -68,7 +80,7 @@ def parse(text: str, file: str, kind: type[T], check: Check, needs: str, expand:
     if document.problems:
         raise ConfigError(_rendered(document.problems, file))
     assert isinstance(config, kind)
-    return config
+    return config, document
 
 
 def _rendered(problems: list[Problem], file: str) -> list[str]:

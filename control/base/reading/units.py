@@ -13,13 +13,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from control.base.reading.shape import NULL, shape_of, takes, text
+
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BUSY_POLL = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,3})?)(us|ms)", re.ASCII)
 _PER_SECOND = {"us": 1e6, "ms": 1e3}
 _LIFETIME = re.compile(r"([0-9]{1,6})(s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"([0-9]{1,12})(B|KiB|MiB|GiB)", re.ASCII)
-_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _HOST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?", re.ASCII)
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}", re.ASCII)
 # As host names, and "_" because names of docker-compose services have it.
@@ -37,6 +39,7 @@ ACCOUNT = "a name or a numeric id"
 UID = "a numeric user id"
 MAX_ACCOUNT_ID = 2**32 - 2
 """Largest uid or gid: chown takes the one above it for "leave as it is"."""
+_UID_SHAPE = {"type": "integer", "minimum": 0, "maximum": MAX_ACCOUNT_ID}
 MODE = 'an octal mode in quotes, such as "0660"'
 PATH = "an absolute path"
 
@@ -70,7 +73,11 @@ def wrong(raw: object, allowed: str, why: str = "") -> ValueError:
 
 def or_null(reader: Callable[..., Any]) -> Callable[..., Any]:
     """The reader for a key whose default, null, may be written out. Not for keys where nothing would mean anything."""
-    return lambda raw, **limits: None if raw is None else reader(raw, **limits)
+
+    def read(raw: object, **limits: Any) -> Any:
+        return None if raw is None else reader(raw, **limits)
+
+    return takes({"anyOf": [shape_of(reader), NULL]})(read)
 
 
 def matching(pattern: re.Pattern[str], raw: object, allowed: str) -> str:
@@ -92,13 +99,15 @@ def _with_unit(pattern: re.Pattern[str], raw: object, allowed: str) -> re.Match[
     return match
 
 
+@takes(text(_DURATION.pattern))
 def seconds(raw: object) -> float:
     """``"500ms"`` to 0.5, of any length."""
     match = _with_unit(_DURATION, raw, DURATION)
     # Rounded because 1.1 * 0.001 is not the number that anybody wrote.
-    return round(float(match[1]) * _SECONDS[match[2]], 9)
+    return round(float(match[1]) * SECONDS[match[2]], 9)
 
 
+@takes(text(_DURATION.pattern))
 def duration(raw: object) -> float:
     """``"500ms"`` to 0.5 (seconds); from 1 ms to an hour, beyond which a timeout is a slip of the pen."""
     found = seconds(raw)
@@ -107,6 +116,7 @@ def duration(raw: object) -> float:
     return found
 
 
+@takes(text(_DURATION.pattern))
 def patience(raw: object) -> float:
     """As `duration`, up to a week: for what people have under way, such as streams that somebody holds open."""
     found = seconds(raw)
@@ -115,15 +125,17 @@ def patience(raw: object) -> float:
     return found
 
 
+@takes(text(_LIFETIME.pattern))
 def lifetime(raw: object) -> float:
     """``"24h"`` to 86400.0 (seconds); from a minute to ten years: for what outlives the process."""
     match = _with_unit(_LIFETIME, raw, LIFETIME)
-    found = int(match[1]) * {**_SECONDS, "d": 86400.0}[match[2]]
+    found = int(match[1]) * {**SECONDS, "d": 86400.0}[match[2]]
     if not 60.0 <= found <= 3650 * 86400.0:
         raise wrong(raw, "1m to 3650d")
     return found
 
 
+@takes({"anyOf": [text(f"auto|off|{_BUSY_POLL.pattern}"), {"const": False}]})
 def busy_poll(raw: object) -> float | None:
     """Seconds, 0 for off; None for auto. YAML 1.1 reads ``off`` as a truth value."""
     if raw == "auto":
@@ -137,6 +149,7 @@ def busy_poll(raw: object) -> float | None:
     return seconds
 
 
+@takes(text(_SIZE.pattern))
 def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
     """``"4MiB"`` to 4194304 (bytes), from ``low`` to ``high``."""
     match = _with_unit(_SIZE, raw, SIZE)
@@ -147,14 +160,16 @@ def size(raw: object, low: str = "1B", high: str = "1024GiB") -> int:
 
 
 def _in_bytes(match: re.Match[str] | None) -> int:
-    return int(match[1]) * _BYTES[match[2]] if match else 0
+    return int(match[1]) * BYTES[match[2]] if match else 0
 
 
+@takes(text(_HOST_NAME.pattern))
 def host_name(raw: object) -> str:
     """The name of a host, unchanged."""
     return matching(_HOST_NAME, raw, HOST_NAME)
 
 
+@takes(text(_SERVICE_NAME.pattern))
 def service_name(raw: object) -> str:
     """The name of a service, unchanged."""
     return matching(_SERVICE_NAME, raw, SERVICE_NAME)
@@ -165,6 +180,7 @@ def is_mac(text: str) -> bool:
     return _MAC.fullmatch(text) is not None
 
 
+@takes({"anyOf": [text(_ACCOUNT.pattern), _UID_SHAPE, NULL]})
 def account(raw: object) -> str | int | None:
     """A user or group by name or number; whether it exists is for the machine that starts the proxy to say."""
     if raw is None or (isinstance(raw, str) and _ACCOUNT.fullmatch(raw)):
@@ -175,6 +191,7 @@ def account(raw: object) -> str | int | None:
         raise wrong(raw, ACCOUNT) from None
 
 
+@takes(_UID_SHAPE)
 def uid(raw: object) -> int:
     """A user's number; a name means something on its own machine only."""
     if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw <= MAX_ACCOUNT_ID:
@@ -182,11 +199,13 @@ def uid(raw: object) -> int:
     raise wrong(raw, UID)
 
 
+@takes(text(_MODE.pattern))
 def mode(raw: object) -> int:
     """``"0660"`` to 0o660. Read from text, because YAML versions disagree on what a bare 0660 is."""
     return int(matching(_MODE, raw, MODE), 8)
 
 
+@takes(text("/.*"))
 def absolute_path(raw: object) -> str:
     """An absolute path without a trailing slash and without ``.`` or ``..``, as it was written otherwise."""
     if not isinstance(raw, str) or not raw.startswith("/"):

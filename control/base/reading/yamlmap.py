@@ -8,13 +8,17 @@ word, ``22:22`` is not a number of seconds and ``0660`` is not 432.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
 import yaml
+from msgspec import UNSET
 
 from control.base.reading.units import quote, show
+from control.base.reading.variables import substituted
 
 Path = tuple[str | int, ...]
 """The way to a value from the top: keys, and positions in lists."""
@@ -55,11 +59,16 @@ class Problem:
 
 @dataclass
 class Document:
-    """The plain data of a file, the line of every key and list item, and what is wrong with the YAML itself."""
+    """The plain data of a file (UNSET where a value is wrong), the line of every key and list item, and what is wrong
+    with the YAML itself.
+    """
 
     data: Any = None
     lines: dict[Path, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    variables: dict[Path, list[str]] = field(default_factory=dict)
+    """The variables of the environment that a value has come from."""
 
     def line(self, path: Path) -> int:
         """The line of the key, or of the nearest one around it that the file has: a missing key's is its section's."""
@@ -71,9 +80,11 @@ class Document:
         self.problems.append(Problem(self.line(path), path, text))
 
 
-def read(text: str) -> Document:
-    """Read one YAML document. Never raises: what is wrong stands in ``problems``, what could be read in ``data``."""
-    document = Document()
+def read(text: str, environment: Mapping[str, str] | None = None) -> Document:
+    """Read one YAML document, with the variables of `environment` (default: the process's) in its values. Never raises:
+    what is wrong stands in ``problems``, what could be read in ``data``.
+    """
+    document = Document(environment=os.environ if environment is None else environment)
     document.problems += _hidden_breaks(text)
     if document.problems:
         return document
@@ -139,7 +150,18 @@ def _plain(node: yaml.Node, path: Path, document: Document) -> Any:
             document.lines[*path, position] = _line(item)
         return [_plain(item, (*path, position), document) for position, item in enumerate(node.value)]
     assert isinstance(node, yaml.ScalarNode)
-    return node.value if node.style else _scalar(node.value)
+    return _value(node, path, document)
+
+
+def _value(node: yaml.ScalarNode, path: Path, document: Document) -> Any:
+    try:
+        text, names = substituted(node.value, document.environment)
+    except ValueError as error:
+        document.problems.append(Problem(_line(node), path, str(error)))
+        return UNSET
+    if names:
+        document.variables[path] = names
+    return text if node.style else plain_value(text)
 
 
 def _mapping(node: yaml.MappingNode, path: Path, document: Document) -> dict[str, Any]:
@@ -175,7 +197,7 @@ def _unquoted(written: str) -> str:
     return f"found {written} without quotes, where [ ] make a list; allowed: {quote(written)}, in quotes"
 
 
-def _scalar(text: str) -> Any:
+def plain_value(text: str) -> Any:
     """The value of a scalar without quotes."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
