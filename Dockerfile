@@ -23,7 +23,9 @@ RUN groupadd --gid 7600 hostlane \
 RUN python -m compileall -q -x '/(site-packages|ensurepip|idlelib|lib2to3|pydoc_data|tests?|tkinter|turtledemo)/' \
  "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=build /opt/hostlane /opt/hostlane
-ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+# What `hostlane version` says the image was built from: --build-arg HOSTLANE_COMMIT=$(git rev-parse HEAD)
+ARG HOSTLANE_COMMIT=
+ENV PATH=/opt/hostlane/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HOSTLANE_COMMIT=$HOSTLANE_COMMIT
 USER hostlane
 # The sockets that other containers call services through; and, with a control plane, this host's certificate and its last
 # map (state_dir), which must outlive the container. A fresh named volume takes this folder's owner. The sockets that command

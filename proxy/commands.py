@@ -22,7 +22,13 @@ NAMES_S = 3.0
 
 @click.command()
 @click.option(
-    "--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, help="The host's configuration."
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The host's configuration.",
 )
 @click.option(
     "--takeover", is_flag=True, help="Take the place of the proxy that runs in the same run_dir, if one does."

@@ -50,12 +50,12 @@ class BadConfig(Exception):
     """The file does not say where the socket is; ``str()`` is the line that says why."""
 
 
-def ask(socket_path: str, path: str, kind: type[T]) -> tuple[T, bytes]:
+def ask(socket_path: str, path: str, kind: type[T], timeout: float | None = None) -> tuple[T, bytes]:
     """The answer of the proxy behind ``socket_path`` to ``GET path``: decoded, and as it came.
 
-    Raises NoAnswer when nobody answers, or not with a ``kind``.
+    Raises NoAnswer when nobody answers, within so many seconds (default: TIMEOUT), or not with a ``kind``.
     """
-    return _answer(socket_path, "GET", path, kind)
+    return _answer(socket_path, "GET", path, kind, TIMEOUT if timeout is None else timeout)
 
 
 def health(socket_path: str, question: str) -> tuple[HealthAnswer, bytes]:
@@ -89,8 +89,10 @@ def follow(socket_path: str, path: str, kind: type[T]) -> Iterator[T]:
             raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
 
 
-def _answer(socket_path: str, method: str, path: str, kind: type[T]) -> tuple[T, bytes]:
-    with _talking(socket_path) as client:
+def _answer(
+    socket_path: str, method: str, path: str, kind: type[T], timeout: float = TIMEOUT
+) -> tuple[T, bytes]:
+    with _talking(socket_path, timeout) as client:
         response = client.request(method, f"http://hostlane{path}")
     if response.status_code != 200:
         _refused(socket_path, response)
@@ -161,25 +163,25 @@ def run_dir_from_config(file: str) -> str:
 
 
 @contextmanager
-def _talking(socket_path: str) -> Iterator[httpx.Client]:
+def _talking(socket_path: str, timeout: float = TIMEOUT) -> Iterator[httpx.Client]:
     """A client for the socket, inside of which whatever goes wrong is NoAnswer."""
-    client = _client(socket_path)
+    client = _client(socket_path, timeout)
     try:
         with client:
             yield client
     except httpx.TimeoutException:
-        raise NoAnswer(f"{socket_path}: no answer for {TIMEOUT:.0f} s; the proxy is stopped or overloaded") from None
+        raise NoAnswer(f"{socket_path}: no answer for {timeout:.0f} s; the proxy is stopped or overloaded") from None
     except httpx.HTTPError:
         raise NoAnswer(f"{socket_path}: the answer is not HTTP, so not one of a Hostlane proxy") from None
 
 
-def _client(socket_path: str) -> httpx.Client:
+def _client(socket_path: str, timeout: float) -> httpx.Client:
     """Raises NoAnswer, which says why, when nobody listens there."""
     # The kernel's own refusal of such a path has no errno to tell it by.
     if len(os.fsencode(socket_path)) > UNIX_PATH_BYTES or "\0" in socket_path:
         raise NoAnswer(f"{socket_path}: not the path of a socket, which has at most {UNIX_PATH_BYTES} bytes")
     try:
-        return unix_client(socket_path, TIMEOUT)
+        return unix_client(socket_path, timeout)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, (error.strerror or "cannot connect").lower())
         raise NoAnswer(f"{socket_path}: {reason}") from None

@@ -221,6 +221,43 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     """Its session waits for another link."""
 
 
+class StreamGroup(Struct, frozen=True, kw_only=True):
+    """An item of what ``hostlane streams --by`` prints: streams that have something in common, and what that is."""
+
+    by: dict[str, str | int | None]
+    streams: int
+    bytes_sent: int
+    bytes_received: int
+    buffered: int
+    oldest_s: float
+
+
+class VersionInfo(Struct, frozen=True, kw_only=True):
+    """What ``hostlane version --json`` prints. ``commit``: None if nobody knows; ``turn``: the module that moves the
+    bytes."""
+
+    version: str
+    commit: str | None
+    core: Core
+    turn: Core
+    python: str
+    executable: str
+    openssl: str
+    kernel: str
+    libraries: dict[str, str]
+
+
+class NewToken(Struct, frozen=True, kw_only=True):
+    """What ``hostlane token create --json`` prints; ``expires``: seconds since 1970. The token is in ``token`` or, with
+    --out, in ``file``."""
+
+    id: str
+    host: str
+    expires: float
+    token: str | None
+    file: str | None = None
+
+
 class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 
@@ -298,6 +335,10 @@ class ServiceRoute(Struct, frozen=True, kw_only=True):
     takes: list[str]
     why: str
     candidates: list[RouteCandidate]
+    deliver: str | None = None
+    """Where this host delivers it; None: this host does not offer it."""
+    allow: list[str] = []
+    """Who may call it here, a line for each rule; empty: everybody, or this host does not offer it."""
 
 
 class MeshHost(Struct, frozen=True, kw_only=True):

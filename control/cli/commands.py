@@ -1,4 +1,4 @@
-"""``hostlane status | health | links | streams``: what a running proxy tells about itself."""
+"""``hostlane status | health | links``: what a running proxy tells about itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from control.api import admin
-from control.api.messages import LinkInfo, PeerStatus, Status, StreamInfo
+from control.api.messages import LinkInfo, PeerStatus, Status
 from control.base.grid import Block, show
 from control.base.terminal import fail, printable
 from control.cli import live, tables
@@ -21,8 +21,9 @@ def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which proxy is asked and how the answer is shown."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
     where = "The proxy's admin socket, or its telemetry.socket."
-    command = click.option("--socket", metavar="PATH", help=where)(command)
-    return click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")(command)
+    command = click.option("--socket", metavar="PATH", type=click.Path(), help=where)(command)
+    said = "The configuration that the proxy runs with."
+    return click.option("--config", metavar="FILE", type=click.Path(), help=said)(command)
 
 
 watched = click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
@@ -77,15 +78,6 @@ def links(config: str | None, socket: str | None, as_json: bool, watch: bool) ->
     """Show the links to other hosts."""
     ask = _watch if watch else _show
     ask(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
-
-
-@click.command()
-@asks_a_proxy
-@watched
-def streams(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
-    """Show the open streams."""
-    ask = _watch if watch else _show
-    ask(socket_of(config, socket), "/streams", list[StreamInfo], as_json, lambda found: [tables.streams_table(found)])
 
 
 def unserved(status: Status) -> list[str]:

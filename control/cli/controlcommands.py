@@ -23,7 +23,7 @@ GARBAGE = 10_000
 
 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
-@click.option("--config", "file", metavar="FILE", help="The control server's configuration.")
+@click.option("--config", "file", metavar="FILE", type=click.Path(), help="The control server's configuration.")
 @click.option("--check", is_flag=True, help="Check the configuration and its certificates, and do not start.")
 @click.pass_context
 def control(context: click.Context, file: str | None, check: bool) -> None:
@@ -51,7 +51,9 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
 
 
 @control.command()
-@click.option("--config", "file", metavar="FILE", required=True, help="Written if it does not exist.")
+@click.option(
+    "--config", "file", metavar="FILE", type=click.Path(), required=True, help="Written if it does not exist."
+)
 @click.option("--name", help="Of this control server, for a new FILE.")
 @click.option("--listen", metavar="IP:PORT", help="Where hosts' requests arrive, for a new FILE.")
 @click.option("--mesh", help="Name of the mesh, for a new FILE; hostlane unless given.")
@@ -84,8 +86,8 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
 
 @control.command()
 @click.argument("file", type=click.Path(dir_okay=False, resolve_path=True))
-@click.option("--config", metavar="FILE", help="The configuration that the control server runs with.")
-@click.option("--socket", metavar="PATH", help="The control server's socket.")
+@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the server runs with.")
+@click.option("--socket", metavar="PATH", type=click.Path(), help="The control server's socket.")
 def backup(file: str, config: str | None, socket: str | None) -> None:
     """Have the control server that runs here write a copy of its store to FILE, which must not exist.
 

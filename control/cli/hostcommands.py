@@ -20,7 +20,7 @@ from control.base.errors import HostlaneError
 from control.base.grid import Grid
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import fail
-from control.cli import live, meshtables, tables
+from control.cli import complete, live, meshtables, tables
 from control.cli.whom import as_json, ask_control, asks, is_proxys, place, told, watching
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def hosts(context: click.Context, config: str | None, socket: str | None, as_jso
 
 
 @hosts.command("remove")
-@click.argument("name")
+@click.argument("name", shell_complete=complete.hosts)
 @asks("control server")
 def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
     """Take host NAME off the map and free its addresses, at once. (One that is running registers again; see revoke.)"""
@@ -56,7 +56,12 @@ def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
 
 
 @click.command()
-@click.option("--explain", metavar="NAME", help="Which host a new stream for this service would take, and why.")
+@click.option(
+    "--explain",
+    metavar="NAME",
+    shell_complete=complete.services,
+    help="Which host a new stream for this service would take, and why; who may call it here.",
+)
 @asks("control server or proxy")
 @as_json
 @watching

@@ -27,7 +27,7 @@ COMMANDS = {
     "hosts": "control.cli.hostcommands:hosts",
     "services": "control.cli.hostcommands:services",
     "links": "control.cli.commands:links",
-    "streams": "control.cli.commands:streams",
+    "streams": "control.cli.streamcommand:streams",
     "reload": "control.cli.orders:reload",
     "drain": "control.cli.orders:drain",
     "check": "proxy.check.commands:check",
@@ -37,6 +37,7 @@ COMMANDS = {
     "token": "control.cli.meshcommands:token",
     "revoke": "control.cli.meshcommands:revoke",
     "ca": "control.cli.meshcommands:ca",
+    "version": "control.cli.version:version",
     "completion": "control.cli.completion:completion",
     "demo": "proxy.commands:demo",
 }

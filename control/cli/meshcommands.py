@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import msgspec
 
 from control.api import mesh
+from control.api.messages import NewToken
+from control.api.tokens import parse_untrusted
 from control.base.suggest import SuggestingGroup
-from control.cli import meshtables
+from control.base.terminal import fail
+from control.base.wholefile import write_file
+from control.cli import complete, meshtables
 from control.cli.whom import as_json, ask_control, asks, told
 
 
@@ -19,18 +25,44 @@ def token() -> None:
 @token.command("create")
 @click.option("--host", required=True, metavar="NAME", help="The host that may join with it.")
 @click.option("--ttl", default="10m", show_default=True, metavar="DURATION", help="How long it is good for.")
+@click.option(
+    "--out", metavar="FILE", type=click.Path(), help="Write it to a new file that only this user may read."
+)
 @asks("control server")
 @as_json
-def token_create(host: str, ttl: str, config: str | None, socket: str | None, as_json: bool) -> None:
-    """Print a token. It is not kept, and cannot be shown again."""
+def token_create(
+    host: str, ttl: str, out: str | None, config: str | None, socket: str | None, as_json: bool
+) -> None:
+    """Print a token. It is not kept, and cannot be shown again.
+
+    Its id, by which `token delete` knows it, and when it expires stand on stderr. Exit 1 if there is none.
+    """
     from control.base.reading import units
+    from control.base.reading.times import when
 
     try:
         request = mesh.TokenRequest(host=units.host_name(host), ttl=units.lifetime(ttl))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    if out is not None and os.path.lexists(out):
+        raise click.UsageError(f"{out} exists; allowed: a new file")
     created = ask_control(config, socket, lambda client: client.create_token(request))
-    click.echo(msgspec.json.encode(created) if as_json else created.token)
+    made = NewToken(
+        id=parse_untrusted(created.token).id, host=host, expires=created.expires, token=None if out else created.token,
+        file=out,
+    )  # fmt: skip
+    if out is not None:
+        try:
+            write_file(os.path.abspath(out), created.token.encode() + b"\n", 0o600, replace=False)
+        except OSError as error:
+            # Nobody has it: it must not stay good for ten minutes.
+            ask_control(config, socket, lambda client: client.delete_token(made.id))
+            fail(f"{out}: {(error.strerror or 'cannot be written').lower()}; the token was deleted", 1)
+    if as_json:
+        click.echo(msgspec.json.encode(made))
+        return
+    click.echo(f"token {made.id} for host {host}, good once until {when(created.expires)}", err=True)
+    click.echo(created.token if out is None else f"written to {out}")
 
 
 @token.command("list")
@@ -51,7 +83,7 @@ def token_delete(id: str, config: str | None, socket: str | None) -> None:
 
 
 @click.command()
-@click.argument("host", required=False)
+@click.argument("host", required=False, shell_complete=complete.hosts)
 @click.option("--serial", metavar="HEX", help="One certificate instead of all of a host's.")
 @asks("control server")
 @as_json

@@ -12,6 +12,7 @@ from control.api.messages import (
     RouteCandidate,
     ServiceRoute,
     Status,
+    StreamGroup,
     StreamHolder,
     StreamInfo,
 )
@@ -64,11 +65,13 @@ def links_table(links: Sequence[LinkInfo]) -> Grid:
 def route_tables(route: ServiceRoute) -> list[Block]:
     """Where a new stream for a service would go, then one row a host that offers it."""
     takes = " or ".join(route.takes) or "nobody"
+    allowed = "; ".join(route.allow) or "everybody in the mesh"
     summary = Facts([
         ("service", route.service),
         ("called through", route.listen or "no socket on this host"),
         ("a new stream goes to", takes),
         ("because", route.why),
+        *([("delivered here to", route.deliver), ("who may call it here", allowed)] if route.deliver else []),
     ])  # fmt: skip
     if not route.candidates:
         return [summary]
@@ -95,25 +98,42 @@ def _why(link: LinkInfo) -> str:
 def streams_table(streams: Sequence[StreamInfo]) -> Grid:
     """One row a stream."""
     columns = [
-        "stream", "service", "direction", "peer", "link", "state", "age>", "sent>", "received>", "credit>", "buffered>",
+        "stream", "service", "direction", "peer", "link", "state", "uid>", "pid>", "age>", "sent>", "received>",
+        "credit>", "buffered>",
     ]  # fmt: skip
-    least = ["credit", "buffered", "link", "received", "sent", "stream", "age"]
+    least = ["credit", "buffered", "link", "stream", "received", "sent", "age", "direction"]
     return grid(columns, [
         (
             stream.id, stream.service, stream.direction, stream.peer or "-", stream.link or "-",
-            f"{stream.state}, suspended" if stream.suspended else stream.state, span(stream.age_s),
+            f"{stream.state}, suspended" if stream.suspended else stream.state, _or_dash(stream.uid),
+            _or_dash(stream.pid), span(stream.age_s),
             amount(stream.bytes_sent), amount(stream.bytes_received), amount(stream.credit), amount(stream.buffered),
         )
         for stream in streams
     ], least, words="service")  # fmt: skip
 
 
+def groups_table(groups: Sequence[StreamGroup], by: Sequence[str]) -> Grid:
+    """One row for the streams that have something in common."""
+    return grid([*by, "streams>", "sent>", "received>", "buffered>", "oldest>"], [
+        (
+            *(_or_dash(group.by.get(name)) for name in by), f"{group.streams}", amount(group.bytes_sent),
+            amount(group.bytes_received), amount(group.buffered), span(group.oldest_s),
+        )
+        for group in groups
+    ], least=["buffered", "oldest", "received", "sent"], words=by[0])  # fmt: skip
+
+
+def _or_dash(value: str | int | None) -> str:
+    return "-" if value is None else str(value)
+
+
 def holders_table(holders: Sequence[StreamHolder]) -> Grid:
     """One row for whoever keeps streams open."""
     return grid(["service", "direction", "peer", "uid>", "pid>", "streams>"], [
         (
-            holder.service, holder.direction, holder.peer or "-", "-" if holder.uid is None else str(holder.uid),
-            "-" if holder.pid is None else str(holder.pid), str(holder.streams),
+            holder.service, holder.direction, holder.peer or "-", _or_dash(holder.uid), _or_dash(holder.pid),
+            str(holder.streams),
         )
         for holder in holders
     ])  # fmt: skip

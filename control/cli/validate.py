@@ -14,7 +14,7 @@ from control.base.terminal import report
 
 
 @click.command()
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
 @click.option("--effective", is_flag=True, help="Print every value, and where it is from.")
 @click.option("--json", "as_json", is_flag=True, help="With --effective: print them as JSON.")
 def validate(files: tuple[str, ...], effective: bool, as_json: bool) -> None:

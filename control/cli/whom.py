@@ -27,8 +27,9 @@ def asks(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that say who is asked."""
 
     def options(command: Callable[..., None]) -> Callable[..., None]:
-        command = click.option("--socket", metavar="PATH", help=f"The {what}'s socket.")(command)
-        return click.option("--config", metavar="FILE", help=f"The configuration that the {what} runs with.")(command)
+        command = click.option("--socket", metavar="PATH", type=click.Path(), help=f"The {what}'s socket.")(command)
+        said = f"The configuration that the {what} runs with."
+        return click.option("--config", metavar="FILE", type=click.Path(), help=said)(command)
 
     return options
 

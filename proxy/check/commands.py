@@ -12,7 +12,7 @@ from control.base.terminal import reported
 
 
 @click.command()
-@click.option("--config", "file", metavar="FILE", help="The host's configuration.")
+@click.option("--config", "file", metavar="FILE", type=click.Path(), help="The host's configuration.")
 @click.option(
     "--certificate",
     "certificates",

@@ -12,8 +12,8 @@ from proxy.errors import HostlaneError
 
 @click.command()
 @click.argument("service")
-@click.option("--config", metavar="FILE", help="The configuration that the proxy runs with.")
-@click.option("--socket", metavar="PATH", help="The proxy's admin socket.")
+@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the proxy runs with.")
+@click.option("--socket", metavar="PATH", type=click.Path(), help="The proxy's admin socket.")
 @click.option(
     "--to", metavar="ADDRESS", help="Where the service would be called directly; default: its host's address."
 )

@@ -29,7 +29,13 @@ def net() -> None:
 
 
 of_a_host = click.option(
-    "--config", "file", metavar="FILE", default=DEFAULT_CONFIG, show_default=True, help="The host's configuration."
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The host's configuration.",
 )
 
 

@@ -41,7 +41,7 @@ def pool() -> None:
 
 
 @pool.command()
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--handshake", default=1.0, show_default=True, help="Milliseconds that a handshake takes.")
 @click.option("--min", "low", default=1.0, show_default=True, help="pool.idle_min, in seconds.")
 @click.option("--max", "high", default=3600.0, show_default=True, help="pool.idle_max, in seconds.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from control.api.messages import RouteCandidate
+from proxy.config.schema import AllowRuleConfig
 
 HERE = "this host offers it, and nothing is nearer"
 ONE = "the only one that has a link"
@@ -34,3 +35,9 @@ def decide(candidates: Sequence[RouteCandidate]) -> tuple[list[str], str]:
 
 def _names(candidates: Sequence[RouteCandidate]) -> list[str]:
     return [each.host for each in candidates]
+
+
+def rule_in_words(rule: AllowRuleConfig) -> str:
+    """A rule of `allow`, as the file has it: ``host host-b, uid 1000``."""
+    given = [(key, getattr(rule, key)) for key in ("host", "service", "uid")]
+    return ", ".join(f"{key} {value}" for key, value in given if value is not None)

@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from control.api.messages import Discovery, MeshHost, RouteCandidate, ServiceRoute
-from proxy.config.schema import Config
+from proxy.config.schema import EVERYBODY, Config
 from proxy.pool.pool import Pool
 from proxy.routing.ejection import Ejections
-from proxy.routing.explain import decide
+from proxy.routing.explain import decide, rule_in_words
 
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
@@ -87,13 +87,15 @@ def _route(
 ) -> ServiceRoute:
     candidates = list(_candidates(config, service, offered_by, pools, ejections, follower))
     takes, why = decide(candidates)
-    upstream = config.upstreams.get(service)
+    upstream, offered = config.upstreams.get(service), config.services.get(service)
     return ServiceRoute(
         service=service,
         listen=None if upstream is None else str(upstream.listen),
         takes=takes,
         why=why,
         candidates=candidates,
+        deliver=None if offered is None else str(offered.deliver),
+        allow=[] if offered is None or offered.allow == EVERYBODY else [rule_in_words(rule) for rule in offered.allow],
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from control.api.messages import Discovery, PeerStatus, Status, UpstreamStatus
-from control.cli import commands
+from control.cli import commands, streamcommand
 
 
 def peer(name: str, state: Any, last_error: str | None = None) -> PeerStatus:
@@ -98,7 +98,7 @@ def test_json_is_what_the_proxy_said(answering: Callable[..., str]) -> None:
     assert json.loads(result.stdout) == json.loads(body)
 
 
-@pytest.mark.parametrize("command", [commands.links, commands.streams])
+@pytest.mark.parametrize("command", [commands.links, streamcommand.streams])
 def test_empty_lists(answering: Callable[..., str], command: Any) -> None:
     socket = answering(b"[]")
     assert run(command, "--json", "--socket", socket).stdout == "[]\n"
@@ -106,7 +106,7 @@ def test_empty_lists(answering: Callable[..., str], command: Any) -> None:
     assert (result.exit_code, len(result.stdout.splitlines())) == (0, 1)
 
 
-@pytest.mark.parametrize("command", [commands.status, commands.links, commands.streams])
+@pytest.mark.parametrize("command", [commands.status, commands.links, streamcommand.streams])
 def test_no_proxy_is_one_line(tmp_path: Path, command: Any) -> None:
     result = run(command, "--socket", str(tmp_path / "x.sock"))
     line = f"hostlane: {tmp_path}/x.sock: no such socket; is the proxy running?\n"

@@ -44,7 +44,7 @@ LINK = LinkInfo(
 )  # fmt: skip
 STREAM = StreamInfo(
     id="b/1/3", link=None, service="redis", direction="outbound", peer=None, state="waiting", age_s=1.0, bytes_sent=1,
-    bytes_received=2, credit=262144, buffered=0,
+    bytes_received=2, credit=262144, buffered=0, uid=1000,
 )  # fmt: skip
 
 
@@ -138,8 +138,9 @@ def test_an_idle_peer_is_not_called_down() -> None:
 
 def test_streams() -> None:
     assert rows(tables.streams_table([STREAM])) == [
-        ["stream", "service", "direction", "peer", "link", "state", "age", "sent", "received", "credit", "buffered"],
-        ["b/1/3", "redis", "outbound", "-", "-", "waiting", "1.0s", "1 B", "2 B", "256.0 KiB", "0 B"],
+        ["stream", "service", "direction", "peer", "link", "state", "uid", "pid", "age", "sent", "received", "credit",
+         "buffered"],
+        ["b/1/3", "redis", "outbound", "-", "-", "waiting", "1000", "-", "1.0s", "1 B", "2 B", "256.0 KiB", "0 B"],
     ]
 
 
@@ -241,6 +242,11 @@ def test_where_a_stream_would_go() -> None:
         ["host-b", "b:1", "up", "4", "-", "0", "control plane, unconfirmed", "-"],
         ["host-c", "c:1", "down", "0", "-", "0", "configuration", "refused"],
     ]
+    offered = replace(route, deliver="unix:/web", allow=["host host-b", "uid 7"])
+    assert rows(tables.route_tables(offered)[0])[4:] == [
+        ["delivered here to", "unix:/web"], ["who may call it here", "host host-b; uid 7"],
+    ]  # fmt: skip
+    assert rows(tables.route_tables(replace(offered, allow=[]))[0])[5][1] == "everybody in the mesh"
     [nobody] = tables.route_tables(ServiceRoute(service="web", listen=None, takes=[], why="so", candidates=[]))
     assert rows(nobody)[1:3] == [["called through", "no socket on this host"], ["a new stream goes to", "nobody"]]
 
