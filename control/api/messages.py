@@ -258,6 +258,17 @@ class NewToken(Struct, frozen=True, kw_only=True):
     file: str | None = None
 
 
+class NewCertificate(Struct, frozen=True, kw_only=True):
+    """An item of what ``hostlane certificates new --json`` prints: files, and seconds since 1970."""
+
+    host: str
+    uri: str
+    certificate: str
+    key: str
+    ca: str
+    expires: float
+
+
 class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 

@@ -37,6 +37,8 @@ COMMANDS = {
     "token": "control.cli.meshcommands:token",
     "revoke": "control.cli.meshcommands:revoke",
     "ca": "control.cli.meshcommands:ca",
+    "certificates": "control.cli.certificatecommands:certificates",
+    "support": "control.cli.support:support",
     "version": "control.cli.version:version",
     "completion": "control.cli.completion:completion",
     "demo": "proxy.commands:demo",

@@ -18,7 +18,7 @@ from control.base.terminal import report
 @click.option("--effective", is_flag=True, help="Print every value, and where it is from.")
 @click.option("--json", "as_json", is_flag=True, help="With --effective: print them as JSON.")
 def validate(files: tuple[str, ...], effective: bool, as_json: bool) -> None:
-    """Check configuration files, and the certificates that they name.
+    """Check configuration files and their certificates.
 
     A file is a host's or a control server's, by what stands in it; without FILE, it is the one that the unit and the
     image use. Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
