@@ -269,6 +269,33 @@ class NewCertificate(Struct, frozen=True, kw_only=True):
     expires: float
 
 
+class CallResult(Struct, frozen=True, kw_only=True):
+    """What ``hostlane call --json`` prints. Times are since the call began, as the command sees them, which looks every
+    few milliseconds. ``reason``: why it was not delivered, or what went wrong then.
+    """
+
+    service: str
+    listen: str
+    delivered: bool
+    """Whether a service has taken the stream."""
+    connect_ms: float | None = None
+    """The upstream's socket had taken the connection."""
+    wait_ms: float | None = None
+    """The stream had a link, or a service of this host."""
+    open_ms: float | None = None
+    """A service had taken it; null: its first byte came before that was seen, or it was not delivered."""
+    first_byte_ms: float | None = None
+    stream: str | None = None
+    peer: str | None = None
+    link: str | None = None
+    sent: int = 0
+    received: int = 0
+    ended: bool = False
+    """Whether the service has ended the stream."""
+    reason: str = ""
+    answer: str | None = None
+
+
 class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 

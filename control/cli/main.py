@@ -28,6 +28,8 @@ COMMANDS = {
     "services": "control.cli.hostcommands:services",
     "links": "control.cli.commands:links",
     "streams": "control.cli.streamcommand:streams",
+    "call": "control.cli.callcommand:call",
+    "top": "control.cli.topcommand:top",
     "reload": "control.cli.orders:reload",
     "drain": "control.cli.orders:drain",
     "check": "proxy.check.commands:check",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from control.base.reading.addresses import DEFAULT_CONFIG
 from control.base.suggest import SuggestingGroup
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from proxy.config.schema import Config
     from proxy.netdev.leases.leases import LeasedAddresses
     from proxy.netdev.plan.steps import NetPlan
+
+
+class PlanAnswer(msgspec.Struct, frozen=True):
+    """What was done or would be, a line for each step; or, with no step, a line for each reason why it cannot be."""
+
+    steps: list[str]
+    problems: list[str]
+    notes: list[str]
 
 
 @click.group(cls=SuggestingGroup)
@@ -239,7 +248,6 @@ def settled(config: Config, *, counting: bool = True) -> tuple[Config, LeasedAdd
 
     if config.control is None or not (segments(config) or (counting and config.segments)):
         return config, LeasedAddresses()
-    import msgspec
     import trio
 
     from proxy.netdev.leases import addressbook
@@ -260,15 +268,13 @@ def _show(found: NetPlan, as_json: bool, notes: Sequence[str] = ()) -> None:
     steps = [] if found.problems else [str(step.do) for step in found.steps]
     notes = (*notes, *found.notes)
     lines = [*(steps or ["nothing to change"] * (not found.problems)), *(f"note: {note}" for note in notes)]
-    _print({"steps": steps, "problems": found.problems, "notes": notes}, as_json, lines)
+    _print(PlanAnswer(steps, list(found.problems), list(notes)), as_json, lines)
     _complain(found.problems)
     if found.problems:
         sys.exit(1)
 
 
 def _print(answer: Any, as_json: bool, lines: Sequence[str]) -> None:
-    import msgspec
-
     if as_json:
         click.echo(msgspec.json.encode(answer))
     for line in () if as_json else lines:

@@ -41,7 +41,7 @@ def schema_of(kind: type[Struct], title: str, words: dict[str, str] | None = Non
 
 
 def _section(kind: type[Struct]) -> dict[str, Any]:
-    said, types = _said(kind), hints(kind)
+    said, types = texts(kind), hints(kind)
     properties = {}
     for key, field in fields(kind).items():
         properties[key] = _schema(types[field.name])
@@ -94,7 +94,7 @@ def _shape(reader: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _said(kind: type[Struct]) -> dict[str, str]:
+def texts(kind: type[Struct]) -> dict[str, str]:
     """The text under each attribute of a class."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
