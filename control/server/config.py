@@ -27,8 +27,8 @@ from control.base.reading.keys import (
     ServiceName,
     SomePath,
 )
-from control.base.reading.units import quote
 from control.base.reading.shape import takes, text
+from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
 
 __all__ = [
