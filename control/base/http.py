@@ -52,11 +52,19 @@ class HttpLimits:
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A request that has arrived whole, or but for its body if the limits allow none."""
+    """A request that has arrived whole, or but for its body if the limits allow none. `headers`: names in small
+    letters.
+    """
 
     method: str
     target: str
     body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def header(self, name: str) -> str:
+        """What the header says, all of them that have this name, joined; empty: there is none."""
+        wanted = name.encode("ascii")
+        return ", ".join(value.decode("latin-1") for found, value in self.headers if found == wanted)
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,8 @@ class HttpConnection:
                     return None
             if not isinstance(event, h11.EndOfMessage):
                 return None
-        return HttpRequest(head.method.decode("ascii"), head.target.decode("latin-1"), bytes(body))
+        target = head.target.decode("latin-1")
+        return HttpRequest(head.method.decode("ascii"), target, bytes(body), tuple(head.headers))
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:

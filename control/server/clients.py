@@ -59,6 +59,7 @@ class Clients:
     """See the module's text.
 
     Attributes:
+        answered: requests, by the path of their route (empty: there is none) and the status of the answer.
         context: TLS for the next client; set by whoever keeps this server's certificate.
     """
 
@@ -84,6 +85,7 @@ class Clients:
         self._turns = trio.CapacityLimiter(STEPS)
         self._waiting: dict[str, trio.CapacityLimiter] = {}
         self._stopping = False
+        self.answered: dict[tuple[str, int], int] = {}
         self.context: ssl.SSLContext | None = None
 
     def stop(self) -> None:
@@ -203,9 +205,11 @@ class Clients:
         self, caller: Caller, client: trio.SocketStream, asked: HttpRequest
     ) -> HttpResponse | ResponseLines:
         self._api.requests += 1
+        path = ""
         try:
             method = "GET" if asked.method == "HEAD" else asked.method
             route, names, query = self._table.find(method, asked.target, caller)
+            path = route.path
             if "anybody" not in route.who and (refusal := self._watching.refuses(caller)) is not None:
                 raise refusal
             if route.stream and asked.method == "HEAD":
@@ -223,25 +227,32 @@ class Clients:
                             raise trio.BrokenResourceError
                         found = await route.handle(self._api, call)
         except RequestRefused as refused:
-            return self._refusal(caller, asked, refused.status, refused.code, str(refused))
+            return self._refusal(caller, asked, path, refused.status, refused.code, str(refused))
         except (StoreError, trio.TooSlowError) as error:
             text = str(error) if isinstance(error, StoreError) else "the store does not answer in time"
             log.warning("request failed", kind=(text,), method=asked.method, path=_path(asked), error=text)
-            return self._refusal(caller, asked, 503, "store", text)
+            return self._refusal(caller, asked, path, 503, "store", text)
         except trio.BrokenResourceError:
             raise
         except Exception:
             log.exception("request failed", method=asked.method, path=_path(asked))
             return self._refusal(
-                caller, asked, 500, "internal", "this control server could not answer; its log says why"
+                caller, asked, path, 500, "internal", "this control server could not answer; its log says why"
             )
+        self._count(path, 200 if route.stream else route.status)
         if route.stream:
             lines: ResponseLines = found
             return lines
         return HttpResponse(route.status, b"" if found is None else _encode(found))
 
-    def _refusal(self, caller: Caller, asked: HttpRequest, status: int, code: str, text: str) -> HttpResponse:
+    def _count(self, path: str, status: int) -> None:
+        self.answered[path, status] = self.answered.get((path, status), 0) + 1
+
+    def _refusal(
+        self, caller: Caller, asked: HttpRequest, path: str, status: int, code: str, text: str
+    ) -> HttpResponse:
         self._api.refused += 1
+        self._count(path, status)
         if code in NEEDS_TOKEN:
             log.warning("host refused", kind=(caller.host, code), host=caller.host, client=caller.address, error=text)
         elif code == "busy":

@@ -24,6 +24,7 @@ from control.base.reading.keys import (
     IpPort,
     LogConfig,
     RunDir,
+    ScrapeConfig,
     ServiceName,
     SomePath,
 )
@@ -154,6 +155,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     store: StoreConfig = StoreConfig(sqlite=SqliteConfig())
     admin: AdminConfig = AdminConfig()
     """Who administers the mesh on this machine, by ``control.sock`` in run_dir."""
+    telemetry: ScrapeConfig = ScrapeConfig()
     lease: Duration = 15.0
     """A host that has not been heard of for so long is off the map."""
     certificate_lifetime: Lifetime = 24 * 3600.0

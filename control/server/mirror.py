@@ -31,13 +31,18 @@ RETRY = 1.0
 
 
 class StoreMirror:
-    """Keeps a `MapFeed` equal to the store, and gives it to `watching`."""
+    """Keeps a `MapFeed` equal to the store, and gives it to `watching`.
+
+    Attributes:
+        vanished: hosts whose lease has ended without a word of theirs.
+    """
 
     def __init__(self, store: Store, watching: MapWatchers) -> None:
         self._store = store
         self._watching = watching
         self._trust = TrustView()
         self._feed: MapFeed | None = None
+        self.vanished = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the store until cancelled. Started when the feed is there, or the first attempt has failed."""
@@ -136,6 +141,7 @@ class StoreMirror:
         for name in gone:
             before = feed.hosts.get(name)
             if before is not None and name not in left:
+                self.vanished += 1
                 log.warning("host has vanished: its lease is over", kind=(name,), host=name, address=before.address)
             self._tell(before, None)
         if feed.change(revision, put, gone, changed):

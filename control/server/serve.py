@@ -21,7 +21,8 @@ import structlog
 import trio
 
 from control.base.errors import StartError
-from control.base.reading.addresses import CONTROL_SOCKET, socket_address
+from control.base.reading.addresses import CONTROL_SOCKET, TcpAddress, socket_address
+from control.base.scraping import METRICS, ScrapeServer
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
 from control.base.system.keptsocket import KeptSocket
@@ -39,12 +40,14 @@ from control.server.config import Config, EtcdConfig
 from control.server.credentials import server_context
 from control.server.hosts import HostRegistry
 from control.server.limits import ConnectionLimiter
+from control.server.metrics import ControlMetrics
 from control.server.mirror import StoreMirror
 from control.server.openapi import document
 from control.server.routes import ApiRoutes
 from control.server.servers import ControlServers, ServerEntry
 from control.server.watching import MapWatchers
 from control.store.base import Store
+from control.store.timed import TimedStore
 
 if TYPE_CHECKING:
     from control.store.gateway import EtcdAccess
@@ -70,7 +73,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
     with ExitStack() as files:
         # First, because a signal that nobody has asked for yet would kill the process.
         signals = files.enter_context(trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT))
-        async with open_store(config) as store:
+        async with open_store(config) as opened:
+            store = TimedStore(opened)
             keys = keys_of(config)
             issuer = Issuer(store, keys, mesh=config.mesh, lifetime=config.certificate_lifetime)
             await issuer.open()
@@ -93,8 +97,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             api.document = document(ROUTES, version("hostlane"))
             clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission)
 
+            mirror, expires = StoreMirror(store, watching), 0.0
+
             def use(own: ServerCertificate) -> None:
-                clients.context = server_context(own)
+                nonlocal expires
+                clients.context, expires = server_context(own), own.not_after
 
             group = group_number("admin.group", config.admin.group)
             make_directory, mode = partial(make_run_dir, config.run_dir, group), 0o600 if group is None else 0o660
@@ -103,16 +110,24 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             local = KeptSocket(bound, mode=mode, group=group, prepare=make_directory)
             files.callback(local.close)
             serve_local = partial(clients.serve_local, Commanders(group, config.admin.origin == "any"))
-            listener = _listen(config)
+            listener = _listen(config.listen)
             files.callback(listener.close)
+            telemetry = config.telemetry
+            scraped = None if telemetry.listen is None else _listen(telemetry.listen, " (telemetry.listen)")
+            if scraped is not None:
+                files.callback(scraped.close)
+            metrics = ControlMetrics(store, clients, watching, mirror, lambda: expires)
             async with trio.open_nursery() as parts:
                 await parts.start(issuer.keep_certificate, config.name, use)
-                await parts.start(StoreMirror(store, watching).run)
+                await parts.start(mirror.run)
                 await parts.start(watching.run)
                 if config.store.etcd is not None:  # otherwise this is the only one
                     entry = ServerEntry(store, servers, lambda: watching.watchers, watching.even_out)
                     await parts.start(entry.run)
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
+                if scraped is not None:
+                    scrapes = ScrapeServer({METRICS: metrics.answer}, telemetry.hosts)
+                    parts.start_soon(accept_all, scraped, "telemetry.listen", scrapes.serve, parts)
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
                         wide = config.listen.hostport
@@ -189,14 +204,13 @@ def _secret(path: str) -> str:
         raise StartError(f"{path}: {(getattr(error, 'strerror', None) or 'not text').lower()}") from None
 
 
-def _listen(config: Config) -> socket.socket:
-    """Non-blocking, as the local one is."""
-    place = config.listen
+def _listen(place: TcpAddress, key: str = "") -> socket.socket:
+    """Non-blocking, as the local one is. Raises StartError, which names the `key`."""
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
         listening = socket.create_server(socket_address(place.host, place.port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = "another process listens there" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-        raise StartError(f"cannot listen on {place.hostport}: {reason.lower()}") from None
+        raise StartError(f"cannot listen on {place.hostport}{key}: {reason.lower()}") from None
     listening.setblocking(False)
     return listening

@@ -19,6 +19,7 @@ import trio
 
 from control.api import mesh
 from control.base.errors import RequestRefused
+from control.base.histogram import Histogram
 from control.base.reading.times import when
 from control.server.feed import MapFeed
 from control.server.namesakes import Namesakes
@@ -36,6 +37,8 @@ ASKED_EVERY = 60.0
 """Seconds from the beginning of a watch until it is asked to go elsewhere, at least, and until it is asked again."""
 GOING = 1.0
 """Seconds that one which was asked has to go; it takes milliseconds. Meanwhile it is told nothing here."""
+CHANGE_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+"""Bounds: new streams may lag 2 s."""
 _ELSEWHERE = msgspec.json.encode(mesh.MapElsewhere()) + b"\n"
 TOGETHER = 50
 """Watchers woken in one round of the event loop: about 10 ms of work."""
@@ -51,6 +54,8 @@ class MapWatchers:
         watchers: how many there are.
         namesakes: told which processes of hosts watch.
         servers: the other control servers.
+        change_seconds: from when a change is known here until the last of those who waited for one has been sent it.
+            One that leaves meanwhile, or takes none, leaves that change out.
     """
 
     def __init__(
@@ -68,11 +73,16 @@ class MapWatchers:
         self._changed = trio.Event()
         self._waiting = trio.lowlevel.ParkingLot()
         self._telling = 0  # tellings so far
+        self.change_seconds = Histogram(CHANGE_SECONDS)
+        self._changed_at: float | None = None
+        self._measured, self._left, self._measured_from = -1, 0, 0.0
         self._ended = False
 
     def publish(self) -> None:
         """The feed, or whether there is one, has changed."""
         self._changed.set()
+        if self._changed_at is None:
+            self._changed_at = trio.current_time()
 
     def end(self) -> None:
         """End all watches: their clients go to another server, or come back when this one does."""
@@ -98,6 +108,9 @@ class MapWatchers:
             self._telling += 1
             if self.feed is not None:
                 self.feed.telling()
+            if self._changed_at is not None:
+                self._measured, self._left, self._measured_from = self._telling, len(self._waiting), self._changed_at
+                self._changed_at = None
             # Wake those who are parked. A watcher that is still sending, or has just come, sees by `_telling` that it
             # has missed one, and does not park.
             for _ in range(0, len(self._waiting), TOGETHER):
@@ -166,6 +179,8 @@ class MapWatchers:
                 else:
                     assert have is not None
                     await send(feed.heartbeat(have))
+                if telling == self._measured:
+                    self._has_it()
                 if gone is not None and self._to_ask and trio.current_time() >= ask_at:
                     ask_at = trio.current_time() + ASKED_EVERY
                     if await self._goes(send, gone):
@@ -175,6 +190,12 @@ class MapWatchers:
                     await self._waiting.park()
         finally:
             self.watchers -= 1
+
+    def _has_it(self) -> None:
+        """One more of those who waited when the last change was told has it."""
+        self._left -= 1
+        if not self._left:
+            self.change_seconds.observe(trio.current_time() - self._measured_from)
 
     async def _goes(self, send: Callable[[bytes], Awaitable[None]], gone: Callable[[], Awaitable[None]]) -> bool:
         """Ask a watcher to go elsewhere, and wait a moment to see whether it does. Otherwise nobody would know before

@@ -17,15 +17,17 @@ import structlog
 import trio
 
 from control.api.messages import DrainProgress
+from control.base.scraping import ScrapeServer
 from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.handover import fdstore, ownsocket, sender, successor
 from proxy.agent.handover.fdstore import FdStore
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
-from proxy.agent.handover.startup import open_listeners
+from proxy.agent.handover.startup import StartupListeners, open_listeners
 from proxy.agent.parts import Parts, warn, warn_of_sources
 from proxy.core.finder import core
 from proxy.links import accept
+from proxy.links.acceptgate import serve_gated
 from proxy.links.carry import HandshakeResult
 from proxy.pool.pool import Pool
 from proxy.pump import trim
@@ -33,6 +35,8 @@ from proxy.pump.heartbeat import Heartbeat
 from proxy.telemetry import watchdog
 from proxy.telemetry.admin import serve_admin, serve_telemetry
 from proxy.telemetry.health import Health
+from proxy.telemetry.metrics.handedon import PATIENCE, CountTeller
+from proxy.telemetry.metrics.scrape import routes
 from proxy.telemetry.notify import stopping
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class Agent(Parts):
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
             files.callback(self.pump.shut_down)
             files.callback(self.device.close)
+            files.callback(self._network.close)
             self.connector.lookups.use()
             startup = await open_listeners(
                 config,
@@ -100,6 +105,7 @@ class Agent(Parts):
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
+                self._hand_counts_on(startup)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
                 self._passed.close()
@@ -113,14 +119,27 @@ class Agent(Parts):
                         self,
                         commanders=startup.commanders,
                         health=health,
+                        metrics=self.metrics.answer,
                         gate=startup.own[ADMIN].gate,
                     )
                 )
                 if (telling := startup.own.get(TELEMETRY)) is not None:
                     path, gate = telling.kept.address, telling.gate
                     await nursery.start(
-                        partial(serve_telemetry, telling.listeners, self.view, path, health=health, gate=gate)
+                        partial(
+                            serve_telemetry,
+                            telling.listeners,
+                            self.view,
+                            path,
+                            health=health,
+                            gate=gate,
+                            metrics=self.metrics.answer,
+                        )
                     )
+                if startup.scrape is not None:
+                    server = ScrapeServer(routes(self.metrics, health), config.telemetry.hosts)
+                    listeners, gate = startup.scrape.listeners, startup.scrape.gate
+                    await nursery.start(serve_gated, gate, server.serve, listeners, "telemetry.listen")
                 if config.links.security == "none":
                     log.warning("links are neither encrypted nor authenticated", security="none")
                 if self.keyring is not None:
@@ -143,6 +162,7 @@ class Agent(Parts):
                             gate=handover_sockets.links_gate,
                             earlier=startup.predecessors,
                             passed=handover_sockets.passed,
+                            refused=self.peer_counts.refused,
                         )
                     )
                     links.start_soon(startup.links.keep, handover_sockets)
@@ -185,6 +205,7 @@ class Agent(Parts):
                     links.start_soon(self._heed, signals)
                     await self.draining.run()
                     links.cancel_scope.cancel()
+                await handover_sockets.tell_last()
                 await self.draining.heard()
                 if self.member is not None:
                     await self._left.wait()
@@ -192,6 +213,15 @@ class Agent(Parts):
                 await self._notices.finish()
                 nursery.cancel_scope.cancel()
         log.info("proxy stopped", host=config.host)
+
+    def _hand_counts_on(self, startup: StartupListeners) -> None:
+        """Go on with the numbers of processes that were taken over, and tell them to the next one."""
+        others, predecessors = self._others, startup.predecessors
+        predecessors.counted, predecessors.ended = others.heard, others.ended
+        predecessors.hurried = lambda: others.waiting
+        if startup.takes_over:
+            others.expect(trio.current_time() + PATIENCE)
+        startup.handover_sockets.counts = CountTeller(self.metrics.counted)
 
     def _health(self, heart: Heartbeat) -> Health:
         follower = None if self.member is None else self.member.follower

@@ -43,6 +43,7 @@ from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.history import SHARED_MEMORY, GapHistogram
 from proxy.pool.namesakes import Namesakes
+from proxy.pool.peercounts import PeerCounts
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.record import Recorder
@@ -54,10 +55,16 @@ from proxy.pump.busypoll import BusyPoll
 from proxy.pump.connecting import Connector
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive
+from proxy.pump.seriesbudget import SeriesBudget
+from proxy.pump.streamcounts import StreamCounts
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
+from proxy.telemetry.metrics.collect import NetworkReader
+from proxy.telemetry.metrics.handedon import CountsOfOthers
+from proxy.telemetry.metrics.process import ProcessReader
+from proxy.telemetry.metrics.scrape import ProxyMetrics
 from proxy.telemetry.notify import Notices
 from proxy.telemetry.view import ProxyView
 
@@ -96,7 +103,10 @@ class Parts:
         budget = MemoryBudget(total, per_peer, _send_buffer())
         self.pump = Pump(budget, collect, BusyPoll(config.pump.looks_for))
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
-        self.stats = StreamStats(trace=config.log.level == "debug")
+        series = SeriesBudget(config.telemetry.max_series)
+        counts = StreamCounts(series, config.telemetry.sample_streams)
+        self.stats = StreamStats(trace=config.log.level == "debug", counts=counts)
+        self.peer_counts = PeerCounts(series)
         self.pump.budget.link_buffer = memory.link_buffer(_cgroup())
         allowed = AllowRules.from_services(config.services)
         self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
@@ -121,6 +131,13 @@ class Parts:
             random=random.random,
         )
         self.outbound = Outbound(config, context)
+        self._network = NetworkReader(lambda: self.config, self.pools, self.outbound, counts, self.peer_counts, series)
+        process = ProcessReader(
+            lambda: self.config, self.pump, self.reload.count, self.keyring, lambda: self.draining.began,
+            lambda: None if self.member is None else self.member.follower,
+        )  # fmt: skip
+        self._others = CountsOfOthers(self._network.label, self._network.known)
+        self.metrics = ProxyMetrics(self._network, process, self._others)
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
@@ -165,6 +182,7 @@ class Parts:
             recorder=self.recorder,
             kept=self._kept,
             device=self.device,
+            count=self.peer_counts.of(name),
         )
 
     def _forget(self, peer: str) -> None:

@@ -13,6 +13,7 @@ from control.base.reading.filemount import is_gone, mount_source
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config, load
 from proxy.errors import ConfigError, NotApplied
+from proxy.telemetry.metrics.process import ReloadCount
 from proxy.telemetry.notify import reloading
 
 log = structlog.get_logger()
@@ -30,6 +31,9 @@ class Reload:
         file: path of the configuration file; None: the proxy was not started from one.
         apply, preview: as `Parts.rebase` and `Parts.preview`.
         tell: tells systemd (`notify.Notices`).
+
+    Attributes:
+        count: what has become of reloads.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Reload:
         tell: Callable[[str], None],
     ) -> None:
         self._file, self._apply, self._preview, self._tell = file, apply, preview, tell
+        self.count = ReloadCount()
         self._source = None if file is None else mount_source(file)
         self._one = trio.Lock()
         self._asked = False
@@ -62,6 +67,7 @@ class Reload:
     async def _reload(self) -> ReloadResult:
         self._tell(reloading())
         answer = await self._try(self._apply, "applied")
+        self.count.done(answer.outcome)
         self._tell("READY=1")
         if answer.outcome == "applied":
             log.info("configuration applied", file=self._file, changes=answer.changes)

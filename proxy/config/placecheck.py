@@ -79,7 +79,7 @@ def _all_addresses(config: Partial) -> Iterator[Place]:
 def _check_listeners(config: Partial, document: Document) -> None:
     """No two sockets of this proxy in one place."""
     near: dict[str | int, list[Place]] = {}
-    for path, address in [*_own_places(config), *_listening(config)]:
+    for path, address in [*_own_places(config), *_scraped(config), *_listening(config)]:
         place = same_place(address)
         neighbours = near.setdefault(_neighbourhood(place), [])
         other = next((name for name, taken in neighbours if overlap(place, taken)), None)
@@ -225,6 +225,12 @@ def _neighbourhood(place: Address) -> str | int:
 def _own_places(config: Partial) -> Iterator[Place]:
     if config.links is not UNSET and isinstance(config.links.listen, TcpAddress):
         yield ("links", "listen"), config.links.listen
+
+
+def _scraped(config: Partial) -> Iterator[Place]:
+    """Not one of those that a service must not be delivered to: why should peers not scrape through the mesh?"""
+    if config.telemetry is not UNSET and isinstance(config.telemetry.listen, TcpAddress):
+        yield ("telemetry", "listen"), config.telemetry.listen
 
 
 def _listening(config: Partial) -> Iterator[Place]:

@@ -26,6 +26,7 @@ from control.base.reading.keys import (
     Mode,
     Patience,
     RunDir,
+    ScrapeConfig,
     ServiceName,
     SomePath,
 )
@@ -249,9 +250,13 @@ class TcpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Questions without an answer after which the connection is at its end."""
 
 
-class TelemetryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A socket for monitoring: it tells what the admin socket tells, to whoever reaches it, and takes no command."""
+class TelemetryConfig(ScrapeConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where monitoring asks: metrics over TCP, and at a socket all that the admin socket tells, but no command."""
 
+    max_series: Annotated[int, between(100, 1_000_000)] = 5000
+    """Series of metrics with a service or a peer beyond which others are counted together, as ``other``."""
+    sample_streams: Annotated[float | None, read_by(units.share, units.SHARE)] = None
+    """Part of the streams that histograms record; None (auto): each, up to 1,000 a second."""
     socket: SomeSocket = None
     """In a directory of its own; None: there is none."""
     group: Account = None

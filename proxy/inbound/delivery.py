@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
+from time import monotonic
 
 from control.api.messages import StreamDirection
+from control.base.exposition import OTHER
 from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config, ServiceConfig
@@ -22,6 +24,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
+from proxy.pump.streamcounts import DeliveredCount, StreamCount
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
 
@@ -53,11 +56,11 @@ class Inbound:
     ) -> None:
         self._notice, self._streams = notice, streams
         self._descriptors = connector.pump.descriptors
+        self.stats = stats
         self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
         self.open = Counter[str]()
-        self.stats = stats
         self._opens: dict[tuple[str, int], TokenBucket] = {}
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
@@ -68,8 +71,14 @@ class Inbound:
     def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
 
+    def offers(self, service: str) -> bool:
+        """Whether this host offers it."""
+        return service in self._local_services
+
     def forget(self, peer: str) -> None:
         """The peer was removed: drop the count of its opens."""
+        for local in self._local_services.values():
+            local.forget(peer)
         self._opens = {key: bucket for key, bucket in self._opens.items() if key[0] != peer}
 
     def call(self, lane: Lane, call: Open) -> None:
@@ -96,8 +105,10 @@ class Inbound:
                 return self._refuse(lane, call, CloseReason.LOCAL_SHORTAGE, why)
             # inlined: Delivery.start
             self.stats.opened += 1
+            (local.delivered or local.named()).opened += 1
             self.open[service] += 1
             lane.observer = local
+            local.time(lane)
             # inlined: Delivery._connected
             lane.attach(sock, False)
             lane.start_called(local.preface(lane, call) if local.tells else b"")
@@ -145,9 +156,10 @@ class LocalService:
     Attributes:
         path: the path of its Unix socket; empty if it has a TCP address.
         tells: whether it gets a PROXY header that says who calls.
+        delivered: of its streams; None: there were none yet.
     """
 
-    __slots__ = ("_inbound", "config", "path", "service", "tells")
+    __slots__ = ("_inbound", "_sampler", "_stream_counts", "config", "delivered", "path", "service", "tells")
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
@@ -155,6 +167,33 @@ class LocalService:
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
         self.tells = config.proxy_protocol == "v2"
+        self.delivered: DeliveredCount | None = None
+        self._sampler = inbound.stats.counts.deliveries
+        self._stream_counts: dict[str, StreamCount] = {}
+
+    def time(self, lane: Lane) -> None:
+        """The service has taken a connection: record how long that took, if it is one of those that are recorded."""
+        self._sampler.left -= 1
+        if not self._sampler.left:
+            now = monotonic()
+            (self.delivered or self.named()).connect.observe(now - lane.since, self._sampler.picked(now))
+
+    def named(self) -> DeliveredCount:
+        """What counts its streams, from the first one on."""
+        self.delivered = found = self._inbound.stats.counts.delivered(self.service)
+        return found
+
+    def stream_count(self, peer: str) -> StreamCount:
+        """Of its streams with that peer."""
+        found = self._stream_counts.get(peer)
+        if found is None:
+            found = self._inbound.stats.counts.stream(self.service, peer, self.direction)
+            self._stream_counts[peer] = found
+        return found
+
+    def forget(self, peer: str) -> None:
+        """The peer was removed: if it comes back, its streams may be counted anew."""
+        self._stream_counts.pop(peer, None)
 
     def preface(self, lane: Lane, call: Open) -> bytes:
         """The PROXY header for a stream."""
@@ -175,6 +214,7 @@ class LocalService:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         inbound = self._inbound
         inbound.open[self.service] -= 1
+        self.stream_count(lane.session.peer).end(lane, reason)
         if reason in inbound.stats.unlogged:
             # inlined: StreamStats.end
             inbound.stats.ended += 1
@@ -185,7 +225,17 @@ class LocalService:
 class Delivery:
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
-    __slots__ = ("_attempt", "_call", "_detail", "_inbound", "_local_service", "_source", "lane", "service")
+    __slots__ = (
+        "_attempt",
+        "_call",
+        "_counted_as",
+        "_detail",
+        "_inbound",
+        "_local_service",
+        "_source",
+        "lane",
+        "service",
+    )
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
@@ -198,6 +248,9 @@ class Delivery:
         self.lane, self.service = lane, call.service
         lane.observer = self
         inbound.stats.opened += 1
+        # Peers may call whatever they like: what is not offered here has no name of its own.
+        self._counted_as = call.service if inbound.offers(call.service) else OTHER
+        inbound.stats.counts.delivered(self._counted_as).opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Refuse the stream without trying to connect."""
@@ -228,6 +281,7 @@ class Delivery:
             return self.refuse(CloseReason.LOCAL_SHORTAGE, why)
         local = self._local_service
         assert local is not None
+        local.time(self.lane)
         self.lane.attach(sock, not local.path)
         self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
@@ -247,5 +301,6 @@ class Delivery:
         if self._attempt is not None:
             self._attempt.cancel()
         self._inbound.connector.own.drop(self._source)
+        self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
         if self._inbound.stats.end(reason):
             self._inbound.report(lane, reason, self.service, self._detail)

@@ -70,6 +70,7 @@ async def serve(
     gate: AcceptGate | None = None,
     earlier: EarlierProcesses = NoEarlierProcess(),  # noqa: B008 - it cannot change
     passed: PassedLinks | None = None,
+    refused: Callable[[], None] = lambda: None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept links until cancelled; the listeners are closed then, and `attend` is cancelled.
@@ -86,6 +87,7 @@ async def serve(
         earlier: the processes that get the connections which are meant for them.
         passed: connections that come from a later process; they are accepted like those of the listeners, and whatever
             the gate says.
+        refused: called for each handshake that fails.
     """
     limiter = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
     turned_away = HandshakeLimiter(HANDSHAKES, HANDSHAKES_PER_SOURCE)
@@ -123,11 +125,13 @@ async def serve(
             if probes.take(trio.current_time()):
                 log.debug("connection to links.listen without a byte", remote=remote)
         except HandshakeError as error:
+            refused()
             reason, kind = error.reason.label, (remote, error.reason)
             log.warning("link refused", kind=kind, remote=remote, reason=reason, error=str(error))
             with trio.move_on_after(patience()):
                 await refuse(stream, error.reason)
         except OSError as error:
+            refused()
             log.warning("link refused", kind=(remote,), remote=remote, error=str(error))
         except Exception:
             log.exception("unexpected error on a link", remote=remote)

@@ -8,6 +8,7 @@ known about it, so no `Call` is made (which would cost 100 bytecodes more, where
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from control.api.messages import StreamDirection
@@ -20,6 +21,7 @@ from proxy.outbound.calls import CallContext
 from proxy.pump.lane import OF_APPLICATIONS, Lane
 from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
 from proxy.pump.ourselves import caller_of, is_loopback, via_unix
+from proxy.pump.streamcounts import CalledCount, StreamCount
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
@@ -53,12 +55,17 @@ class UpstreamAcceptor:
         self._caller = upstream.caller or ""
         self._calls: dict[int, bytes] = {}
         self._window = context.pump.openings.of(service)
+        counts = context.stats.counts
+        self._sampler = counts.calls
+        self._called: CalledCount | None = None
+        self._stream_count: StreamCount | None = None
         self.accept = self._accept_tcp if self._tcp else self.accepted
 
     def accepted(self, sock: LocalSocket) -> None:
         """Take over a caller's connected socket, which the lane or the `Call` closes."""
         service, tcp, pool = self.service, self._tcp, self._pool
         self._stats.opened += 1
+        (self._called or self._named()).opened += 1
         self._context.held[service] += 1
         uid = UNKNOWN_UID if tcp else peer_uid(sock)
         if pool is not None and (link := pool.pick(service)) is not None:
@@ -68,6 +75,9 @@ class UpstreamAcceptor:
             except FromOurselves:
                 return self._start(sock, uid)
             lane.observer = self
+            self._sampler.left -= 1
+            if not self._sampler.left:
+                self._time(lane)
             self._window.add(lane)
             lane.attach(sock, tcp)
             lane.start_calling()
@@ -85,6 +95,7 @@ class UpstreamAcceptor:
         if via is None:
             return self.accepted(sock)
         self._stats.opened += 1
+        (self._called or self._named()).opened += 1
         self._context.held[self.service] += 1
         Call(self._context, Open(self.service, UNKNOWN_UID, self._caller, via), sock, True).start()
 
@@ -102,6 +113,17 @@ class UpstreamAcceptor:
             self._calls.clear()
         call = self._calls[uid] = encode_open(Open(self.service, uid, self._caller))
         return call
+
+    def _time(self, lane: Lane) -> None:
+        """It is one of the streams that histograms record. It has not waited."""
+        weight, called = self._sampler.picked(monotonic()), self._called or self._named()
+        called.wait.observe(0.0, weight)
+        lane.timing = called.timing(weight, lane.since)
+
+    def _named(self) -> CalledCount:
+        """What counts its calls, from the first one on."""
+        self._called = found = self._stats.counts.called(self.service)
+        return found
 
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
@@ -132,6 +154,10 @@ class UpstreamAcceptor:
         elif self._window.doubted:
             self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
+        if (count := self._stream_count) is None:
+            counts = self._stats.counts
+            self._stream_count = count = counts.stream(self.service, lane.session.peer, self.direction)
+        count.end(lane, reason)
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end
             self._stats.ended += 1

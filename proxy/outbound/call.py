@@ -58,6 +58,7 @@ class Call:
         "_source",
         "_tcp",
         "_untried",
+        "_weight",
         "_window",
         "lane",
         "service",
@@ -86,6 +87,11 @@ class Call:
         self.since = monotonic() if lane is None else lane.since
         self.lane = lane
         self.splice: Splice | None = None
+        self._weight = 0
+        if lane is None and (sampler := context.stats.counts.calls).left == 1:
+            self._weight = sampler.picked(self.since)
+        elif lane is None:
+            sampler.left -= 1
 
     def start(self) -> None:
         """Begin with this host if it offers the service, else with a peer. Fail if the call goes round in a circle."""
@@ -162,6 +168,7 @@ class Call:
         splice = self.splice
         assert splice is not None
         del self._context.splices[splice]
+        self._context.stats.counts.stream(self.service, "", "local").end_splice(splice, reason)
         self._context.held[self.service] -= 2
         self._context.connector.own.drop(self._source)
         self._window.adapt(not splice.caller.hasty)
@@ -206,8 +213,10 @@ class Call:
         request = self._request
         if not link.session.remote.via:
             request = request._replace(via=None)
-        self.lane = lane = link.session.open(encode_open(request))
+        before, self.lane = self.lane, link.session.open(encode_open(request))
+        lane = self.lane
         lane.observer = self
+        self._time(lane, before)
         self._window.add(lane)
         lane.attach(sock, self._tcp, again)
         if again:
@@ -215,6 +224,15 @@ class Call:
             lane.call_again(early, self._eof)
         else:
             lane.start_calling()
+
+    def _time(self, lane: Lane, before: Lane | None) -> None:
+        """If it is one of the calls that histograms record: it has waited until now, and the rest is still to come."""
+        if before is not None:
+            lane.timing = before.timing
+        elif self._weight:
+            count = self._context.stats.counts.called(self.service)
+            count.wait.observe(lane.since - self.since, self._weight)
+            lane.timing = count.timing(self._weight, self.since)
 
     def link_up(self) -> None:
         """A peer that offers the service has a link now (Waiter). If other calls have taken all its streams, this one
@@ -310,6 +328,7 @@ class Call:
         self._refusal, self._detail = reason, f"by {lane.session.peer}"
         self._context.failed(self.service, lane.session.peer, reason)
         self._refused += (lane.session.peer,)
+        self._context.stats.counts.stream(self.service, lane.session.peer, self.direction).retried(reason)
         if len(self._refused) >= TRIES:
             self._untried = []
         else:
@@ -340,6 +359,7 @@ class Call:
         elif self._window.doubted:
             self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
+        self._context.stats.counts.stream(self.service, lane.session.peer, self.direction).end(lane, reason)
         if self._context.stats.end(reason):
             self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
@@ -359,6 +379,7 @@ class Call:
         if sock is not None:
             self._context.pump.close(sock)
         self._context.held[self.service] -= 1
+        self._context.stats.counts.stream(self.service, "", self.direction).ended[reason] += 1
         if self._context.stats.end(reason):
             self._report(reason, 0, 0, None)
 

@@ -22,6 +22,7 @@ from control.base.reading.addresses import Address, TcpAddress, UnixAddress, soc
 from control.base.system.unixsock import BoundUnixSocket, SocketIdentity, bind_unix, inherit_unix, rebind_unix
 from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
+from proxy.outbound.queues import ListenQueues
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
@@ -100,6 +101,10 @@ class OpenListener:
         self._held = False
         if sock.family == socket.AF_UNIX:
             refuse_descriptors(sock)
+
+    def queue(self, queues: ListenQueues) -> int | None:
+        """Callers that wait in the kernel; None: it does not say."""
+        return queues.length(self._sock)
 
     @classmethod
     def open(cls, name: str, upstream: UpstreamConfig) -> Self:

@@ -128,7 +128,8 @@ class Dialler:
                     credentials=self._credentials(),
                     says_hello=lambda: said.append(True),
                 )
-            self._usage.dialled(trio.current_time() - began)
+            took = trio.current_time() - began
+            self._usage.dialled(took)
             self._sessions.told(hello)
             try:
                 session = self._sessions.answered_untrusted(lost, handshake.hello)
@@ -152,9 +153,11 @@ class Dialler:
             log.exception("unexpected error on a link", peer=self._name, address=peer.address.hostport)
             unheard = False  # nobody knows how far it came
             self.last_error = "unexpected error"
+            self._sessions.peer_count.shaken("outbound", "failed")
             self._postpone()
         else:
             self.last_error = None
+            self._sessions.peer_count.shaken("outbound", "ok", took)
             return link
         finally:
             self.busy = False
@@ -163,6 +166,7 @@ class Dialler:
         return None
 
     def _failed(self, error: HandshakeError) -> None:
+        self._sessions.peer_count.shaken("outbound", "failed")
         if error.reason is not CloseReason.DUPLICATE:
             level = log.debug if str(error) == self.last_error else log.warning
             level(

@@ -31,6 +31,7 @@ from proxy.pool.dialling import Dialler
 from proxy.pool.learning import UsageLearner
 from proxy.pool.linklog import log_link_down, log_link_up
 from proxy.pool.pacing import Pacer
+from proxy.pool.peercounts import PeerCount
 from proxy.pool.picking import Picker
 from proxy.pool.policy import Dial, LinkState, PoolState, Retire, Wait, admits, choose, has_room, wants_more
 from proxy.pool.probing import PeerProbe
@@ -57,9 +58,11 @@ class Pool:
         credentials: returns those for the next handshake; None: no TLS (``security: none``).
         kept: counts what sessions without a link keep, of all pools; None: of this one.
         device: what dials are bound to; None: what the configuration says.
+        count: what is counted of the peer for good; None: for as long as this pool lives.
 
     Attributes:
         met_at: where its last link came from or led to; None: there was none.
+        count: as given.
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
         sessions: those of the links, and those that have lost theirs and wait for another one.
         usage: what the pool has learnt from its streams.
@@ -82,6 +85,7 @@ class Pool:
         recorder: Recorder | None = None,
         kept: SuspendedBytes | None = None,
         device: LinkDevice | None = None,
+        count: PeerCount | None = None,
     ) -> None:
         self.name = name
         self._config = config
@@ -90,6 +94,8 @@ class Pool:
         self._hello = hello
         self._credentials = credentials
         self.usage = usage
+        self.count = count or PeerCount()
+        self.count.use(name, usage)
         self.met_at: IpAddress | None = None
         self._unused = self._invited = self._bulk_asked = self._draining = self._announced = False
         self._pacing = False
@@ -102,7 +108,7 @@ class Pool:
         self._learning = UsageLearner(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = PoolSessions(
             name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set(),
-            kept=kept or SuspendedBytes(lambda: pump.budget.limit),
+            kept=kept or SuspendedBytes(lambda: pump.budget.limit), peer_count=self.count,
         )  # fmt: skip
         self._dialler = Dialler(
             name, peer, config.links, hello=hello, credentials=credentials, backoff=backoff, usage=usage,
@@ -378,6 +384,7 @@ class Pool:
                 self.sessions.note_unbegun(handshake.hello.session)
             log.warning("link lost at once", kind=(self.name,), peer=self.name, error=str(error))
         else:
+            self.count.shaken("inbound", "ok")
             await self._look_after(link)
 
     def _join(
@@ -435,6 +442,7 @@ class Pool:
         expected = link.reason in (CloseReason.STOPPED, CloseReason.IDLE)
         self._unused = link.reason is CloseReason.IDLE and not self._taking
         self._dialler.lost(link)
+        self.count.link_ended(link.reason)
         log_link_down(link, expected)
         self._changed.set()
 

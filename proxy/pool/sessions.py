@@ -20,6 +20,7 @@ from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.carry import HandshakeResult
 from proxy.links.handshake import Hello
 from proxy.pool.linklog import log_session_over
+from proxy.pool.peercounts import PeerCount
 from proxy.pool.refusals import RefusalRun
 from proxy.pool.suspendedbytes import SuspendedBytes
 from proxy.pump.carrier import Carrier, UsageObserver
@@ -41,6 +42,7 @@ class _Session(LaneSession):
 
     leaving: Callable[[], None]
     kept: SuspendedBytes
+    peer_count: PeerCount
 
     def on_goaway(self, reason: CloseReason) -> None:
         """`mux.sink.SessionSink.on_goaway`."""
@@ -65,6 +67,8 @@ class _Session(LaneSession):
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
         """`LaneSession.end`."""
+        if not self.over:
+            self.peer_count.session_over(self)
         self.kept.drop(self)
         super().end(reason, detail)
 
@@ -78,6 +82,7 @@ class PoolSessions:
             in `LaneSession`.
 
     Attributes:
+        peer_count: what is counted of the peer for good.
         settings: what is configured for links; may be replaced. resumed: how often a session has gone on over another
             link.
         gone: ids of sessions that this side dialled and does not have, though the peer may: those that it gave up while
@@ -98,7 +103,9 @@ class PoolSessions:
         usage: UsageObserver,
         leaving: Callable[[], None],
         kept: SuspendedBytes,
+        peer_count: PeerCount | None = None,
     ) -> None:
+        self.peer_count = peer_count or PeerCount()
         self.resumed = self._made = 0
         self.settings = links
         self.peer = peer
@@ -133,6 +140,7 @@ class PoolSessions:
             usage=self._usage,
         )
         session.leaving, session.kept, session.turn_share = self._leaving, self._kept, self._turn_share
+        session.peer_count = self.peer_count
         return session
 
     def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:
@@ -156,6 +164,7 @@ class PoolSessions:
         self._all[session.key] = session
         self.unbegun.pop(session.key, None)
         self.resumed += session.suspended
+        self.peer_count.resumed += session.suspended
 
     def link(self, session: LaneSession) -> Link:
         """The link that carries a session, or did last."""

@@ -314,6 +314,7 @@ class Link:
         tell the peer the reason and end the session.
         """
         session = self.session
+        session.retransmits += retransmits(self._sock)
         if self.reason not in LOST:
             self._say_goodbye()
             session.end(self.reason, self.detail)
@@ -321,7 +322,6 @@ class Link:
             session.suspend()
         else:
             session.end(self.reason, self.detail)
-        session.retransmits += retransmits(self._sock)
         self.pump.close(self._sock)
         self._buf = bytearray()  # the session keeps this object until its next link: free the memory now
         self._mem, self._wire, self._fd = memoryview(self._buf), None, -1

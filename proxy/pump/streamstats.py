@@ -9,6 +9,7 @@ import trio
 
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
+from proxy.pump.streamcounts import StreamCounts
 
 log = structlog.get_logger()
 
@@ -25,6 +26,7 @@ class StreamStats:
     Args:
         trace: whether streams that ended cleanly are logged too, at debug level. Checked here and not by the logger,
             because a line costs as much as a message.
+        counts: the same by service, peer and direction; None: its own.
 
     Attributes:
         opened: streams since the start; ended: those of them that have ended.
@@ -33,7 +35,8 @@ class StreamStats:
         failures: by close reason, streams that were not delivered or that a proxy ended.
     """
 
-    def __init__(self, trace: bool = False) -> None:
+    def __init__(self, trace: bool = False, counts: StreamCounts | None = None) -> None:
+        self.counts = StreamCounts() if counts is None else counts
         self.opened = self.ended = self.aborted = 0
         self.failures: dict[CloseReason, int] = {}
         self._awaited = 0

@@ -31,6 +31,7 @@ from trio import TaskStatus
 from control.api import messages
 from control.base.http import CLOSE, HttpConnection, HttpLimits, HttpRequest, HttpResponse, ResponseLines
 from control.base.reading.addresses import ADMIN_SOCKET
+from control.base.scraping import METRICS, Scraped
 from control.base.system.commanders import Commanders
 from control.base.tokenbucket import TokenBucket
 from proxy.links.acceptgate import AcceptGate, serve_gated
@@ -108,15 +109,16 @@ async def serve_admin(
     *,
     commanders: Commanders,
     health: Questions | None = None,
+    metrics: Scraped | None = None,
     gate: AcceptGate | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer admin clients until cancelled, new ones while the gate is open; `health` as well as `view`.
+    """Answer admin clients until cancelled, new ones while the gate is open; `health` and `metrics` as well as `view`.
 
     Closes all clients on the way out; ``listeners`` are the caller's to close. Raises nothing of its own: whatever a
     client or ``view`` does wrong ends with that client.
     """
-    server = _Server(view, health or {}, orders, commanders)
+    server = _Server(view, health or {}, metrics, orders, commanders)
     await serve_gated(gate or AcceptGate(), server.serve, listeners, ADMIN_SOCKET, task_status=task_status)
 
 
@@ -127,10 +129,11 @@ async def serve_telemetry(
     *,
     health: Questions,
     gate: AcceptGate,
+    metrics: Scraped | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve_admin`, for everybody who reaches the socket, which the log calls `path`; there are no orders."""
-    server = _Server(view, health, None, None)
+    server = _Server(view, health, metrics, None, None)
     await serve_gated(gate, server.serve, listeners, path, task_status=task_status)
 
 
@@ -141,12 +144,19 @@ class _Server:
     """
 
     def __init__(
-        self, view: AdminView, health: Questions, orders: AdminCommands | None, commanders: Commanders | None
+        self,
+        view: AdminView,
+        health: Questions,
+        metrics: Scraped | None,
+        orders: AdminCommands | None,
+        commanders: Commanders | None,
     ) -> None:
-        self._health = health
+        self._health, self._metrics = health, metrics
         mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
         told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
         self._routes: dict[str, Callable[[], object]] = {**told, **mesh, **health}
+        if metrics is not None:
+            self._routes[METRICS] = view.status  # a place in the list; `_tell` asks `metrics`
         self._orders: dict[str, Order] = {}
         if orders is not None:
             self._orders = {"/reload": partial(_reload, orders), "/drain": partial(_drain, orders)}
@@ -201,12 +211,13 @@ class _Server:
         if order is None and asked.method == "POST" and not self._orders:
             return _answer(403, _refusal(ONLY_TELLS))
         if order is None:
-            return await self._tell(asked.method, path)
+            return await self._tell(asked, path)
         patience.deadline = math.inf
         return await order(query)
 
-    async def _tell(self, method: str, path: str) -> HttpResponse:
+    async def _tell(self, asked: HttpRequest, path: str) -> HttpResponse:
         """The answer to a GET; to any other request that is not an order, why not."""
+        method = asked.method
         handler = self._routes.get(path)
         if handler is None and path not in self._orders:
             paths = ", ".join([*self._routes, *self._orders])
@@ -216,6 +227,8 @@ class _Server:
             what = f"method {_text(method)} is not allowed for {path}"
             return _answer(405, _refusal(f"{what}; allowed: {allowed}"), ("allow", allowed))
         try:
+            if path == METRICS and self._metrics is not None:
+                return await self._metrics(asked)
             if (question := self._health.get(path)) is not None:
                 found = await question()
                 return _answer(200 if found.ok else 503, msgspec.json.encode(found))

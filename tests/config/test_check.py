@@ -104,6 +104,27 @@ TOGETHER = {
         'socket_dir: found socket_dir "/a" and run_dir /a/b, where the sockets that command live (docs/upgrade.md); '
         "allowed: neither within the other",
     ),
+    "metrics where links arrive": (
+        "telemetry: {listen: '10.0.0.1:7600'}",
+        'telemetry.listen: found "tcp:10.0.0.1:7600", where links.listen listens; allowed: a place of its own',
+    ),
+    "an upstream where metrics are": (
+        "telemetry: {listen: '127.0.0.1:9600'}\nupstreams: {x: {listen: 'tcp:127.0.0.1:9600'}}\n"
+        "services: {x: {deliver: 'unix:/x'}}",
+        'upstreams.x.listen: found "tcp:127.0.0.1:9600", where telemetry.listen listens; allowed: a place of its own',
+    ),
+    "metrics at a name": (
+        "telemetry: {listen: 'localhost:9600'}",
+        'telemetry.listen: found "localhost:9600", a bad IP address; allowed: IP:PORT or [IPv6]:PORT, port 1 to 65535',
+    ),
+    "a port where a name is wanted": (
+        "telemetry: {hosts: ['a.example:9600']}",
+        'telemetry.hosts[0]: found "a.example:9600"; allowed: a host name, without a port',
+    ),
+    "more streams than there are": (
+        "telemetry: {sample_streams: 2}",
+        "telemetry.sample_streams: found 2; allowed: auto, or a number above 0 and at most 1, such as 0.01",
+    ),
     "the socket for monitoring in run_dir": (
         "telemetry: {socket: /run/hostlane/status.sock}",
         'telemetry.socket: found "/run/hostlane/status.sock" beside run_dir /run/hostlane; '

@@ -47,6 +47,7 @@ _PORT_AT_END = r".+:[1-9][0-9]{0,4}"
 
 IP_PORT = "IP:PORT or [IPv6]:PORT, port 1 to 65535"
 HOST_PORT = "IP:PORT, [IPv6]:PORT or HOSTNAME:PORT, port 1 to 65535"
+DNS_NAME = "a host name, without a port"
 SOCKET_PATH = "the absolute path of a Unix socket"
 LISTEN = "unix:/absolute/path or tcp:IP:PORT"
 DELIVER = "unix:/absolute/path or tcp:HOST:PORT"
@@ -125,6 +126,14 @@ def unscoped(raw: object, address: TcpAddress) -> TcpAddress:
 def ip_port(raw: object) -> TcpAddress:
     """``10.77.0.1:7600``: an address of this machine to listen on, never a name (a name may resolve to several)."""
     return _host_port(raw, raw, IP_PORT, names=False)
+
+
+@takes(text(_HOSTNAME.pattern))
+def dns_name(raw: object) -> str:
+    """A name as DNS has it, in small letters."""
+    if not isinstance(raw, str) or len(raw) > _HOSTNAME_CHARACTERS or not _HOSTNAME.fullmatch(raw):
+        raise wrong(raw, DNS_NAME)
+    return raw.lower()
 
 
 @takes(text(_PORT_AT_END))

@@ -32,6 +32,19 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """own: only processes in its own pid and user namespace; any: from containers, too."""
 
 
+SomeIpPort = Annotated[TcpAddress | None, read_by(units.or_null(addresses.ip_port), f"{addresses.IP_PORT}, or null")]
+DnsName = Annotated[str, read_by(addresses.dns_name, addresses.DNS_NAME)]
+
+
+class ScrapeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where scrapers ask, over TCP (docs/metrics.md)."""
+
+    listen: SomeIpPort = None
+    """None: nowhere."""
+    hosts: tuple[DnsName, ...] = ()
+    """Names by which they may ask; an IP address and localhost always do."""
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logs go to stderr."""
 

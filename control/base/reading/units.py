@@ -33,6 +33,7 @@ DURATION = "a duration with its unit, such as 500ms, 5s or 2m"
 LIFETIME = "a duration with its unit, such as 10m, 24h or 30d"
 BUSY_POLL = "auto, off, or a time with its unit, such as 50us, of at most 10ms"
 SIZE = "a size with its unit, such as 64KiB, 4MiB or 1GiB"
+SHARE = "auto, or a number above 0 and at most 1, such as 0.01"
 HOST_NAME = "1 to 63 of a-z 0-9 . -, with a letter or digit first and last"
 SERVICE_NAME = "1 to 63 of a-z 0-9 . _ -, with a letter or digit first and last"
 ACCOUNT = "a name or a numeric id"
@@ -147,6 +148,16 @@ def busy_poll(raw: object) -> float | None:
     if seconds > 0.01:
         raise wrong(raw, BUSY_POLL)
     return seconds
+
+
+@takes({"anyOf": [{"const": "auto"}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}]})
+def share(raw: object) -> float | None:
+    """A part of a whole; None: ``auto``."""
+    if raw == "auto":
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw <= 1:
+        raise wrong(raw, SHARE)
+    return float(raw)
 
 
 @takes(text(_SIZE.pattern))

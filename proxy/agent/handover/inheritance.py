@@ -16,7 +16,7 @@ from proxy.outbound.sockets import InheritableListener
 log = structlog.get_logger()
 
 UPSTREAM, LINKS, ADMIN, HANDOVER, TELEMETRY = "upstream", "links", "admin", "handover", "telemetry"
-LEASH = "leash"
+LEASH, SCRAPE = "leash", "scrape"
 """The kinds of sockets, by what they are for; LEASH does not listen, but leads to a process (`predecessors`)."""
 
 
@@ -44,6 +44,11 @@ class InheritedListeners:
     def links(self, address: TcpAddress) -> socket.socket | None:
         """Take the socket for links at this address, which the caller then owns; None: there is none."""
         inheritable = self._left.pop((LINKS, address.hostport), None)
+        return None if inheritable is None else inheritable.sock
+
+    def scrape(self, address: TcpAddress) -> socket.socket | None:
+        """Take the socket of ``telemetry.listen`` at this address, which the caller then owns; None: there is none."""
+        inheritable = self._left.pop((SCRAPE, address.hostport), None)
         return None if inheritable is None else inheritable.sock
 
     def predecessors(self) -> Predecessors:

@@ -7,7 +7,8 @@ ended, which changes nothing for the other one.
 
 Each message (SOCK_SEQPACKET) is one word. The process at the far end says ``end``, this one must end sooner; ``link``,
 with the descriptor of a connection that a peer means for it; ``may LIMIT PER_PEER``, the bytes that it may hold. The
-one at the near end says ``uses BYTES``, what it holds, once a second. Either ignores words that it does not know: they
+one at the near end says ``uses BYTES``, what it holds, once a second, and ``count …``, the numbers of its metrics
+(`telemetry.metrics.handedon`), as often, and at its end. Either ignores words that it does not know: they
 are of later versions.
 """
 
@@ -17,7 +18,9 @@ import array
 import os
 import select
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -32,8 +35,14 @@ from proxy.errors import StartError
 log = structlog.get_logger()
 
 END, LINK, MAY, USES = b"end", b"link", b"may", b"uses"
+COUNT = b"count "
+"""What a word begins with that tells numbers."""
 LARGEST = 64
-"""Most bytes of a word."""
+"""Most bytes of a word, but for those."""
+LARGEST_COUNT = 64 * 1024
+"""Most bytes of those: a third of what the kernel keeps for a connection by default."""
+LAST = 2.0
+"""Seconds that the last numbers of a process that ends may take."""
 MOST_MEMORY = 1 << 50
 """Bytes, more than any limit has."""
 TELL = 1.0
@@ -66,6 +75,13 @@ def path_of(run_dir: str, instance: str) -> str:
     return f"{run_dir}/{PREFIX}{instance}{SUFFIX}"
 
 
+class Counts(Protocol):
+    """The numbers of the process at the near end."""
+
+    async def tell(self, say: Callable[[bytes], Awaitable[None]]) -> None:
+        """Say in packets what is new. Raises what `say` raises: that packet was not sent."""
+
+
 class Leash:
     """The near end, and the far one until another process has it.
 
@@ -93,17 +109,25 @@ class Leash:
         except StartError as error:
             log.warning("a process that is started after a crash will not find this one", error=str(error))
 
-    async def follow(self, follower: Follower, commanders: Commanders) -> None:
-        """After `let_go`: do what is said through the leash, and by `commanders` who connect. Until cancelled."""
+    async def follow(self, follower: Follower, commanders: Commanders, counts: Counts | None = None) -> None:
+        """After `let_go`: do what is said through the leash, and by `commanders` who connect, and tell `counts`. Until
+        cancelled; then the last of those are told.
+        """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_talk, self._near.dup(), follower)
+            nursery.start_soon(_talk, self._near.dup(), follower, counts)
             if self._found is None:
                 return
             limit = trio.Semaphore(MOST_LEASHES)
             while True:
                 await limit.acquire()
                 connection = await _accept(self._found.socket)
-                nursery.start_soon(_serve, connection, follower, commanders, limit)
+                nursery.start_soon(_serve, connection, follower, commanders, limit, counts)
+
+    async def last(self, counts: Counts) -> None:
+        """After `let_go`, when nobody is in `follow` any more, or has never been: tell the numbers once more, within
+        LAST. Not to a process that has found this one after a crash: there `follow` has done it.
+        """
+        await _count_last(self._near, counts)
 
     def close(self) -> None:
         """Close both ends, and remove the socket in run_dir. Nobody may be in `follow`. Idempotent."""
@@ -124,10 +148,16 @@ async def _accept(listener: socket.socket) -> socket.socket:
             await trio.sleep(PAUSE)
 
 
-async def _serve(connection: socket.socket, follower: Follower, commanders: Commanders, limit: trio.Semaphore) -> None:
+async def _serve(
+    connection: socket.socket,
+    follower: Follower,
+    commanders: Commanders,
+    limit: trio.Semaphore,
+    counts: Counts | None,
+) -> None:
     try:
         if (why := commanders.refusal(connection)) is None:
-            await _talk(connection, follower)
+            await _talk(connection, follower, counts)
         else:
             log.warning("a process may not say what this one is to do", kind=(), error=why)
     finally:
@@ -135,9 +165,11 @@ async def _serve(connection: socket.socket, follower: Follower, commanders: Comm
         limit.release()
 
 
-async def _talk(sock: socket.socket, follower: Follower) -> None:
+async def _talk(sock: socket.socket, follower: Follower, counts: Counts | None) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_tell, sock, follower)
+        if counts is not None:
+            nursery.start_soon(_count, sock.dup(), counts)
         await _heed(sock, follower)
         nursery.cancel_scope.cancel()
 
@@ -147,6 +179,31 @@ async def _tell(sock: socket.socket, follower: Follower) -> None:
         with suppress(OSError):  # nobody reads for now, or nobody is there any more
             send(sock, b"%s %d" % (USES, follower.uses()))
         await trio.sleep(TELL)
+
+
+async def _count(sock: socket.socket, counts: Counts) -> None:
+    """Tell the numbers every second, and when this is cancelled. Closes `sock`."""
+    with sock:
+        try:
+            while True:
+                with suppress(OSError), trio.move_on_after(TELL):  # as in `_tell`; what was not sent is told next time
+                    await counts.tell(partial(_say, sock))
+                await trio.sleep(TELL)
+        finally:
+            await _count_last(sock, counts)
+
+
+async def _count_last(sock: socket.socket, counts: Counts) -> None:
+    with suppress(OSError), trio.CancelScope(shield=True, deadline=trio.current_time() + LAST):
+        await counts.tell(partial(_say, sock))
+
+
+async def _say(sock: socket.socket, packet: bytes) -> None:
+    while True:
+        try:
+            return send(sock, COUNT + packet)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
 
 
 async def _heed(sock: socket.socket, follower: Follower) -> None:
@@ -213,16 +270,28 @@ def send(sock: socket.socket, word: bytes, *descriptors: int) -> None:
     sock.sendmsg([word], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
-def heard(sock: socket.socket) -> int | None:
+def heard(sock: socket.socket, counted: Callable[[bytes], None] = lambda packet: None) -> int | None:
     """At the far end: the bytes that the process at the near end holds, as it has said last; None: it has said nothing
-    new. Never waits. Raises nothing.
+    new. Never waits. Raises nothing. `counted` gets the packets of numbers.
     """
-    found = None
-    with suppress(OSError):
-        while word := sock.recv(LARGEST, socket.MSG_DONTWAIT):
-            if (numbers := numbers_in(word, USES, 1)) is not None:
-                found = numbers[0]
-    return found
+    found, resets = None, 0
+    while True:
+        try:
+            word = sock.recv(LARGEST_COUNT, socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            # It has ended with words of ours unread. That is reported once, before its last words.
+            resets += 1
+            if resets > 1:
+                return found
+            continue
+        except OSError:
+            return found
+        if not word:
+            return found
+        if word.startswith(COUNT):
+            counted(word[len(COUNT) :])
+        elif (numbers := numbers_in(word, USES, 1)) is not None:
+            found = numbers[0]
 
 
 def has_ended(sock: socket.socket) -> bool:

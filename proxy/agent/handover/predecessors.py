@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import structlog
 import trio
@@ -37,6 +38,10 @@ class Predecessors:
 
     Args:
         inherited: name (`Leash.name`) and socket of each.
+
+    Attributes:
+        counted: gets the numbers that a process tells; ended: is told when it has ended, or is let go.
+        hurried: says whether somebody waits for those numbers.
     """
 
     def __init__(self, inherited: Iterable[tuple[str, socket.socket]] = ()) -> None:
@@ -44,6 +49,9 @@ class Predecessors:
         self._uses: dict[str, int | None] = {}
         self._told: dict[str, Share] = {}
         self._closed = False
+        self.counted: Callable[[str, bytes], None] = lambda process, packet: None
+        self.ended: Callable[[str], None] = lambda process: None
+        self.hurried: Callable[[], bool] = lambda: False
 
     def offers(self) -> Iterator[tuple[str, InheritableListener]]:
         """Those of processes that still live, for the one that takes the place of this one. They stay ours."""
@@ -80,13 +88,13 @@ class Predecessors:
         pause = AT_FIRST
         while names := tuple(self._by_instance().values()):
             for name, sock in self._held:
-                if name in names and (use := heard(sock)) is not None:
+                if name in names and (use := self._heard(name, sock)) is not None:
                     self._uses[name] = use
             memory.heard({name: self._uses.get(name) for name in names})
             for name, share in memory.divide().items():
                 self._tell(name, share)
             await trio.sleep(pause)
-            pause = TELL
+            pause = AT_FIRST if self.hurried() else TELL
         if not self._closed:
             memory.heard({})
             memory.divide()
@@ -128,10 +136,15 @@ class Predecessors:
         found = {name.partition("-")[2]: name for name, _ in self.offers()}
         return {instance: name for instance, name in found.items() if is_instance(instance)}
 
+    def _heard(self, name: str, sock: socket.socket) -> int | None:
+        return heard(sock, partial(self.counted, name))
+
     def _drop(self, name: str) -> None:
         for pair in [pair for pair in self._held if pair[0] == name]:
             self._held.remove(pair)
+            self._heard(*pair)  # its last words
             pair[1].close()
+            self.ended(name)
 
 
 def _meet(path: str) -> socket.socket | None:

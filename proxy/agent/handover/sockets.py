@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from control.base.reading.addresses import TcpAddress
 from control.base.system.commanders import Commanders
 from proxy.agent.drain import Drain
-from proxy.agent.handover.inheritance import HANDOVER, LEASH, LINKS, UPSTREAM
-from proxy.agent.handover.leash import Leash
+from proxy.agent.handover.inheritance import HANDOVER, LEASH, LINKS, SCRAPE, UPSTREAM
+from proxy.agent.handover.leash import Counts, Leash
 from proxy.agent.handover.memoryshares import MemoryShares, Share
 from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import HURRY, Predecessors
+from proxy.agent.handover.scrapelistener import ScrapeListener
 from proxy.agent.handover.sender import OfferedListener
 from proxy.links.acceptgate import AcceptGate
 from proxy.links.listening import LinkListeners
@@ -36,6 +37,7 @@ class HandoverSockets:
         memory: what this process may hold.
         tell: tells systemd (`notify.Notices`).
         state: the lock of its state_dir, if it has one.
+        scrape: the socket of telemetry.listen, if it has one.
 
     Attributes:
         host, state: as given.
@@ -43,6 +45,7 @@ class HandoverSockets:
         passed: links that a later process passes to this one.
         left: whether another process has taken over; successor: its process id.
         own: as given.
+        counts: the numbers that are told after `retire`.
         links_gate: the gate through which links are accepted.
     """
 
@@ -62,7 +65,9 @@ class HandoverSockets:
         memory: MemoryShares,
         tell: Callable[[str], None],
         state: StateLock | None = None,
+        scrape: ScrapeListener | None = None,
     ) -> None:
+        self._scrape = scrape
         self.host, self.state = host, state
         self._tell = tell
         self.passed = PassedLinks()
@@ -70,6 +75,7 @@ class HandoverSockets:
         self.reserved = self.left = False
         self.successor = 0
         self.links_gate = AcceptGate()
+        self.counts: Counts | None = None
         self._held = False
         self._predecessors, self._leash = predecessors, Leash(instance)
         self._outbound, self._drain = outbound, drain
@@ -96,6 +102,9 @@ class HandoverSockets:
         # The one that hears this host itself the other process opens anew.
         for listener in self._links.all[:1]:
             yield OfferedListener(LINKS, self._address.hostport, InheritableListener(listener.socket))  # type: ignore[arg-type]
+        if self._scrape is not None:
+            address = self._scrape.address.hostport
+            yield OfferedListener(SCRAPE, address, InheritableListener(self._scrape.sock))
         for name, inheritable in self._predecessors.offers():
             yield OfferedListener(LEASH, name, inheritable)
         yield OfferedListener(LEASH, self._leash.name, InheritableListener(self._leash.far))
@@ -127,7 +136,8 @@ class HandoverSockets:
         for own in self.own:
             own.kept.bound.own(not hold)
         # Who comes to take over meanwhile is told that somebody else is about to.
-        for gate in (self.links_gate, *(own.gate for own in self.own if own.kind != HANDOVER)):
+        gates = [self.links_gate, *(own.gate for own in self.own if own.kind != HANDOVER)]
+        for gate in gates if self._scrape is None else [*gates, self._scrape.gate]:
             gate.close() if hold else gate.open()
 
     def renew_links(self) -> None:
@@ -144,6 +154,8 @@ class HandoverSockets:
             own.gate.close()
             own.kept.bound.own(False)
             own.kept.close()
+        if self._scrape is not None:
+            self._scrape.close()
         self._links.close()
         if self.state is not None:
             self.state.close()
@@ -155,7 +167,12 @@ class HandoverSockets:
         """After `retire`: do what the process says that accepts (`leash.Follower`), until cancelled."""
         await self._drain.told()
         if self.left:
-            await self._leash.follow(self, self._successors)
+            await self._leash.follow(self, self._successors, self.counts)
+
+    async def tell_last(self) -> None:
+        """When all streams are over: tell the process that has taken over, if one has, what has been counted."""
+        if self.left and self.counts is not None:
+            await self._leash.last(self.counts)
 
     def hurry(self) -> None:
         """See `leash.Follower`."""

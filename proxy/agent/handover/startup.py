@@ -20,6 +20,7 @@ from proxy.agent.handover.memoryshares import MemoryShares
 from proxy.agent.handover.ownsocket import OwnSocket
 from proxy.agent.handover.predecessors import Predecessors
 from proxy.agent.handover.receiver import Predecessor
+from proxy.agent.handover.scrapelistener import ScrapeListener
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.config.schema import Config
 from proxy.errors import StartError
@@ -41,6 +42,7 @@ class StartupListeners:
         handover_sockets: all of them, to be handed over later.
         commanders: who may command at the admin socket; successors: who may take this proxy's place.
         predecessors: the processes whose place was taken and which still let their streams finish.
+        scrape: that of telemetry.listen, if there is one.
         links: the listeners for links; own: the proxy's own sockets, by what they are for. There are listeners after
             `replace` only.
     """
@@ -57,12 +59,18 @@ class StartupListeners:
         predecessor: Predecessor | None,
         predecessors: Predecessors,
         state: StateLock | None,
+        scrape: ScrapeListener | None,
     ) -> None:
-        self._state = state
+        self._state, self.scrape = state, scrape
         self.handover_sockets, self.commanders, self.successors = handover_sockets, commanders, successors
         self.links, self.own = links, own
         self._inheritance, self._predecessor = inheritance, predecessor
         self._run_dir, self.predecessors = run_dir, predecessors
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether there is another proxy whose place this one takes."""
+        return self._predecessor is not None
 
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
@@ -84,6 +92,8 @@ class StartupListeners:
         self.links.use()
         for own in self.own.values():
             own.use()
+        if self.scrape is not None:
+            self.scrape.use()
         self.predecessors.find(self._run_dir)
         self.predecessors.bound()
 
@@ -146,6 +156,10 @@ async def open_listeners(
     if config.telemetry.socket is not None:
         monitors = group_number("telemetry.group", config.telemetry.group)
         open_own(TELEMETRY, config.telemetry.socket, config.telemetry.mode, monitors, lambda: None)
+    scrape = None
+    if config.telemetry.listen is not None:
+        scrape = ScrapeListener(config.telemetry.listen, inheritance.scrape(config.telemetry.listen))
+        files.callback(scrape.close)
     links = LinkListeners(config.links.listen, device)
     files.callback(links.close)
     links.open(inheritance.links(config.links.listen))
@@ -163,6 +177,7 @@ async def open_listeners(
         address=config.links.listen,
         links=links,
         own=list(own.values()),
+        scrape=scrape,
         predecessors=predecessors,
         successors=successors,
         memory=memory,
@@ -181,4 +196,5 @@ async def open_listeners(
         predecessor,
         predecessors,
         state,
+        scrape,
     )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from control.base.system.commanders import Commanders
 from proxy.agent.handover import leash as leash_module
-from proxy.agent.handover.leash import END, LINK, Leash, has_ended, heard, listening_in, path_of, send
+from proxy.agent.handover.leash import COUNT, END, LAST, LINK, Leash, has_ended, heard, listening_in, path_of, send
 from proxy.agent.handover.memoryshares import Share
 from proxy.links.carry import new_id
 from tests.agent.handover.rig import short_folder
@@ -196,3 +196,58 @@ def test_any_words(words: list[bytes]) -> None:
         assert near.fileno() < 0
 
     trio.run(follow)
+
+
+def test_the_last_words_of_one_that_has_left_words_unread() -> None:
+    leash = Leash(new_id())
+    far = leash.far.dup()
+    with far:
+        send(far, b"may 5 5")  # it does not read that any more
+        send(leash._near, b"uses 7")
+        send(leash._near, COUNT + b"numbers")
+        leash.close()
+        packets: list[bytes] = []
+        assert heard(far, packets.append) == 7
+        assert packets == [b"numbers"]
+        assert heard(far, packets.append) is None
+
+
+class Numbers:
+    """What is to be told: one more each time."""
+
+    def __init__(self) -> None:
+        self.told = 0
+
+    async def tell(self, say: Callable[[bytes], Awaitable[None]]) -> None:
+        await say(b"%d" % self.told)
+        self.told += 1
+
+
+async def test_numbers_are_told_every_second_and_at_the_end(run_dir: Path, autojump_clock: trio.abc.Clock) -> None:
+    leash, numbers = Leash(new_id()), Numbers()
+    with leash.far.dup() as far:
+        leash.let_go(str(run_dir))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leash.follow, Process(), Commanders(), numbers)
+            await trio.sleep(1.5)
+            packets: list[bytes] = []
+            heard(far, packets.append)
+            assert packets == [b"0", b"1"]
+            nursery.cancel_scope.cancel()
+        await leash.last(numbers)
+        leash.close()
+        heard(far, packets.append)
+        assert packets == [b"0", b"1", b"2", b"3"]
+
+
+async def test_the_last_numbers_wait_for_room_and_not_for_ever(autojump_clock: trio.abc.Clock) -> None:
+    class Many:
+        async def tell(self, say: Callable[[bytes], Awaitable[None]]) -> None:
+            while True:
+                await say(bytes(30_000))
+
+    leash = Leash(new_id())
+    began = trio.current_time()
+    await leash.last(Many())
+    assert trio.current_time() - began == pytest.approx(LAST)
+    leash.close()

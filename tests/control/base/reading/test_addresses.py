@@ -88,6 +88,13 @@ def test_nobody_can_be_reached_at_every_address(text: str) -> None:
             reader(raw)
 
 
+def test_dns_name() -> None:
+    assert addresses.dns_name("Proxy-1.Example") == "proxy-1.example"
+    for raw in ("a:1", "", "a..b", 5, "10.0.0.1"):
+        with pytest.raises(ValueError, match="allowed: a host name, without a port"):
+            addresses.dns_name(raw)
+
+
 def test_unix_address() -> None:
     for reader in (addresses.listen_address, addresses.deliver_address):
         assert reader("unix:/run/a b.sock") == UnixAddress("/run/a b.sock")

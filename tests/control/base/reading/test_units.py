@@ -17,7 +17,7 @@ RAW = (
 )
 READERS = [
     units.seconds, units.duration, units.size, units.host_name, units.service_name, units.account, units.uid,
-    units.mode, units.absolute_path,
+    units.mode, units.absolute_path, units.share,
 ]  # fmt: skip
 
 
@@ -27,6 +27,13 @@ READERS = [
 )
 def test_duration(text: str, seconds: float) -> None:
     assert units.duration(text) == seconds
+
+
+def test_share() -> None:
+    assert [units.share(raw) for raw in ("auto", 1, 0.01)] == [None, 1.0, 0.01]
+    for raw in (0, -1, 1.5, True, "0.5", float("nan")):
+        with pytest.raises(ValueError, match="allowed: auto, or a number above 0 and at most 1"):
+            units.share(raw)
 
 
 def test_patience_is_a_duration_of_up_to_a_week() -> None:
