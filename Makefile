@@ -59,7 +59,7 @@ demo: core
 # default. The last line is the summary of that.
 test: core
 	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl systemd-analyze:systemd \
-		etcd:etcd-server $(REDIS) $(COMPILER)
+		etcd:etcd-server prometheus:prometheus promtool:prometheus $(REDIS) $(COMPILER)
 	@failed=0; $(if $(ARGS),,HOSTLANE_REQUIRE_CORE=python $(PLAIN) $(BIN)/pytest $(SPREAD) \
 			$(if $(HOSTLANE_WHOLE),,tests/core tests/mux tests/pump) || failed=1;) \
 		HOSTLANE_REQUIRE_CORE=compiled $(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS) || failed=1; exit $$failed

@@ -17,7 +17,7 @@ from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
-from tests.tools import nobody
+from tests.tools import nobody, prometheus
 from tests.tools.jumps import Jumps, run_at_once
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
@@ -35,6 +35,7 @@ WHY_NOT = {
     "netns": functools.cache(labs.missing),
     "redis": functools.cache(redis.missing),
     "etcd": etcds.missing,
+    "prometheus": prometheus.missing,
     "nobody": nobody.is_shut_out,
 }
 

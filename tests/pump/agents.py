@@ -178,14 +178,14 @@ async def two_peers(hosts: Mesh, first: dict[str, Any], second: dict[str, Any]) 
 
 
 @asynccontextmanager
-async def mesh(*, mtls: bool = False) -> AsyncIterator[Mesh]:
+async def mesh(*, mtls: bool = False, patience: float = PATIENCE) -> AsyncIterator[Mesh]:
     """Checks at the end that no descriptor, task or file is left of any proxy, nor a byte of a budget."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before, tasks = open_fds(), trio.lowlevel.current_statistics().tasks_living
     folder = Path(tempfile.mkdtemp(prefix="hl-"))
     agents: dict[str, Agent] = {}
     try:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience):
             async with trio.open_nursery() as nursery:
                 running = Mesh(folder, nursery, agents, CertificateAuthority() if mtls else None)
                 try:
