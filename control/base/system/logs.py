@@ -26,7 +26,7 @@ from structlog.typing import EventDict, Processor
 
 from control.base.repeats import Repeats
 from control.base.system.logstream import LogStream
-from control.base.system.logwriter import LogWriter
+from control.base.system.logwriter import DescriptorOutput, LogWriter
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -62,7 +62,8 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
         *_renderers("console" if style == "auto" and terminal else style, colours=colours),
     ]
     summaries = _Summaries(renderers, encoding)
-    writer = LogWriter(descriptor, summaries.lost, summaries)
+    output = None if descriptor is None else DescriptorOutput(descriptor)
+    writer = LogWriter(output, summaries.lost, summaries)
     summaries.wake = writer.wake
     sink = LineSink(writer, encoding)
     structlog.configure(
@@ -78,6 +79,11 @@ def configure(level: str = "info", style: str = "auto", stream: TextIO | None = 
         _Current.stderr = stream
         stream.flush()
         sys.stderr = LogStream(writer, stream)
+
+
+def writer() -> LogWriter | None:
+    """What writes the lines to stderr, for others that are no log messages; None: nothing is configured."""
+    return _Current.writer
 
 
 class _Current:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from control.base.system.logstream import LogStream
-from control.base.system.logwriter import LogWriter
+from control.base.system.logwriter import DescriptorOutput, LogWriter
 from tests.tools.sockets import PATIENCE
 
 
@@ -25,7 +25,7 @@ class Written:
 
     def __init__(self, under: TextIO) -> None:
         self.under = under
-        self._writer = LogWriter(under.fileno(), lambda lines: b"lost\n", Never())
+        self._writer = LogWriter(DescriptorOutput(under.fileno()), lambda lines: b"lost\n", Never())
         self.stream = LogStream(self._writer, under)
 
     def text(self) -> str:

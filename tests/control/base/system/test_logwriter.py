@@ -19,7 +19,7 @@ from time import monotonic
 
 import pytest
 
-from control.base.system.logwriter import LINE_COST, RESERVE, ROOM, LogWriter
+from control.base.system.logwriter import LINE_COST, RESERVE, ROOM, DescriptorOutput, LogWriter
 from tests.tools.sockets import PATIENCE, eventually
 
 pytestmark = pytest.mark.failure("27")
@@ -91,7 +91,8 @@ def made(pipe: Pipe) -> Iterator[Callable[..., LogWriter]]:
     with ExitStack() as stack:
 
         def make(descriptor: int | None, clock: Clock | None = None) -> LogWriter:
-            writer = LogWriter(descriptor, told, clock or Clock())
+            output = None if descriptor is None else DescriptorOutput(descriptor)
+            writer = LogWriter(output, told, clock or Clock())
             stack.callback(lambda: writer.close(PATIENCE) or pytest.fail("it still writes"))
             return writer
 
