@@ -157,6 +157,8 @@ class Status(Struct, frozen=True, kw_only=True):
     missing: list[str] = []
     """A line for each upstream's socket whose file is gone and could not be bound again at the last look, 5 s ago at
     most."""
+    access_lost: int = 0
+    """Lines of the access log that found no place in its queue or file, since the start."""
     core: Core = "python"
     """What moves the bytes: the modules of the core as C extensions, or as they are."""
 

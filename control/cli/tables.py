@@ -187,6 +187,8 @@ def _host(status: Status) -> Facts:
     if status.draining:
         rows.insert(2, ("draining", f"takes no more calls; ends in {span(status.drain_left_s or 0)} at the latest"))
     rows += [("waits for a link", _suspension(peer)) for peer in status.peers if peer.suspended]
+    if status.access_lost:
+        rows.append(("access log", f"{status.access_lost} lines were lost"))
     rows += [("namesake", line) for line in status.namesakes]
     rows += [("missing", line) for line in status.missing]
     if status.control is not None:

@@ -67,6 +67,9 @@ class Agent(Parts):
         with ExitStack() as files:
             # First, because until then a signal kills the process at once.
             signals = files.enter_context(trio.open_signal_receiver(*SIGNALS))
+            if self.access is not None:
+                self.access.open()
+                files.callback(self.access.close)
             files.callback(self.pump.shut_down)
             files.callback(self.device.close)
             files.callback(self._network.close)
@@ -105,6 +108,8 @@ class Agent(Parts):
                 nursery.start_soon(trim.run, self.pump.budget, self.pump.slabs)
                 if self.recorder is not None:
                     await nursery.start(self.recorder.run)
+                if self.access is not None:
+                    await nursery.start(self.access.run)
                 self._hand_counts_on(startup)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
@@ -302,6 +307,8 @@ class Agent(Parts):
         async with trio.open_nursery() as nursery:
             async for number in signals:
                 if number == signal.SIGHUP:
+                    if self.access is not None:
+                        self.access.look()
                     nursery.start_soon(self.reload.asked)
                 elif number == signal.SIGUSR2:
                     nursery.start_soon(successor.start, successor.command())

@@ -61,6 +61,7 @@ from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
+from proxy.telemetry.accesslog import AccessLog
 from proxy.telemetry.metrics.collect import NetworkReader
 from proxy.telemetry.metrics.handedon import CountsOfOthers
 from proxy.telemetry.metrics.process import ProcessReader
@@ -107,6 +108,8 @@ class Parts:
         counts = StreamCounts(series, config.telemetry.sample_streams)
         self.stats = StreamStats(trace=config.log.level == "debug", counts=counts)
         self.peer_counts = PeerCounts(series)
+        self.access = None if config.access.to is None else AccessLog(config.access, logs.writer)
+        self.stats.access = self.access
         self.pump.budget.link_buffer = memory.link_buffer(_cgroup())
         allowed = AllowRules.from_services(config.services)
         self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
@@ -139,6 +142,7 @@ class Parts:
         self._others = CountsOfOthers(self._network.label, self._network.known)
         self.metrics = ProxyMetrics(self._network, process, self._others)
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
+        self.view.access = self.access
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.held_back = self.outbound.held_back
@@ -254,6 +258,8 @@ class Parts:
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)
         self.stats.trace = config.log.level == "debug"
+        if self.access is not None:
+            self.access.adopt(config.access)
         self.pump.busy_poll.set(config.pump.looks_for)
         warn(config)
         self.connector.keep_alive = KeepAlive.of(config.tcp)

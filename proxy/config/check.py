@@ -62,6 +62,7 @@ def check(config: Partial, document: Document, unknown: set[Path]) -> None:
     _check_rules(config, document, unknown)
     check_interfaces(config, document)
     _check_pool(config, document)
+    _check_access(config, document)
     if offers_known and config.control is None:
         _check_offered(config, document)
 
@@ -207,6 +208,18 @@ def _check_pool(config: Partial, document: Document) -> None:
         if low > high:
             path = ("pool", "idle_max" if ("pool", "idle_max") in document.lines else "idle_min")
             document.problem(path, f"found idle_min {low:g} s above idle_max {high:g} s; allowed: not above it")
+
+
+def _check_access(config: Partial, document: Document) -> None:
+    """A log that would never have a line was meant otherwise."""
+    if config.access is UNSET:
+        return
+    if config.access.events == ():
+        found = "found an empty list"
+        document.problem(("access", "events"), f"{found}; allowed: one or more of opened, interval, ended")
+    elif config.access.only == "failed" and config.access.events is not UNSET and "ended" not in config.access.events:
+        found = "found failed without ended among access.events, and only an end shows a failure"
+        document.problem(("access", "only"), f"{found}; allowed: with ended")
 
 
 def _check_offered(config: Partial, document: Document) -> None:

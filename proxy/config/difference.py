@@ -26,7 +26,7 @@ IDLE = frozenset({"containers", "segments"})
 FIXED = (
     "host", "mesh", "run_dir", "admin", "takeover", "telemetry", "control", "links.listen", "links.address",
     "links.segment", "links.interface", "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit",
-    "log.format",
+    "log.format", "access.to",
 )  # fmt: skip
 """Keys, with all that is below them, that a proxy reads once, when it starts: its name, its place, its sockets."""
 

@@ -31,11 +31,14 @@ from control.base.reading.keys import (
     SomePath,
 )
 from control.base.reading.yamlmap import Document
-from proxy.config import netvalues
+from proxy.config import accessvalues, netvalues
+from proxy.config.accessvalues import STDERR
 from proxy.config.check import check, expand
 from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, InterfaceName, SegmentConfig, SegmentName
 
 __all__ = [
+    "STDERR",
+    "AccessConfig",
     "Address",
     "AdminConfig",
     "AllUpstreamsConfig",
@@ -264,6 +267,20 @@ class TelemetryConfig(ScrapeConfig, frozen=True, kw_only=True, forbid_unknown_fi
     mode: Mode = 0o660
 
 
+class AccessConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The access log: a line for each stream (docs/access-log.md)."""
+
+    to: Annotated[str | None, read_by(accessvalues.target, accessvalues.TARGET)] = None
+    """STDERR, or the path of a file, which is appended to; None: there is no access log."""
+    events: tuple[Literal["opened", "interval", "ended"], ...] = ("ended",)
+    """When a line is written: the service has taken the stream; each `interval` while it is open; it has ended."""
+    interval: Patience = 60.0
+    only: Annotated[accessvalues.Only, read_by(accessvalues.only, accessvalues.ONLY)] = "all"
+    """Of which streams; a number: of those that were not delivered within so many seconds."""
+    sample: Annotated[float, read_by(accessvalues.share, accessvalues.SHARE)] = 1.0
+    """Of which part of these."""
+
+
 class TakeoverConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which process may take this one's place (docs/upgrade.md), beside that its user must be the same, or root."""
 
@@ -334,6 +351,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pump: PumpConfig = PumpConfig()
     pool: PoolConfig = PoolConfig()
     log: LogConfig = LogConfig()
+    access: AccessConfig = AccessConfig()
 
 
 NEEDS = "host and links"

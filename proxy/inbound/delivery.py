@@ -18,13 +18,14 @@ from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config, ServiceConfig
 from proxy.errors import CloseReason
-from proxy.mux.frames import NAMESAKE, Open
+from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.streamcounts import DeliveredCount, StreamCount
+from proxy.pump.streamlog import StreamFacts, stream_id
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
 
@@ -96,9 +97,9 @@ class Inbound:
         elif self.allowed.rules and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif (
-            local.path
+            local.at_once
             and (call.via is None or not self.connector.own.passed(call.via))
-            and (sock := self.connector.at_once(local.path)) is not None
+            and (sock := self.connector.at_once(local.at_once)) is not None
         ):
             if sock.fileno() >= self._descriptors.scarce and (why := self.excess(peer, sock)):
                 sock.close()
@@ -155,17 +156,21 @@ class LocalService:
 
     Attributes:
         path: the path of its Unix socket; empty if it has a TCP address.
+        at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, for the access log.
         tells: whether it gets a PROXY header that says who calls.
         delivered: of its streams; None: there were none yet.
     """
 
-    __slots__ = ("_inbound", "_sampler", "_stream_counts", "config", "delivered", "path", "service", "tells")
+    __slots__ = (
+        "_inbound", "_sampler", "_stream_counts", "at_once", "config", "delivered", "path", "service", "tells",
+    )  # fmt: skip
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
         self._inbound = inbound
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
+        self.at_once = self.path if inbound.stats.access is None else b""
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self._sampler = inbound.stats.counts.deliveries
@@ -226,12 +231,14 @@ class Delivery:
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
     __slots__ = (
+        "_access",
         "_attempt",
         "_call",
         "_counted_as",
         "_detail",
         "_inbound",
         "_local_service",
+        "_opened_at",
         "_source",
         "lane",
         "service",
@@ -242,6 +249,7 @@ class Delivery:
         self._inbound = inbound
         self._attempt: ConnectAttempt | None = None
         self._detail = ""
+        self._access, self._opened_at = inbound.stats.access, 0.0
         self._call = call
         self._local_service: LocalService | None = None
         self._source: Source | None = None
@@ -283,6 +291,9 @@ class Delivery:
         assert local is not None
         local.time(self.lane)
         self.lane.attach(sock, not local.path)
+        if self._access is not None:
+            self._opened_at = monotonic()
+            self._access.opened(self)
         self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
     def lane_opened(self, lane: Lane) -> None:
@@ -302,5 +313,31 @@ class Delivery:
             self._attempt.cancel()
         self._inbound.connector.own.drop(self._source)
         self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
+        if self._access is not None:
+            self._access.ended(self, reason, self._detail)
         if self._inbound.stats.end(reason):
             self._inbound.report(lane, reason, self.service, self._detail)
+
+    @property
+    def stream_id(self) -> str:
+        """As the calling host has it, too (LoggedStream)."""
+        return stream_id(self.lane)
+
+    def facts(self) -> StreamFacts:
+        """What is known of the stream now (LoggedStream)."""
+        lane, call = self.lane, self._call
+        return StreamFacts(
+            service=self.service,
+            direction="inbound",
+            caller=call.caller,
+            uid=None if call.uid == UNKNOWN_UID else call.uid,
+            pid=None,
+            peer=lane.session.peer,
+            link=lane.session.name,
+            tries=1,
+            age=lane.age,
+            wait=None,
+            open=self._opened_at - lane.since if self._opened_at else None,
+            sent=lane.bytes_sent,
+            received=lane.bytes_received,
+        )

@@ -38,6 +38,8 @@ class UpstreamAcceptor:
     """Opens a stream, or makes a `Call`, for each connection to one upstream. It is the observer
     (``pump.streamobserver.StreamObserver``) of the lanes for which no `Call` was made.
 
+    With an access log each becomes a `Call`, which can tell of it.
+
     Args:
         service: the service that the upstream is for.
         pool: the pool of the only peer that offers the service; None if this host or several peers do, or nobody does.
@@ -50,7 +52,8 @@ class UpstreamAcceptor:
 
     def __init__(self, context: CallContext[Call], service: str, upstream: UpstreamConfig, pool: Pool | None) -> None:
         self.service = service
-        self._context, self._stats, self._pool = context, context.stats, pool
+        self._context, self._stats = context, context.stats
+        self._pool = pool if context.stats.access is None else None
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._calls: dict[int, bytes] = {}

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.errors import CloseReason
-from proxy.mux.frames import Open, encode_open
+from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
 from proxy.outbound.calls import CallContext
 from proxy.pump.lane import OF_APPLICATIONS, Lane
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
+from proxy.pump.streamlog import StreamFacts, stream_id
 from proxy.routing.allow import describe
 from proxy.routing.balance import TRIES
 
@@ -45,18 +46,23 @@ class Call:
     """
 
     __slots__ = (
+        "_access",
         "_attempt",
         "_context",
         "_deadline",
         "_detail",
         "_early",
         "_eof",
+        "_offered_at",
+        "_opened_at",
+        "_process",
         "_refusal",
         "_refused",
         "_request",
         "_sock",
         "_source",
         "_tcp",
+        "_tries",
         "_untried",
         "_weight",
         "_window",
@@ -92,6 +98,10 @@ class Call:
             self._weight = sampler.picked(self.since)
         elif lane is None:
             sampler.left -= 1
+        self._access = context.stats.access
+        self._process = self.caller if self._access is not None else None
+        self._tries = 0 if lane is None else 1
+        self._offered_at = self._opened_at = 0.0
 
     def start(self) -> None:
         """Begin with this host if it offers the service, else with a peer. Fail if the call goes round in a circle."""
@@ -106,6 +116,7 @@ class Call:
             local = None
         if local is None:
             return self._try_peers()
+        self._offer()
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
         self._context.calls[self] = None
         attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected, hops, local.source)
@@ -139,6 +150,7 @@ class Call:
                 self._context.ejections.succeeded(self.service, self._context.host)
             caller, self._sock = self._sock, None
             self.splice = Splice(self._context.pump, caller, service, self._splice_ended)
+            self._told_opened()
             self._context.splices[self.splice] = self
             self._context.held[self.service] += 1
             self.splice.start()
@@ -172,8 +184,7 @@ class Call:
         self._context.held[self.service] -= 2
         self._context.connector.own.drop(self._source)
         self._window.adapt(not splice.caller.hasty)
-        if self._context.stats.end(reason):
-            self._report(reason, splice.caller.received, splice.service.received, None)
+        self._ended(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
 
@@ -213,6 +224,7 @@ class Call:
         request = self._request
         if not link.session.remote.via:
             request = request._replace(via=None)
+        self._offer()
         before, self.lane = self.lane, link.session.open(encode_open(request))
         lane = self.lane
         lane.observer = self
@@ -320,6 +332,7 @@ class Call:
         """The peer has delivered the stream (StreamObserver)."""
         self._untried = []
         self._window.answered(lane)
+        self._told_opened()
         if self._context.ejections.held:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
@@ -360,8 +373,7 @@ class Call:
             self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
         self._context.stats.counts.stream(self.service, lane.session.peer, self.direction).end(lane, reason)
-        if self._context.stats.end(reason):
-            self._report(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
+        self._ended(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
     def give_up(self, reason: CloseReason) -> None:
         """End the call with the reason if neither a lane nor a splice has its socket."""
@@ -380,17 +392,57 @@ class Call:
             self._context.pump.close(sock)
         self._context.held[self.service] -= 1
         self._context.stats.counts.stream(self.service, "", self.direction).ended[reason] += 1
-        if self._context.stats.end(reason):
-            self._report(reason, 0, 0, None)
+        self._ended(reason, 0, 0, None)
 
-    def _report(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
-        self._context.stats.report(
-            reason,
-            since=self.since,
+    def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
+        if self._access is not None:
+            self._access.ended(self, reason, self._detail)
+        if self._context.stats.end(reason):
+            self._context.stats.report(
+                reason,
+                since=self.since,
+                service=self.service,
+                direction="outbound",
+                peer=peer,
+                detail=self._detail,
+                sent=sent,
+                received=received,
+            )
+
+    # What the access log is told
+
+    def _offer(self) -> None:
+        self._tries += 1
+        self._offered_at = monotonic()
+
+    def _told_opened(self) -> None:
+        self._opened_at = monotonic()
+        if self._access is not None:
+            self._access.opened(self)
+
+    @property
+    def stream_id(self) -> str | None:
+        """As the host that it went to has it, too (LoggedStream)."""
+        return None if self.lane is None else stream_id(self.lane)
+
+    def facts(self) -> StreamFacts:
+        """What is known of the call now (LoggedStream)."""
+        lane, splice, request = self.lane, self.splice, self._request
+        sent, received = (0, 0) if lane is None else (lane.bytes_sent, lane.bytes_received)
+        if splice is not None:
+            sent, received = splice.caller.received, splice.service.received
+        return StreamFacts(
             service=self.service,
-            direction="outbound",
-            peer=peer,
-            detail=self._detail,
+            direction="outbound" if splice is None else "local",
+            caller=request.caller,
+            uid=None if request.uid == UNKNOWN_UID else request.uid,
+            pid=None if self._process is None else self._process[1] or None,
+            peer=None if lane is None else lane.session.peer,
+            link=None if lane is None else lane.session.name,
+            tries=self._tries,
+            age=monotonic() - self.since,
+            wait=self._offered_at - self.since if self._offered_at else None,
+            open=self._opened_at - self._offered_at if self._opened_at else None,
             sent=sent,
             received=received,
         )

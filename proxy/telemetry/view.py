@@ -37,6 +37,7 @@ from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.session import LaneSession
 from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
+from proxy.telemetry.accesslog import AccessLog
 from proxy.telemetry.busiest import busiest
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class ProxyView:
         self.config, self._pump, self._pools = config, pump, pools
         self._inbound, self._context, self._stats = inbound, context, stats
         self.follower: MapFollower | None = None
+        self.access: AccessLog | None = None
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
@@ -91,6 +93,7 @@ class ProxyView:
             refused_by_reason={reason.label: count for reason, count in self._stats.failures.items()},
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             namesakes=self.namesakes(),
+            access_lost=0 if self.access is None else self.access.lost,
             missing=[*filter(None, [self.unreachable()]), *self.missing()],
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
             busiest=busiest(self._callers()),

@@ -373,6 +373,13 @@ def test_without_links_the_other_checks_go_on() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("access: {to: stderr, events: [opened]}\n", []),
+        ("access: {to: stderr, only: failed}\n", []),
+        ("access: {to: stderr, events: []}\n",
+         ["f:3: access.events: found an empty list; allowed: one or more of opened, interval, ended"]),
+        ("access:\n  to: stderr\n  events: [opened]\n  only: failed\n",
+         ["f:6: access.only: found failed without ended among access.events, and only an end shows a failure; "
+          "allowed: with ended"]),
         ("pool: {idle_min: 5s, idle_max: 5s}\n", []),
         ("pool:\n  idle_min: 2s\n  idle_max: 1s\n",
          ["f:5: pool.idle_max: found idle_min 2 s above idle_max 1 s; allowed: not above it"]),

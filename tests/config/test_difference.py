@@ -53,6 +53,16 @@ def test_peers_come_go_and_change() -> None:
     assert not back.settings
 
 
+def test_the_access_log_changes_but_for_its_place() -> None:
+    old = config(access={"to": "/a", "only": "failed"})
+    new = between(old, config(access={"to": "/a", "only": {"slower_than": "50ms"}, "sample": 0.5}))
+    assert [str(change) for change in new.changes] == ["access.only: failed → 0.05", "access.sample: 1 → 0.5"]
+    assert not new.fixed
+    assert between(old, config(access={"to": "/b", "only": "failed"})).fixed == [
+        f"access.to: found /b, running with /a; {RESTART}"
+    ]
+
+
 def test_a_name_with_dots_is_one_name() -> None:
     new = config(peers={"host.c.example": {"address": "10.0.0.3:7600"}})
     assert between(config(), new).peers == {"host.c.example"}

@@ -13,6 +13,7 @@ from proxy.config import schema as config
 from proxy.config.interfaces import ContainerInterfaceConfig, InterfaceConfig, RouteConfig, SegmentConfig
 from proxy.config.schema import (
     EVERYBODY,
+    AccessConfig,
     AdminConfig,
     AllowRuleConfig,
     AllUpstreamsConfig,
@@ -40,7 +41,7 @@ MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
     "host, links, run_dir, socket_dir, admin, takeover, telemetry, mesh, control, peers, upstreams, all_upstreams, "
-    "services, interfaces, containers, segments, limits, tcp, pump, pool, log"
+    "services, interfaces, containers, segments, limits, tcp, pump, pool, log, access"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -135,6 +136,7 @@ def test_defaults() -> None:
         idle_min=1.0, idle_max=3600.0, idle_price=0.01, open_ahead=True, record=None, record_limit=64 * 2**20
     )
     assert found.log == LogConfig(level="info", format="auto")
+    assert found.access == AccessConfig(to=None, events=("ended",), interval=60.0, only="all", sample=1.0)
     assert UpstreamConfig(listen=UnixAddress("/x")).mode == 0o666
     assert ServiceConfig(deliver=UnixAddress("/x")) == ServiceConfig(
         deliver=UnixAddress("/x"), connect_timeout=5.0, allow=EVERYBODY, proxy_protocol="none"
@@ -167,6 +169,7 @@ tcp: {keepalive_idle: null, keepalive_interval: 1h, keepalive_probes: 127}
 pump: {busy_poll: 50us}
 pool: {idle_min: 2s, idle_max: 1m, idle_price: 1s, open_ahead: false, record: /tmp/r, record_limit: 64KiB}
 log: {level: debug, format: json}
+access: {to: /tmp/a, events: [opened, interval], interval: 5s, only: {slower_than: 50ms}, sample: 0.5}
 """
     assert config.parse(text, "f.yaml") == Config(
         host="h",
@@ -203,6 +206,7 @@ log: {level: debug, format: json}
             idle_min=2.0, idle_max=60.0, idle_price=1.0, open_ahead=False, record="/tmp/r", record_limit=64 * 2**10
         ),
         log=LogConfig(level="debug", format="json"),
+        access=AccessConfig(to="/tmp/a", events=("opened", "interval"), interval=5.0, only=0.05, sample=0.5),
     )  # fmt: skip
 
 

@@ -1,0 +1,66 @@
+"""What a stream is to the access log: told when it is delivered and when it has ended, by whoever called or delivers
+it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from control.api.messages import StreamDirection
+from proxy.errors import CloseReason
+from proxy.pump.lane import Lane
+from proxy.pump.session import LaneSession
+
+
+class StreamFacts(NamedTuple):
+    """All that is known of a stream at a moment. Bytes are payload; times are seconds, None where there was no such
+    moment yet.
+    """
+
+    service: str
+    direction: StreamDirection
+    caller: str
+    """The calling service, where its host knows it, else empty."""
+    uid: int | None
+    pid: int | None
+    """Of a caller through a Unix socket; the process only on its own host."""
+    peer: str | None
+    """The other host; None: the stream stays within this one, or no host took it."""
+    link: str | None
+    tries: int
+    """Hosts, or links, that it was offered to so far."""
+    age: float
+    """Since the caller was accepted, or OPEN came."""
+    wait: float | None
+    """From then until it was offered to the last host: for a link, and for those that refused."""
+    open: float | None
+    """From then until that host's service had taken it."""
+    sent: int
+    received: int
+
+
+class LoggedStream(Protocol):
+    """A call, or a delivery."""
+
+    @property
+    def stream_id(self) -> str | None:
+        """The same on both hosts; None: no link carries it."""
+
+    def facts(self) -> StreamFacts:
+        """What is known of it now."""
+
+
+class StreamLog(Protocol):
+    """Takes what becomes of streams. Called inside turns: must not block."""
+
+    def opened(self, stream: LoggedStream) -> None:
+        """A service has taken it."""
+
+    def ended(self, stream: LoggedStream, reason: CloseReason, detail: str) -> None:
+        """It has ended, delivered or not. Called once."""
+
+
+def stream_id(lane: Lane) -> str:
+    """The id of a stream that both of its hosts know: half of the session's random id, and its number therein."""
+    session = lane.session
+    assert isinstance(session, LaneSession)
+    return f"{session.key[:16]}/{lane.id}"
