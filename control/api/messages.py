@@ -68,6 +68,17 @@ class UpstreamStatus(Struct, frozen=True, kw_only=True):
     held_back: str = ""
 
 
+class ConnectStatus(Struct, frozen=True, kw_only=True):
+    """The socket where callers name the service (HTTP CONNECT). ``services``: those that it leads to; None: all of the
+    mesh. ``open``: connections from there. ``held_back``: as of an upstream.
+    """
+
+    listen: str
+    services: list[str] | None
+    open: int
+    held_back: str = ""
+
+
 class ServiceStatus(Struct, frozen=True, kw_only=True):
     """A service that this host offers."""
 
@@ -144,6 +155,8 @@ class Status(Struct, frozen=True, kw_only=True):
     draining: bool = False
     """Told to stop: it takes no more calls and waits for its streams, for ``drain_left_s`` more."""
     drain_left_s: float | None = None
+    connect: ConnectStatus | None = None
+    """None: there is no such socket."""
     control: Discovery | None = None
     """None: the mesh is what the configuration says."""
     busiest: BusiestSource | None = None

@@ -35,6 +35,12 @@ def status_tables(status: Status) -> list[Block]:
         held_back = any(item.held_back for item in status.upstreams)
         shown = 4 if held_back else 3
         tables.append(grid(columns[:shown], [row[:shown] for row in rows], ["listen"], columns[shown - 1]))
+    if (connect := status.connect) is not None:
+        names = "all" if connect.services is None else ", ".join(connect.services) or "none"
+        row = (connect.listen, names, str(connect.open), connect.held_back)
+        columns = ["connect", "services", "open>", "held back"]
+        shown = 4 if connect.held_back else 3
+        tables.append(grid(columns[:shown], [row[:shown]], words="services"))
     if status.services:
         services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
         tables.append(grid(["service", "deliver", "streams>"], services, words="deliver"))

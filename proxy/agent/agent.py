@@ -114,6 +114,7 @@ class Agent(Parts):
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
                 self._passed.close()
+                await nursery.start(self.outbound.connect.run)
                 self.outbound.listen()
                 health = self._health(heart).questions
                 await nursery.start(

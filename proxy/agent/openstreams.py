@@ -32,10 +32,15 @@ class OpenStream(NamedTuple):
 
 
 def open_streams(outbound: Outbound, pools: Pools) -> list[OpenStream]:
-    """All that are open now: those that links carry, those within this host, and calls that wait."""
-    context = outbound.context
+    """All that are open now: those that links carry, those within this host, calls that wait, and callers that have not
+    said yet what they call.
+    """
+    context, connect = outbound.context, outbound.connect
     lanes = [lane for pool in pools.everywhere for each in pool.sessions for lane in each.streams.values()]
-    return [*map(_carried, lanes), *map(_spliced, context.splices), *map(_waiting, context.calls)]
+    asking = [
+        OpenStream(each, None if each.received else 0, partial(connect.give_up, each)) for each in connect.callers
+    ]
+    return [*map(_carried, lanes), *map(_spliced, context.splices), *map(_waiting, context.calls), *asking]
 
 
 def _carried(lane: Lane) -> OpenStream:

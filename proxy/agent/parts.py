@@ -146,6 +146,7 @@ class Parts:
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.held_back = self.outbound.held_back
+        self.view.connections = lambda: self.outbound.connect.open
         self._keeper = SocketKeeper()
         keepers = (self._keeper, self.outbound.keeper)
         self.view.missing = lambda: [why for keeper in keepers for why in keeper.in_the_way.values()]
@@ -211,7 +212,8 @@ class Parts:
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
-        if difference.upstreams and self._handover_sockets is not None and self._handover_sockets.reserved:
+        sockets_differ = bool(difference.upstreams) or difference.connect
+        if sockets_differ and self._handover_sockets is not None and self._handover_sockets.reserved:
             raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
         if not difference:
             self.config = self.view.config = config

@@ -140,10 +140,11 @@ def _check_repeated(services: object, path: Path, document: Document) -> None:
 
 
 def _check_socket_rights(config: Partial, document: Document) -> None:
-    for name, upstream in entries(config.upstreams):
+    sockets: list[tuple[Path, Any]] = [(("upstreams", name), each) for name, each in entries(config.upstreams)]
+    for place, upstream in [*sockets, (("connect",), config.connect)]:
         for key in ("mode", "owner", "group"):
-            path = ("upstreams", name, key)
-            if upstream is not UNSET and isinstance(upstream.listen, TcpAddress) and path in document.lines:
+            path = (*place, key)
+            if upstream not in (None, UNSET) and isinstance(upstream.listen, TcpAddress) and path in document.lines:
                 document.problem(path, "found with a tcp: socket, which has none; allowed: with unix: only")
 
 
@@ -224,13 +225,16 @@ def _check_access(config: Partial, document: Document) -> None:
 
 def _check_offered(config: Partial, document: Document) -> None:
     offered = {*config.services, *(service for peer in config.peers.values() for service in peer.services)}
-    for name, _ in entries(config.upstreams):
+    called: list[tuple[Path, str]] = [(("upstreams", name), name) for name, _ in entries(config.upstreams)]
+    if config.connect not in (None, UNSET) and isinstance(config.connect.services, tuple):
+        called.extend((("connect", "services"), name) for name in config.connect.services)
+    for path, name in called:
         if name not in offered:
             near = difflib.get_close_matches(name, offered, n=1)
             hint = f' (did you mean "{near[0]}"?)' if near else ""
             found = f"found no peer and no service of this host that offers {quote(name)}{hint}"
             allowed = ", ".join(sorted(offered)[:20]) or "none so far"
-            document.problem(("upstreams", name), f"{found}; allowed: {allowed}")
+            document.problem(path, f"{found}; allowed: {allowed}")
 
 
 def _shapes_offers(path: Path) -> bool:

@@ -17,8 +17,8 @@ from proxy.config.schema import Config
 
 What = Literal["added", "removed", "changed"]
 
-SECTIONS = ("peers", "upstreams", "services")
-"""Keys whose items a user names, and that come and go in a running proxy."""
+SECTIONS = ("peers", "upstreams", "services", "connect")
+"""Keys of what comes and goes in a running proxy."""
 
 IDLE = frozenset({"containers", "segments"})
 """Keys that a running proxy does not use (``hostlane net`` does)."""
@@ -61,6 +61,7 @@ class ConfigDifference:
     Attributes:
         changes: every key that differs.
         peers, upstreams, services: the names of those that are not the same in both.
+        connect: whether the CONNECT socket is not the same.
         settings: whether anything else is different.
     """
 
@@ -68,6 +69,7 @@ class ConfigDifference:
     peers: frozenset[str]
     upstreams: frozenset[str]
     services: frozenset[str]
+    connect: bool
     settings: bool
 
     def __bool__(self) -> bool:
@@ -87,6 +89,7 @@ def between(old: Config, new: Config) -> ConfigDifference:
         peers=_touched(old.peers, new.peers),
         upstreams=_touched(old.upstreams, new.upstreams),
         services=_touched(old.services, new.services),
+        connect=old.connect != new.connect,
         settings=any(change.key.partition(".")[0] not in SECTIONS for change in changes),
     )
 
@@ -136,7 +139,7 @@ def _items(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[tup
 
 def _show(value: object, key: str) -> str:
     """As the file writes it, where that is easy."""
-    if isinstance(value, TcpAddress) and not key.startswith(("upstreams.", "services.")):
+    if isinstance(value, TcpAddress) and not key.startswith(("upstreams.", "services.", "connect.")):
         return value.hostport
     if isinstance(value, TcpAddress | UnixAddress):
         return str(value)

@@ -237,6 +237,8 @@ def _listening(config: Partial) -> Iterator[Place]:
     for name, upstream in entries(config.upstreams):
         if upstream is not UNSET and upstream.listen is not UNSET:
             yield ("upstreams", name, "listen"), upstream.listen
+    if config.connect not in (None, UNSET) and config.connect.listen is not UNSET:
+        yield ("connect", "listen"), config.connect.listen
 
 
 def _all_listening(config: Partial) -> Iterator[Place]:

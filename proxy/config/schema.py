@@ -44,6 +44,7 @@ __all__ = [
     "AllUpstreamsConfig",
     "AllowRuleConfig",
     "Config",
+    "ConnectConfig",
     "ControlPlaneConfig",
     "LinksConfig",
     "LogConfig",
@@ -69,6 +70,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 SomeHost = Annotated[str | None, read_by(units.host_name, units.HOST_NAME)]
 SomeService = Annotated[str | None, read_by(units.service_name, units.SERVICE_NAME)]
+ServiceNames = Annotated[tuple[str, ...] | Literal["all"], read_by(units.service_names, units.SERVICE_NAMES)]
 SomeUid = Annotated[int | None, read_by(units.uid, units.UID)]
 # None when the key is left out, and only then: a key without a value must not mean "anybody".
 ContainerName = Annotated[str, read_by(netvalues.container_name, netvalues.CONTAINER_NAME)]
@@ -181,6 +183,27 @@ class AllUpstreamsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Of the socket of a service."""
         directory = self.directory or socket_dir
         return f"{directory}/{service}.sock" if self.layout == "files" else f"{directory}/{service}/{service}.sock"
+
+
+class ConnectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One socket for many services: callers name the one that they want, by HTTP CONNECT (docs/connect.md)."""
+
+    listen: ListenAddress
+    services: ServiceNames
+    """What it leads to."""
+    mode: Mode = 0o666
+    """Unix sockets only, like owner and group."""
+    owner: Account = None
+    group: Account = None
+    caller: SomeService = None
+    """As in `UpstreamConfig`."""
+
+    @property
+    def socket(self) -> UpstreamConfig:
+        """What is like an upstream of it: where it listens, and for whom."""
+        return UpstreamConfig(
+            listen=self.listen, mode=self.mode, owner=self.owner, group=self.group, caller=self.caller
+        )
 
 
 class AllowRuleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -342,6 +365,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The word ``all`` in the file is short for an empty `all_upstreams`."""
     all_upstreams: AllUpstreamsConfig | None = None
     """None: nothing but `upstreams`."""
+    connect: ConnectConfig | None = None
+    """None: each service that is called has a socket of its own."""
     services: dict[ServiceName, ServiceConfig] = {}
     interfaces: dict[InterfaceName, InterfaceConfig] = {}
     containers: dict[ContainerName, ContainerInterfaceConfig] = {}

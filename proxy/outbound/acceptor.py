@@ -20,7 +20,7 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pump.lane import OF_APPLICATIONS, Lane
 from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
-from proxy.pump.ourselves import caller_of, is_loopback, via_unix
+from proxy.pump.ourselves import via_unix
 from proxy.pump.streamcounts import CalledCount, StreamCount
 
 if TYPE_CHECKING:
@@ -89,12 +89,7 @@ class UpstreamAcceptor:
 
     def _accept_tcp(self, sock: LocalSocket) -> None:
         """As `accepted`, for TCP callers: they may be connections of this proxy, or of another one."""
-        source = caller_of(sock)
-        via: Via | None = None
-        if source is not None and (hops := self._context.connector.own.after(source)):
-            via = Via(hops)
-        elif source is not None and not is_loopback(source[0]):
-            via = Via(0, source)
+        via = self._context.way_of(sock)
         if via is None:
             return self.accepted(sock)
         self._stats.opened += 1

@@ -156,12 +156,16 @@ class Call:
             self.splice.start()
             if tell:
                 self._introduce(self.splice)
+            self._delivered_here(self.splice)
         else:
             if service is None:
                 self._context.failed(self.service, self._context.host, reason)
             self._refusal, self._detail = reason, detail
             self._look_again()
             self._try_peers()
+
+    def _delivered_here(self, splice: Splice) -> None:
+        """The service of this host has the call; the splice may be over already."""
 
     def _introduce(self, splice: Splice) -> None:
         """Send the PROXY header to the service. It comes first, as nothing has been read from the caller yet."""
@@ -181,10 +185,10 @@ class Call:
         assert splice is not None
         del self._context.splices[splice]
         self._context.stats.counts.stream(self.service, "", "local").end_splice(splice, reason)
-        self._context.held[self.service] -= 2
+        self._context.held[self.service] -= 1  # the service's
         self._context.connector.own.drop(self._source)
         self._window.adapt(not splice.caller.hasty)
-        self._ended(reason, splice.caller.received, splice.service.received, None)
+        self._over(reason, splice.caller.received, splice.service.received, None)
 
     # Peers
 
@@ -221,7 +225,7 @@ class Call:
         sock, self._sock = self._sock, None
         assert sock is not None
         again = self.lane is not None
-        request = self._request
+        request, early = self._request, self._early
         if not link.session.remote.via:
             request = request._replace(via=None)
         self._offer()
@@ -231,8 +235,8 @@ class Call:
         self._time(lane, before)
         self._window.add(lane)
         lane.attach(sock, self._tcp, again)
-        if again:
-            early, self._early = self._early, b""
+        if again or early:
+            self._early = b""
             lane.call_again(early, self._eof)
         else:
             lane.start_calling()
@@ -371,9 +375,8 @@ class Call:
             self._context.failed(self.service, lane.session.peer, reason)
         elif self._window.doubted:
             self._window.ended(lane, reason)
-        self._context.held[self.service] -= 1
         self._context.stats.counts.stream(self.service, lane.session.peer, self.direction).end(lane, reason)
-        self._ended(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
+        self._over(reason, lane.bytes_sent, lane.bytes_received, lane.session.peer)
 
     def give_up(self, reason: CloseReason) -> None:
         """End the call with the reason if neither a lane nor a splice has its socket."""
@@ -389,10 +392,19 @@ class Call:
         self._cancel_deadline()
         sock, self._sock = self._sock, None
         if sock is not None:
-            self._context.pump.close(sock)
-        self._context.held[self.service] -= 1
+            self._turn_away(sock, reason)
         self._context.stats.counts.stream(self.service, "", self.direction).ended[reason] += 1
-        self._ended(reason, 0, 0, None)
+        self._over(reason, 0, 0, None)
+
+    def _turn_away(self, sock: LocalSocket, reason: CloseReason) -> None:
+        """Close the socket of a caller whose call no host takes. If `lane` is not None it is registered in the pump."""
+        self._context.pump.close(sock)
+
+    def _over(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
+        """The call has ended: count it, and log it if it is to be logged."""
+        self._context.held[self.service] -= 1
+        self._context.held[self.service] -= 1
+        self._ended(reason, sent, received, peer)
 
     def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         if self._access is not None:

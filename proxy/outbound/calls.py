@@ -13,16 +13,19 @@ import structlog
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import Config, ProxyLimits, ServiceConfig
 from proxy.errors import CloseReason
+from proxy.mux.frames import Via
 from proxy.pool.pool import Pool
 from proxy.pump.connecting import Connector
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
+from proxy.pump.options import LocalSocket
+from proxy.pump.ourselves import caller_of, is_loopback
 from proxy.pump.splice import Splice
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules
 from proxy.routing.balance import NOBODY, choose, waits
 from proxy.routing.ejection import Ejections
-from proxy.routing.table import RoutingTable, ServiceHosts
+from proxy.routing.table import RoutingTable, ServiceHosts, called
 
 log = structlog.get_logger()
 
@@ -85,7 +88,7 @@ class CallContext(Generic[C]):
     def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
         self.held = Counter({service: count for service, count in self.held.items() if count})
-        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in config.upstreams}
+        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in called(config)}
 
     @property
     def host(self) -> str:
@@ -115,9 +118,20 @@ class CallContext(Generic[C]):
         return local, pools
 
     def peers(self, service: str) -> list[Pool] | None:
-        """The pools of the peers that offer a service; None: no upstream is for it any more."""
+        """The pools of the peers that offer a service; None: no socket of this host leads to it any more."""
         found = self._endpoints.get(service)
         return None if found is None else found[1]
+
+    def way_of(self, sock: LocalSocket) -> Via | None:
+        """How a call through TCP came here, as far as others need to know: it may be a connection of this proxy, or of
+        another one. None: from a caller on this host.
+        """
+        source = caller_of(sock)
+        if source is None:
+            return None
+        if hops := self.connector.own.after(source):
+            return Via(hops)
+        return None if is_loopback(source[0]) else Via(0, source)
 
     def only_peer(self, service: str) -> Pool | None:
         """The pool of the only peer that offers a service; None if this host or several peers do, or nobody does."""

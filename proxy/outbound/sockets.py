@@ -107,11 +107,11 @@ class OpenListener:
         return queues.length(self._sock)
 
     @classmethod
-    def open(cls, name: str, upstream: UpstreamConfig) -> Self:
-        """Open a new socket for the upstream of this name. Raises StartError."""
+    def open(cls, key: str, upstream: UpstreamConfig) -> Self:
+        """Open a new socket for the upstream that stands at this key of the configuration. Raises StartError."""
         listen = upstream.listen
         if isinstance(listen, TcpAddress):
-            return cls(upstream, bind_tcp(name, listen), None, True, False)
+            return cls(upstream, bind_tcp(key, listen), None, True, False)
         bound = bind_unix(listen.path, mode=upstream.mode, owner=upstream.owner, group=upstream.group)
         return cls(upstream, bound.socket, bound, True, False)
 
@@ -316,14 +316,15 @@ class ListenerSet:
             self.spare[address] = OpenListener.inherit(address, inheritable)
 
     def prepare(self, upstreams: dict[str, UpstreamConfig], undo: ExitStack) -> dict[Address, OpenListener]:
-        """The sockets of these upstreams: those that are open already, with mode, owner and group changed where they
-        differ, and new ones. Accepts nothing and closes nothing yet; `undo` takes all of it back. Raises StartError.
+        """The sockets of these upstreams, by their keys in the configuration: those that are open already, with mode,
+        owner and group changed where they differ, and new ones. Accepts nothing and closes nothing yet; `undo`
+        takes all of it back. Raises StartError.
         """
         wanted: dict[Address, OpenListener] = {}
-        for name, upstream in upstreams.items():
+        for key, upstream in upstreams.items():
             opened = self.opened.get(upstream.listen) or self.spare.get(upstream.listen)
             if opened is None:
-                opened = OpenListener.open(name, upstream)
+                opened = OpenListener.open(key, upstream)
                 undo.callback(opened.close)
             elif opened.upstream != upstream:
                 before = opened.upstream
@@ -408,8 +409,8 @@ def let_everybody_in(listener: socket.socket) -> None:
         listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
 
-def bind_tcp(name: str, address: TcpAddress) -> socket.socket:
-    """Listen for an upstream. Raises StartError."""
+def bind_tcp(key: str, address: TcpAddress) -> socket.socket:
+    """Listen for what stands at this key of the configuration. Raises StartError."""
     sock = socket.socket(
         socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK
     )
@@ -423,5 +424,5 @@ def bind_tcp(name: str, address: TcpAddress) -> socket.socket:
     except OSError as error:
         sock.close()
         why = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise StartError(f"upstreams.{name}.listen: {address}: {why}") from None
+        raise StartError(f"{key}.listen: {address}: {why}") from None
     return sock

@@ -1,4 +1,6 @@
-"""The configured upstreams: their listening sockets, and what a change of the configuration means for open calls."""
+"""The configured upstreams and the CONNECT socket: their listening sockets, and what a change of the configuration
+means for open calls.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,16 @@ import trio
 
 from control.base.reading.addresses import Address
 from control.base.system.keptsocket import LOOK, SocketKeeper
-from proxy.config.schema import Config
+from proxy.config.schema import Config, UpstreamConfig
 from proxy.errors import CloseReason
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
+from proxy.outbound.connectsocket import ConnectSocket
 from proxy.outbound.sockets import ListenerSet, OpenListener
 from proxy.pump.options import KeepAlive
 from proxy.routing.allow import AllowRules
-from proxy.routing.table import RoutingTable
+from proxy.routing.table import RoutingTable, called
 
 
 class Outbound:
@@ -27,6 +30,7 @@ class Outbound:
     Attributes:
         context: what all calls share.
         sockets: the listening sockets.
+        connect: takes the callers at the one where they name the service; its `run` is to run while this listens.
         keeper: binds sockets again whose files are gone, and knows what is in the way.
         bound_again: called when sockets have been bound again whose files were gone.
     """
@@ -36,12 +40,13 @@ class Outbound:
         self._config = config
         self.sockets = ListenerSet()
         self.keeper = SocketKeeper()
+        self.connect = ConnectSocket(context, config.connect)
         self._listening = False
         self.bound_again: Callable[[], None] = lambda: None
 
     def open(self) -> None:
-        """Open a socket for every upstream. Callers can connect from then on; `listen` accepts them. Raises StartError,
-        and the sockets that it has opened are closed again.
+        """Open a socket for every upstream, and that for CONNECT. Callers can connect from then on; `listen` accepts
+        them. Raises StartError, and the sockets that it has opened are closed again.
         """
         with ExitStack() as undo:
             wanted = self.prepare(self._config, undo)
@@ -57,7 +62,7 @@ class Outbound:
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, OpenListener]:
         """As `ListenerSet.prepare`; `adopt` follows, or `undo` is closed."""
-        return self.sockets.prepare(config.upstreams, undo)
+        return self.sockets.prepare(_listening(config), undo)
 
     def adopt(
         self, config: Config, table: RoutingTable, allowed: AllowRules, sockets: dict[Address, OpenListener]
@@ -67,6 +72,7 @@ class Outbound:
         """
         self.sockets.finish(sockets)
         self._config, context = config, self.context
+        self.connect.config = config.connect
         moved = context.adopt(config, table, allowed)
         if self._listening:
             self._listen(sockets)
@@ -90,12 +96,16 @@ class Outbound:
         if not self._listening:
             return
         context = self.context
-        context.pump.openings.keep(set(self._config.upstreams))
+        context.pump.openings.keep(called(self._config))
         for name, upstream in self._config.upstreams.items():
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
             held = partial(_held, context, name)
             window = context.pump.openings.of(name)
             sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept, window, held)
+        if (config := self._config.connect) is not None:
+            connect = self.connect
+            accept, count = connect.accept, partial(getattr, connect, "open")
+            sockets[config.listen].listen(context.pump, context.deadlines, accept, connect.window, count)
 
     def held_back(self, address: Address) -> str:
         """Why callers there wait longer than others; empty: they do not, or nothing listens there."""
@@ -135,6 +145,12 @@ class Outbound:
         for call in list(self.context.calls):
             call.give_up(CloseReason.STOPPED)
         self.context.pump.settle()
+
+
+def _listening(config: Config) -> dict[str, UpstreamConfig]:
+    """What has a listening socket, by its key."""
+    found = {f"upstreams.{name}": upstream for name, upstream in config.upstreams.items()}
+    return found if config.connect is None else {**found, "connect": config.connect.socket}
 
 
 def _held(context: CallContext[Call], service: str) -> int:

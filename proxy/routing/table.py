@@ -18,6 +18,18 @@ class ServiceHosts:
     peers: tuple[str, ...]
 
 
+def called(config: Config) -> set[str]:
+    """The services that callers on this host can name: those that have an upstream, and those that the CONNECT socket
+    leads to.
+    """
+    names = set(config.upstreams)
+    if config.connect is None:
+        return names
+    if config.connect.services != "all":
+        return names.union(config.connect.services)
+    return names.union(config.services, *(peer.services for peer in config.peers.values()))
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingTable:
     """The hosts of each service, by the service's name."""
@@ -27,7 +39,7 @@ class RoutingTable:
     @classmethod
     def from_config(cls, config: Config) -> RoutingTable:
         """The table of a static mesh: what `peers` and `services` say."""
-        offers: dict[str, list[str]] = {name: [] for name in sorted({*config.upstreams, *config.services})}
+        offers: dict[str, list[str]] = {name: [] for name in sorted({*called(config), *config.services})}
         for peer, offered in config.peers.items():
             # Its services may be many, and few of them called from here.
             for service in offered.services:

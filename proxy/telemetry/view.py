@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from control.api.messages import (
+    ConnectStatus,
     LinkInfo,
     MeshHost,
     PeerState,
@@ -22,7 +23,7 @@ from control.api.messages import (
     UpstreamStatus,
 )
 from control.base.reading.addresses import Address
-from proxy.config.schema import Config
+from proxy.config.schema import Config, ConnectConfig
 from proxy.core.finder import core
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
@@ -52,6 +53,7 @@ class ProxyView:
         drain_left: seconds that a drain has left; None: there is none.
         follower: None without a control plane.
         namesakes: what peers say of other proxies that bear this host's name.
+        connections: counts those from the CONNECT socket.
         held_back: why callers at an upstream's address wait longer than others; empty: they do not.
         missing: what is said of sockets whose files are gone.
         unreachable: why peers cannot reach this host; empty: they can.
@@ -68,6 +70,7 @@ class ProxyView:
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
         self.missing: Callable[[], list[str]] = list
+        self.connections: Callable[[], int] = lambda: 0
         self.held_back: Callable[[Address], str] = lambda listen: ""
         self.unreachable: Callable[[], str] = lambda: ""
 
@@ -101,6 +104,7 @@ class ProxyView:
             busy_poll_s=self._pump.busy_poll.spent,
             peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
             upstreams=[self._upstream(name) for name in config.upstreams],
+            connect=None if config.connect is None else self._connect(config.connect),
             services=[
                 ServiceStatus(
                     name=name, deliver=str(service.deliver), streams=self._inbound.open[name] + self._spliced(name)
@@ -126,8 +130,14 @@ class ProxyView:
         route = self._context.table.find(name)
         offered_by = [self.config.host] * route.local + list(route.peers)
         listen = self.config.upstreams[name].listen
-        return UpstreamStatus(
-            service=name, listen=str(listen), offered_by=offered_by, held_back=self.held_back(listen)
+        return UpstreamStatus(service=name, listen=str(listen), offered_by=offered_by, held_back=self.held_back(listen))
+
+    def _connect(self, connect: ConnectConfig) -> ConnectStatus:
+        return ConnectStatus(
+            listen=str(connect.listen),
+            services=None if connect.services == "all" else list(connect.services),
+            open=self.connections(),
+            held_back=self.held_back(connect.listen),
         )
 
     def hosts(self) -> list[MeshHost]:
@@ -171,7 +181,8 @@ class ProxyView:
         lane = call.lane
         if lane is None:
             return None
-        return _lane(lane) if lane.session.streams.get(lane.id) is lane else None
+        there = lane.session.streams.get(lane.id) is lane
+        return _lane(lane) if there else None
 
 
 def _peer(pool: Pool, budget: MemoryBudget) -> PeerStatus:

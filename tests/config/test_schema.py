@@ -18,6 +18,7 @@ from proxy.config.schema import (
     AllowRuleConfig,
     AllUpstreamsConfig,
     Config,
+    ConnectConfig,
     ControlPlaneConfig,
     LinksConfig,
     LogConfig,
@@ -41,7 +42,7 @@ MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
     "host, links, run_dir, socket_dir, admin, takeover, telemetry, mesh, control, peers, upstreams, all_upstreams, "
-    "services, interfaces, containers, segments, limits, tcp, pump, pool, log, access"
+    "connect, services, interfaces, containers, segments, limits, tcp, pump, pool, log, access"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -91,12 +92,14 @@ def test_the_reference_shows_the_defaults() -> None:
     links = LinksConfig(listen=shown.links.listen, tls=shown.links.tls)
     assert shown.control is not None
     assert shown.all_upstreams is not None
+    assert shown.connect is not None
     entries = [
         (shown.control, ControlPlaneConfig(servers=shown.control.servers, token_file=shown.control.token_file)),
         (shown.all_upstreams, AllUpstreamsConfig(directory="/run/hostlane-services/mesh", caller="shop")),
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
         (shown.upstreams["redis"], UpstreamConfig(listen=shown.upstreams["redis"].listen)),
+        (shown.connect, ConnectConfig(listen=shown.connect.listen, services=shown.connect.services, caller="shop")),
         (shown.services["web"], ServiceConfig(deliver=shown.services["web"].deliver)),
         (shown.interfaces["hl0"], InterfaceConfig(parent="eth0")),
         (shown.interfaces["hl1"], InterfaceConfig(kind="vf", parent="eth1")),
@@ -105,8 +108,8 @@ def test_the_reference_shows_the_defaults() -> None:
         (shown.segments["front"], SegmentConfig(parent="eth0", mac_limit=4096)),
     ]
     given = (
-        "control", "peers", "upstreams", "all_upstreams", "services", "interfaces", "containers", "segments",
-        "addresses", "routes",
+        "control", "peers", "upstreams", "all_upstreams", "connect", "services", "interfaces", "containers",
+        "segments", "addresses", "routes",
     )  # fmt: skip
     for section, defaults in entries:
         for field in msgspec.structs.fields(section):

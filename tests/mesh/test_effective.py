@@ -9,7 +9,7 @@ import pytest
 
 from control.api.mesh import HostRecord, ServiceOffer
 from control.base.reading.addresses import TcpAddress, UnixAddress
-from proxy.config.schema import Config, PeerConfig, UpstreamConfig, parse
+from proxy.config.schema import Config, ConnectConfig, LinksConfig, PeerConfig, UpstreamConfig, parse
 from proxy.mesh.effective import EffectiveConfig, needed
 from proxy.routing.table import RoutingTable
 
@@ -148,3 +148,12 @@ def test_what_all_have_is_not_needed_before_it_is_called() -> None:
     assert needed(config, RoutingTable.from_config(config)) == {"host-b"}
     config = EffectiveConfig(static(upstreams=REDIS)).config(hosts(B, C))
     assert needed(config, RoutingTable.from_config(config)) == {"host-b", "host-c"}
+
+
+def test_a_list_of_what_is_called_by_name_is_needed_and_all_is_not() -> None:
+    """As for upstreams: in a large mesh, all would be a link from every host to every other."""
+    for services, expected in (("all", set()), (["redis"], {"host-b"})):
+        connect = ConnectConfig(listen=TcpAddress("127.0.0.1", 7680), services=services)
+        peers = {"host-b": PeerConfig(address=TcpAddress("10.0.0.2", 7600), services=("redis",))}
+        config = Config(host="host-a", links=LinksConfig(), peers=peers, connect=connect)
+        assert needed(config, RoutingTable.from_config(config)) == expected

@@ -127,12 +127,12 @@ def test_another_caller_or_service_touches_no_file(folder: Path) -> None:
 
 
 def test_tcp() -> None:
-    with bind_tcp("web", TcpAddress("127.0.0.1", 0)) as sock:
+    with bind_tcp("upstreams.web", TcpAddress("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)):
             pass
         with pytest.raises(StartError, match=rf"^upstreams\.web\.listen: tcp:127\.0\.0\.1:{port}: the port is in use$"):
-            bind_tcp("web", TcpAddress("127.0.0.1", port))
+            bind_tcp("upstreams.web", TcpAddress("127.0.0.1", port))
 
 
 @pytest.mark.failure("30")

@@ -11,7 +11,7 @@ import pytest
 
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import Config, PeerConfig, parse
-from proxy.routing.table import RoutingTable, ServiceHosts
+from proxy.routing.table import RoutingTable, ServiceHosts, called
 
 
 def config(**sections: Any) -> Config:
@@ -57,3 +57,16 @@ def test_a_peer_that_names_a_service_twice_offers_it_once() -> None:
     twice = PeerConfig(address=TcpAddress("127.0.0.2", 1), services=("web", "web"))
     found = msgspec.structs.replace(config(services={"web": {"deliver": "unix:/x"}}), peers={"host-b": twice})
     assert RoutingTable.from_config(found).find("web").peers == ("host-b",)
+
+
+@pytest.mark.parametrize(
+    ("services", "names"), [("all", {"redis", "web", "own"}), (["redis"], {"redis"}), ([], set())]
+)
+def test_what_the_connect_socket_leads_to_has_routes(services: object, names: set[str]) -> None:
+    connect = {"listen": "tcp:127.0.0.1:7680", "services": services}
+    found = config(peers=PEERS, services={"own": {"deliver": "unix:/srv/own.sock"}}, connect=connect)
+    assert called(found) == names
+    table = RoutingTable.from_config(found)
+    assert set(table.routes) == names | {"own"}
+    if "redis" in names:
+        assert table.find("redis").peers == ("host-b", "host-c")

@@ -133,7 +133,7 @@ def test_one_that_fits_nothing_ends_the_start_with_a_line(folder: Path) -> None:
     assert proxy.wait() == 2
     assert [entry["text"] for entry in proxy.log] == [
         f"environment: LISTEN_FDS: descriptor 3: found unix:{folder}/other.sock; "
-        "allowed: what an upstream listens on, or links.listen"
+        "allowed: what an upstream listens on, connect.listen or links.listen"
     ]
     with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(path)

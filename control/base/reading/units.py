@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from control.base.reading.shape import NULL, shape_of, takes, text
 
@@ -42,6 +42,7 @@ MAX_ACCOUNT_ID = 2**32 - 2
 """Largest uid or gid: chown takes the one above it for "leave as it is"."""
 _UID_SHAPE = {"type": "integer", "minimum": 0, "maximum": MAX_ACCOUNT_ID}
 MODE = 'an octal mode in quotes, such as "0660"'
+SERVICE_NAMES = "all, or a list of services such as [redis, web]"
 PATH = "an absolute path"
 
 SHOWN_CHARACTERS = 60
@@ -184,6 +185,18 @@ def host_name(raw: object) -> str:
 def service_name(raw: object) -> str:
     """The name of a service, unchanged."""
     return matching(_SERVICE_NAME, raw, SERVICE_NAME)
+
+
+def service_names(raw: object) -> tuple[str, ...] | Literal["all"]:
+    """The word ``all``, or a list of names of services, each once."""
+    if raw == "all":
+        return "all"
+    if not isinstance(raw, list):
+        raise wrong(raw, SERVICE_NAMES)
+    names = tuple(service_name(item) for item in raw)
+    if (again := next((name for number, name in enumerate(names) if name in names[:number]), None)) is not None:
+        raise wrong(again, "each service once", "a second time")
+    return names
 
 
 def is_mac(text: str) -> bool:

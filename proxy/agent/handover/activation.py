@@ -52,7 +52,10 @@ class PassedSockets:
         count, names = self._count, self._names
         if not count.isascii() or not count.isdecimal() or int(count) > MOST:
             raise ConfigError([f"environment: LISTEN_FDS: found {quote(count[:60])}; allowed: a number up to {MOST}"])
-        wanted = {str(_plain(upstream.listen)): str(upstream.listen) for upstream in config.upstreams.values()}
+        listen = [upstream.listen for upstream in config.upstreams.values()]
+        if config.connect is not None:
+            listen.append(config.connect.listen)
+        wanted = {str(_plain(address)): str(address) for address in listen}
         problems: list[str] = []
         for number in range(int(count)):
             descriptor, name = FIRST + number, names[number] if number < len(names) else ""
@@ -77,7 +80,9 @@ class PassedSockets:
         try:
             passed = socket.socket(fileno=descriptor)
         except OSError:
-            return "found no socket; allowed: listening sockets of upstreams, and that of links.listen"
+            return (
+                "found no socket; allowed: listening sockets of upstreams, and those of connect.listen and links.listen"
+            )
         self._held.add(passed.detach())
         os.set_inheritable(descriptor, False)
         sock = socket.socket(fileno=os.dup(descriptor))
@@ -121,7 +126,7 @@ def _match(sock: socket.socket, config: Config, wanted: Mapping[str, str], into:
         into.put(LINKS, config.links.listen.hostport, InheritableListener(sock))
     else:
         sock.close()
-        return f"found {address}; allowed: what an upstream listens on, or links.listen"
+        return f"found {address}; allowed: what an upstream listens on, connect.listen or links.listen"
     return None
 
 

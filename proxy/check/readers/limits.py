@@ -46,7 +46,7 @@ def _facts(config: Config | None, owner: str, limit: int | Unchecked, now: int |
         open=now,
         streams_per_link=config.limits.streams_per_link if config else None,
         links=config.links.max_per_peer * len(config.peers) if config else 0,
-        listeners=len(config.upstreams) if config else 0,
+        listeners=len(config.upstreams) + (config.connect is not None) if config else 0,
     )
 
 

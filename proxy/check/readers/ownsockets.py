@@ -56,10 +56,14 @@ def _wanted(config: Config, status: Status | None) -> Iterator[tuple[str, str]]:
         for each in status.upstreams:
             if each.listen.startswith("unix:"):
                 yield each.listen.removeprefix("unix:"), f"upstreams.{each.service}.listen"
+        if status.connect is not None and status.connect.listen.startswith("unix:"):
+            yield status.connect.listen.removeprefix("unix:"), "connect.listen"
         return
     for service, upstream in config.upstreams.items():
         if isinstance(upstream.listen, UnixAddress):
             yield upstream.listen.path, f"upstreams.{service}.listen"
+    if config.connect is not None and isinstance(config.connect.listen, UnixAddress):
+        yield config.connect.listen.path, "connect.listen"
 
 
 def _is_socket(path: str) -> bool:

@@ -32,11 +32,14 @@ def _directories(config: Config) -> Iterator[SocketDirectory | Unchecked]:
         wanted[path] = ("telemetry.socket", bool(config.telemetry.mode & stat.S_IWOTH))
     if (every := config.all_upstreams) is not None:
         wanted[every.directory or config.socket_dir] = ("all_upstreams", bool(every.mode & stat.S_IWOTH))
-    for name, upstream in config.upstreams.items():
-        if isinstance(upstream.listen, UnixAddress):
-            path = os.path.dirname(upstream.listen.path)
+    sockets = {f"upstreams.{name}": upstream for name, upstream in config.upstreams.items()}
+    if config.connect is not None:
+        sockets["connect"] = config.connect.socket
+    for key, socket in sockets.items():
+        if isinstance(socket.listen, UnixAddress):
+            path = os.path.dirname(socket.listen.path)
             _, for_others = wanted.get(path, ("", False))
-            wanted[path] = (f"upstreams.{name}.listen", for_others or bool(upstream.mode & stat.S_IWOTH))
+            wanted[path] = (f"{key}.listen", for_others or bool(socket.mode & stat.S_IWOTH))
     for path, (used_by, for_others) in wanted.items():
         yield _directory(path, used_by, for_others)
 

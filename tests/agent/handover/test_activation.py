@@ -169,7 +169,7 @@ def test_what_fits_nothing_is_a_line_each(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         PassedSockets(environment(6, "stranger::dgram")).inherit(config(folder), inheritance)
     prefix = "environment: LISTEN_FDS: descriptor"
-    place = "; allowed: what an upstream listens on, or links.listen"
+    place = "; allowed: what an upstream listens on, connect.listen or links.listen"
     assert caught.value.problems == [
         f"{prefix} {FIRST} (stranger): found tcp:127.0.0.1:{port}{place}",
         f"{prefix} {FIRST + 1}: found a Unix socket without a path; allowed: listening stream sockets",

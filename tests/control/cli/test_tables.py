@@ -8,6 +8,7 @@ from rich.console import Console
 
 from control.api.messages import (
     BusiestSource,
+    ConnectStatus,
     Discovery,
     LinkInfo,
     PeerStatus,
@@ -281,3 +282,15 @@ def test_a_proxy_that_drains_says_so() -> None:
 def test_the_busiest_source(source: BusiestSource, shown: str) -> None:
     host, *_ = map(rows, tables.status_tables(replace(STATUS, busiest=source)))
     assert ["busiest source", shown] in host
+
+
+def test_the_connect_socket() -> None:
+    connect = ConnectStatus(listen="tcp:127.0.0.1:7680", services=None, open=3)
+    assert rows(tables.status_tables(replace(STATUS, connect=connect))[3]) == [
+        ["connect", "services", "open"],
+        ["tcp:127.0.0.1:7680", "all", "3"],
+    ]
+    some = replace(connect, services=["redis", "web"], held_back="too many")
+    assert rows(tables.status_tables(replace(STATUS, connect=some))[3])[1] == [
+        "tcp:127.0.0.1:7680", "redis, web", "3", "too many",
+    ]  # fmt: skip

@@ -202,3 +202,12 @@ def test_readers_raise_one_printable_line_and_nothing_else(reader: object, raw: 
 )
 def test_a_mac(text: str, is_one: bool) -> None:
     assert units.is_mac(text) is is_one
+
+
+def test_lists_of_services() -> None:
+    assert units.service_names("all") == "all"
+    assert units.service_names(["redis", "web"]) == ("redis", "web")
+    assert units.service_names([]) == ()
+    for raw in ("redis", None, {"redis": 1}, [1], ["Redis"], ["a", "a"]):
+        with pytest.raises(ValueError, match="^found .*; allowed: "):
+            units.service_names(raw)
