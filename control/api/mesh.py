@@ -196,10 +196,13 @@ class CaBundle(Struct, frozen=True, kw_only=True):
 
 
 class TokenRequest(Struct, frozen=True, kw_only=True):
-    """``POST /v1/tokens`` (local socket): a token for one host, good once within ``ttl`` seconds."""
+    """``POST /v1/tokens`` (local socket): a token for one host, good once within ``ttl`` seconds. ``servers``: what it
+    says of where the control plane is; nothing: all servers that are known, by the addresses on which they listen.
+    """
 
     host: str
     ttl: float
+    servers: tuple[str, ...] = ()
 
 
 class TokenCreated(Struct, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """Join tokens, without I/O: what is in one, and what the control plane keeps of it.
 
 A token is ``hostlane1.`` and, in base64url, JSON: which record of the store it is about, a secret of 256 random bits,
-the host that it is for, and the fingerprints of the CAs, by which a host that knows nothing yet recognises its control
-plane. The store has the secret's SHA-256 only. (A hash made to be slow would protect secrets that can be guessed; this
-one cannot.)
+the host that it is for, where the control plane is, and the fingerprints of the CAs, by which a host that knows nothing
+yet recognises it. The store has the secret's SHA-256 only. (A hash made to be slow would protect secrets that can be
+guessed; this one cannot.)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import re
 import msgspec
 from msgspec import Struct
 
+from control.base.reading.addresses import host_port
 from control.base.reading.units import host_name
 
 PREFIX = "hostlane1."
@@ -24,6 +25,7 @@ MAX_LENGTH = 2048
 """Characters; a token has some 300."""
 SECRET_BYTES = 32
 ID_BYTES = 8
+MAX_SERVERS = 8
 MAX_ROOTS = 4
 """Two during a rotation."""
 
@@ -38,12 +40,16 @@ class JoinToken(Struct, frozen=True, kw_only=True):
     Attributes:
         secret: base64url of `SECRET_BYTES`.
         ca: fingerprints (`control.api.certificates.fingerprint`) of the CAs when it was made.
+        servers: ``HOST:PORT`` of the control servers, as far as was known; none in a token of an earlier version.
+        mesh: its name; empty in a token of an earlier version.
     """
 
     id: str
     secret: str
     host: str
     ca: tuple[str, ...]
+    servers: tuple[str, ...] = ()
+    mesh: str = ""
 
     def __repr__(self) -> str:
         return f"Token(id={self.id!r}, host={self.host!r})"
@@ -58,11 +64,14 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     used: float | None = None
 
 
-def make(host: str, ca: tuple[str, ...], random: bytes) -> JoinToken:
+def make(
+    host: str, ca: tuple[str, ...], random: bytes, servers: tuple[str, ...] = (), mesh: str = ""
+) -> JoinToken:
     """A token, out of ``ID_BYTES + SECRET_BYTES`` random bytes."""
     if len(random) != ID_BYTES + SECRET_BYTES:
         raise ValueError(f"{len(random)} random bytes")
-    return JoinToken(id=random[:ID_BYTES].hex(), secret=_encode(random[ID_BYTES:]), host=host, ca=ca)
+    id, secret = random[:ID_BYTES].hex(), _encode(random[ID_BYTES:])
+    return JoinToken(id=id, secret=secret, host=host, ca=ca, servers=servers, mesh=mesh)
 
 
 def text(token: JoinToken) -> str:
@@ -89,6 +98,9 @@ def parse_untrusted(raw: str) -> JoinToken:
             and len(_decode(token.secret)) == SECRET_BYTES
             and 1 <= len(token.ca) <= MAX_ROOTS
             and all(_SHA256.fullmatch(each) for each in token.ca)
+            and len(token.servers) <= MAX_SERVERS
+            and all(host_port(each).hostport == each for each in token.servers)
+            and (not token.mesh or host_name(token.mesh) == token.mesh)
         )
     except (binascii.Error, msgspec.DecodeError, ValueError):
         well_formed = False

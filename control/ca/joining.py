@@ -39,6 +39,7 @@ from control.api.mesh import (
 from control.api.tokens import JoinToken, TokenRecord
 from control.base.errors import RequestRefused
 from control.base.ratelimit import RateLimit, client_of
+from control.base.reading.addresses import host_port
 from control.base.reading.times import when
 from control.base.reading.units import host_name, show
 from control.ca import root as ca
@@ -92,6 +93,7 @@ class HostEnrolment:
 
     Args:
         now: seconds since 1970.
+        servers: where control servers are that hosts can reach.
 
     Attributes:
         counts: by outcome: ``joined``, ``renewed``, ``revoked``, ``token_used``, ``token_expired``, ``token_unknown``,
@@ -99,7 +101,14 @@ class HostEnrolment:
             ``renewal_revoked``, ``renewal_expired``, ``renewal_dropped``.
     """
 
-    def __init__(self, store: Store, issuer: Issuer, now: Callable[[], float] = time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        issuer: Issuer,
+        now: Callable[[], float] = time,
+        servers: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._servers = servers
         self.counts: Counter[str] = Counter()
         self._store, self._issuer, self._now = store, issuer, now
         self._joins = RateLimit(JOIN_RATE, JOIN_BURST, JOINS_RATE, JOINS_BURST)
@@ -181,7 +190,7 @@ class HostEnrolment:
         raise StoreError(f"the certificate of host {host} is changed all the time; try again")
 
     async def create_token(self, request: TokenRequest) -> TokenCreated:
-        """A token (400 ``host`` or ``ttl``)."""
+        """A token (400 ``host``, ``ttl`` or ``servers``)."""
         try:
             host_name(request.host)
         except ValueError as error:
@@ -191,7 +200,8 @@ class HostEnrolment:
         state, _ = await self._issuer.state()
         roots = [certificates.read_roots(root.certificate)[0] for root in state.roots][-tokens.MAX_ROOTS :]
         random = secrets.token_bytes(tokens.ID_BYTES + tokens.SECRET_BYTES)
-        token = tokens.make(request.host, tuple(map(certificates.fingerprint, roots)), random)
+        pins = tuple(map(certificates.fingerprint, roots))
+        token = tokens.make(request.host, pins, random, _servers(request) or tuple(self._servers()), self._issuer.mesh)
         expires = self._now() + request.ttl
         record = TokenRecord(host=request.host, hash=tokens.hash_of(token), expires=expires)
         key = f"{TOKENS}{token.id}"
@@ -343,6 +353,16 @@ def _serial(item: Item) -> str:
 
 def _issued(leaf: ca.IssuedCertificate, state: CaState) -> IssueResponse:
     return IssueResponse(mesh=state.mesh, certificate=leaf.certificate, bundle=state.bundle)
+
+
+def _servers(request: TokenRequest) -> tuple[str, ...]:
+    try:
+        found = tuple(host_port(each).hostport for each in request.servers)
+    except ValueError as error:
+        raise RequestRefused(400, "servers", f"servers: {error}") from None
+    if len(found) > tokens.MAX_SERVERS:
+        raise RequestRefused(400, "servers", f"servers: found {len(found)}; allowed: {tokens.MAX_SERVERS}")
+    return found
 
 
 def _decoded(item: Item, kind: type[T]) -> T:

@@ -19,6 +19,7 @@ from control.base.terminal import imported, report, write_anything
 
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
+    "join": "proxy.setup.commands:join",
     "control": "control.cli.controlcommands:control",
     "validate": "control.cli.validate:validate",
     "schema": "control.cli.schemacommand:schema",

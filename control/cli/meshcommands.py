@@ -28,20 +28,25 @@ def token() -> None:
 @click.option(
     "--out", metavar="FILE", type=click.Path(), help="Write it to a new file that only this user may read."
 )
+@click.option(
+    "--server", "servers", metavar="HOST:PORT", multiple=True, help="Where the host reaches a control server."
+)
 @asks("control server")
 @as_json
 def token_create(
-    host: str, ttl: str, out: str | None, config: str | None, socket: str | None, as_json: bool
+    host: str, ttl: str, out: str | None, servers: tuple[str, ...], config: str | None, socket: str | None, as_json: bool
 ) -> None:
     """Print a token. It is not kept, and cannot be shown again.
 
-    Its id, by which `token delete` knows it, and when it expires stand on stderr. Exit 1 if there is none.
+    It says where the control servers are, unless --server does: at the addresses where they listen. Its id, by which
+    `token delete` knows it, and when it expires stand on stderr. Exit 1 if there is none.
     """
-    from control.base.reading import units
+    from control.base.reading import addresses, units
     from control.base.reading.times import when
 
     try:
-        request = mesh.TokenRequest(host=units.host_name(host), ttl=units.lifetime(ttl))
+        known = tuple(addresses.host_port(each).hostport for each in servers)
+        request = mesh.TokenRequest(host=units.host_name(host), ttl=units.lifetime(ttl), servers=known)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if out is not None and os.path.lexists(out):

@@ -87,7 +87,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 config.mesh,
                 hosts=HostRegistry(store, book, issuer, config.lease, watching.namesakes, servers),
                 book=book,
-                joining=HostEnrolment(store, issuer),
+                joining=HostEnrolment(store, issuer, servers=lambda: servers.addresses),
                 issuer=issuer,
                 rotation=CaRotation(store, keys, mesh=config.mesh),
                 watching=watching,

@@ -16,6 +16,8 @@ import structlog
 import trio
 from msgspec import Struct
 
+from control.api.tokens import MAX_SERVERS
+from control.base.reading.addresses import host_port
 from control.server.spread import WatcherSpread, takes
 from control.store.base import LeaseGone, Put, Store, StoreError
 
@@ -68,6 +70,12 @@ class ControlServers:
         """Whether there is no other control server."""
         return not self._others
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where this server and the others are, this one first, as far as that is an address of one machine."""
+        found = dict.fromkeys([self._own.address, *(each.address for each in self._others.values())])
+        return tuple(each for each in found if _is_address(each))[:MAX_SERVERS]
+
     def put(self, server: str, value: bytes | None) -> None:
         """What the store has now under ``servers/ID``; None: nothing. What cannot be read counts as nothing."""
         self._others.pop(server, None)
@@ -102,6 +110,13 @@ class ControlServers:
     def record(self, watchers: int) -> ServerRecord:
         """That of this server, which has so many watchers."""
         return msgspec.structs.replace(self._own, watchers=watchers)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        return host_port(text).hostport == text
+    except ValueError:  # every address of its machine, say
+        return False
 
 
 class ServerEntry:

@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     {"links", "inbound"},
     {"pool", "netdev"},
     {"outbound", "mesh", "check", "demo"},
-    {"telemetry", "explain"},
+    {"telemetry", "explain", "setup"},
     {"agent"},
     {"commands"},
 ]
@@ -56,6 +56,7 @@ SANS_IO = [
     "proxy/mesh/map.py",
     "proxy/mesh/effective.py",
     "proxy/routing/table.py",
+    "proxy/setup/configuration.py",
     "proxy/routing/allow.py",
     "proxy/routing/balance.py",
     "proxy/routing/ejection.py",

@@ -102,3 +102,22 @@ def test_a_character_changed(where: int, character: str) -> None:
 def test_random_bytes_are_counted() -> None:
     with pytest.raises(ValueError):
         tokens.make("host-a", (FINGERPRINT,), b"short")
+
+
+def test_where_the_control_plane_is() -> None:
+    servers = ("10.0.0.5:7601", "[fd00::1]:7601", "control.example:7601")
+    found = tokens.parse_untrusted(tokens.text(tokens.make("host-a", (FINGERPRINT,), bytes(40), servers, "shop")))
+    assert (found.servers, found.mesh) == (servers, "shop")
+    assert (TOKEN.servers, TOKEN.mesh) == ((), "")
+
+
+@pytest.mark.parametrize("servers", [("10.0.0.5",), ("0.0.0.0:1",), ("a b:1",), ("10.0.0.5:7601",) * 9])
+def test_servers_that_are_none(servers: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="cut off or damaged"):
+        tokens.parse_untrusted(tokens.text(tokens.make("host-a", (FINGERPRINT,), bytes(40), servers)))
+
+
+def test_an_old_token() -> None:
+    """Without the fields that later versions have."""
+    old = {"id": TOKEN.id, "secret": TOKEN.secret, "host": TOKEN.host, "ca": TOKEN.ca}
+    assert tokens.parse_untrusted(tokens.PREFIX + tokens._encode(json.dumps(old).encode())) == TOKEN
