@@ -5,7 +5,7 @@ ARG HOSTLANE_COMPILE=always
 # Python's own headers are in the image; a compiler is not.
 RUN [ "$HOSTLANE_COMPILE" = never ] || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev; }
 WORKDIR /src
-COPY pyproject.toml setup.py MANIFEST.in README.md ./
+COPY pyproject.toml setup.py MANIFEST.in README.md hostlane.py ./
 COPY proxy proxy
 COPY control control
 RUN python -m venv /opt/hostlane && /opt/hostlane/bin/pip install --no-cache-dir --quiet .
