@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all installs wheels lint bench fuzz sanitizers vm clean
+.PHONY: venv core demo test test-all installs wheels deb lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -28,6 +28,7 @@ help:
 	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
 	@echo "make installs  the source distribution in empty environments, with and without a compiler"
 	@echo "make wheels  dist/: source distribution, plain wheel, compiled wheels for each CPython >= 3.11 of this machine"
+	@echo "make deb     dist/: a Debian package, tried in a clean root (root, Debian)"
 	@echo "make clean   remove .venv and everything generated"
 
 venv: core
@@ -45,6 +46,10 @@ core: .venv/.stamp
 
 .venv/.stamp-wheels: .venv/.stamp
 	@.ci/venv wheels
+	@touch $@
+
+.venv/.stamp-deb: .venv/.stamp
+	@.ci/venv deb
 	@touch $@
 
 .venv/.stamp-fuzz: .venv/.stamp
@@ -72,6 +77,10 @@ installs: core
 
 wheels: core .venv/.stamp-wheels
 	@.ci/wheels
+
+deb: core .venv/.stamp-deb
+	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg
+	@.ci/deb
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .

@@ -27,6 +27,7 @@ PLACES = {
 PACKAGED = {
     "hostlane.service": "usr/lib/systemd/system/hostlane.service",
     "hostlane-net.service": "usr/lib/systemd/system/hostlane-net.service",
+    "hostlane-control.service": "usr/lib/systemd/system/hostlane-control.service",
     "hostlane.tmpfiles": "usr/lib/tmpfiles.d/hostlane.conf",
     "hostlane.sysusers": "usr/lib/sysusers.d/hostlane.conf",
 }

@@ -119,7 +119,7 @@ def test_paths_in_units(path: str, word: str) -> None:
     assert f"--config {word}\n" in rendered("hostlane.service", HOSTLANE, path)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, "hostlane-control.service"])
 def test_systemd_takes_the_units(tmp_path: Path, unit: str) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze")
@@ -129,11 +129,12 @@ def test_systemd_takes_the_units(tmp_path: Path, unit: str) -> None:
     assert (done.returncode, [line for line in done.stderr.splitlines() if unit in line]) == (0, []), done.stderr
 
 
-def test_the_proxy_is_exposed_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", ["hostlane.service", "hostlane-control.service"])
+def test_they_are_exposed_little(tmp_path: Path, unit: str) -> None:
     """`systemd-analyze security`: 2.0 at most, of 10."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze")
-    file = tmp_path / "hostlane.service"
+    file = tmp_path / unit
     file.write_text(rendered(file.name, "/bin/true", DEFAULT_CONFIG))
     argv = ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
