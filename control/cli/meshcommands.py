@@ -34,7 +34,13 @@ def token() -> None:
 @asks("control server")
 @as_json
 def token_create(
-    host: str, ttl: str, out: str | None, servers: tuple[str, ...], config: str | None, socket: str | None, as_json: bool
+    host: str,
+    ttl: str,
+    out: str | None,
+    servers: tuple[str, ...],
+    config: str | None,
+    socket: str | None,
+    as_json: bool,
 ) -> None:
     """Print a token. It is not kept, and cannot be shown again.
 
