@@ -47,6 +47,9 @@ PERIODS = 16
 that was given another time is believed after a dozen runs."""
 
 
+ROUNDING = 1e-9
+"""Evidence (nats) that is none: where both histograms foretell the same, as they do for a peer's first gap, what is
+left is what sums were rounded by."""
 RUN = 256
 """Short gaps of one peer that are learnt together at most: a tenth of a millisecond, uncompiled."""
 
@@ -202,7 +205,7 @@ class UseHistory:
     def particular(self) -> bool:
         """Whether the peer is judged by its own gaps, and not by those of all peers."""
         self._shared.settle()
-        return self._evidence > 0
+        return self._evidence > ROUNDING
 
     @property
     def known(self) -> bool:
