@@ -118,7 +118,7 @@ async def serve_admin(
     Closes all clients on the way out; ``listeners`` are the caller's to close. Raises nothing of its own: whatever a
     client or ``view`` does wrong ends with that client.
     """
-    server = _Server(view, health or {}, metrics, orders, commanders)
+    server = _Server(view, health or {}, orders, commanders, metrics)
     await serve_gated(gate or AcceptGate(), server.serve, listeners, ADMIN_SOCKET, task_status=task_status)
 
 
@@ -133,7 +133,7 @@ async def serve_telemetry(
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """As `serve_admin`, for everybody who reaches the socket, which the log calls `path`; there are no orders."""
-    server = _Server(view, health, metrics, None, None)
+    server = _Server(view, health, None, None, metrics)
     await serve_gated(gate, server.serve, listeners, path, task_status=task_status)
 
 
@@ -147,9 +147,9 @@ class _Server:
         self,
         view: AdminView,
         health: Questions,
-        metrics: Scraped | None,
         orders: AdminCommands | None,
         commanders: Commanders | None,
+        metrics: Scraped | None = None,
     ) -> None:
         self._health, self._metrics = health, metrics
         mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
