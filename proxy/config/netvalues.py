@@ -154,7 +154,7 @@ def routing_table(raw: object) -> int:
     return raw
 
 
-@takes(text(_IP_CHARACTERS))
+@takes(text(f"{_IP_CHARACTERS}(?:%[A-Za-z0-9_.-]{{1,15}})?"))
 def own_ip(raw: object) -> str:
     """``10.77.0.1``: one that a connection can come from."""
     try:
