@@ -10,6 +10,7 @@ import enum
 from control.base.errors import ConfigError, HostlaneError, StartError
 
 __all__ = [
+    "OF_APPLICATIONS",
     "CloseReason",
     "ConfigError",
     "HandshakeError",
@@ -112,3 +113,7 @@ class CloseReason(enum.IntEnum):
     def label(self) -> str:
         """The name as logs, metrics and CLI write it: ``no_such_service``."""
         return self.name.lower()
+
+
+OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
+"""Reasons for which an application ends a stream, not a proxy."""

@@ -311,6 +311,44 @@ class CallResult(Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
+class EdgeInfo(Struct, frozen=True, kw_only=True):
+    """An edge: a caller and a service, with the hosts that they are on. Streams and bytes are counted since the proxy
+    has known it; rates are those of the last seconds.
+
+    ``caller``: the calling service where that is known, else ``uid N``, or ``unknown``; ``other``: several that are
+    not told apart. ``host``: that offers the service; None: no host took the streams. ``direction``: seen from the
+    host that tells. ``sent`` is what the caller has sent, ``received`` what it got.
+    """
+
+    caller: str
+    caller_host: str
+    service: str
+    host: str | None
+    direction: StreamDirection
+    streams: int
+    """Open now."""
+    opened: int
+    """Offered to ``host`` so far; one that it refuses, and that goes on to another host, counts there, too."""
+    failed: int
+    """Those of them that were not delivered, or that a proxy ended."""
+    sent: int
+    received: int
+    opened_per_s: float
+    failed_per_s: float
+    sent_per_s: float
+    received_per_s: float
+    reason: str | None = None
+    """Close reason of the last one that failed."""
+    failing_s: float | None = None
+    """Since the first that failed after the last that was delivered; None: the last one was delivered."""
+
+
+class Edges(Struct, frozen=True, kw_only=True):
+    """``GET /edges`` of a proxy: those of its host, the busiest first."""
+
+    edges: list[EdgeInfo]
+
+
 class ReloadResult(Struct, frozen=True, kw_only=True):
     """The answer to ``POST /reload``: what became of the configuration file.
 

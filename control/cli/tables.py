@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from control.api.messages import (
     BusiestSource,
     Discovery,
+    EdgeInfo,
     LinkInfo,
     PeerStatus,
     RouteCandidate,
@@ -145,7 +146,7 @@ def holders_table(holders: Sequence[StreamHolder]) -> Grid:
     ])  # fmt: skip
 
 
-def amount(count: int) -> str:
+def amount(count: float) -> str:
     """1536 as ``1.5 KiB``."""
     value = float(count)
     for unit in _SIZES:

@@ -1,8 +1,8 @@
 """Delivering a peer's stream to a local service.
 
 A service's Unix socket usually accepts a connection at once. The lane then holds all that is to be known about the
-stream, so no `Delivery` is made (the same as on the calling side, `proxy.outbound.acceptor`). Every other stream,
-including each one that is refused, has a `Delivery` until it ends.
+stream, and its caller's `KnownCaller` the rest, so no `Delivery` is made (the same as on the calling side,
+`proxy.outbound.acceptor`). Every other stream, including each one that is refused, has a `Delivery` until it ends.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from control.base.exposition import OTHER
 from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config, ServiceConfig
-from proxy.errors import CloseReason
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
+from proxy.pump.edges import caller_name
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
-from proxy.pump.streamcounts import DeliveredCount, StreamCount
+from proxy.pump.streamcounts import DeliveredCount
 from proxy.pump.streamlog import StreamFacts, stream_id
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
@@ -32,6 +33,8 @@ from proxy.routing.allow import AllowRules, describe
 SLACK, FASTER = 4, 1.01
 """Streams that a peer may open at once beyond `limits.opens_per_second`, as what is opened at a steady rate arrives a
 little less steadily; and how much faster its clock may be, which is more than any clock is."""
+MOST_KEPT = 1024
+"""Callers of a service that are kept. When there would be more, all are dropped."""
 
 
 class Inbound:
@@ -108,7 +111,11 @@ class Inbound:
             self.stats.opened += 1
             (local.delivered or local.named()).opened += 1
             self.open[service] += 1
-            lane.observer = local
+            key = (peer, call.uid, call.caller)
+            caller = local.callers.get(key) or local.know(key, call)
+            caller.edge.opened += 1
+            caller.edge.failing_since = None
+            lane.observer = caller
             local.time(lane)
             # inlined: Delivery._connected
             lane.attach(sock, False)
@@ -151,10 +158,10 @@ class Inbound:
 
 
 class LocalService:
-    """A service that this host offers. It is the observer (``pump.streamobserver.StreamObserver``) of the lanes for
-    which no `Delivery` was made.
+    """A service that this host offers.
 
     Attributes:
+        callers: who has called it, by peer, user and service of the caller.
         path: the path of its Unix socket; empty if it has a TCP address.
         at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, for the access log.
         tells: whether it gets a PROXY header that says who calls.
@@ -162,9 +169,17 @@ class LocalService:
     """
 
     __slots__ = (
-        "_inbound", "_sampler", "_stream_counts", "at_once", "config", "delivered", "path", "service", "tells",
-    )  # fmt: skip
-    direction: StreamDirection = "inbound"
+        "__weakref__",
+        "_inbound",
+        "_sampler",
+        "at_once",
+        "callers",
+        "config",
+        "delivered",
+        "path",
+        "service",
+        "tells",
+    )
 
     def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
         self._inbound = inbound
@@ -174,7 +189,8 @@ class LocalService:
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self._sampler = inbound.stats.counts.deliveries
-        self._stream_counts: dict[str, StreamCount] = {}
+        self.callers: dict[tuple[str, int, str], KnownCaller] = {}
+        inbound.stats.edges.kept_by(self)
 
     def time(self, lane: Lane) -> None:
         """The service has taken a connection: record how long that took, if it is one of those that are recorded."""
@@ -188,23 +204,40 @@ class LocalService:
         self.delivered = found = self._inbound.stats.counts.delivered(self.service)
         return found
 
-    def stream_count(self, peer: str) -> StreamCount:
-        """Of its streams with that peer."""
-        found = self._stream_counts.get(peer)
-        if found is None:
-            found = self._inbound.stats.counts.stream(self.service, peer, self.direction)
-            self._stream_counts[peer] = found
-        return found
-
     def forget(self, peer: str) -> None:
         """The peer was removed: if it comes back, its streams may be counted anew."""
-        self._stream_counts.pop(peer, None)
+        self.callers = {key: caller for key, caller in self.callers.items() if key[0] != peer}
+
+    def know(self, key: tuple[str, int, str], call: Open) -> KnownCaller:
+        """What observes the lanes of this caller from now on."""
+        if len(self.callers) >= MOST_KEPT:
+            self.callers.clear()
+        caller = self.callers[key] = KnownCaller(self._inbound, self.service, call, key[0])
+        return caller
+
+    def forget_edges(self) -> None:
+        """Find them again (``pump.edges.EdgeHolder``)."""
+        self.callers.clear()
 
     def preface(self, lane: Lane, call: Open) -> bytes:
         """The PROXY header for a stream."""
         session = lane.session
         link = session.link
         return header(call, session.peer, link.remote_address, link.local_address)
+
+
+class KnownCaller:
+    """The observer (``pump.streamobserver.StreamObserver``) of the lanes of one caller for which no `Delivery` was
+    made.
+    """
+
+    __slots__ = ("_count", "_inbound", "edge", "service")
+    direction: StreamDirection = "inbound"
+
+    def __init__(self, inbound: Inbound, service: str, call: Open, peer: str) -> None:
+        self._inbound, self.service = inbound, service
+        self._count = inbound.stats.counts.stream(service, peer, self.direction)
+        self.edge = inbound.stats.edges.find("inbound", caller_name(call), service, peer)
 
     def lane_opened(self, lane: Lane) -> None:
         """Never called: only the side that opens a stream is answered (StreamObserver)."""
@@ -217,13 +250,20 @@ class LocalService:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
-        inbound = self._inbound
+        inbound, edge = self._inbound, self.edge
         inbound.open[self.service] -= 1
-        self.stream_count(lane.session.peer).end(lane, reason)
+        self._count.end(lane, reason)
+        # inlined: Edge.over
+        edge.ended += 1
+        edge.sent += lane.counted_sent
+        edge.received += lane.counted_received
         if reason in inbound.stats.unlogged:
             # inlined: StreamStats.end
             inbound.stats.ended += 1
-        elif inbound.stats.end(reason):
+            return
+        if reason not in OF_APPLICATIONS:
+            edge.fail(reason, monotonic())
+        if inbound.stats.end(reason):
             inbound.report(lane, reason, self.service, "")
 
 
@@ -240,6 +280,7 @@ class Delivery:
         "_local_service",
         "_opened_at",
         "_source",
+        "edge",
         "lane",
         "service",
     )
@@ -259,6 +300,8 @@ class Delivery:
         # Peers may call whatever they like: what is not offered here has no name of its own.
         self._counted_as = call.service if inbound.offers(call.service) else OTHER
         inbound.stats.counts.delivered(self._counted_as).opened += 1
+        self.edge = inbound.stats.edges.find("inbound", caller_name(call), self._counted_as, lane.session.peer)
+        self.edge.opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
         """Refuse the stream without trying to connect."""
@@ -291,8 +334,9 @@ class Delivery:
         assert local is not None
         local.time(self.lane)
         self.lane.attach(sock, not local.path)
+        self._opened_at = monotonic()
+        self.edge.failing_since = None
         if self._access is not None:
-            self._opened_at = monotonic()
             self._access.opened(self)
         self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
@@ -313,6 +357,7 @@ class Delivery:
             self._attempt.cancel()
         self._inbound.connector.own.drop(self._source)
         self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
+        self.edge.over(reason, lane.bytes_sent, lane.bytes_received, monotonic())
         if self._access is not None:
             self._access.ended(self, reason, self._detail)
         if self._inbound.stats.end(reason):

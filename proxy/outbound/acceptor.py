@@ -1,8 +1,9 @@
 """Takes the calls of one upstream.
 
 The usual call goes to the only peer that offers the service, over a link that is up. Its lane holds all that is to be
-known about it, so no `Call` is made (which would cost 100 bytecodes more, where the whole connection costs this host
-1,250). Every other call, and every call that the peer refuses, becomes a `Call`.
+known about it, and `KnownCaller` what all calls of a user have in common, so no `Call` is made (which would cost 100
+bytecodes more, where the whole connection costs this host 1,250). Every other call, and every call that the peer
+refuses, becomes a `Call`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import UpstreamConfig
-from proxy.errors import CloseReason
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
-from proxy.pump.lane import OF_APPLICATIONS, Lane
+from proxy.pump.edges import caller_name
+from proxy.pump.lane import Lane
 from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
 from proxy.pump.ourselves import via_unix
 from proxy.pump.streamcounts import CalledCount, StreamCount
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from proxy.pool.pool import Pool
 
 MOST_KEPT = 1024
-"""User ids for which the encoded OPEN payload is kept. When there would be more, all are dropped."""
+"""User ids that are kept. When there would be more, all are dropped."""
 
 
 class FromOurselves(Exception):
@@ -35,8 +37,7 @@ class FromOurselves(Exception):
 
 
 class UpstreamAcceptor:
-    """Opens a stream, or makes a `Call`, for each connection to one upstream. It is the observer
-    (``pump.streamobserver.StreamObserver``) of the lanes for which no `Call` was made.
+    """Opens a stream, or makes a `Call`, for each connection to one upstream.
 
     With an access log each becomes a `Call`, which can tell of it.
 
@@ -48,20 +49,18 @@ class UpstreamAcceptor:
         accept: takes over a caller's connected socket, which the lane or the `Call` closes.
     """
 
-    direction: StreamDirection = "outbound"
-
     def __init__(self, context: CallContext[Call], service: str, upstream: UpstreamConfig, pool: Pool | None) -> None:
         self.service = service
         self._context, self._stats = context, context.stats
         self._pool = pool if context.stats.access is None else None
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
-        self._calls: dict[int, bytes] = {}
+        self._callers: dict[int, KnownCaller] = {}
+        context.stats.edges.kept_by(self)
         self._window = context.pump.openings.of(service)
         counts = context.stats.counts
         self._sampler = counts.calls
         self._called: CalledCount | None = None
-        self._stream_count: StreamCount | None = None
         self.accept = self._accept_tcp if self._tcp else self.accepted
 
     def accepted(self, sock: LocalSocket) -> None:
@@ -74,10 +73,12 @@ class UpstreamAcceptor:
         if pool is not None and (link := pool.pick(service)) is not None:
             # inlined: Call._open
             try:
-                lane = link.session.open(self._calls.get(uid) or self._written(uid))
+                caller = self._callers.get(uid) or self._know(uid, pool)
             except FromOurselves:
                 return self._start(sock, uid)
-            lane.observer = self
+            lane = link.session.open(caller.written)
+            caller.edge.opened += 1
+            lane.observer = caller
             self._sampler.left -= 1
             if not self._sampler.left:
                 self._time(lane)
@@ -104,13 +105,15 @@ class UpstreamAcceptor:
             uid, via = os.geteuid(), via_unix(sock)
         Call(self._context, Open(self.service, uid, self._caller, via), sock, self._tcp).start()
 
-    def _written(self, uid: int) -> bytes:
+    def _know(self, uid: int, pool: Pool) -> KnownCaller:
         if uid == OURSELVES:
             raise FromOurselves
-        if len(self._calls) >= MOST_KEPT:
-            self._calls.clear()
-        call = self._calls[uid] = encode_open(Open(self.service, uid, self._caller))
-        return call
+        if len(self._callers) >= MOST_KEPT:
+            self._callers.clear()
+        caller = self._callers[uid] = KnownCaller(
+            self._context, Open(self.service, uid, self._caller), pool.name, self._tcp
+        )
+        return caller
 
     def _time(self, lane: Lane) -> None:
         """It is one of the streams that histograms record. It has not waited."""
@@ -123,9 +126,34 @@ class UpstreamAcceptor:
         self._called = found = self._stats.counts.called(self.service)
         return found
 
+    def forget_edges(self) -> None:
+        """Find them again (``pump.edges.EdgeHolder``)."""
+        self._callers.clear()
+
+
+class KnownCaller:
+    """The observer (``pump.streamobserver.StreamObserver``) of the lanes of one user's calls, at one peer, for which no
+    `Call` was made.
+
+    Attributes:
+        written: the encoded OPEN payload of its calls.
+    """
+
+    __slots__ = ("_context", "_count", "_request", "_stats", "_tcp", "_window", "edge", "service", "written")
+    direction: StreamDirection = "outbound"
+
+    def __init__(self, context: CallContext[Call], request: Open, peer: str, tcp: bool) -> None:
+        self._context, self._stats, self._request, self._tcp = context, context.stats, request, tcp
+        self._window = context.pump.openings.of(request.service)
+        self.service = request.service
+        self.written = encode_open(request)
+        self._count: StreamCount | None = None
+        self.edge = context.stats.edges.find("outbound", caller_name(request), request.service, peer)
+
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
         self._window.answered(lane)
+        self.edge.failing_since = None
         if self.service in self._context.ejections.hosts:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
@@ -139,8 +167,7 @@ class UpstreamAcceptor:
 
     def _call_of(self, lane: Lane) -> Call:
         self._window.drop(lane)
-        uid = UNKNOWN_UID if self._tcp or lane.sock is None else peer_uid(lane.sock)
-        return Call(self._context, Open(self.service, uid, self._caller), None, self._tcp, lane)
+        return Call(self._context, self._request, None, self._tcp, lane, self.edge)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
@@ -152,14 +179,21 @@ class UpstreamAcceptor:
         elif self._window.doubted:
             self._window.ended(lane, reason)
         self._context.held[self.service] -= 1
-        if (count := self._stream_count) is None:
-            counts = self._stats.counts
-            self._stream_count = count = counts.stream(self.service, lane.session.peer, self.direction)
+        if (count := self._count) is None:
+            self._count = count = self._stats.counts.stream(self.service, lane.session.peer, self.direction)
         count.end(lane, reason)
+        # inlined: Edge.over
+        edge = self.edge
+        edge.ended += 1
+        edge.sent += lane.counted_sent
+        edge.received += lane.counted_received
         if reason in self._stats.unlogged:
             # inlined: StreamStats.end
             self._stats.ended += 1
-        elif self._stats.end(reason):
+            return
+        if reason not in OF_APPLICATIONS:
+            edge.fail(reason, monotonic())
+        if self._stats.end(reason):
             self._stats.report(
                 reason,
                 since=lane.since,

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
-from proxy.errors import CloseReason
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, encode_open
 from proxy.outbound.calls import CallContext
-from proxy.pump.lane import OF_APPLICATIONS, Lane
+from proxy.pump.edges import Edge, caller_name
+from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
@@ -40,8 +41,10 @@ class Call:
         sock: the caller's socket; None if `lane` is given.
         lane: the lane of a call that the peer has just refused, or never heard of: `lane_refused` or `lane_unheard`
             follows, and takes the socket from it.
+        edge: where that lane is counted.
 
     Attributes:
+        edge: where the call is counted now; None: no host has been tried yet.
         lane, splice: what moves the call's bytes now, or did last; None: nothing yet.
     """
 
@@ -66,6 +69,7 @@ class Call:
         "_untried",
         "_weight",
         "_window",
+        "edge",
         "lane",
         "service",
         "since",
@@ -74,7 +78,13 @@ class Call:
     direction: StreamDirection = "outbound"
 
     def __init__(
-        self, context: CallContext[Call], request: Open, sock: LocalSocket | None, tcp: bool, lane: Lane | None = None
+        self,
+        context: CallContext[Call],
+        request: Open,
+        sock: LocalSocket | None,
+        tcp: bool,
+        lane: Lane | None = None,
+        edge: Edge | None = None,
     ) -> None:
         self._context = context
         self._sock = sock
@@ -91,7 +101,7 @@ class Call:
         self._tcp = tcp
         self._window = context.pump.openings.of(request.service)
         self.since = monotonic() if lane is None else lane.since
-        self.lane = lane
+        self.lane, self.edge = lane, edge
         self.splice: Splice | None = None
         self._weight = 0
         if lane is None and (sampler := context.stats.counts.calls).left == 1:
@@ -116,7 +126,7 @@ class Call:
             local = None
         if local is None:
             return self._try_peers()
-        self._offer()
+        self._offer("local", None)
         connected = partial(self._local_connected, local.proxy_protocol == "v2")
         self._context.calls[self] = None
         attempt = self._context.connector.connect(local.deliver, local.connect_timeout, connected, hops, local.source)
@@ -160,6 +170,7 @@ class Call:
         else:
             if service is None:
                 self._context.failed(self.service, self._context.host, reason)
+            self._not_taken(reason)
             self._refusal, self._detail = reason, detail
             self._look_again()
             self._try_peers()
@@ -228,7 +239,7 @@ class Call:
         request, early = self._request, self._early
         if not link.session.remote.via:
             request = request._replace(via=None)
-        self._offer()
+        self._offer("outbound", link.session.peer)
         before, self.lane = self.lane, link.session.open(encode_open(request))
         lane = self.lane
         lane.observer = self
@@ -344,6 +355,7 @@ class Call:
         """The peer could not deliver: take the socket back from the lane and try the next peer (StreamObserver)."""
         self._refusal, self._detail = reason, f"by {lane.session.peer}"
         self._context.failed(self.service, lane.session.peer, reason)
+        self._not_taken(reason)
         self._refused += (lane.session.peer,)
         self._context.stats.counts.stream(self.service, lane.session.peer, self.direction).retried(reason)
         if len(self._refused) >= TRIES:
@@ -356,6 +368,10 @@ class Call:
         """The session was one that the peer did not know: go on over another one, of the same peer too
         (StreamObserver).
         """
+        self._tries -= 1
+        if self.edge is not None:
+            self.edge.opened -= 1
+            self.edge = None
         self._look_again()
         self._take_over(lane)
 
@@ -394,6 +410,8 @@ class Call:
         if sock is not None:
             self._turn_away(sock, reason)
         self._context.stats.counts.stream(self.service, "", self.direction).ended[reason] += 1
+        if not self._tries:
+            self._count("outbound", None)
         self._over(reason, 0, 0, None)
 
     def _turn_away(self, sock: LocalSocket, reason: CloseReason) -> None:
@@ -403,10 +421,11 @@ class Call:
     def _over(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         """The call has ended: count it, and log it if it is to be logged."""
         self._context.held[self.service] -= 1
-        self._context.held[self.service] -= 1
         self._ended(reason, sent, received, peer)
 
     def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
+        if self.edge is not None:
+            self.edge.over(reason, sent, received, monotonic())
         if self._access is not None:
             self._access.ended(self, reason, self._detail)
         if self._context.stats.end(reason):
@@ -421,14 +440,27 @@ class Call:
                 received=received,
             )
 
-    # What the access log is told
+    # What is counted, and told the access log
 
-    def _offer(self) -> None:
+    def _offer(self, direction: StreamDirection, peer: str | None) -> None:
         self._tries += 1
         self._offered_at = monotonic()
+        self._count(direction, peer)
+
+    def _count(self, direction: StreamDirection, peer: str | None) -> None:
+        self.edge = edge = self._context.stats.edges.find(direction, caller_name(self._request), self.service, peer)
+        edge.opened += 1
+
+    def _not_taken(self, reason: CloseReason) -> None:
+        """A host did not take the call, which may go on to others."""
+        if self.edge is not None:
+            self.edge.over(reason, 0, 0, monotonic())
+            self.edge = None
 
     def _told_opened(self) -> None:
         self._opened_at = monotonic()
+        if self.edge is not None:
+            self.edge.failing_since = None
         if self._access is not None:
             self._access.opened(self)
 

@@ -20,7 +20,7 @@ from typing import TypeVarTuple
 import structlog
 
 from proxy.core.syscalls import now, peek, recv, send
-from proxy.errors import CloseReason
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.session import ACK_EVERY, MAX_CREDIT
 from proxy.mux.sizes import CHUNK
@@ -53,8 +53,6 @@ _IN_HUP = EPOLLIN | EPOLLHUP
 _DEAF = EPOLLIN | EPOLLRDHUP
 """What a deaf lane waits for while it reads. It is not EPOLLIN, so neither the turn nor `_hung_up` takes its end for a
 clean one."""
-OF_APPLICATIONS = frozenset({CloseReason.FINISHED, CloseReason.ABORTED})
-"""Reasons for which an application ends a stream, not a proxy."""
 _OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
 
 

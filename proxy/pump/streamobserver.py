@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.mux.stream import Stream
+from proxy.pump.edges import Edge
 
 L_in = TypeVar("L_in", bound=Stream, contravariant=True)
 """The lane."""
@@ -18,6 +19,10 @@ class StreamObserver(Protocol[L_in]):
     @property
     def service(self) -> str:
         """The service called."""
+
+    @property
+    def edge(self) -> Edge | None:
+        """Who calls which service, where the lane is counted; None: nowhere yet, or it has ended."""
 
     @property
     def direction(self) -> StreamDirection:
@@ -44,6 +49,7 @@ class NullObserver:
     """Observer of a lane that has no other yet, or that has ended: so an end is told only once."""
 
     service = ""
+    edge: Edge | None = None
     direction: StreamDirection = "outbound"
 
     def lane_opened(self, lane: Stream) -> None:

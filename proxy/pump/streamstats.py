@@ -9,6 +9,7 @@ import trio
 
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
+from proxy.pump.edges import Edges
 from proxy.pump.streamcounts import StreamCounts
 from proxy.pump.streamlog import StreamLog
 
@@ -33,6 +34,7 @@ class StreamStats:
         opened: streams since the start; ended: those of them that have ended.
         access: hears of each stream by itself (`pump.streamlog`); None: nobody does. When it changes, acceptors and
             services must be made anew: they take the short way only without it.
+        edges: who talks to whom; whoever makes a stream counts it there, too.
         unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
         aborted: those that an application aborted: it reset its connection, or closed it while the other one wrote.
         failures: by close reason, streams that were not delivered or that a proxy ended.
@@ -43,6 +45,7 @@ class StreamStats:
         self.opened = self.ended = self.aborted = 0
         self.failures: dict[CloseReason, int] = {}
         self.access: StreamLog | None = None
+        self.edges = Edges()
         self._awaited = 0
         self.trace = trace
         self._idle = trio.Event()

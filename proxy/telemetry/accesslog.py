@@ -21,8 +21,7 @@ import trio
 from control.base.system.appendedfile import AppendedFile, FileOutput
 from control.base.system.logwriter import LogWriter, NoSummaries
 from proxy.config.schema import STDERR, AccessConfig
-from proxy.errors import CloseReason
-from proxy.pump.lane import OF_APPLICATIONS
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.pump.streamlog import LoggedStream, StreamFacts
 from proxy.telemetry.slices import SLICE
 

@@ -85,6 +85,9 @@ class AdminView(Protocol):
 
     def services(self) -> list[messages.ServiceRoute]: ...
 
+    async def edges(self) -> messages.Edges:
+        """This one may take a second."""
+
 
 class AdminCommands(Protocol):
     """What a client may have the proxy do."""
@@ -152,7 +155,9 @@ class _Server:
         metrics: Scraped | None = None,
     ) -> None:
         self._health, self._metrics = health, metrics
-        mesh: dict[str, Callable[[], object]] = {"/hosts": view.hosts, "/services": view.services}
+        mesh: dict[str, Callable[[], object]] = {
+            "/hosts": view.hosts, "/services": view.services, "/edges": view.edges,
+        }
         told: dict[str, Callable[[], object]] = {"/status": view.status, "/links": view.links, "/streams": view.streams}
         self._routes: dict[str, Callable[[], object]] = {**told, **mesh, **health}
         if metrics is not None:
@@ -260,6 +265,8 @@ async def _drain(orders: AdminCommands, query: str) -> HttpResponse | ResponseLi
 
 
 async def _encoded(found: object) -> bytes:
+    if isinstance(found, Awaitable):
+        found = await found
     if not isinstance(found, Iterator):
         return msgspec.json.encode(found)
     async with aclosing(slices(found)) as parts:

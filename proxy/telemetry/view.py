@@ -12,6 +12,7 @@ import trio
 
 from control.api.messages import (
     ConnectStatus,
+    Edges,
     LinkInfo,
     MeshHost,
     PeerState,
@@ -40,6 +41,7 @@ from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
 from proxy.telemetry.accesslog import AccessLog
 from proxy.telemetry.busiest import busiest
+from proxy.telemetry.edgeview import EdgeView
 
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
@@ -66,6 +68,7 @@ class ProxyView:
         self._inbound, self._context, self._stats = inbound, context, stats
         self.follower: MapFollower | None = None
         self.access: AccessLog | None = None
+        self._edges = EdgeView(config.host, stats.edges, self._lanes, lambda: context.splices.values())
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
@@ -151,6 +154,15 @@ class ProxyView:
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""
         return [_link(session, pool) for pool in self._pools.everywhere for session in pool.sessions]
+
+    async def edges(self) -> Edges:
+        """``GET /edges``."""
+        return await self._edges.read()
+
+    def _lanes(self) -> Iterator[Lane]:
+        """The open streams at the first step, unless they have ended by then, session by session."""
+        for session in self._sessions:
+            yield from list(session.streams.values())
 
     @property
     def _sessions(self) -> list[LaneSession]:

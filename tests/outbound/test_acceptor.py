@@ -15,7 +15,7 @@ from proxy.config.schema import UpstreamConfig
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, decode_open_untrusted
 from proxy.outbound import acceptor
-from proxy.outbound.acceptor import UpstreamAcceptor
+from proxy.outbound.acceptor import KnownCaller, UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.pump import options
 from proxy.pump.openings import LEAST, MOST
@@ -41,7 +41,7 @@ async def test_a_call_that_a_link_takes_is_told_as_any_other() -> None:
         accepted = await service.accept()
         assert await accepted.read(5) == b"hello"
         [lane] = agent.pools["host-b"].links[0].session.streams.values()
-        assert isinstance(lane.observer, UpstreamAcceptor)
+        assert isinstance(lane.observer, KnownCaller)
         assert not agent.outbound.context.calls
         [stream] = agent.view.streams()
         assert (stream.service, stream.direction, stream.peer) == ("echo", "outbound", "host-b")
@@ -54,11 +54,12 @@ async def test_so_many_users_are_kept_written_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(acceptor, "MOST_KEPT", 2)
     async with mesh() as hosts:
         await hosts.pair()
-        context = hosts.agents["host-a"].outbound.context
+        agent = hosts.agents["host-a"]
+        context, pool = agent.outbound.context, agent.pools["host-b"]
         one = UpstreamAcceptor(context, "echo", UpstreamConfig(listen=UnixAddress("/x"), caller="shop"), None)
         for uid in (1, 2, 3, 2):
-            assert decode_open_untrusted(one._written(uid)) == Open("echo", uid, "shop")
-            assert len(one._calls) <= 2
+            assert decode_open_untrusted(one._know(uid, pool).written) == Open("echo", uid, "shop")
+            assert len(one._callers) <= 2
 
 
 async def test_a_call_that_no_link_takes_at_once_waits_as_a_call() -> None:

@@ -67,6 +67,7 @@ class Record:
 
     service = "web"
     direction = "outbound"
+    edge = None
 
     def __init__(self) -> None:
         self.told: list[str] = []

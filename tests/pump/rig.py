@@ -128,6 +128,7 @@ class Record:
     """An observer (``pump.streamobserver.StreamObserver``) that writes down what it is told."""
 
     service = "test"
+    edge = None
 
     def __init__(self, direction: StreamDirection) -> None:
         self.direction: StreamDirection = direction

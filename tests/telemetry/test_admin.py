@@ -37,7 +37,7 @@ STREAM = messages.StreamInfo(
     bytes_received=0, credit=0, buffered=0,
 )  # fmt: skip
 
-PATHS = "/status, /links, /streams, /hosts, /services, /reload, /drain"
+PATHS = "/status, /links, /streams, /hosts, /services, /edges, /reload, /drain"
 
 
 class View:
@@ -57,6 +57,9 @@ class View:
 
     def services(self) -> list[messages.ServiceRoute]:
         return []
+
+    async def edges(self) -> messages.Edges:
+        return messages.Edges(edges=[])
 
 
 class Orders:
@@ -507,7 +510,7 @@ async def test_what_the_socket_for_monitoring_tells(path: Path, monkeypatch: pyt
     monkeypatch.setattr(Orders, "reload", lambda self: called.append("reload"))
     monkeypatch.setattr(Orders, "drain", lambda self, seconds: called.append("drain"))
     monkeypatch.setattr(View, "links", list)
-    paths = ["/status", "/links", "/streams", "/hosts", "/services", "/ready"]
+    paths = ["/status", "/links", "/streams", "/hosts", "/services", "/edges", "/ready"]
     async with serving(path, None):
         for known in paths:
             assert [(await ask(path, get(known, method)))[0] for method in ("GET", "HEAD")] == [200, 200]
