@@ -229,6 +229,8 @@ class StreamInfo(Struct, frozen=True, kw_only=True):
     bytes_received: int
     credit: int
     buffered: int
+    shared_id: str | None = None
+    """The same on both hosts, as in the access log; None within one host, and while it waits."""
     uid: int | None = None
     """User and process of the local caller, where that came through a Unix socket of this host."""
     pid: int | None = None

@@ -26,7 +26,7 @@ from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.streamcounts import DeliveredCount
-from proxy.pump.streamlog import StreamFacts, stream_id
+from proxy.pump.streamlog import StreamFacts, stalled, stream_id
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
 
@@ -383,6 +383,8 @@ class Delivery:
             age=lane.age,
             wait=None,
             open=self._opened_at - lane.since if self._opened_at else None,
+            first_byte=None,
+            stalled=stalled(lane.stalls, monotonic()),
             sent=lane.bytes_sent,
             received=lane.bytes_received,
         )

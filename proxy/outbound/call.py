@@ -23,7 +23,8 @@ from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
-from proxy.pump.streamlog import StreamFacts, stream_id
+from proxy.pump.streamlog import NEVER, StreamFacts, stalled, stream_id
+from proxy.pump.streamtiming import FirstByteTiming
 from proxy.routing.allow import describe
 from proxy.routing.balance import TRIES
 
@@ -56,6 +57,7 @@ class Call:
         "_detail",
         "_early",
         "_eof",
+        "_first_byte",
         "_offered_at",
         "_opened_at",
         "_process",
@@ -112,6 +114,7 @@ class Call:
         self._process = self.caller if self._access is not None else None
         self._tries = 0 if lane is None else 1
         self._offered_at = self._opened_at = 0.0
+        self._first_byte: FirstByteTiming | None = None
 
     def start(self) -> None:
         """Begin with this host if it offers the service, else with a peer. Fail if the call goes round in a circle."""
@@ -244,6 +247,8 @@ class Call:
         lane = self.lane
         lane.observer = self
         self._time(lane, before)
+        if self._access is not None:
+            lane.timing = self._first_byte = FirstByteTiming(lane.timing)
         self._window.add(lane)
         lane.attach(sock, self._tcp, again)
         if again or early:
@@ -473,8 +478,9 @@ class Call:
         """What is known of the call now (LoggedStream)."""
         lane, splice, request = self.lane, self.splice, self._request
         sent, received = (0, 0) if lane is None else (lane.bytes_sent, lane.bytes_received)
+        first_at = None if self._first_byte is None else self._first_byte.at
         if splice is not None:
-            sent, received = splice.caller.received, splice.service.received
+            sent, received, first_at = splice.caller.received, splice.service.received, splice.service.first_at
         return StreamFacts(
             service=self.service,
             direction="outbound" if splice is None else "local",
@@ -487,6 +493,8 @@ class Call:
             age=monotonic() - self.since,
             wait=self._offered_at - self.since if self._offered_at else None,
             open=self._opened_at - self._offered_at if self._opened_at else None,
+            first_byte=None if first_at is None else first_at - self.since,
+            stalled=NEVER if lane is None else stalled(lane.stalls, monotonic()),
             sent=sent,
             received=received,
         )

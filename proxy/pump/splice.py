@@ -37,6 +37,7 @@ class SpliceEnd:
             says; the end of the splice says which (`hasty`).
         shut: the socket was shut down for writing.
         deaf: the application takes no more bytes: a write has failed, or would.
+        first_at: when its first bytes were read, seconds (monotonic); None: there were none yet.
         received: bytes read from it; counted: those of them that whoever counts them has counted already.
         unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
     """
@@ -46,6 +47,7 @@ class SpliceEnd:
         "deaf",
         "doubted",
         "ended",
+        "first_at",
         "hasty",
         "mask",
         "other",
@@ -65,6 +67,7 @@ class SpliceEnd:
         self.mask = EPOLLIN
         self.ended = self.hasty = self.doubted = self.shut = self.deaf = self.unheard = False
         self.received = self.counted = 0
+        self.first_at: float | None = None
 
     def update(self) -> None:
         """Tell the epoll what to wait for: input while nothing is pending for the other socket, room for output while
@@ -109,6 +112,8 @@ class SpliceEnd:
         except OSError:
             return self.gone()
         if length:
+            if self.first_at is None:
+                self.first_at = monotonic()
             self.received += length
             self.other.write(_scratch_view[:length])
         else:

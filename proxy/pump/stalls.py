@@ -18,12 +18,13 @@ class StallSeconds(NamedTuple):
 class Stalls:
     """Of one stream, both directions. Times are seconds (monotonic)."""
 
-    __slots__ = ("_by_link", "_credit", "_delivering_since", "_link", "_reader", "_sending_since")
+    __slots__ = ("_by_link", "_credit", "_delivering_since", "_link", "_reader", "_sending_since", "_taken")
 
     def __init__(self) -> None:
         self._credit = self._link = self._reader = 0.0
         self._sending_since = self._delivering_since = -1.0
         self._by_link = False
+        self._taken = StallSeconds(0.0, 0.0, 0.0)
 
     def from_sending(self, by_link: bool, now: float) -> None:
         """From now on nothing is read of the local socket: `by_link`, or else for want of credit."""
@@ -50,15 +51,17 @@ class Stalls:
             self._reader += now - self._delivering_since
             self._delivering_since = -1.0
 
+    def so_far(self, now: float) -> StallSeconds:
+        """All of them, those included that it has been held back by now."""
+        sending = now - self._sending_since if self._sending_since >= 0 else 0.0
+        delivering = now - self._delivering_since if self._delivering_since >= 0 else 0.0
+        return StallSeconds(
+            self._credit + (0.0 if self._by_link else sending),
+            self._link + (sending if self._by_link else 0.0),
+            self._reader + delivering,
+        )
+
     def take(self, now: float) -> StallSeconds:
-        """The seconds since the last call, those included that it has been held back by now."""
-        sending, by_link, delivering = self._sending_since >= 0, self._by_link, self._delivering_since >= 0
-        self.sending(now)
-        self.delivering(now)
-        found = StallSeconds(self._credit, self._link, self._reader)
-        self._credit = self._link = self._reader = 0.0
-        if sending:
-            self.from_sending(by_link, now)
-        if delivering:
-            self.from_delivering(now)
-        return found
+        """Those since the last call."""
+        taken, self._taken = self._taken, self.so_far(now)
+        return StallSeconds(*(found - before for found, before in zip(self._taken, taken, strict=True)))

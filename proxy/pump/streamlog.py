@@ -9,6 +9,7 @@ from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.pump.lane import Lane
 from proxy.pump.session import LaneSession
+from proxy.pump.stalls import Stalls, StallSeconds
 
 
 class StreamFacts(NamedTuple):
@@ -34,6 +35,10 @@ class StreamFacts(NamedTuple):
     """From then until it was offered to the last host: for a link, and for those that refused."""
     open: float | None
     """From then until that host's service had taken it."""
+    first_byte: float | None
+    """Since the caller was accepted, until the first byte of the answer came; of inbound streams not known."""
+    stalled: StallSeconds
+    """How long it was held back, seconds."""
     sent: int
     received: int
 
@@ -64,3 +69,11 @@ def stream_id(lane: Lane) -> str:
     session = lane.session
     assert isinstance(session, LaneSession)
     return f"{session.key[:16]}/{lane.id}"
+
+
+def stalled(stalls: Stalls | None, now: float) -> StallSeconds:
+    """What a lane's are by now."""
+    return NEVER if stalls is None else stalls.so_far(now)
+
+
+NEVER = StallSeconds(0.0, 0.0, 0.0)

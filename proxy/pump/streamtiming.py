@@ -27,3 +27,31 @@ class StreamTiming:
     def first_byte(self, now: float) -> None:
         """The first byte of the answer is there."""
         self._first_byte.observe(now - self._since, self._weight)
+
+
+class FirstByteTiming(StreamTiming):
+    """Remembers the first byte of the answer, of a stream that may be picked for histograms, too.
+
+    Args:
+        also: is told of everything as well.
+
+    Attributes:
+        at: when it came, seconds (monotonic); None: it has not.
+    """
+
+    __slots__ = ("_also", "at")
+
+    def __init__(self, also: StreamTiming | None) -> None:
+        self._also = also
+        self.at: float | None = None
+
+    def opened(self, seconds: float) -> None:
+        """As `StreamTiming.opened`."""
+        if self._also is not None:
+            self._also.opened(seconds)
+
+    def first_byte(self, now: float) -> None:
+        """As `StreamTiming.first_byte`."""
+        self.at = now
+        if self._also is not None:
+            self._also.first_byte(now)

@@ -64,9 +64,13 @@ class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
     """From then until it was offered to the host that took it, or to the last one."""
     open_ms: float | None
     """From then until that host's service had taken it."""
+    first_byte_ms: float | None
+    """Since the caller was accepted, until the first byte of the answer; null: inbound, or there was none."""
     sent: int
     """Bytes from the caller; inbound: from the service."""
     received: int
+    stalled_s: dict[str, float]
+    """How long it was held back by ``credit``, ``link``, ``reader``, where it was."""
     reason: str | None = None
     """Why it has ended (``ended`` only), a close reason as everywhere."""
     detail: str | None = None
@@ -203,8 +207,10 @@ class AccessLog:
             age_s=round(facts.age, 3),
             wait_ms=_ms(facts.wait),
             open_ms=_ms(facts.open),
+            first_byte_ms=_ms(facts.first_byte),
             sent=facts.sent,
             received=facts.received,
+            stalled_s={cause: round(spent, 3) for cause, spent in facts.stalled._asdict().items() if spent >= 0.0005},
             reason=reason,
             detail=detail,
         )

@@ -37,6 +37,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.session import LaneSession
+from proxy.pump.streamlog import stream_id
 from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
 from proxy.telemetry.accesslog import AccessLog
@@ -263,6 +264,7 @@ def _lane(lane: Lane) -> StreamInfo:
     uid, pid = _known(None if caller is None else peer_process(caller))
     return StreamInfo(
         id=f"{lane.session.name}/{lane.id}",
+        shared_id=stream_id(lane),
         link=lane.session.name,
         service=lane.observer.service,
         direction=lane.observer.direction,

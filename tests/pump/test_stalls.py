@@ -40,3 +40,14 @@ def test_another_cause_ends_the_first() -> None:
     stalls.from_sending(False, 0)
     stalls.from_sending(True, 1)
     assert stalls.take(3) == (1, 2, 0)
+
+
+def test_all_of_them_are_told_whoever_has_taken_some() -> None:
+    stalls = Stalls()
+    stalls.from_sending(False, 0)
+    assert stalls.take(1) == (1, 0, 0)
+    assert stalls.so_far(3) == (3, 0, 0)
+    stalls.sending(4)
+    stalls.from_delivering(5)
+    assert stalls.so_far(7) == (4, 0, 2)
+    assert stalls.take(7) == (3, 0, 2)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from proxy.pump.streamlog import stream_id
+from proxy.pump.stalls import Stalls
+from proxy.pump.streamlog import NEVER, stalled, stream_id
 from tests.pump.agents import mesh
 from tests.pump.rig import until
 
@@ -18,3 +19,10 @@ async def test_ids_are_the_same_at_both_ends() -> None:
         ids = [{stream_id(lane) for each in pool.sessions for lane in each.streams.values()} for pool in ends]
         assert ids[0] == ids[1]
         assert len(ids[0]) == 2
+
+
+def test_what_was_never_held_back_has_no_stalls() -> None:
+    assert stalled(None, 5.0) == NEVER
+    stalls = Stalls()
+    stalls.from_sending(True, 1.0)
+    assert stalled(stalls, 5.0).link == 4.0

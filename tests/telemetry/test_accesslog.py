@@ -19,6 +19,7 @@ from trio.testing import MockClock
 from control.base.system.logwriter import LogWriter, NoSummaries
 from proxy.config.schema import AccessConfig
 from proxy.errors import CloseReason, StartError
+from proxy.pump.stalls import StallSeconds
 from proxy.pump.streamlog import StreamFacts
 from proxy.telemetry import accesslog
 from proxy.telemetry.accesslog import AccessLine, AccessLog
@@ -29,7 +30,7 @@ from tests.tools.sockets import PATIENCE, eventually
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = StreamFacts(
     service="echo", direction="outbound", caller="shop", uid=1, pid=2, peer="host-b", link="host-b/1", tries=1,
-    age=2.0, wait=0.02, open=0.01, sent=3, received=4,
+    age=2.0, wait=0.02, open=0.01, first_byte=0.05, stalled=StallSeconds(0.25, 0.0, 0.0001), sent=3, received=4,
 )  # fmt: skip
 
 
@@ -95,6 +96,7 @@ def test_only_slow_ones(tmp_path: Path) -> None:
     with opened(path, only=5.0) as access:
         access.ended(Some(open=None, age=5.1), CloseReason.PEER_UNREACHABLE, "no link within 5 s")
     assert lines(path)[-1]["detail"] == "no link within 5 s"
+    assert lines(path)[-1]["stalled_s"] == {"credit": 0.25}
 
 
 def test_a_sample_is_the_same_everywhere(tmp_path: Path) -> None:
@@ -228,6 +230,9 @@ async def test_both_hosts_tell_of_a_stream() -> None:
         assert out["wait_ms"] >= 0 < out["open_ms"]
         assert (back["wait_ms"], back["open_ms"] >= 0) == (None, True)
         assert out["link"].startswith("host-b/")
+        assert out["first_byte_ms"] >= out["open_ms"]
+        assert found["opened", "outbound"]["first_byte_ms"] is back["first_byte_ms"] is None
+        assert out["stalled_s"] == back["stalled_s"] == {}
         assert hosts.agents["host-a"].view.status().access_lost == 0
 
 
@@ -261,6 +266,7 @@ async def test_a_stream_within_a_host() -> None:
         opened, ended = lines(path)
         assert (opened["direction"], opened["peer"], opened["link"], opened["id"]) == ("local", None, None, None)
         assert (ended["sent"], ended["received"], ended["tries"]) == (5, 0, 1)
+        assert ended["first_byte_ms"] is None
 
 
 async def test_what_is_open_at_the_end_has_a_last_line() -> None:
