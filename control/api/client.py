@@ -23,6 +23,7 @@ from msgspec import structs
 
 from control.api import mesh
 from control.api.mapwatch import MAX_LINE, MapWatch, WatchStream, finish
+from control.api.messages import EdgeInfo, Edges
 from control.api.refusals import Denied, Unreachable, denied_by, reason_of
 from control.base.httpclient import RequestBody, closing_given_up
 
@@ -106,10 +107,12 @@ class ControlClient:
         body = mesh.RegisterRequest(record=record, secret=secret, before=before, yields=yields)
         return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.RegisterResponse, body)
 
-    async def alive(self, name: str, instance: str) -> mesh.AliveResponse:
-        """This host is still there. Denied ``unknown_host``: its lease is over, register again; ``superseded``: another
-        process has registered this host since."""
-        path, body = f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance)
+    async def alive(
+        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+    ) -> mesh.AliveResponse:
+        """This host is still there, and has these edges. Denied ``unknown_host``: its lease is over, register again;
+        ``superseded``: another process has registered this host since."""
+        path, body = f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance, edges=edges)
         server, raw = await self._exchange("POST", path, body)
         # Nothing: a server of an earlier version.
         return self._decoded(server, raw, mesh.AliveResponse) if raw else mesh.AliveResponse()
@@ -148,6 +151,14 @@ class ControlClient:
     async def hosts(self) -> mesh.MapSnapshot:
         """The whole map, as it is now."""
         return await self._ask("GET", "/v1/hosts", mesh.MapSnapshot, most=MAX_LINE)
+
+    async def edges(self) -> Edges:
+        """Local socket: who talks to whom in the mesh."""
+        return await self._ask("GET", "/v1/edges", Edges, most=MAX_LINE)
+
+    async def told_edges(self) -> mesh.ToldEdges:
+        """Another control server: what hosts have told it of their edges."""
+        return await self._ask("GET", "/v1/edges/told", mesh.ToldEdges, most=MAX_LINE)
 
     async def status(self) -> mesh.ControlStatus:
         """What the server that answers does."""

@@ -59,6 +59,15 @@ def host_of(certificate: x509.Certificate, mesh: str) -> str:
     return host_name(uri.removeprefix(start))
 
 
+def server_of(certificate: x509.Certificate, mesh: str) -> str | None:
+    """The name of the control server that a certificate is for; None: it is for none of this mesh. Raises ValueError if
+    its names cannot be read, or are not one.
+    """
+    start = control_uri(mesh, "")
+    uri = one_uri(uris(certificate), control_uri(mesh, "<name>"))
+    return uri.removeprefix(start) if uri.startswith(start) else None
+
+
 def serial_of(certificate: x509.Certificate) -> str:
     """Its serial number as it stands in messages, logs and the store: lower-case hex."""
     return f"{certificate.serial_number:x}"

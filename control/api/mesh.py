@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from control.api.messages import EdgeInfo
+
 
 class ServiceOffer(Struct, frozen=True, kw_only=True):
     """A service that a host offers."""
@@ -64,10 +66,32 @@ class RegisterResponse(Struct, frozen=True, kw_only=True):
     lease: float
 
 
+MOST_EDGES = 50
+"""Edges that a host tells of."""
+MOST_EDGE_BYTES = 15_000
+"""Of JSON, for them: with what else it says, a host stays below the least bound for a body (`limits.body`, 16 KiB)."""
+
+
 class Instance(Struct, frozen=True, kw_only=True):
-    """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there."""
+    """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there. `edges`: its busiest ones,
+    which are kept in memory only; None: it does not tell."""
 
     instance: str
+    edges: tuple[EdgeInfo, ...] | None = None
+
+
+class HostEdges(Struct, frozen=True, kw_only=True):
+    """What a host has told, `age_s` ago."""
+
+    host: str
+    age_s: float
+    edges: tuple[EdgeInfo, ...]
+
+
+class ToldEdges(Struct, frozen=True, kw_only=True):
+    """``GET /v1/edges/told`` (another control server): what hosts have told this one."""
+
+    hosts: tuple[HostEdges, ...]
 
 
 class Namesake(Struct, frozen=True, kw_only=True):

@@ -313,7 +313,7 @@ class CallResult(Struct, frozen=True, kw_only=True):
     answer: str | None = None
 
 
-class EdgeInfo(Struct, frozen=True, kw_only=True):
+class EdgeInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An edge: a caller and a service, with the hosts that they are on. Streams and bytes are counted since the proxy
     has known it; rates are those of the last seconds.
 
@@ -346,9 +346,20 @@ class EdgeInfo(Struct, frozen=True, kw_only=True):
 
 
 class Edges(Struct, frozen=True, kw_only=True):
-    """``GET /edges`` of a proxy: those of its host, the busiest first."""
+    """``GET /edges`` of a proxy: those of its host, the busiest first. ``GET /v1/edges`` of a control server: of each
+    host the busiest ones.
+
+    ``missing``: hosts, and control servers, that have told nothing, and why.
+    """
 
     edges: list[EdgeInfo]
+    missing: dict[str, str] = {}
+
+
+def busiest(edge: EdgeInfo) -> tuple[float, float, int, str, str]:
+    """The order in which edges are told: those that fail first, then by bytes and streams a second, then by name."""
+    rate = edge.sent_per_s + edge.received_per_s + edge.opened_per_s
+    return (-edge.failed_per_s, -rate, -edge.streams, edge.service, edge.caller)
 
 
 class ReloadResult(Struct, frozen=True, kw_only=True):

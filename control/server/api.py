@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from control.api import mesh
+from control.api.messages import Edges
 from control.base.errors import RequestRefused
 from control.base.http import ResponseLines
 from control.base.reading import units
@@ -15,6 +16,7 @@ from control.ca.issuing import ClientCertificate, Issuer
 from control.ca.joining import HostEnrolment
 from control.ca.rotation import CaRotation
 from control.server.addressbook import AddressBook
+from control.server.edges import EdgeBook, MeshEdges
 from control.server.hosts import HostRegistry
 from control.server.limits import ConnectionLimiter
 from control.server.routes import ApiRoute, Caller, MatchedRequest
@@ -44,12 +46,15 @@ class Api:
         watching: MapWatchers,
         admission: ConnectionLimiter,
         backup: Callable[[str], Awaitable[None]],
+        edge_book: EdgeBook,
+        edges: MeshEdges,
     ) -> None:
         self._name, self._mesh = name, mesh_name
         self._hosts, self._book, self._joining = hosts, book, joining
         self._issuer, self._rotation, self._watching = issuer, rotation, watching
         self._admission = admission
         self._backup = backup
+        self._edge_book, self._edges = edge_book, edges
         self._began = time.monotonic()
         self.requests = 0
         self.refused = 0
@@ -63,7 +68,17 @@ class Api:
         return await self._hosts.register(call.body, _shown(call.caller), call.caller.address)
 
     async def alive(self, call: MatchedRequest) -> mesh.AliveResponse:
-        return await self._hosts.alive(call.names["name"], call.body.instance)
+        name = call.names["name"]
+        answer = await self._hosts.alive(name, call.body.instance)
+        if call.body.edges is not None:
+            self._edge_book.tell(name, call.body.edges)
+        return answer
+
+    async def edges(self, call: MatchedRequest) -> Edges:
+        return await self._edges.read([*self._watching.checked().hosts])
+
+    async def told_edges(self, call: MatchedRequest) -> mesh.ToldEdges:
+        return mesh.ToldEdges(hosts=tuple(self._edge_book.told()))
 
     async def delete_host(self, call: MatchedRequest) -> None:
         name = call.names["name"]
@@ -226,6 +241,9 @@ ROUTES = (
     ApiRoute("DELETE", "/v1/addresses", ("host",), Api.give_back,
           "a host does not need an address any more; fine if it has none", status=204,
           query={"segment": "that the address is on; needed", "part": "what of the host had it; default: itself"}),
+    ApiRoute("GET", "/v1/edges", ("admin",), Api.edges, "who talks to whom in the mesh", answer=Edges),
+    ApiRoute("GET", "/v1/edges/told", ("server",), Api.told_edges, "what hosts have told this server of their edges",
+          answer=mesh.ToldEdges),
     ApiRoute("GET", "/v1/status", ("host", "admin"), Api.status, "what this server does", answer=mesh.ControlStatus),
     ApiRoute("POST", "/v1/tokens", ("admin",), Api.create_token, "a token for a host to join with",
           body=mesh.TokenRequest, answer=mesh.TokenCreated),

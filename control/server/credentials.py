@@ -12,7 +12,7 @@ from control.ca import root as ca
 from control.ca.issuing import ServerCertificate
 from control.server.routes import Caller
 
-__all__ = ["caller_of", "server_context"]
+__all__ = ["caller_of", "client_context", "server_context"]
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME (openssl/x509_vfy.h); Python's ssl module has no name for it."""
@@ -30,6 +30,20 @@ def server_context(own: ServerCertificate) -> ssl.SSLContext:
     # A resumed session would carry an identity past a change of the CAs; long connections need none.
     context.num_tickets = 0
     context.set_alpn_protocols(["http/1.1"])
+    _load(context, own)
+    return context
+
+
+def client_context(own: ServerCertificate) -> ssl.SSLContext:
+    """The same certificate, shown to other control servers, which must be ones by theirs."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=own.bundle)
+    _load(context, own)
+    return context
+
+
+def _load(context: ssl.SSLContext, own: ServerCertificate) -> None:
     # The ssl module takes a file only. This one has no name, and never comes near a disk.
     fd = os.memfd_create("hostlane")
     try:
@@ -38,17 +52,22 @@ def server_context(own: ServerCertificate) -> ssl.SSLContext:
         context.load_cert_chain(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
-    return context
 
 
 def caller_of(certificate: bytes | None, address: str, mesh: str) -> Caller:
-    """Who a verified certificate (DER) is for. One that is for no host of this mesh counts as none."""
+    """Who a verified certificate (DER) is for. One that is for no host and no control server of this mesh counts as
+    none.
+    """
     if not certificate:
         return Caller(address)
+    host = server = None
     try:
         parsed = x509.load_der_x509_certificate(certificate)
-        host = identity.host_of(parsed, mesh)
+        server = identity.server_of(parsed, mesh)
+        if server is None:
+            host = identity.host_of(parsed, mesh)
     except identity.UNREADABLE:
         return Caller(address)
     began, expires = parsed.not_valid_before_utc.timestamp(), parsed.not_valid_after_utc.timestamp()
-    return Caller(address, host, identity.serial_of(parsed), expires, issuer=ca.issuer_of(parsed), began=began)
+    serial, issuer = identity.serial_of(parsed), ca.issuer_of(parsed)
+    return Caller(address, host, serial, expires, issuer=issuer, began=began, server=server)

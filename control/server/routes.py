@@ -14,17 +14,17 @@ from control.base.reading.units import SHOWN_CHARACTERS, show
 
 __all__ = ["ApiRoute", "ApiRoutes", "Caller", "MatchedRequest", "Who"]
 
-Who = Literal["anybody", "host", "own", "admin"]
-"""anybody: also without a certificate; host: any host; own: the host whose name is in the path; admin: whoever may
-command at the local socket."""
+Who = Literal["anybody", "host", "own", "server", "admin"]
+"""anybody: also without a certificate; host: any host; own: the host whose name is in the path; server: another control
+server; admin: whoever may command at the local socket."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who makes a request. `host`, `serial`, `began`, `expires` (its validity, seconds since 1970), `issuer`
-    (`control.ca.root.issuer_of`): of its certificate, None without one. `admin`: by the local socket. `refused`: why
-    whoever came by that socket may not command there (`control.base.system.commanders`), and gets no answer to
-    anything."""
+    """Who makes a request. `server`: name of the control server; None: it is none. `host`, `serial`, `began`, `expires`
+    (its validity, seconds since 1970), `issuer` (`control.ca.root.issuer_of`): of its certificate, None without one.
+    `admin`: by the local socket. `refused`: why whoever came by that socket may not command there
+    (`control.base.system.commanders`), and gets no answer to anything."""
 
     address: str
     host: str | None = None
@@ -34,6 +34,7 @@ class Caller:
     issuer: bytes | None = None
     began: float | None = None
     refused: str | None = None
+    server: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,11 @@ def _match(parts: list[str], found: list[str]) -> dict[str, str] | None:
 
 def _admit(route: ApiRoute, names: Mapping[str, str], caller: Caller) -> None:
     if "anybody" in route.who or (caller.admin and "admin" in route.who):
+        return
+    if "server" in route.who:
+        if caller.server is None:
+            text = f"{route.method} {route.path} is for control servers of this mesh, by their certificates"
+            raise RequestRefused(403, "forbidden", text)
         return
     if caller.admin:
         raise RequestRefused(403, "forbidden", f"{route.method} {route.path} is for hosts; it comes over the network")

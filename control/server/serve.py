@@ -37,7 +37,8 @@ from control.server.addressbook import AddressBook
 from control.server.api import ROUTES, Api
 from control.server.clients import Clients
 from control.server.config import Config, EtcdConfig
-from control.server.credentials import server_context
+from control.server.credentials import client_context, server_context
+from control.server.edges import EdgeBook, MeshEdges
 from control.server.hosts import HostRegistry
 from control.server.limits import ConnectionLimiter
 from control.server.metrics import ControlMetrics
@@ -82,6 +83,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             servers = ControlServers(config.name, config.listen.hostport, config.limits.watchers)
             watching = MapWatchers(config.limits.watchers, servers=servers)
             admission = ConnectionLimiter(config.limits.connections, config.limits.connections_per_client)
+            edge_book = EdgeBook()
+            edges = MeshEdges(edge_book, servers, config.mesh)
             api = Api(
                 config.name,
                 config.mesh,
@@ -93,6 +96,8 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 watching=watching,
                 admission=admission,
                 backup=store.backup,
+                edge_book=edge_book,
+                edges=edges,
             )
             api.document = document(ROUTES, version("hostlane"))
             clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission)
@@ -102,6 +107,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             def use(own: ServerCertificate) -> None:
                 nonlocal expires
                 clients.context, expires = server_context(own), own.not_after
+                edges.context = client_context(own)
 
             group = group_number("admin.group", config.admin.group)
             make_directory, mode = partial(make_run_dir, config.run_dir, group), 0o600 if group is None else 0o660

@@ -76,6 +76,10 @@ class ControlServers:
         found = dict.fromkeys([self._own.address, *(each.address for each in self._others.values())])
         return tuple(each for each in found if _is_address(each))[:MAX_SERVERS]
 
+    def others(self) -> list[tuple[str, str]]:
+        """Name and address of each of the others."""
+        return [(each.name, each.address) for each in self._others.values()]
+
     def put(self, server: str, value: bytes | None) -> None:
         """What the store has now under ``servers/ID``; None: nothing. What cannot be read counts as nothing."""
         self._others.pop(server, None)

@@ -215,7 +215,7 @@ class MapWatchers:
         ``early``, ``dropped``): while a connection lasts it may expire, be revoked, or be of a CA that was dropped
         since. None: it counts.
         """
-        what = f"this certificate of host {caller.host}"
+        what = f"this certificate of {f'host {caller.host}' if caller.server is None else caller.server}"
         if caller.serial in self.revoked:
             return RequestRefused(403, "revoked", f"{what} has been revoked")
         if caller.expires is not None and self._now() >= caller.expires:

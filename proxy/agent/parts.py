@@ -171,6 +171,7 @@ class Parts:
                 displaced=self._displaced,
             )
             self.view.follower = self.member.follower
+            self.member.follower.registration.edges = self.view.edges
 
     def _pool(self, name: str, peer: PeerConfig, needed: bool) -> Pool:
         return Pool(

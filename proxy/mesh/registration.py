@@ -11,14 +11,16 @@ is the other way round: another proxy has the name. Then it tries on, and is reg
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+import msgspec
 import structlog
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import AliveResponse, HostRecord, Namesake, RegisterResponse
+from control.api.mesh import MOST_EDGE_BYTES, MOST_EDGES, AliveResponse, HostRecord, Namesake, RegisterResponse
+from control.api.messages import EdgeInfo, Edges
 from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
 from proxy.mesh.statelock import StateLock
@@ -40,7 +42,9 @@ class RegistrationClient(Protocol):
         self, record: HostRecord, *, secret: str = "", before: str = "", yields: bool = False
     ) -> RegisterResponse: ...
 
-    async def alive(self, name: str, instance: str) -> AliveResponse: ...
+    async def alive(
+        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+    ) -> AliveResponse: ...
 
     async def leave(self, name: str, instance: str) -> None: ...
 
@@ -65,6 +69,7 @@ class HostRegistrar:
         refused: the control plane has refused this host, for another reason, when it last answered.
         barred: it refused the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
+        edges: returns who talks to whom on this host, the busiest first; it may take a second.
         unreachable: returns why peers cannot reach this host, which is not registered then; empty: they can.
     """
 
@@ -84,6 +89,7 @@ class HostRegistrar:
         self.displaced = self.refused = self.barred = self._yields = False
         self.namesake: Namesake | None = None
         self.unreachable: Callable[[], str] = lambda: ""
+        self.edges: Callable[[], Awaitable[Edges]] = _no_edges
         self._state, self._tell_displaced = state, displaced
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
@@ -169,7 +175,8 @@ class HostRegistrar:
             await self._again.wait()
             return
         assert self._told is not None
-        answer = await self._registry.alive(self._told.name, self._told.instance)
+        edges = at_most((await self.edges()).edges)
+        answer = await self._registry.alive(self._told.name, self._told.instance, edges)
         self._accepted()
         self._met(answer.namesake)
 
@@ -223,3 +230,15 @@ class HostRegistrar:
         level = log.debug if error == self._said else log.warning
         level("not registered" if self.registered is None else "cannot say that this host is there", error=error)
         self._said = error
+
+
+async def _no_edges() -> Edges:
+    return Edges(edges=[])
+
+
+def at_most(edges: Sequence[EdgeInfo]) -> tuple[EdgeInfo, ...]:
+    """The first of them, as many as a host tells."""
+    found = tuple(edges[:MOST_EDGES])
+    while found and len(msgspec.json.encode(found)) > MOST_EDGE_BYTES:
+        found = found[:-1]
+    return found

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import trio
 
-from control.api.messages import EdgeInfo, Edges
+from control.api.messages import EdgeInfo, Edges, busiest
 from proxy.outbound.call import Call
 from proxy.pump import edges as pump_edges
 from proxy.pump.edges import Edge
@@ -102,7 +102,7 @@ class EdgeView:
                 continue
             earlier = before.counts.get(edge, EdgeCounts(0, 0, 0, 0))
             opened, failed, sent, received = (
-                (count - was) / seconds for count, was in zip(counts, earlier, strict=True)
+                round((count - was) / seconds, 2) for count, was in zip(counts, earlier, strict=True)
             )
             back = edge.direction == "inbound"
             caller_host, host = (edge.peer, self._host) if back else (self._host, edge.peer)
@@ -122,11 +122,5 @@ class EdgeView:
                 sent_per_s=received if back else sent,
                 received_per_s=sent if back else received,
                 reason=None if edge.reason is None else edge.reason.label,
-                failing_s=None if edge.failing_since is None else now - edge.failing_since,
+                failing_s=None if edge.failing_since is None else round(now - edge.failing_since, 1),
             )
-
-
-def busiest(edge: EdgeInfo) -> tuple[float, float, int, str, str]:
-    """The order in which edges are told: those that fail first, then by bytes and streams a second, then by name."""
-    rate = edge.sent_per_s + edge.received_per_s
-    return (-edge.failed_per_s, -rate - edge.opened_per_s, -edge.streams, edge.service, edge.caller)

@@ -18,6 +18,7 @@ from control.api.mesh import (
     RegisterResponse,
     WatchMessage,
 )
+from control.api.messages import EdgeInfo
 from tests.tools.sockets import PATIENCE
 
 
@@ -29,6 +30,7 @@ class Plane:
             ``("watch", epoch, after)``.
         down: nobody answers.
         shown: secret, the one before, and whether it yields, of the last registration.
+        edges: what was told with the last of these; None: nothing.
         namesake: told whoever says that it is alive.
         denied: what to refuse the next registrations and signs of life with, by name of the call.
     """
@@ -36,6 +38,7 @@ class Plane:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.down = False
+        self.edges: tuple[EdgeInfo, ...] | None = None
         self.denied: dict[str, Denied] = {}
         self.shown = ("", "", False)
         self.namesake: Namesake | None = None
@@ -72,7 +75,10 @@ class Plane:
         await self._ask("register", record)
         return RegisterResponse(epoch=self.epoch, revision=self.revision, lease=self.lease)
 
-    async def alive(self, name: str, instance: str) -> AliveResponse:
+    async def alive(
+        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+    ) -> AliveResponse:
+        self.edges = edges
         await self._ask("alive", name, instance)
         return AliveResponse(namesake=self.namesake)
 

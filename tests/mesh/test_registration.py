@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from control.api.client import Denied
-from control.api.mesh import HostRecord, Namesake, ServiceOffer
-from proxy.mesh.registration import HostRegistrar
+from control.api.mesh import MOST_EDGE_BYTES, HostRecord, Namesake, ServiceOffer
+from control.api.messages import EdgeInfo, Edges
+from proxy.mesh.registration import HostRegistrar, at_most
 from proxy.mesh.statelock import StateLock
 from tests.mesh.plane import Plane, eventually
 
@@ -58,6 +60,18 @@ async def test_it_registers_and_says_that_it_is_there(autojump_clock: MockClock)
         assert await plane.asked("alive", 10) == ("alive", "host-a", "i1")
         assert plane.count("register") == 1
         assert 9 * plane.lease / 4 <= trio.current_time() - began <= 10 * plane.lease / 3
+
+
+async def test_with_that_it_tells_of_its_edges(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+
+        async def edges() -> Edges:
+            return Edges(edges=[some_edge("shop")])
+
+        host.registration.edges = edges
+        await plane.asked("alive")
+        assert plane.edges == (some_edge("shop"),)
 
 
 async def test_another_offer_is_told_at_once(autojump_clock: MockClock) -> None:
@@ -312,3 +326,19 @@ async def test_a_host_that_peers_cannot_reach_waits(
         await plane.asked("register")
         assert trio.current_time() == before
         assert host.registration.last_error is None
+
+
+def some_edge(name: str) -> EdgeInfo:
+    return EdgeInfo(
+        caller=name, caller_host="host-a", service="redis", host="host-b", direction="outbound", streams=1, opened=2,
+        failed=0, sent=3, received=4, opened_per_s=0.5, failed_per_s=0.0, sent_per_s=5.0, received_per_s=6.0,
+    )  # fmt: skip
+
+
+def test_so_much_of_its_edges_is_told() -> None:
+    usual = [some_edge(f"uid {number}") for number in range(60)]
+    assert at_most(usual) == tuple(usual[:50])
+    long = [some_edge("x" * 400) for _ in range(60)]
+    assert 0 < len(at_most(long)) < 50
+    assert len(msgspec.json.encode(at_most(long))) <= MOST_EDGE_BYTES
+    assert at_most([some_edge("x" * MOST_EDGE_BYTES)]) == ()

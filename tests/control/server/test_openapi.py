@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 
 import httpx
 import msgspec
@@ -12,6 +13,7 @@ import trio
 
 from control.api import certificates, mesh
 from control.api.mesh import ControlErrorBody
+from control.ca import root as ca
 from control.server.api import ROUTES
 from control.server.config import AddressPoolConfig
 from control.server.openapi import document, statuses
@@ -117,6 +119,12 @@ async def provoke(wire: Wire) -> None:
     await wire("nobody", "DELETE", "/v1/addresses?segment=lan", None, "/v1/addresses")
     await wire("admin", "DELETE", "/v1/addresses?segment=lan", None, "/v1/addresses")
 
+    wire.become("server", server(wire.world))
+    for who in ("admin", "host"):
+        await wire(who, "GET", "/v1/edges")
+    for who in ("server", "host"):
+        await wire(who, "GET", "/v1/edges/told")
+
     await joining(wire)
     await taken(wire)
     for method, path in (
@@ -176,6 +184,14 @@ async def taken(wire: Wire) -> None:
         await wire("host", "POST", "/v1/addresses", {"segment": "lan", "address": "10.77.0.0"})
         await wire("host", "POST", "/v1/addresses", {"segment": "lan", "address": "10.77.0.1"})
     wire.clients["host"] = other
+
+
+def server(world: World) -> str:
+    """Certificate and key of another control server."""
+    key = certificates.new_key()
+    names = ca.CertificateNames.control("hostlane", "control-2")
+    leaf = ca.issue(world.root, key.public_key(), names, time.time(), 3600.0)
+    return f"{leaf.certificate}{certificates.key_pem(key)}"
 
 
 async def stream(wire: Wire) -> None:
