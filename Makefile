@@ -7,6 +7,7 @@ BIN := .venv/bin
 NETNS := ip:iproute2 tc:iproute2 ss:iproute2 nft:nftables
 REDIS := redis-server:redis-server redis-benchmark:redis-tools
 COMPILER := gcc:gcc gcc:libc6-dev
+BROWSER := chromium:chromium chromedriver:chromium-driver
 
 PLAIN := HOSTLANE_PURE=1
 
@@ -64,7 +65,7 @@ demo: core
 # default. The last line is the summary of that.
 test: core
 	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl curl:curl systemd-analyze:systemd \
-		etcd:etcd-server prometheus:prometheus promtool:prometheus $(REDIS) $(COMPILER)
+		etcd:etcd-server prometheus:prometheus promtool:prometheus $(REDIS) $(COMPILER) $(BROWSER)
 	@failed=0; $(if $(ARGS),,HOSTLANE_REQUIRE_CORE=python $(PLAIN) $(BIN)/pytest $(SPREAD) \
 			$(if $(HOSTLANE_WHOLE),,tests/core tests/mux tests/pump) || failed=1;) \
 		HOSTLANE_REQUIRE_CORE=compiled $(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS) || failed=1; exit $$failed

@@ -17,7 +17,7 @@ from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
-from tests.tools import nobody, prometheus
+from tests.tools import browser, nobody, prometheus
 from tests.tools.jumps import Jumps, run_at_once
 
 # A slow machine is not a wrong answer: no deadlines, here or anywhere in the tests.
@@ -34,6 +34,7 @@ what lies beside the sources and by HOSTLANE_PURE."""
 WHY_NOT = {
     "netns": functools.cache(labs.missing),
     "redis": functools.cache(redis.missing),
+    "browser": browser.missing,
     "etcd": etcds.missing,
     "prometheus": prometheus.missing,
     "nobody": nobody.is_shut_out,

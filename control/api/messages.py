@@ -341,6 +341,11 @@ class EdgeInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     received_per_s: float
     reason: str | None = None
     """Close reason of the last one that failed."""
+    stalled: int = 0
+    """Open streams that are held back now, ``stalled_s`` the longest of them, and by what: ``credit`` (the application
+    at the other host does not read), ``link``, or ``reader`` (the one on the host that tells)."""
+    stalled_by: str | None = None
+    stalled_s: float = 0.0
     failing_s: float | None = None
     """Since the first that failed after the last that was delivered; None: the last one was delivered."""
 
@@ -443,6 +448,15 @@ class ServiceRoute(Struct, frozen=True, kw_only=True):
     """Where this host delivers it; None: this host does not offer it."""
     allow: list[str] = []
     """Who may call it here, a line for each rule; empty: everybody, or this host does not offer it."""
+
+
+class Ejection(Struct, frozen=True, kw_only=True):
+    """A host that is left alone for a service, because opens failed there, for the ``times``th time in a row."""
+
+    service: str
+    host: str
+    left_s: float
+    times: int
 
 
 class MeshHost(Struct, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from proxy.telemetry.health import Health
 from proxy.telemetry.metrics.handedon import PATIENCE, CountTeller
 from proxy.telemetry.metrics.scrape import routes
 from proxy.telemetry.notify import stopping
+from proxy.telemetry.page.serve import Page
 
 if TYPE_CHECKING:
     from proxy.mesh.membership import Membership
@@ -143,7 +144,12 @@ class Agent(Parts):
                         )
                     )
                 if startup.scrape is not None:
-                    server = ScrapeServer(routes(self.metrics, health), config.telemetry.hosts)
+                    answers = routes(self.metrics, health)
+                    if config.telemetry.page:
+                        page = Page(self.view)
+                        nursery.start_soon(page.run)
+                        answers.update(page.routes)
+                    server = ScrapeServer(answers, config.telemetry.hosts)
                     listeners, gate = startup.scrape.listeners, startup.scrape.gate
                     await nursery.start(serve_gated, gate, server.serve, listeners, "telemetry.listen")
                 if config.links.security == "none":

@@ -188,6 +188,8 @@ def _check_telemetry(config: Partial, document: Document) -> None:
     """Whoever monitors has the directory of that socket mounted, and is to reach nothing else there; and who calls
     services, or commands, is not to reach it.
     """
+    if config.telemetry is not UNSET and config.telemetry.page is True and config.telemetry.listen is None:
+        document.problem(("telemetry", "page"), "found true without telemetry.listen; allowed: with an address there")
     path = UNSET if config.telemetry is UNSET else config.telemetry.socket
     if not isinstance(path, str):
         return

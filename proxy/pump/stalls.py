@@ -61,6 +61,13 @@ class Stalls:
             self._reader + delivering,
         )
 
+    def held(self, now: float) -> tuple[str, float] | None:
+        """What holds it back now, for the longest, and since how many seconds; None: nothing does."""
+        cause, since = "link" if self._by_link else "credit", self._sending_since
+        if self._delivering_since >= 0 and not 0 <= since <= self._delivering_since:
+            cause, since = "reader", self._delivering_since
+        return None if since < 0 else (cause, now - since)
+
     def take(self, now: float) -> StallSeconds:
         """Those since the last call."""
         taken, self._taken = self._taken, self.so_far(now)

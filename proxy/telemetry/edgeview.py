@@ -32,11 +32,23 @@ class EdgeCounts(NamedTuple):
     received: int
 
 
+class EdgeStall(NamedTuple):
+    """Streams of an edge that are held back: how many, what holds the longest, and for how many seconds."""
+
+    streams: int
+    cause: str
+    seconds: float
+
+
+NO_STALL = EdgeStall(0, "", 0.0)
+
+
 class EdgeSample(NamedTuple):
     """All edges at a moment, seconds (monotonic)."""
 
     at: float
     counts: dict[Edge, EdgeCounts]
+    stalled: dict[Edge, EdgeStall]
 
 
 class EdgeView:
@@ -77,12 +89,16 @@ class EdgeView:
         at = monotonic()
         self._edges.sweep(at)
         found = {edge: [edge.opened, edge.failed, edge.sent, edge.received] for edge in self._edges}
-        splices = list(self._splices())
+        splices, stalled = list(self._splices()), dict[Edge, EdgeStall]()
         async for lanes in slices(self._lanes()):
             for lane in lanes:
                 if (edge := lane.observer.edge) in found:
                     found[edge][2] += lane.bytes_sent
                     found[edge][3] += lane.bytes_received
+                    if lane.stalls is not None and (held := lane.stalls.held(at)) is not None:
+                        before = stalled.get(edge, NO_STALL)
+                        cause, seconds = max(held, (before.cause, before.seconds), key=lambda each: each[1])
+                        stalled[edge] = EdgeStall(before.streams + 1, cause, seconds)
         for call in splices:
             if call.splice is not None and call.edge in found:
                 found[call.edge][2] += call.splice.caller.received
@@ -93,7 +109,7 @@ class EdgeView:
             edge: EdgeCounts(*map(max, counts, last.get(edge, none)))  # nothing ever decreases
             for edge, counts in found.items()
         }
-        return EdgeSample(at, counts)
+        return EdgeSample(at, counts, stalled)
 
     def _told(self, before: EdgeSample, last: EdgeSample) -> Iterator[EdgeInfo]:
         seconds, now = max(last.at - before.at, 0.001), monotonic()
@@ -104,7 +120,7 @@ class EdgeView:
             opened, failed, sent, received = (
                 round((count - was) / seconds, 2) for count, was in zip(counts, earlier, strict=True)
             )
-            back = edge.direction == "inbound"
+            back, stall = edge.direction == "inbound", last.stalled.get(edge, NO_STALL)
             caller_host, host = (edge.peer, self._host) if back else (self._host, edge.peer)
             yield EdgeInfo(
                 caller=edge.caller,
@@ -121,6 +137,9 @@ class EdgeView:
                 failed_per_s=failed,
                 sent_per_s=received if back else sent,
                 received_per_s=sent if back else received,
+                stalled=stall.streams,
+                stalled_by=stall.cause or None,
+                stalled_s=round(stall.seconds, 1),
                 reason=None if edge.reason is None else edge.reason.label,
                 failing_s=None if edge.failing_since is None else round(now - edge.failing_since, 1),
             )

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from control.api.messages import (
     ConnectStatus,
+    Discovery,
     Edges,
+    Ejection,
     LinkInfo,
     MeshHost,
     PeerState,
@@ -46,6 +48,22 @@ from proxy.telemetry.edgeview import EdgeView
 
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
+
+
+class ProxyCounts(NamedTuple):
+    """See `ProxyView.counts`."""
+
+    host: str
+    uptime_s: float
+    streams: int
+    opened: int
+    failed: int
+    memory_used: int
+    memory_limit: int
+    handshakes_avoided: int
+    draining: bool
+    missing: list[str]
+    control: Discovery | None
 
 
 class ProxyView:
@@ -106,7 +124,7 @@ class ProxyView:
             busiest=busiest(self._callers()),
             busy_poll=self._pump.busy_poll.told,
             busy_poll_s=self._pump.busy_poll.spent,
-            peers=[_peer(pool, self._pump.budget) for pool in self._pools.values()],
+            peers=self.peers(),
             upstreams=[self._upstream(name) for name in config.upstreams],
             connect=None if config.connect is None else self._connect(config.connect),
             services=[
@@ -116,6 +134,40 @@ class ProxyView:
                 for name, service in config.services.items()
             ],
         )
+
+    def counts(self) -> ProxyCounts:
+        """What `status` has that costs nothing, however many streams there are."""
+        return ProxyCounts(
+            host=self.config.host,
+            uptime_s=monotonic() - self._since,
+            streams=self._stats.open,
+            opened=self._stats.opened,
+            failed=self._stats.failed,
+            memory_used=self._pump.budget.used + self._pump.slabs.bytes_held,
+            memory_limit=self._pump.budget.limit,
+            handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
+            draining=self.drain_left() is not None,
+            missing=[*filter(None, [self.unreachable()]), *self.missing(), *self.namesakes()],
+            control=None if self.follower is None else meshview.discovery(self.config, self.follower),
+        )
+
+    def offered(self) -> dict[str, list[str]]:
+        """By upstream, the hosts that offer it."""
+        found = {name: self._context.table.find(name) for name in self.config.upstreams}
+        return {name: [self.config.host] * route.local + list(route.peers) for name, route in found.items()}
+
+    def peers(self) -> list[PeerStatus]:
+        """All peers."""
+        return [_peer(pool, self._pump.budget) for pool in self._pools.values()]
+
+    def ejected(self) -> list[Ejection]:
+        """The hosts that get no streams of a service for now."""
+        now = monotonic()
+        return [
+            Ejection(service=service, host=host, left_s=round(record.until - now, 1), times=record.times)
+            for (service, host), record in self._context.ejections.held.items()
+            if record.until > now
+        ]
 
     def _callers(self) -> list[tuple[str, LocalSocket | None]]:
         """The open calls of this host's callers: service and the caller's socket."""

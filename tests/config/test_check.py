@@ -373,6 +373,9 @@ def test_without_links_the_other_checks_go_on() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("telemetry: {listen: \"127.0.0.1:9000\", page: true}\n", []),
+        ("telemetry: {page: true}\n",
+         ["f:3: telemetry.page: found true without telemetry.listen; allowed: with an address there"]),
         ("access: {to: stderr, events: [opened]}\n", []),
         ("access: {to: stderr, only: failed}\n", []),
         ("access: {to: stderr, events: []}\n",

@@ -42,6 +42,20 @@ def test_another_cause_ends_the_first() -> None:
     assert stalls.take(3) == (1, 2, 0)
 
 
+def test_what_holds_it_back_now() -> None:
+    stalls = Stalls()
+    assert stalls.held(1) is None
+    stalls.from_sending(False, 2)
+    stalls.from_delivering(3)
+    assert stalls.held(5) == ("credit", 3)
+    stalls.from_sending(True, 4)
+    assert stalls.held(5) == ("reader", 2)
+    stalls.delivering(5)
+    assert stalls.held(5) == ("link", 1)
+    stalls.sending(5)
+    assert stalls.held(6) is None
+
+
 def test_all_of_them_are_told_whoever_has_taken_some() -> None:
     stalls = Stalls()
     stalls.from_sending(False, 0)

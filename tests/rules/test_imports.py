@@ -51,6 +51,7 @@ SANS_IO = [
     "proxy/pool/ttl.py",
     "proxy/pool/recorded.py",
     "proxy/pool/replay.py",
+    "proxy/telemetry/page/problems.py",
     "proxy/pump/proxyheader.py",
     "proxy/mesh/schedule.py",
     "proxy/mesh/map.py",

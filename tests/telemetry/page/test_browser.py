@@ -1,0 +1,256 @@
+"""The page in a real browser, against real proxies that carry streams and break."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import trio
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.pump.agents import Mesh, Service, mesh
+from tests.pump.rig import until
+from tests.telemetry.metrics.told import free_port
+from tests.tools.browser import Browser, browsing, complaints
+from tests.tools.sockets import PATIENCE
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+SCREENSHOTS = os.environ.get("HOSTLANE_SCREENSHOTS") == "1"
+"""Whether the pictures in docs/ are made anew."""
+T = TypeVar("T")
+
+
+async def aside(work: Callable[[], T]) -> T:
+    """The driver blocks; the proxies run here."""
+    return await trio.to_thread.run_sync(work)
+
+
+class Shown:
+    """The page of host-a, in a browser."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+
+    async def text(self, selector: str) -> str:
+        script = "const found = document.querySelector(arguments[0]); return found.innerText ?? found.textContent"
+        return str(await self.run(script, selector))
+
+    async def until(self, selector: str, found: Callable[[str], Any], what: str) -> str:
+        with trio.fail_after(PATIENCE):
+            while not found(text := await self.text(selector)):
+                await trio.sleep(0.1)
+        return text
+
+    async def run(self, script: str, *arguments: object) -> Any:
+        return await aside(partial(self.browser.execute_script, script, *arguments))
+
+    async def picture(self, name: str) -> None:
+        if SCREENSHOTS:
+            await aside(lambda: self.browser.save_screenshot(str(DOCS / name)))
+
+
+async def traffic(hosts: Mesh, service: Service) -> None:
+    """One caller after the other, each with a few messages, until cancelled."""
+
+    async def answer() -> None:
+        while True:
+            end = await service.accept()
+            nursery.start_soon(serve, end)
+
+    async def serve(end: Any) -> None:
+        with suppress(OSError):
+            while await end.sock.recv(5):
+                await end.send(b"w" * 3000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        while True:
+            caller = hosts.call()
+            for _ in range(5):
+                await caller.send(b"hello")
+                await caller.read(3000)
+                await trio.sleep(0.02)
+            caller.close()
+
+
+@asynccontextmanager
+async def watched(**more: Any) -> AsyncIterator[tuple[Mesh, Service, Shown, trio.Nursery]]:
+    """Two hosts, and the page of the one that calls."""
+    port = free_port()
+    async with mesh() as hosts:
+        service = hosts.service()
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "caller": "shop"}}
+        telemetry = {"listen": f"127.0.0.1:{port}", "page": True}
+        await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, telemetry=telemetry, **more)
+        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
+        driver = browsing()
+        browser = await aside(driver.__enter__)
+        try:
+            await aside(lambda: browser.get(f"http://127.0.0.1:{port}/"))
+            async with trio.open_nursery() as nursery:
+                yield hosts, service, Shown(browser), nursery
+                nursery.cancel_scope.cancel()
+            assert await aside(lambda: complaints(browser)) == []
+        finally:
+            with trio.CancelScope(shield=True):
+                await aside(lambda: driver.__exit__(None, None, None))
+
+
+async def test_it_shows_who_talks_to_whom() -> None:
+    async with watched() as (hosts, service, page, nursery):
+        nursery.start_soon(traffic, hosts, service)
+        await page.until("#edges", lambda text: re.search(r"shop\s+host-a\s+echo\s+host-b", text), "the edge")
+        assert await page.text("#host") == "host-a"
+        assert "Nothing that this host knows of" in await page.text("#problems + p")
+        graph = await page.until("#graph", lambda text: "echo" in text, "the graph")
+        for name in ("calling hosts", "host-a", "echo", "host-b"):
+            assert name in graph
+        links = await page.until("#links", lambda text: "host-b" in text, "the link")
+        assert "kept for" in links
+        await page.until("#edges", lambda text: re.search(r"[1-9][\d.]* KiB", text), "a rate")
+        await page.picture("page.png")
+
+
+async def test_a_service_that_is_down_is_named_with_its_host_and_the_time() -> None:
+    async with watched() as (hosts, service, page, _):
+        os.unlink(service.address.removeprefix("unix:"))
+        began = time.time()
+        await hosts.call().rest()
+        text = await page.until("#problems", lambda text: "echo at host-b" in text, "the problem")
+        assert "fails (connect_failed)" in text
+        assert "shop on host-a" in text
+        assert abs(_since(text) - began) < 5
+        assert await page.run("return document.querySelectorAll('#graph path.bad').length") == 2
+        assert "(1)" in await aside(lambda: page.browser.title)
+        await page.picture("page-service.png")
+
+
+async def test_a_host_that_is_gone_and_comes_back() -> None:
+    async with watched() as (hosts, service, page, _):
+        began = time.time()
+        hosts.kill("host-b")
+        text = await page.until("#problems", lambda text: "host-b" in text, "the problem")
+        assert abs(_since(text) - began) < 10
+        await page.until("#problems", lambda text: "Host host-b is down" in text, "the host")
+        await page.picture("page-host.png")
+        hosts.agents["host-b old"] = hosts.agents.pop("host-b")
+        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+        await page.until("#problems", lambda text: not text, "the end of it")
+
+
+async def test_a_reader_that_is_slow() -> None:
+    async with watched() as (hosts, service, page, nursery):
+        caller = hosts.call()
+        await caller.send(b"hello")
+        end = await service.accept()
+        await end.read(5)
+        nursery.start_soon(_pour, end)
+        text = await page.until("#problems", lambda text: "Slow reader" in text, "the problem")
+        assert "shop on host-a does not take its bytes" in text
+        assert _since(text) <= time.time()
+        await page.picture("page-reader.png")
+
+
+async def _pour(end: Any) -> None:
+    while True:
+        try:
+            end.raw.send(b"x" * 65536)
+        except BlockingIOError:
+            await trio.sleep(0.01)
+
+
+def _since(text: str) -> float:
+    found = re.search(r"since (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC", text)
+    assert found is not None, text
+    return time.mktime(time.strptime(f"{found[1]} UTC", "%Y-%m-%d %H:%M:%S %Z")) - time.timezone
+
+
+async def test_keyboard_search_and_order() -> None:
+    async with watched() as (hosts, service, page, nursery):
+        nursery.start_soon(traffic, hosts, service)
+        await page.until("#edges", lambda text: "echo" in text, "the edge")
+
+        def press() -> None:
+            name = page.browser.find_element(By.CSS_SELECTOR, "#graph [role=button]")
+            page.browser.execute_script("arguments[0].focus()", name)
+            page.browser.switch_to.active_element.send_keys(Keys.ENTER)
+
+        await aside(press)
+        pressed = "return document.querySelectorAll('#graph [aria-pressed=true]').length"
+        assert await page.run(pressed) == 1
+        assert await page.run("return document.activeElement.dataset.node") == '[0,"host-a"]', "it keeps the focus"
+        box = await aside(lambda: page.browser.find_element(By.ID, "search"))
+        await aside(lambda: box.send_keys("nobody"))
+        assert (await page.text("#shown")).startswith("0 of ")
+        await aside(page.browser.find_element(By.ID, "clear").click)
+        assert await page.run(pressed) == 0
+        assert not (await page.text("#shown")).startswith("0 of ")
+        for expected in ("descending", "ascending"):
+            buttons = "[...document.querySelectorAll('#edges th button')]"
+            await page.run(f"{buttons}.find((each) => each.innerText == 'streams').click()")
+            assert await page.run("return document.querySelector('#edges [aria-sort]').ariaSort") == expected
+
+
+async def test_names_are_text_whatever_they_are() -> None:
+    """A caller's name comes from another host, an error's text from anywhere."""
+    async with watched() as (hosts, _, page, _):
+        edges = hosts.agents["host-a"].stats.edges
+        evil = "<img src=x onerror=alert(1)>"
+        edges.find("outbound", evil, "</table><script>alert(2)</script>", "host-b").opened += 1
+        text = await page.until("#edges", lambda text: "onerror" in text, "the name")
+        assert evil in text
+        assert await page.run("return document.querySelectorAll('img, table script').length") == 0
+
+
+async def test_many_hosts_and_services_stay_usable() -> None:
+    async with watched() as (hosts, _, page, _):
+        edges = hosts.agents["host-a"].stats.edges
+        for number in range(1900):
+            edges.find("outbound", f"caller-{number % 50}", f"service-{number}", f"host-{number % 200}").opened += 1
+        await page.until("#graph", lambda text: "others" in text, "the rest as one")
+        assert await page.run("return document.querySelectorAll('#graph [role=button]').length") <= 36
+        assert await page.run("return document.querySelectorAll('#edges tbody tr').length") == 101
+        box = await aside(lambda: page.browser.find_element(By.ID, "search"))
+        await aside(lambda: box.send_keys("service-77"))
+        await page.until("#shown", lambda text: not text.startswith("1000 of"), "fewer")
+
+
+async def test_it_says_when_the_host_does_not_answer() -> None:
+    async with watched() as (hosts, _, page, _):
+        await page.until("#summary", lambda text: "version" in text, "the first answer")
+        hosts.kill("host-a")
+        text = await page.until("#stale", lambda text: text, "the alarm")
+        assert "This host does not answer" in text
+        assert "What is below is of" in text
+        await aside(lambda: complaints(page.browser))  # the failed request itself, which the console tells
+        await page.run("window.stop(); location.href = 'about:blank'")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+async def test_its_contrast_is_enough(dark: bool) -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1 for text."""
+    script = (Path(__file__).parent / "contrast.js").read_text()
+    page = (DOCS.parent / "proxy/telemetry/page/static/page.css").read_text()
+
+    def measure() -> Any:
+        with browsing() as browser:
+            browser.get("data:text/html,<body>")
+            browser.execute_cdp_cmd(
+                "Emulation.setEmulatedMedia",
+                {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},
+            )
+            return browser.execute_script(script, page)
+
+    worst = await aside(measure)
+    assert min(worst.values()) >= 4.5, worst
