@@ -16,6 +16,8 @@ import trio
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from proxy.errors import CloseReason
+from proxy.telemetry.page.changes import EVERY
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import until
 from tests.telemetry.metrics.told import free_port
@@ -84,27 +86,26 @@ async def traffic(hosts: Mesh, service: Service) -> None:
 
 
 @asynccontextmanager
-async def watched(**more: Any) -> AsyncIterator[tuple[Mesh, Service, Shown, trio.Nursery]]:
+async def watched() -> AsyncIterator[tuple[Mesh, Service, Shown, trio.Nursery]]:
     """Two hosts, and the page of the one that calls."""
-    port = free_port()
-    async with mesh() as hosts:
-        service = hosts.service()
-        await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
-        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "caller": "shop"}}
-        telemetry = {"listen": f"127.0.0.1:{port}", "page": True}
-        await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, telemetry=telemetry, **more)
-        await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
-        driver = browsing()
-        browser = await aside(driver.__enter__)
-        try:
+    port, driver = free_port(), browsing()
+    browser = await aside(driver.__enter__)  # before the proxies, whose test has so much time and no more
+    try:
+        async with mesh() as hosts:
+            service = hosts.service()
+            await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
+            upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "caller": "shop"}}
+            telemetry = {"listen": f"127.0.0.1:{port}", "page": True}
+            await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams, telemetry=telemetry)
+            await until(lambda: hosts.agents["host-a"].pools["host-b"].up, "the link")
             await aside(lambda: browser.get(f"http://127.0.0.1:{port}/"))
             async with trio.open_nursery() as nursery:
                 yield hosts, service, Shown(browser), nursery
                 nursery.cancel_scope.cancel()
             assert await aside(lambda: complaints(browser)) == []
-        finally:
-            with trio.CancelScope(shield=True):
-                await aside(lambda: driver.__exit__(None, None, None))
+    finally:
+        with trio.CancelScope(shield=True):
+            await aside(lambda: driver.__exit__(None, None, None))
 
 
 async def test_it_shows_who_talks_to_whom() -> None:
@@ -147,6 +148,25 @@ async def test_a_host_that_is_gone_and_comes_back() -> None:
         hosts.agents["host-b old"] = hosts.agents.pop("host-b")
         await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
         await page.until("#problems", lambda text: not text, "the end of it")
+
+
+async def test_a_link_that_flaps() -> None:
+    async with watched() as (hosts, service, page, _):
+        caller = hosts.call()
+        await caller.send(b"hello")
+        await (await service.accept()).read(5)
+        agent = hosts.agents["host-a"]
+        pool = agent.pools["host-b"]
+        [session] = pool.sessions
+        for count in range(1, 5):
+            session.link.doom(CloseReason.LINK_LOST, "cut")
+            agent.pump.settle()
+            await until(lambda count=count: session.resumed == count, "the next link")
+            await trio.sleep(EVERY)  # so long that the proxy has looked in between
+        text = await page.until("#problems", lambda text: "flap" in text, "the problem")
+        assert "The links to host-b flap: lost and resumed" in text
+        assert _since(text) <= time.time()
+        await page.picture("page-link.png")
 
 
 async def test_a_reader_that_is_slow() -> None:
