@@ -26,7 +26,7 @@ DOTTED = re.compile(r"(?<![\w./@-])([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+)(?![\w/-])(?
 FILE = re.compile(r"(?<![\w.-])((?:[\w.-]+/)*\w+\.py)\b")
 PLACEHOLDERS = {"MESH", "KEY"}
 """Words in a dotted name that stand for others: control.MESH.internal."""
-ENDINGS = {"py", "md", "sock", "yaml", "json", "pem", "key", "db", "log", "socket", "service", "c"}
+ENDINGS = {"py", "md", "png", "js", "sock", "yaml", "json", "pem", "key", "db", "log", "socket", "service", "c"}
 """Last words by which a dotted name is a file's."""
 
 
