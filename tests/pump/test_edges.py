@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gc
-
 import pytest
 
 from control.base.exposition import OTHER
@@ -95,5 +93,4 @@ def test_the_unused_are_forgotten_and_their_holders_told() -> None:
 def test_holders_are_not_kept() -> None:
     found = Edges()
     found.kept_by(Holder())
-    gc.collect()
     assert not list(found._holders)
