@@ -30,6 +30,7 @@ COMMANDS = {
     "links": "control.cli.commands:links",
     "streams": "control.cli.streamcommand:streams",
     "call": "control.cli.callcommand:call",
+    "edges": "control.cli.edgecommand:edges",
     "top": "control.cli.topcommand:top",
     "reload": "control.cli.orders:reload",
     "drain": "control.cli.orders:drain",

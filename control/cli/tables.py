@@ -120,6 +120,30 @@ def streams_table(streams: Sequence[StreamInfo]) -> Grid:
     ], least, words="service")  # fmt: skip
 
 
+def edges_table(edges: Sequence[EdgeInfo]) -> Grid:
+    """One row an edge."""
+    columns = ["caller", "on", "service", "host", "streams>", "opened>", "sent>", "received>", "errors>", "last error"]
+    least = ["opened", "streams", "on", "sent", "received"]
+    return grid(columns, [
+        (
+            edge.caller, edge.caller_host, edge.service, edge.host or "-", str(edge.streams), rate(edge.opened_per_s),
+            f"{amount(edge.sent_per_s)}/s", f"{amount(edge.received_per_s)}/s", str(edge.failed), _failing(edge),
+        )
+        for edge in edges
+    ], least, words="last error")  # fmt: skip
+
+
+def _failing(edge: EdgeInfo) -> str:
+    if edge.reason is None:
+        return "-"
+    return edge.reason if edge.failing_s is None else f"{edge.reason}, for {span(edge.failing_s)}"
+
+
+def rate(per_second: float) -> str:
+    """0.25 as ``0.2/s``, 1234.5 as ``1,234/s``."""
+    return f"{per_second:.1f}/s" if 0 < per_second < 10 else f"{per_second:,.0f}/s"
+
+
 def groups_table(groups: Sequence[StreamGroup], by: Sequence[str]) -> Grid:
     """One row for the streams that have something in common."""
     return grid([*by, "streams>", "sent>", "received>", "buffered>", "oldest>"], [
