@@ -38,6 +38,7 @@ ANSWERS = {
     "streams": Answer(f"{_MESSAGES}StreamInfo", listed=True),
     "streams --by": Answer(f"{_MESSAGES}StreamGroup", listed=True),
     "call": Answer(f"{_MESSAGES}CallResult"),
+    "edges": Answer(f"{_MESSAGES}Edges"),
     "reload": Answer(f"{_MESSAGES}ReloadResult"),
     "drain": Answer(f"{_MESSAGES}DrainProgress", lines=True),
     "check": Answer("proxy.check.report:Report"),

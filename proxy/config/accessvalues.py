@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from control.base.reading.shape import NULL, shape_of, takes, text
 from control.base.reading.units import PATH, absolute_path, duration, wrong
 
 STDERR = "stderr"
@@ -15,6 +16,7 @@ Only = Literal["all", "failed"] | float
 """Which streams; of slow ones, how slow: seconds."""
 
 
+@takes({"anyOf": [text("stderr|/.*"), NULL]})
 def target(raw: object) -> str | None:
     """``stderr``, or a path as `units.absolute_path` reads it."""
     if raw is None or raw == STDERR:
@@ -24,6 +26,18 @@ def target(raw: object) -> str | None:
     return absolute_path(raw)
 
 
+_SLOWER = {
+    "type": "object",
+    "properties": {"slower_than": shape_of(duration)},
+    "required": ["slower_than"],
+    "additionalProperties": False,
+}
+
+
+@takes(
+    {"anyOf": [{"enum": ["all", "failed"]}, _SLOWER]},
+    write=lambda found: {"slower_than": f"{found * 1000:g}ms"} if isinstance(found, float) else found,
+)
 def only(raw: object) -> Only:
     """As it is written, but ``{slower_than: 50ms}`` to 0.05 (seconds)."""
     if raw == "all":
@@ -37,6 +51,7 @@ def only(raw: object) -> Only:
     raise wrong(raw, ONLY)
 
 
+@takes({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
 def share(raw: object) -> float:
     """A part of all, as a number."""
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw <= 1:

@@ -10,12 +10,12 @@ import socket
 from contextlib import suppress
 from typing import Protocol
 
-from proxy.errors import CloseReason
+from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import Open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.connecthead import ConnectHead
-from proxy.pump.lane import OF_APPLICATIONS, Lane
+from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.splice import Splice
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from control.base.reading.addresses import TcpAddress
 from control.base.reading.decode import Decoder, fields, hints, unwrapped
+from control.base.reading.shape import writer_of
 from control.base.reading.units import BYTES, SECONDS
 from control.base.reading.yamlmap import Document, Path, plain_value
 
@@ -91,7 +92,8 @@ def _written(value: Any, annotation: Any) -> Any:
         found = {key: _written(getattr(value, field.name), hints(type(value))[field.name])
                  for key, field in fields(type(value)).items()}  # fmt: skip
         return {key: item for key, item in found.items() if item is not None and item is not _NONE}
-    for candidate in _candidates(value):
+    write = writer_of(meta.extra["reader"]) if meta is not None and meta.extra else None
+    for candidate in (*([] if write is None else [write(value)]), *_candidates(value)):
         document = Document()
         if Decoder(document).decode(candidate, annotation) == value and not document.problems:
             return candidate

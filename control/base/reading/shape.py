@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 Reader = TypeVar("Reader", bound=Callable[..., Any])
 
-_SHAPE = "__shape__"
+_SHAPE, _WRITE = "__shape__", "__write__"
 NULL = {"type": "null"}
 
 
@@ -16,11 +16,14 @@ def text(pattern: str) -> dict[str, Any]:
     return {"type": "string", "pattern": f"^(?:{pattern})$"}
 
 
-def takes(shape: dict[str, Any]) -> Callable[[Reader], Reader]:
-    """The reader takes no value that is not of this shape; of those it may refuse some."""
+def takes(shape: dict[str, Any], write: Callable[[Any], Any] | None = None) -> Callable[[Reader], Reader]:
+    """The reader takes no value that is not of this shape; of those it may refuse some. `write`: what a file would say
+    for what was read, where that is not plain.
+    """
 
     def mark(reader: Reader) -> Reader:
         setattr(reader, _SHAPE, shape)
+        setattr(reader, _WRITE, write)
         return reader
 
     return mark
@@ -33,4 +36,10 @@ def shape_of(reader: Callable[..., Any]) -> dict[str, Any]:
         found: dict[str, Any] = getattr(reader, _SHAPE)
     except AttributeError:
         raise LookupError(f"{reader} has no shape") from None
+    return found
+
+
+def writer_of(reader: Callable[..., Any]) -> Callable[[Any], Any] | None:
+    """What was marked, if anything."""
+    found: Callable[[Any], Any] | None = getattr(getattr(reader, "func", reader), _WRITE, None)
     return found
