@@ -24,7 +24,7 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.connectcall import ConnectCall
 from proxy.outbound.connecthead import BadHead, ConnectHead, ConnectRequest
-from proxy.pump.openings import MOST, OpeningWindow, OpeningWindows
+from proxy.pump.openings import MOST, Asked, OpeningWindow, OpeningWindows
 from proxy.pump.options import OURSELVES, LocalSocket, disarm_reset, peer_uid
 from proxy.pump.ourselves import via_unix
 
@@ -70,7 +70,9 @@ class ConnectCaller:
 
     def __init__(self, sock: LocalSocket, heads: Heads) -> None:
         self.sock: LocalSocket | None = sock
-        self.session, self.left, self.bytes_received = heads, False, 0
+        self.session: Asked = heads
+        self.left: bool | None = False
+        self.bytes_received = 0
         self.head = ConnectHead()
         self.begun, self.received = False, 0
         self.scope = trio.CancelScope()

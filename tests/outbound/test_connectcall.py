@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from control.base.reading.addresses import TcpAddress
-from proxy.mux.replay import CHUNK
+from proxy.mux.sizes import CHUNK
 from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import KINDS, End, Kind, until
