@@ -21,6 +21,7 @@ COMMANDS = {
     "proxy": "proxy.commands:proxy",
     "join": "proxy.setup.commands:join",
     "control": "control.cli.controlcommands:control",
+    "door": "proxy.door.commands:door",
     "validate": "control.cli.validate:validate",
     "schema": "control.cli.schemacommand:schema",
     "status": "control.cli.commands:status",

@@ -74,6 +74,7 @@ class Agent(Parts):
             files.callback(self.pump.shut_down)
             files.callback(self.device.close)
             files.callback(self._network.close)
+            files.callback(self.connector.stocks.close_all)
             self.connector.lookups.use()
             startup = await open_listeners(
                 config,
@@ -207,6 +208,8 @@ class Agent(Parts):
                     )
                     links.start_soon(self._discard)
                     links.start_soon(self.outbound.keep_in_place)
+                    if self.door is not None:
+                        nursery.start_soon(self.door.run)
                     links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)

@@ -16,6 +16,7 @@ from control.base.backoff import Backoff
 from control.base.system import logs
 from control.base.system.cgroup import memory_limit
 from control.base.system.keptsocket import SocketKeeper
+from proxy.agent.doorkeeper import Doorkeeper
 from proxy.agent.drain import Drain
 from proxy.agent.handover.activation import PassedSockets
 from proxy.agent.handover.fdstore import FdStore
@@ -91,7 +92,7 @@ class Parts:
     ) -> None:
         self._book, self._state = book, state
         self._passed = passed or PassedSockets()
-        static = fill(config, book.leases)
+        static = self._static = fill(config, book.leases)
         config = EffectiveConfig(static).config({})
         self.config = config
         self._takeover = takeover
@@ -143,6 +144,9 @@ class Parts:
         self.metrics = ProxyMetrics(self._network, process, self._others)
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
         self.view.access = self.access
+        self.door: Doorkeeper | None = None
+        if config.door is not None:
+            self.door = Doorkeeper(config.door, self.outbound, self.pools, self._containers_changed)
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.held_back = self.outbound.held_back
@@ -216,7 +220,8 @@ class Parts:
         sockets_differ = bool(difference.upstreams) or difference.connect
         if sockets_differ and self._handover_sockets is not None and self._handover_sockets.reserved:
             raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
-        if not difference:
+        inside = self.outbound.inside.services
+        if not difference and inside == self.outbound.context.inside:
             self.config = self.view.config = config
             return difference
         with ExitStack() as undo:
@@ -229,14 +234,14 @@ class Parts:
         self.config = self.view.config = config
         if difference.settings:
             self._adopt_settings(config)
-        table = RoutingTable.from_config(config)
+        table = RoutingTable.from_config(config, inside)
         allowed = AllowRules.from_services(config.services) if difference.services else self.outbound.context.allowed
         self.inbound.adopt(config, allowed)
         if difference.services:
             warn_of_sources(config)
         for peer in difference.peers:
             self.outbound.context.ejections.forget(peer)
-        self.pools.adopt(config, difference.peers, needed(config, table), difference.settings)
+        self.pools.adopt(config, difference.peers, needed(config, table, inside), difference.settings)
         self.outbound.adopt(config, table, allowed, sockets)
         self._store.look_again()
         return difference
@@ -244,19 +249,34 @@ class Parts:
     def rebase(self, static: Config) -> ConfigDifference:
         """As `apply`, for another content of the configuration file; what the map adds to it stays."""
         static = fill(static, self._book.leases)
+        difference = self._rebase(static)
+        self._static = static
+        return difference
+
+    def _containers_changed(self) -> ConfigDifference:
+        """What containers call or offer has changed. Raises as `apply`."""
+        return self._rebase(self._static)
+
+    def _rebase(self, static: Config) -> ConfigDifference:
+        if self.door is not None:
+            self.door.tell_refused(static)
+        static = self._with_offers(static)
         if self.member is None:
             return self.apply(EffectiveConfig(static).config({}))
         return self.member.follower.rebase(static)
 
     def preview(self, static: Config) -> ConfigDifference:
         """What `rebase` would change. Raises NotApplied if it would, as far as that shows without opening a socket."""
-        static = fill(static, self._book.leases)
+        static = self._with_offers(fill(static, self._book.leases))
         follower = None if self.member is None else self.member.follower
         config = EffectiveConfig(static).config({}) if follower is None else follower.preview(static)
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
         return difference
+
+    def _with_offers(self, static: Config) -> Config:
+        return static if self.door is None else self.door.added_to(static)
 
     def _adopt_settings(self, config: Config) -> None:
         logs.set_level(config.log.level)

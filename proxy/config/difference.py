@@ -24,7 +24,7 @@ IDLE = frozenset({"containers", "segments"})
 """Keys that a running proxy does not use (``hostlane net`` does)."""
 
 FIXED = (
-    "host", "mesh", "run_dir", "admin", "takeover", "telemetry", "control", "links.listen", "links.address",
+    "host", "mesh", "run_dir", "admin", "takeover", "telemetry", "door", "control", "links.listen", "links.address",
     "links.segment", "links.interface", "links.security", "links.tls", "interfaces", "pool.record", "pool.record_limit",
     "log.format", "access.to",
 )  # fmt: skip

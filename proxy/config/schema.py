@@ -46,6 +46,7 @@ __all__ = [
     "Config",
     "ConnectConfig",
     "ControlPlaneConfig",
+    "DoorConfig",
     "LinksConfig",
     "LogConfig",
     "PeerConfig",
@@ -313,6 +314,20 @@ class TakeoverConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """own: one in the same pid and user namespace; any: one of another container, too."""
 
 
+class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The door, through which containers call and are called without knowing (docs/containers.md). The door itself and
+    the proxy read this section."""
+
+    directory: RunDir = "/run/hostlane-door"
+    """Holds the door's socket, and nothing else: root's, and open to the group of `user`."""
+    engine: Annotated[str, read_by(addresses.socket_path, addresses.SOCKET_PATH)] = "/run/docker.sock"
+    """Socket of the container engine."""
+    namespaces: FilePath = "/run/docker/netns"
+    """Where the engine has the files of containers' network namespaces."""
+    user: Annotated[str | int, read_by(units.some_account, units.ACCOUNT)] = 7600
+    """That the proxy runs as."""
+
+
 class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The loop that moves the bytes."""
 
@@ -357,6 +372,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     admin: AdminConfig = AdminConfig()
     takeover: TakeoverConfig = TakeoverConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    door: DoorConfig | None = None
+    """None: labels of containers mean nothing."""
     mesh: HostName = "hostlane"
     """Name of the mesh in certificates (the SPIFFE trust domain)."""
     control: ControlPlaneConfig | None = None

@@ -21,12 +21,12 @@ from proxy.config.schema import Config, PeerConfig, UpstreamConfig
 from proxy.routing.table import RoutingTable
 
 
-def needed(config: Config, table: RoutingTable) -> set[str]:
-    """The peers that upstreams of this host use, and what its CONNECT socket is said to lead to. What has an upstream,
-    or can be named there, only because every service can is not needed before somebody calls it: in a large mesh that
-    would be a link from every host to every other.
+def needed(config: Config, table: RoutingTable, inside: Iterable[str] = ()) -> set[str]:
+    """The peers that upstreams of this host use, those of services that are called from `inside` containers, and what
+    its CONNECT socket is said to lead to. What has an upstream, or can be named there, only because every service can
+    is not needed before somebody calls it: in a large mesh that would be a link from every host to every other.
     """
-    named = config.upstreams.keys() - _automatic(config)
+    named = (config.upstreams.keys() - _automatic(config)).union(inside)
     if config.connect is not None and config.connect.services != "all":
         named = named.union(config.connect.services)
     return {peer for name in named for peer in table.find(name).peers}

@@ -48,6 +48,7 @@ class CallContext(Generic[C]):
             off when it is counted as ended; a splice is one more, for the service's socket.
         splices: the open splices, each with its call. (The calls that a lane carries are not kept here.)
         ejections: hosts that get no streams for a while because opens failed there.
+        inside: services that are called from inside containers (`outbound.inside`).
     """
 
     def __init__(
@@ -67,17 +68,20 @@ class CallContext(Generic[C]):
         self.calls: dict[C, None] = {}
         self.splices: dict[Splice, C] = {}
         self.held = Counter[str]()
+        self.inside: frozenset[str] = frozenset()
         self.stats = stats
         self.ejections = Ejections()
         self._random = random
         self._pools = pools
         self._adopt(config, table, allowed)
 
-    def adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> dict[str, bool]:
+    def adopt(
+        self, config: Config, table: RoutingTable, allowed: AllowRules, inside: frozenset[str] = frozenset()
+    ) -> dict[str, bool]:
         """Use another configuration, whose pools exist already. Returns the services whose hosts have changed, and for
         each whether this host has come to offer it, or offers it in another way. Raises nothing.
         """
-        before = self._endpoints
+        before, self.inside = self._endpoints, inside
         self._adopt(config, table, allowed)
         return {
             service: endpoints[0] is not None and endpoints[0] != before[service][0]
@@ -88,7 +92,12 @@ class CallContext(Generic[C]):
     def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
         self.held = Counter({service: count for service, count in self.held.items() if count})
-        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in called(config)}
+        self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in self.called}
+
+    @property
+    def called(self) -> set[str]:
+        """The services that are called from this host (`routing.table.called`)."""
+        return called(self._config, self.inside)
 
     @property
     def host(self) -> str:

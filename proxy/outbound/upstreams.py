@@ -12,16 +12,17 @@ import trio
 
 from control.base.reading.addresses import Address
 from control.base.system.keptsocket import LOOK, SocketKeeper
-from proxy.config.schema import Config, UpstreamConfig
+from proxy.config.schema import Config, TcpConfig, UpstreamConfig
 from proxy.errors import CloseReason
 from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.connectsocket import ConnectSocket
+from proxy.outbound.inside import InsideListeners
 from proxy.outbound.sockets import ListenerSet, OpenListener
 from proxy.pump.options import KeepAlive
 from proxy.routing.allow import AllowRules
-from proxy.routing.table import RoutingTable, called
+from proxy.routing.table import RoutingTable
 
 
 class Outbound:
@@ -31,6 +32,7 @@ class Outbound:
         context: what all calls share.
         sockets: the listening sockets.
         connect: takes the callers at the one where they name the service; its `run` is to run while this listens.
+        inside: those inside containers.
         keeper: binds sockets again whose files are gone, and knows what is in the way.
         bound_again: called when sockets have been bound again whose files were gone.
     """
@@ -39,6 +41,7 @@ class Outbound:
         self.context = context
         self._config = config
         self.sockets = ListenerSet()
+        self.inside = InsideListeners(context)
         self.keeper = SocketKeeper()
         self.connect = ConnectSocket(context, config.connect)
         self._listening = False
@@ -56,7 +59,7 @@ class Outbound:
 
     def listen(self) -> None:
         """Accept calls from now on, also on the sockets that `adopt` opens later."""
-        self._listening = True
+        self._listening = self.inside.listening = True
         self._listen(self.sockets.opened)
         self._keep_alive()  # again: something else may have stood in for the sockets (proxy/agent/handover/receiver.py)
 
@@ -73,7 +76,7 @@ class Outbound:
         self.sockets.finish(sockets)
         self._config, context = config, self.context
         self.connect.config = config.connect
-        moved = context.adopt(config, table, allowed)
+        moved = context.adopt(config, table, allowed, self.inside.services)
         if self._listening:
             self._listen(sockets)
         else:
@@ -86,6 +89,11 @@ class Outbound:
                 call.rerouted(here=moved[call.service])
         context.pump.settle()
 
+    @property
+    def settings(self) -> TcpConfig:
+        """Those of TCP connections."""
+        return self._config.tcp
+
     def _keep_alive(self) -> None:
         settings = KeepAlive.of(self._config.tcp)
         for opened in self.sockets.opened.values():
@@ -96,7 +104,7 @@ class Outbound:
         if not self._listening:
             return
         context = self.context
-        context.pump.openings.keep(called(self._config))
+        context.pump.openings.keep(context.called)
         for name, upstream in self._config.upstreams.items():
             acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
             held = partial(_held, context, name)
@@ -106,6 +114,7 @@ class Outbound:
             connect = self.connect
             accept, count = connect.accept, partial(getattr, connect, "open")
             sockets[config.listen].listen(context.pump, context.deadlines, accept, connect.window, count)
+        self.inside.listen()
 
     def held_back(self, address: Address) -> str:
         """Why callers there wait longer than others; empty: they do not, or nothing listens there."""
@@ -133,6 +142,7 @@ class Outbound:
         self.sockets.finish({}, stops=True)
         self.sockets.replace({})
         self.sockets.discard()
+        self.inside.close()
         self.context.pump.settle()
 
     def close(self) -> None:

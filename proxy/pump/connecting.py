@@ -22,6 +22,7 @@ from proxy.pump.ourselves import OwnConnections, Source, name_for
 from proxy.pump.race import Done, Race
 from proxy.pump.resolver import Answer, Resolver, TooMany
 from proxy.pump.sourceport import LocalShortage, failure
+from proxy.pump.stock import InsideAddress, InsideAttempt, Stocks
 
 _UNIX, _STREAM = int(socket.AF_UNIX), int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
@@ -35,7 +36,7 @@ class ConnectAttempt:
         self.address, self.timeout, self.hops, self.sources = address, timeout, hops, sources
         self._connector = connector
         self._done: Done | None = done
-        self._race: Race | None = None
+        self._race: Race | InsideAttempt | None = None
         self._deadline: Deadline | None = None
 
     def start(self) -> None:
@@ -44,6 +45,9 @@ class ConnectAttempt:
             if (why := self._connector.backlogs.add(self.address.path, self)) is not None:
                 return self.finish(CloseReason.OVERLOADED, why)
             self._deadline = self._connector.deadlines.add(self.timeout, self._still_full)
+        elif isinstance(self.address, InsideAddress):
+            self._race = self._connector.inside(self.address, self.timeout, self.finish_with)
+            self._race.start()
         elif _is_literal(self.address.host):
             self._connect(self.address, [self.address.host], self.timeout)
         else:
@@ -102,6 +106,10 @@ class ConnectAttempt:
         )
         self._race.start()
 
+    def finish_with(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
+        """As `finish` (`race.Done`)."""
+        self.finish(reason, detail, sock)
+
     def _raced(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
         if reason in (CloseReason.CONNECT_FAILED, CloseReason.CONNECT_TIMEOUT) and isinstance(self.address, TcpAddress):
             self._connector.resolver.doubt(self.address.host)
@@ -153,6 +161,7 @@ class Connector:
         keep_alive: for the TCP connections that are made from now on.
         own: the TCP connections that there are.
         backlogs: the connections that wait for room in those of Unix sockets.
+        stocks: sockets of containers' network namespaces.
     """
 
     def __init__(
@@ -167,6 +176,7 @@ class Connector:
         self.lookups = lookups or LookUps()
         self.resolver = Resolver(self.lookups, deadlines, pump.settle)
         self.backlogs = FullBacklogs(deadlines)
+        self.stocks = Stocks()
 
     def at_once(self, path: bytes) -> LocalSocket | None:
         """Connect to a Unix socket, which usually succeeds at once. Returns a non-blocking socket; None if it did not
@@ -211,6 +221,10 @@ class Connector:
         attempt = ConnectAttempt(self, address, timeout, done, hops, sources)
         attempt.start()
         return attempt if attempt.pending else None
+
+    def inside(self, address: InsideAddress, timeout: float, done: Done) -> InsideAttempt:
+        """A connection to a service inside a container, to be started."""
+        return InsideAttempt(self.stocks, self.pump, self.deadlines, address, timeout, self.keep_alive, done)
 
     @staticmethod
     def try_unix(path: str, hops: int) -> LocalSocket:

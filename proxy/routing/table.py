@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from proxy.config.schema import Config
@@ -18,11 +18,11 @@ class ServiceHosts:
     peers: tuple[str, ...]
 
 
-def called(config: Config) -> set[str]:
-    """The services that callers on this host can name: those that have an upstream, and those that the CONNECT socket
-    leads to.
+def called(config: Config, inside: Iterable[str] = ()) -> set[str]:
+    """The services that are, or can be, called from this host: those that have an upstream, those that the CONNECT
+    socket leads to, and those that are called from `inside` containers.
     """
-    names = set(config.upstreams)
+    names = {*config.upstreams, *inside}
     if config.connect is None:
         return names
     if config.connect.services != "all":
@@ -37,9 +37,9 @@ class RoutingTable:
     routes: Mapping[str, ServiceHosts] = field(default_factory=dict)
 
     @classmethod
-    def from_config(cls, config: Config) -> RoutingTable:
-        """The table of a static mesh: what `peers` and `services` say."""
-        offers: dict[str, list[str]] = {name: [] for name in sorted({*called(config), *config.services})}
+    def from_config(cls, config: Config, inside: Iterable[str] = ()) -> RoutingTable:
+        """The table of a static mesh: what `peers` and `services` say. `inside`: as `called`."""
+        offers: dict[str, list[str]] = {name: [] for name in sorted({*called(config, inside), *config.services})}
         for peer, offered in config.peers.items():
             # Its services may be many, and few of them called from here.
             for service in offered.services:

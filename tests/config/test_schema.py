@@ -20,6 +20,7 @@ from proxy.config.schema import (
     Config,
     ConnectConfig,
     ControlPlaneConfig,
+    DoorConfig,
     LinksConfig,
     LogConfig,
     PeerConfig,
@@ -41,8 +42,8 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 MINIMAL = "host: host-a\nlinks: {listen: 10.77.0.1:7600, security: none}\n"
 
 KEYS_OF_ALL = (
-    "host, links, run_dir, socket_dir, admin, takeover, telemetry, mesh, control, peers, upstreams, all_upstreams, "
-    "connect, services, interfaces, containers, segments, limits, tcp, pump, pool, log, access"
+    "host, links, run_dir, socket_dir, admin, takeover, telemetry, door, mesh, control, peers, upstreams, "
+    "all_upstreams, connect, services, interfaces, containers, segments, limits, tcp, pump, pool, log, access"
 )
 MAPPING = f"allowed: a mapping with {KEYS_OF_ALL}"
 
@@ -93,8 +94,10 @@ def test_the_reference_shows_the_defaults() -> None:
     assert shown.control is not None
     assert shown.all_upstreams is not None
     assert shown.connect is not None
+    assert shown.door is not None
     entries = [
         (shown.control, ControlPlaneConfig(servers=shown.control.servers, token_file=shown.control.token_file)),
+        (shown.door, DoorConfig()),
         (shown.all_upstreams, AllUpstreamsConfig(directory="/run/hostlane-services/mesh", caller="shop")),
         (shown, Config(host=shown.host, links=links)),
         (shown.links, links),
@@ -108,7 +111,7 @@ def test_the_reference_shows_the_defaults() -> None:
         (shown.segments["front"], SegmentConfig(parent="eth0", mac_limit=4096)),
     ]
     given = (
-        "control", "peers", "upstreams", "all_upstreams", "connect", "services", "interfaces", "containers",
+        "control", "door", "peers", "upstreams", "all_upstreams", "connect", "services", "interfaces", "containers",
         "segments", "addresses", "routes",
     )  # fmt: skip
     for section, defaults in entries:

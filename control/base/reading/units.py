@@ -215,6 +215,15 @@ def account(raw: object) -> str | int | None:
         raise wrong(raw, ACCOUNT) from None
 
 
+@takes({"anyOf": [text(_ACCOUNT.pattern), _UID_SHAPE]})
+def some_account(raw: object) -> str | int:
+    """As `account`, where there must be one."""
+    found = account(raw)
+    if found is None:
+        raise wrong(raw, ACCOUNT)
+    return found
+
+
 @takes(_UID_SHAPE)
 def uid(raw: object) -> int:
     """A user's number; a name means something on its own machine only."""

@@ -90,7 +90,7 @@ class NetworkReader:
     def _forget(self) -> Iterator[None]:
         """What has left the map."""
         config = self._config()
-        services, pools = {*config.upstreams, *config.services}, {pool.name for pool in self._pools.everywhere}
+        services, pools = {*self._context.called, *config.services}, {pool.name for pool in self._pools.everywhere}
         yield from self._counts.forget(services, {*config.peers, *pools})
         yield from self._peers.of.forget(everybody({*config.peers, *pools}, OTHER))
         yield from self._upstreams.forget(everybody(config.upstreams, OTHER))

@@ -1,0 +1,221 @@
+"""The process: follows the engine, and has everything open in containers that their labels ask for.
+
+It goes by what *is*, not by what has happened: each event makes it look at that container, all are looked at when the
+engine has been away and every minute, and what is open is then made equal to what should be. So a lost event costs a
+minute at most, and the end of a container, which closes the file of its namespace, a second.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import random
+import signal
+import socket
+import stat
+from dataclasses import replace
+
+import structlog
+import trio
+
+from control.base.backoff import Backoff
+from control.base.system import unixsock
+from control.base.system.socketpath import SocketPathError
+from control.base.system.unixsock import bind_unix
+from proxy.config.schema import DoorConfig
+from proxy.door import namespaces
+from proxy.door.desired import Container, desired
+from proxy.door.engine import Engine, EngineEvent, Unanswered
+from proxy.door.messages import SOCKET
+from proxy.door.proxies import Proxies
+from proxy.door.rooms import AGAIN, Rooms
+from proxy.errors import StartError
+
+log = structlog.get_logger()
+
+LOOK = 1.0
+"""Seconds between looks whether namespaces are still there."""
+RECONCILE = 60.0
+"""Seconds between looks at all containers."""
+DIRECTORY_MODE = 0o750
+_ENDS = ("die", "destroy")
+
+
+class Door:
+    """See the module's text. `run` runs it."""
+
+    def __init__(self, config: DoorConfig) -> None:
+        self._config = config
+        self._containers: dict[str, Container] = {}
+        self._asked: dict[str, bool] = {}
+        self._changed = trio.Event()
+        self._complete = False
+        self._said: set[str] = set()
+        uid, _ = account(config.user)
+        self._proxies = Proxies(uid, self._look_again)
+        self._rooms = Rooms(config.namespaces, self._proxies.tell)
+        self._proxies.rooms = self._rooms
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until SIGTERM or SIGINT. Listeners stay open where a proxy has them. Raises StartError."""
+        try:
+            namespaces.own_cookie()
+        except OSError:
+            raise StartError("the door needs Linux 5.14 (SO_NETNS_COOKIE)") from None
+        make_directory(self._config)
+        with bind_unix(f"{self._config.directory}/{SOCKET}", mode=0o660, kind=socket.SOCK_SEQPACKET) as bound:
+            try:
+                with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                    async with trio.open_nursery() as nursery, Engine(self._config.engine) as engine:
+                        nursery.start_soon(self._proxies.serve, bound.socket)
+                        nursery.start_soon(self._follow, engine)
+                        nursery.start_soon(self._reconcile)
+                        nursery.start_soon(self._watch)
+                        log.info("door ready", engine=self._config.engine, socket=bound.path)
+                        task_status.started()
+                        async for _ in signals:
+                            break
+                        nursery.cancel_scope.cancel()
+            finally:
+                self._rooms.close()
+        log.info("door stopped")
+
+    # What there is
+
+    async def _follow(self, engine: Engine) -> None:
+        backoff = Backoff(random.random)
+        said = ""
+        while True:
+            try:
+                async with engine.events() as events:  # first, so that nothing happens in between unseen
+                    await self._list(engine)
+                    log.info("following the engine", engine=self._config.engine)
+                    said = ""
+                    backoff.reset()
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._list_again, engine)
+                        async for event in events:
+                            self._happened(event, engine, nursery)
+                        nursery.cancel_scope.cancel()
+                why = "it has ended"
+            except* Unanswered as group:
+                why = str(group.exceptions[0])
+            if why != said:
+                log.warning("the engine does not answer; what is open stays open", kind=(), error=why)
+            said = why
+            await trio.sleep(backoff.next())
+
+    async def _list_again(self, engine: Engine) -> None:
+        while True:
+            await trio.sleep(RECONCILE)
+            await self._list(engine)
+
+    async def _list(self, engine: Engine) -> None:
+        found = await engine.containers()
+        for id in [id for id in self._containers if id not in found]:
+            del self._containers[id]
+        for id in found:
+            await self._inspect(engine, id)
+        self._complete = True
+        self._look_again()
+
+    def _happened(self, event: EngineEvent, engine: Engine, looks: trio.Nursery) -> None:
+        known = self._containers.get(event.id)
+        if known is None and not event.ours:
+            return
+        if event.action in _ENDS and known is not None:
+            self._ended(known)
+        if event.id in self._asked:
+            self._asked[event.id] = True  # what is being answered may be older than this
+        else:
+            self._asked[event.id] = False
+            looks.start_soon(self._inspect_until_sure, engine, event.id)
+
+    async def _inspect_until_sure(self, engine: Engine, id: str) -> None:
+        try:
+            again = True
+            while again:
+                self._asked[id] = False
+                await self._inspect(engine, id)
+                self._look_again()
+                again = self._asked[id]
+        finally:
+            del self._asked[id]
+
+    async def _inspect(self, engine: Engine, id: str) -> None:
+        found = await engine.inspect(id)
+        if found is None:
+            self._containers.pop(id, None)
+        else:
+            self._containers[id] = found
+
+    async def _watch(self) -> None:
+        """Look whether namespaces are gone whose end nobody has told of: the engine is away, or has lost the event."""
+        while True:
+            await trio.sleep(LOOK)
+            for room in self._rooms:
+                if room.gone and (known := self._containers.get(room.room.container)) is not None:
+                    self._ended(known)
+
+    def _ended(self, container: Container) -> None:
+        """At once: the address of its interface is free again only when everything in its namespace is closed."""
+        self._containers[container.id] = replace(container, running=False, namespace="")
+        self._rooms.end(container.id)
+        self._look_again()
+
+    # What should be
+
+    def _look_again(self) -> None:
+        self._changed.set()
+
+    async def _reconcile(self) -> None:
+        while True:
+            with trio.move_on_after(AGAIN if self._rooms.unfinished else float("inf")):
+                await self._changed.wait()
+            self._changed = trio.Event()
+            complete, wanted = self._complete, desired(self._containers.values())
+            await self._rooms.become(wanted)
+            problems = {*wanted.problems, *self._rooms.problems}
+            for line in sorted(problems - self._said):
+                log.error("not as its labels ask", error=line)
+            self._said = problems
+            if complete:
+                self._rooms.complete()
+                self._proxies.listed()
+
+
+def account(user: int | str) -> tuple[int, int]:
+    """Number and group of the user that the proxy runs as. Raises StartError."""
+    try:
+        found = pwd.getpwuid(user) if isinstance(user, int) else pwd.getpwnam(user)
+    except (KeyError, OverflowError):
+        if isinstance(user, int):
+            return user, user  # as in the image, where nobody else has a number
+        raise StartError(f"door.user: there is no user {user!r} here; allowed: a name or a number") from None
+    return found.pw_uid, found.pw_gid
+
+
+def make_directory(config: DoorConfig) -> None:
+    """Make the directory of the door's socket: this process's, and open to the proxy's group. Raises StartError."""
+    path, (_, gid) = config.directory, account(config.user)
+    try:
+        unixsock.make_directory(os.path.dirname(path))
+        try:
+            os.mkdir(path, DIRECTORY_MODE)
+        except FileExistsError:
+            pass
+        found = os.stat(path)
+        if found.st_uid != os.geteuid():
+            raise StartError(f"door.directory {path}: it belongs to user {found.st_uid}; allowed: user {os.geteuid()}")
+        if found.st_gid != gid:
+            os.chown(path, -1, gid)
+        if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
+            os.chmod(path, DIRECTORY_MODE)
+    except SocketPathError as error:
+        raise StartError(f"door.directory {path}: {error}") from None
+    except PermissionError as error:
+        raise StartError(
+            f"door.directory {path}: {error.strerror}; run the door with the proxy's group (user: 0:{gid})"
+        ) from None
+    except OSError as error:
+        raise StartError(f"door.directory {path}: {error.strerror}") from None

@@ -1,0 +1,134 @@
+"""What a container's labels ask for (sans-IO): ``hostlane.use``, ``hostlane.offer``, ``hostlane.caller``."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from control.base.reading.addresses import TcpAddress, ip_port, is_wildcard
+from control.base.reading.units import quote, service_name, wrong
+
+__all__ = ["ContainerLabels", "address_of", "read"]
+
+PREFIX = "hostlane."
+USE, OFFER, CALLER = "hostlane.use", "hostlane.offer", "hostlane.caller"
+KNOWN = (USE, OFFER, CALLER)
+PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+"""Set by Compose."""
+USE_FORM = "SERVICE@127.x.y.z:PORT, SERVICE@[::1]:PORT or SERVICE:PORT, several with commas between"
+OFFER_FORM = "SERVICE=tcp:IP:PORT, several with commas between"
+_BY_NAME = ipaddress.ip_network("127.64.0.0/10")
+_ENDS = (0, 255)
+"""Last numbers of an address that some programs take for those of a network, or of all in it."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ContainerLabels:
+    """What one container asks for.
+
+    Attributes:
+        uses: the addresses inside the container at which it calls a service, each with the service.
+        offers: the services that it offers, each with its address inside the container.
+        caller: the service that the container belongs to; empty: not known.
+        group: the Compose service that it is a container of; empty: of none.
+    """
+
+    uses: Mapping[TcpAddress, str] = field(default_factory=dict)
+    offers: Mapping[str, TcpAddress] = field(default_factory=dict)
+    caller: str = ""
+    group: str = ""
+
+
+def concerned(labels: Mapping[str, str]) -> bool:
+    """Whether any of a container's labels is for Hostlane."""
+    return any(label.startswith(PREFIX) for label in labels)
+
+
+def address_of(service: str) -> str:
+    """The loopback address that stands for a service inside every container of the mesh, unless a label names another:
+    one of 127.64.0.0/10, by a hash of the name. Some 4 million of them: 1,000 services collide in one mesh of nine.
+    """
+    digest = hashlib.sha256(service.encode()).digest()
+    number = int.from_bytes(digest[:4], "big") % _BY_NAME.num_addresses
+    while number % 256 in _ENDS:
+        number = (number + 1) % _BY_NAME.num_addresses
+    return str(_BY_NAME[number])
+
+
+def read(labels: Mapping[str, str]) -> tuple[ContainerLabels, list[str]]:
+    """What the labels ask for, and a line for each thing that is wrong with them. What is wrong is left out, and all
+    else holds; a container of which nothing is right asks for nothing.
+    """
+    problems = [
+        f"{label}: unknown; allowed: {', '.join(KNOWN)}"
+        for label in sorted(labels)
+        if label.startswith(PREFIX) and label not in KNOWN
+    ]
+    uses: dict[TcpAddress, str] = {}
+    for service, address in _each(labels, USE, _use, problems):
+        for place in (address, TcpAddress("::1", address.port)) if address.host == "127.0.0.1" else (address,):
+            if uses.setdefault(place, service) != service:
+                problems.append(f"{USE}: {place.hostport} is for {uses[place]} already, and cannot be for {service}")
+    offers: dict[str, TcpAddress] = {}
+    for service, address in _each(labels, OFFER, _offer, problems):
+        if address in uses:
+            problems.append(f"{OFFER}: {address.hostport} is where this container calls {uses[address]}: a circle")
+        elif offers.setdefault(service, address) != address:
+            problems.append(f"{OFFER}: {service} is at {offers[service].hostport} already, not {address.hostport}")
+    project, name = labels.get(PROJECT, ""), labels.get(SERVICE, "")
+    group = f"{project}.{name}" if project and name else ""
+    caller = labels.get(CALLER, group)
+    if caller:
+        try:
+            service_name(caller)
+        except ValueError as error:
+            label = CALLER if CALLER in labels else f"{PROJECT} and {SERVICE}"
+            problems.append(f"{label}: {error}, for example with {CALLER}")
+            caller = ""
+    return ContainerLabels(uses, offers, caller, group), problems
+
+
+def _each(
+    labels: Mapping[str, str], label: str, reader: Callable[[str], T], problems: list[str]
+) -> Iterator[T]:
+    if label not in labels:
+        return
+    for part in labels[label].split(","):
+        try:
+            yield reader(part.strip())
+        except ValueError as error:
+            problems.append(f"{label}: {error}")
+
+
+def _use(text: str) -> tuple[str, TcpAddress]:
+    service, at, place = text.partition("@")
+    if not at:
+        service, _, port = text.partition(":")
+        place = f"{address_of(service)}:{port}"
+    try:
+        service_name(service)
+        address = ip_port(place)
+    except ValueError:
+        raise wrong(text, USE_FORM) from None
+    if not ipaddress.ip_address(address.host).is_loopback:
+        raise wrong(text, USE_FORM, f"where {quote(address.host)} is no loopback address, and others could call there")
+    return service, address
+
+
+def _offer(text: str) -> tuple[str, TcpAddress]:
+    service, _, place = text.partition("=")
+    try:
+        if not place.startswith("tcp:"):
+            raise ValueError
+        service_name(service)
+        address = ip_port(place.removeprefix("tcp:"))
+    except ValueError:
+        raise wrong(text, OFFER_FORM) from None
+    if is_wildcard(address.host):
+        raise wrong(text, OFFER_FORM, "which stands for every address of the container")
+    return service, address

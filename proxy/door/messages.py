@@ -1,0 +1,111 @@
+"""What door and proxy say to each other: JSON, one message in each packet, descriptors with those that say so.
+
+The proxy connects. Both sides begin with `Hello`. The proxy then shows what it has (`Held` …, `Shown`), and the door
+says what there is to be (`Listener` …, `Offer` …, `Listed`): what it has not named by then the proxy closes. From then
+on the door says what changes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = [
+    "End",
+    "Ended",
+    "FromDoor",
+    "FromProxy",
+    "Held",
+    "Hello",
+    "Listed",
+    "Listener",
+    "Offer",
+    "Shown",
+    "Stock",
+    "Want",
+    "Withdraw",
+]
+
+PROTOCOL = 1
+SOCKET = "door.sock"
+"""Name of the door's socket in `door.directory`."""
+MOST_STOCK = 64
+"""Sockets in one `Stock`. The kernel passes at most 253 descriptors at a time (SCM_MAX_FD)."""
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello"):
+    """Whoever gets another number ends the connection."""
+
+    protocol: int = PROTOCOL
+
+
+class Held(msgspec.Struct, frozen=True, tag="held"):
+    """The proxy has this listener; with it. ``namespace``: its SO_NETNS_COOKIE; ``listen``: ``IP:PORT``."""
+
+    namespace: int
+    listen: str
+
+
+class Shown(msgspec.Struct, frozen=True, tag="shown"):
+    """The proxy has no more than that."""
+
+
+class Want(msgspec.Struct, frozen=True, tag="want"):
+    """The proxy wants so many sockets of that namespace and family (4 or 6)."""
+
+    namespace: int
+    family: int
+    count: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The proxy has closed everything of that namespace."""
+
+    namespace: int
+
+
+class Listener(msgspec.Struct, frozen=True, tag="listener"):
+    """Accept there; with the listener, unless the proxy has shown that it has it."""
+
+    namespace: int
+    listen: str
+    service: str
+    caller: str
+    container: str
+
+
+class Offer(msgspec.Struct, frozen=True, tag="offer"):
+    """A container offers a service at ``deliver`` (``IP:PORT``)."""
+
+    namespace: int
+    service: str
+    deliver: str
+    container: str
+
+
+class Withdraw(msgspec.Struct, frozen=True, tag="withdraw"):
+    """The container offers it no more; what is open goes on."""
+
+    namespace: int
+    service: str
+
+
+class Stock(msgspec.Struct, frozen=True, tag="stock"):
+    """The wanted sockets, or as many as there could be: unconnected, non-blocking."""
+
+    namespace: int
+    family: int
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """The container has ended: close everything of its namespace, and say `Ended`."""
+
+    namespace: int
+    container: str
+
+
+class Listed(msgspec.Struct, frozen=True, tag="listed"):
+    """That was everything there is."""
+
+
+FromDoor = Hello | Listener | Offer | Withdraw | Stock | End | Listed
+FromProxy = Hello | Held | Shown | Want | Ended
