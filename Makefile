@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all installs wheels deb lint bench fuzz sanitizers vm clean
+.PHONY: venv core demo test test-all test-docker installs wheels deb lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -20,6 +20,7 @@ help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
+	@echo "make test-docker  doors and containers on real Docker engines, two of its own (root, Debian; 2 minutes; no part of .ci/run)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
@@ -68,10 +69,15 @@ test: core
 		etcd:etcd-server prometheus:prometheus promtool:prometheus $(REDIS) $(COMPILER) $(BROWSER)
 	@failed=0; $(if $(ARGS),,HOSTLANE_REQUIRE_CORE=python $(PLAIN) $(BIN)/pytest $(SPREAD) \
 			$(if $(HOSTLANE_WHOLE),,tests/core tests/mux tests/pump) || failed=1;) \
-		HOSTLANE_REQUIRE_CORE=compiled $(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD)) $(ARGS) || failed=1; exit $$failed
+		HOSTLANE_REQUIRE_CORE=compiled $(BIN)/pytest $(if $(filter tests/%,$(ARGS)),,$(SPREAD) --ignore=tests/docker) $(ARGS) || failed=1; exit $$failed
 
 test-all: export HOSTLANE_WHOLE = 1
 test-all: test
+
+# By itself, as it takes longer than all its neighbours, and engines of its own.
+test-docker: .venv/.stamp
+	@.ci/packages $(NETNS) $(REDIS) dockerd:docker.io mount:mount
+	@$(PLAIN) $(BIN)/pytest -n0 $(or $(ARGS),tests/docker)
 
 installs: core
 	@.ci/installs

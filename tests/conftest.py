@@ -17,6 +17,7 @@ from proxy.demo import lab as labs
 from proxy.demo import redis
 from proxy.pump import loop
 from tests.control.store import etcds
+from tests.docker import engines
 from tests.tools import browser, nobody, prometheus
 from tests.tools.jumps import Jumps, run_at_once
 
@@ -38,6 +39,7 @@ WHY_NOT = {
     "etcd": etcds.missing,
     "prometheus": prometheus.missing,
     "nobody": nobody.is_shut_out,
+    "docker": functools.cache(engines.missing),
 }
 
 

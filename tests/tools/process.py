@@ -141,14 +141,15 @@ class Process:
         with process.stdout:
             for line in process.stdout:
                 with self._listening, self._news:
-                    log.append(_entry(line.rstrip("\n")))
+                    log.append(entry_of(line.rstrip("\n")))
                     self._news.notify_all()
         with self._news:
             self._reading = False
             self._news.notify_all()
 
 
-def _entry(line: str) -> dict[str, Any]:
+def entry_of(line: str) -> dict[str, Any]:
+    """A line of a log; one that is not JSON is ``{"text": line}``."""
     try:
         entry = json.loads(line)
     except ValueError:

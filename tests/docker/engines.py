@@ -1,0 +1,228 @@
+"""Two hosts with a real Docker engine each, in network namespaces; nothing of this machine's own is touched.
+
+Each engine has a mount namespace of its own, where its state is a tmpfs, so that all of it goes with the namespace. No
+image is pulled: the one that there is holds nothing but links into /usr, which every container has mounted from this
+machine, read-only. So the services are Debian's packages, unmodified, and so is the Python that Hostlane runs with.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from proxy.demo import lab as labs
+from proxy.demo.lab import Lab, LabHost
+from proxy.demo.mesh import HOSTLANE
+from tests.tools.process import entry_of
+from tests.tools.sockets import PATIENCE, eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = {"dockerd": "docker.io", "docker": "docker.io", "containerd": "containerd", "redis-server": "redis-server"}
+IMAGE = "hostlane-tests"
+PROXY_USER = "7600:7600"
+SETUP = """
+set -e
+cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup "$cgroups"
+mount -t sysfs sysfs /sys; mount --rbind "$cgroups" /sys/fs/cgroup; umount -l "$cgroups"; rmdir "$cgroups"
+mount -t tmpfs tmpfs "$1"
+mount --make-rshared /
+exec sleep infinity
+"""
+"""The engine's namespaces stay when it is killed."""
+
+
+def missing() -> str | None:
+    """Why there can be no engines here, in one line; None: there can."""
+    if (why := labs.missing()) is not None:
+        return why
+    for program, package in PROGRAMS.items():
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None:
+            return f"{program} is not installed (Debian: apt-get install {package})"
+    return None
+
+
+class EngineHost:
+    """One host and its engine. `files` is a directory that containers may have mounted.
+
+    Args:
+        host: its network.
+        folder: short; the engine's socket is in it.
+    """
+
+    def __init__(self, host: LabHost, folder: Path) -> None:
+        self.host, self.files = host, folder / "files"
+        self.state, self.sockets = folder / "state", folder / "sockets"
+        for made in (self.files, self.state, self.sockets):
+            made.mkdir(parents=True)
+        self._cgroup = f"{folder.parent.name}-{folder.name}"
+        enter = ["nsenter", f"--net=/run/netns/{host.netns}", "unshare", "--mount", "--propagation", "private"]
+        self._holder = subprocess.Popen([*enter, "sh", "-c", SETUP, "sh", str(self.state)], start_new_session=True)
+        eventually(self._entered, "the engine's namespaces")
+        self._engine: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.import_image()
+
+    def _entered(self) -> bool:
+        return Path(f"/proc/{self._holder.pid}/comm").read_text().strip() == "sleep"
+
+    def start(self) -> None:
+        """Start the engine, and wait until it answers."""
+        engine = [
+            "dockerd", "--data-root", f"{self.state}/data", "--exec-root", f"{self.state}/exec", "--pidfile",
+            f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", "vfs", "--bridge",
+            "none", "--iptables=false", "--ip6tables=false", "--exec-opt", "native.cgroupdriver=cgroupfs",
+            "--cgroup-parent", f"/{self._cgroup}", "--live-restore", "--log-level", "error",
+        ]  # fmt: skip
+        with (self.files.parent / "engine.log").open("ab") as log:
+            environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+            self._engine = subprocess.Popen(
+                self.inside(engine), stdout=log, stderr=log, start_new_session=True, env=environment
+            )
+        eventually(lambda: self._docker("version").returncode == 0, "the engine")
+
+    def inside(self, argv: list[str]) -> list[str]:
+        """The command, in this host's network and with what its engine has mounted."""
+        return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--", *argv]
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the engine; its containers live on (live-restore)."""
+        assert self._engine is not None
+        self._engine.kill() if kill else self._engine.terminate()
+        self._engine.wait(PATIENCE)
+
+    def docker(self, *words: str) -> str:
+        """What the client says on standard output; AssertionError if it fails."""
+        done = self._docker(*words)
+        assert done.returncode == 0, f"docker {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    def _docker(self, *words: str) -> subprocess.CompletedProcess[str]:
+        argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", *words]
+        environment = {**os.environ, "DOCKER_CONFIG": str(self.files.parent)}
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment, check=False)
+
+    def import_image(self) -> None:
+        """Make the image."""
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as tar:
+            for name in ("bin", "sbin", "lib", "lib64"):
+                link = tarfile.TarInfo(name)
+                link.type, link.linkname = tarfile.SYMTYPE, f"usr/{name}"
+                tar.addfile(link)
+            for name in ("usr", "etc", "tmp", "run", "var", "root"):
+                folder = tarfile.TarInfo(name)
+                folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
+                tar.addfile(folder)
+        argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", "import", "-", IMAGE]
+        subprocess.run(argv, input=content.getvalue(), check=True, capture_output=True)
+
+    def run(self, name: str, argv: list[str], *options: str, labels: Mapping[str, str] | None = None) -> str:
+        """Start a container that has no network, no capability and no file that it may write."""
+        given = [f"{key}={value}" for key, value in (labels or {}).items()]
+        words = [f"--label={label}" for label in given]
+        if not any(option.startswith("--network") for option in options):
+            words.append("--network=none")
+        return self.docker(
+            "run", "--detach", f"--name={name}", "--cap-drop=ALL", "--read-only", "--volume=/usr:/usr:ro",
+            "--volume=/etc/ld.so.cache:/etc/ld.so.cache:ro",
+            *words, *options, IMAGE, *argv,
+        )  # fmt: skip
+
+    def hostlane(self, name: str, command: str, *options: str) -> None:
+        """Start a container with this checkout's Hostlane."""
+        mounts = {str(ROOT), sys.prefix, sys.base_prefix, str(self.files)} - {"/usr"}
+        self.run(
+            name, [*HOSTLANE, command, "--config", f"{self.files}/host.yaml"],
+            *(f"--volume={path}:{path}:ro" for path in mounts), f"--workdir={ROOT}",
+            f"--volume={self.sockets}/door:/run/hostlane-door", "--env=HOSTLANE_PURE", *options,
+        )  # fmt: skip
+
+    def start_door(self) -> None:
+        """The door, with what docs/containers.md says that it needs and nothing else."""
+        self.hostlane(
+            "door", "door", "--user=0:7600", "--cap-add=SYS_ADMIN", "--cap-add=NET_BIND_SERVICE",
+            f"--volume={self.sockets}:/run/engine:ro", f"--volume={self.state}/exec/netns:/run/docker/netns:ro,rslave",
+        )  # fmt: skip
+
+    def start_proxy(self) -> None:
+        """The proxy, in the host's network, as a user of its own and without a capability."""
+        own = f"--volume={self.sockets}/run:/run/hostlane"
+        self.hostlane("proxy", "proxy", f"--user={PROXY_USER}", "--network=host", own)
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """What a container has logged."""
+        done = self._docker("logs", name)
+        return [entry_of(line) for line in f"{done.stdout}{done.stderr}".splitlines()]
+
+    def said(self, name: str, event: str, **fields: Any) -> bool:
+        """Whether a container has logged that."""
+        wanted = {"event": event, **fields}
+        return any(wanted.items() <= entry.items() for entry in self.log(name))
+
+    def close(self) -> None:
+        """End everything."""
+        if self._engine is not None and self._engine.poll() is None:
+            if ids := self._docker("ps", "--all", "--quiet").stdout.split():
+                self._docker("rm", "--force", *ids)
+            self.stop()
+        # What an engine that was killed has left: its containerd, and their shims.
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdecimal() and f"{self.state}/".encode() in (entry / "cmdline").read_bytes():
+                    os.kill(int(entry.name), 9)
+            except OSError:
+                continue
+        self._holder.kill()
+        self._holder.wait()
+        for root in ("/sys/fs/cgroup", *map(str, Path("/sys/fs/cgroup").iterdir())):
+            top = Path(root, self._cgroup)
+            if top.is_dir():
+                for folder in [*sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True), top]:
+                    try:
+                        folder.rmdir()
+                    except OSError:
+                        pass
+
+
+@contextmanager
+def two_hosts() -> Iterator[tuple[EngineHost, EngineHost]]:
+    """Two hosts, each with engine, door and proxy, of a static mesh: both may call what the other one offers."""
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        folder = Path(tempfile.mkdtemp(prefix="hl-docker-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        hosts = []
+        for host, peer in ((lab.a, lab.b), (lab.b, lab.a)):
+            made = EngineHost(host, folder / host.name[-1])
+            stack.callback(made.close)
+            hosts.append(made)
+            config = {
+                "host": host.name,
+                "links": {"listen": f"{host.address}:7600", "security": "none"},
+                "peers": {peer.name: {"address": f"{peer.address}:7600", "services": ["redis", "other"]}},
+                "door": {"engine": "/run/engine/docker.sock"},
+            }
+            (made.files / "host.yaml").write_text(json.dumps(config))
+            for name, mode, uid in (("door", 0o750, 0), ("run", 0o700, 7600)):
+                (made.sockets / name).mkdir(mode=mode)
+                os.chown(made.sockets / name, uid, 7600)
+            # The engine makes it with the first container, and the door has it mounted.
+            subprocess.run(made.inside(["mkdir", "-p", f"{made.state}/exec/netns"]), check=True)
+            made.start_door()
+            made.start_proxy()
+        for made in hosts:
+            try:
+                eventually(lambda made=made: made.said("proxy", "at the door"), "door and proxy")
+            except AssertionError as error:
+                raise AssertionError(f"{made.log('door')}\n{made.log('proxy')}") from error
+        yield hosts[0], hosts[1]
