@@ -94,10 +94,10 @@ class EngineHost:
         """The command, in this host's network and with what its engine has mounted."""
         return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--", *argv]
 
-    def stop(self, *, kill: bool = False) -> None:
+    def stop(self) -> None:
         """End the engine; its containers live on (live-restore)."""
         assert self._engine is not None
-        self._engine.kill() if kill else self._engine.terminate()
+        self._engine.terminate()
         self._engine.wait(PATIENCE)
 
     def docker(self, *words: str) -> str:
