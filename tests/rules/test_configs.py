@@ -101,7 +101,7 @@ def test_what_a_document_shows_can_be_pasted(name: str, block: str) -> None:
         least = {"name": "control-1", "listen": "10.77.0.100:7601"}
         assert control_config.parse(yaml.safe_dump(least | shown), name).name
         return
-    if any("volumes" in service for service in shown.get("services", {}).values()):
+    if any({"volumes", "image"} & service.keys() for service in shown.get("services", {}).values()):
         return
     calls = shown.get("upstreams", {})
     peers = {host: {"address": f"{host}.example:7600", "services": []} for host in ("host-a", "host-b")}
