@@ -190,7 +190,8 @@ def test_nothing_is_left_of_containers(empty: Hosts) -> None:
             eventually(lambda: answers(a), "PONG")
             a.docker("rm", "--force", "client")
         counts.append([int(a.docker("exec", name, "sh", "-c", "ls /proc/1/fd | wc -l")) for name in ("door", "proxy")])
-    assert counts[0] == counts[1]
+    # An idle connection to the engine may be closed by then.
+    assert all(later <= earlier for earlier, later in zip(*counts, strict=True)), counts
 
 
 def test_what_cannot_be_is_one_line(empty: Hosts) -> None:
