@@ -7,9 +7,9 @@ from proxy.pump.loop cimport Pump
 
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
 cdef int EAGAIN, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
-cdef int _IN_HUP, _DEAF
+cdef int _DEAF
+cdef unsigned int _IN_HUP
 
-@cython.freelist(64)
 cdef class Lane(Stream):
     cdef public CarriedSession session
     cdef public ReplayBuffer out

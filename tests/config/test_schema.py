@@ -79,7 +79,9 @@ def test_the_design_s_example() -> None:
         upstreams={"redis": UpstreamConfig(listen=UnixAddress("/run/hostlane-services/redis.sock"))},
         services={"web": ServiceConfig(deliver=UnixAddress("/srv/web/web.sock"))},
     )
-    assert (CONFIGS / "host-a.yaml").read_text() == DESIGN
+    modeline, _, rest = (CONFIGS / "host-a.yaml").read_text().partition("\n")
+    assert modeline == "# yaml-language-server: $schema=schema/host.json"
+    assert rest == DESIGN
 
 
 def test_the_two_hosts_fit_together() -> None:

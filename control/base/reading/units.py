@@ -187,6 +187,10 @@ def service_name(raw: object) -> str:
     return matching(_SERVICE_NAME, raw, SERVICE_NAME)
 
 
+@takes(
+    {"anyOf": [{"const": "all"}, {"type": "array", "items": text(_SERVICE_NAME.pattern), "uniqueItems": True}]},
+    write=lambda found: found if isinstance(found, str) else list(found),
+)
 def service_names(raw: object) -> tuple[str, ...] | Literal["all"]:
     """The word ``all``, or a list of names of services, each once."""
     if raw == "all":

