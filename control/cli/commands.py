@@ -11,7 +11,7 @@ import click
 from control.api import admin
 from control.api.messages import LinkInfo, PeerStatus, Status
 from control.base.grid import Block, show
-from control.base.terminal import fail, printable
+from control.base.terminal import A_FILE, fail, printable
 from control.cli import live, tables
 
 T = TypeVar("T")
@@ -21,9 +21,9 @@ def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which proxy is asked and how the answer is shown."""
     command = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(command)
     where = "The proxy's admin socket, or its telemetry.socket."
-    command = click.option("--socket", metavar="PATH", type=click.Path(), help=where)(command)
+    command = click.option("--socket", metavar="PATH", type=A_FILE, help=where)(command)
     said = "The configuration that the proxy runs with."
-    return click.option("--config", metavar="FILE", type=click.Path(), help=said)(command)
+    return click.option("--config", metavar="FILE", type=A_FILE, help=said)(command)
 
 
 watched = click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")

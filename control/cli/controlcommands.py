@@ -13,7 +13,7 @@ import click
 
 from control.base.errors import ConfigError, StartError
 from control.base.suggest import SuggestingGroup
-from control.base.terminal import ended_by, report
+from control.base.terminal import A_FILE, ended_by, report
 
 if TYPE_CHECKING:
     from control.server.config import Config
@@ -23,7 +23,7 @@ GARBAGE = 10_000
 
 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
-@click.option("--config", "file", metavar="FILE", type=click.Path(), help="The control server's configuration.")
+@click.option("--config", "file", metavar="FILE", type=A_FILE, help="The control server's configuration.")
 @click.option("--check", is_flag=True, help="Check the configuration and its certificates, and do not start.")
 @click.pass_context
 def control(context: click.Context, file: str | None, check: bool) -> None:
@@ -52,7 +52,7 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
 
 @control.command()
 @click.option(
-    "--config", "file", metavar="FILE", type=click.Path(), required=True, help="Written if it does not exist."
+    "--config", "file", metavar="FILE", type=A_FILE, required=True, help="Written if it does not exist."
 )
 @click.option("--name", help="Of this control server, for a new FILE.")
 @click.option("--listen", metavar="IP:PORT", help="Where hosts' requests arrive, for a new FILE.")
@@ -86,8 +86,8 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
 
 @control.command()
 @click.argument("file", type=click.Path(dir_okay=False, resolve_path=True))
-@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the server runs with.")
-@click.option("--socket", metavar="PATH", type=click.Path(), help="The control server's socket.")
+@click.option("--config", metavar="FILE", type=A_FILE, help="The configuration that the server runs with.")
+@click.option("--socket", metavar="PATH", type=A_FILE, help="The control server's socket.")
 def backup(file: str, config: str | None, socket: str | None) -> None:
     """Have the control server that runs here write a copy of its store to FILE, which must not exist.
 

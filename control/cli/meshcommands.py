@@ -11,7 +11,7 @@ from control.api import mesh
 from control.api.messages import NewToken
 from control.api.tokens import parse_untrusted
 from control.base.suggest import SuggestingGroup
-from control.base.terminal import fail
+from control.base.terminal import A_FILE, fail
 from control.base.wholefile import write_file
 from control.cli import complete, meshtables
 from control.cli.whom import as_json, ask_control, asks, told
@@ -26,7 +26,7 @@ def token() -> None:
 @click.option("--host", required=True, metavar="NAME", help="The host that may join with it.")
 @click.option("--ttl", default="10m", show_default=True, metavar="DURATION", help="How long it is good for.")
 @click.option(
-    "--out", metavar="FILE", type=click.Path(), help="Write it to a new file that only this user may read."
+    "--out", metavar="FILE", type=A_FILE, help="Write it to a new file that only this user may read."
 )
 @click.option(
     "--server", "servers", metavar="HOST:PORT", multiple=True, help="Where the host reaches a control server."

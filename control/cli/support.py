@@ -22,7 +22,7 @@ import click
 from control.api import admin
 from control.base.errors import ConfigError
 from control.base.reading.addresses import DEFAULT_CONFIG
-from control.base.terminal import fail
+from control.base.terminal import A_FILE, fail
 from control.base.wholefile import write_file
 
 PATIENCE = 60.0
@@ -59,9 +59,9 @@ class SupportPart(NamedTuple):
 
 
 @click.command()
-@click.option("--out", metavar="FILE", type=click.Path(), help="A new file; default: a name with host and time.")
-@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the proxy runs with.")
-@click.option("--socket", metavar="PATH", type=click.Path(), help="The proxy's admin socket.")
+@click.option("--out", metavar="FILE", type=A_FILE, help="A new file; default: a name with host and time.")
+@click.option("--config", metavar="FILE", type=A_FILE, help="The configuration that the proxy runs with.")
+@click.option("--socket", metavar="PATH", type=A_FILE, help="The proxy's admin socket.")
 @click.option("--unit", default="hostlane", show_default=True, metavar="NAME", help="Whose journal is taken.")
 def support(out: str | None, config: str | None, socket: str | None, unit: str) -> None:
     """Pack what a bug report needs.

@@ -18,7 +18,7 @@ from control.api import admin
 from control.api.messages import LinkInfo, Status, StreamInfo
 from control.base.grid import columns, laid_out, show
 from control.base.reading import units
-from control.base.terminal import fail, printable
+from control.base.terminal import A_FILE, fail, printable
 from control.cli.commands import socket_of
 from control.cli.topview import HELP, VIEWS, Look, TopState, heading, table
 
@@ -36,8 +36,8 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
 
 
 @click.command()
-@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the proxy runs with.")
-@click.option("--socket", metavar="PATH", type=click.Path(), help="The proxy's admin socket, or its telemetry.socket.")
+@click.option("--config", metavar="FILE", type=A_FILE, help="The configuration that the proxy runs with.")
+@click.option("--socket", metavar="PATH", type=A_FILE, help="The proxy's admin socket, or its telemetry.socket.")
 @click.option("--interval", default="1s", show_default=True, callback=_seconds, metavar="TIME", help="Between looks.")
 @click.option("--view", type=click.Choice(VIEWS), default=VIEWS[0], show_default=True, help="What to begin with.")
 @click.option("--filter", "words", default="", metavar="TEXT", help="Only rows in which this is.")

@@ -10,11 +10,11 @@ import msgspec
 
 from control.base.errors import ConfigError
 from control.base.reading.addresses import DEFAULT_CONFIG
-from control.base.terminal import report
+from control.base.terminal import A_FILE, report
 
 
 @click.command()
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=A_FILE)
 @click.option("--effective", is_flag=True, help="Print every value, and where it is from.")
 @click.option("--json", "as_json", is_flag=True, help="With --effective: print them as JSON.")
 def validate(files: tuple[str, ...], effective: bool, as_json: bool) -> None:

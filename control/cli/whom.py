@@ -15,7 +15,7 @@ from control.api.messages import Status
 from control.base.errors import HostlaneError
 from control.base.grid import Block, show
 from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_CONTROL_RUN_DIR
-from control.base.terminal import fail
+from control.base.terminal import A_FILE, fail
 
 if TYPE_CHECKING:
     from control.api.client import ControlClient
@@ -27,9 +27,9 @@ def asks(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that say who is asked."""
 
     def options(command: Callable[..., None]) -> Callable[..., None]:
-        command = click.option("--socket", metavar="PATH", type=click.Path(), help=f"The {what}'s socket.")(command)
+        command = click.option("--socket", metavar="PATH", type=A_FILE, help=f"The {what}'s socket.")(command)
         said = f"The configuration that the {what} runs with."
-        return click.option("--config", metavar="FILE", type=click.Path(), help=said)(command)
+        return click.option("--config", metavar="FILE", type=A_FILE, help=said)(command)
 
     return options
 

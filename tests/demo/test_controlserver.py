@@ -49,7 +49,7 @@ def test_a_host_is_let_in(machine: Loopback, server: ControlServer) -> None:
     server.let_in(end)
     assert end.token.read_text().startswith("hostlane1.")
     assert stat.S_IMODE(end.token.stat().st_mode) == 0o600
-    assert server.show("hosts").split() == ["host", "address", "segment", "version", "services", "offers"]
+    assert server.show("hosts").split()[:2] == ["host", "address"]
 
 
 def test_one_that_ends(server: ControlServer) -> None:

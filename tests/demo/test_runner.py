@@ -54,8 +54,8 @@ def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
     assert "peers:" not in shown
     assert shown_of(shown, "host-a$ hostlane control init --config control.yaml")[0].startswith("CA ")
     assert shown_of(shown, "host-a$ hostlane hosts --config control.yaml")[1:] == [
-        "host-a  10.77.0.1:7600  -        0.1.0           0  -",
-        "host-b  10.77.0.2:7600  -        0.1.0           1  redis",
+        "host-a  10.77.0.1:7600  0.1.0           0  -",
+        "host-b  10.77.0.2:7600  0.1.0           1  redis",
     ]
     assert shown_of(shown, "host-a$ hostlane services --config control.yaml")[1:] == ["redis        1  host-b"]
     for number in (1, 2):
