@@ -15,6 +15,7 @@ from proxy.agent.agent import Agent
 from proxy.outbound import calls
 from tests.pump.agents import mesh, two_peers
 from tests.pump.rig import until
+from tests.tools.sockets import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +97,7 @@ async def test_what_calls_hold_is_counted_right_through_thousands_of_lives() -> 
     is removed and comes back.
     """
     random = Random(1)
-    async with mesh() as hosts:
+    async with mesh(patience=4 * PATIENCE) as hosts:
         far, here = hosts.service("far"), hosts.service("here")
         await hosts.start(
             "host-b",
