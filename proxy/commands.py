@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from control.base.reading.addresses import DEFAULT_CONFIG, HANDOVER_SOCKET
+from control.base.options import of_a_host
+from control.base.reading.addresses import HANDOVER_SOCKET
 from control.base.terminal import ended_by, report
 from proxy.errors import ConfigError, HostlaneError, StartError
 
@@ -21,15 +22,7 @@ NAMES_S = 3.0
 
 
 @click.command()
-@click.option(
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The host's configuration.",
-)
+@of_a_host
 @click.option(
     "--takeover", is_flag=True, help="Take the place of the proxy that runs in the same run_dir, if one does."
 )

@@ -17,9 +17,6 @@ import click
 
 from control.base.errors import ConfigError, HostlaneError, StartError
 
-A_FILE = click.Path(readable=False)
-"""An option's value that shells complete. Whether it can be read, whoever reads it says, in a line."""
-
 LOOK_ALIKE = {"│": "|", "┄": "-", "●": "*", "→": "->", "…": "...", "µ": "u"}
 """What stands for the signs of our own output where the terminal has no such letter (ASCII, Latin-1)."""
 _ERRORS = "hostlane.terminal"

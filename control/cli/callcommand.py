@@ -17,7 +17,7 @@ import msgspec
 from control.api import admin
 from control.api.messages import CallResult, ServiceRoute, Status, StreamInfo
 from control.base.grid import Facts, show
-from control.base.reading import units
+from control.base.options import seconds
 from control.base.reading.addresses import TcpAddress, UnixAddress, listen_address
 from control.base.terminal import fail
 from control.cli import complete
@@ -32,19 +32,12 @@ NOT_YET = ("waiting", "calling", "calling_fin")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    try:
-        return units.duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.argument("service", shell_complete=complete.services)
 @click.option("--send", metavar="TEXT", help=r"Send this (with \n, \r, \t, \0), show the answer; -: standard input.")
 @click.option("--tcp-check", "only_open", is_flag=True, help="Connect only and send nothing; the exit code says.")
-@click.option("--timeout", default="5s", show_default=True, callback=_seconds, metavar="TIME", help="Until delivered.")
-@click.option("--wait", "quiet", default="1s", show_default=True, callback=_seconds, metavar="TIME",
+@click.option("--timeout", default="5s", show_default=True, callback=seconds, metavar="TIME", help="Until delivered.")
+@click.option("--wait", "quiet", default="1s", show_default=True, callback=seconds, metavar="TIME",
               help="How long a silence ends the answer.")  # fmt: skip
 @asks_a_proxy
 def call(

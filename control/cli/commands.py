@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 import click
 
 from control.api import admin
 from control.api.messages import LinkInfo, PeerStatus, Status
-from control.base.grid import Block, show
-from control.base.terminal import A_FILE, fail, printable
+from control.base.options import A_FILE
+from control.base.terminal import fail, printable
 from control.cli import live, tables
-
-T = TypeVar("T")
 
 
 def asks_a_proxy(command: Callable[..., None]) -> Callable[..., None]:
@@ -38,10 +35,10 @@ def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -
     Exit 1 if no proxy answers, if no host can serve one of the upstreams, if a socket or the links' address is
     missing, if this host's name is another proxy's, or if the control plane refuses its certificate (revoked, expired).
     """
-    if watch:
-        _watch(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
+    at = socket_of(config, socket)
+    found = live.tell(lambda: admin.ask(at, "/status", Status), watch, as_json, tables.status_tables)
+    if found is None:
         return
-    found = _show(socket_of(config, socket), "/status", Status, as_json, tables.status_tables)
     faults = [*unserved(found), *found.missing, *misnamed(found)]
     for line in faults:
         click.echo(f"hostlane: {printable(line)}", err=True)
@@ -76,8 +73,10 @@ def health(config: str | None, socket: str | None, as_json: bool, question: str)
 @watched
 def links(config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
     """Show the links to other hosts."""
-    ask = _watch if watch else _show
-    ask(socket_of(config, socket), "/links", list[LinkInfo], as_json, lambda found: [tables.links_table(found)])
+    at = socket_of(config, socket)
+    live.tell(
+        lambda: admin.ask(at, "/links", list[LinkInfo]), watch, as_json, lambda found: [tables.links_table(found)]
+    )
 
 
 def unserved(status: Status) -> list[str]:
@@ -117,24 +116,3 @@ def socket_of(config: str | None, socket: str | None) -> str:
         return admin.socket_of(config, socket)
     except admin.BadConfig as error:
         fail(error, 2)
-
-
-def _show(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], Sequence[Block]]) -> Any:
-    """Ask, print and return the answer; exit 1 with one line when there is none."""
-    try:
-        found, raw = admin.ask(socket, path, kind)
-    except admin.NoAnswer as error:
-        fail(error, 1)
-    if as_json:
-        click.echo(raw)
-    else:
-        show(render(found))
-    return found
-
-
-def _watch(socket: str, path: str, kind: Any, as_json: bool, render: Callable[[Any], Sequence[Block]]) -> None:
-    """Ask and show, again and again, until Ctrl-C; exit 1 with one line when there is no answer to begin with."""
-    try:
-        live.watch(lambda: admin.ask(socket, path, kind), as_json, render, admin.NoAnswer)
-    except admin.NoAnswer as error:
-        fail(error, 1)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from control.base.errors import ConfigError, StartError
+from control.base.options import A_FILE
 from control.base.suggest import SuggestingGroup
-from control.base.terminal import A_FILE, ended_by, report
+from control.base.terminal import ended_by, report
 
 if TYPE_CHECKING:
     from control.server.config import Config

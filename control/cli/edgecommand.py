@@ -7,8 +7,8 @@ import msgspec
 
 from control.api import admin
 from control.api.messages import Edges
-from control.base.grid import Block, show
-from control.base.terminal import fail, printable
+from control.base.grid import Block
+from control.base.terminal import printable
 from control.cli import live, tables
 from control.cli.whom import as_json, ask_control, asks, is_proxys, place
 
@@ -36,15 +36,6 @@ def edges(config: str | None, socket: str | None, as_json: bool, watch: bool) ->
     def render(found: Edges) -> list[Block]:
         return [tables.edges_table(found.edges)]
 
-    try:
-        if watch:
-            return live.watch(look, as_json, render, admin.NoAnswer)
-        found, raw = look()
-    except admin.NoAnswer as error:
-        fail(error, 1)
-    if as_json:
-        click.echo(raw)
-    else:
-        show(render(found))
-    for name, why in sorted(found.missing.items()):
+    found = live.tell(look, watch, as_json, render)
+    for name, why in sorted(found.missing.items() if found is not None else ()):
         click.echo(f"hostlane: {printable(f'{name}: {why}')}", err=True)

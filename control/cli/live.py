@@ -13,8 +13,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from control.api import admin
 from control.base.grid import Block, columns, laid_out, show
-from control.base.terminal import printable
+from control.base.terminal import fail, printable
 
 T = TypeVar("T")
 
@@ -75,6 +76,26 @@ def screen() -> Iterator[Screen]:
             yield Screen(live)
     except* KeyboardInterrupt:
         pass
+
+
+def tell(
+    look: Callable[[], tuple[T, bytes]], watched: bool, as_json: bool, render: Callable[[T], Sequence[Block]]
+) -> T | None:
+    """Show what `look` finds, the answer and its JSON: once, or again and again until Ctrl-C. Exit 1 with one line when
+    nobody answers to begin with. Returns what was found once.
+    """
+    try:
+        if watched:
+            watch(look, as_json, render, admin.NoAnswer)
+            return None
+        found, raw = look()
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    if as_json:
+        click.echo(raw)
+    else:
+        show(render(found))
+    return found
 
 
 def watch(

@@ -10,8 +10,9 @@ import msgspec
 from control.api import mesh
 from control.api.messages import NewToken
 from control.api.tokens import parse_untrusted
+from control.base.options import A_FILE
 from control.base.suggest import SuggestingGroup
-from control.base.terminal import A_FILE, fail
+from control.base.terminal import fail
 from control.base.wholefile import write_file
 from control.cli import complete, meshtables
 from control.cli.whom import as_json, ask_control, asks, told

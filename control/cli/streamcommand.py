@@ -10,8 +10,7 @@ import msgspec
 
 from control.api import admin
 from control.api.messages import StreamGroup, StreamInfo
-from control.base.grid import Block, show
-from control.base.terminal import fail
+from control.base.grid import Block
 from control.cli import complete, live, tables
 from control.cli.commands import asks_a_proxy, socket_of, watched
 
@@ -51,17 +50,7 @@ def streams(config: str | None, socket: str | None, as_json: bool, watch: bool, 
         chosen = select(found, **wanted)
         return chosen, msgspec.json.encode(chosen)
 
-    try:
-        if watch:
-            live.watch(look, as_json, lambda found: blocks(found, wanted["by"]), admin.NoAnswer)
-            return
-        found, raw = look()
-    except admin.NoAnswer as error:
-        fail(error, 1)
-    if as_json:
-        click.echo(raw)
-    else:
-        show(blocks(found, wanted["by"]))
+    live.tell(look, watch, as_json, lambda found: blocks(found, wanted["by"]))
 
 
 def select(

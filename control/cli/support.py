@@ -21,8 +21,9 @@ import click
 
 from control.api import admin
 from control.base.errors import ConfigError
+from control.base.options import A_FILE
 from control.base.reading.addresses import DEFAULT_CONFIG
-from control.base.terminal import A_FILE, fail
+from control.base.terminal import fail
 from control.base.wholefile import write_file
 
 PATIENCE = 60.0

@@ -17,8 +17,8 @@ from rich.console import Console
 from control.api import admin
 from control.api.messages import LinkInfo, Status, StreamInfo
 from control.base.grid import columns, laid_out, show
-from control.base.reading import units
-from control.base.terminal import A_FILE, fail, printable
+from control.base.options import A_FILE, seconds
+from control.base.terminal import fail, printable
 from control.cli.commands import socket_of
 from control.cli.topview import HELP, VIEWS, Look, TopState, heading, table
 
@@ -28,17 +28,10 @@ _HOME, _REST, _BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    try:
-        return units.duration(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.option("--config", metavar="FILE", type=A_FILE, help="The configuration that the proxy runs with.")
 @click.option("--socket", metavar="PATH", type=A_FILE, help="The proxy's admin socket, or its telemetry.socket.")
-@click.option("--interval", default="1s", show_default=True, callback=_seconds, metavar="TIME", help="Between looks.")
+@click.option("--interval", default="1s", show_default=True, callback=seconds, metavar="TIME", help="Between looks.")
 @click.option("--view", type=click.Choice(VIEWS), default=VIEWS[0], show_default=True, help="What to begin with.")
 @click.option("--filter", "words", default="", metavar="TEXT", help="Only rows in which this is.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many looks.")

@@ -9,8 +9,9 @@ import click
 import msgspec
 
 from control.base.errors import ConfigError
+from control.base.options import A_FILE
 from control.base.reading.addresses import DEFAULT_CONFIG
-from control.base.terminal import A_FILE, report
+from control.base.terminal import report
 
 
 @click.command()

@@ -14,8 +14,9 @@ from control.api import admin
 from control.api.messages import Status
 from control.base.errors import HostlaneError
 from control.base.grid import Block, show
+from control.base.options import A_FILE
 from control.base.reading.addresses import ADMIN_SOCKET, CONTROL_SOCKET, DEFAULT_CONTROL_RUN_DIR
-from control.base.terminal import A_FILE, fail
+from control.base.terminal import fail
 
 if TYPE_CHECKING:
     from control.api.client import ControlClient

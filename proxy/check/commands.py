@@ -7,12 +7,13 @@ import sys
 
 import click
 
+from control.base.options import A_FILE
 from control.base.reading.addresses import DEFAULT_CONFIG
 from control.base.terminal import reported
 
 
 @click.command()
-@click.option("--config", "file", metavar="FILE", type=click.Path(), help="The host's configuration.")
+@click.option("--config", "file", metavar="FILE", type=A_FILE, help="The host's configuration.")
 @click.option(
     "--certificate",
     "certificates",

@@ -6,22 +6,14 @@ import sys
 
 import click
 
-from control.base.reading.addresses import DEFAULT_CONFIG
+from control.base.options import of_a_host
 from control.base.terminal import ended_by, report
 
 __all__ = ["door"]
 
 
 @click.command()
-@click.option(
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The host's configuration, with `door`.",
-)
+@of_a_host
 def door(file: str) -> None:
     """Open what containers' labels ask for, inside them.
 

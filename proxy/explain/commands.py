@@ -6,14 +6,15 @@ import click
 
 from control.api import admin
 from control.api.messages import LinkInfo, Status, UpstreamStatus
+from control.base.options import A_FILE
 from control.base.terminal import fail
 from proxy.errors import HostlaneError
 
 
 @click.command()
 @click.argument("service")
-@click.option("--config", metavar="FILE", type=click.Path(), help="The configuration that the proxy runs with.")
-@click.option("--socket", metavar="PATH", type=click.Path(), help="The proxy's admin socket.")
+@click.option("--config", metavar="FILE", type=A_FILE, help="The configuration that the proxy runs with.")
+@click.option("--socket", metavar="PATH", type=A_FILE, help="The proxy's admin socket.")
 @click.option(
     "--to", metavar="ADDRESS", help="Where the service would be called directly; default: its host's address."
 )

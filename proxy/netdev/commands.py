@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from control.base.reading.addresses import DEFAULT_CONFIG
+from control.base.options import of_a_host
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import ended_by, reported
 from proxy.netdev import attachcommands
@@ -35,17 +35,6 @@ def net() -> None:
     macvlan children, SR-IOV virtual functions, addresses and routes, as the configuration has them. `plan` shows what
     `apply` would do. What Hostlane made bears its mark, an alias that `ip link` shows; `remove` takes away only that.
     """
-
-
-of_a_host = click.option(
-    "--config",
-    "file",
-    metavar="FILE",
-    type=click.Path(),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The host's configuration.",
-)
 
 
 def with_config(command: Callable[..., None]) -> Callable[..., None]:

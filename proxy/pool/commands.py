@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from control.base.options import A_FILE
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import fail
 
@@ -41,7 +42,7 @@ def pool() -> None:
 
 
 @pool.command()
-@click.argument("file", metavar="FILE", type=click.Path())
+@click.argument("file", metavar="FILE", type=A_FILE)
 @click.option("--handshake", default=1.0, show_default=True, help="Milliseconds that a handshake takes.")
 @click.option("--min", "low", default=1.0, show_default=True, help="pool.idle_min, in seconds.")
 @click.option("--max", "high", default=3600.0, show_default=True, help="pool.idle_max, in seconds.")

@@ -49,13 +49,7 @@ class StreamCount:
     def end(self, lane: Lane, reason: CloseReason) -> None:
         """A stream has ended."""
         self.ended[reason] += 1
-        # inlined: StreamCount.look
-        sent, received = lane.received_grants - lane.credit, lane.granted - lane.allow
-        self.sent += sent - lane.counted_sent
-        self.received += received - lane.counted_received
-        lane.counted_sent, lane.counted_received = sent, received
-        if lane.stalls is not None:
-            self._stalled(lane.stalls)
+        self.look(lane)
 
     def look(self, lane: Lane) -> None:
         """A stream is open: count what it has done since the last look."""
