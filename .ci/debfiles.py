@@ -8,11 +8,12 @@ from tempfile import TemporaryDirectory
 from click.shell_completion import get_completion_class
 from click_man.core import write_man_pages
 
+from control.base.system.systemd import place, rendered
+from control.cli.daemon import CONTROL
 from control.cli.main import hostlane
-from proxy.setup.service import PACKAGED, rendered
+from proxy.setup.daemon import PROXY
 
 HOSTLANE = "/opt/hostlane/bin/hostlane"
-CONFIGS = {"hostlane-control.service": "/etc/hostlane/control.yaml"}
 SHELLS = {
     "bash": "usr/share/bash-completion/completions/hostlane",
     "zsh": "usr/share/zsh/vendor-completions/_hostlane",
@@ -22,16 +23,17 @@ SHELLS = {
 root = Path(sys.argv[1])
 
 
-def put(place: str, content: bytes) -> None:
-    (root / place).parent.mkdir(parents=True, exist_ok=True)
-    (root / place).write_bytes(content)
+def put(at: str, content: bytes) -> None:
+    (root / at).parent.mkdir(parents=True, exist_ok=True)
+    (root / at).write_bytes(content)
 
 
-for name, place in PACKAGED.items():
-    put(place, rendered(name, HOSTLANE, CONFIGS.get(name, "/etc/hostlane/hostlane.yaml")).encode())
-for shell, place in SHELLS.items():
+for daemon in (PROXY, CONTROL):
+    for name in daemon.files:
+        put(place(name, packaged=True), rendered(daemon, name, HOSTLANE, daemon.config).encode())
+for shell, at in SHELLS.items():
     kind = get_completion_class(shell)
-    put(place, kind(hostlane, {}, "hostlane", "_HOSTLANE_COMPLETE").source().encode())
+    put(at, kind(hostlane, {}, "hostlane", "_HOSTLANE_COMPLETE").source().encode())
 with TemporaryDirectory() as folder:
     write_man_pages("hostlane", hostlane, version="", target_dir=folder)
     for page in Path(folder).iterdir():

@@ -54,6 +54,19 @@ def write_file(path: str, content: bytes, mode: int, *, replace: bool = True) ->
     sync_directory(os.path.dirname(path) or ".")
 
 
+def write_new(path: str, text: str) -> None:
+    """A configuration that was not there, and its directory if that is missing: for everybody to read, whatever umask
+    says, as the daemon that it is for is another user.
+
+    Raises OSError; FileExistsError if something is there.
+    """
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        os.makedirs(directory)
+        os.chmod(directory, 0o755)
+    write_file(path, text.encode(), 0o644, replace=False)
+
+
 def sync_directory(path: str) -> None:
     """So that names in it survive a power cut, too. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -13,10 +14,13 @@ import click
 
 from control.base.errors import ConfigError, StartError
 from control.base.options import A_FILE
+from control.base.reading.addresses import DEFAULT_CONTROL_CONFIG
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import ended_by, report
+from control.base.wholefile import write_new
 
 if TYPE_CHECKING:
+    from control.base.system.systemd import SystemdService
     from control.server.config import Config
 
 GARBAGE = 10_000
@@ -24,7 +28,8 @@ GARBAGE = 10_000
 
 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
-@click.option("--config", "file", metavar="FILE", type=A_FILE, help="The control server's configuration.")
+@click.option("--config", "file", metavar="FILE", type=A_FILE,
+              help=f"The control server's configuration.  [default: {DEFAULT_CONTROL_CONFIG}]")  # fmt: skip
 @click.option("--check", is_flag=True, help="Check the configuration and its certificates, and do not start.")
 @click.pass_context
 def control(context: click.Context, file: str | None, check: bool) -> None:
@@ -39,7 +44,9 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
             raise click.UsageError(f"--config and --check stand behind {context.invoked_subcommand}, not before it")
         return
     if file is None:
-        raise click.UsageError("--config FILE is missing; `hostlane control init` writes a first one")
+        file = DEFAULT_CONTROL_CONFIG
+        if not os.path.lexists(file):
+            raise click.UsageError(f"{file} is not there, and no --config; `hostlane control init` writes a first one")
     config = _loaded(file)
     if check:
         try:
@@ -52,24 +59,32 @@ def control(context: click.Context, file: str | None, check: bool) -> None:
 
 
 @control.command()
-@click.option(
-    "--config", "file", metavar="FILE", type=A_FILE, required=True, help="Written if it does not exist."
-)
-@click.option("--name", help="Of this control server, for a new FILE.")
+@click.option("--config", "file", metavar="FILE", type=A_FILE, default=DEFAULT_CONTROL_CONFIG, show_default=True,
+              help="Written if it does not exist.")  # fmt: skip
+@click.option("--name", help="Of this control server, for a new FILE; the machine's unless given.")
 @click.option("--listen", metavar="IP:PORT", help="Where hosts' requests arrive, for a new FILE.")
 @click.option("--mesh", help="Name of the mesh, for a new FILE; hostlane unless given.")
-def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> None:
+@click.option("--service", is_flag=True, help="Have systemd run the server, now and whenever the machine starts.")
+def init(file: str, name: str | None, listen: str | None, mesh: str | None, service: bool) -> None:
     """Set up a mesh: the configuration, the CA with its key, and the directories.
 
     Nothing that exists is changed. With several control servers, do it on one and copy state_dir/ca to the others.
     """
+    from control.base.system.systemd import SystemdService, command
+    from control.cli.daemon import CONTROL
+
+    unit = SystemdService(CONTROL, os.path.abspath(file), command())
     try:
         if os.path.lexists(file):
             if name or listen or mesh:
                 raise click.UsageError(f"{file} exists, and says what --name, --listen and --mesh would")
+            config = _loaded(file)
         else:
-            _write_config(file, name, listen, mesh)
-        config = _loaded(file)
+            text, config = _first_config(file, name, listen, mesh)
+        if service:
+            unit.check(_paths(config))
+        if not os.path.lexists(file):
+            _write_config(file, text)
         from control.server.serve import keys_of
 
         keys = keys_of(config)
@@ -80,9 +95,30 @@ def init(file: str, name: str | None, listen: str | None, mesh: str | None) -> N
         sys.exit(report([error]))
     place = config.ca_keys[0] if config.ca_keys else keys.directory
     click.echo(f"CA {root.id} of mesh {config.mesh}: its key is in {place}; keep a copy in a safe place")
-    option = f"--config {click.format_filename(file)}"
-    click.echo(f"next: hostlane control {option}")
-    click.echo(f"then, for each host: hostlane token create --host NAME {option}")
+    option = "" if file == DEFAULT_CONTROL_CONFIG else f" --config {click.format_filename(file)}"
+    if service:
+        _run_by_systemd(unit, config)
+    else:
+        click.echo(f"next: hostlane control{option}")
+    click.echo(f"then, for each host: hostlane token create --host NAME{option}")
+
+
+def _paths(config: Config) -> dict[str, str]:
+    """What the server writes, by the keys that say where."""
+    store = {} if config.store_file is None else {"store.sqlite.path": config.store_file}
+    return {"state_dir": config.state_dir, "run_dir": config.run_dir, **store}
+
+
+def _run_by_systemd(unit: SystemdService, config: Config) -> None:
+    """Exits if it does not run then; everything else that `init` makes is there."""
+    try:
+        unit.install()
+        unit.own(config.state_dir)
+        unit.start()
+    except StartError as error:
+        click.echo("the mesh is set up, but its control server does not run:", err=True)
+        sys.exit(report([error]))
+    click.echo("service: hostlane-control runs (systemctl status hostlane-control)")
 
 
 @control.command()
@@ -143,25 +179,28 @@ def _loaded(file: str) -> Config:
         sys.exit(report([error]))
 
 
-def _write_config(file: str, name: str | None, listen: str | None, mesh: str | None) -> None:
+def _first_config(file: str, name: str | None, listen: str | None, mesh: str | None) -> tuple[str, Config]:
+    """The text of a configuration that is not there yet, and what it says."""
     from control.server.config import parse
 
-    if name is None or listen is None:
-        raise click.UsageError(f"{file} does not exist; --name and --listen say what to write there")
+    if listen is None:
+        raise click.UsageError(f"{file} does not exist; --listen, and --name and --mesh, say what to write there")
     lines = [
         "# A control server; configs/control-reference.yaml has every key.",
-        f"name: {name}",
+        f"name: {name or socket.gethostname().partition('.')[0]}",
         f"listen: {listen}",
         *([f"mesh: {mesh}"] if mesh else []),
     ]
     text = "\n".join(lines) + "\n"
     try:
-        parse(text, "options")
-        # Exclusively: somebody may have been faster.
-        with open(file, "x", encoding="utf-8") as stream:
-            stream.write(text)
+        return text, parse(text, "options")
     except ConfigError as error:
         raise click.UsageError(error.problems[0].partition(": ")[2]) from None
+
+
+def _write_config(file: str, text: str) -> None:
+    try:
+        write_new(file, text)
     except OSError as error:
         raise StartError(f"cannot write {file}: {(error.strerror or 'failed').lower()}") from None
 

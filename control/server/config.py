@@ -137,6 +137,9 @@ class AddressPoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long an address stays a host's after it was last there."""
 
 
+DEFAULT_STATE_DIR = "/var/lib/hostlane-control"
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one control server knows before it starts."""
 
@@ -147,7 +150,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mesh: HostName = "hostlane"
     run_dir: RunDir = DEFAULT_CONTROL_RUN_DIR
     """Holds ``control.sock`` and nothing else; created when missing (control/base/system/rundir.py)."""
-    state_dir: FilePath = "/var/lib/hostlane-control"
+    state_dir: FilePath = DEFAULT_STATE_DIR
     """Holds the CA's key and certificate, in its folder ``ca``, made by ``hostlane control init``."""
     ca_keys: tuple[FilePath, ...] = ()
     """Keys of CAs that are kept elsewhere (a mounted secret, say). ``hostlane control init`` takes the first one, or

@@ -23,9 +23,11 @@ import trio
 from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET, TcpAddress, socket_address
 from control.base.scraping import METRICS, ScrapeServer
+from control.base.system import watchdog
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
 from control.base.system.keptsocket import KeptSocket
+from control.base.system.notify import Notices
 from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import bind_unix, group_number
 from control.ca.issuing import Issuer, ServerCertificate
@@ -123,8 +125,10 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
             if scraped is not None:
                 files.callback(scraped.close)
             metrics = ControlMetrics(store, clients, watching, mirror, lambda: expires)
+            notices = Notices()
             async with trio.open_nursery() as parts:
                 await parts.start(issuer.keep_certificate, config.name, use)
+                parts.start_soon(notices.run)
                 await parts.start(mirror.run)
                 await parts.start(watching.run)
                 if config.store.etcd is not None:  # otherwise this is the only one
@@ -141,15 +145,20 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                         accepting.start_soon(localsocket.serve, local, serve_local, connections)
                         port = listener.getsockname()[1]
                         log.info("control server ready", name=config.name, listen=f"{config.listen.host}:{port}")
+                        notices.tell("READY=1")
+                        if (patience := watchdog.patience()) is not None:
+                            parts.start_soon(watchdog.feed, trio.lowlevel.checkpoint, patience)
                         task_status.started(port)
                         await anext(signals)
                         accepting.cancel_scope.cancel()
                     # Who comes now is refused at once, and asks another server.
                     listener.close()
+                    notices.tell("STOPPING=1")
                     log.info("control server stopping", name=config.name)
                     connections.cancel_scope.deadline = trio.current_time() + STOP_TIMEOUT
                     watching.end()
                     clients.stop()
+                await notices.finish()
                 parts.cancel_scope.cancel()
     log.info("control server stopped", name=config.name)
 

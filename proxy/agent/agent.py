@@ -18,6 +18,8 @@ import trio
 
 from control.api.messages import DrainProgress
 from control.base.scraping import ScrapeServer
+from control.base.system import watchdog
+from control.base.system.notify import stopping
 from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
 from proxy.agent.handover import fdstore, ownsocket, sender, successor
@@ -32,12 +34,10 @@ from proxy.links.carry import HandshakeResult
 from proxy.pool.pool import Pool
 from proxy.pump import trim
 from proxy.pump.heartbeat import Heartbeat
-from proxy.telemetry import watchdog
 from proxy.telemetry.admin import serve_admin, serve_telemetry
 from proxy.telemetry.health import Health
 from proxy.telemetry.metrics.handedon import PATIENCE, CountTeller
 from proxy.telemetry.metrics.scrape import routes
-from proxy.telemetry.notify import stopping
 from proxy.telemetry.page.serve import Page
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ class Agent(Parts):
         know that one: then it is told to watch nobody, as it would end both.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(watchdog.feed, heart, seconds)
+            nursery.start_soon(watchdog.feed, heart.beat, seconds)
             await self.draining.told()
             if (successor := self._successor) is not None:
                 nursery.cancel_scope.cancel()

@@ -16,6 +16,7 @@ from control.base.backoff import Backoff
 from control.base.system import logs
 from control.base.system.cgroup import memory_limit
 from control.base.system.keptsocket import SocketKeeper
+from control.base.system.notify import Notices
 from proxy.agent.doorkeeper import Doorkeeper
 from proxy.agent.drain import Drain
 from proxy.agent.handover.activation import PassedSockets
@@ -67,7 +68,6 @@ from proxy.telemetry.metrics.collect import NetworkReader
 from proxy.telemetry.metrics.handedon import CountsOfOthers
 from proxy.telemetry.metrics.process import ProcessReader
 from proxy.telemetry.metrics.scrape import ProxyMetrics
-from proxy.telemetry.notify import Notices
 from proxy.telemetry.view import ProxyView
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import trio
 
 from control.api.messages import ReloadResult
 from control.base.reading.filemount import is_gone, mount_source
+from control.base.system.notify import reloading
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config, load
 from proxy.errors import ConfigError, NotApplied
 from proxy.telemetry.metrics.process import ReloadCount
-from proxy.telemetry.notify import reloading
 
 log = structlog.get_logger()
 

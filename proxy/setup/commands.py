@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from control.base.reading.addresses import DEFAULT_CONFIG
 from control.base.terminal import report
 from proxy.errors import HostlaneError, StartError
 
@@ -20,7 +21,7 @@ from proxy.errors import HostlaneError, StartError
 @click.option("--service", is_flag=True, help="Have systemd run the proxy, now and whenever the machine starts.")
 @click.option("--listen", metavar="IP:PORT", help="Where links of other hosts arrive: an address of the macvlan or VF.")
 @click.option("--server", "servers", multiple=True, metavar="HOST:PORT", help="Instead of the token's control servers.")
-@click.option("--config", "file", default="/etc/hostlane/hostlane.yaml", show_default=True, metavar="FILE",
+@click.option("--config", "file", default=DEFAULT_CONFIG, show_default=True, metavar="FILE",
               help="What is written.")  # fmt: skip
 @click.option("--state-dir", metavar="DIRECTORY", help="Where the certificate is kept. [default: /var/lib/hostlane]")
 @click.option("--socket-dir", metavar="DIRECTORY", help="For sockets of --use. [default: /run/hostlane-services]")
@@ -52,9 +53,10 @@ def join(
     from control.api.tokens import parse_untrusted
     from control.base.reading.addresses import DEFAULT_RUN_DIR, DEFAULT_SOCKET_DIR, host_port
     from control.base.system import logs
+    from control.base.system.systemd import SystemdService, command
     from proxy.setup import configuration
+    from proxy.setup.daemon import PROXY, SOCKETS, socket_unit
     from proxy.setup.enrolment import enrol, judged, own_address
-    from proxy.setup.service import SystemdService, command
 
     logs.configure("warning", "auto")
     try:
@@ -82,9 +84,10 @@ def join(
             raise StartError(_said(str(error))) from None
         config, place = judged(content), os.path.abspath(file)
         assert config.control is not None
-        unit = SystemdService(place, command())
+        unit, sockets_unit = SystemdService(PROXY, place, command()), socket_unit(config)
         if service:
-            unit.check([place, config.control.state_dir])
+            paths = {"control.state_dir": config.control.state_dir, "run_dir": config.run_dir}
+            unit.check({**paths, "socket_dir": config.socket_dir})
         enrol(found, place, content, config)
     except HostlaneError as error:
         sys.exit(report([error]))
@@ -92,9 +95,9 @@ def join(
     click.echo(f"configuration: {click.format_filename(place)}")
     if service:
         try:
-            unit.install()
+            unit.install({} if sockets_unit is None else {SOCKETS: sockets_unit})
             unit.own(config.control.state_dir)
-            unit.start()
+            unit.start(*([] if sockets_unit is None else [SOCKETS]))
         except HostlaneError as error:
             click.echo("the host has joined, but its service does not run:", err=True)
             sys.exit(report([error]))

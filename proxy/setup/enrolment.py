@@ -15,6 +15,7 @@ import trio
 from control.api.client import Unreachable
 from control.api.tokens import JoinToken, text
 from control.base.reading.addresses import host_port
+from control.base.wholefile import write_new
 from proxy.config.schema import Config, parse
 from proxy.errors import ConfigError, StartError
 from proxy.mesh.join import JoinCandidate, NotJoined, join
@@ -81,12 +82,7 @@ async def _join(candidate: JoinCandidate, token: str, state: StateDir) -> None:
 
 def _write(file: str, content: str) -> None:
     try:
-        os.makedirs(os.path.dirname(os.path.abspath(file)), mode=0o755, exist_ok=True)
-        # Exclusively: somebody may have been faster.
-        with open(file, "x", encoding="utf-8") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        write_new(file, content)
     except OSError as error:
         raise StartError(
             f"cannot write {file}: {(error.strerror or 'failed').lower()}; the token has not been used"

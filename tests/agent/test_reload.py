@@ -15,10 +15,10 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.base.system.notify import VARIABLE
 from proxy.agent import reload
 from proxy.agent.agent import Agent
 from proxy.config.schema import Config, load
-from proxy.telemetry.notify import VARIABLE
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 

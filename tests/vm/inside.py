@@ -192,11 +192,11 @@ def machine() -> str:
 
 
 def main() -> None:
-    from tests.vm import check, memory, netunit, sriov, supervised, unitsockets, vlan
+    from tests.vm import check, joined, memory, netunit, sriov, supervised, unitsockets, vlan
 
     start, name = time.monotonic(), machine()
     try:
-        if name in ("systemd", "store"):
+        if name in ("systemd", "store", "joined"):
             tell(machine=f"{name}: {supervised.prepare()}")
         else:
             tell(machine=f"{name}: {prepare()}")
@@ -207,6 +207,7 @@ def main() -> None:
             "iommu": (check.faults, check.clean),
             "systemd": (supervised.run,),
             "store": (netunit.run, unitsockets.run),
+            "joined": (joined.run,),
         }
         for run in runs[name]:
             run()

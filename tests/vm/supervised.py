@@ -51,9 +51,9 @@ def prepare() -> str:
     return f"Linux {os.uname().release}, Python {sys.version.split()[0]}, {first} {version.split()[1]}"
 
 
-def adds(name: str, text: str) -> None:
+def adds(name: str, text: str, unit: str = SERVICE) -> None:
     """What an operator adds to the service's unit."""
-    added = Path(f"/run/systemd/system/{SERVICE}.d/{name}.conf")
+    added = Path(f"/run/systemd/system/{unit}.d/{name}.conf")
     added.parent.mkdir(parents=True, exist_ok=True)
     added.write_text(text)
     systemctl("daemon-reload")

@@ -23,8 +23,8 @@ DEFAULT_RUN_DIR, DEFAULT_CONTROL_RUN_DIR = "/run/hostlane", "/run/hostlane-contr
 """Where a proxy, and a control server, has the sockets that command it, unless its configuration names another
 directory (run_dir)."""
 
-DEFAULT_CONFIG = "/etc/hostlane/hostlane.yaml"
-"""The configuration of a host that configs/systemd and the image use."""
+DEFAULT_CONFIG, DEFAULT_CONTROL_CONFIG = "/etc/hostlane/hostlane.yaml", "/etc/hostlane/control.yaml"
+"""The configuration of a host that units and image use, and that of a control server."""
 
 DEFAULT_SOCKET_DIR = "/run/hostlane-services"
 """Where a proxy has the sockets that serve, unless its configuration names another directory (socket_dir)."""

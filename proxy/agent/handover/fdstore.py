@@ -17,10 +17,10 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from control.base.system.notify import VARIABLE as NOTIFY_SOCKET
+from control.base.system.notify import notify
 from control.base.system.unixsock import SocketIdentity
 from proxy.outbound.sockets import OpenListener
-from proxy.telemetry.notify import VARIABLE as NOTIFY_SOCKET
-from proxy.telemetry.notify import notify
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ import sys
 import structlog
 import trio
 
-from proxy.telemetry.watchdog import PROCESS
+from control.base.system.watchdog import PROCESS
 
 log = structlog.get_logger()
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
+from control.base.system.notify import VARIABLE
 from control.base.system.unixsock import SocketIdentity
 from proxy.agent.handover.fdstore import FdStore, StoredName, digest, name_of, read_name, room
 from proxy.config.schema import UpstreamConfig
 from proxy.outbound.sockets import InheritableListener, OpenListener
-from proxy.telemetry.notify import VARIABLE
 from tests.agent.handover.rig import short_folder
 from tests.tools.sockets import free_port
 

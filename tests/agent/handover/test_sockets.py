@@ -14,12 +14,12 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from control.base.system.notify import VARIABLE, notify
 from proxy.agent.agent import Agent
 from proxy.agent.handover import sockets as sockets_module
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, LEASH, LINKS, UPSTREAM
 from proxy.agent.handover.sockets import HandoverSockets
 from proxy.errors import NotApplied
-from proxy.telemetry.notify import VARIABLE, notify
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import until
 from tests.tools.sockets import free_port

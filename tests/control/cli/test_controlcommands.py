@@ -93,7 +93,7 @@ def test_init_writes_what_is_not_there_and_overwrites_nothing(directory: Path) -
     file = directory / "control.yaml"
     result = run("init", "--config", str(file))
     assert result.exit_code == 2
-    assert "--name and --listen" in result.stderr
+    assert "control.yaml does not exist; --listen" in result.stderr
     result = run("init", "--config", str(file), "--name", "control 1", "--listen", "127.0.0.1:7609")
     assert result.exit_code == 2
     assert 'name: found "control 1"; allowed: ' in result.stderr

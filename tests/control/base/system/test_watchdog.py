@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from proxy.telemetry.watchdog import patience
+from control.base.system.watchdog import patience
 
 pytestmark = pytest.mark.failure(26)
 

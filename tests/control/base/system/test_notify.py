@@ -12,8 +12,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from proxy.telemetry import notify as notifying
-from proxy.telemetry.notify import MOST, VARIABLE, Notices, notify, reloading, stopping
+from control.base.system import notify as notifying
+from control.base.system.notify import MOST, VARIABLE, Notices, notify, reloading, stopping
 
 
 @pytest.fixture

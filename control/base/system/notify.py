@@ -1,4 +1,4 @@
-"""Telling systemd where the proxy stands (sd_notify(3)): a datagram to the socket that it names, if it names one.
+"""Telling systemd where this process stands (sd_notify(3)): a datagram to the socket that it names, if it names one.
 
 systemd reads that socket when it comes to it, and a full one takes nothing. What is said again and again anyway
 (`notify`: the watchdog's word) is lost then. What is said once (`Notices`) waits, in its order, until it is taken:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 
-from proxy.pump.heartbeat import Heartbeat
-from proxy.telemetry.notify import notify
+from control.base.system.notify import notify
 
 MICROSECONDS, PROCESS = "WATCHDOG_USEC", "WATCHDOG_PID"
 OFF = f"{MICROSECONDS}=0"
@@ -27,10 +26,14 @@ def patience(environment: Mapping[str, str] = os.environ) -> float | None:
     return int(text) / 1e6 or None
 
 
-async def feed(heart: Heartbeat, seconds: float) -> None:
-    """Tell systemd that the process lives, each time that the pump has turned, until cancelled."""
+async def feed(turned: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Tell systemd that the process lives, each time that it has `turned`, until cancelled.
+
+    Args:
+        turned: returns when what the process lives by has gone round once more; seconds: systemd's patience.
+    """
     while True:
-        await heart.beat()
+        await turned()
         notify("WATCHDOG=1")
         await trio.sleep(seconds / BEATS)
 
