@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
@@ -78,13 +78,24 @@ def follow(socket_path: str, path: str, kind: type[T]) -> Iterator[T]:
 
     Raises NoAnswer when it refuses, or when it is gone before it has said everything.
     """
-    with _talking(socket_path) as client, client.stream("POST", f"http://hostlane{path}") as response:
+    yield from filter(None, _lines(socket_path, "POST", path, kind))
+
+
+def listen(socket_path: str, path: str, kind: type[T]) -> Generator[T | None, None, None]:
+    """What the proxy tells as it happens, after ``GET path``; None each time it says that it is there, with nothing
+    new: that comes first. Ends when the proxy ends the answer. Raises NoAnswer.
+    """
+    return _lines(socket_path, "GET", path, kind)
+
+
+def _lines(socket_path: str, method: str, path: str, kind: type[T]) -> Generator[T | None, None, None]:
+    with _talking(socket_path) as client, client.stream(method, f"http://hostlane{path}") as response:
         if response.status_code != 200:
             response.read()
             _refused(socket_path, response)
         try:
             for line in response.iter_lines():
-                yield msgspec.json.decode(line, type=kind)
+                yield msgspec.json.decode(line, type=kind) if line else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
 

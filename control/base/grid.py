@@ -66,14 +66,14 @@ class Grid:
         for name in self.columns:
             plain = name.removesuffix(">")
             if plain in shown:
-                table.add_column(_short(plain, shown[plain]), justify="right" if plain != name else "left",
+                table.add_column(short(plain, shown[plain]), justify="right" if plain != name else "left",
                                  no_wrap=True)  # fmt: skip
         for row in cells:
             kept = [(name, cell) for name, cell in zip(names, row, strict=True) if name in shown]
-            table.add_row(*[Text(_short(cell, shown[name]), style=_STYLES.get(cell, "")) for name, cell in kept])
+            table.add_row(*[Text(short(cell, shown[name]), style=_STYLES.get(cell, "")) for name, cell in kept])
         yield table
         if gone:
-            yield Text(_short(f"no room for: {', '.join(name for name in names if name in gone)}", width), style="dim")
+            yield Text(short(f"no room for: {', '.join(name for name in names if name in gone)}", width), style="dim")
 
 
 @dataclass(frozen=True)
@@ -133,5 +133,6 @@ def _total(sizes: dict[str, int]) -> int:
     return sum(sizes.values()) + GAP * max(0, len(sizes) - 1)
 
 
-def _short(text: str, size: int) -> str:
+def short(text: str, size: int) -> str:
+    """The text, or as much of it as has room in so many columns of a terminal, with CUT."""
     return text if cell_len(text) <= size else set_cell_size(text, max(0, size - len(CUT))).rstrip() + CUT

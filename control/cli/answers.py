@@ -39,6 +39,7 @@ ANSWERS = {
     "streams --by": Answer(f"{_MESSAGES}StreamGroup", listed=True),
     "call": Answer(f"{_MESSAGES}CallResult"),
     "edges": Answer(f"{_MESSAGES}Edges"),
+    "tap": Answer("control.api.accessline:TapLine", lines=True),
     "reload": Answer(f"{_MESSAGES}ReloadResult"),
     "drain": Answer(f"{_MESSAGES}DrainProgress", lines=True),
     "check": Answer("proxy.check.report:Report"),

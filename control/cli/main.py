@@ -32,6 +32,7 @@ COMMANDS = {
     "streams": "control.cli.streamcommand:streams",
     "call": "control.cli.callcommand:call",
     "edges": "control.cli.edgecommand:edges",
+    "tap": "control.cli.tapcommand:tap",
     "top": "control.cli.topcommand:top",
     "reload": "control.cli.orders:reload",
     "drain": "control.cli.orders:drain",

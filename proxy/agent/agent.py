@@ -128,6 +128,7 @@ class Agent(Parts):
                         commanders=startup.commanders,
                         health=health,
                         metrics=self.metrics.answer,
+                        taps=self.taps,
                         gate=startup.own[ADMIN].gate,
                     )
                 )
@@ -213,6 +214,7 @@ class Agent(Parts):
                     links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)
+                    links.start_soon(self._end_taps)
                     self._notices.tell("READY=1")
                     if (patience := watchdog.patience()) is not None:
                         nursery.start_soon(self._feed, heart, patience)
@@ -261,6 +263,12 @@ class Agent(Parts):
                 nursery.cancel_scope.cancel()
                 if not watchdog.watches(successor):
                     self._notices.tell(watchdog.OFF)
+
+    async def _end_taps(self) -> None:
+        """Who watches streams is to go over to the process that has taken over."""
+        await self.draining.told()
+        if self._successor is not None:
+            self.taps.close()
 
     @property
     def _successor(self) -> int | None:

@@ -59,6 +59,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive
 from proxy.pump.seriesbudget import SeriesBudget
 from proxy.pump.streamcounts import StreamCounts
+from proxy.pump.streamlog import StreamLog
 from proxy.pump.streamstats import StreamStats
 from proxy.pump.turn import collect
 from proxy.routing.allow import AllowRules
@@ -68,6 +69,7 @@ from proxy.telemetry.metrics.collect import NetworkReader
 from proxy.telemetry.metrics.handedon import CountsOfOthers
 from proxy.telemetry.metrics.process import ProcessReader
 from proxy.telemetry.metrics.scrape import ProxyMetrics
+from proxy.telemetry.tap import Taps
 from proxy.telemetry.view import ProxyView
 
 if TYPE_CHECKING:
@@ -111,6 +113,7 @@ class Parts:
         self.peer_counts = PeerCounts(series)
         self.access = None if config.access.to is None else AccessLog(config.access, logs.writer)
         self.stats.access = self.access
+        self.taps = Taps(self.access, self._tapped)
         self.pump.budget.link_buffer = memory.link_buffer(_cgroup())
         allowed = AllowRules.from_services(config.services)
         self.namesakes = Namesakes(config.host, lambda: self.pools.everywhere, self.pump.settle)
@@ -176,6 +179,11 @@ class Parts:
             )
             self.view.follower = self.member.follower
             self.member.follower.registration.edges = self.view.edges
+
+    def _tapped(self, service: str, tap: StreamLog | None) -> None:
+        self.stats.tapped(service, tap)
+        self.inbound.anew(service)
+        self.outbound.anew(service)
 
     def _pool(self, name: str, peer: PeerConfig, needed: bool) -> Pool:
         return Pool(

@@ -21,6 +21,7 @@ from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.edges import caller_name
+from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
@@ -74,6 +75,11 @@ class Inbound:
 
     def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
+
+    def anew(self, service: str) -> None:
+        """Who hears of a service's streams has changed."""
+        if (local := self._local_services.get(service)) is not None:
+            self._local_services[service] = LocalService(self, service, local.config)
 
     def offers(self, service: str) -> bool:
         """Whether this host offers it."""
@@ -163,7 +169,8 @@ class LocalService:
     Attributes:
         callers: who has called it, by peer, user and service of the caller.
         path: the path of its Unix socket; empty if it has a TCP address.
-        at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, for the access log.
+        at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, as somebody hears of
+            each (`StreamStats.log_of`).
         tells: whether it gets a PROXY header that says who calls.
         delivered: of its streams; None: there were none yet.
     """
@@ -185,7 +192,7 @@ class LocalService:
         self._inbound = inbound
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
-        self.at_once = self.path if inbound.stats.access is None else b""
+        self.at_once = self.path if inbound.stats.log_of(name) is None else b""
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self._sampler = inbound.stats.counts.deliveries
@@ -231,11 +238,11 @@ class KnownCaller:
     made.
     """
 
-    __slots__ = ("_count", "_inbound", "edge", "service")
+    __slots__ = ("_call", "_count", "_inbound", "edge", "service")
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, service: str, call: Open, peer: str) -> None:
-        self._inbound, self.service = inbound, service
+        self._inbound, self.service, self._call = inbound, service, call
         self._count = inbound.stats.counts.stream(service, peer, self.direction)
         self.edge = inbound.stats.edges.find("inbound", caller_name(call), service, peer)
 
@@ -263,6 +270,8 @@ class KnownCaller:
             return
         if reason not in OF_APPLICATIONS:
             edge.fail(reason, monotonic())
+        if (told := inbound.stats.log_of(self.service)) is not None:
+            told.ended(KnownStream(lane, self.direction, self._call), reason, "")
         if inbound.stats.end(reason):
             inbound.report(lane, reason, self.service, "")
 
@@ -271,7 +280,6 @@ class Delivery:
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
     __slots__ = (
-        "_access",
         "_attempt",
         "_call",
         "_counted_as",
@@ -290,7 +298,7 @@ class Delivery:
         self._inbound = inbound
         self._attempt: ConnectAttempt | None = None
         self._detail = ""
-        self._access, self._opened_at = inbound.stats.access, 0.0
+        self._opened_at = 0.0
         self._call = call
         self._local_service: LocalService | None = None
         self._source: Source | None = None
@@ -336,8 +344,8 @@ class Delivery:
         self.lane.attach(sock, not local.path)
         self._opened_at = monotonic()
         self.edge.failing_since = None
-        if self._access is not None:
-            self._access.opened(self)
+        if (told := inbound.stats.log_of(self.service)) is not None:
+            told.opened(self)
         self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
     def lane_opened(self, lane: Lane) -> None:
@@ -358,8 +366,8 @@ class Delivery:
         self._inbound.connector.own.drop(self._source)
         self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
         self.edge.over(reason, lane.bytes_sent, lane.bytes_received, monotonic())
-        if self._access is not None:
-            self._access.ended(self, reason, self._detail)
+        if (told := self._inbound.stats.log_of(self.service)) is not None:
+            told.ended(self, reason, self._detail)
         if self._inbound.stats.end(reason):
             self._inbound.report(lane, reason, self.service, self._detail)
 

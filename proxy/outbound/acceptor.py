@@ -20,6 +20,7 @@ from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pump.edges import caller_name
+from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
 from proxy.pump.ourselves import via_unix
@@ -39,7 +40,7 @@ class FromOurselves(Exception):
 class UpstreamAcceptor:
     """Opens a stream, or makes a `Call`, for each connection to one upstream.
 
-    With an access log each becomes a `Call`, which can tell of it.
+    Where somebody hears of each stream (`StreamStats.log_of`), each becomes a `Call`, which can tell of it.
 
     Args:
         service: the service that the upstream is for.
@@ -52,7 +53,7 @@ class UpstreamAcceptor:
     def __init__(self, context: CallContext[Call], service: str, upstream: UpstreamConfig, pool: Pool | None) -> None:
         self.service = service
         self._context, self._stats = context, context.stats
-        self._pool = pool if context.stats.access is None else None
+        self._pool = pool if context.stats.log_of(service) is None else None
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._callers: dict[int, KnownCaller] = {}
@@ -193,6 +194,8 @@ class KnownCaller:
             return
         if reason not in OF_APPLICATIONS:
             edge.fail(reason, monotonic())
+        if (told := self._stats.log_of(self.service)) is not None:
+            told.ended(KnownStream(lane, self.direction, self._request), reason, "")
         if self._stats.end(reason):
             self._stats.report(
                 reason,

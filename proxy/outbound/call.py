@@ -23,7 +23,7 @@ from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
-from proxy.pump.streamlog import NEVER, StreamFacts, stalled, stream_id
+from proxy.pump.streamlog import NEVER, StreamFacts, StreamLog, stalled, stream_id
 from proxy.pump.streamtiming import FirstByteTiming
 from proxy.routing.allow import describe
 from proxy.routing.balance import TRIES
@@ -50,7 +50,6 @@ class Call:
     """
 
     __slots__ = (
-        "_access",
         "_attempt",
         "_context",
         "_deadline",
@@ -110,8 +109,7 @@ class Call:
             self._weight = sampler.picked(self.since)
         elif lane is None:
             sampler.left -= 1
-        self._access = context.stats.access
-        self._process = self.caller if self._access is not None else None
+        self._process = self.caller if self._told is not None else None
         self._tries = 0 if lane is None else 1
         self._offered_at = self._opened_at = 0.0
         self._first_byte: FirstByteTiming | None = None
@@ -247,7 +245,7 @@ class Call:
         lane = self.lane
         lane.observer = self
         self._time(lane, before)
-        if self._access is not None:
+        if self._told is not None:
             lane.timing = self._first_byte = FirstByteTiming(lane.timing)
         self._window.add(lane)
         lane.attach(sock, self._tcp, again)
@@ -431,8 +429,8 @@ class Call:
     def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         if self.edge is not None:
             self.edge.over(reason, sent, received, monotonic())
-        if self._access is not None:
-            self._access.ended(self, reason, self._detail)
+        if (told := self._told) is not None:
+            told.ended(self, reason, self._detail)
         if self._context.stats.end(reason):
             self._context.stats.report(
                 reason,
@@ -445,7 +443,11 @@ class Call:
                 received=received,
             )
 
-    # What is counted, and told the access log
+    # What is counted, and told those who hear of single streams
+
+    @property
+    def _told(self) -> StreamLog | None:
+        return self._context.stats.log_of(self.service)
 
     def _offer(self, direction: StreamDirection, peer: str | None) -> None:
         self._tries += 1
@@ -466,8 +468,8 @@ class Call:
         self._opened_at = monotonic()
         if self.edge is not None:
             self.edge.failing_since = None
-        if self._access is not None:
-            self._access.opened(self)
+        if (told := self._told) is not None:
+            told.opened(self)
 
     @property
     def stream_id(self) -> str | None:

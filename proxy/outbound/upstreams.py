@@ -106,14 +106,25 @@ class Outbound:
         context = self.context
         context.pump.openings.keep(context.called)
         for name, upstream in self._config.upstreams.items():
-            acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
-            held = partial(_held, context, name)
-            window = context.pump.openings.of(name)
-            sockets[upstream.listen].listen(context.pump, context.deadlines, acceptor.accept, window, held)
+            self._accept(name, upstream, sockets[upstream.listen])
         if (config := self._config.connect) is not None:
             connect = self.connect
             accept, count = connect.accept, partial(getattr, connect, "open")
             sockets[config.listen].listen(context.pump, context.deadlines, accept, connect.window, count)
+        self.inside.listen()
+
+    def _accept(self, name: str, upstream: UpstreamConfig, opened: OpenListener) -> None:
+        context = self.context
+        acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
+        window = context.pump.openings.of(name)
+        opened.listen(context.pump, context.deadlines, acceptor.accept, window, partial(_held, context, name))
+
+    def anew(self, service: str) -> None:
+        """Who hears of a service's streams has changed."""
+        upstream = self._config.upstreams.get(service)
+        opened = None if upstream is None else self.sockets.opened.get(upstream.listen)
+        if self._listening and upstream is not None and opened is not None:
+            self._accept(service, upstream, opened)
         self.inside.listen()
 
     def held_back(self, address: Address) -> str:

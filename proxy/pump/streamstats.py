@@ -32,8 +32,8 @@ class StreamStats:
 
     Attributes:
         opened: streams since the start; ended: those of them that have ended.
-        access: hears of each stream by itself (`pump.streamlog`); None: nobody does. When it changes, acceptors and
-            services must be made anew: they take the short way only without it.
+        access: hears of each stream by itself (`pump.streamlog`); None: nobody does. It stays what it is when streams
+            have begun.
         edges: who talks to whom; whoever makes a stream counts it there, too.
         unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
         aborted: those that an application aborted: it reset its connection, or closed it while the other one wrote.
@@ -46,6 +46,7 @@ class StreamStats:
         self.failures: dict[CloseReason, int] = {}
         self.access: StreamLog | None = None
         self.edges = Edges()
+        self._taps: dict[str, StreamLog] = {}
         self._awaited = 0
         self.trace = trace
         self._idle = trio.Event()
@@ -66,7 +67,21 @@ class StreamStats:
         self._look()
 
     def _look(self) -> None:
-        self.unlogged = _NONE if self._trace or self._awaited else _QUIET
+        self.unlogged = _NONE if self._trace or self._awaited or self._taps else _QUIET
+
+    def log_of(self, service: str) -> StreamLog | None:
+        """Who hears of the streams of a service by themselves; None: nobody does."""
+        return self._taps.get(service, self.access)
+
+    def tapped(self, service: str, tap: StreamLog | None) -> None:
+        """From now on this one hears of them; None: `access`. What takes calls of the service, and delivers its
+        streams, must be made anew then: it takes the short way only where nobody hears of them.
+        """
+        if tap is None:
+            del self._taps[service]
+        else:
+            self._taps[service] = tap
+        self._look()
 
     @property
     def open(self) -> int:

@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from math import inf
 from random import random
 from time import monotonic, time
+from typing import TypeVar
 
 import msgspec
 import structlog
 import trio
 
+from control.api.accessline import AccessLine
 from control.base.system.appendedfile import AppendedFile, FileOutput
 from control.base.system.logwriter import LogWriter, NoSummaries
 from proxy.config.schema import STDERR, AccessConfig
@@ -27,6 +29,8 @@ from proxy.telemetry.slices import SLICE
 
 log = structlog.get_logger()
 
+L = TypeVar("L", bound=AccessLine)
+
 ROOM = 4 << 20
 """Bytes that wait to be written: some 8,000 lines, more than come in half a second."""
 LAST_WORDS = 1.0
@@ -34,46 +38,6 @@ LAST_WORDS = 1.0
 FILE_MODE = 0o640
 """Of a file that is made: who calls whom is nobody's business but the administrator's, and a group's that reads logs
 for them. logrotate makes its own as it is told (``create``)."""
-
-
-class AccessLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One line. Bytes are payload; what is not known, or has not been yet, is null."""
-
-    time: str
-    """When, UTC."""
-    event: str
-    """opened, interval or ended."""
-    id: str | None
-    """Of the stream, the same on both hosts; null: it never got to one."""
-    service: str
-    direction: str
-    """outbound: of a caller on this host; inbound: of a peer's; local: both are on this host."""
-    caller: str | None
-    """The calling service, where its host knows it."""
-    uid: int | None
-    """The calling process's user, on its own host."""
-    pid: int | None
-    """The calling process, where it is on this host."""
-    peer: str | None
-    link: str | None
-    tries: int
-    """Hosts that it was offered to so far."""
-    age_s: float
-    """Since the caller was accepted; inbound: since the peer had it brought here."""
-    wait_ms: float | None
-    """From then until it was offered to the host that took it, or to the last one."""
-    open_ms: float | None
-    """From then until that host's service had taken it."""
-    first_byte_ms: float | None
-    """Since the caller was accepted, until the first byte of the answer; null: inbound, or there was none."""
-    sent: int
-    """Bytes from the caller; inbound: from the service."""
-    received: int
-    stalled_s: dict[str, float]
-    """How long it was held back by ``credit``, ``link``, ``reader``, where it was."""
-    reason: str | None = None
-    """Why it has ended (``ended`` only), a close reason as everywhere."""
-    detail: str | None = None
 
 
 class AccessLog:
@@ -192,29 +156,7 @@ class AccessLog:
     ) -> None:
         if self._writer is None:
             return
-        line = AccessLine(
-            time=_timestamp(time()),
-            event=event,
-            id=stream.stream_id,
-            service=facts.service,
-            direction=facts.direction,
-            caller=facts.caller or None,
-            uid=facts.uid,
-            pid=facts.pid,
-            peer=facts.peer,
-            link=facts.link,
-            tries=facts.tries,
-            age_s=round(facts.age, 3),
-            wait_ms=_ms(facts.wait),
-            open_ms=_ms(facts.open),
-            first_byte_ms=_ms(facts.first_byte),
-            sent=facts.sent,
-            received=facts.received,
-            stalled_s={cause: round(spent, 3) for cause, spent in facts.stalled._asdict().items() if spent >= 0.0005},
-            reason=reason,
-            detail=detail,
-        )
-        self._writer.put(self._encode(line) + b"\n")
+        self._writer.put(self._encode(line_of(AccessLine, event, stream, facts, reason, detail)) + b"\n")
 
     def _lost_line(self, lines: int) -> bytes:
         return self._encode({"time": _timestamp(time()), "event": "lost", "lines": lines}) + b"\n"
@@ -225,6 +167,39 @@ class AccessLog:
             log.warning("the access log cannot be written", file=self._config.to, error=stopped)
         else:
             log.info("the access log can be written again", file=self._config.to, lost=self.lost)
+
+
+def line_of(
+    kind: type[L],
+    event: str,
+    stream: LoggedStream,
+    facts: StreamFacts,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> L:
+    """The line that says this of a stream."""
+    return kind(
+        time=_timestamp(time()),
+        event=event,
+        id=stream.stream_id,
+        service=facts.service,
+        direction=facts.direction,
+        caller=facts.caller or None,
+        uid=facts.uid,
+        pid=facts.pid,
+        peer=facts.peer,
+        link=facts.link,
+        tries=facts.tries,
+        age_s=round(facts.age, 3),
+        wait_ms=_ms(facts.wait),
+        open_ms=_ms(facts.open),
+        first_byte_ms=_ms(facts.first_byte),
+        sent=facts.sent,
+        received=facts.received,
+        stalled_s={cause: round(spent, 3) for cause, spent in facts.stalled._asdict().items() if spent >= 0.0005},
+        reason=reason,
+        detail=detail,
+    )
 
 
 def _timestamp(seconds: float) -> str:

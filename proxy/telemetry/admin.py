@@ -1,11 +1,13 @@
 """The sockets where the proxy is asked: HTTP/1.1 with JSON answers, one request a connection.
 
 At the admin socket GET asks; POST gives an order, whose answer may go on for as long as it is carried out, a JSON
-object a line. Who may do either is judged when a client is accepted, by its user and its namespaces
-(`control.base.system.commanders`); anybody else gets a 403 that says why, whatever it asks.
+object a line, as that of ``GET /tap`` does for as long as somebody listens. Who may do either is judged when a client
+is accepted, by its user and its namespaces (`control.base.system.commanders`); anybody else gets a 403 that says why,
+whatever it asks.
 
-The socket for monitoring (``telemetry.socket``) takes no orders, and whoever reaches it may ask: its directory, mode
-and group say who does. It tells of names, addresses and numbers; no answer holds a key, a token or a byte of a stream.
+The socket for monitoring (``telemetry.socket``) takes no orders and lets nobody tap, which has streams take a longer
+way. Whoever reaches it may ask: its directory, mode and group say who does. It tells of names, addresses and numbers;
+no answer holds a key, a token or a byte of a stream.
 
 They share a process with the data, so what a client can take is bounded: `MAX_CLIENTS` at a time, `CLIENT_TIMEOUT`
 seconds (of an answer that goes on: for each line) and `MAX_HEADER_BYTES` each. What goes wrong with one client is
@@ -36,6 +38,7 @@ from control.base.system.commanders import Commanders
 from control.base.tokenbucket import TokenBucket
 from proxy.links.acceptgate import AcceptGate, serve_gated
 from proxy.telemetry.slices import slices
+from proxy.telemetry.tap import MOST, TapFilter, Taps
 
 log = structlog.get_logger()
 
@@ -50,6 +53,7 @@ LINGER_TIMEOUT = 1.0
 """Seconds that an answered client has to close its end."""
 LINGER_BYTES = 65536
 """Bytes that an answered client may still send before it is cut off."""
+TAP = "/tap"
 LONGEST_DRAIN = 86400.0
 """Seconds that a client may let a drain take: who wants more wants no drain."""
 ASKED_PER_SECOND, ASKED_AT_ONCE = 20, 40
@@ -113,15 +117,17 @@ async def serve_admin(
     commanders: Commanders,
     health: Questions | None = None,
     metrics: Scraped | None = None,
+    taps: Taps | None = None,
     gate: AcceptGate | None = None,
     task_status: TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Answer admin clients until cancelled, new ones while the gate is open; `health` and `metrics` as well as `view`.
+    """Answer admin clients until cancelled, new ones while the gate is open; `health`, `metrics` and `taps` as well as
+    `view`.
 
     Closes all clients on the way out; ``listeners`` are the caller's to close. Raises nothing of its own: whatever a
     client or ``view`` does wrong ends with that client.
     """
-    server = _Server(view, health or {}, orders, commanders, metrics)
+    server = _Server(view, health or {}, orders, commanders, metrics, taps)
     await serve_gated(gate or AcceptGate(), server.serve, listeners, ADMIN_SOCKET, task_status=task_status)
 
 
@@ -153,8 +159,9 @@ class _Server:
         orders: AdminCommands | None,
         commanders: Commanders | None,
         metrics: Scraped | None = None,
+        taps: Taps | None = None,
     ) -> None:
-        self._health, self._metrics = health, metrics
+        self._health, self._metrics, self._taps = health, metrics, taps
         mesh: dict[str, Callable[[], object]] = {
             "/hosts": view.hosts, "/services": view.services, "/edges": view.edges,
         }
@@ -162,6 +169,8 @@ class _Server:
         self._routes: dict[str, Callable[[], object]] = {**told, **mesh, **health}
         if metrics is not None:
             self._routes[METRICS] = view.status  # a place in the list; `_tell` asks `metrics`
+        if taps is not None:
+            self._routes[TAP] = view.status  # a place in the list, too
         self._orders: dict[str, Order] = {}
         if orders is not None:
             self._orders = {"/reload": partial(_reload, orders), "/drain": partial(_drain, orders)}
@@ -212,6 +221,9 @@ class _Server:
         if refusal is not None:
             return _answer(403, _refusal(refusal))
         path, _, query = asked.target.partition("?")
+        if path == TAP and self._taps is not None and asked.method == "GET":
+            patience.deadline = math.inf
+            return _tap(self._taps, query)
         order = self._orders.get(path) if asked.method == "POST" else None
         if order is None and asked.method == "POST" and not self._orders:
             return _answer(403, _refusal(ONLY_TELLS))
@@ -262,6 +274,16 @@ async def _drain(orders: AdminCommands, query: str) -> HttpResponse | ResponseLi
                 await send(msgspec.json.encode(line) + b"\n")
 
     return lines
+
+
+def _tap(taps: Taps, query: str) -> HttpResponse | ResponseLines:
+    try:
+        wanted = TapFilter.of(parse_qs(query, keep_blank_values=True))
+    except ValueError as error:
+        return _answer(400, _refusal(str(error)))
+    if taps.full:
+        return _answer(503, _refusal(f"{MOST} watch streams already; allowed: {MOST} at a time"))
+    return partial(taps.follow, wanted)
 
 
 async def _encoded(found: object) -> bytes:
