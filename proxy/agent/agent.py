@@ -302,10 +302,10 @@ class Agent(Parts):
         self._left.set()
 
     async def _discard(self) -> None:
-        """Close the inherited sockets that no upstream uses; with a control plane after GRACE, as the map may still
-        bring their upstreams. Their callers wait in the kernel's queue meanwhile.
+        """Close the inherited sockets that no upstream uses; with a control plane or a door after GRACE, as the map may
+        still bring their upstreams, and the door containers. Their callers wait in the kernel's queue meanwhile.
         """
-        if self.member is not None:
+        if self.member is not None or self.door is not None:
             await trio.sleep(GRACE)
         self.outbound.sockets.discard()
         self._store.look_again()

@@ -1,5 +1,5 @@
-"""The proxy at the door: takes listeners and sockets of containers from it, shows it those that it has, and closes what
-a container had when it has ended.
+"""The proxy at the door: takes listeners and sockets of containers from it, shows it those that it has, makes the Unix
+sockets that containers have mounted, and closes what a container had when it has ended.
 
 While the door is away everything goes on, but for containers that come and go: listeners serve, and the sockets in
 stock are enough for some dozens of calls to each service that is offered.
@@ -32,14 +32,17 @@ from proxy.door.messages import (
     Hello,
     Listed,
     Listener,
+    NoSockets,
     Offer,
     Shown,
+    Sockets,
     Stock,
     Want,
     Withdraw,
 )
 from proxy.door.namespaces import cookie_of
 from proxy.errors import CloseReason, NotApplied
+from proxy.outbound.directories import ContainerSockets
 from proxy.outbound.inside import InsideListener, Place
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.pools import Pools
@@ -54,6 +57,8 @@ PAUSE, LONGEST_PAUSE = 0.05, 0.5
 """Seconds: windows of the pause before the door is tried again (`control.base.backoff`). It is on this machine."""
 APPLY_AGAIN = 1.0
 """Seconds until a change is tried again that could not be applied: while another process is taking over."""
+SOCKETS_AGAIN = 5.0
+"""Seconds until sockets of containers are tried again that could not be had: somebody has to do something first."""
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
@@ -68,11 +73,13 @@ class Doorkeeper:
         self._path = f"{config.directory}/{SOCKET}"
         self._outbound, self._pools, self._apply = outbound, pools, apply
         self._inside, self._stocks = outbound.inside, outbound.context.connector.stocks
+        self._directories = outbound.directories
         self._offers: dict[str, InsideAddress] = {}
         self._channel: Channel[FromDoor] | None = None
         self._listed = False
         self._named: set[Place | str] = set()
-        self._unapplied = trio.Event()
+        self._named_directories: set[str] = set()
+        self._unapplied, self._pause = trio.Event(), APPLY_AGAIN
         self._refused: frozenset[str] = frozenset()
         self._stocks.ask = self._want
 
@@ -134,7 +141,7 @@ class Doorkeeper:
                 for (namespace, address), listener in self._inside:
                     channel.say(Held(namespace, address.hostport), [listener.sock])
                 channel.say(Shown())
-                self._listed, self._named = False, set()
+                self._listed, self._named, self._named_directories = False, set(), set()
                 while True:
                     message, descriptors = await channel.receive()
                     taken = self._take(message, descriptors)
@@ -173,6 +180,13 @@ class Doorkeeper:
             taken = len(descriptors)
         elif isinstance(message, End):
             self._end(message)
+        elif isinstance(message, Sockets):
+            self._named_directories.add(message.directory)
+            self._directories.wanted[message.directory] = ContainerSockets(tuple(message.services), message.caller)
+            self._changed()
+        elif isinstance(message, NoSockets):
+            self._directories.wanted.pop(message.directory, None)
+            self._changed()
         elif isinstance(message, Listed):
             self._all_named()
         return taken
@@ -211,11 +225,14 @@ class Doorkeeper:
                 self._inside.remove(place)
         for service in [service for service in self._offers if service not in self._named]:
             del self._offers[service]
+        for name in self._directories.wanted.keys() - self._named_directories:
+            del self._directories.wanted[name]
         alive = {place[0] for place, _ in self._inside} | {address.namespace for address in self._offers.values()}
         self._stocks.keep(alive)
         self._listed = self._inside.kept = True
         log.info("at the door", socket=self._path, listeners=len(list(self._inside)), offers=len(self._offers))
         self._changed()
+        self._directories.sweep()
 
     def _end(self, message: End) -> None:
         namespace = message.namespace
@@ -255,15 +272,22 @@ class Doorkeeper:
             self._apply()
         except NotApplied as error:
             log.debug("containers: not applied yet", error=str(error))
-            self._unapplied.set()
+            self._try_after(APPLY_AGAIN)
+        else:
+            if self._directories.problems:
+                self._try_after(SOCKETS_AGAIN)
         self._inside.listen()
         self._outbound.context.pump.settle()
+
+    def _try_after(self, seconds: float) -> None:
+        self._pause = seconds
+        self._unapplied.set()
 
     async def _try_again(self) -> None:
         while True:
             await self._unapplied.wait()
             self._unapplied = trio.Event()
-            await trio.sleep(APPLY_AGAIN)
+            await trio.sleep(self._pause)
             self._changed()
 
 

@@ -225,11 +225,12 @@ class Parts:
         difference = between(self.config, config)
         if problems := difference.fixed:
             raise NotApplied(problems)
-        sockets_differ = bool(difference.upstreams) or difference.connect
+        of_directories = self.outbound.directories.changed
+        sockets_differ = bool(difference.upstreams) or difference.connect or of_directories
         if sockets_differ and self._handover_sockets is not None and self._handover_sockets.reserved:
             raise NotApplied(["another process is about to take over the upstreams' sockets: they cannot change now"])
-        inside = self.outbound.inside.services
-        if not difference and inside == self.outbound.context.inside:
+        inside = self.outbound.of_containers
+        if not difference and inside == self.outbound.context.inside and not of_directories:
             self.config = self.view.config = config
             return difference
         with ExitStack() as undo:

@@ -25,6 +25,7 @@ from control.base.system.unixsock import bind_unix
 from proxy.config.schema import DoorConfig
 from proxy.door import namespaces
 from proxy.door.desired import Container, desired
+from proxy.door.directories import Directories
 from proxy.door.engine import Engine, EngineEvent, Unanswered
 from proxy.door.messages import SOCKET
 from proxy.door.proxies import Proxies
@@ -54,7 +55,8 @@ class Door:
         uid, _ = account(config.user)
         self._proxies = Proxies(uid, self._look_again)
         self._rooms = Rooms(config.namespaces, self._proxies.tell)
-        self._proxies.rooms = self._rooms
+        self._directories = Directories(self._proxies.tell)
+        self._proxies.rooms, self._proxies.directories = self._rooms, self._directories
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until SIGTERM or SIGINT. Listeners stay open where a proxy has them. Raises StartError."""
@@ -125,6 +127,9 @@ class Door:
             return
         if event.action in _ENDS and known is not None:
             self._ended(known)
+        elif event.action == "create" and known is None:
+            self._containers[event.id] = event.container
+            self._look_again()
         if event.id in self._asked:
             self._asked[event.id] = True  # what is being answered may be older than this
         else:
@@ -174,6 +179,7 @@ class Door:
                 await self._changed.wait()
             self._changed = trio.Event()
             complete, wanted = self._complete, desired(self._containers.values())
+            self._directories.become(wanted.directories)  # first: a container's start does not wait for it
             await self._rooms.become(wanted)
             problems = {*wanted.problems, *self._rooms.problems}
             for line in sorted(problems - self._said):

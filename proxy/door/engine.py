@@ -22,6 +22,8 @@ EVENTS = ("create", "start", "die", "destroy", "rename", "pause", "unpause", "he
 ANSWER = 30.0
 """Seconds for an answer. The engine answers for a container that starts only when it has started."""
 MOST_LINE = 1 << 20
+YOUNGEST = "~"
+"""Sorts behind every time."""
 _FAILED = (httpx.HTTPError, httpx.StreamError, msgspec.MsgspecError, trio.TooSlowError, OSError)
 
 
@@ -34,12 +36,23 @@ class EngineEvent(msgspec.Struct, frozen=True):
 
     Attributes:
         action: one of `EVENTS`.
-        ours: whether the container has labels for Hostlane.
+        name: of the container; labels: its labels.
     """
 
     id: str
     action: str
-    ours: bool
+    name: str
+    labels: dict[str, str]
+
+    @property
+    def ours(self) -> bool:
+        """Whether the container has labels for Hostlane."""
+        return labels.concerned(self.labels)
+
+    @property
+    def container(self) -> Container:
+        """One that was created just now, as far as this tells: an inspection would have to wait for its start."""
+        return Container(self.id, self.name, YOUNGEST, labels=self.labels)
 
 
 class Engine:
@@ -112,7 +125,8 @@ def _event(found: Mapping[str, Any]) -> EngineEvent | None:
     action = str(found.get("Action", "")).partition(":")[0]
     if action not in EVENTS or not isinstance(actor.get("ID"), str):
         return None
-    return EngineEvent(actor["ID"], action, labels.concerned(actor.get("Attributes") or {}))
+    told = {str(key): str(value) for key, value in (actor.get("Attributes") or {}).items()}
+    return EngineEvent(actor["ID"], action, told.get("name") or actor["ID"][:12], told)
 
 
 def container(found: Mapping[str, Any]) -> Container:

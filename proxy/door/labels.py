@@ -1,4 +1,6 @@
-"""What a container's labels ask for (sans-IO): ``hostlane.use``, ``hostlane.offer``, ``hostlane.caller``."""
+"""What a container's labels ask for (sans-IO): ``hostlane.use``, ``hostlane.sockets``, ``hostlane.offer``,
+``hostlane.attach``, ``hostlane.caller``.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,18 @@ from typing import TypeVar
 
 from control.base.reading.addresses import TcpAddress, ip_port, is_wildcard
 from control.base.reading.units import quote, service_name, wrong
+from proxy.config.netvalues import interface_name
 
 __all__ = ["ContainerLabels", "address_of", "read"]
 
 PREFIX = "hostlane."
-USE, OFFER, CALLER = "hostlane.use", "hostlane.offer", "hostlane.caller"
-KNOWN = (USE, OFFER, CALLER)
+USE, SOCKETS, OFFER = "hostlane.use", "hostlane.sockets", "hostlane.offer"
+ATTACH, CALLER = "hostlane.attach", "hostlane.caller"
+KNOWN = (USE, SOCKETS, OFFER, ATTACH, CALLER)
 PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 """Set by Compose."""
 USE_FORM = "SERVICE@127.x.y.z:PORT, SERVICE@[::1]:PORT or SERVICE:PORT, several with commas between"
+SOCKETS_FORM = "services, several with commas between, each once"
 OFFER_FORM = "SERVICE=tcp:IP:PORT, several with commas between"
 _BY_NAME = ipaddress.ip_network("127.64.0.0/10")
 _ENDS = (0, 255)
@@ -33,13 +38,17 @@ class ContainerLabels:
 
     Attributes:
         uses: the addresses inside the container at which it calls a service, each with the service.
+        sockets: the services that it calls through Unix sockets.
         offers: the services that it offers, each with its address inside the container.
+        attach: the interface of the host that it gets one of its own of; empty: none.
         caller: the service that the container belongs to; empty: not known.
         group: the Compose service that it is a container of; empty: of none.
     """
 
     uses: Mapping[TcpAddress, str] = field(default_factory=dict)
+    sockets: tuple[str, ...] = ()
     offers: Mapping[str, TcpAddress] = field(default_factory=dict)
+    attach: str = ""
     caller: str = ""
     group: str = ""
 
@@ -74,23 +83,35 @@ def read(labels: Mapping[str, str]) -> tuple[ContainerLabels, list[str]]:
         for place in (address, TcpAddress("::1", address.port)) if address.host == "127.0.0.1" else (address,):
             if uses.setdefault(place, service) != service:
                 problems.append(f"{USE}: {place.hostport} is for {uses[place]} already, and cannot be for {service}")
+    sockets: dict[str, None] = {}
+    for name in _each(labels, SOCKETS, _socket, problems):
+        if name in sockets:
+            problems.append(f"{SOCKETS}: {wrong(name, SOCKETS_FORM)}")
+        sockets[name] = None
     offers: dict[str, TcpAddress] = {}
     for service, address in _each(labels, OFFER, _offer, problems):
         if address in uses:
             problems.append(f"{OFFER}: {address.hostport} is where this container calls {uses[address]}: a circle")
         elif offers.setdefault(service, address) != address:
             problems.append(f"{OFFER}: {service} is at {offers[service].hostport} already, not {address.hostport}")
+    attach = ""
+    if ATTACH in labels:
+        try:
+            attach = interface_name(labels[ATTACH])
+        except ValueError as error:
+            problems.append(f"{ATTACH}: {error}")
     project, name = labels.get(PROJECT, ""), labels.get(SERVICE, "")
-    group = f"{project}.{name}" if project and name else ""
-    caller = labels.get(CALLER, group)
-    if caller:
+    # A line break, as both may have dots: `a.b` of `c` is not `a` of `b.c`, though both are called `a.b.c`.
+    group = f"{project}\n{name}" if project and name else ""
+    caller = labels.get(CALLER, f"{project}.{name}" if group else "")
+    if caller or CALLER in labels:
         try:
             service_name(caller)
         except ValueError as error:
             label = CALLER if CALLER in labels else f"{PROJECT} and {SERVICE}"
             problems.append(f"{label}: {error}, for example with {CALLER}")
             caller = ""
-    return ContainerLabels(uses, offers, caller, group), problems
+    return ContainerLabels(uses, tuple(sockets), offers, attach, caller, group), problems
 
 
 def _each(
@@ -118,6 +139,13 @@ def _use(text: str) -> tuple[str, TcpAddress]:
     if not ipaddress.ip_address(address.host).is_loopback:
         raise wrong(text, USE_FORM, f"where {quote(address.host)} is no loopback address, and others could call there")
     return service, address
+
+
+def _socket(text: str) -> str:
+    try:
+        return service_name(text)
+    except ValueError:
+        raise wrong(text, SOCKETS_FORM) from None
 
 
 def _offer(text: str) -> tuple[str, TcpAddress]:

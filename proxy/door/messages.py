@@ -1,8 +1,8 @@
 """What door and proxy say to each other: JSON, one message in each packet, descriptors with those that say so.
 
 The proxy connects. Both sides begin with `Hello`. The proxy then shows what it has (`Held` …, `Shown`), and the door
-says what there is to be (`Listener` …, `Offer` …, `Listed`): what it has not named by then the proxy closes. From then
-on the door says what changes.
+says what there is to be (`Sockets` …, `Listener` …, `Offer` …, `Listed`): what it has not named by then the proxy
+closes. From then on the door says what changes.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ __all__ = [
     "Hello",
     "Listed",
     "Listener",
+    "NoSockets",
     "Offer",
     "Shown",
+    "Sockets",
     "Stock",
     "Want",
     "Withdraw",
 ]
 
-PROTOCOL = 1
+PROTOCOL = 2
 SOCKET = "door.sock"
 """Name of the door's socket in `door.directory`."""
 MOST_STOCK = 64
@@ -103,9 +105,23 @@ class End(msgspec.Struct, frozen=True, tag="end"):
     container: str
 
 
+class Sockets(msgspec.Struct, frozen=True, tag="sockets"):
+    """A container that exists has a directory of that name mounted: have a socket for each of these services in it."""
+
+    directory: str
+    services: list[str]
+    caller: str
+
+
+class NoSockets(msgspec.Struct, frozen=True, tag="no-sockets"):
+    """There is no such container any more."""
+
+    directory: str
+
+
 class Listed(msgspec.Struct, frozen=True, tag="listed"):
     """That was everything there is."""
 
 
-FromDoor = Hello | Listener | Offer | Withdraw | Stock | End | Listed
+FromDoor = Hello | Listener | Offer | Withdraw | Stock | End | Sockets | NoSockets | Listed
 FromProxy = Hello | Held | Shown | Want | Ended

@@ -14,6 +14,7 @@ import trio
 from control.base.system.accepting import OF_CLIENT, PAUSE
 from control.base.system.peercred import credentials_of
 from proxy.door.channel import Broken, Channel
+from proxy.door.directories import Directories
 from proxy.door.messages import (
     PROTOCOL,
     Ended,
@@ -68,6 +69,7 @@ class Proxies:
         self._connections: dict[ProxyConnection, None] = {}
         self._listed = trio.Event()
         self.rooms: Rooms | None = None
+        self.directories: Directories | None = None
 
     def tell(self, message: msgspec.Struct, sockets: list[socket.socket]) -> None:
         """Say something to every proxy that was told what there is already (`rooms.Tell`)."""
@@ -154,6 +156,9 @@ class Proxies:
         self._changed()
         await self._listed.wait()
         # Nothing awaits from here on: what changes afterwards is said to it, too.
+        assert self.directories is not None
+        for sockets in self.directories:
+            connection.say(sockets, [])
         for room in rooms:
             for address, sock in room.listeners.items():
                 listener = room.listener(address)

@@ -18,6 +18,7 @@ from proxy.outbound.acceptor import UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.connectsocket import ConnectSocket
+from proxy.outbound.directories import ContainerDirectories
 from proxy.outbound.inside import InsideListeners
 from proxy.outbound.sockets import ListenerSet, OpenListener
 from proxy.pump.options import KeepAlive
@@ -32,7 +33,7 @@ class Outbound:
         context: what all calls share.
         sockets: the listening sockets.
         connect: takes the callers at the one where they name the service; its `run` is to run while this listens.
-        inside: those inside containers.
+        inside: those inside containers; directories: those that containers have mounted.
         keeper: binds sockets again whose files are gone, and knows what is in the way.
         bound_again: called when sockets have been bound again whose files were gone.
     """
@@ -42,6 +43,7 @@ class Outbound:
         self._config = config
         self.sockets = ListenerSet()
         self.inside = InsideListeners(context)
+        self.directories = ContainerDirectories(config.socket_dir)
         self.keeper = SocketKeeper()
         self.connect = ConnectSocket(context, config.connect)
         self._listening = False
@@ -65,7 +67,8 @@ class Outbound:
 
     def prepare(self, config: Config, undo: ExitStack) -> dict[Address, OpenListener]:
         """As `ListenerSet.prepare`; `adopt` follows, or `undo` is closed."""
-        return self.sockets.prepare(_listening(config), undo)
+        wanted = self.sockets.prepare(_listening(config), undo)
+        return wanted | self.directories.prepare(self.sockets, undo)
 
     def adopt(
         self, config: Config, table: RoutingTable, allowed: AllowRules, sockets: dict[Address, OpenListener]
@@ -75,12 +78,14 @@ class Outbound:
         """
         self.sockets.finish(sockets)
         self._config, context = config, self.context
+        self.directories.adopt()
         self.connect.config = config.connect
-        moved = context.adopt(config, table, allowed, self.inside.services)
+        moved = context.adopt(config, table, allowed, self.of_containers)
         if self._listening:
             self._listen(sockets)
         else:
             self.sockets.replace(sockets)
+        self.directories.tidy()
         self._keep_alive()
         for call in [call for call in context.calls if context.peers(call.service) is None]:
             call.orphaned()
@@ -88,6 +93,11 @@ class Outbound:
             for call in [call for call in context.calls if call.service in moved]:
                 call.rerouted(here=moved[call.service])
         context.pump.settle()
+
+    @property
+    def of_containers(self) -> frozenset[str]:
+        """The services that containers call as their labels say."""
+        return self.inside.services | self.directories.services
 
     @property
     def settings(self) -> TcpConfig:
@@ -107,24 +117,30 @@ class Outbound:
         context.pump.openings.keep(context.called)
         for name, upstream in self._config.upstreams.items():
             self._accept(name, upstream, sockets[upstream.listen])
+        for address, (service, upstream) in self.directories.serving.items():
+            self._accept(service, upstream, sockets[address])
         if (config := self._config.connect) is not None:
             connect = self.connect
             accept, count = connect.accept, partial(getattr, connect, "open")
             sockets[config.listen].listen(context.pump, context.deadlines, accept, connect.window, count)
         self.inside.listen()
 
-    def _accept(self, name: str, upstream: UpstreamConfig, opened: OpenListener) -> None:
+    def _accept(self, service: str, upstream: UpstreamConfig, opened: OpenListener) -> None:
         context = self.context
-        acceptor = UpstreamAcceptor(context, name, upstream, context.only_peer(name))
-        window = context.pump.openings.of(name)
-        opened.listen(context.pump, context.deadlines, acceptor.accept, window, partial(_held, context, name))
+        acceptor = UpstreamAcceptor(context, service, upstream, context.only_peer(service))
+        held = partial(_held, context, service)
+        window = context.pump.openings.of(service)
+        opened.listen(context.pump, context.deadlines, acceptor.accept, window, held)
 
     def anew(self, service: str) -> None:
         """Who hears of a service's streams has changed."""
-        upstream = self._config.upstreams.get(service)
-        opened = None if upstream is None else self.sockets.opened.get(upstream.listen)
-        if self._listening and upstream is not None and opened is not None:
-            self._accept(service, upstream, opened)
+        if not self._listening:
+            return
+        places = [(name, upstream.listen, upstream) for name, upstream in self._config.upstreams.items()]
+        places += [(name, address, upstream) for address, (name, upstream) in self.directories.serving.items()]
+        for name, address, upstream in places:
+            if name == service and (opened := self.sockets.opened.get(address)) is not None:
+                self._accept(service, upstream, opened)
         self.inside.listen()
 
     def held_back(self, address: Address) -> str:

@@ -280,3 +280,63 @@ async def test_somebody_else_listens_there(logs: Logs, monkeypatch: pytest.Monke
         await until(lambda: [e for e in logs if "user 4242 listens there" in str(e.get("error"))], "the line")
 
 
+
+
+async def test_unix_sockets_of_a_container(namespace: Spaces) -> None:  # noqa: F811
+    """Its directory is there from its creation, over the ends of door and proxy, until it is removed."""
+    server = namespace()
+    async with house() as made:
+        engine = made.engines["host-a"]
+        path = made.hosts.folder / "host-a-services" / "containers" / "c-name" / "redis.sock"
+        async with made.door("host-a"), made.door("host-b"):
+            service = made.service(server)
+            made.engines["host-b"].put("s", server, OFFER)
+            await made.start("host-a", ["redis"])
+            b = await made.start("host-b", [])
+            await until(lambda: "redis" in b.config.services, "the offer")
+            engine.put("c", "", {"hostlane.sockets": "redis", "hostlane.caller": "shop"}, Running=False)
+            engine.happen("create", "c")
+            await until(path.exists, "the socket")
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                sock.setblocking(False)
+                caller = made.hosts.hold(sock.dup())
+            await caller.send(b"ping")
+            accepted = await made.accept(service)
+            assert await accepted.read(4) == b"ping"
+            [edge] = [edge for edge in (await b.view.edges()).edges if edge.service == "redis"]
+            assert edge.caller == "shop"
+        assert path.exists()
+        async with made.door("host-a"):
+            made.hosts.kill("host-a")
+            admin = made.hosts.folder / "host-a" / ADMIN_SOCKET
+            await until(lambda: not admin.exists(), "its end")
+            assert not path.exists()
+            assert path.parent.is_dir()
+            await made.start("host-a", ["redis"])
+            await until(path.exists, "the socket")
+            del engine.containers["c"]
+            engine.happen("destroy", "c")
+            await until(lambda: not path.parent.exists(), "the removal")
+
+
+async def test_the_directory_waits_for_no_inspection(namespace: Spaces) -> None:  # noqa: F811
+    """The engine answers for a container that starts only when it has started, and then has mounted the directory."""
+    async with house() as made, made.door("host-a"):
+        await made.start("host-a", ["redis"])
+        engine = made.engines["host-a"]
+        path = made.hosts.folder / "host-a-services" / "containers" / "c-name" / "redis.sock"
+        engine.put("c", "", {"hostlane.sockets": "redis"}, Running=False)
+        engine.hold()
+        engine.happen("create", "c")
+        await until(path.exists, "the socket")
+        engine.release()
+
+
+async def test_a_directory_whose_container_has_gone_unseen(namespace: Spaces) -> None:  # noqa: F811
+    async with house() as made, made.door("host-a"):
+        left = made.hosts.folder / "host-a-services" / "containers" / "gone"
+        left.mkdir(parents=True)
+        (left / ".redis.sock.lock").touch()
+        await made.start("host-a", ["redis"])
+        await until(lambda: not left.exists(), "the removal")

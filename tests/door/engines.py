@@ -23,6 +23,8 @@ class FakeEngine:
     def __init__(self, path: Path) -> None:
         self.path, self.containers = path, dict[str, dict[str, Any]]()
         self.asked: list[str] = []
+        self.answering = threading.Event()
+        self.answering.set()
         self.followers: list[Queue[dict[str, Any] | None]] = []
 
     def put(self, id: str, namespace: str, labels: dict[str, str], **state: Any) -> None:
@@ -37,9 +39,18 @@ class FakeEngine:
             "NetworkSettings": {"SandboxKey": f"/var/run/docker/netns/{namespace}"},
         }
 
+    def hold(self) -> None:
+        """Answer no inspection until `release`, as while containers start."""
+        self.answering.clear()
+
+    def release(self) -> None:
+        """Answer those that wait, too."""
+        self.answering.set()
+
     def happen(self, action: str, id: str) -> None:
         """Tell whoever follows."""
-        labels = self.containers[id]["Config"]["Labels"] if id in self.containers else {}
+        found = self.containers.get(id)
+        labels = {**found["Config"]["Labels"], "name": found["Name"].lstrip("/")} if found else {}
         for follower in self.followers:
             follower.put({"Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": labels}})
 
@@ -56,6 +67,7 @@ class FakeEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
         self.hang_up()
         self._server.shutdown()
         self._server.server_close()
@@ -81,6 +93,7 @@ def _handler(engine: FakeEngine) -> type[BaseHTTPRequestHandler]:
             if path.startswith("/containers/json"):
                 found = [{"Id": id, "Labels": each["Config"]["Labels"]} for id, each in engine.containers.items()]
                 return self._answer(200, found)
+            engine.answering.wait()
             id = path.split("/")[2]
             if id in engine.containers:
                 return self._answer(200, engine.containers[id])

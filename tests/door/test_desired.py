@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from control.base.reading.addresses import TcpAddress
-from proxy.door.desired import Container, desired
+from proxy.door.desired import Container, SocketDirectory, desired
 
 REDIS = TcpAddress("127.0.0.1", 6379)
 CLIENT = Container("1", "client", "2026-01-01", True, False, "abc", "none", "none", {
@@ -84,3 +84,53 @@ def test_replicas_are_one_caller() -> None:
 def test_what_is_wrong_names_the_container_even_if_it_does_not_run() -> None:
     line = problem(replace(CLIENT, running=False, labels={"hostlane.use": "?"}))
     assert line.startswith('container client: hostlane.use: found "?"')
+
+
+SHOP = Container("3", "shop-web-1", "2026-01-03", labels={
+    "hostlane.sockets": "redis,db", "com.docker.compose.project": "shop", "com.docker.compose.service": "web"
+})  # fmt: skip
+
+
+def test_a_directory_is_there_from_the_creation_to_the_removal() -> None:
+    for each in (SHOP, replace(SHOP, running=True, namespace="x"), replace(SHOP, running=True, mode="host")):
+        found = desired([each])
+        assert found.directories == {"shop-web-1": SocketDirectory("shop\nweb", ("redis", "db"), "shop.web")}
+        assert (found.rooms, found.problems) == ({}, ())
+    assert desired([]).directories == {}
+
+
+def test_one_that_takes_the_place_of_another_has_its_directory() -> None:
+    """Compose creates the next one under another name, removes the one before, and then renames it and starts it."""
+    labels = {**SHOP.labels, "hostlane.sockets": "db,mail"}
+    younger = replace(SHOP, id="4", name="0123456789ab_shop-web-1", created="2026-01-04", labels=labels)
+    found = desired([SHOP, younger])
+    assert found.directories["shop-web-1"].services == ("redis", "db", "mail")
+    assert found.problems == ()
+    for alone in (younger, replace(younger, name="shop-web-1")):
+        assert desired([alone]).directories["shop-web-1"].services == ("db", "mail")
+
+
+def test_directories_that_cannot_be() -> None:
+    other = Container("5", "0123456789ab_shop-web-1", "2027", labels={"hostlane.sockets": "redis"})
+    line = "directory shop-web-1 is another container's; rename one"
+    assert problem(SHOP, other) == f"container 0123456789ab_shop-web-1: hostlane.sockets: {line}"
+    for name in ("..", "a/../../b", "-x", "a b", "x" * 300, "ü"):
+        found = desired([replace(SHOP, name=name)])
+        assert found.directories == {}
+        assert "hostlane.sockets: its name is its directory's: found" in found.problems[0]
+        assert "\n" not in found.problems[0]
+
+
+def test_services_with_dots_are_not_others() -> None:
+    def labels(project: str, service: str) -> dict[str, str]:
+        return {"com.docker.compose.project": project, "com.docker.compose.service": service, **CLIENT.labels}
+
+    one = replace(CLIENT, labels=labels("a.b", "c"))
+    two = replace(CLIENT, id="9", name="two", namespace="x", labels=labels("a", "b.c"))
+    assert problem(one, two).startswith("container two: hostlane.caller: client is caller a.b.c,")
+
+
+def test_who_is_to_get_an_interface() -> None:
+    asks = replace(CLIENT, labels={"hostlane.attach": "eth0"})
+    assert desired([asks]).attaching == ("client",)
+    assert desired([replace(asks, running=False)]).attaching == ()

@@ -26,7 +26,12 @@ async def test_events_and_containers(tmp_path: Path) -> None:
                 seen = [await anext(events), await anext(events)]
                 fake.hang_up()
                 assert [event async for event in events] == []
-            assert seen == [EngineEvent("a1", "health_status", True), EngineEvent("b2", "die", False)]
+            a, b = {**LABELS, "name": "a1-name"}, {"other": "", "name": "b2-name"}
+            assert seen == [EngineEvent("a1", "health_status", "a1-name", a), EngineEvent("b2", "die", "b2-name", b)]
+            assert [event.ours for event in seen] == [True, False]
+            created = seen[0].container
+            assert (created.id, created.name, created.running) == ("a1", "a1-name", False)
+            assert created.created > "2100"
             found = await engine.inspect("a1")
             assert found == Container("a1", "a1-name", "a1", True, False, "f00", "none", "none", LABELS)
             assert await engine.inspect("c3") is None

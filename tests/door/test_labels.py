@@ -54,9 +54,9 @@ def test_addresses_of_names_are_stable_and_of_their_network() -> None:
 def test_compose_names_the_caller() -> None:
     compose = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
     found, problems = read({**compose, "hostlane.use": "redis:6379"})
-    assert (found.caller, found.group, problems) == ("shop.web", "shop.web", [])
+    assert (found.caller, found.group, problems) == ("shop.web", "shop\nweb", [])
     found, _ = read({**compose, "hostlane.caller": "front"})
-    assert (found.caller, found.group) == ("front", "shop.web")
+    assert (found.caller, found.group) == ("front", "shop\nweb")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,11 @@ def test_compose_names_the_caller() -> None:
         ({"hostlane.offer": "redis=tcp:localhost:6379"}, "allowed: SERVICE=tcp:IP:PORT"),
         ({"hostlane.offer": "redis=tcp:0.0.0.0:6379"}, "every address of the container"),
         ({"hostlane.caller": "Shop"}, 'hostlane.caller: found "Shop"; allowed: 1 to 63'),
+        ({"hostlane.caller": ""}, 'hostlane.caller: found ""; allowed: 1 to 63'),
+        ({"hostlane.sockets": ""}, 'hostlane.sockets: found ""; allowed: services, several with'),
+        ({"hostlane.sockets": "../x"}, 'hostlane.sockets: found "../x"; allowed: services, '),
+        ({"hostlane.attach": ""}, 'hostlane.attach: found ""; allowed: '),
+        ({"hostlane.attach": "eth0/x"}, 'hostlane.attach: found "eth0/x"; allowed: '),
         (
             {"com.docker.compose.project": "shop", "com.docker.compose.service": "Web"},
             'com.docker.compose.service: found "shop.Web"; allowed: 1 to 63 of a-z',
@@ -109,3 +114,14 @@ def test_a_circle() -> None:
 def test_whose_labels_matter() -> None:
     assert concerned({"hostlane.anything": ""})
     assert not concerned({"hostlan": "", "com.docker.compose.project": "hostlane.use"})
+
+
+def test_one_socket_for_each_service() -> None:
+    found, [line] = read({"hostlane.sockets": "redis,db,redis"})
+    assert found.sockets == ("redis", "db")
+    assert line == 'hostlane.sockets: found "redis"; allowed: services, several with commas between, each once'
+
+
+def test_sockets_and_interface() -> None:
+    found, problems = read({"hostlane.sockets": "redis, db", "hostlane.attach": "eth0"})
+    assert (found.sockets, found.attach, problems) == (("redis", "db"), "eth0", [])

@@ -6,7 +6,7 @@ import msgspec
 
 from proxy.door.messages import MOST_STOCK, PROTOCOL, FromDoor, FromProxy, Hello, Listener
 
-EXAMPLES = {int: 1 << 60, str: "127.0.0.1:80"}
+EXAMPLES = {int: 1 << 60, str: "127.0.0.1:80", list[str]: ["redis"]}
 
 
 def test_every_message_comes_back_as_it_was() -> None:
@@ -17,11 +17,11 @@ def test_every_message_comes_back_as_it_was() -> None:
 
 
 def test_the_bytes_are_those_that_other_versions_know() -> None:
-    assert msgspec.json.encode(Hello()) == b'{"type":"hello","protocol":1}'
+    assert msgspec.json.encode(Hello()) == b'{"type":"hello","protocol":2}'
     assert msgspec.json.encode(Listener(7, "127.0.0.1:1", "redis", "shop", "web")) == (
         b'{"type":"listener","namespace":7,"listen":"127.0.0.1:1","service":"redis","caller":"shop","container":"web"}'
     )
-    assert PROTOCOL == 1
+    assert PROTOCOL == 2
 
 
 def test_the_kernel_passes_so_many_descriptors() -> None:

@@ -127,7 +127,7 @@ async def test_a_listener_outlives_the_door(tmp_path: Path, namespace: Callable[
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ([Hello(2)], "it speaks protocol 2, and this door 1: use one version"),
+        ([Hello(1)], "it speaks protocol 1, and this door 2: use one version"),
         ([Hello(), Shown(), Shown()], "Shown is not said here"),
     ],
 )
