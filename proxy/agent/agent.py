@@ -114,6 +114,8 @@ class Agent(Parts):
                     await nursery.start(self.access.run)
                 self._hand_counts_on(startup)
                 await startup.replace(self.outbound, config.limits.takeover_timeout)
+                if startup.takes_over:  # again: on a busy machine all that time may be gone by now
+                    self._others.expect(trio.current_time() + PATIENCE)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
                 self._passed.close()
                 await nursery.start(self.outbound.connect.run)

@@ -25,9 +25,10 @@ log = structlog.get_logger()
 
 ROWS = 128
 """Series in a packet: with the longest names there are, it stays below `agent.handover.leash.LARGEST_COUNT`."""
-PATIENCE = 3.0
-"""Seconds after a takeover for which a scrape waits for the first words of the process before. What was told without
-them would be less than before, and a counter that has gone down counts as one that has begun anew."""
+PATIENCE = 8.0
+"""Seconds after a takeover for which a scrape waits for the first words of the process before, which on a busy machine
+take some: less than the 10 s that Prometheus waits. What was told without them would be less than before, and a counter
+that has gone down counts as one that has begun anew."""
 COUNTED = frozenset(family for family in catalog.ALL if family.kind in ("counter", "histogram"))
 BY_NAME = {family.name: family for family in catalog.ALL}
 
