@@ -11,7 +11,7 @@ import msgspec
 from control.base.errors import ConfigError
 from control.base.options import A_FILE
 from control.base.reading.addresses import DEFAULT_CONFIG
-from control.base.terminal import report
+from control.base.terminal import printable, report
 
 
 @click.command()
@@ -22,7 +22,8 @@ def validate(files: tuple[str, ...], effective: bool, as_json: bool) -> None:
     """Check configuration files and their certificates.
 
     A file is a host's or a control server's, by what stands in it; without FILE, it is the one that the unit and the
-    image use. Everything that is wrong is reported at once. Exit 0 if nothing is, else 2.
+    image use. Everything that is wrong is reported at once. Exit 0 if nothing is, else 2. What only this machine lacks
+    (a user, a group, an address) is a warning: the file may be another one's.
     """
     if as_json and not effective:
         raise click.UsageError("--json goes with --effective")
@@ -39,12 +40,15 @@ def _validate(file: str, effective: bool, as_json: bool) -> None:
     """Raises ConfigError."""
     from control.base.reading.effective import as_yaml, values
     from control.base.reading.files import text_of
+    from control.base.system.accounts import unknown_accounts
     from control.cli.filekinds import kind_of
 
     text = text_of(file)
     kind = kind_of(text, file)
     config, document = kind.examined(text, file)
     kind.check_files(config, file)
+    for line in unknown_accounts(config):  # the machine that the file is for may know them
+        click.echo(f"{click.format_filename(file)}: warning: {printable(line)}", err=True)
     if not effective:
         click.echo(f"{click.format_filename(file)}: ok")
         return

@@ -256,11 +256,20 @@ def reclaim_unix(path: str, birth: SocketIdentity) -> int | None:
 
 def group_number(key: str, group: int | str | None) -> int | None:
     """The number of a group that the configuration names under `key`. Raises StartError if there is none."""
+    return _number_of(key, None, group)[1]
+
+
+def user_number(key: str, user: int | str | None) -> int | None:
+    """As `group_number`."""
+    return _number_of(key, user, None)[0]
+
+
+def _number_of(key: str, owner: int | str | None, group: int | str | None) -> tuple[int | None, int | None]:
     try:
-        number = _ids(None, group)[1]
+        uid, gid = _ids(owner, group)
     except SocketPathError as obstacle:
         raise StartError(f"{key}: {obstacle}") from None
-    return None if number == _UNCHANGED else number
+    return None if uid == _UNCHANGED else uid, None if gid == _UNCHANGED else gid
 
 
 def _ids(owner: int | str | None, group: int | str | None) -> tuple[int, int]:
