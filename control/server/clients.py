@@ -6,6 +6,7 @@ Two barriers keep whatever goes wrong with one client from all others: `Clients.
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -58,6 +59,9 @@ _encode = msgspec.json.Encoder().encode
 class Clients:
     """See the module's text.
 
+    Args:
+        reached: called with the IP address of this machine at which a host that has shown its certificate has come.
+
     Attributes:
         answered: requests, by the path of their route (empty: there is none) and the status of the answer.
         context: TLS for the next client; set by whoever keeps this server's certificate.
@@ -71,7 +75,9 @@ class Clients:
         limits: ControlLimits,
         mesh: str,
         admission: ConnectionLimiter,
+        reached: Callable[[str], None] = lambda address: None,
     ) -> None:
+        self._reached = reached
         self._table, self._api, self._watching = table, api, watching
         self._limits, self._mesh = limits, mesh
         self._admission = admission
@@ -176,6 +182,8 @@ class Clients:
             most = self._limits.connections_per_client
             _say_refused(address, f"limits.connections_per_client: {most} of one host", caller.host)
             return
+        if caller.host is not None:
+            self._reached(_own_address(client))
         await self._converse(stream, caller, client)
         with trio.move_on_after(1):
             await stream.aclose()
@@ -260,6 +268,14 @@ class Clients:
         log.debug("refused", client=caller.address, host=caller.host, path=_path(asked), status=status, code=code)
         allow = (("allow", text.rpartition("allowed: ")[2]),) if status == 405 else ()
         return HttpResponse(status, _encode(ControlErrorBody(error=text, code=code)), headers=allow)
+
+
+def _own_address(client: trio.SocketStream) -> str:
+    """The IP address of this machine that a client has connected to."""
+    host, _, scope = str(client.socket.getsockname()[0]).partition("%")
+    found = ipaddress.ip_address(host)
+    plain = getattr(found, "ipv4_mapped", None) or found
+    return f"{plain}%{scope}" if scope else str(plain)
 
 
 def _name(caller: Caller) -> str:

@@ -105,7 +105,7 @@ class MeshEdges:
         context = self.context
         assert context is not None, "whoever asks has been served with the same certificate"
         if is_wildcard(address.rpartition(":")[0].strip("[]")):
-            raise Unreachable(f"it listens on all addresses ({address}): no other server can tell which to ask")
+            raise Unreachable(f"it listens on all addresses ({address}), and no host has reached it yet")
         async with ControlClient([address], lambda: context, name=self._mesh) as client:
             with trio.fail_after(PATIENCE):
                 return await client.told_edges()

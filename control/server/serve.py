@@ -102,7 +102,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 edges=edges,
             )
             api.document = document(ROUTES, version("hostlane"))
-            clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission)
+            clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission, servers.reached)
 
             mirror, expires = StoreMirror(store, watching), 0.0
 

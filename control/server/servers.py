@@ -17,7 +17,7 @@ import trio
 from msgspec import Struct
 
 from control.api.tokens import MAX_SERVERS
-from control.base.reading.addresses import host_port
+from control.base.reading.addresses import TcpAddress, host_port, is_loopback, is_wildcard
 from control.server.spread import WatcherSpread, takes
 from control.store.base import LeaseGone, Put, Store, StoreError
 
@@ -41,7 +41,8 @@ class ServerRecord(Struct, frozen=True, kw_only=True):
     """What the store has under ``servers/ID``.
 
     Attributes:
-        name, address: of its configuration, for people.
+        name: of its configuration. address: where it listens; once a host has reached a server that listens on all
+            addresses of its machine: the one at which that was.
         watchers, most: how many there are, and may be.
     """
 
@@ -63,7 +64,7 @@ class ControlServers:
         self._own = ServerRecord(name=name, address=address, watchers=0, most=most)
         self._others: dict[str, ServerRecord] = {}
         self._spread = WatcherSpread()
-        self._said = False
+        self._said = self._learned = False
 
     @property
     def alone(self) -> bool:
@@ -75,6 +76,17 @@ class ControlServers:
         """Where this server and the others are, this one first, as far as that is an address of one machine."""
         found = dict.fromkeys([self._own.address, *(each.address for each in self._others.values())])
         return tuple(each for each in found if _is_address(each))[:MAX_SERVERS]
+
+    def reached(self, host: str) -> None:
+        """A host of the mesh has reached this server at this IP address, under which others can, too. Where it listens
+        on all addresses, that is what its record has from now on: the first one that is not this machine's alone.
+        """
+        own = self._own.address
+        listened, _, port = own.rpartition(":")
+        listened = listened.strip("[]")
+        if is_wildcard(listened) or (self._learned and is_loopback(listened) and not is_loopback(host)):
+            self._learned = True
+            self._own = msgspec.structs.replace(self._own, address=TcpAddress(host, int(port)).hostport)
 
     def others(self) -> list[tuple[str, str]]:
         """Name and address of each of the others."""

@@ -237,7 +237,7 @@ def reaches(one: Address, listener: Address, *, dual: bool) -> bool:
         return listener.host in ("127.0.0.1", "::1") or is_wildcard(listener.host)  # not 127.0.0.2
     same_family = (":" in one.host) == (":" in listener.host)
     takes_in = is_wildcard(listener.host) and (same_family or (dual and ":" in listener.host))
-    return one.host == listener.host or (takes_in and (_is_loopback(one.host) or is_own(one.host)))
+    return one.host == listener.host or (takes_in and (is_loopback(one.host) or is_own(one.host)))
 
 
 def is_own(host: str) -> bool:
@@ -322,7 +322,7 @@ def _interface(index: int) -> str:
         return str(index)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

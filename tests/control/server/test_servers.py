@@ -164,3 +164,22 @@ def test_who_has_no_room_is_not_counted() -> None:
     made = ControlServers("a", "a:7601", 100)
     made.put("b", msgspec.json.encode(ServerRecord(name="b", address="b:7601", watchers=10, most=10)))
     assert made.let_go(50, 0, 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("listen", "came", "address"),
+    [
+        ("0.0.0.0:7601", [], "0.0.0.0:7601"),
+        ("0.0.0.0:7601", ["10.0.0.1", "10.0.0.2"], "10.0.0.1:7601"),
+        ("0.0.0.0:7601", ["127.0.0.1", "127.0.0.2", "10.0.0.2", "10.0.0.3"], "10.0.0.2:7601"),
+        ("[::]:7601", ["::1", "fd00::1", "10.0.0.2"], "[fd00::1]:7601"),
+        ("10.0.0.9:7601", ["10.0.0.1"], "10.0.0.9:7601"),
+        ("127.0.0.1:7601", ["10.0.0.1"], "127.0.0.1:7601"),
+    ],
+)
+def test_where_a_server_is_that_listens_on_all_addresses(listen: str, came: list[str], address: str) -> None:
+    servers = ControlServers("a", listen, 100)
+    for host in came:
+        servers.reached(host)
+    assert servers.record(3).address == address
+    assert servers.addresses == ((address,) if came or listen[0] == "1" else ())
