@@ -432,6 +432,21 @@ class RouteCandidate(Struct, frozen=True, kw_only=True):
     unconfirmed: bool = False
 
 
+class Refusal(Struct, frozen=True, kw_only=True):
+    """Whom this host has refused at a service that it offers. `caller`: the calling service, where its host knows it;
+    `times`: since `first_s`, seconds ago, the last time `last_s` ago. `rule`: which rule or limit, in words.
+    """
+
+    host: str
+    caller: str | None
+    uid: int | None
+    reason: str
+    rule: str
+    times: int
+    first_s: float
+    last_s: float
+
+
 class ServiceRoute(Struct, frozen=True, kw_only=True):
     """An item of ``GET /services``: a service of the mesh, and where a new stream would go.
 
@@ -448,6 +463,9 @@ class ServiceRoute(Struct, frozen=True, kw_only=True):
     """Where this host delivers it; None: this host does not offer it."""
     allow: list[str] = []
     """Who may call it here, a line for each rule; empty: everybody, or this host does not offer it."""
+    refused: list[Refusal] = []
+    """Who has tried and may not, or not so often, the latest first: at most 50 callers of the last 24 hours, since the
+    proxy was started."""
 
 
 class Ejection(Struct, frozen=True, kw_only=True):

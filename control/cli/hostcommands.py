@@ -60,7 +60,7 @@ def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
     "--explain",
     metavar="NAME",
     shell_complete=complete.services,
-    help="Which host a new stream for this service would take, and why; who may call it here.",
+    help="Which host a new stream for this service would take, and why; who may call it here, and was refused.",
 )
 @asks("control server or proxy")
 @as_json

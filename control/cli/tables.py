@@ -10,6 +10,7 @@ from control.api.messages import (
     EdgeInfo,
     LinkInfo,
     PeerStatus,
+    Refusal,
     RouteCandidate,
     ServiceRoute,
     Status,
@@ -80,8 +81,11 @@ def route_tables(route: ServiceRoute) -> list[Block]:
         ("because", route.why),
         *([("delivered here to", route.deliver), ("who may call it here", allowed)] if route.deliver else []),
     ])  # fmt: skip
+    blocks: list[Block] = [summary]
+    if route.refused:
+        blocks.append(_refused_table(route.refused))
     if not route.candidates:
-        return [summary]
+        return blocks
     rows = [
         (
             each.host, each.address, "this host" if each.state == "here" else each.state, str(each.streams),
@@ -92,7 +96,20 @@ def route_tables(route: ServiceRoute) -> list[Block]:
     ]  # fmt: skip
     columns = ["host", "address", "state", "streams>", "ejected", "failures>", "known from", "last error"]
     least = ["failures", "known from", "ejected", "streams", "address"]
-    return [summary, grid(columns, rows, least, words="last error")]
+    return [summary, grid(columns, rows, least, words="last error"), *blocks[1:]]
+
+
+def _refused_table(refused: Sequence[Refusal]) -> Grid:
+    """Who may not call the service here, a row for each caller."""
+    rows = [
+        (
+            each.caller or ("unknown" if each.uid is None else f"uid {each.uid}"), each.host, str(each.times),
+            f"{span(each.first_s)} ago", f"{span(each.last_s)} ago", each.reason, each.rule,
+        )
+        for each in refused
+    ]  # fmt: skip
+    columns = ["refused", "on", "times>", "first>", "last>", "reason", "by"]
+    return grid(columns, rows, ["reason", "first"], words="by")
 
 
 def _why(link: LinkInfo) -> str:

@@ -71,6 +71,7 @@ class Inbound:
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
         self._local_services, self.allowed = self._services_of(config), allowed
+        self.stats.refused.forget(frozenset(self._local_services))
         self.open = Counter({name: count for name, count in self.open.items() if count})
 
     def _services_of(self, config: Config) -> dict[str, LocalService]:
@@ -147,6 +148,8 @@ class Inbound:
         return bucket
 
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
+        if call.service in self._local_services:
+            self.stats.refused.add(call, lane.session.peer, reason, detail, monotonic())
         Delivery(self, lane, call).refuse(reason, detail)
 
     def report(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:

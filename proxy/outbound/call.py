@@ -124,6 +124,8 @@ class Call:
         self._untried = pools[:]
         if local is not None and not self._context.allowed.allows(self._request, self._context.host):
             self._refusal, self._detail = CloseReason.NOT_ALLOWED, describe(self._request)
+            refused, host = self._context.stats.refused, self._context.host
+            refused.add(self._request, host, self._refusal, self._detail, monotonic())
             local = None
         if local is None:
             return self._try_peers()

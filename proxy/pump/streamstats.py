@@ -10,6 +10,7 @@ import trio
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.pump.edges import Edges
+from proxy.pump.refusedcalls import RefusedCalls
 from proxy.pump.streamcounts import StreamCounts
 from proxy.pump.streamlog import StreamLog
 
@@ -34,6 +35,7 @@ class StreamStats:
         opened: streams since the start; ended: those of them that have ended.
         access: hears of each stream by itself (`pump.streamlog`); None: nobody does. It stays what it is when streams
             have begun.
+        refused: whom this host has refused.
         edges: who talks to whom; whoever makes a stream counts it there, too.
         unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
         aborted: those that an application aborted: it reset its connection, or closed it while the other one wrote.
@@ -46,6 +48,7 @@ class StreamStats:
         self.failures: dict[CloseReason, int] = {}
         self.access: StreamLog | None = None
         self.edges = Edges()
+        self.refused = RefusedCalls()
         self._taps: dict[str, StreamLog] = {}
         self._awaited = 0
         self.trace = trace

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
-from control.api.messages import Discovery, MeshHost, RouteCandidate, ServiceRoute
-from proxy.config.schema import EVERYBODY, Config
+from control.api.messages import Discovery, MeshHost, Refusal, RouteCandidate, ServiceRoute
+from proxy.config.schema import EVERYBODY, Config, ServiceConfig
+from proxy.errors import CloseReason
+from proxy.mux.frames import UNKNOWN_UID
 from proxy.pool.pool import Pool
+from proxy.pump.refusedcalls import RefusedCalls
 from proxy.routing.ejection import Ejections
-from proxy.routing.explain import decide, rule_in_words
+from proxy.routing.explain import decide, not_allowed_in_words, rule_in_words
 
 if TYPE_CHECKING:
     from proxy.mesh.follower import MapFollower
@@ -66,7 +69,11 @@ def hosts(config: Config, pools: Mapping[str, Pool], follower: MapFollower | Non
 
 
 def services(
-    config: Config, pools: Mapping[str, Pool], ejections: Ejections, follower: MapFollower | None
+    config: Config,
+    pools: Mapping[str, Pool],
+    ejections: Ejections,
+    follower: MapFollower | None,
+    refused: RefusedCalls,
 ) -> list[ServiceRoute]:
     """Every service that anybody offers, or that this host has an upstream for."""
     offered: dict[str, list[str]] = {name: [] for name in config.upstreams}
@@ -74,7 +81,7 @@ def services(
     for peer, found in config.peers.items():
         for name in found.services:
             offered.setdefault(name, []).append(peer)
-    return [_route(config, name, offered[name], pools, ejections, follower) for name in sorted(offered)]
+    return [_route(config, name, offered[name], pools, ejections, follower, refused) for name in sorted(offered)]
 
 
 def _route(
@@ -84,6 +91,7 @@ def _route(
     pools: Mapping[str, Pool],
     ejections: Ejections,
     follower: MapFollower | None,
+    refused: RefusedCalls,
 ) -> ServiceRoute:
     candidates = list(_candidates(config, service, offered_by, pools, ejections, follower))
     takes, why = decide(candidates)
@@ -96,7 +104,26 @@ def _route(
         candidates=candidates,
         deliver=None if offered is None else str(offered.deliver),
         allow=[] if offered is None or offered.allow == EVERYBODY else [rule_in_words(rule) for rule in offered.allow],
+        refused=[] if offered is None else list(_refused(service, offered, refused, monotonic())),
     )
+
+
+def _refused(service: str, offered: ServiceConfig, refused: RefusedCalls, now: float) -> Iterator[Refusal]:
+    for who, found in refused.of(service, now):
+        uid = None if who.uid == UNKNOWN_UID else who.uid
+        rule = found.detail
+        if who.reason is CloseReason.NOT_ALLOWED:
+            rule = not_allowed_in_words(service, offered.allow, who.host, who.caller, uid)
+        yield Refusal(
+            host=who.host,
+            caller=who.caller or None,
+            uid=uid,
+            reason=who.reason.label,
+            rule=rule,
+            times=found.times,
+            first_s=round(now - found.first, 1),
+            last_s=round(now - found.last, 1),
+        )
 
 
 def _candidates(

@@ -202,7 +202,9 @@ class ProxyView:
 
     def services(self) -> list[ServiceRoute]:
         """``GET /services``."""
-        return meshview.services(self.config, self._pools, self._context.ejections, self.follower)
+        return meshview.services(
+            self.config, self._pools, self._context.ejections, self.follower, self._stats.refused
+        )
 
     def links(self) -> list[LinkInfo]:
         """``GET /links``."""

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.api.messages import RouteCandidate
+from proxy.config.schema import EVERYBODY, AllowRuleConfig
 from proxy.routing import explain
 from proxy.routing.balance import choose
-from proxy.routing.explain import decide
+from proxy.routing.explain import decide, not_allowed_in_words
 
 
 def candidate(host: str, state: Any = "up", **more: Any) -> RouteCandidate:
@@ -79,3 +80,31 @@ def test_the_choice_is_one_of_those_that_are_named(found: list[Peer], seed: int)
     else:
         assert chosen.name in takes
         assert why != explain.COLD
+
+
+RULES = (
+    AllowRuleConfig(host="host-b", uid=1000),
+    AllowRuleConfig(service="shop"),
+    AllowRuleConfig(host="host-b", service="web", uid=7),
+)
+
+
+@pytest.mark.parametrize(
+    ("caller", "says"),
+    [
+        (("host-b", "", 1001), "nearest is host host-b, uid 1000, but its uid is 1001"),
+        (("host-c", "", 1000), "nearest is host host-b, uid 1000, but it is on host-c"),
+        (("host-b", "web", 8), "nearest is host host-b, service web, uid 7, but its uid is 8"),
+        (("host-c", "cart", None), "nearest is service shop, but it is cart"),
+        (("host-c", "", None), "nearest is service shop, but it is no service that its host knows"),
+    ],
+)
+def test_why_no_rule_lets_a_caller_in(caller: tuple[str, str, int | None], says: str) -> None:
+    assert not_allowed_in_words("db", RULES, *caller) == f"services.db.allow: {says}"
+
+
+def test_rules_that_have_changed_since() -> None:
+    assert not_allowed_in_words("db", (), "host-b", "", 1) == "services.db.allow lets nobody in"
+    now = not_allowed_in_words("db", RULES, "host-c", "shop", 1)
+    assert now == "by services.db.allow as it was then; now it may call (service shop)"
+    assert not_allowed_in_words("db", EVERYBODY, "c", "", 1).endswith("now everybody may call")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -141,3 +143,32 @@ async def test_without_a_control_plane() -> None:
         assert view.status().control is None
         assert [host.static for host in view.hosts()] == [False, True]
         assert view.services()[0].takes == ["host-b"]
+
+
+async def test_who_was_refused_and_by_which_rule() -> None:
+    async with mesh() as hosts:
+        services = {"echo": {"deliver": hosts.service().address, "allow": [{"host": "host-a", "uid": 4711}]}}
+        agent = await hosts.start("host-b", **hosts.peers(a=[]), services=services)
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo"), "caller": "shop"}}
+        await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams=upstreams)
+        for _ in range(3):
+            await hosts.call().rest()
+        [route] = agent.view.services()
+        [refused] = route.refused
+        assert (refused.host, refused.caller, refused.uid, refused.times) == ("host-a", "shop", os.getuid(), 3)
+        assert refused.reason == "not_allowed"
+        assert refused.rule == f"services.echo.allow: nearest is host host-a, uid 4711, but its uid is {os.getuid()}"
+        assert 0 <= refused.last_s <= refused.first_s
+
+
+async def test_who_was_refused_within_a_host() -> None:
+    async with mesh() as hosts:
+        services = {"echo": {"deliver": hosts.service().address, "allow": [{"uid": 4711}]}}
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", upstreams=upstreams, services=services)
+        await hosts.call().rest()
+        [route] = agent.view.services()
+        assert [(each.host, each.caller, each.times) for each in route.refused] == [("host-a", None, 1)]
+        agent.apply(msgspec.structs.replace(agent.config, services={}))
+        agent.apply(agent.config)
+        assert not agent.view.services()[0].refused

@@ -12,6 +12,7 @@ from control.api.messages import (
     Discovery,
     LinkInfo,
     PeerStatus,
+    Refusal,
     RouteCandidate,
     ServiceRoute,
     ServiceStatus,
@@ -248,6 +249,11 @@ def test_where_a_stream_would_go() -> None:
         ["delivered here to", "unix:/web"], ["who may call it here", "host host-b; uid 7"],
     ]  # fmt: skip
     assert rows(tables.route_tables(replace(offered, allow=[]))[0])[5][1] == "everybody in the mesh"
+    refused = Refusal(host="host-c", caller=None, uid=7, reason="loop", rule="no", times=3, first_s=75.2, last_s=1)
+    assert rows(tables.route_tables(replace(offered, refused=[refused]))[2]) == [
+        ["refused", "on", "times", "first", "last", "reason", "by"],
+        ["uid 7", "host-c", "3", "1m15s ago", "1.0s ago", "loop", "no"],
+    ]
     [nobody] = tables.route_tables(ServiceRoute(service="web", listen=None, takes=[], why="so", candidates=[]))
     assert rows(nobody)[1:3] == [["called through", "no socket on this host"], ["a new stream goes to", "nobody"]]
 
