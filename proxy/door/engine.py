@@ -65,9 +65,10 @@ class Engine:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=path), timeout=ANSWER, trust_env=False, base_url="http://engine"
-        )
+        # No connection is kept for later: to a socket of this machine the next one costs nothing, and one that is idle
+        # would be a descriptor that is held for as long as nobody asks again.
+        transport = httpx.AsyncHTTPTransport(uds=path, limits=httpx.Limits(max_keepalive_connections=0))
+        self._http = httpx.AsyncClient(transport=transport, timeout=ANSWER, trust_env=False, base_url="http://engine")
 
     async def __aenter__(self) -> Self:
         return self
