@@ -118,6 +118,9 @@ class Agent(Parts):
                     self._others.expect(trio.current_time() + PATIENCE)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
                 self._passed.close()
+                if self.door is not None:
+                    # Before anything is accepted, so that who has waited for this proxy finds what containers offer.
+                    await nursery.start(self.door.run)
                 await nursery.start(self.outbound.connect.run)
                 self.outbound.listen()
                 health = self._health(heart).questions
@@ -211,8 +214,6 @@ class Agent(Parts):
                     )
                     links.start_soon(self._discard)
                     links.start_soon(self.outbound.keep_in_place)
-                    if self.door is not None:
-                        nursery.start_soon(self.door.run)
                     links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)

@@ -59,6 +59,9 @@ APPLY_AGAIN = 1.0
 """Seconds until a change is tried again that could not be applied: while another process is taking over."""
 SOCKETS_AGAIN = 5.0
 """Seconds until sockets of containers are tried again that could not be had: somebody has to do something first."""
+FIRST_WORDS = 2.0
+"""Seconds that a starting proxy waits for a door that is there. It says what there is as soon as it knows it: a while
+after its own start, where the engine has many containers."""
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
@@ -76,7 +79,7 @@ class Doorkeeper:
         self._directories = outbound.directories
         self._offers: dict[str, InsideAddress] = {}
         self._channel: Channel[FromDoor] | None = None
-        self._listed = False
+        self._listed, self._begun = False, trio.Event()
         self._named: set[Place | str] = set()
         self._named_directories: set[str] = set()
         self._unapplied, self._pause = trio.Event(), APPLY_AGAIN
@@ -96,11 +99,16 @@ class Doorkeeper:
             log.error("not as its labels ask", error=f"container {self._offers[name].container}: {why}")
         self._refused = refused
 
-    async def run(self) -> None:
-        """Be at the door, whenever it is there, until cancelled."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be at the door, whenever it is there, until cancelled. It has started when the door has said what there is,
+        is away, or has said nothing for FIRST_WORDS.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow)
             nursery.start_soon(self._try_again)
+            with trio.move_on_after(FIRST_WORDS):
+                await self._begun.wait()
+            task_status.started()
 
     async def _follow(self) -> None:
         backoff = Backoff(random.random, start=PAUSE, ceiling=LONGEST_PAUSE)
@@ -115,6 +123,7 @@ class Doorkeeper:
                     await self._attend(sock)
             except* Broken as group:
                 why = str(group.exceptions[0])
+            self._begun.set()
             self._channel, self._inside.kept = None, False
             self._stocks.unanswered()
             if why != said:
@@ -230,6 +239,7 @@ class Doorkeeper:
         alive = {place[0] for place, _ in self._inside} | {address.namespace for address in self._offers.values()}
         self._stocks.keep(alive)
         self._listed = self._inside.kept = True
+        self._begun.set()
         log.info("at the door", socket=self._path, listeners=len(list(self._inside)), offers=len(self._offers))
         self._changed()
         self._directories.sweep()

@@ -340,3 +340,18 @@ async def test_a_directory_whose_container_has_gone_unseen(namespace: Spaces) ->
         (left / ".redis.sock.lock").touch()
         await made.start("host-a", ["redis"])
         await until(lambda: not left.exists(), "the removal")
+
+
+async def test_a_proxy_accepts_when_it_knows_what_containers_offer(namespace: Spaces) -> None:  # noqa: F811
+    """Or calls that have waited for it would hear that there is no such service."""
+    server = namespace()
+    async with house() as made, made.door("host-a"):
+        made.engines["host-a"].put("s", server, OFFER)
+        proxy = await made.start("host-a", [])
+        assert list(proxy.config.services) == ["redis"]
+
+
+async def test_a_proxy_whose_door_is_away_starts_without_it() -> None:
+    async with house() as made:
+        proxy = await made.start("host-a", ["redis"])
+        assert not proxy.config.services
