@@ -22,6 +22,7 @@ COMMANDS = {
     "join": "proxy.setup.commands:join",
     "control": "control.cli.controlcommands:control",
     "door": "proxy.door.commands:door",
+    "attach-service": "proxy.door.commands:attach_service",
     "validate": "control.cli.validate:validate",
     "schema": "control.cli.schemacommand:schema",
     "status": "control.cli.commands:status",

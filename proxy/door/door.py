@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import pwd
-import random
 import signal
 import socket
 import stat
 from dataclasses import replace
+from functools import partial
 
 import structlog
 import trio
 
-from control.base.backoff import Backoff
 from control.base.system import unixsock
 from control.base.system.socketpath import SocketPathError
 from control.base.system.unixsock import bind_unix
@@ -26,8 +25,10 @@ from proxy.config.schema import DoorConfig
 from proxy.door import namespaces
 from proxy.door.desired import Container, desired
 from proxy.door.directories import Directories
-from proxy.door.engine import Engine, EngineEvent, Unanswered
+from proxy.door.engine import Engine, EngineEvent
+from proxy.door.following import follow
 from proxy.door.messages import SOCKET
+from proxy.door.presence import Presence
 from proxy.door.proxies import Proxies
 from proxy.door.rooms import AGAIN, Rooms
 from proxy.errors import StartError
@@ -56,6 +57,7 @@ class Door:
         self._proxies = Proxies(uid, self._look_again)
         self._rooms = Rooms(config.namespaces, self._proxies.tell)
         self._directories = Directories(self._proxies.tell)
+        self._presence = Presence(config.directory)
         self._proxies.rooms, self._proxies.directories = self._rooms, self._directories
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,32 +87,10 @@ class Door:
     # What there is
 
     async def _follow(self, engine: Engine) -> None:
-        backoff = Backoff(random.random)
-        said = ""
-        while True:
-            try:
-                async with engine.events() as events:  # first, so that nothing happens in between unseen
-                    await self._list(engine)
-                    log.info("following the engine", engine=self._config.engine)
-                    said = ""
-                    backoff.reset()
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._list_again, engine)
-                        async for event in events:
-                            self._happened(event, engine, nursery)
-                        nursery.cancel_scope.cancel()
-                why = "it has ended"
-            except* Unanswered as group:
-                why = str(group.exceptions[0])
-            if why != said:
-                log.warning("the engine does not answer; what is open stays open", kind=(), error=why)
-            said = why
-            await trio.sleep(backoff.next())
+        def happened(event: EngineEvent, looks: trio.Nursery) -> None:
+            self._happened(event, engine, looks)
 
-    async def _list_again(self, engine: Engine) -> None:
-        while True:
-            await trio.sleep(RECONCILE)
-            await self._list(engine)
+        await follow(engine, self._config.engine, partial(self._list, engine), happened, RECONCILE)
 
     async def _list(self, engine: Engine) -> None:
         found = await engine.containers()
@@ -158,6 +138,8 @@ class Door:
         """Look whether namespaces are gone whose end nobody has told of: the engine is away, or has lost the event."""
         while True:
             await trio.sleep(LOOK)
+            if self._presence.look():
+                self._look_again()
             for room in self._rooms:
                 if room.gone and (known := self._containers.get(room.room.container)) is not None:
                     self._ended(known)
@@ -181,7 +163,7 @@ class Door:
             complete, wanted = self._complete, desired(self._containers.values())
             self._directories.become(wanted.directories)  # first: a container's start does not wait for it
             await self._rooms.become(wanted)
-            problems = {*wanted.problems, *self._rooms.problems}
+            problems = {*wanted.problems, *self._rooms.problems, *self._presence.problems(wanted.attaching)}
             for line in sorted(problems - self._said):
                 log.error("not as its labels ask", error=line)
             self._said = problems

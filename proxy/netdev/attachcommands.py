@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from proxy.netdev.plan.steps import NetPlan
 
 
+Done = tuple["NetPlan", Sequence[str]]
+
+
 def names_a_container(command: Callable[..., None]) -> Callable[..., None]:
     """The argument and option that say whose interface it is."""
     command = click.option("--pid", type=click.IntRange(1), help="A process in the namespace instead of a container.")(
@@ -53,7 +56,7 @@ def wanted(config: Config, name: str, options: dict[str, Any]) -> ContainerInter
     return found
 
 
-def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfig) -> tuple[NetPlan, Sequence[str]]:
+def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfig) -> Done:
     """Give the container its interface, with a control plane to ask for its address and for the MACs of other hosts.
     Returns what was done, and notes. Raises NetError; an address that was leased for it is given back then.
     """
@@ -69,7 +72,7 @@ def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfi
         assert segment is not None, "wanted()"
         part = part_of(target.name, wanted.name)
         before = addressbook.files_of(config).read(segment, part)
-        if target.pid is not None:
+        if target.runs:
             lease = trio.run(addressbook.own_lease, config, segment, part)
             wanted = fill_interface(wanted, lease)
             fresh = lease if before is None else None

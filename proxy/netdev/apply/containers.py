@@ -32,7 +32,14 @@ class AttachTarget(Struct, frozen=True, kw_only=True):
     name: str
     """Of the container; stands in the mark."""
     pid: int | None
-    """None: it does not run."""
+    """None: it does not run, or `namespace` says where."""
+    namespace: str | None = None
+    """The file of its network namespace, for whoever cannot see its process."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has a network namespace."""
+        return self.pid is not None or self.namespace is not None
 
 
 def of_container(name: str) -> AttachTarget:
@@ -55,9 +62,9 @@ def attach(
 
     ``elsewhere``: as `budget.usages` takes it.
     """
-    if target.pid is None:
+    if not target.runs:
         raise NetError(f"{target.name} does not run or is not there; only what runs has a network namespace")
-    with _namespace(target.pid) as container:
+    with _namespace(target.pid, target.namespace) as container:
         return give(config, target.name, container, wanted, elsewhere)
 
 
@@ -97,8 +104,8 @@ def _temporary() -> str:
 
 
 @contextmanager
-def _namespace(pid: int | None = None) -> Iterator[int]:
-    fd = open_namespace(pid)
+def _namespace(pid: int | None = None, path: str | None = None) -> Iterator[int]:
+    fd = open_namespace(pid, path)
     try:
         yield fd
     finally:

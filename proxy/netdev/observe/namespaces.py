@@ -49,12 +49,13 @@ def switch(namespace: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def open_namespace(pid: int | None = None) -> int:
-    """A descriptor of the network namespace of a process, of this thread without ``pid``. The caller closes it.
+def open_namespace(pid: int | None = None, path: str | None = None) -> int:
+    """A descriptor of the network namespace of a process, of the one whose file is ``path``, or else of this thread.
+    The caller closes it.
 
     Raises NetError.
     """
-    path = "/proc/thread-self/ns/net" if pid is None else f"/proc/{pid}/ns/net"
+    path = path or ("/proc/thread-self/ns/net" if pid is None else f"/proc/{pid}/ns/net")
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
