@@ -108,11 +108,16 @@ class ControlClient:
         return await self._ask("PUT", f"/v1/hosts/{quote(record.name, safe='')}", mesh.RegisterResponse, body)
 
     async def alive(
-        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+        self,
+        name: str,
+        instance: str,
+        edges: tuple[EdgeInfo, ...] | None = None,
+        problems: tuple[mesh.ToldProblem, ...] = (),
     ) -> mesh.AliveResponse:
-        """This host is still there, and has these edges. Denied ``unknown_host``: its lease is over, register again;
-        ``superseded``: another process has registered this host since."""
-        path, body = f"/v1/hosts/{quote(name, safe='')}/alive", mesh.Instance(instance=instance, edges=edges)
+        """This host is still there, and has these edges and problems. Denied ``unknown_host``: its lease is over,
+        register again; ``superseded``: another process has registered this host since."""
+        body = mesh.Instance(instance=instance, edges=edges, problems=problems)
+        path = f"/v1/hosts/{quote(name, safe='')}/alive"
         server, raw = await self._exchange("POST", path, body)
         # Nothing: a server of an earlier version.
         return self._decoded(server, raw, mesh.AliveResponse) if raw else mesh.AliveResponse()

@@ -68,16 +68,28 @@ class RegisterResponse(Struct, frozen=True, kw_only=True):
 
 MOST_EDGES = 50
 """Edges that a host tells of."""
-MOST_EDGE_BYTES = 15_000
-"""Of JSON, for them: with what else it says, a host stays below the least bound for a body (`limits.body`, 16 KiB)."""
+MOST_PROBLEMS = 20
+MOST_TOLD_BYTES, MOST_PROBLEM_BYTES = 15_000, 5_000
+"""Of JSON, for edges and problems together, and for the problems: with what else it says, a host stays below the least
+bound for a body (`limits.body`, 16 KiB)."""
+
+
+class ToldProblem(Struct, frozen=True, kw_only=True):
+    """What is wrong, as a host tells it, in the words of its page (docs/page.md). ``lasts_s``: for how long already."""
+
+    kind: str
+    name: str
+    text: str
+    lasts_s: float
 
 
 class Instance(Struct, frozen=True, kw_only=True):
     """``POST /v1/hosts/NAME/alive`` (mutual TLS): this process of the host is still there. `edges`: its busiest ones,
-    which are kept in memory only; None: it does not tell."""
+    and `problems`: what is wrong there, which are kept in memory only; None: it does not tell."""
 
     instance: str
     edges: tuple[EdgeInfo, ...] | None = None
+    problems: tuple[ToldProblem, ...] = ()
 
 
 class HostEdges(Struct, frozen=True, kw_only=True):
@@ -86,6 +98,7 @@ class HostEdges(Struct, frozen=True, kw_only=True):
     host: str
     age_s: float
     edges: tuple[EdgeInfo, ...]
+    problems: tuple[ToldProblem, ...] = ()
 
 
 class ToldEdges(Struct, frozen=True, kw_only=True):

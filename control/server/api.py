@@ -71,7 +71,7 @@ class Api:
         name = call.names["name"]
         answer = await self._hosts.alive(name, call.body.instance)
         if call.body.edges is not None:
-            self._edge_book.tell(name, call.body.edges)
+            self._edge_book.tell(name, call.body.edges, call.body.problems)
         return answer
 
     async def edges(self, call: MatchedRequest) -> Edges:

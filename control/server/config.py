@@ -27,6 +27,7 @@ from control.base.reading.keys import (
     ScrapeConfig,
     ServiceName,
     SomePath,
+    check_page,
 )
 from control.base.reading.shape import takes, text
 from control.base.reading.units import quote
@@ -202,6 +203,7 @@ def check(config: Any, document: Document, unknown: set[Path]) -> None:
     if config.store is not UNSET and ("store",) not in unknown:
         _check_store(config.store, document)
     _check_scopes(config, document)
+    check_page(config.telemetry, document)
     if isinstance(config.lease, float) and not LEASES[0] <= config.lease <= LEASES[1]:
         document.problem(("lease",), f"found {config.lease:g} s; allowed: 5s to 10m")
     for name, segment in config.segments.items() if isinstance(config.segments, dict) else ():

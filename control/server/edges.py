@@ -6,20 +6,22 @@ here in memory, and nowhere else. For whoever wants to see all of them this serv
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 import trio
 
 from control.api.client import ControlClient, Denied, Unreachable
-from control.api.mesh import MOST_EDGES, HostEdges, ToldEdges
+from control.api.mesh import MOST_EDGES, MOST_PROBLEMS, HostEdges, ToldEdges, ToldProblem
 from control.api.messages import EdgeInfo, Edges, busiest
 from control.base.reading.addresses import is_wildcard
 from control.server.servers import ControlServers
 
-__all__ = ["LONGEST_NAME", "PATIENCE", "STALE", "EdgeBook", "MeshEdges"]
+__all__ = ["LONGEST_NAME", "PATIENCE", "STALE", "EdgeBook", "MeshEdges", "MeshTold"]
 
 log = structlog.get_logger()
 
@@ -28,6 +30,8 @@ STALE = 30.0
 takes to tell again."""
 LONGEST_NAME = 80
 """Characters of a name that hosts may tell; their own and their services' have 63 at most."""
+LONGEST_TEXT = 1000
+"""Characters of what a host says is wrong."""
 PATIENCE = 3.0
 """Seconds that another control server has to tell what it knows."""
 
@@ -41,19 +45,22 @@ class EdgeBook:
 
     def __init__(self, now: Callable[[], float] = monotonic) -> None:
         self._now = now
-        self._told: dict[str, tuple[float, tuple[EdgeInfo, ...]]] = {}
+        self._told: dict[str, tuple[float, tuple[EdgeInfo, ...], tuple[ToldProblem, ...]]] = {}
 
-    def tell(self, host: str, edges: Iterable[EdgeInfo]) -> None:
-        """A host that is on the map tells of its busiest edges. What is not its own to tell of is left out."""
+    def tell(self, host: str, edges: Iterable[EdgeInfo], problems: Iterable[ToldProblem] = ()) -> None:
+        """A host that is on the map tells of its busiest edges, and what is wrong. What is not its own to tell of is
+        left out, and so is what is longer than a host tells it.
+        """
         known = [edge for edge in edges if _is_of(edge, host)]
-        self._told[host] = (self._now(), tuple(known[:MOST_EDGES]))
+        wrong = [each for each in problems if _is_told(each)]
+        self._told[host] = (self._now(), tuple(known[:MOST_EDGES]), tuple(wrong[:MOST_PROBLEMS]))
 
     def told(self) -> Iterator[HostEdges]:
         """What counts of it now; the rest is forgotten."""
         now = self._now()
         self._told = {host: found for host, found in self._told.items() if now - found[0] < STALE}
-        for host, (at, edges) in self._told.items():
-            yield HostEdges(host=host, age_s=round(now - at, 1), edges=edges)
+        for host, (at, edges, problems) in self._told.items():
+            yield HostEdges(host=host, age_s=round(now - at, 1), edges=edges, problems=problems)
 
 
 def _is_of(edge: EdgeInfo, host: str) -> bool:
@@ -62,6 +69,24 @@ def _is_of(edge: EdgeInfo, host: str) -> bool:
     return host == (edge.host if edge.direction == "inbound" else edge.caller_host) and all(
         len(name) <= LONGEST_NAME for name in names
     )
+
+
+def _is_told(problem: ToldProblem) -> bool:
+    names = max(len(problem.kind), len(problem.name)) <= LONGEST_TEXT
+    return names and len(problem.text) <= LONGEST_TEXT and 0 <= problem.lasts_s < math.inf
+
+
+class MeshTold(NamedTuple):
+    """What hosts have told, by host; and why nothing is known of some, and servers have not answered."""
+
+    found: dict[str, HostEdges]
+    silent: dict[str, str]
+    unanswered: dict[str, str]
+
+    @property
+    def edges(self) -> list[EdgeInfo]:
+        """All edges, the busiest first."""
+        return sorted(together(self.found), key=busiest)
 
 
 class MeshEdges:
@@ -82,6 +107,11 @@ class MeshEdges:
         """All edges, the busiest first; `Edges.missing` says of which of these hosts nothing is known, and which
         servers have not answered. Takes `PATIENCE` at most. Raises nothing.
         """
+        told = await self.told(hosts)
+        return Edges(edges=told.edges, missing={**told.unanswered, **told.silent})
+
+    async def told(self, hosts: Iterable[str]) -> MeshTold:
+        """All that these hosts have told. Takes `PATIENCE` at most. Raises nothing."""
         found = {each.host: each for each in self._book.told()}
         missing: dict[str, str] = {}
 
@@ -96,10 +126,8 @@ class MeshEdges:
         async with trio.open_nursery() as nursery:
             for name, address in self._servers.others():
                 nursery.start_soon(ask, name, address)
-        for host in hosts:
-            if host not in found:
-                missing[host] = f"has told nothing for {STALE:g} s: its proxy may be of an earlier version"
-        return Edges(edges=sorted(together(found), key=busiest), missing=missing)
+        silent = f"has told nothing for {STALE:g} s: its proxy may be of an earlier version"
+        return MeshTold(found, {host: silent for host in hosts if host not in found}, missing)
 
     async def _ask(self, address: str) -> ToldEdges:
         context = self.context

@@ -6,7 +6,9 @@ While the store cannot be watched there is no feed, and the watches that hang on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -22,7 +24,7 @@ from control.server.servers import SERVERS
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, KeyChange, Store, StoreError
 
-__all__ = ["RETRY", "StoreMirror"]
+__all__ = ["REMEMBERED", "RETRY", "StoreMirror", "VanishedHost"]
 
 log = structlog.get_logger()
 
@@ -30,19 +32,39 @@ RETRY = 1.0
 """Seconds between attempts to reach a store that is away."""
 
 
+REMEMBERED = 24 * 3600.0
+"""Seconds for which a host that has vanished, and does not come back, is remembered."""
+
+
+class VanishedHost(NamedTuple):
+    """A host whose lease has ended without a word of its own: as it was, and when, seconds since 1970."""
+
+    record: HostRecord
+    at: float
+
+
 class StoreMirror:
-    """Keeps a `MapFeed` equal to the store, and gives it to `watching`.
+    """Keeps a `MapFeed` equal to the store, and gives it to `watching`. `now`: seconds since 1970.
 
     Attributes:
-        vanished: hosts whose lease has ended without a word of theirs.
+        vanished: how many hosts' leases have ended without a word of theirs.
     """
 
-    def __init__(self, store: Store, watching: MapWatchers) -> None:
+    def __init__(self, store: Store, watching: MapWatchers, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._watching = watching
+        self._now = now
+        self._gone: dict[str, VanishedHost] = {}
         self._trust = TrustView()
         self._feed: MapFeed | None = None
         self.vanished = 0
+
+    def gone(self) -> list[VanishedHost]:
+        """The hosts that have vanished and are not back: since this process began, and for so long (`REMEMBERED`)."""
+        since, feed = self._now() - REMEMBERED, self._feed
+        back = feed.hosts if feed is not None else {}
+        self._gone = {name: each for name, each in self._gone.items() if each.at >= since and name not in back}
+        return list(self._gone.values())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the store until cancelled. Started when the feed is there, or the first attempt has failed."""
@@ -94,6 +116,7 @@ class StoreMirror:
                 # Who leaves is remembered for a moment only, so that it need not have vanished.
                 event, address = "host has gone while the store could not be watched", self._feed.hosts[name].address
                 log.warning(event, kind=(name,), host=name, address=address)
+                self._gone[name] = VanishedHost(self._feed.hosts[name], self._now())
             for news in mapnews.services_of(self._feed.hosts, hosts):
                 log.info(news.event, **news.fields)
             changed = fresh.trust if fresh.trust != self._trust.trust else None
@@ -142,6 +165,7 @@ class StoreMirror:
             before = feed.hosts.get(name)
             if before is not None and name not in left:
                 self.vanished += 1
+                self._gone[name] = VanishedHost(before, self._now())
                 log.warning("host has vanished: its lease is over", kind=(name,), host=name, address=before.address)
             self._tell(before, None)
         if feed.change(revision, put, gone, changed):

@@ -22,7 +22,7 @@ import trio
 
 from control.base.errors import StartError
 from control.base.reading.addresses import CONTROL_SOCKET, TcpAddress, socket_address
-from control.base.scraping import METRICS, ScrapeServer
+from control.base.scraping import METRICS, Scraped, ScrapeServer
 from control.base.system import watchdog
 from control.base.system.accepting import accept_all
 from control.base.system.commanders import Commanders
@@ -43,6 +43,7 @@ from control.server.credentials import client_context, server_context
 from control.server.edges import EdgeBook, MeshEdges
 from control.server.hosts import HostRegistry
 from control.server.limits import ConnectionLimiter
+from control.server.meshpage import MeshPage
 from control.server.metrics import ControlMetrics
 from control.server.mirror import StoreMirror
 from control.server.openapi import document
@@ -136,7 +137,11 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                     await parts.start(entry.run)
                 await parts.start(book.run, lambda: watching.feed.hosts if watching.feed else ())
                 if scraped is not None:
-                    scrapes = ScrapeServer({METRICS: metrics.answer}, telemetry.hosts)
+                    answers: dict[str, Scraped] = {METRICS: metrics.answer}
+                    if telemetry.page:
+                        page = MeshPage(config.name, config.mesh, edges, lambda: watching.feed, mirror.gone)
+                        answers.update(page.server.routes)
+                    scrapes = ScrapeServer(answers, telemetry.hosts)
                     parts.start_soon(accept_all, scraped, "telemetry.listen", scrapes.serve, parts)
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:

@@ -38,7 +38,7 @@ from proxy.telemetry.admin import serve_admin, serve_telemetry
 from proxy.telemetry.health import Health
 from proxy.telemetry.metrics.handedon import PATIENCE, CountTeller
 from proxy.telemetry.metrics.scrape import routes
-from proxy.telemetry.page.serve import Page
+from proxy.telemetry.page.serve import page
 
 if TYPE_CHECKING:
     from proxy.mesh.membership import Membership
@@ -150,12 +150,12 @@ class Agent(Parts):
                             metrics=self.metrics.answer,
                         )
                     )
+                if config.telemetry.page or self.member is not None:
+                    nursery.start_soon(self.finder.run)
                 if startup.scrape is not None:
                     answers = routes(self.metrics, health)
                     if config.telemetry.page:
-                        page = Page(self.view)
-                        nursery.start_soon(page.run)
-                        answers.update(page.routes)
+                        answers.update(page(self.finder).routes)
                     server = ScrapeServer(answers, config.telemetry.hosts)
                     listeners, gate = startup.scrape.listeners, startup.scrape.gate
                     await nursery.start(serve_gated, gate, server.serve, listeners, "telemetry.listen")

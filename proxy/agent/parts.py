@@ -69,6 +69,7 @@ from proxy.telemetry.metrics.collect import NetworkReader
 from proxy.telemetry.metrics.handedon import CountsOfOthers
 from proxy.telemetry.metrics.process import ProcessReader
 from proxy.telemetry.metrics.scrape import ProxyMetrics
+from proxy.telemetry.page.finding import ProblemFinder
 from proxy.telemetry.tap import Taps
 from proxy.telemetry.view import ProxyView
 
@@ -154,6 +155,7 @@ class Parts:
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.held_back = self.outbound.held_back
         self.view.connections = lambda: self.outbound.connect.open
+        self.finder = ProblemFinder(self.view)
         self._keeper = SocketKeeper()
         keepers = (self._keeper, self.outbound.keeper)
         self.view.missing = lambda: [why for keeper in keepers for why in keeper.in_the_way.values()]
@@ -178,7 +180,8 @@ class Parts:
                 displaced=self._displaced,
             )
             self.view.follower = self.member.follower
-            self.member.follower.registration.edges = self.view.edges
+            registration = self.member.follower.registration
+            registration.edges, registration.problems = self.view.edges, self.finder.told
 
     def _tapped(self, service: str, tap: StreamLog | None) -> None:
         self.stats.tapped(service, tap)

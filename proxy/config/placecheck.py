@@ -22,6 +22,7 @@ from control.base.reading.addresses import (
     scope_of,
     without_scope,
 )
+from control.base.reading.keys import check_page
 from control.base.reading.units import quote
 from control.base.reading.yamlmap import Document, Path
 from proxy.config.loops import Places, addresses_of
@@ -188,8 +189,7 @@ def _check_telemetry(config: Partial, document: Document) -> None:
     """Whoever monitors has the directory of that socket mounted, and is to reach nothing else there; and who calls
     services, or commands, is not to reach it.
     """
-    if config.telemetry is not UNSET and config.telemetry.page is True and config.telemetry.listen is None:
-        document.problem(("telemetry", "page"), "found true without telemetry.listen; allowed: with an address there")
+    check_page(config.telemetry, document)
     path = UNSET if config.telemetry is UNSET else config.telemetry.socket
     if not isinstance(path, str):
         return

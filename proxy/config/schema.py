@@ -284,8 +284,6 @@ class TelemetryConfig(ScrapeConfig, frozen=True, kw_only=True, forbid_unknown_fi
     """Series of metrics with a service or a peer beyond which others are counted together, as ``other``."""
     sample_streams: Annotated[float | None, read_by(units.share, units.SHARE)] = None
     """Part of the streams that histograms record; None (auto): each, up to 1,000 a second."""
-    page: Annotated[bool, Meta(description="true or false")] = False
-    """Whether a browser gets a page at `listen` (docs/page.md)."""
     socket: SomeSocket = None
     """In a directory of its own; None: there is none."""
     group: Account = None

@@ -12,14 +12,24 @@ is the other way round: another proxy has the name. Then it tries on, and is reg
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
 import trio
 
 from control.api.client import Denied, Unreachable
-from control.api.mesh import MOST_EDGE_BYTES, MOST_EDGES, AliveResponse, HostRecord, Namesake, RegisterResponse
+from control.api.mesh import (
+    MOST_EDGES,
+    MOST_PROBLEM_BYTES,
+    MOST_PROBLEMS,
+    MOST_TOLD_BYTES,
+    AliveResponse,
+    HostRecord,
+    Namesake,
+    RegisterResponse,
+    ToldProblem,
+)
 from control.api.messages import EdgeInfo, Edges
 from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
@@ -43,7 +53,11 @@ class RegistrationClient(Protocol):
     ) -> RegisterResponse: ...
 
     async def alive(
-        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+        self,
+        name: str,
+        instance: str,
+        edges: tuple[EdgeInfo, ...] | None = None,
+        problems: tuple[ToldProblem, ...] = (),
     ) -> AliveResponse: ...
 
     async def leave(self, name: str, instance: str) -> None: ...
@@ -70,6 +84,7 @@ class HostRegistrar:
         barred: it refused the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
         edges: returns who talks to whom on this host, the busiest first; it may take a second.
+        problems: returns what is wrong on this host, what matters most first; it may take as long.
         unreachable: returns why peers cannot reach this host, which is not registered then; empty: they can.
     """
 
@@ -90,6 +105,7 @@ class HostRegistrar:
         self.namesake: Namesake | None = None
         self.unreachable: Callable[[], str] = lambda: ""
         self.edges: Callable[[], Awaitable[Edges]] = _no_edges
+        self.problems: Callable[[], Awaitable[Sequence[ToldProblem]]] = _no_problems
         self._state, self._tell_displaced = state, displaced
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
@@ -175,8 +191,10 @@ class HostRegistrar:
             await self._again.wait()
             return
         assert self._told is not None
-        edges = at_most((await self.edges()).edges)
-        answer = await self._registry.alive(self._told.name, self._told.instance, edges)
+        problems = at_most(await self.problems(), MOST_PROBLEMS, MOST_PROBLEM_BYTES)
+        left = MOST_TOLD_BYTES - len(msgspec.json.encode(problems))
+        edges = at_most((await self.edges()).edges, MOST_EDGES, left)
+        answer = await self._registry.alive(self._told.name, self._told.instance, edges, problems)
         self._accepted()
         self._met(answer.namesake)
 
@@ -236,9 +254,16 @@ async def _no_edges() -> Edges:
     return Edges(edges=[])
 
 
-def at_most(edges: Sequence[EdgeInfo]) -> tuple[EdgeInfo, ...]:
-    """The first of them, as many as a host tells."""
-    found = tuple(edges[:MOST_EDGES])
-    while found and len(msgspec.json.encode(found)) > MOST_EDGE_BYTES:
+async def _no_problems() -> Sequence[ToldProblem]:
+    return ()
+
+
+Item = TypeVar("Item", EdgeInfo, ToldProblem)
+
+
+def at_most(items: Sequence[Item], count: int, size: int) -> tuple[Item, ...]:
+    """The first of them, as many as a host tells, in so many bytes of JSON."""
+    found = tuple(items[:count])
+    while found and len(msgspec.json.encode(found)) > size:
         found = found[:-1]
     return found

@@ -16,6 +16,7 @@ from control.api.mesh import (
     MapSnapshot,
     Namesake,
     RegisterResponse,
+    ToldProblem,
     WatchMessage,
 )
 from control.api.messages import EdgeInfo
@@ -30,7 +31,7 @@ class Plane:
             ``("watch", epoch, after)``.
         down: nobody answers.
         shown: secret, the one before, and whether it yields, of the last registration.
-        edges: what was told with the last of these; None: nothing.
+        edges, problems: what was told with the last of these; None: nothing.
         namesake: told whoever says that it is alive.
         denied: what to refuse the next registrations and signs of life with, by name of the call.
     """
@@ -39,6 +40,7 @@ class Plane:
         self.calls: list[tuple[Any, ...]] = []
         self.down = False
         self.edges: tuple[EdgeInfo, ...] | None = None
+        self.problems: tuple[ToldProblem, ...] = ()
         self.denied: dict[str, Denied] = {}
         self.shown = ("", "", False)
         self.namesake: Namesake | None = None
@@ -76,9 +78,13 @@ class Plane:
         return RegisterResponse(epoch=self.epoch, revision=self.revision, lease=self.lease)
 
     async def alive(
-        self, name: str, instance: str, edges: tuple[EdgeInfo, ...] | None = None
+        self,
+        name: str,
+        instance: str,
+        edges: tuple[EdgeInfo, ...] | None = None,
+        problems: tuple[ToldProblem, ...] = (),
     ) -> AliveResponse:
-        self.edges = edges
+        self.edges, self.problems = edges, problems
         await self._ask("alive", name, instance)
         return AliveResponse(namesake=self.namesake)
 

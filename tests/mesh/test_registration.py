@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from control.api.client import Denied
-from control.api.mesh import MOST_EDGE_BYTES, HostRecord, Namesake, ServiceOffer
+from control.api.mesh import MOST_TOLD_BYTES, HostRecord, Namesake, ServiceOffer, ToldProblem
 from control.api.messages import EdgeInfo, Edges
 from proxy.mesh.registration import HostRegistrar, at_most
 from proxy.mesh.statelock import StateLock
@@ -72,6 +72,26 @@ async def test_with_that_it_tells_of_its_edges(autojump_clock: MockClock) -> Non
         host.registration.edges = edges
         await plane.asked("alive")
         assert plane.edges == (some_edge("shop"),)
+        assert plane.problems == ()
+
+
+async def test_and_of_what_is_wrong_and_both_have_room(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    wrong = [ToldProblem(kind="host", name=f"host-{number}", text="x" * 300, lasts_s=1.0) for number in range(30)]
+    async with running(plane) as host:
+
+        async def edges() -> Edges:
+            return Edges(edges=[some_edge("x" * 200)] * 60)
+
+        async def problems() -> list[ToldProblem]:
+            return wrong
+
+        host.registration.edges, host.registration.problems = edges, problems
+        await plane.asked("alive")
+        assert plane.problems == tuple(wrong[: len(plane.problems)])
+        assert 10 < len(plane.problems) <= 20
+        assert plane.edges
+        assert len(msgspec.json.encode((plane.edges, plane.problems))) <= MOST_TOLD_BYTES + 10
 
 
 async def test_another_offer_is_told_at_once(autojump_clock: MockClock) -> None:
@@ -337,8 +357,9 @@ def some_edge(name: str) -> EdgeInfo:
 
 def test_so_much_of_its_edges_is_told() -> None:
     usual = [some_edge(f"uid {number}") for number in range(60)]
-    assert at_most(usual) == tuple(usual[:50])
+    assert at_most(usual, 50, MOST_TOLD_BYTES) == tuple(usual[:50])
     long = [some_edge("x" * 400) for _ in range(60)]
-    assert 0 < len(at_most(long)) < 50
-    assert len(msgspec.json.encode(at_most(long))) <= MOST_EDGE_BYTES
-    assert at_most([some_edge("x" * MOST_EDGE_BYTES)]) == ()
+    found = at_most(long, 50, MOST_TOLD_BYTES)
+    assert 0 < len(found) < 50
+    assert len(msgspec.json.encode(found)) <= MOST_TOLD_BYTES
+    assert at_most([some_edge("x" * MOST_TOLD_BYTES)], 50, MOST_TOLD_BYTES) == ()

@@ -76,6 +76,8 @@ SANS_IO = [
     "control/base/backoff.py",
     "control/base/tokenbucket.py",
     "control/base/ratelimit.py",
+    "control/base/page/since.py",
+    "control/server/meshproblems.py",
     "control/store/leases.py",
     "control/store/etcdwire.py",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Meta, Struct, field
 
 from control.base.reading import addresses, units
 from control.base.reading.addresses import TcpAddress
 from control.base.reading.decode import read_by
+from control.base.reading.yamlmap import Document
 
 HostName = Annotated[str, read_by(units.host_name, units.HOST_NAME)]
 ServiceName = Annotated[str, read_by(units.service_name, units.SERVICE_NAME)]
@@ -43,6 +44,14 @@ class ScrapeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """None: nowhere."""
     hosts: tuple[DnsName, ...] = ()
     """Names by which they may ask; an IP address and localhost always do."""
+    page: Annotated[bool, Meta(description="true or false")] = False
+    """Whether a browser gets a page at `listen` (docs/page.md)."""
+
+
+def check_page(telemetry: Any, document: Document) -> None:
+    """Add a problem for a page that is to be nowhere. (Any value may be UNSET here.)"""
+    if telemetry is not UNSET and telemetry.page is True and telemetry.listen is None:
+        document.problem(("telemetry", "page"), "found true without telemetry.listen; allowed: with an address there")
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,36 +1,38 @@
-"""Since when things are as they are, of which the proxy keeps no time itself: found by looking every second, whether
-anybody has the page open or not. A look costs microseconds for each peer.
+"""Which links flap, of which the proxy keeps no time itself: found by looking every second, whether anybody has the
+page open or not.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-
-import trio
+from typing import NamedTuple
 
 from control.api.messages import PeerStatus
-from proxy.telemetry.page.problems import Found
 
-EVERY = 1.0
-"""Seconds between two looks."""
 FLAPS, WINDOW = 3, 60.0
 """Links of one peer that were resumed so often in so many seconds flap. A cable that is pulled once is resumed once."""
 
 
+class Flapping(NamedTuple):
+    """How often a peer's sessions have been resumed within WINDOW, and for how many seconds that has been going on."""
+
+    times: int
+    seconds: float
+
+
 class Changes:
     """Args:
-    now: seconds since 1970.
+    now: seconds, of any clock that goes on evenly.
 
     Attributes:
-        flapping: by peer, how often its sessions have been resumed within WINDOW, where that is FLAPS or more.
+        flapping: by peer, where it is FLAPS or more.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._since: dict[tuple[str, str], float] = {}
         self._resumed: dict[str, deque[tuple[float, int]]] = {}
-        self.flapping: Mapping[str, int] = {}
+        self.flapping: Mapping[str, Flapping] = {}
 
     def look(self, peers: Iterable[PeerStatus]) -> None:
         """How often each peer's sessions were resumed by now."""
@@ -45,21 +47,5 @@ class Changes:
             resumed[peer.name] = history
             times = history[-1][1] - history[0][1] if history[-1][0] >= now - WINDOW else 0
             if times >= FLAPS:
-                flapping[peer.name] = times
+                flapping[peer.name] = Flapping(times, now - history[1][0])
         self._resumed, self.flapping = resumed, flapping
-
-    def since(self, problems: Iterable[Found]) -> list[float]:
-        """For each problem, when it began: seconds since 1970. What is not among them any more is over."""
-        now, since = self._now(), {}
-        for each in problems:
-            first = now if each.since is None else now - each.since
-            since[each.key] = min(first, self._since.get(each.key, first))
-        self._since = since
-        return [since[each.key] for each in problems]
-
-
-async def run(look: Callable[[], None]) -> None:
-    """Look every EVERY seconds, until cancelled."""
-    while True:
-        look()
-        await trio.sleep(EVERY)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from control.api.messages import Discovery, EdgeInfo, Ejection, LinkInfo, PeerStatus
+from proxy.telemetry.page.changes import Flapping
 
 SLOW = 2.0
 """Seconds that a stream is held back before that is a problem: bulk waits for credit and room all the time."""
@@ -47,7 +48,7 @@ class Seen(NamedTuple):
     control: Discovery | None
     memory_used: int
     memory_limit: int
-    flapping: Mapping[str, int]
+    flapping: Mapping[str, Flapping]
 
 
 def problems(seen: Seen) -> list[Found]:
@@ -56,14 +57,23 @@ def problems(seen: Seen) -> list[Found]:
     return list(reversed(found.values()))
 
 
+def lasting(seen: Seen) -> list[Found]:
+    """Those of them that show in no link and no edge: whoever looks must remember since when."""
+    return [*_hosts(seen.peers), *_unserved(seen, _down(seen)), *_here(seen)]
+
+
 def _all(seen: Seen) -> Iterator[Found]:
-    down = {peer.name for peer in seen.peers if _is_down(peer)}
+    down = _down(seen)
     yield from _hosts(seen.peers)
     yield from _unserved(seen, down)
     yield from _links(seen)
     yield from _services(seen, down)
     yield from _readers(seen.host, seen.edges)
     yield from _here(seen)
+
+
+def _down(seen: Seen) -> set[str]:
+    return {peer.name for peer in seen.peers if _is_down(peer)}
 
 
 def _is_down(peer: PeerStatus) -> bool:
@@ -87,16 +97,16 @@ def _hosts(peers: Iterable[PeerStatus]) -> Iterator[Found]:
 
 def _links(seen: Seen) -> Iterator[Found]:
     for link in seen.links:
-        if link.suspended_s is not None:
+        way = f"{seen.host} to {link.peer}"
+        flapping = seen.flapping.get(link.peer)
+        if flapping is not None:
+            what = f"The links to {link.peer} flap: lost and resumed {flapping.times} times in a minute."
+            yield Found("link", way, what, flapping.seconds)
+        elif link.suspended_s is not None:
             lost = f"Link {link.id} to {link.peer} is lost ({link.suspended_why})"
-            what = f"{lost}; streams that wait for another: {link.streams}."
-            yield Found("link", link.id, what, link.suspended_s)
-        elif times := seen.flapping.get(link.peer):
-            yield Found(
-                "link", f"to {link.peer}", f"The links to {link.peer} flap: lost and resumed {times} times in a minute."
-            )
-        elif link.congested and link.suspended_s is None:
-            yield Found("link", link.id, f"Link {link.id} to {link.peer} is congested: local sockets wait for it.")
+            yield Found("link", way, f"{lost}; streams that wait for another: {link.streams}.", link.suspended_s)
+        elif link.congested:
+            yield Found("link", way, f"Link {link.id} to {link.peer} is congested: local sockets wait for it.")
 
 
 def _services(seen: Seen, down: set[str]) -> Iterator[Found]:

@@ -74,6 +74,7 @@ def test_where_the_store_is(text: str, file: str | None) -> None:
             'segments.lan.reserved[0]: found "10.78.0.1/32"; allowed: an address or a network of 10.77.0.0/24',
         ),
         ("segments: {lan: {pool: 10.77.0.0/24, reserved: [x]}}", "allowed: an address or a network of the pool"),
+        ("telemetry: {page: true}", "f.yaml:3: telemetry.page: found true without telemetry.listen; allowed: with"),
         ("limits: {watcher: 3}", 'unknown key (did you mean "watchers"?)'),
     ],
 )

@@ -10,13 +10,13 @@ import trio
 
 from control.api import certificates
 from control.api.client import ControlClient, Denied
-from control.api.mesh import MOST_EDGES, HostEdges
+from control.api.mesh import MOST_EDGES, MOST_PROBLEMS, HostEdges, ToldProblem
 from control.api.messages import EdgeInfo
 from control.ca import root as ca
 from control.ca.issuing import ServerCertificate
 from control.server import edges as server_edges
 from control.server.credentials import client_context
-from control.server.edges import LONGEST_NAME, STALE, EdgeBook, MeshEdges, together
+from control.server.edges import LONGEST_NAME, LONGEST_TEXT, STALE, EdgeBook, MeshEdges, together
 from control.server.servers import ControlServers, ServerRecord
 from tests.control.server.conftest import MESH, World, record
 
@@ -58,6 +58,18 @@ def test_a_host_tells_of_its_own_edges_only_and_of_so_many() -> None:
     assert [list(each.edges) for each in book.told()] == [own]
     book.tell("a", [edge("a", "b")] * (MOST_EDGES + 1))
     assert [len(each.edges) for each in book.told()] == [MOST_EDGES]
+
+
+def test_what_a_host_says_is_wrong_has_bounds() -> None:
+    def wrong(**more: object) -> ToldProblem:
+        return msgspec.convert({"kind": "host", "name": "host-b", "text": "down", "lasts_s": 5.0, **more}, ToldProblem)
+
+    book = EdgeBook()
+    bad = [wrong(text="x" * (LONGEST_TEXT + 1)), wrong(name="x" * (LONGEST_TEXT + 1)), wrong(lasts_s=-1.0)]
+    book.tell("a", [], [*bad, wrong()])
+    assert [list(each.problems) for each in book.told()] == [[wrong()]]
+    book.tell("a", [], [wrong()] * (MOST_PROBLEMS + 1))
+    assert [len(each.problems) for each in book.told()] == [MOST_PROBLEMS]
 
 
 def test_each_edge_is_told_once() -> None:

@@ -8,12 +8,12 @@ import pytest
 import structlog
 import trio
 
-from control.api.mesh import RevokeRequest
+from control.api.mesh import RevokeRequest, ServiceOffer
 from control.api.tokens import TokenRecord
 from control.ca.issuing import CertificateRecord, Issuer
 from control.ca.joining import HostEnrolment, RevocationRecord
 from control.ca.keyfiles import KeyFiles
-from control.server.mirror import StoreMirror
+from control.server.mirror import REMEMBERED, StoreMirror
 from control.server.watching import MapWatchers
 from control.store.base import Compacted, Put, Store, StoreError
 from control.store.sqlite import open_sqlite
@@ -191,7 +191,9 @@ async def test_what_cannot_be_read_is_told_by_no_map_and_ends_nothing(
 @pytest.mark.failure("31")
 async def test_who_vanishes_and_what_is_offered_leaves_a_line(store: Store, nursery: trio.Nursery) -> None:
     brief, hosts, watching = hosts_on(store, lease=1.0), hosts_on(store), MapWatchers(10)
-    await nursery.start(StoreMirror(store, watching).run)
+    now = 5000.0
+    mirror = StoreMirror(store, watching, lambda: now)
+    await nursery.start(mirror.run)
     feed = watching.feed
     assert feed is not None
     with structlog.testing.capture_logs() as logs:
@@ -204,6 +206,13 @@ async def test_who_vanishes_and_what_is_offered_leaves_a_line(store: Store, nurs
         await hosts.register(*shown("host-s", "web", "old", address="10.77.0.6:7600"))
         await hosts.register(*shown("host-s", "web", "new", address="10.77.0.6:7600"))
         await until(lambda: set(feed.hosts) == {"host-s"})
+    gone = {each.record.name: (each.record.services, each.at) for each in mirror.gone()}
+    assert gone == {"host-v": ((ServiceOffer(name="db"),), now), "host-w": ((), now)}
+    await hosts.register(*shown("host-v", address="10.77.0.9:7600"))
+    await until(lambda: "host-v" in feed.hosts)
+    assert [each.record.name for each in mirror.gone()] == ["host-w"], "the other one is back"
+    now += REMEMBERED + 1
+    assert mirror.gone() == []
     nursery.cancel_scope.cancel()
     vanished = {each["host"]: each["address"] for each in logs if "vanished" in each["event"]}
     assert vanished == {"host-v": "10.77.0.9:7600", "host-w": "10.77.0.8:7600"}

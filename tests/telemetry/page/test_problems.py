@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from control.api.messages import Discovery, EdgeInfo, Ejection, LinkInfo, PeerStatus
-from proxy.telemetry.page.problems import Found, Seen, problems
+from proxy.telemetry.page.changes import Flapping
+from proxy.telemetry.page.problems import Found, Seen, lasting, problems
 
 PEER = PeerStatus(name="host-b", address="b:1", state="up", links=1, streams=0, waiting=0)
 DOWN = msgspec.structs.replace(PEER, state="down", links=0, last_error="connection refused", retry_in_s=2.0, waiting=3)
@@ -69,7 +70,9 @@ def test_links() -> None:
     [problem] = found(links=[lost])
     assert (problem.kind, problem.since) == ("link", 3.0)
     assert problem.text == "Link host-b/1 to host-b is lost (link_lost: reset); streams that wait for another: 4."
-    [problem] = found(flapping={"host-b": 5})
+    assert problem.name == "host-a to host-b"
+    [problem] = found(flapping={"host-b": Flapping(5, 20.0)}, links=[LINK, lost])
+    assert (problem.name, problem.since) == ("host-a to host-b", 20.0)
     assert problem.text == "The links to host-b flap: lost and resumed 5 times in a minute."
     [problem] = found(links=[msgspec.structs.replace(LINK, congested=True)])
     assert "congested" in problem.text
@@ -106,3 +109,10 @@ def test_this_host() -> None:
 def test_each_is_told_once() -> None:
     both = [msgspec.structs.replace(LINK, suspended_s=1.0), msgspec.structs.replace(LINK, suspended_s=1.0)]
     assert len(found(links=both)) == 1
+
+
+def test_what_shows_in_no_edge_and_no_link_lasts() -> None:
+    usual = {"host": "host-a", "ejected": [], "missing": [], "control": None, "memory_used": 95, "memory_limit": 100}
+    lost = msgspec.structs.replace(LINK, suspended_s=3.0)
+    seen = Seen(peers=[DOWN], links=[lost], edges=[FAILING], offered={"redis": ["host-b"]}, flapping={}, **usual)
+    assert [each.key for each in lasting(seen)] == [("host", "host-b"), ("service", "redis"), ("this host", "memory")]

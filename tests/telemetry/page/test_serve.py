@@ -1,32 +1,16 @@
-"""What a browser gets, without one. How it looks is in test_browser.py."""
+"""What the page of a proxy is told. How it looks is in test_browser.py; the files: tests/control/base/page."""
 
 from __future__ import annotations
 
 import json
-import re
 
 import msgspec
-import pytest
 
-from proxy.telemetry.page.serve import FILES, HEADERS, MOST_ROWS, POLICY, PageState, read
+from control.api.page import MOST_PAGE_ROWS
+from control.base.page.serve import FILES, POLICY, read
+from proxy.telemetry.page.serve import PageState
 from tests.pump.agents import mesh
 from tests.telemetry.metrics.told import ask, free_port
-
-
-def test_the_files_need_nobody_else() -> None:
-    text = "".join(read(name).decode() for name, _ in FILES.values())
-    outside = re.findall(r"https?://[^\s'\"<>)]+", text)
-    assert set(outside) == {"http://www.w3.org/2000/svg"}, "a name, which nobody asks for"
-    page, script = read("page.html").decode(), read("page.js").decode()
-    assert not re.search(r"\son\w+=|style=|<style|<script>", page), "which the policy would refuse"
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|import\(", script)
-    assert "POST" not in script
-
-
-def test_each_element_that_the_script_wants_is_there() -> None:
-    wanted = set(re.findall(r'\$\("(\w+)"\)|table\("(\w+)"', read("page.js").decode()))
-    ids = set(re.findall(r'id="([\w-]+)"', read("page.html").decode()))
-    assert {one or other for one, other in wanted} <= ids
 
 
 async def test_what_is_answered_and_how() -> None:
@@ -58,19 +42,16 @@ async def test_it_is_off_by_default() -> None:
         assert (await ask(port, "/metrics")).status == 200
 
 
-async def test_so_many_rows_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_so_many_rows_are_sent_and_those_that_somebody_looks_for() -> None:
     port = free_port()
     async with mesh() as hosts:
         agent = await hosts.start("host-a", telemetry={"listen": f"127.0.0.1:{port}", "page": True})
-        for number in range(MOST_ROWS + 5):
+        for number in range(MOST_PAGE_ROWS + 5):
             agent.stats.edges.find("outbound", "shop", f"service-{number}", "host-b").opened += 1
         state = json.loads((await ask(port, "/state.json")).body)
-        assert (len(state["edges"]), state["more_edges"]) == (MOST_ROWS, 5)
-
-
-def test_the_headers_have_what_browsers_need() -> None:
-    names = [name for name, _ in HEADERS]
-    assert len(names) == len(set(names))
-    for part in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "form-action 'none'"):
-        assert part in POLICY
-    assert "unsafe" not in POLICY
+        assert (len(state["edges"]), state["more_edges"]) == (MOST_PAGE_ROWS, 5)
+        least = {edge["service"] for edge in state["edges"]}
+        [other, *_] = [f"service-{number}" for number in range(MOST_PAGE_ROWS + 5) if f"service-{number}" not in least]
+        state = json.loads((await ask(port, f"/state.json?service={other}")).body)
+        assert [edge["service"] for edge in state["edges"]] == [other]
+        assert (state["more_edges"], state["all_edges"]) == (0, MOST_PAGE_ROWS + 5)

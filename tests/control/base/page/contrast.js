@@ -13,7 +13,7 @@ const colour = (name) => {
 };
 const light = (name) => { const [r, g, b] = colour(name); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const found = {};
-for (const text of ["fore", "faint", "bad", "slow"]) for (const back of ["back", "panel"]) {
+for (const text of ["fore", "faint", "bad", "slow", "fine"]) for (const back of ["back", "panel"]) {
   const [a, b] = [light(text), light(back)];
   found[`${text} on ${back}`] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }
