@@ -164,6 +164,7 @@ class Call:
             caller, self._sock = self._sock, None
             self.splice = Splice(self._context.pump, caller, service, self._splice_ended)
             self._told_opened()
+            self._time_here(self.splice)
             self._context.splices[self.splice] = self
             self._context.held[self.service] += 1
             self.splice.start()
@@ -177,6 +178,14 @@ class Call:
             self._refusal, self._detail = reason, detail
             self._look_again()
             self._try_peers()
+
+    def _time_here(self, splice: Splice) -> None:
+        """As `_time`, of a call that a service of this host has taken."""
+        if self._weight:
+            count = self._context.stats.counts.called(self.service)
+            count.wait.observe(self._offered_at - self.since, self._weight)
+            splice.service.timing = timing = count.timing(self._weight, self.since)
+            timing.opened(self._opened_at - self._offered_at)
 
     def _delivered_here(self, splice: Splice) -> None:
         """The service of this host has the call; the splice may be over already."""
@@ -483,7 +492,9 @@ class Call:
         lane, splice, request = self.lane, self.splice, self._request
         sent, received = (0, 0) if lane is None else (lane.bytes_sent, lane.bytes_received)
         first_at = None if self._first_byte is None else self._first_byte.at
+        held_back = NEVER if lane is None else stalled(lane.stalls, monotonic())
         if splice is not None:
+            held_back = splice.stalled(monotonic())
             sent, received, first_at = splice.caller.received, splice.service.received, splice.service.first_at
         return StreamFacts(
             service=self.service,
@@ -498,7 +509,7 @@ class Call:
             wait=self._offered_at - self.since if self._offered_at else None,
             open=self._opened_at - self._offered_at if self._opened_at else None,
             first_byte=None if first_at is None else first_at - self.since,
-            stalled=NEVER if lane is None else stalled(lane.stalls, monotonic()),
+            stalled=held_back,
             sent=sent,
             received=received,
         )

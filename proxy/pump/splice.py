@@ -19,6 +19,8 @@ from proxy.errors import CloseReason
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone, stop_hearing, untaken
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, disarm_reset
+from proxy.pump.stalls import Stalls, StallSeconds
+from proxy.pump.streamtiming import StreamTiming
 
 CHUNK = 64 * 1024
 """Bytes moved per turn and direction."""
@@ -39,6 +41,7 @@ class SpliceEnd:
         deaf: the application takes no more bytes: a write has failed, or would.
         first_at: when its first bytes were read, seconds (monotonic); None: there were none yet.
         received: bytes read from it; counted: those of them that whoever counts them has counted already.
+        stalls: how long bytes have waited for it; None: they never did. timing: is told of the first bytes read.
         unheard: the socket is not read any more, because the other one is deaf and this one's application knows it.
     """
 
@@ -56,6 +59,8 @@ class SpliceEnd:
         "shut",
         "sock",
         "splice",
+        "stalls",
+        "timing",
         "unheard",
     )
 
@@ -68,6 +73,8 @@ class SpliceEnd:
         self.ended = self.hasty = self.doubted = self.shut = self.deaf = self.unheard = False
         self.received = self.counted = 0
         self.first_at: float | None = None
+        self.stalls: Stalls | None = None
+        self.timing: StreamTiming | None = None
 
     def update(self) -> None:
         """Tell the epoll what to wait for: input while nothing is pending for the other socket, room for output while
@@ -76,8 +83,15 @@ class SpliceEnd:
         reading = not (self.ended or self.unheard or self.other.pending)
         mask = (EPOLLIN if reading else 0) | (EPOLLOUT if self.pending else 0)
         if mask != self.mask:
+            if (mask ^ self.mask) & EPOLLOUT:
+                self._held_back(mask & EPOLLOUT != 0)
             self.mask = mask
             self.splice.pump.interest(self.sock.fileno(), mask)
+
+    def _held_back(self, begins: bool) -> None:
+        """The application does not take what is there, or does again."""
+        stalls = self.stalls = self.stalls or Stalls()
+        (stalls.from_delivering if begins else stalls.delivering)(monotonic())
 
     def ready(self, mask: int) -> None:
         """The epoll reports events on this socket (Watcher)."""
@@ -114,6 +128,8 @@ class SpliceEnd:
         if length:
             if self.first_at is None:
                 self.first_at = monotonic()
+                if self.timing is not None:
+                    self.timing.first_byte(self.first_at)
             self.received += length
             self.other.write(_scratch_view[:length])
         else:
@@ -199,6 +215,20 @@ class Splice:
         """Put both sockets into the pump."""
         self.pump.watch(self.caller.sock.fileno(), self.caller, EPOLLIN)
         self.pump.watch(self.service.sock.fileno(), self.service, EPOLLIN)
+
+    def stalled(self, now: float) -> StallSeconds:
+        """How long it was held back by now. Whoever does not read is an application of this host."""
+        return StallSeconds(0.0, 0.0, sum(end.stalls.so_far(now).reader for end in self.ends if end.stalls is not None))
+
+    def held(self, now: float) -> tuple[str, float] | None:
+        """As `Stalls.held`."""
+        found = [held for end in self.ends if end.stalls is not None and (held := end.stalls.held(now)) is not None]
+        return max(found, key=lambda each: each[1], default=None)
+
+    @property
+    def ends(self) -> tuple[SpliceEnd, SpliceEnd]:
+        """Both."""
+        return self.caller, self.service
 
     def settle(self) -> None:
         """Shut a socket down for writing once the other one's input has ended and was sent; update what the epoll waits

@@ -71,6 +71,9 @@ class StreamCount:
         self.sent += caller.received - caller.counted
         self.received += service.received - service.counted
         caller.counted, service.counted = caller.received, service.received
+        for end in splice.ends:
+            if end.stalls is not None:
+                self._stalled(end.stalls)
 
     def _stalled(self, stalls: Stalls) -> None:
         credit, link, reader = stalls.take(monotonic())

@@ -95,14 +95,13 @@ class EdgeView:
                 if (edge := lane.observer.edge) in found:
                     found[edge][2] += lane.bytes_sent
                     found[edge][3] += lane.bytes_received
-                    if lane.stalls is not None and (held := lane.stalls.held(at)) is not None:
-                        before = stalled.get(edge, NO_STALL)
-                        cause, seconds = max(held, (before.cause, before.seconds), key=lambda each: each[1])
-                        stalled[edge] = EdgeStall(before.streams + 1, cause, seconds)
+                    if lane.stalls is not None:
+                        _add_stall(stalled, edge, lane.stalls.held(at))
         for call in splices:
             if call.splice is not None and call.edge in found:
                 found[call.edge][2] += call.splice.caller.received
                 found[call.edge][3] += call.splice.service.received
+                _add_stall(stalled, call.edge, call.splice.held(at))
         last = {} if self._last is None else self._last.counts
         none = EdgeCounts(0, 0, 0, 0)
         counts = {
@@ -143,3 +142,11 @@ class EdgeView:
                 reason=None if edge.reason is None else edge.reason.label,
                 failing_s=None if edge.failing_since is None else round(now - edge.failing_since, 1),
             )
+
+
+def _add_stall(stalled: dict[Edge, EdgeStall], edge: Edge, held: tuple[str, float] | None) -> None:
+    """A stream of the edge is held back, by this and for so many seconds; None: it is not."""
+    if held is not None:
+        before = stalled.get(edge, NO_STALL)
+        cause, seconds = max(held, (before.cause, before.seconds), key=lambda each: each[1])
+        stalled[edge] = EdgeStall(before.streams + 1, cause, seconds)

@@ -6,12 +6,14 @@ import socket
 from collections.abc import AsyncIterator
 from itertools import product
 from random import Random
+from time import monotonic
 
 import pytest
 import trio
 
 from proxy.errors import CloseReason
 from proxy.pump.splice import CHUNK, Splice
+from proxy.pump.streamlog import NEVER
 from tests.pump.rig import KINDS, End, Host, Kind, proxied, running, until
 from tests.tools.sockets import open_fds
 
@@ -165,7 +167,10 @@ async def test_a_reader_that_stops_holds_back_its_writer_and_nobody_else(bench: 
         written += more
         return not more and bool(stalled.splice.service.pending)
 
+    assert stalled.splice.held(monotonic()) is None
     await until(full, "full")
+    cause, seconds = stalled.splice.held(monotonic()) or ("", -1.0)
+    assert (cause, seconds >= 0) == ("reader", True)
     assert len(stalled.splice.service.pending) <= CHUNK
     assert bench.host.pump.budget.used == len(stalled.splice.service.pending)
     await stalled.service.send(b"the other direction")
@@ -173,6 +178,11 @@ async def test_a_reader_that_stops_holds_back_its_writer_and_nobody_else(bench: 
     await other.caller.send(b"others")
     assert await other.service.read(6) == b"others"
     assert await stalled.service.read(written) == bytes(written)
+    assert stalled.splice.held(monotonic()) is None
+    spent = stalled.splice.stalled(monotonic())
+    assert spent.reader >= seconds
+    assert spent == stalled.splice.stalled(monotonic() + 60), "it is over"
+    assert other.splice.stalled(monotonic()) == NEVER
     for joined in (stalled, other):
         joined.caller.finish()
         joined.service.finish()

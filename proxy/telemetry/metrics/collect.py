@@ -142,8 +142,8 @@ class NetworkReader:
                     add(catalog.STREAMS_ENDED, ended, *key, LABELS[CloseReason(reason)])
             for reason, retries in count.retries.items():
                 add(catalog.STREAM_RETRIES, retries, *key[:2], LABELS[reason])
-            if key[2] != "local":
-                for cause in catalog.CLOSED["cause"]:
+            for cause in catalog.CLOSED["cause"]:
+                if key[2] != "local" or cause == "reader":  # within a host nothing else holds a stream back
                     add(catalog.STREAM_STALLED, getattr(count, cause), *key, cause)
             yield
 

@@ -114,13 +114,32 @@ async def test_a_stream_within_the_host_is_local() -> None:
         told = await scrape(near)
         assert told("hostlane_streams_open", **stream) == 1
         assert told("hostlane_stream_sent_bytes_total", **stream) == 5
+        assert told("hostlane_stream_open_seconds_count", service="echo") == 1
+        assert told("hostlane_stream_first_byte_seconds_count", service="echo") == 0
+        await end.send(b"answer")
+        await caller.read(6)
+        told = await scrape(near)
+        for name in ("wait", "open", "first_byte"):
+            assert told(f"hostlane_stream_{name}_seconds_count", service="echo") == 1
+        sent = 0
+
+        def full() -> bool:
+            nonlocal sent
+            more = caller.fill()
+            sent += more
+            return not more and hosts.agents["host-a"].pump.budget.used > 0
+
+        await until(full, "the service does not read")
+        await end.read(sent)
+        told = await scrape(near)
+        assert told("hostlane_stream_stalled_seconds_total", **stream, cause="reader") > 0
         caller.close()
         await end.rest()
         end.close()
         await until(lambda: not hosts.agents["host-a"].stats.open, "it has ended")
         told = await scrape(near)
         assert told("hostlane_streams_ended_total", **stream, reason="finished") == 1
-        assert told("hostlane_stream_sent_bytes_total", **stream) == 5
+        assert told("hostlane_stream_sent_bytes_total", **stream) == 5 + sent
 
 
 async def test_who_asks_how_gets_what() -> None:
