@@ -23,6 +23,8 @@ class ControlServer:
     place: CommandHost
     port: int
     folder: Path
+    page_port: int | None = None
+    """Where it shows the mesh (docs/page.md); None: nowhere."""
 
     @property
     def address(self) -> str:
@@ -43,6 +45,7 @@ class ControlServer:
             f"listen: {self.address}",
             f"run_dir: {self.run_dir}",
             f"state_dir: {self.run_dir.with_suffix('.state')}",
+            *mesh.telemetry(self.place, self.page_port),
         ]
         return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ class LoopbackHost:
     address: str = "127.0.0.1"
     section: str = ""
     processes: list[subprocess.Popen[Any]] = field(default_factory=list, repr=False, compare=False)
+
+    def socket(self) -> socket.socket:
+        """A TCP socket. The caller closes it."""
+        return socket.socket()
 
     def command(self, argv: Sequence[str], *, container: bool = False) -> list[str]:
         """``argv`` itself."""

@@ -26,6 +26,8 @@ class DemoProxy:
     place: CommandHost
     port: int
     run_dir: Path
+    page_port: int | None = None
+    """Where it shows its page (docs/page.md); None: nowhere."""
 
     @property
     def link_address(self) -> str:
@@ -65,11 +67,17 @@ def configuration(end: DemoProxy, server: str, *, offers: Path | None = None) ->
         f"  token_file: {end.token}",
         f"  state_dir: {end.run_dir.with_suffix('.state')}",
     ]
+    lines += telemetry(end.place, end.page_port)
     if offers is None:
         lines += ["upstreams: all"]
     else:
         lines += ["services:", f'  redis: {{deliver: "unix:{offers}"}}']
     return "\n".join(lines) + "\n" + end.place.section
+
+
+def telemetry(place: CommandHost, port: int | None) -> list[str]:
+    """The YAML of the section that has a page shown there; nothing for None."""
+    return [] if port is None else ["telemetry:", f"  listen: {place.address}:{port}", "  page: true"]
 
 
 def make_interfaces(end: DemoProxy) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,10 @@ class CommandHost(Protocol):
     @property
     def section(self) -> str:
         """``interfaces`` of its host's configuration, as YAML; "" where the address is there already."""
+        ...
+
+    def socket(self) -> socket.socket:
+        """A TCP socket of this process that lives there. The caller closes it."""
         ...
 
     def command(self, argv: Sequence[str], *, container: bool = False) -> list[str]: ...

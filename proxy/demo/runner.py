@@ -122,6 +122,9 @@ def _show(stack: ExitStack, kinds: Sequence[Workload], rounds: int) -> None:
     console.print("Both have joined, and got certificates for their tokens: the links between them are mutual TLS 1.3.")
     console.print("A Redis server runs on host B; its socket has come to host A, where a client calls it so:")
     console.print(f"    redis-cli -s {stage.socket}")
+    console.print("In a browser on this machine, as long as this runs:")
+    for what, url in stage.show_pages(stack):
+        console.print(f"    {url}  {what}", soft_wrap=True)
     console.print(stage.prove())
     rows = run_rounds(stage, kinds, rounds, deadline=began + BUDGET_S)
     console.print()

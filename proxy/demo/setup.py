@@ -6,12 +6,14 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxy.demo import mesh, netns, redis
 from proxy.demo.controlserver import ControlServer
 from proxy.demo.docker_path import CONTAINER
+from proxy.demo.forward import PortForward
 from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
 from proxy.demo.mesh import DemoProxy
@@ -20,6 +22,7 @@ from proxy.demo.processes import BackgroundProcess, DemoError, begin
 from proxy.demo.redis import RedisClient
 
 REDIS_PORT, LINK_PORT, CONTROL_PORT = 6379, 7600, 7601
+PAGE_PORT, MESH_PAGE_PORT = 7690, 7691
 PROOF_BYTES = 1 << 20
 SLEEP = ["sleep", "60"]
 
@@ -99,6 +102,16 @@ class DemoSetup:
         for service in self.services:
             service.check()
 
+    def show_pages(self, stack: ExitStack) -> list[tuple[str, str]]:
+        """Bring the pages of mesh and hosts to this machine until ``stack`` ends: what each shows, and where."""
+        ends = [(each.place.name, each.place, each.page_port) for each in (self.near, self.far)]
+        found = []
+        for what, place, port in (("the mesh", self.server.place, self.server.page_port), *ends):
+            if port is not None:
+                forward = stack.enter_context(PortForward(place, port))
+                found.append((what, f"http://127.0.0.1:{forward.port}/"))
+        return found
+
     def handshakes_avoided(self) -> int:
         return int(mesh.status(self.near)["handshakes_avoided"])
 
@@ -148,21 +161,26 @@ def on_two_hosts(lab: Lab, folder: Path) -> DemoSetup:
         process = lab.a.popen(SLEEP, container=True)
         return ["--from", str(process.pid), "--to", lab.b.machine_address]
 
-    near, far = DemoProxy(lab.a, LINK_PORT, folder / "a"), DemoProxy(lab.b, LINK_PORT, folder / "b")
-    return DemoSetup(ControlServer(lab.a, CONTROL_PORT, folder), near, far, folder, servers, ways, container)
+    near, far = (
+        DemoProxy(host, LINK_PORT, folder / letter, PAGE_PORT) for host, letter in zip(lab.hosts, "ab", strict=True)
+    )
+    server = ControlServer(lab.a, CONTROL_PORT, folder, MESH_PAGE_PORT)
+    return DemoSetup(server, near, far, folder, servers, ways, container)
 
 
 def on_loopback(machine: Loopback, folder: Path) -> DemoSetup:
     """Everything on 127.0.0.1, on ports that are free now."""
-    redis_port, control_port, near_port, far_port = free_ports(4)
+    redis_port, control_port, near_port, far_port, *pages = free_ports(7)
 
     def servers(path: Path) -> list[BackgroundProcess]:
         return [redis.serve(machine.b, machine.b.address, redis_port, path)]
 
     target = ("-h", machine.b.address, "-p", str(redis_port))
     way = DemoPath("direct, loopback TCP", machine.a, target, f"( dport = :{redis_port} )")
-    near, far = DemoProxy(machine.a, near_port, folder / "a"), DemoProxy(machine.b, far_port, folder / "b")
-    return DemoSetup(ControlServer(machine.a, control_port, folder), near, far, folder, servers, [way])
+    near = DemoProxy(machine.a, near_port, folder / "a", pages[0])
+    far = DemoProxy(machine.b, far_port, folder / "b", pages[1])
+    server = ControlServer(machine.a, control_port, folder, pages[2])
+    return DemoSetup(server, near, far, folder, servers, [way])
 
 
 def free_ports(count: int) -> list[int]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +49,35 @@ def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lab, "missing", staticmethod(lambda: "not root (network namespaces need it)"))
 
 
+def pages_looked_at(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the pages show while the demo runs, once it has."""
+    seen: dict[str, Any] = {}
+    show = runner.DemoSetup.show_pages
+
+    def look(self: runner.DemoSetup, stack: ExitStack) -> list[tuple[str, str]]:
+        found = show(self, stack)
+        for what, url in found:
+            with urllib.request.urlopen(f"{url}state.json", timeout=30) as answer:
+                seen[what] = json.load(answer)
+        return found
+
+    monkeypatch.setattr(runner.DemoSetup, "show_pages", look)
+    return seen
+
+
 @pytest.mark.redis
 @pytest.mark.netns
-def test_two_hosts(capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_hosts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = pages_looked_at(monkeypatch)
     assert runner.main(SMALL, rounds=1) == 0
+    assert seen["the mesh"]["mesh"] == "hostlane"
+    assert [seen[host]["host"] for host in ("host-a", "host-b")] == ["host-a", "host-b"]
+    assert [host["name"] for host in seen["the mesh"]["hosts"]] == ["host-a", "host-b"]
     shown = capsys.readouterr().out
     assert "Byte-exact: 1 MiB" in shown
     assert "peers:" not in shown
+    pages = re.findall(r"http://127\.0\.0\.1:\d+/  (.*)", shown)
+    assert pages == ["the mesh", "host-a", "host-b"]
     assert shown_of(shown, "host-a$ hostlane control init --config control.yaml")[0].startswith("CA ")
     assert shown_of(shown, "host-a$ hostlane hosts --config control.yaml")[1:] == [
         "host-a  10.77.0.1:7600  0.1.0           0  -",
