@@ -20,7 +20,7 @@ help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
-	@echo "make test-docker  doors and containers on real Docker engines, two of its own (root, Debian; 2 minutes; no part of .ci/run)"
+	@echo "make test-docker  doors and containers on real Docker engines, two of its own (root, Debian; 15 minutes; QUICK=1: the part that .ci/run does, a minute)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
@@ -74,10 +74,13 @@ test: core
 test-all: export HOSTLANE_WHOLE = 1
 test-all: test
 
-# By itself, as it takes longer than all its neighbours, and engines of its own.
+DOCKER := $(NETNS) $(REDIS) dockerd:docker.io mount:mount bridge:iproute2 nsenter:util-linux
+
+# By itself, as it takes longer than all its neighbours, and engines of its own. A whole run tries services that the quick one
+# does without.
 test-docker: .venv/.stamp
-	@.ci/packages $(NETNS) $(REDIS) dockerd:docker.io mount:mount
-	@$(PLAIN) $(BIN)/pytest -n0 $(or $(ARGS),tests/docker)
+	@.ci/packages $(DOCKER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl)
+	@$(PLAIN) $(if $(QUICK),HOSTLANE_QUICK=1) $(BIN)/pytest -n0 $(if $(QUICK),-m essential) $(or $(ARGS),tests/docker)
 
 installs: core
 	@.ci/installs

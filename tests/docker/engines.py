@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from tests.tools.sockets import PATIENCE, eventually
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"dockerd": "docker.io", "docker": "docker.io", "containerd": "containerd", "redis-server": "redis-server"}
 IMAGE = "hostlane-tests"
+NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false")
 PROXY_USER = "7600:7600"
+OFFERED = ["redis", "other", "postgresql", "web", *(f"s{number}" for number in range(4))]
+"""Services that either host may call at the other one."""
+FILES = {"redis": "redis.sock", "web": "web.sock", "postgresql": ".s.PGSQL.5432"}
+"""Unix sockets of services."""
+SERVICES = "/run/hostlane-services"
+"""Where containers have the sockets that serve."""
 SETUP = """
 set -e
 cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup "$cgroups"
@@ -57,9 +64,10 @@ class EngineHost:
     Args:
         host: its network.
         folder: short; the engine's socket is in it.
+        network: the engine's options for its own networks; None: it has none, and makes no rules.
     """
 
-    def __init__(self, host: LabHost, folder: Path) -> None:
+    def __init__(self, host: LabHost, folder: Path, network: Sequence[str] | None = None) -> None:
         self.host, self.files = host, folder / "files"
         self.state, self.sockets = folder / "state", folder / "sockets"
         for made in (self.files, self.state, self.sockets):
@@ -69,19 +77,20 @@ class EngineHost:
         self._holder = subprocess.Popen([*enter, "sh", "-c", SETUP, "sh", str(self.state)], start_new_session=True)
         eventually(self._entered, "the engine's namespaces")
         self._engine: subprocess.Popen[bytes] | None = None
+        self._network = NO_NETWORK if network is None else network
         self.start()
         self.import_image()
 
     def _entered(self) -> bool:
         return Path(f"/proc/{self._holder.pid}/comm").read_text().strip() == "sleep"
 
-    def start(self) -> None:
-        """Start the engine, and wait until it answers."""
+    def start(self, *, live_restore: bool = True) -> None:
+        """Start the engine, and wait until it answers. `live_restore`: containers will live on when it ends."""
         engine = [
             "dockerd", "--data-root", f"{self.state}/data", "--exec-root", f"{self.state}/exec", "--pidfile",
-            f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", "vfs", "--bridge",
-            "none", "--iptables=false", "--ip6tables=false", "--exec-opt", "native.cgroupdriver=cgroupfs",
-            "--cgroup-parent", f"/{self._cgroup}", "--live-restore", "--log-level", "error",
+            f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", "vfs",
+            *self._network, "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._cgroup}",
+            f"--live-restore={'true' if live_restore else 'false'}", "--log-level", "error",
         ]  # fmt: skip
         with (self.files.parent / "engine.log").open("ab") as log:
             environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
@@ -94,17 +103,49 @@ class EngineHost:
         """The command, in this host's network and with what its engine has mounted."""
         return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--", *argv]
 
+    def host_run(self, *argv: str) -> str:
+        """What a command says on this host; AssertionError if it fails."""
+        done = subprocess.run(self.inside([*argv]), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def seen(self, path: str) -> Path:
+        """A path below the engine's state, which lies in a mount namespace of its own, as it is reached from here."""
+        return Path(f"/proc/{self._holder.pid}/root{self.state}", path)
+
+    def says(self, name: str, *argv: str) -> str:
+        """What a command in a container says; empty: it has failed, or does not end."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._docker("exec", name, "timeout", "5", *argv).stdout.strip()
+        return ""
+
     def stop(self) -> None:
         """End the engine; its containers live on (live-restore)."""
         assert self._engine is not None
         self._engine.terminate()
         self._engine.wait(PATIENCE)
 
+    def kill(self) -> None:
+        """End the engine as a crash does (kill -9); its containers live on."""
+        assert self._engine is not None
+        pid_file = self.seen("exec/containerd/containerd.pid")
+        containerd = pid_file.read_text()
+        self._engine.kill()
+        self._engine.wait(PATIENCE)
+        # It dies with the engine, which does not come back while it finds that process: not every machine's first
+        # process sees to those that have ended.
+        eventually(lambda: _over(containerd), "the end of containerd")
+        pid_file.unlink()
+
     def docker(self, *words: str) -> str:
         """What the client says on standard output; AssertionError if it fails."""
         done = self._docker(*words)
         assert done.returncode == 0, f"docker {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
+
+    def manages(self, *words: str) -> bool:
+        """Whether the client's command is carried out."""
+        return self._docker(*words).returncode == 0
 
     def _docker(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", *words]
@@ -156,8 +197,10 @@ class EngineHost:
 
     def start_proxy(self) -> None:
         """The proxy, in the host's network, as a user of its own and without a capability."""
-        own = f"--volume={self.sockets}/run:/run/hostlane"
-        self.hostlane("proxy", "proxy", f"--user={PROXY_USER}", "--network=host", own)
+        self.hostlane(
+            "proxy", "proxy", f"--user={PROXY_USER}", "--network=host", f"--volume={self.sockets}/run:/run/hostlane",
+            f"--volume={self.sockets}/services:{SERVICES}",
+        )  # fmt: skip
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """What a container has logged."""
@@ -194,6 +237,14 @@ class EngineHost:
                         pass
 
 
+def _over(pid: str) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 @contextmanager
 def two_hosts() -> Iterator[tuple[EngineHost, EngineHost]]:
     """Two hosts, each with engine, door and proxy, of a static mesh: both may call what the other one offers."""
@@ -209,11 +260,16 @@ def two_hosts() -> Iterator[tuple[EngineHost, EngineHost]]:
             config = {
                 "host": host.name,
                 "links": {"listen": f"{host.address}:7600", "security": "none"},
-                "peers": {peer.name: {"address": f"{peer.address}:7600", "services": ["redis", "other"]}},
+                "limits": {"open_timeout": "60s"},  # a loaded machine takes long to start what callers wait for
+                "peers": {peer.name: {"address": f"{peer.address}:7600", "services": OFFERED}},
+                "upstreams": {
+                    service: {"listen": f"unix:{SERVICES}/{file}", "mode": "0666"} for service, file in FILES.items()
+                },
+                "connect": {"listen": f"unix:{SERVICES}/connect.sock", "services": "all", "mode": "0666"},
                 "door": {"engine": "/run/engine/docker.sock"},
             }
             (made.files / "host.yaml").write_text(json.dumps(config))
-            for name, mode, uid in (("door", 0o750, 0), ("run", 0o700, 7600)):
+            for name, mode, uid in (("door", 0o750, 0), ("run", 0o700, 7600), ("services", 0o755, 7600)):
                 (made.sockets / name).mkdir(mode=mode)
                 os.chown(made.sockets / name, uid, 7600)
             # The engine makes it with the first container, and the door has it mounted.

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import suppress
 
 import pytest
 
 from tests.docker.conftest import Hosts
 from tests.docker.engines import EngineHost
+from tests.docker.traffic import USE, start_server
 from tests.tools.sockets import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
-USE = {"hostlane.use": "redis@127.77.0.2:6379"}
-OFFER = {"hostlane.offer": "redis=tcp:127.0.0.1:6379"}
-SERVER = ["redis-server", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
 CLI = ["redis-cli", "-h", "127.77.0.2"]
-
-
-def start_server(host: EngineHost, name: str = "server", *options: str) -> None:
-    host.run(name, SERVER, "--user=65534:65534", *options, labels=OFFER)
 
 
 def start_client(host: EngineHost, name: str = "client", *options: str) -> None:
@@ -30,9 +23,7 @@ def start_client(host: EngineHost, name: str = "client", *options: str) -> None:
 
 def ask(host: EngineHost, *words: str, client: str = "client") -> str:
     """What Redis answers to a client in a container, or what the client says instead."""
-    with suppress(AssertionError, subprocess.TimeoutExpired):
-        return host.docker("exec", client, "timeout", "5", *CLI, *words)
-    return ""
+    return host.says(client, *CLI, *words)
 
 
 def answers(host: EngineHost, client: str = "client") -> bool:
@@ -55,6 +46,7 @@ def test_both_on_one_host(empty: Hosts) -> None:
     eventually(lambda: answers(a), "PONG")
 
 
+@pytest.mark.essential
 def test_the_privileges_are_those_of_the_documentation(hosts: Hosts) -> None:
     a, _ = hosts
     for name, caps in (("door", "0000000000200400"), ("proxy", "0000000000000000")):
@@ -77,15 +69,6 @@ def test_the_service_comes_back(empty: Hosts, how: str) -> None:
     eventually(lambda: answers(a), "PONG again")
 
 
-def test_the_client_comes_back(empty: Hosts) -> None:
-    a, b = empty
-    start_server(b)
-    start_client(a)
-    eventually(lambda: answers(a), "PONG")
-    a.docker("restart", "--time=1", "client")
-    eventually(lambda: answers(a), "PONG again")
-
-
 def test_a_container_that_is_paused_offers_nothing(empty: Hosts) -> None:
     a, b = empty
     start_server(b)
@@ -97,6 +80,7 @@ def test_a_container_that_is_paused_offers_nothing(empty: Hosts) -> None:
     eventually(lambda: answers(a), "PONG again")
 
 
+@pytest.mark.essential
 def test_a_container_offers_while_it_is_healthy(empty: Hosts) -> None:
     a, b = empty
     start_client(a)
@@ -108,23 +92,6 @@ def test_a_container_offers_while_it_is_healthy(empty: Hosts) -> None:
     eventually(lambda: answers(a), "PONG")
     b.docker("exec", "server", "rm", "/tmp/well")
     eventually(lambda: not answers(a), "the withdrawal")
-
-
-@pytest.mark.parametrize("name", ["door", "proxy"])
-@pytest.mark.parametrize("how", ["restart", "kill"])
-def test_door_and_proxy_come_back(empty: Hosts, name: str, how: str) -> None:
-    """While one of them is away the other one has the listeners: nobody is refused."""
-    a, b = empty
-    start_server(b)
-    start_client(a)
-    eventually(lambda: answers(a), "PONG")
-    for host in empty:
-        host.docker("stop" if how == "restart" else "kill", name)
-        assert "refused" not in ask(a, "ping")
-        host.docker("start", name)
-        eventually(lambda: answers(a), "PONG again")
-    start_client(a, "later")
-    eventually(lambda: answers(a, "later"), "PONG for one that started later")
 
 
 def test_who_calls_while_the_proxy_is_away_waits_for_it(empty: Hosts) -> None:
@@ -146,20 +113,7 @@ def waiting(host: EngineHost) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_engine_comes_back(empty: Hosts) -> None:
-    """With live-restore containers go on, and so does everything between them."""
-    a, b = empty
-    start_server(b)
-    start_client(a)
-    eventually(lambda: answers(a), "PONG")
-    b.stop()
-    assert answers(a)
-    b.start()
-    eventually(lambda: b.docker("inspect", "--format={{.State.Running}}", "server") == "true", "the engine")
-    b.docker("restart", "--time=1", "server")
-    eventually(lambda: answers(a), "PONG after a restart that the engine had to tell of")
-
-
+@pytest.mark.essential
 def test_a_macvlan_address_is_free_again(empty: Hosts) -> None:
     """Whatever is open in a namespace would keep its interface, and with it the address, which is the MAC's seed."""
     a, b = empty
@@ -178,20 +132,6 @@ def test_a_macvlan_address_is_free_again(empty: Hosts) -> None:
     finally:
         b.docker("rm", "--force", "server", "other")
         b.docker("network", "rm", "lan")
-
-
-def test_nothing_is_left_of_containers(empty: Hosts) -> None:
-    a, b = empty
-    start_server(b)
-    counts = []
-    for lives in (3, 12):
-        for _ in range(lives):
-            start_client(a)
-            eventually(lambda: answers(a), "PONG")
-            a.docker("rm", "--force", "client")
-        counts.append([int(a.docker("exec", name, "sh", "-c", "ls /proc/1/fd | wc -l")) for name in ("door", "proxy")])
-    # An idle connection to the engine may be closed by then.
-    assert all(later <= earlier for earlier, later in zip(*counts, strict=True)), counts
 
 
 def test_what_cannot_be_is_one_line(empty: Hosts) -> None:
