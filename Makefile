@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all test-docker installs wheels deb lint bench fuzz sanitizers vm clean
+.PHONY: venv core demo test test-all test-docker bench-containers installs wheels deb lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -21,6 +21,7 @@ help:
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
 	@echo "make test-docker  doors and containers on real Docker engines, two of its own (root, Debian; 15 minutes; QUICK=1: the part that .ci/run does, a minute)"
+	@echo "make bench-containers  on such engines: how long each restart is felt, and what ways into a container cost (QUICK=1: whether it works)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
 	@echo "make fuzz    what peers may say, fuzzed for a minute each (SECONDS=600: longer; needs atheris, which it installs)"
@@ -81,6 +82,10 @@ DOCKER := $(NETNS) $(REDIS) dockerd:docker.io mount:mount bridge:iproute2 nsente
 test-docker: .venv/.stamp
 	@.ci/packages $(DOCKER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl)
 	@$(PLAIN) $(if $(QUICK),HOSTLANE_QUICK=1) $(BIN)/pytest -n0 $(if $(QUICK),-m essential) $(or $(ARGS),tests/docker)
+
+bench-containers: core
+	@.ci/packages $(DOCKER) $(COMPILER)
+	@$(BIN)/python -m tests.docker.bench $(if $(QUICK),--quick)
 
 installs: core
 	@.ci/installs

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane", "hostlane-no-poll", "floor")
+CONTAINER_PATHS = ("hostlane-inside", "hostlane-sidecar")
 MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
-PATHS = PLAIN_PATHS + MTLS_PATHS
+PATHS = PLAIN_PATHS + CONTAINER_PATHS + MTLS_PATHS
 EXTRA_PATHS = ("hostlane-unretained",)
 """Run only if named."""
 MEASURES = (

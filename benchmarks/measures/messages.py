@@ -18,6 +18,7 @@ BULK = 0.5
 ALSO: dict[Variant, set[tuple[str, int, int]]] = {
     "mtls": {("ping", 64, 128), ("req", 64, 16)},
     "no-poll": {("ping", 64, 1), ("ping", 64, 16)},
+    "container": {("ping", 64, 1), ("ping", 64, 16), ("ping", 64, 128), ("req", 64, 1), ("req", 64, 16)},
     "floor": {(kind, 64, count) for kind in ("ping", "req") for count in (1, 4, 16, 128, 1024)},
 }
 """Kind, size and count of what is also measured on the paths of these kinds. With mutual TLS: where the peers' cost of

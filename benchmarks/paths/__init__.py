@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.options import OtherBuild
 from benchmarks.paths.base import BenchPath, Variant
+from benchmarks.paths.containers import HostlaneInside, HostlaneSidecar
 from benchmarks.paths.direct import Bridge, Direct
 from benchmarks.paths.envoy import EnvoyH2, EnvoyH2Mtls, EnvoyTcp
 from benchmarks.paths.floor import Floor
@@ -34,6 +35,8 @@ _CLASSES: dict[str, type[BenchPath]] = {
     "haproxy-mtls": HAProxyMtls,
     "envoy-h2-mtls": EnvoyH2Mtls,
     "hostlane-mtls": HostlaneMtls,
+    "hostlane-inside": HostlaneInside,
+    "hostlane-sidecar": HostlaneSidecar,
     "hostlane-unretained": HostlaneUnretained,
 }
 

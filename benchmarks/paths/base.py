@@ -15,8 +15,8 @@ from benchmarks.loadrun import Phase, Target
 from benchmarks.testbed import Testbed
 from proxy.demo.certificates import CertificateAuthority
 
-Variant = Literal["mtls", "no-poll", "floor"]
-"""With mutual TLS between the hosts; without busy polling; the bare loop in C."""
+Variant = Literal["mtls", "no-poll", "floor", "container"]
+"""With mutual TLS between the hosts; without busy polling; the bare loop in C; for containers that know nothing."""
 
 STOP_WITHIN = 10.0
 """Seconds between SIGTERM and SIGKILL."""
