@@ -1,7 +1,7 @@
 cimport cython
 from proxy.core.syscalls cimport put_word, word_at
 
-cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE
+cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE, HIGH_WATER, SLAB_SIZE
 cdef int KEY_SHIFT
 
 cdef class Slab:

@@ -10,6 +10,7 @@ cdef u64 DATA, DATA_FIN, CREDIT, ACK, OPEN, OPENED, REFUSE, RST, PING, PONG, GOA
 cdef u64 LENGTH_MASK, ID_MASK
 cdef int KEY_SHIFT, KIND_SHIFT
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, MAX_CONTROL
+cdef long long ACK_EVERY
 
 cdef class Session:
     cdef public ReplayBuffer out

@@ -29,11 +29,9 @@ from proxy.mux.frames import (
 )
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import SessionSink
+from proxy.mux.sizes import ACK_EVERY
 from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Stream, StreamEvent, StreamState
 
-ACK_EVERY = 262144
-"""Bytes received after which an ACK is due. Not earlier, because an ACK costs both hosts as much as several messages;
-and half of what the smallest replay buffer keeps, so that bulk never waits for one."""
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
 """Closed streams whose ids may linger (about 120 bytes each). A third is for streams of our own: at OWN_LINGERING

@@ -1,4 +1,4 @@
-"""Sizes of the out-buffer, bytes."""
+"""Sizes of the out-buffer, and how much is received before the peer is told, bytes."""
 
 from __future__ import annotations
 
@@ -14,3 +14,6 @@ FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
 HIGH_WATER = 256 * 1024
 """What may be unsent; above it `ReplayBuffer.room` refuses data. The fast path asks only when a slab is full, so there
 may be up to SLAB_SIZE more."""
+ACK_EVERY = 256 * 1024
+"""Bytes received after which an ACK is due. Not earlier, because an ACK costs both hosts as much as several messages;
+and half of what the smallest replay buffer keeps, so that bulk never waits for one."""

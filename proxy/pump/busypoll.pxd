@@ -1,3 +1,6 @@
+cdef int CROWD, ENOUGH
+cdef double LOOKING, PAUSE, SHORT, TAKEN
+
 cdef class BusyPoll:
     cdef public double spent
     cdef public bint quota, auto

@@ -12,20 +12,7 @@ Where a quota of CPU time is set, time spent looking is taken from the work, so 
 
 from __future__ import annotations
 
-LOOKING = 120e-6
-"""Seconds for which `auto` looks at most: as long as a peer on the same switch needs for its answer. (With 250 µs,
-3,000 paced messages a second cost twice the CPU time, docs/performance.md.)"""
-SHORT = 200e-6
-"""Seconds; a wait this short counts. Longer than LOOKING, as it ends with being woken."""
-ENOUGH = 8
-"""Short waits in a row after which it begins; a look in vain takes it back to none. With fewer, messages that come at a
-steady rate now and then look like answers."""
-CROWD = 2
-"""Descriptors; it does not look when more were ready at once."""
-TAKEN = 500e-6
-"""Seconds between two looks that show that somebody else wants the core."""
-PAUSE = 10e-3
-"""Seconds without looking after that."""
+from proxy.pump.pace import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN
 
 
 class BusyPoll:
@@ -65,7 +52,7 @@ class BusyPoll:
 
     def until(self, crowd: int, now: float) -> float:
         """When to stop looking; no later than `now`: wait at once. `crowd`: descriptors that were ready last time."""
-        if self.auto and (self._short < ENOUGH or crowd > CROWD or now < self._not_before):
+        if self.auto and (self.quota or self._short < ENOUGH or crowd > CROWD or now < self._not_before):
             return now
         return now + self._seconds
 

@@ -22,8 +22,8 @@ import structlog
 from proxy.core.syscalls import now, peek, recv, send
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
-from proxy.mux.session import ACK_EVERY, MAX_CREDIT
-from proxy.mux.sizes import CHUNK
+from proxy.mux.session import MAX_CREDIT
+from proxy.mux.sizes import ACK_EVERY, CHUNK
 from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone

@@ -21,13 +21,13 @@ import trio
 from proxy.core.syscalls import now, recv, send
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
-from proxy.pump import turn
 from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
 from proxy.pump.options import retransmits
+from proxy.pump.pace import SLOW_FRAMES
 from proxy.pump.session import LaneSession
-from proxy.pump.turnshare import SLOW_FRAMES
+from proxy.pump.turn import deliver
 
 IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
 """Bytes: two DATA frames of the largest size. Small messages fill it with at most ~2,000 in a turn."""
@@ -156,7 +156,7 @@ class Link:
         """As `Wire.recv_into`, to where the in-buffer is free."""
         if self._wire is not None:
             return self._wire.recv_into(self._mem[self._filled :])
-        count = recv(self._fd, self._buf, self._filled, IN_BUFFER - self._filled)
+        count = recv(self._fd, self._buf, self._filled, len(self._buf) - self._filled)
         return count if count >= 0 else _failed(-count)
 
     def _send(self) -> int:
@@ -184,9 +184,9 @@ class Link:
             ends: the link ends, so the share of its peer's time is not asked for.
         """
         session, share, buf, mem, end = self.session, self._share, self._buf, self._mem, self._filled
-        pos, left = turn.deliver(session, buf, mem, 0, end, frames)
+        pos, left = deliver(session, buf, mem, 0, end, frames)
         while (behind := not self._doomed and session.whole(buf, pos, end)) and left and (ends or share.more()):
-            pos, left = turn.deliver(session, buf, mem, pos, end, left)
+            pos, left = deliver(session, buf, mem, pos, end, left)
         share.took(frames - left)
         if behind:
             self._behind = True

@@ -3,11 +3,15 @@ from proxy.core.syscalls cimport Epoll, now
 from proxy.mux.replay cimport ReplayBuffer
 from proxy.pump.busypoll cimport BusyPoll
 
+cdef int FEW_EVENTS, LINGER_DEFERRED, MAX_EVENTS, SEND_FIRST
+cdef unsigned int PROBE, QUIET
+cdef double LONG_TURN, MAX_BUSY
+
 cdef class Pump:
     cdef public object budget, slabs, deadlines, descriptors, openings
     cdef public list touched, later
     cdef public dict lanes
-    cdef public int crowd, slow_left
+    cdef public int crowd, slow_left, linger
     cdef public long long turns
     cdef public double busy
     cdef public object long_turns
@@ -15,25 +19,26 @@ cdef class Pump:
     cdef public bint _in_turn
     cdef public object _collect
     cdef public dict _watchers, _flushers
-    cdef public list _again, _ended, _closing
+    cdef public list _again, _ended, _closing, _rest
     cdef public int _most, _send_after
     cdef public unsigned int _looks
     cdef public Epoll _epoll
 
-    @cython.locals(found=Epoll, stop=double, began=double, probe=bint, most=int, count=int, again=list, rest=list, index=int)
+    @cython.locals(found=Epoll, stop=double, began=double, ended=double, probe=bint, most=int, count=int, again=list, rest=list, index=int)
     cpdef _turns(self)
-    cpdef _handle(self, list events)
+    @cython.locals(index=int)
+    cpdef _handle(self, Epoll found, list rest)
     cpdef _look_at(self, list watchers)
     @cython.locals(ended=double)
     cpdef double _took(self, double began) except -1
-    @cython.locals(epoll=Epoll, busy_poll=BusyPoll, linger=int, count=int, begin=double, before=double, after=double, stop=double)
-    cpdef int _wait(self, int most) except -1
+    @cython.locals(epoll=Epoll, busy_poll=BusyPoll, linger=int, count=int, before=double, after=double, stop=double)
+    cpdef int _wait(self, int most, double begin) except -1
     @cython.locals(out=ReplayBuffer)
     cpdef settle(self)
     @cython.locals(ended=list, closing=list)
     cpdef _settle(self)
     cpdef send_first(self)
-    @cython.locals(touched=list, out=ReplayBuffer)
+    @cython.locals(touched=list, left=Py_ssize_t, out=ReplayBuffer)
     cpdef _flush(self)
     cpdef at_end(self, action)
     cpdef again(self, watcher)

@@ -31,31 +31,21 @@ from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptorshares import DescriptorShares
 from proxy.pump.openings import OpeningWindows
 from proxy.pump.options import LocalSocket
+from proxy.pump.pace import (
+    FEW_EVENTS,
+    LINGER,
+    LINGER_DEFERRED,
+    LONG_TURN,
+    MAX_BUSY,
+    MAX_EVENTS,
+    PROBE,
+    SEND_FIRST,
+)
 
 log = structlog.get_logger()
 
-MAX_EVENTS = 48
-"""Events per turn. Few enough that the peer works on one turn's messages while this host gathers the next (with 128
-events for 128 connections the hosts idle alternately: a quarter fewer messages, docs/performance.md), and many enough
-that one send carries many messages."""
-SEND_FIRST = 4
-"""Flush after this many opens and closes in a turn, then after twice as many, and so on, so that the peer starts early.
-Each (or any other event outside plain flow) costs as much as 10 to 20 messages. The number doubles because a send for
-many is cheaper (docs/performance.md)."""
-FEW_EVENTS = 8
-"""Events per turn while few are ready at a time: the peer then works on these messages while this host gathers the next
-(at 16 connections a fifth to a third more; a crowd would pay for it)."""
-PROBE = 15
-"""Every 16th look (a mask of their count) takes as many as there are, and shows which of the two fits."""
-LONG_TURNS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
+LONG_TURNS = (LONG_TURN, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
 """Seconds: the bounds of `Pump.long_turns`. A turn within the first is short."""
-LINGER = 5
-"""Milliseconds. A shorter wait costs a conversation with pauses more: the kernel sets a timer each time."""
-LINGER_DEFERRED = 1
-"""Milliseconds, while deferrable frames wait; the epoll's resolution, so the shortest wait there is."""
-MAX_BUSY = 0.002
-"""Seconds of turns without a break after which trio's other tasks run. A handshake needs several such breaks, and 10 ms
-brought no gain."""
 QUIET = select.EPOLLET
 """Mask that asks for no events. Hang-ups and errors cannot be switched off; with EPOLLET the kernel reports them once
 instead of at each poll."""
@@ -83,9 +73,7 @@ class Flusher(Watcher, Protocol):
         """Send what can be sent without waiting."""
 
 
-Event = tuple[int, int]
-"""A descriptor and the mask of its events."""
-Collect = Callable[[Epoll, int, dict[int, Any], list[Event]], None]
+Collect = Callable[[Epoll, int, dict[int, Any], list[int]], None]
 """See `turn.collect`."""
 
 
@@ -106,6 +94,7 @@ class Pump:
             longer than the first of LONG_TURNS, seconds.
         descriptors: how those of this process are shared out.
         openings: how many calls may be under way without an answer.
+        linger: milliseconds of a wait in the kernel.
         slow_left: opens, closes and other slow events until `send_first` is due. A loop over such events counts it
             down, and calls that at 0.
     """
@@ -130,7 +119,9 @@ class Pump:
         self._ended: list[Callable[[], None]] = []
         self._closing: list[LocalSocket] = []
         self.busy_poll = busy_poll or BusyPoll()
+        self.linger = LINGER
         self._most, self._looks = MAX_EVENTS, 0
+        self._rest: list[int] = []
         self.slow_left = self._send_after = SEND_FIRST
         self._epoll = Epoll(MAX_EVENTS)
 
@@ -158,7 +149,9 @@ class Pump:
         self._epoll.close()
 
     def _turns(self) -> None:
-        found, stop = self._epoll, now() + MAX_BUSY
+        found, rest = self._epoll, self._rest
+        ended = now()
+        stop = ended + MAX_BUSY
         self._in_turn = True
         while True:
             self._looks += 1
@@ -167,37 +160,43 @@ class Pump:
             if self._again:
                 count = found.wait(0, most)
             else:
-                count = self._wait(most)
+                count = self._wait(most, ended)
                 if not count:
                     break
             began = now()
             self.turns += 1
             self.crowd = count
-            again, self._again = self._again, []
-            rest: list[Event] = []
+            again: list[Watcher] | None = None
+            if self._again:
+                again, self._again = self._again, []
             try:
                 self._collect(found, count, self.lanes, rest)
             except Exception:
                 # A bug in one lane. Handle all events one by one below, where the barrier shows whose it is; lanes
                 # that were read already find nothing more to read.
                 log.exception("unexpected error in the data plane")
-                rest = [(found.fd_at(index), found.mask_at(index)) for index in range(count)]
+                rest[:] = range(count)
             if probe:
                 self._most = FEW_EVENTS if count <= 2 * FEW_EVENTS and len(rest) <= 2 else MAX_EVENTS
-            self._handle(rest)
-            self._look_at(again)
+            if rest:
+                self._handle(found, rest)
+                rest.clear()
+            if again:
+                self._look_at(again)
             self._settle()
-            if self._took(began) > stop:
+            ended = self._took(began)
+            if ended > stop:
                 break
         self._in_turn = False
         self.settle()
 
-    def _handle(self, events: list[Event]) -> None:
-        for fd, mask in events:
-            watcher = self._watchers.get(fd)
+    def _handle(self, found: Epoll, rest: list[int]) -> None:
+        """Tell the watchers of what the epoll has found at these places."""
+        for index in rest:
+            watcher = self._watchers.get(found.fd_at(index))
             if watcher is not None:
                 try:
-                    watcher.ready(mask)
+                    watcher.ready(found.mask_at(index))
                 except Exception:
                     self.failed(watcher)
                 self.slow_left -= 1
@@ -224,21 +223,18 @@ class Pump:
         """Count the time of a turn that is over; returns the time."""
         ended = now()
         self.busy += ended - began
-        if ended - began > LONG_TURNS[0]:
+        if ended - began > LONG_TURN:
             self.long_turns.observe(ended - began)
         return ended
 
-    def _wait(self, most: int) -> int:
-        """Wait for the next events; how many there are. 0: nothing has come for LINGER."""
+    def _wait(self, most: int, begin: float) -> int:
+        """Wait for the next events, beginning now, at `begin`; how many there are. 0: nothing has come for LINGER."""
         epoll, busy_poll = self._epoll, self.busy_poll
-        linger = LINGER_DEFERRED if self.later else LINGER
-        if not busy_poll.on:
-            return epoll.wait(linger, most)
-        begin = before = now()
-        stop = busy_poll.until(self.crowd, begin)
+        linger = LINGER_DEFERRED if self.later else self.linger
+        before, stop = begin, busy_poll.until(self.crowd, begin)
         if self.later and 1000 * (stop - begin) > LINGER_DEFERRED:
             self.settle()
-            linger = LINGER
+            linger = self.linger
         while before < stop:
             count = epoll.wait(0, most)
             if count:
@@ -276,12 +272,14 @@ class Pump:
         self.slow_left = self._send_after = SEND_FIRST
         while self.touched or self._ended:
             self._flush()
-            ended, self._ended = self._ended, []
-            for end in ended:
-                end()
-        closing, self._closing = self._closing, []
-        for sock in closing:
-            sock.close()
+            if self._ended:
+                ended, self._ended = self._ended, []
+                for end in ended:
+                    end()
+        if self._closing:
+            closing, self._closing = self._closing, []
+            for sock in closing:
+                sock.close()
 
     def send_first(self) -> None:
         """Flush in the middle of a turn, so that the peer starts early, and set when to do so next (SEND_FIRST)."""
@@ -291,9 +289,11 @@ class Pump:
 
     def _flush(self) -> None:
         """Send what has been written to the `touched` out-buffers so far, once per link."""
-        touched = self.touched[:]
-        self.touched.clear()
-        for out in touched:
+        touched = self.touched
+        left = len(touched)  # what is touched meanwhile has its turn later
+        while left and touched:
+            left -= 1
+            out = touched.pop(0)
             out.dirty = False
             if flusher := self._flushers.get(out):
                 try:

@@ -4,12 +4,12 @@ from proxy.mux.replay cimport ReplayBuffer
 from proxy.mux.session cimport Session
 from proxy.pump.lane cimport Lane
 
-cdef Py_ssize_t HEADER_SIZE, CHUNK, MAX_DATA
+cdef Py_ssize_t HEADER_SIZE, CHUNK, MAX_DATA, SLICE
 cdef unsigned int EPOLLIN
 cdef unsigned long long LENGTH_MASK
 cdef int KEY_SHIFT
 
-@cython.locals(index=int, fd=int, mask="unsigned int", lane=Lane, out=ReplayBuffer, length=Py_ssize_t)
+@cython.locals(index=int, fd=int, lane=Lane, out=ReplayBuffer, length=Py_ssize_t)
 cpdef collect(Epoll found, int count, dict lanes, list rest)
 
 @cython.locals(streams=dict, grant_below="long long", last=Py_ssize_t, word="unsigned long long", length=Py_ssize_t, body=Py_ssize_t, stop=Py_ssize_t, lane=Lane, taken=Py_ssize_t)

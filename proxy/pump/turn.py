@@ -14,32 +14,28 @@ from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.session import Session
 from proxy.mux.sizes import CHUNK
 from proxy.pump.lane import Lane
-from proxy.pump.loop import Event
-
-SLICE = 16 * 1024
-"""Bytes. `deliver` begins no frame behind so many, so that its caller can look at the clock: to send one byte takes as
-long as to send a thousand."""
+from proxy.pump.pace import SLICE
 
 
-def collect(found: Epoll, count: int, lanes: dict[int, Lane], rest: list[Event]) -> None:
+def collect(found: Epoll, count: int, lanes: dict[int, Lane], rest: list[int]) -> None:
     """Local sockets to out-buffers: one receive and one DATA frame for each ready lane.
 
     Args:
         found: the events of the last wait, `count` of them.
         lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
-        rest: gets the events that are not the common case.
+        rest: gets the places, below `count`, of the events that are not the common case.
 
     Raises nothing of its own; a bug in a lane's method comes through.
     """
     for index in range(count):
-        fd, mask = found.fd_at(index), found.mask_at(index)
+        fd = found.fd_at(index)
         lane = lanes.get(fd)
-        if lane is None or mask != EPOLLIN:
-            rest.append((fd, mask))
+        if lane is None or found.mask_at(index) != EPOLLIN:
+            rest.append(index)
             continue
         out = lane.out
         if out.pos > out.limit:
-            rest.append((fd, mask))
+            rest.append(index)
             continue
         length = recv(fd, out.buf, out.pos + HEADER_SIZE, CHUNK)
         if length < 0:

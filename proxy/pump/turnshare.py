@@ -9,27 +9,17 @@ that have frames left wait in one queue, and take turns.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from time import perf_counter
 
+from proxy.core.syscalls import now
 from proxy.pump.loop import Pump, Watcher
-
-SLOW_FRAMES = 16
-"""Frames other than plain DATA that one link handles in a turn. Opening a stream costs as much as 20 messages. The rest
-waits for the next turn, so that the answers to these go out first (docs/performance.md)."""
-PEER_FRAMES = 2 * SLOW_FRAMES
-"""The same for all links of a peer."""
-PEER_TIME = 0.005
-"""Seconds of a turn for all links of a peer; who begins a `turn.SLICE` within it finishes that. A turn's worth of
-honest frames takes less, also where a service on the same core interrupts it: with 1 ms, a bulk stream beside small
-messages had a third less of everything (benchmarks, `mixed`)."""
+from proxy.pump.pace import PEER_FRAMES, PEER_TIME, SLOW_FRAMES
 
 
 class TurnShare:
     """The share of one peer, whose links call it."""
 
-    def __init__(self, pump: Pump, clock: Callable[[], float] = perf_counter) -> None:
-        self._pump, self._clock = pump, clock
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
         self._turn = -1
         self._left = 0
         self._time_left = self._since = 0.0
@@ -44,17 +34,21 @@ class TurnShare:
         if not self._left or self._time_left <= 0 or (self._others_first and not self._serving):
             self.wait(link)
             return 0
-        self._since = self._clock()
+        self._since = self.clock()
         return self._left if self._left < SLOW_FRAMES else SLOW_FRAMES
 
     def more(self) -> bool:
         """Whether the link that has taken its share last may go on."""
-        return self._clock() - self._since < self._time_left
+        return self.clock() - self._since < self._time_left
+
+    def clock(self) -> float:
+        """Seconds; tests have one of their own."""
+        return now()
 
     def took(self, frames: int) -> None:
         """That link has handled so many slow frames, and is done for now; one that ends, more than it may."""
         self._left = max(0, self._left - frames)
-        self._time_left -= self._clock() - self._since
+        self._time_left -= self.clock() - self._since
 
     def wait(self, link: Watcher) -> None:
         """Call ``link.ready(0)`` in the next turn, behind the links that wait already."""

@@ -6,7 +6,8 @@ from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames, session
 from proxy.mux.extracredit import FACTOR, PROVEN
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, Open, encode, encode_open
-from proxy.mux.session import ACK_EVERY, MAX_CREDIT, SessionSettings
+from proxy.mux.session import MAX_CREDIT, SessionSettings
+from proxy.mux.sizes import ACK_EVERY
 from proxy.mux.stream import StreamState
 from tests.mux.pair import Pair, Side, Talk
 

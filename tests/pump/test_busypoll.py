@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.pump.busypoll import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN, BusyPoll
+from proxy.pump.busypoll import BusyPoll
+from proxy.pump.pace import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN
 
 
 def eager() -> BusyPoll:

@@ -18,7 +18,8 @@ from proxy.mux.frames import FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
-from proxy.pump.loop import FEW_EVENTS, LONG_TURNS, MAX_EVENTS, PROBE, Pump
+from proxy.pump.loop import LONG_TURNS, Pump
+from proxy.pump.pace import FEW_EVENTS, MAX_EVENTS, PROBE
 from proxy.pump.turn import collect
 from tests.pump.rig import until
 from tests.tools.sockets import PATIENCE

@@ -24,7 +24,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
-from proxy.pump.turn import SLICE
+from proxy.pump.pace import SLICE
 
 CREDIT = 10 * CHUNK
 GRANT_BELOW = 1000
@@ -114,11 +114,11 @@ class Desk:
         self.session.streams.update({lane.id: lane for lane in self.lanes})
 
     def collect(self, *events: tuple[int, int]) -> list[tuple[int, int]]:
-        rest: list[tuple[int, int]] = []
+        rest: list[int] = []
         found = Found(len(events))
         found.events = list(events)
         turn.collect(found, len(events), {lane.fd: lane for lane in self.lanes}, rest)
-        return rest
+        return [events[index] for index in rest]
 
     def sent(self) -> bytes:
         """What the out-buffer holds, which is then sent."""

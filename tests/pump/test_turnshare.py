@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
+from proxy.pump.pace import PEER_FRAMES, PEER_TIME, SLOW_FRAMES
 from proxy.pump.turn import collect
-from proxy.pump.turnshare import PEER_FRAMES, PEER_TIME, SLOW_FRAMES, TurnShare
+from proxy.pump.turnshare import TurnShare
 
 pytestmark = pytest.mark.failure("21b-d")
 
@@ -38,6 +39,17 @@ class Turns(Pump):
             watcher.ready(0)
 
 
+class Timed(TurnShare):
+    """One that goes by the test's clock."""
+
+    def __init__(self, pump: Pump, clock: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__(pump)
+        self.clock_of_test = clock
+
+    def clock(self) -> float:
+        return self.clock_of_test()
+
+
 class Link:
     """One with `frames` slow frames left to handle."""
 
@@ -59,8 +71,8 @@ class Link:
                 self.share.wait(cast(Any, self))
 
 
-def links(pump: Turns, *frames: int, clock: Callable[[], float] = lambda: 0.0) -> list[Link]:
-    share = TurnShare(pump, clock)
+def links(pump: Turns, *frames: int) -> list[Link]:
+    share = Timed(pump)
     return [Link(share, each) for each in frames]
 
 
@@ -153,7 +165,7 @@ class Slow(Link):
 
 def test_all_links_of_a_peer_share_the_time_of_a_turn() -> None:
     pump, time = Turns(), [100.0]
-    share = TurnShare(cast(Any, pump), lambda: time[0])
+    share = Timed(pump, lambda: time[0])
     many = [Slow(share, 8, time) for _ in range(8)]
     (other,) = links(pump, 5)
     for turn in range(16):
