@@ -15,6 +15,7 @@ cpdef Py_ssize_t send(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) no
 cpdef int peek(int fd) noexcept
 cpdef int accept(int fd) noexcept
 cpdef int connect_unix(bytes path) noexcept
+cpdef int close(int fd) noexcept
 cpdef long long peer_of(int fd, int own) except? -2
 cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF
 cpdef int put_word(bytearray buf, Py_ssize_t pos, unsigned long long word) except -1

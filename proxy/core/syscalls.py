@@ -17,7 +17,7 @@ import struct
 from errno import EAGAIN, EFAULT
 from time import monotonic as now
 
-__all__ = ["Epoll", "accept", "connect_unix", "now", "peek", "peer_of", "put_word", "recv", "send", "word_at"]
+__all__ = ["Epoll", "accept", "close", "connect_unix", "now", "peek", "peer_of", "put_word", "recv", "send", "word_at"]
 
 _WORD = struct.Struct(">Q")
 _UCRED = struct.Struct("iII")
@@ -116,6 +116,15 @@ def connect_unix(path: bytes) -> int:
             return -code if code else sock.detach()
     except OSError as error:  # no descriptor, or a path that is too long (which has no errno)
         return -(error.errno or EFAULT)
+
+
+def close(fd: int) -> int:
+    """Close a descriptor; 0: done. (With an error, too, it is closed: close(2).)"""
+    try:
+        os.close(fd)
+    except OSError as error:
+        return -(error.errno or EFAULT)
+    return 0
 
 
 def peer_of(fd: int, own: int) -> int:

@@ -73,14 +73,11 @@ cdef extern from *:
 
 cdef class Epoll:
     def __cinit__(self, int most):
-        self._fd = -1
-        self._most = most
+        self._fd, self._most = -1, most
         self._found = PyMem_Malloc(most * sizeof(epoll_event))
         if self._found is NULL:
             raise MemoryError
-        self._fd = epoll_create1(EPOLL_CLOEXEC)
-        if self._fd < 0:
-            PyErr_SetFromErrno(OSError)
+        self._fd = _checked(epoll_create1(EPOLL_CLOEXEC))
 
     def __dealloc__(self):
         self.close()
@@ -91,8 +88,7 @@ cdef class Epoll:
 
     cpdef int wait(self, int milliseconds, int most) except -1:
         self._count = 0
-        if most > self._most:
-            most = self._most
+        most = min(most, self._most)
         found = <epoll_event *>self._found
         if milliseconds == 0:
             count = epoll_wait(self._fd, found, most, 0)
@@ -172,11 +168,14 @@ cpdef int connect_unix(bytes path) noexcept:
     return fd if fd >= 0 else -errno
 
 
+cpdef int close(int fd) noexcept:
+    return 0 if c_close(fd) == 0 else -errno
+
+
 cpdef long long peer_of(int fd, int own) except? -2:
     cdef ucred who
     if credentials(fd, &who) < 0:
         PyErr_SetFromErrno(OSError)
-        return -2
     return -1 if who.pid == own else who.uid
 
 

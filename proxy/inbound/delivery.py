@@ -8,7 +8,7 @@ stream, and its caller's `KnownCaller` the rest, so no `Delivery` is made (the s
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
 
@@ -17,9 +17,11 @@ from control.base.exposition import OTHER
 from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config, ServiceConfig
-from proxy.errors import OF_APPLICATIONS, CloseReason
+from proxy.core.syscalls import now
+from proxy.errors import CloseReason
 from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
+from proxy.pump.descriptor import Descriptor
 from proxy.pump.edges import caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
@@ -65,14 +67,14 @@ class Inbound:
         self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
-        self.open = Counter[str]()
+        self.open = defaultdict[str, int](int)  # a Counter would take several times as long to write
         self._opens: dict[tuple[str, int], TokenBucket] = {}
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
         self._local_services, self.allowed = self._services_of(config), allowed
         self.stats.refused.forget(frozenset(self._local_services))
-        self.open = Counter({name: count for name, count in self.open.items() if count})
+        self.open = defaultdict(int, {name: count for name, count in self.open.items() if count})
 
     def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
@@ -109,28 +111,24 @@ class Inbound:
         elif (
             local.at_once
             and (call.via is None or not self.connector.own.passed(call.via))
-            and (sock := self.connector.at_once(local.at_once)) is not None
+            and (owner := self.connector.at_once(local.at_once)) is not None
         ):
-            if sock.fileno() >= self._descriptors.scarce and (why := self.excess(peer, sock)):
-                sock.close()
+            if owner.fileno() >= self._descriptors.scarce and (why := self.excess(peer, owner)):
+                owner.close()
                 return self._refuse(lane, call, CloseReason.LOCAL_SHORTAGE, why)
-            # inlined: Delivery.start
             self.stats.opened += 1
-            (local.delivered or local.named()).opened += 1
             self.open[service] += 1
-            key = (peer, call.uid, call.caller)
-            caller = local.callers.get(key) or local.know(key, call)
+            caller = local.caller(peer, call)
             caller.edge.opened += 1
             caller.edge.failing_since = None
             lane.observer = caller
-            local.time(lane)
-            # inlined: Delivery._connected
-            lane.attach(sock, False)
+            local.took(lane)
+            lane.attach(owner, False)
             lane.start_called(local.preface(lane, call) if local.tells else b"")
         else:
             Delivery(self, lane, call).start(local)
 
-    def excess(self, peer: str, sock: LocalSocket) -> str:
+    def excess(self, peer: str, sock: LocalSocket | Descriptor) -> str:
         """Why the peer does not get this new connection to a service: descriptors are scarce, and it has its share of
         them or they are nearly used up. Empty: it gets it.
         """
@@ -170,26 +168,12 @@ class LocalService:
     """A service that this host offers.
 
     Attributes:
-        callers: who has called it, by peer, user and service of the caller.
         path: the path of its Unix socket; empty if it has a TCP address.
         at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, as somebody hears of
             each (`StreamStats.log_of`).
         tells: whether it gets a PROXY header that says who calls.
-        delivered: of its streams; None: there were none yet.
+        delivered: of its streams; None: there were none yet. `took` counts those that have no `Delivery`.
     """
-
-    __slots__ = (
-        "__weakref__",
-        "_inbound",
-        "_sampler",
-        "at_once",
-        "callers",
-        "config",
-        "delivered",
-        "path",
-        "service",
-        "tells",
-    )
 
     def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
         self._inbound = inbound
@@ -199,8 +183,16 @@ class LocalService:
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self._sampler = inbound.stats.counts.deliveries
-        self.callers: dict[tuple[str, int, str], KnownCaller] = {}
+        self._callers: dict[tuple[str, int, str], KnownCaller] = {}
         inbound.stats.edges.kept_by(self)
+
+    def took(self, lane: Lane) -> None:
+        """The service has taken a stream at once: count it."""
+        delivered = self.delivered
+        if delivered is None:
+            delivered = self.named()
+        delivered.opened += 1
+        self.time(lane)
 
     def time(self, lane: Lane) -> None:
         """The service has taken a connection: record how long that took, if it is one of those that are recorded."""
@@ -216,18 +208,21 @@ class LocalService:
 
     def forget(self, peer: str) -> None:
         """The peer was removed: if it comes back, its streams may be counted anew."""
-        self.callers = {key: caller for key, caller in self.callers.items() if key[0] != peer}
+        self._callers = {key: caller for key, caller in self._callers.items() if key[0] != peer}
 
-    def know(self, key: tuple[str, int, str], call: Open) -> KnownCaller:
-        """What observes the lanes of this caller from now on."""
-        if len(self.callers) >= MOST_KEPT:
-            self.callers.clear()
-        caller = self.callers[key] = KnownCaller(self._inbound, self.service, call, key[0])
+    def caller(self, peer: str, call: Open) -> KnownCaller:
+        """What observes the lanes of this caller, by peer, user and service of the caller."""
+        key = (peer, call.uid, call.caller)
+        caller = self._callers.get(key)
+        if caller is None:
+            if len(self._callers) >= MOST_KEPT:
+                self._callers.clear()
+            caller = self._callers[key] = KnownCaller(self._inbound, self.service, call, peer)
         return caller
 
     def forget_edges(self) -> None:
         """Find them again (``pump.edges.EdgeHolder``)."""
-        self.callers.clear()
+        self._callers.clear()
 
     def preface(self, lane: Lane, call: Open) -> bytes:
         """The PROXY header for a stream."""
@@ -241,7 +236,6 @@ class KnownCaller:
     made.
     """
 
-    __slots__ = ("_call", "_count", "_inbound", "edge", "service")
     direction: StreamDirection = "inbound"
 
     def __init__(self, inbound: Inbound, service: str, call: Open, peer: str) -> None:
@@ -260,19 +254,10 @@ class KnownCaller:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
-        inbound, edge = self._inbound, self.edge
+        inbound, count = self._inbound, self._count
         inbound.open[self.service] -= 1
-        self._count.end(lane, reason)
-        # inlined: Edge.over
-        edge.ended += 1
-        edge.sent += lane.counted_sent
-        edge.received += lane.counted_received
-        if reason in inbound.stats.unlogged:
-            # inlined: StreamStats.end
-            inbound.stats.ended += 1
-            return
-        if reason not in OF_APPLICATIONS:
-            edge.fail(reason, monotonic())
+        count.end(lane, reason)
+        self.edge.over(reason, lane.counted_sent, lane.counted_received, now())
         if (told := inbound.stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._call), reason, "")
         if inbound.stats.end(reason):

@@ -1,9 +1,8 @@
 """Takes the calls of one upstream.
 
 The usual call goes to the only peer that offers the service, over a link that is up. Its lane holds all that is to be
-known about it, and `KnownCaller` what all calls of a user have in common, so no `Call` is made (which would cost 100
-bytecodes more, where the whole connection costs this host 1,250). Every other call, and every call that the peer
-refuses, becomes a `Call`.
+known about it, and `KnownCaller` what all calls of a user have in common, so no `Call` is made. Every other call, and
+every call that the peer refuses, becomes a `Call`.
 """
 
 from __future__ import annotations
@@ -15,14 +14,17 @@ from typing import TYPE_CHECKING
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import UpstreamConfig
+from proxy.core.syscalls import now, peer_of
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
+from proxy.pump import options
+from proxy.pump.descriptor import Descriptor, socket_of
 from proxy.pump.edges import caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
-from proxy.pump.options import OURSELVES, LocalSocket, peer_uid
+from proxy.pump.options import OURSELVES, LocalSocket
 from proxy.pump.ourselves import via_unix
 from proxy.pump.streamcounts import CalledCount, StreamCount
 
@@ -31,10 +33,6 @@ if TYPE_CHECKING:
 
 MOST_KEPT = 1024
 """User ids that are kept. When there would be more, all are dropped."""
-
-
-class FromOurselves(Exception):
-    """The caller is this process: a service is delivered to an upstream."""
 
 
 class UpstreamAcceptor:
@@ -47,13 +45,13 @@ class UpstreamAcceptor:
         pool: the pool of the only peer that offers the service; None if this host or several peers do, or nobody does.
 
     Attributes:
-        accept: takes over a caller's connected socket, which the lane or the `Call` closes.
+        accept: takes over a caller's connection, as `accepted`.
     """
 
     def __init__(self, context: CallContext[Call], service: str, upstream: UpstreamConfig, pool: Pool | None) -> None:
         self.service = service
         self._context, self._stats = context, context.stats
-        self._pool = pool if context.stats.log_of(service) is None else None
+        self._picker = pool.picker if pool is not None and context.stats.log_of(service) is None else None
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._callers: dict[int, KnownCaller] = {}
@@ -64,39 +62,42 @@ class UpstreamAcceptor:
         self._called: CalledCount | None = None
         self.accept = self._accept_tcp if self._tcp else self.accepted
 
-    def accepted(self, sock: LocalSocket) -> None:
-        """Take over a caller's connected socket, which the lane or the `Call` closes."""
-        service, tcp, pool = self.service, self._tcp, self._pool
-        self._stats.opened += 1
-        (self._called or self._named()).opened += 1
-        self._context.held[service] += 1
-        uid = UNKNOWN_UID if tcp else peer_uid(sock)
-        if pool is not None and (link := pool.pick(service)) is not None:
-            # inlined: Call._open
-            try:
-                caller = self._callers.get(uid) or self._know(uid, pool)
-            except FromOurselves:
-                return self._start(sock, uid)
-            lane = link.session.open(caller.written)
-            caller.edge.opened += 1
-            lane.observer = caller
-            self._sampler.left -= 1
-            if not self._sampler.left:
-                self._time(lane)
-            self._window.add(lane)
-            lane.attach(sock, tcp)
-            lane.start_calling()
-        else:
-            self._start(sock, uid)
+    def accepted(self, owner: LocalSocket | Descriptor) -> None:
+        """Take over a caller's connection, which the lane or the `Call` closes."""
+        self._count()
+        link = None if self._picker is None else self._picker.pick(self.service)
+        uid = UNKNOWN_UID if self._tcp else peer_of(owner.fileno(), options.own_pid)
+        if link is None or uid == OURSELVES:
+            return self._start(socket_of(owner), uid)
+        caller = self._callers.get(uid)
+        if caller is None:
+            caller = self._know(uid, link.peer)
+        lane = link.session.open(caller.written)
+        caller.edge.opened += 1
+        lane.observer = caller
+        self._sampler.left -= 1
+        if not self._sampler.left:
+            self._time(lane)
+        self._window.add(lane)
+        lane.attach(owner, self._tcp)
+        lane.start_calling()
 
-    def _accept_tcp(self, sock: LocalSocket) -> None:
+    def _count(self) -> None:
+        """Count a call that has come."""
+        self._stats.opened += 1
+        called, held = self._called, self._context.held
+        if called is None:
+            called = self._named()
+        called.opened += 1
+        held[self.service] += 1
+
+    def _accept_tcp(self, owner: LocalSocket | Descriptor) -> None:
         """As `accepted`, for TCP callers: they may be connections of this proxy, or of another one."""
+        sock = socket_of(owner)
         via = self._context.way_of(sock)
         if via is None:
             return self.accepted(sock)
-        self._stats.opened += 1
-        (self._called or self._named()).opened += 1
-        self._context.held[self.service] += 1
+        self._count()
         Call(self._context, Open(self.service, UNKNOWN_UID, self._caller, via), sock, True).start()
 
     def _start(self, sock: LocalSocket, uid: int) -> None:
@@ -106,19 +107,17 @@ class UpstreamAcceptor:
             uid, via = os.geteuid(), via_unix(sock)
         Call(self._context, Open(self.service, uid, self._caller, via), sock, self._tcp).start()
 
-    def _know(self, uid: int, pool: Pool) -> KnownCaller:
-        if uid == OURSELVES:
-            raise FromOurselves
+    def _know(self, uid: int, peer: str) -> KnownCaller:
         if len(self._callers) >= MOST_KEPT:
             self._callers.clear()
         caller = self._callers[uid] = KnownCaller(
-            self._context, Open(self.service, uid, self._caller), pool.name, self._tcp
+            self._context, Open(self.service, uid, self._caller), peer, self._tcp
         )
         return caller
 
     def _time(self, lane: Lane) -> None:
         """It is one of the streams that histograms record. It has not waited."""
-        weight, called = self._sampler.picked(monotonic()), self._called or self._named()
+        weight, called = self._sampler.picked(monotonic()), self._context.stats.counts.called(self.service)
         called.wait.observe(0.0, weight)
         lane.timing = called.timing(weight, lane.since)
 
@@ -140,7 +139,6 @@ class KnownCaller:
         written: the encoded OPEN payload of its calls.
     """
 
-    __slots__ = ("_context", "_count", "_request", "_stats", "_tcp", "_window", "edge", "service", "written")
     direction: StreamDirection = "outbound"
 
     def __init__(self, context: CallContext[Call], request: Open, peer: str, tcp: bool) -> None:
@@ -183,17 +181,7 @@ class KnownCaller:
         if (count := self._count) is None:
             self._count = count = self._stats.counts.stream(self.service, lane.session.peer, self.direction)
         count.end(lane, reason)
-        # inlined: Edge.over
-        edge = self.edge
-        edge.ended += 1
-        edge.sent += lane.counted_sent
-        edge.received += lane.counted_received
-        if reason in self._stats.unlogged:
-            # inlined: StreamStats.end
-            self._stats.ended += 1
-            return
-        if reason not in OF_APPLICATIONS:
-            edge.fail(reason, monotonic())
+        self.edge.over(reason, lane.counted_sent, lane.counted_received, now())
         if (told := self._stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._request), reason, "")
         if self._stats.end(reason):

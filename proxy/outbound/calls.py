@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Generic, TypeVar
@@ -67,7 +67,7 @@ class CallContext(Generic[C]):
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[C, None] = {}
         self.splices: dict[Splice, C] = {}
-        self.held = Counter[str]()
+        self.held = defaultdict[str, int](int)
         self.inside: frozenset[str] = frozenset()
         self.stats = stats
         self.ejections = Ejections()
@@ -91,7 +91,7 @@ class CallContext(Generic[C]):
 
     def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
-        self.held = Counter({service: count for service, count in self.held.items() if count})
+        self.held = defaultdict(int, {service: count for service, count in self.held.items() if count})
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in self.called}
 
     @property

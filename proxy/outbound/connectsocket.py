@@ -24,6 +24,7 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.connectcall import ConnectCall
 from proxy.outbound.connecthead import BadHead, ConnectHead, ConnectRequest
+from proxy.pump.descriptor import Descriptor, socket_of
 from proxy.pump.openings import MOST, Asked, OpeningWindow, OpeningWindows
 from proxy.pump.options import OURSELVES, LocalSocket, disarm_reset, peer_uid
 from proxy.pump.ourselves import via_unix
@@ -119,9 +120,9 @@ class ConnectSocket:
                 sock.close()
             self._parting.clear()
 
-    def accept(self, sock: LocalSocket) -> None:
-        """Take over a caller's connected socket."""
-        caller = ConnectCaller(sock, self._heads)
+    def accept(self, owner: LocalSocket | Descriptor) -> None:
+        """Take over a caller's connection."""
+        caller = ConnectCaller(socket_of(owner), self._heads)
         self.callers[caller] = None
         self.window.add(caller)
         self.open += 1

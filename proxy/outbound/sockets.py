@@ -24,6 +24,7 @@ from proxy.config.schema import UpstreamConfig
 from proxy.errors import StartError
 from proxy.outbound.queues import ListenQueues
 from proxy.pump.deadlines import Deadlines
+from proxy.pump.descriptor import Descriptor
 from proxy.pump.listener import Listener
 from proxy.pump.loop import Pump
 from proxy.pump.openings import OpeningWindow
@@ -44,7 +45,7 @@ SO_ATTACH_FILTER, SO_DETACH_FILTER, BPF_RET = 26, 27, 6
 SO_PASSRIGHTS = 83
 """Linux 6.16 (asm-generic/socket.h); Python's socket module does not have it yet."""
 
-Accepted = Callable[[LocalSocket], None]
+Accepted = Callable[[LocalSocket | Descriptor], None]
 Rights = tuple[int, int | str | None, int | str | None]
 """Mode, owner and group."""
 

@@ -70,22 +70,23 @@ class Picker:
         """The link on which the caller opens a new stream at once; None: no link takes one. Calls `ask` if one more
         link would be worth its handshake.
         """
-        usage, link = self._usage, self._at_hand
-        if (
-            link is None
-            or link.congested
-            # inlined: Link.usable
-            or (session := link.session).open_quota <= 0
-            # inlined: Link.streams
-            or len(session.streams) >= CROWDED
-            or service in usage.counted
-        ):
+        usage, link = self._usage, self.handy(service)
+        if link is None:
             link = self._choose(service)
             if link is None:
                 return None
         usage.avoided += 1
         usage.warm += 1
         return link
+
+    def handy(self, service: str) -> Link | None:
+        """The link at hand, if the next stream of the service can take it without another look at all of them."""
+        link = self._at_hand
+        if link is None or link.congested or service in self._usage.counted:
+            return None
+        session = link.session
+        # A quota that is used up only means that the session asks for another one (`can_open`): the long way does.
+        return link if session.open_quota > 0 and len(session.streams) < CROWDED else None
 
     def _choose(self, service: str) -> Link | None:
         usage = self._usage

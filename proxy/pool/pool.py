@@ -66,7 +66,7 @@ class Pool:
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
         sessions: those of the links, and those that have lost theirs and wait for another one.
         usage: what the pool has learnt from its streams.
-        pick: `Picker.pick` of this pool.
+        picker: picks links for new streams; pick: its `Picker.pick`.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Pool:
         self._bulk = BulkStreams(usage)
         self._waiters = WaitingList()
         self._pacer = Pacer(self._waiters)
-        self._picker = Picker(usage, self._bulk, self._pacer, self._ask, lambda: self._changed.set())
-        self.links, self.pick = self._picker.links, self._picker.pick
+        self.picker = Picker(usage, self._bulk, self._pacer, self._ask, lambda: self._changed.set())
+        self.links, self.pick = self.picker.links, self.picker.pick
         self._learning = UsageLearner(name, usage, self._bulk, recorder, self._waiters, self._stream_ended)
         self.sessions = PoolSessions(
             name, config.links, pump=pump, calls=calls, usage=self._learning, leaving=lambda: self._changed.set(),
@@ -255,7 +255,7 @@ class Pool:
     def next_step(self, now: float) -> Dial[LaneSession] | Retire[Link] | Wait:
         """Bring up to date what streams have proved and which link is at hand, and decide what to do at `now`."""
         self._bulk.look(self.sessions, now)
-        self._picker.look()
+        self.picker.look()
         self._learning.look()
         self._bulk_asked = self._bulk_asked and self._lacks_bulk_link()
         return policy.next_step(self._state(now))
@@ -410,7 +410,7 @@ class Pool:
         if not dialled:
             self.sessions.untold = False
         self._pacer.tell(handshake.hello.settings.opens_per_second)
-        self._picker.add(link, ahead)
+        self.picker.add(link, ahead)
         self._unused, self.met_at = False, ip_of(link.remote_address)
         self.usage.link_up(trio.current_time())
         self._changed.set()
@@ -435,7 +435,7 @@ class Pool:
             self._changed.set()
 
     def _lost(self, link: Link) -> None:
-        self._picker.remove(link)
+        self.picker.remove(link)
         session = link.session
         # A session of which the peer may not have heard: a link of ours finds out, if it does not come back by itself.
         self._invited |= session.suspended and session.expendable and not session.going_away and bool(session.streams)

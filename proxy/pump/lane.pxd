@@ -13,7 +13,7 @@ cdef unsigned int _IN_HUP
 cdef class Lane(Stream):
     cdef public CarriedSession session
     cdef public ReplayBuffer out
-    cdef public object observer, sock
+    cdef public object observer, _owner
     cdef public bytearray pending, early
     cdef public bint eof, _waiting, _hung, _deaf, _tcp
     cdef public int fd, _mask, _run
@@ -21,6 +21,7 @@ cdef class Lane(Stream):
     cdef public long long counted_sent, counted_received
     cdef public object stalls, timing
 
+    cpdef join(self, CarriedSession session, long long stream_id, state, long long credit, long long allow)
     cpdef attach(self, sock, bint tcp, bint watched=*)
     cpdef start_calling(self)
     cpdef start_called(self, bytes preface=*)

@@ -26,6 +26,7 @@ from proxy.mux.session import MAX_CREDIT
 from proxy.mux.sizes import ACK_EVERY, CHUNK
 from proxy.mux.stream import MAY_SEND, Stream, StreamState
 from proxy.pump.carrier import CarriedSession
+from proxy.pump.descriptor import Descriptor, socket_of
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
@@ -83,6 +84,7 @@ class Lane(Stream):
             for it; None: that byte has come, or nobody wants to know.
         _deaf: whether it is deaf.
         _hung: the application has closed its socket in both directions, as far as that was seen.
+        _owner: who owns the socket's descriptor; None: there is none, or no more.
         _mask: events that the epoll waits for; -1 when closed.
         _run: reads in a turn if the stream is bulk; 0: it is not.
         _waiting: reading has stopped until `resume`.
@@ -92,6 +94,7 @@ class Lane(Stream):
         "_deaf",
         "_hung",
         "_mask",
+        "_owner",
         "_run",
         "_tcp",
         "_waiting",
@@ -105,7 +108,6 @@ class Lane(Stream):
         "pending",
         "session",
         "since",
-        "sock",
         "stalls",
         "timing",
     )
@@ -113,11 +115,17 @@ class Lane(Stream):
     def __init__(
         self, session: CarriedSession, stream_id: int, state: StreamState, credit: int, allow: int
     ) -> None:
+        self.join(session, stream_id, state, credit, allow)
+
+    def join(self, session: CarriedSession, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
+        """What `__init__` does. (`LaneSession` makes lanes without a call of that, whose arguments would all become
+        objects.)
+        """
         self.begin(stream_id, state, credit, allow)
         self.session = session
         self.out = session.out
         self.observer: StreamObserver[Lane] = NULL_OBSERVER
-        self.sock: LocalSocket | None = None
+        self._owner: LocalSocket | Descriptor | None = None
         self.pending: bytearray | None = None
         self.early: bytearray | None = None
         self.eof = self._waiting = self._hung = self._deaf = self._tcp = False
@@ -130,14 +138,22 @@ class Lane(Stream):
         if not session.streams:
             session.usage.began()
 
-    def attach(self, sock: LocalSocket, tcp: bool, watched: bool = False) -> None:
+    @property
+    def sock(self) -> LocalSocket | None:
+        """The local socket, which the lane goes on owning; None: it has none, or no more."""
+        if self._owner is None:
+            return None
+        self._owner = sock = socket_of(self._owner)
+        return sock
+
+    def attach(self, sock: LocalSocket | Descriptor, tcp: bool, watched: bool = False) -> None:
         """Take a connected, non-blocking local socket over, and wait until it is readable.
 
         Args:
             tcp: whether it is a TCP socket, prepared by `options.prepare_local`.
             watched: the socket is registered with the pump already, as `surrender` leaves it.
         """
-        self.sock, self._tcp, self._mask = sock, tcp, EPOLLIN
+        self._owner, self._tcp, self._mask = sock, tcp, EPOLLIN
         self.fd = sock.fileno()
         pump = self.session.pump
         if watched:
@@ -202,7 +218,7 @@ class Lane(Stream):
 
     def update(self) -> None:
         """Decide whether the turn reads and writes the socket by itself, and set what the epoll waits for."""
-        if self.sock is None:
+        if self._owner is None:
             return
         state, pump, fd, early, pending = self.state, self.session.pump, self.fd, self.early, self.pending
         reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
@@ -228,15 +244,19 @@ class Lane(Stream):
             return self._hung_up()
         if mask & EPOLLOUT and self.pending:
             self._flush()
-        if self.sock is None:
+        if self._owner is None:
             return
         if self._mask & EPOLLIN and mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
             read = self._read_bulk if self._run else self._read
             read(gone=mask & EPOLLHUP != 0 and not self._tcp)
-        elif mask & EPOLLERR and self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        elif mask & EPOLLERR and self._failure():
             self._deafen()
         elif mask & EPOLLHUP:
             self._hung = True
+
+    def _failure(self) -> int:
+        """The socket's pending error (SO_ERROR); 0: there is none."""
+        return 0 if self.sock is None else self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def crashed(self) -> None:
         """Abort the stream: it has a bug (`Watcher.crashed`)."""
@@ -481,7 +501,7 @@ class Lane(Stream):
             self.update()
         if self._deaf:
             return self.session.consumed(self, 0, now())
-        if self.sock is None or self.pending:
+        if self._owner is None or self.pending:
             return self.on_full(data)
         taken = self._send(bytearray(data))
         if taken != len(data):
@@ -500,14 +520,14 @@ class Lane(Stream):
         if reason is _FINISHED and not self.pending:
             self._close(_FINISHED)
         elif (
-            self.sock is None
+            (sock := self.sock) is None
             or self._deaf
             or reason not in OF_APPLICATIONS
             or not (self.pending or self._tcp)  # AF_UNIX: it has everything
         ):
             self.drop(reason)
         else:
-            self._leave_to_last_words(self.sock, reason, self.over)
+            self._leave_to_last_words(sock, reason, self.over)
 
     def _end_writing(self) -> None:
         """When the socket has taken all bytes, pass the peer's end on: close the socket if the stream is closed, shut
@@ -516,9 +536,9 @@ class Lane(Stream):
         if not self.pending:
             if self.state is _CLOSED:
                 return self._close(_FINISHED)
-            if self.state is StreamState.FIN_RECEIVED and self.sock is not None:
+            if self.state is StreamState.FIN_RECEIVED and (sock := self.sock) is not None:
                 try:
-                    self.sock.shutdown(socket.SHUT_WR)
+                    sock.shutdown(socket.SHUT_WR)
                 except OSError:  # the application is gone already; reading shows whether it closed or aborted
                     pass
         self.update()
@@ -546,7 +566,7 @@ class Lane(Stream):
         """Return the socket, which this lane does not close any more; None: there was none. It stays registered with
         the pump, for `watcher` and no events. The lane is over; its observer is not told.
         """
-        sock, self.sock = self.sock, None
+        sock, self._owner = self.sock, None
         if sock is not None:
             self.session.pump.lanes.pop(self.fd, None)
             self.session.pump.hand_on(self.fd, watcher)
@@ -557,7 +577,7 @@ class Lane(Stream):
     def _leave_to_last_words(
         self, sock: LocalSocket, reason: CloseReason, on_end: Callable[[CloseReason], None]
     ) -> None:
-        pending, self.pending, self.sock = self.pending or b"", None, None
+        pending, self.pending, self._owner = self.pending or b"", None, None
         session = self.session
         session.extra_credit.end(self)
         session.pump.lanes.pop(self.fd, None)
@@ -569,19 +589,23 @@ class Lane(Stream):
         self._close(reason)
 
     def _close(self, reason: CloseReason) -> None:
-        session, sock, observer = self.session, self.sock, self.observer
+        session, owner, observer = self.session, self._owner, self.observer
         if self.pending:
             self._forget_pending()
         if session.extra_credit.extended:
             session.extra_credit.end(self)
-        self.sock, self.observer, self._mask = None, NULL_OBSERVER, -1
-        if sock is not None:
+        self.observer, self._mask = NULL_OBSERVER, -1
+        if owner is not None:
             if self._tcp and reason is _FINISHED:
+                sock = self.sock
+                assert sock is not None
                 if not self.eof:  # it may still be writing
                     self._leave_to_last_words(sock, reason, partial(_told_already, observer, session.peer))
                     return observer.lane_ended(self, reason)
-                self._hung = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0  # reset by what it was sent
+                self._hung = self._failure() != 0  # reset by what it was sent
                 disarm_reset(sock)
-            session.pump.close(sock)
+                owner = sock
+            self._owner = None
+            session.pump.close(owner)
             self.fd = -1
         observer.lane_ended(self, reason)

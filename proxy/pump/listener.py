@@ -19,6 +19,7 @@ import structlog
 from control.base.system.accepting import OF_CLIENT, PAUSE
 from proxy.core.syscalls import accept
 from proxy.pump.deadlines import Deadlines
+from proxy.pump.descriptor import Descriptor
 from proxy.pump.descriptorshares import ALPHA
 from proxy.pump.loop import Pump
 from proxy.pump.openings import MOST, OpeningWindow
@@ -35,8 +36,6 @@ MOST_WAITING = 65536
 """Connections that `Listener.finish` accepts at most: more than any kernel's queue holds (net.core.somaxconn)."""
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
 """The queue is empty. EINVAL: and it is shut down (`BoundUnixSocket.refuse`)."""
-
-_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 class Reason(Enum):
@@ -59,7 +58,7 @@ class Listener:
         listen: the configured address, for logs.
 
     Attributes:
-        accepted: called with each new connection's non-blocking socket, which it then owns.
+        accepted: called with who owns each new, non-blocking connection; it owns that from then on.
         window: bounds how many are under way without an answer.
         held: counts the descriptors that the connections from here hold.
     """
@@ -70,13 +69,13 @@ class Listener:
         deadlines: Deadlines,
         sock: socket.socket,
         listen: str,
-        accepted: Callable[[LocalSocket], None],
+        accepted: Callable[[LocalSocket | Descriptor], None],
         window: OpeningWindow,
         held: Callable[[], int] = lambda: 0,
     ) -> None:
         self._pump, self._deadlines = pump, deadlines
         self._sock = sock
-        self._fd, self._family = sock.fileno(), int(sock.family)
+        self._fd = sock.fileno()
         self._listen = listen
         self.accepted, self.window, self.held = accepted, window, held
         self._watching = True
@@ -92,21 +91,23 @@ class Listener:
 
     def ready(self, mask: int) -> None:
         """Connections are waiting (Watcher)."""
-        listener, family, accepted, pump = self._fd, self._family, self.accepted, self._pump
+        accepted, pump = self.accepted, self._pump
         bound, scarce, window = pump.budget.send_buffer, pump.descriptors.scarce, self.window
         if pump.descriptors.used_up and (why := self._excess(self._next())):
             return self._park(why)
         for _ in range(window.burst):
-            if window.full:
+            if window.is_full():
                 self._wait(Reason.UNANSWERED)
                 self._short_at = monotonic()
                 return window.when_room(partial(self._go_on, Reason.UNANSWERED))
-            fd = accept(listener)
+            fd = self._accept()
             if fd >= 0:
-                sock = LocalSocket(family, _STREAM, 0, fd)
+                new = Descriptor(fd)
                 if bound:
-                    bound_send_buffer(sock, bound)
-                accepted(sock)
+                    bound_send_buffer(sock := new.socket(), bound)
+                    accepted(sock)
+                else:
+                    accepted(new)
                 pump.slow_left -= 1
                 if not pump.slow_left:
                     pump.send_first()
@@ -118,6 +119,10 @@ class Listener:
             elif -fd not in OF_CLIENT:
                 return self._pause(-fd)
         self._short_at = monotonic()
+
+    def _accept(self) -> int:
+        """As `syscalls.accept`."""
+        return accept(self._fd)
 
     def crashed(self) -> None:
         """An unexpected exception was raised for one new connection, and logged; go on accepting (Watcher)."""

@@ -28,6 +28,7 @@ from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
+from proxy.pump.descriptor import Descriptor
 from proxy.pump.descriptorshares import DescriptorShares
 from proxy.pump.openings import OpeningWindows
 from proxy.pump.options import LocalSocket
@@ -117,7 +118,7 @@ class Pump:
         self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
-        self._closing: list[LocalSocket] = []
+        self._closing: list[LocalSocket | Descriptor] = []
         self.busy_poll = busy_poll or BusyPoll()
         self.linger = LINGER
         self._most, self._looks = MAX_EVENTS, 0
@@ -338,7 +339,7 @@ class Pump:
         self.lanes.pop(fd, None)
         self._epoll.remove(fd)
 
-    def close(self, sock: LocalSocket) -> None:
+    def close(self, sock: LocalSocket | Descriptor) -> None:
         """Unregister a socket, and close it when the turn ends. Closing takes it out of the epoll, so it is not taken
         out before.
         """

@@ -86,10 +86,17 @@ class OpeningWindow:
     @property
     def full(self) -> bool:
         """Whether one more call has to wait. It is expected to go the way of the last one."""
+        return self.is_full()
+
+    def is_full(self) -> bool:
+        """As `full`, which is not compiled to a plain call."""
         count, last = len(self.calls), self._last
         if count < LEAST or last is None:
             return False
-        return count >= self.size * last.way or count + self._all.under_way.get(last, 0) >= ALL * last.way
+        under_way: int = self._all.under_way.get(last, 0)
+        if count < self.size and count + under_way < ALL:  # however short the way
+            return False
+        return count >= self.size * last.way or count + under_way >= ALL * last.way
 
     @property
     def burst(self) -> int:
@@ -161,8 +168,10 @@ class OpeningWindow:
         self.calls.remove(call)
         self._over.discard(call)
         under_way, session = self._all.under_way, call.session
-        under_way[session] -= 1
-        if not under_way[session]:
+        count = under_way[session] - 1
+        if count:
+            under_way[session] = count
+        else:
             del under_way[session]
         if self._waiting and not self.full and len(self.calls) <= self.size * session.way // 2:
             waiting, self._waiting = self._waiting, []

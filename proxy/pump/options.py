@@ -98,7 +98,8 @@ def peer_process(sock: LocalSocket) -> tuple[int, int] | None:
 
 OURSELVES = -1
 """In place of a user id: the other end is this very process."""
-_own_pid = -1
+own_pid = -1
+"""This process, while `knowing_ourselves`."""
 
 
 @contextmanager
@@ -106,17 +107,17 @@ def knowing_ourselves() -> Iterator[None]:
     """In this block `peer_uid` tells connections of this process from others. For a process that is a proxy and nothing
     else: where callers are in it as well, as in tests, they would be taken for the proxy.
     """
-    global _own_pid
-    before, _own_pid = _own_pid, os.getpid()
+    global own_pid
+    before, own_pid = own_pid, os.getpid()
     try:
         yield
     finally:
-        _own_pid = before
+        own_pid = before
 
 
 def peer_uid(sock: LocalSocket) -> int:
     """User id of the process at the other end of a connected Unix socket (SO_PEERCRED, unix(7)), or OURSELVES."""
-    return peer_of(sock.fileno(), _own_pid)
+    return peer_of(sock.fileno(), own_pid)
 
 
 _TCP, _TCP_INFO = int(socket.IPPROTO_TCP), int(socket.TCP_INFO)

@@ -1,3 +1,4 @@
+cimport cython
 from proxy.pump.carrier cimport CarriedSession
 from proxy.pump.lane cimport Lane
 
@@ -10,6 +11,8 @@ cdef class LaneSession(CarriedSession):
     cdef public object _calls
     cdef public long long _acked_when_lost, _ended_below
 
+    @cython.locals(lane=Lane)
+    cpdef _make(self, long long stream_id, state)
     cpdef on_closed(self, Lane stream)
     cpdef _tell_if_notable(self, Lane lane)
     cpdef on_call(self, Lane stream, call)

@@ -72,6 +72,8 @@ class LaneSession(CarriedSession):
         known_at: token of the last ping that was answered: when it was sent, nanoseconds (monotonic).
     """
 
+    _stream_type: type[Lane]
+
     def __init__(
         self,
         pump: Pump,
@@ -115,6 +117,13 @@ class LaneSession(CarriedSession):
         self._calls = calls
         self._acked_when_lost = -1
         self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
+
+    def _make(self, stream_id: int, state: StreamState) -> Lane:
+        kind = self._stream_type
+        lane = Lane.__new__(Lane) if kind is Lane else kind.__new__(kind)
+        lane.join(self, stream_id, state, self.remote.stream_credit, self.local.stream_credit)
+        self.streams[stream_id] = lane
+        return lane
 
     @property
     def owes(self) -> bool:

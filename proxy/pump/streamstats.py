@@ -16,15 +16,13 @@ from proxy.pump.streamlog import StreamLog
 
 log = structlog.get_logger()
 
-_QUIET = frozenset({CloseReason.FINISHED})
+_FINISHED = CloseReason.FINISHED
 _LEVELS = {CloseReason.FINISHED: "debug", CloseReason.ABORTED: "info"}
 """Of the reasons for which applications end streams. Any other reason is a warning, and counts as a failure."""
-_NONE = frozenset[CloseReason]()
 
 
 class StreamStats:
-    """Counts streams. Whoever makes a stream adds 1 to `opened`, and at its end calls `end` exactly once; if the reason
-    is in `unlogged`, adding 1 to `ended` is enough.
+    """Counts streams. Whoever makes a stream adds 1 to `opened`, and at its end calls `end` exactly once.
 
     Args:
         trace: whether streams that ended cleanly are logged too, at debug level. Checked here and not by the logger,
@@ -37,7 +35,7 @@ class StreamStats:
             have begun.
         refused: whom this host has refused.
         edges: who talks to whom; whoever makes a stream counts it there, too.
-        unlogged: close reasons for which `end` would only count: no line is due, and nobody waits in `idle`.
+        trace: as above; may be set at any time.
         aborted: those that an application aborted: it reset its connection, or closed it while the other one wrote.
         failures: by close reason, streams that were not delivered or that a proxy ended.
     """
@@ -59,19 +57,6 @@ class StreamStats:
         """The sum of `failures`."""
         return sum(self.failures.values())
 
-    @property
-    def trace(self) -> bool:
-        """Whether streams that ended cleanly are logged too. May be set at any time."""
-        return self._trace
-
-    @trace.setter
-    def trace(self, trace: bool) -> None:
-        self._trace = trace
-        self._look()
-
-    def _look(self) -> None:
-        self.unlogged = _NONE if self._trace or self._awaited or self._taps else _QUIET
-
     def log_of(self, service: str) -> StreamLog | None:
         """Who hears of the streams of a service by themselves; None: nobody does."""
         return self._taps.get(service, self.access)
@@ -84,7 +69,6 @@ class StreamStats:
             del self._taps[service]
         else:
             self._taps[service] = tap
-        self._look()
 
     @property
     def open(self) -> int:
@@ -94,10 +78,10 @@ class StreamStats:
     def end(self, reason: CloseReason) -> bool:
         """Count the end of one stream. Returns whether it gets a line in the log: then call `report`."""
         self.ended += 1
-        if self.ended == self.opened:
+        if self._awaited and self.ended == self.opened:
             self._idle.set()
-        if reason is CloseReason.FINISHED:
-            return self._trace
+        if reason is _FINISHED:
+            return self.trace
         if reason is CloseReason.ABORTED:
             self.aborted += 1
             return True
@@ -132,11 +116,9 @@ class StreamStats:
     async def idle(self) -> None:
         """Return when no stream is open."""
         self._awaited += 1
-        self._look()
         try:
             while self.open:
                 self._idle = trio.Event()
                 await self._idle.wait()
         finally:
             self._awaited -= 1
-            self._look()

@@ -11,7 +11,7 @@ from select import EPOLLHUP, EPOLLIN, EPOLLOUT
 
 import pytest
 
-from proxy.core.syscalls import Epoll, accept, connect_unix, now, peek, peer_of, put_word, recv, send, word_at
+from proxy.core.syscalls import Epoll, accept, close, connect_unix, now, peek, peer_of, put_word, recv, send, word_at
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -113,8 +113,8 @@ def test_a_unix_socket_is_connected_and_accepted(tmp_path: Path, abstract: bool)
         assert os.read(far, 10) == b"hello"
         assert peer_of(near, 0) == os.geteuid()
         assert peer_of(near, os.getpid()) == -1
-        os.close(near)
-        os.close(far)
+        assert close(near) == close(far) == 0
+        assert close(near) == -errno.EBADF
 
 
 def test_a_full_backlog_and_nobody_there(tmp_path: Path) -> None:

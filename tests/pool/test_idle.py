@@ -152,9 +152,9 @@ async def test_a_link_is_opened_ahead_of_an_expected_use(dialling: Dialling, aut
         assert dialling.at[0] - start == pytest.approx(100 - LEAD, abs=0.1)
         dialling.succeeds()
         await until(lambda: home.up)
-        assert home._picker.opened_ahead is home.links[0]
+        assert home.picker.opened_ahead is home.links[0]
         opened(home)
-        assert (home.usage.warm, home.usage.ahead, home._picker.opened_ahead) == (1, 1, None)
+        assert (home.usage.warm, home.usage.ahead, home.picker.opened_ahead) == (1, 1, None)
 
 
 async def test_warm_hits_are_those_that_did_not_wait() -> None:

@@ -246,7 +246,7 @@ def test_a_caller_that_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = socket.socketpair()
     with one, other:
         assert peer_uid(one) == os.getuid()
-        monkeypatch.setattr(options, "_own_pid", os.getpid() + 1)
+        monkeypatch.setattr(options, "own_pid", os.getpid() + 1)
         assert peer_uid(one) == os.getuid()
         with options.knowing_ourselves():
             assert peer_uid(one) == options.OURSELVES

@@ -1,0 +1,9 @@
+cimport cython
+from proxy.core.syscalls cimport close
+
+@cython.freelist(64)
+cdef class Descriptor:
+    cdef public int fd
+
+    cpdef int fileno(self) except? -1
+    cpdef close(self)
