@@ -14,7 +14,7 @@ PLAIN_PATHS = ("direct", "bridge", "haproxy", "envoy-tcp", "envoy-h2", "hostlane
 CONTAINER_PATHS = ("hostlane-inside", "hostlane-sidecar")
 MTLS_PATHS = ("haproxy-mtls", "envoy-h2-mtls", "hostlane-mtls")
 PATHS = PLAIN_PATHS + CONTAINER_PATHS + MTLS_PATHS
-EXTRA_PATHS = ("hostlane-unretained",)
+EXTRA_PATHS = ("hostlane-unretained", "hostlane-scraped", "hostlane-scraped-mtls")
 """Run only if named."""
 MEASURES = (
     "persistent", "connect", "connect-after-bulk", "links", "bulk", "mixed", "shaped", "stalled", "idle", "paced",

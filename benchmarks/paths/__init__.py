@@ -17,6 +17,8 @@ from benchmarks.paths.hostlane import (
     HostlaneNoPoll,
     HostlaneOtherBuild,
     HostlaneOtherBuildMtls,
+    HostlaneScraped,
+    HostlaneScrapedMtls,
     HostlaneUnretained,
 )
 from benchmarks.testbed import Testbed
@@ -38,6 +40,8 @@ _CLASSES: dict[str, type[BenchPath]] = {
     "hostlane-inside": HostlaneInside,
     "hostlane-sidecar": HostlaneSidecar,
     "hostlane-unretained": HostlaneUnretained,
+    "hostlane-scraped": HostlaneScraped,
+    "hostlane-scraped-mtls": HostlaneScrapedMtls,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Hostlane(ProxyPair):
     def __init__(self, name: str, bed: Testbed) -> None:
         super().__init__(name, bed)
         self.second_entry = self.folder / "second.sock"
+        self.scraper: subprocess.Popen[bytes] | None = None
 
     def commands(self) -> tuple[list[str], list[str]]:
         program, lab, security = self._program(), self.bed.lab, self._security()
@@ -57,7 +59,7 @@ class Hostlane(ProxyPair):
                 "second": self.second_entry,
                 "server": self.bed.server_socket,
                 "run_dir": self.folder / side,
-                "more": self.more,
+                "more": self._more(side),
             }
             names["security"] = security[side]
             text = template.format(a=lab.a.address, b=lab.b.address, port=self.port, **names)
@@ -71,6 +73,10 @@ class Hostlane(ProxyPair):
             return [float(json.loads(answer.partition(b"\r\n\r\n")[2])["busy_poll_s"]) for answer in answers]
         except (OSError, ValueError, KeyError):  # another build may not say
             return []
+
+    def _more(self, side: str) -> str:
+        """Lines of a side's configuration beside those that every path needs."""
+        return self.more
 
     def _program(self) -> list[str]:
         program = Path(sys.executable).parent / "hostlane"
@@ -99,6 +105,42 @@ class HostlaneNoPoll(Hostlane):
     port = 7603
     variant = "no-poll"
     more = "pump: {busy_poll: off}\n"
+
+
+class HostlaneScraped(Hostlane):
+    """The same with metrics on, and both proxies scraped each second, as Prometheus would, by a process on host A's
+    core (benchmarks/scraping.py)."""
+
+    port = 7604
+    scrape_port = 7690
+
+    def launch(self) -> None:
+        super().launch()
+        lab = self.bed.lab
+        urls = [f"http://{host.address}:{self.scrape_port}/metrics" for host in (lab.a, lab.b)]
+        argv = [sys.executable, "-m", "benchmarks.scraping", *urls]
+        self.scraper = self.bed.start(lab.a, argv, log=self._log("scraper"))
+
+    def stop(self) -> None:
+        if self.scraper is not None:
+            self.scraper.terminate()
+            self.scraper.wait()
+            self.scraper = None
+        super().stop()
+
+    def ended(self) -> bool:
+        return super().ended() or (self.scraper is not None and self.scraper.poll() is not None)
+
+    def _more(self, side: str) -> str:
+        host = self.bed.lab.a if side == "a" else self.bed.lab.b
+        return f"{self.more}telemetry: {{listen: \"{host.address}:{self.scrape_port}\"}}\n"
+
+
+class HostlaneScrapedMtls(HostlaneScraped, HostlaneMtls):
+    """The same with the default security."""
+
+    port = 7605
+    scrape_port = 7691
 
 
 class HostlaneUnretained(Hostlane):

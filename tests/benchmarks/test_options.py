@@ -15,7 +15,7 @@ def test_all_of_it_by_default() -> None:
 
 
 def test_some_paths_run_only_if_they_are_named() -> None:
-    asked = options.parse(["--paths", "hostlane-unretained,hostlane"])
+    asked = options.parse(["--paths", "hostlane-unretained,hostlane-scraped-mtls,hostlane,hostlane-scraped"])
     assert asked.paths == ("hostlane", *options.EXTRA_PATHS)
 
 

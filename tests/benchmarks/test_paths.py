@@ -47,6 +47,22 @@ def test_without_busy_polling_is_a_line_of_the_configuration(tmp_path: Path) -> 
             assert (schema.load(file).pump.looks_for == 0.0) is off
 
 
+def test_scraped_is_with_metrics_at_each_host(tmp_path: Path) -> None:
+    ports = set()
+    for name in ("hostlane-scraped", "hostlane-scraped-mtls"):
+        path = paths.make(name, bed(tmp_path))
+        assert isinstance(path, ProxyPair)
+        path.folder.mkdir()
+        path.commands()
+        for side, address in (("a", "10.77.0.1"), ("b", "10.77.0.2")):
+            listen = schema.load(path.folder / f"{side}.yaml").telemetry.listen
+            assert listen is not None
+            assert listen.host == address
+            ports.add(listen.port)
+        assert ("security: mtls" in (path.folder / "a.yaml").read_text()) is name.endswith("-mtls")
+    assert len(ports) == 2, "both may run at once"
+
+
 def test_every_measure_has_a_cell_in_the_full_and_in_the_quick_run() -> None:
     for asked in (options.parse([]), options.parse(["--quick"])):
         assert {cell.measure for cell in measures.plan(asked)} == set(options.MEASURES)
