@@ -210,6 +210,8 @@ class LinkInfo(Struct, frozen=True, kw_only=True):
     suspended_s: float | None = None
     """How long its session has been waiting for another link, since this one was lost; None: it is up."""
     suspended_why: str = ""
+    silent_s: float | None = None
+    """How long the peer's host has acknowledged nothing, though TCP sends it again; None: it does, or need not."""
 
 
 class StreamInfo(Struct, frozen=True, kw_only=True):

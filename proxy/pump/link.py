@@ -24,7 +24,7 @@ from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
-from proxy.pump.options import retransmits
+from proxy.pump.options import retransmits, silence
 from proxy.pump.pace import SLOW_FRAMES
 from proxy.pump.session import LaneSession
 from proxy.pump.turn import deliver
@@ -278,6 +278,11 @@ class Link:
     def retransmits(self) -> int:
         """TCP segments that the kernel has sent again, over the session's earlier links, too."""
         return self.session.retransmits + (0 if self.ended.is_set() else retransmits(self._sock))
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds for which the peer's host has acknowledged nothing, though it should; None: all is well."""
+        return None if self.ended.is_set() else silence(self._sock)
 
     @property
     def age(self) -> float:

@@ -125,6 +125,23 @@ _RETRANSMITS = struct.Struct("=100xI")
 """tcpi_total_retrans in struct tcp_info (linux/tcp.h); there since Linux 2.6."""
 
 
+_SILENCE = struct.Struct("=2xB53xI")
+"""tcpi_retransmits and tcpi_last_ack_recv in struct tcp_info."""
+TRIES = 2
+"""Times that the kernel has sent the same again, 0.6 s after the first time at least: one lost packet is no silence."""
+
+
+def silence(sock: socket.socket) -> float | None:
+    """Seconds since the other end of a TCP connection has acknowledged anything, where the kernel sends the same again
+    and again without an answer; None: it is heard, has nothing to acknowledge, or is no TCP connection."""
+    try:
+        found = sock.getsockopt(_TCP, _TCP_INFO, _SILENCE.size)
+        tries, milliseconds = _SILENCE.unpack(found)
+    except (OSError, struct.error):
+        return None
+    return milliseconds / 1000 if tries >= TRIES else None
+
+
 def retransmits(sock: socket.socket) -> int:
     """Segments that the kernel has sent again on a TCP connection; 0 for any other socket."""
     try:

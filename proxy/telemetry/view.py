@@ -307,6 +307,7 @@ def _link(session: LaneSession, pool: Pool) -> LinkInfo:
         queueing=link.queueing,
         resumed=session.resumed,
         suspended_s=monotonic() - session.lost_at if session.suspended else None,
+        silent_s=None if session.suspended else link.silence,
         suspended_why=f"{link.reason.label}: {link.detail}" if session.suspended else "",
         ttl_s=ttl,
         ttl_reason=reason,

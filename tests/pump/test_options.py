@@ -4,14 +4,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from proxy.config.schema import TcpConfig
+from proxy.demo.lab import Lab
 from proxy.pump import options
 from proxy.pump.options import KeepAlive, bound_send_buffer, disarm_reset, keep_alive, peer_uid, prepare_local
+from tests.tools.sockets import eventually
 
 NODELAY = (socket.IPPROTO_TCP, socket.TCP_NODELAY)
 SENT = bytes(range(256)) * 4096
@@ -251,6 +254,34 @@ def test_a_caller_that_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         with options.knowing_ourselves():
             assert peer_uid(one) == options.OURSELVES
         assert peer_uid(one) == os.getuid()
+
+
+@pytest.mark.netns
+def test_silence_is_what_nobody_acknowledges(lab: Lab) -> None:
+    with lab.b.socket() as listener, lab.a.socket() as ours:
+        listener.bind((lab.b.address, 0))
+        listener.listen()
+        ours.connect(listener.getsockname())
+        there, _ = listener.accept()
+        with there:
+            ours.sendall(b"heard")
+            assert there.recv(5) == b"heard"
+            assert options.silence(ours) is None
+            lab.b.cable_down()
+            try:
+                began = time.monotonic()
+                ours.sendall(b"lost")
+                eventually(lambda: options.silence(ours) is not None, "silence")
+                silent = options.silence(ours)
+                assert silent is not None
+                assert 0 < silent <= time.monotonic() - began + 60
+            finally:
+                lab.b.cable_up()
+            eventually(lambda: options.silence(ours) is None, "it is heard again")
+    one, other = socket.socketpair()
+    with one, other:
+        assert options.silence(one) is None
+    assert options.silence(one) is None  # closed
 
 
 def test_retransmits_of_a_tcp_connection() -> None:

@@ -105,6 +105,9 @@ def _links(seen: Seen) -> Iterator[Found]:
         elif link.suspended_s is not None:
             lost = f"Link {link.id} to {link.peer} is lost ({link.suspended_why})"
             yield Found("link", way, f"{lost}; streams that wait for another: {link.streams}.", link.suspended_s)
+        elif link.silent_s is not None:
+            what = f"Link {link.id} to {link.peer} is silent: what it sends is not acknowledged. A cable, or the host?"
+            yield Found("link", way, what, link.silent_s)
         elif link.congested:
             yield Found("link", way, f"Link {link.id} to {link.peer} is congested: local sockets wait for it.")
 

@@ -74,6 +74,9 @@ def test_links() -> None:
     [problem] = found(flapping={"host-b": Flapping(5, 20.0)}, links=[LINK, lost])
     assert (problem.name, problem.since) == ("host-a to host-b", 20.0)
     assert problem.text == "The links to host-b flap: lost and resumed 5 times in a minute."
+    [problem] = found(links=[msgspec.structs.replace(LINK, silent_s=1.5, congested=True)])
+    assert (problem.name, problem.since) == ("host-a to host-b", 1.5)
+    assert "is silent: what it sends is not acknowledged" in problem.text
     [problem] = found(links=[msgspec.structs.replace(LINK, congested=True)])
     assert "congested" in problem.text
 
