@@ -39,6 +39,8 @@ LOOK = 1.0
 """Seconds between looks whether namespaces are still there."""
 RECONCILE = 60.0
 """Seconds between looks at all containers."""
+LINGER = 20.0
+"""Seconds that it waits at its end for a proxy that just starts."""
 DIRECTORY_MODE = 0o750
 _ENDS = ("die", "destroy")
 
@@ -79,10 +81,24 @@ class Door:
                         task_status.started()
                         async for _ in signals:
                             break
+                        await self._leave()
                         nursery.cancel_scope.cancel()
             finally:
                 self._rooms.close()
         log.info("door stopped")
+
+    async def _leave(self) -> None:
+        """Wait a while for a proxy to leave the listeners to: if nobody has them callers are refused."""
+        if not self._is_alone:
+            return
+        log.info("waiting for a proxy to leave the listeners to", seconds=LINGER)
+        with trio.move_on_after(LINGER):
+            while self._is_alone:  # noqa: ASYNC110 - two things end it, and it is rare
+                await trio.sleep(LINGER / 200)
+
+    @property
+    def _is_alone(self) -> bool:
+        return any(room.listeners for room in self._rooms) and not self._proxies.told
 
     # What there is
 

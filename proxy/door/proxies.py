@@ -17,6 +17,7 @@ from proxy.door.channel import Broken, Channel
 from proxy.door.directories import Directories
 from proxy.door.messages import (
     PROTOCOL,
+    SOCKET,
     Ended,
     FromProxy,
     Held,
@@ -27,7 +28,7 @@ from proxy.door.messages import (
 )
 from proxy.door.rooms import Rooms
 
-__all__ = ["Proxies"]
+__all__ = ["Proxies", "answers"]
 
 log = structlog.get_logger()
 
@@ -40,12 +41,13 @@ class ProxyConnection:
     """One proxy.
 
     Attributes:
+        heard: it has said something.
         told: it was told what there is, and hears what changes.
     """
 
     def __init__(self, sock: socket.socket, pid: int) -> None:
         self.channel: Channel[FromProxy] = Channel(sock, FromProxy)
-        self.pid, self.told = pid, False
+        self.pid, self.heard, self.told = pid, False, False
 
     def say(self, message: msgspec.Struct, sockets: list[socket.socket]) -> None:
         """As `Channel.say`; a proxy that cannot be told is cut off, as it would be left behind: it comes again."""
@@ -70,6 +72,11 @@ class Proxies:
         self._listed = trio.Event()
         self.rooms: Rooms | None = None
         self.directories: Directories | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether any proxy has what there is."""
+        return any(connection.told for connection in self._connections)
 
     def tell(self, message: msgspec.Struct, sockets: list[socket.socket]) -> None:
         """Say something to every proxy that was told what there is already (`rooms.Tell`)."""
@@ -113,7 +120,9 @@ class Proxies:
                 nursery.start_soon(connection.channel.send)
                 await self._hear(connection)
         except* Broken as group:
-            log.info("proxy gone", pid=peer.pid, why=str(group.exceptions[0]))
+            # Who only looks whether the door is there (`answers`) says nothing.
+            say = log.info if connection.heard else log.debug
+            say("proxy gone", pid=peer.pid, why=str(group.exceptions[0]))
         finally:
             del self._connections[connection]
             connection.channel.close()
@@ -146,6 +155,7 @@ class Proxies:
         held: set[tuple[int, str]] = set()
         while True:
             message, descriptors = await connection.channel.receive()
+            connection.heard = True
             if isinstance(message, Hello) and message.protocol != PROTOCOL:
                 raise Broken(f"it speaks protocol {message.protocol}, and this door {PROTOCOL}: use one version")
             if isinstance(message, Held) and len(descriptors) == 1:
@@ -167,3 +177,14 @@ class Proxies:
                 connection.say(room.offer(service), [])
         connection.say(Listed(), [])
         connection.told = True
+
+
+def answers(directory: str) -> bool:
+    """Whether a door is there whose loop turns: it says the first word. Blocks, for FIRST seconds at most."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(FIRST)
+        try:
+            sock.connect(f"{directory}/{SOCKET}")
+            return bool(sock.recv(1 << 16))
+        except OSError:
+            return False

@@ -19,7 +19,7 @@ from proxy.config import schema as config
 ROOT = Path(__file__).resolve().parents[2]
 CONTROL = sorted((ROOT / "configs").glob("control*.yaml"))
 EXAMPLES = [path for path in sorted((ROOT / "configs").glob("*.y*ml")) if path not in CONTROL]
-COMPOSE = sorted((ROOT / "compose").glob("hostlane-*.yaml"))
+COMPOSE = sorted([*(ROOT / "compose").glob("hostlane-*.yaml"), *(ROOT / "compose" / "etc").glob("*.yaml")])
 SHOWN = [
     (path.name, block)
     for path in [*sorted((ROOT / "docs").glob("*.md")), ROOT / "proxy/mux/SPEC.md"]
@@ -71,7 +71,7 @@ KNOWN = set(declared(config.Config))
 
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) > 1
-    assert len(COMPOSE) == 2
+    assert len(COMPOSE) > 1
     assert {"host", "links.listen", "peers.*.services", "upstreams.*.mode", "limits.memory"} <= KNOWN
     assert {"services.*.allow", "services.*.allow.uid"} <= KNOWN
 
