@@ -62,14 +62,26 @@ def hosts_remove(name: str, config: str | None, socket: str | None) -> None:
     shell_complete=complete.services,
     help="Which host a new stream for this service would take, and why; who may call it here, and was refused.",
 )
+@click.option(
+    "--hosts",
+    "as_hosts",
+    is_flag=True,
+    help="The lines of /etc/hosts, and of a compose file, by which containers know them by name.",
+)
 @asks("control server or proxy")
 @as_json
 @watching
-def services(explain: str | None, config: str | None, socket: str | None, as_json: bool, watch: bool) -> None:
+def services(
+    explain: str | None, as_hosts: bool, config: str | None, socket: str | None, as_json: bool, watch: bool
+) -> None:
     """Show services and the hosts that offer them.
 
     --explain asks this machine's proxy, which is who chooses. Exit 1 if nobody answers, or if nobody offers NAME.
     """
+    if as_hosts:
+        if explain is not None or as_json or watch:
+            raise click.UsageError("--hosts goes with none of --explain, --json and --watch")
+        return _as_hosts(place(config, socket))
     if explain is not None:
         if watch:
             raise click.UsageError("--explain and --watch do not go together")
@@ -79,6 +91,27 @@ def services(explain: str | None, config: str | None, socket: str | None, as_jso
         _show(lambda: _services_of_proxy(asked), as_json, watch, meshtables.services_table)
     else:
         _show_map(asked, as_json, watch, services_of, meshtables.services_table)
+
+
+def _as_hosts(asked: str) -> None:
+    """The same address in every container of the mesh, as labels without one have it (docs/containers.md)."""
+    from control.base.reading.serviceaddress import address_of, shared
+
+    try:
+        found = _services_of_proxy(asked) if is_proxys(asked) else services_of(
+            ask_control(None, asked, lambda client: client.hosts())
+        )  # fmt: skip
+    except admin.NoAnswer as error:
+        fail(error, 1)
+    places = [(each.service, address_of(each.service)) for each in found]
+    click.echo("# /etc/hosts")
+    for name, address in places:
+        click.echo(f"{address} {name}")
+    click.echo("# compose\nextra_hosts:")
+    for name, address in places:
+        click.echo(f'  - "{name}:{address}"')
+    for line in shared(name for name, _ in places):
+        click.echo(f"hostlane: {line}", err=True)
 
 
 def hosts_of(found: mesh.MapSnapshot) -> list[MeshHost]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import click
 import msgspec
@@ -49,6 +50,8 @@ def _validate(file: str, effective: bool, as_json: bool) -> None:
     kind.check_files(config, file)
     for line in unknown_accounts(config):  # the machine that the file is for may know them
         click.echo(f"{click.format_filename(file)}: warning: {printable(line)}", err=True)
+    for line in _notes(config):
+        click.echo(f"{click.format_filename(file)}: note: {line}", err=True)
     if not effective:
         click.echo(f"{click.format_filename(file)}: ok")
         return
@@ -58,3 +61,13 @@ def _validate(file: str, effective: bool, as_json: bool) -> None:
     else:
         click.echo(f"# {click.format_filename(file)}: {kind.title}")
         click.echo(as_yaml(found))
+
+
+def _notes(config: Any) -> list[str]:
+    """What is not wrong and yet to be known of a configuration."""
+    from control.base.reading.serviceaddress import shared
+
+    if getattr(config, "door", None) is None:
+        return []
+    offered = [name for peer in config.peers.values() for name in peer.services]
+    return shared({*config.services, *config.upstreams, *offered})

@@ -7,7 +7,7 @@ While the store cannot be watched there is no feed, and the watches that hang on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +16,7 @@ import trio
 
 from control.api import mapnews
 from control.api.mesh import HostRecord, TrustBundle
+from control.base.reading.serviceaddress import SharedAddresses
 from control.ca import trust
 from control.ca.trust import TrustView
 from control.server.feed import MapFeed
@@ -57,6 +58,7 @@ class StoreMirror:
         self._gone: dict[str, VanishedHost] = {}
         self._trust = TrustView()
         self._feed: MapFeed | None = None
+        self._addresses = SharedAddresses()
         self.vanished = 0
 
     def gone(self) -> list[VanishedHost]:
@@ -121,6 +123,7 @@ class StoreMirror:
                 log.info(news.event, **news.fields)
             changed = fresh.trust if fresh.trust != self._trust.trust else None
             self._feed.change(view.revision, hosts.values(), self._feed.hosts.keys() - hosts.keys(), changed)
+        self._see(hosts.values())
         self._watching.namesakes.replace(refused)
         self._watching.servers.replace(servers)
         self._trust = fresh
@@ -128,6 +131,12 @@ class StoreMirror:
         self._watching.issuers = fresh.issuers
         self._watching.publish()
         return view.revision
+
+    def _see(self, hosts: Iterable[HostRecord]) -> None:
+        """Say, once, which services have one address inside containers."""
+        for record in hosts:
+            for line in self._addresses.see(offer.name for offer in record.services):
+                log.warning("two services have one address", kind=(line,), error=line)
 
     @staticmethod
     def _put(view: TrustView, key: str, value: bytes | None) -> bool:
@@ -161,6 +170,7 @@ class StoreMirror:
                 self._watching.revoked, self._watching.issuers = self._trust.revoked, self._trust.issuers
         for record in put:
             self._tell(feed.hosts.get(record.name), record)
+        self._see(put)
         for name in gone:
             before = feed.hosts.get(name)
             if before is not None and name not in left:

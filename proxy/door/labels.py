@@ -4,17 +4,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from control.base.reading.addresses import TcpAddress, ip_port, is_wildcard
+from control.base.reading.serviceaddress import address_of
 from control.base.reading.units import quote, service_name, wrong
 from proxy.config.netvalues import interface_name
 
-__all__ = ["ContainerLabels", "address_of", "read"]
+__all__ = ["ContainerLabels", "concerned", "read"]
 
 PREFIX = "hostlane."
 USE, SOCKETS, OFFER = "hostlane.use", "hostlane.sockets", "hostlane.offer"
@@ -25,9 +25,6 @@ PROJECT, SERVICE = "com.docker.compose.project", "com.docker.compose.service"
 USE_FORM = "SERVICE@127.x.y.z:PORT, SERVICE@[::1]:PORT or SERVICE:PORT, several with commas between"
 SOCKETS_FORM = "services, several with commas between, each once"
 OFFER_FORM = "SERVICE=tcp:IP:PORT, several with commas between"
-_BY_NAME = ipaddress.ip_network("127.64.0.0/10")
-_ENDS = (0, 255)
-"""Last numbers of an address that some programs take for those of a network, or of all in it."""
 
 T = TypeVar("T")
 
@@ -56,17 +53,6 @@ class ContainerLabels:
 def concerned(labels: Mapping[str, str]) -> bool:
     """Whether any of a container's labels is for Hostlane."""
     return any(label.startswith(PREFIX) for label in labels)
-
-
-def address_of(service: str) -> str:
-    """The loopback address that stands for a service inside every container of the mesh, unless a label names another:
-    one of 127.64.0.0/10, by a hash of the name. Some 4 million of them: 1,000 services collide in one mesh of nine.
-    """
-    digest = hashlib.sha256(service.encode()).digest()
-    number = int.from_bytes(digest[:4], "big") % _BY_NAME.num_addresses
-    while number % 256 in _ENDS:
-        number = (number + 1) % _BY_NAME.num_addresses
-    return str(_BY_NAME[number])
 
 
 def read(labels: Mapping[str, str]) -> tuple[ContainerLabels, list[str]]:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -83,6 +84,27 @@ def test_a_proxy_is_asked_where_there_is_no_control_server(proxy: Proxy, tmp_pat
     assert [line.split() for line in result.stdout.splitlines()[1:]] == [
         ["redis", "1", "b", "unix:/r"], ["web", "1", "a", "-"],
     ]  # fmt: skip
+
+
+def test_the_names_of_services_inside_containers(proxy: Proxy, server: World) -> None:
+    proxy.answers.update({"/services": ROUTES})
+    shown = """\
+# /etc/hosts
+127.123.70.200 redis
+127.94.87.246 web
+# compose
+extra_hosts:
+  - "redis:127.123.70.200"
+  - "web:127.94.87.246"
+"""
+    for at in (proxy.path, server.socket):
+        result = run(hostcommands.services, "--hosts", "--socket", str(at))
+        assert (result.exit_code, result.stdout, result.stderr) == (0, shown, "")
+    two = [ROUTES[0], *(msgspec.structs.replace(ROUTES[0], service=f"service-{n}") for n in (1262, 2207))]
+    proxy.answers.update({"/services": two})
+    result = run(hostcommands.services, "--hosts", "--socket", proxy.path)
+    assert result.stderr.startswith("hostlane: services service-1262 and service-2207 have one address, 127.112.240.28")
+    assert run(hostcommands.services, "--hosts", "--json", "--socket", proxy.path).exit_code == 2
 
 
 def test_the_same_fields_whoever_answers(proxy: Proxy, server: World) -> None:

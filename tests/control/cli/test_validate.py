@@ -103,3 +103,13 @@ def test_validate_looks_names_up_that_no_file_has(file: Path, name: str, code: i
     file.write_text(GOOD + ring)
     done = run(command.validate, file)
     assert done.exit_code == code, done.output
+
+
+def test_services_with_one_address_are_a_note(file: Path) -> None:
+    text = GOOD + "peers: {b: {address: 127.0.0.1:1, services: [service-1262, service-2207]}}\n"
+    file.write_text(text)
+    assert run(command.validate, file).stderr == ""
+    file.write_text(text + "door: {}\n")
+    done = run(command.validate, file)
+    assert (done.exit_code, done.stdout) == (0, f"{file}: ok\n")
+    assert done.stderr.startswith(f"{file}: note: services service-1262 and service-2207 have one address, ")

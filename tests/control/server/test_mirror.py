@@ -226,3 +226,16 @@ async def test_who_vanishes_and_what_is_offered_leaves_a_line(store: Store, nurs
     ]
     assert [each[0] for each in told if each[1] == "host-v"] == ["services offered", "services gone"]
     assert (await store.read("left/")).items == ()
+
+
+async def test_services_with_one_address_leave_one_line(store: Store, nursery: trio.Nursery) -> None:
+    hosts = hosts_on(store)
+    await hosts.register(*shown("host-a", "service-1262"))
+    with structlog.testing.capture_logs() as logs:
+        await nursery.start(StoreMirror(store, MapWatchers(10)).run)
+        for name in ("host-b", "host-c"):
+            await hosts.register(*shown(name, "service-2207"))
+        await until(lambda: ("services offered", "host-c") in [(each["event"], each.get("host")) for each in logs])
+    [line] = [entry["error"] for entry in logs if entry["event"] == "two services have one address"]
+    assert line.startswith("services service-1262 and service-2207 have one address, 127.112.240.28: ")
+    nursery.cancel_scope.cancel()
