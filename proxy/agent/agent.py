@@ -22,12 +22,13 @@ from control.base.system import watchdog
 from control.base.system.notify import stopping
 from proxy.agent import cpuquota
 from proxy.agent.addresswatch import AddressWatch
-from proxy.agent.handover import fdstore, ownsocket, sender, successor
+from proxy.agent.handover import doorstore, fdstore, ownsocket, sender, successor
 from proxy.agent.handover.fdstore import FdStore
 from proxy.agent.handover.inheritance import ADMIN, HANDOVER, TELEMETRY
 from proxy.agent.handover.startup import StartupListeners, open_listeners
 from proxy.agent.parts import Parts, warn, warn_of_sources
 from proxy.core.finder import core
+from proxy.door.kept import MOST_KEPT
 from proxy.links import accept
 from proxy.links.acceptgate import serve_gated
 from proxy.links.carry import HandshakeResult
@@ -76,6 +77,7 @@ class Agent(Parts):
             files.callback(self._network.close)
             files.callback(self.connector.stocks.close_all)
             self.connector.lookups.use()
+            kept = tuple if config.door is None or fdstore.room() else partial(doorstore.fetch, config.door)
             startup = await open_listeners(
                 config,
                 self._instance,
@@ -86,6 +88,7 @@ class Agent(Parts):
                 self._notices.tell,
                 takeover=self._takeover,
                 passed=self._passed,
+                kept=kept,
                 files=files,
                 state=self._state,
             )
@@ -117,6 +120,9 @@ class Agent(Parts):
                 if startup.takes_over:  # again: on a busy machine all that time may be gone by now
                     self._others.expect(trio.current_time() + PATIENCE)
                 self._store = FdStore(fdstore.room(), self._passed.stored)
+                if self.door is not None and not fdstore.room():
+                    self._store = FdStore(MOST_KEPT, self._passed.stored, self.door.keep)
+                    self.door.came, self.door.went = self._store.look_again, self._store.lost
                 self._passed.close()
                 if self.door is not None:
                     # Before anything is accepted, so that who has waited for this proxy finds what containers offer.

@@ -25,11 +25,13 @@ from proxy.door.channel import Broken, Channel
 from proxy.door.messages import (
     PROTOCOL,
     SOCKET,
+    Drop,
     End,
     Ended,
     FromDoor,
     Held,
     Hello,
+    Keep,
     Listed,
     Listener,
     NoSockets,
@@ -70,6 +72,9 @@ class Doorkeeper:
 
     Args:
         apply: makes the proxy equal to what containers call and offer. Raises NotApplied.
+
+    Attributes:
+        came, went: called when the door is there, and when it has gone with all that it has kept.
     """
 
     def __init__(self, config: DoorConfig, outbound: Outbound, pools: Pools, apply: Callable[[], object]) -> None:
@@ -85,6 +90,8 @@ class Doorkeeper:
         self._unapplied, self._pause = trio.Event(), APPLY_AGAIN
         self._refused: frozenset[str] = frozenset()
         self._stocks.ask = self._want
+        self.came: Callable[[], None] = lambda: None
+        self.went: Callable[[], None] = lambda: None
 
     def added_to(self, static: Config) -> Config:
         """The configuration with the services that containers offer. What stands in the file stays as it is."""
@@ -125,6 +132,7 @@ class Doorkeeper:
                 why = str(group.exceptions[0])
             self._begun.set()
             self._channel, self._inside.kept = None, False
+            self.went()
             self._stocks.unanswered()
             if why != said:
                 log.warning("the door is away; what is open inside containers goes on", socket=self._path, error=why)
@@ -160,6 +168,16 @@ class Doorkeeper:
             raise Broken(error.strerror or str(error)) from None
         finally:
             channel.close()
+
+    def keep(self, name: str, sock: socket.socket | None) -> bool:
+        """Have the door keep a socket for the next proxy, or drop what has that name (`fdstore.Keep`)."""
+        if self._channel is None or not self._listed:
+            return False
+        try:
+            self._channel.say(Drop(name) if sock is None else Keep(name), [] if sock is None else [sock])
+        except OSError:  # no descriptors left
+            return False
+        return True
 
     def _want(self, namespace: int, family: int, count: int) -> None:
         if self._channel is not None:
@@ -243,6 +261,7 @@ class Doorkeeper:
         log.info("at the door", socket=self._path, listeners=len(list(self._inside)), offers=len(self._offers))
         self._changed()
         self._directories.sweep()
+        self.came()
 
     def _end(self, message: End) -> None:
         namespace = message.namespace

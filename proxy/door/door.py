@@ -46,7 +46,11 @@ _ENDS = ("die", "destroy")
 
 
 class Door:
-    """See the module's text. `run` runs it."""
+    """See the module's text. `run` runs it.
+
+    Attributes:
+        kept: the sockets that it keeps for the next proxy.
+    """
 
     def __init__(self, config: DoorConfig) -> None:
         self._config = config
@@ -57,6 +61,7 @@ class Door:
         self._said: set[str] = set()
         uid, _ = account(config.user)
         self._proxies = Proxies(uid, self._look_again)
+        self.kept = self._proxies.kept
         self._rooms = Rooms(config.namespaces, self._proxies.tell)
         self._directories = Directories(self._proxies.tell)
         self._presence = Presence(config.directory)
@@ -72,7 +77,7 @@ class Door:
         with bind_unix(f"{self._config.directory}/{SOCKET}", mode=0o660, kind=socket.SOCK_SEQPACKET) as bound:
             try:
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                    async with trio.open_nursery() as nursery, Engine(self._config.engine) as engine:
+                    async with Engine(self._config.engine) as engine, trio.open_nursery() as nursery:
                         nursery.start_soon(self._proxies.serve, bound.socket)
                         nursery.start_soon(self._follow, engine)
                         nursery.start_soon(self._reconcile)
@@ -85,6 +90,7 @@ class Door:
                         nursery.cancel_scope.cancel()
             finally:
                 self._rooms.close()
+                self.kept.close()
         log.info("door stopped")
 
     async def _leave(self) -> None:

@@ -2,7 +2,9 @@
 
 The proxy connects. Both sides begin with `Hello`. The proxy then shows what it has (`Held` …, `Shown`), and the door
 says what there is to be (`Sockets` …, `Listener` …, `Offer` …, `Listed`): what it has not named by then the proxy
-closes. From then on the door says what changes.
+closes. From then on the door says what changes. The proxy has the listening sockets of its upstreams kept at the door
+(`Keep`, `Drop`), as with systemd's store, so that callers wait while there is no proxy; one that starts gets them
+(`Fetch`).
 """
 
 from __future__ import annotations
@@ -10,12 +12,16 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "Drop",
     "End",
     "Ended",
+    "Fetch",
     "FromDoor",
     "FromProxy",
     "Held",
     "Hello",
+    "Keep",
+    "Kept",
     "Listed",
     "Listener",
     "NoSockets",
@@ -123,5 +129,29 @@ class Listed(msgspec.Struct, frozen=True, tag="listed"):
     """That was everything there is."""
 
 
-FromDoor = Hello | Listener | Offer | Withdraw | Stock | End | Sockets | NoSockets | Listed
-FromProxy = Hello | Held | Shown | Want | Ended
+class Keep(msgspec.Struct, frozen=True, tag="keep"):
+    """The proxy has this listening socket of an upstream, which comes with the message: keep it for the next proxy, in
+    the place of one that has the name (`fdstore.name_of`).
+    """
+
+    name: str
+
+
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """Keep it no more."""
+
+    name: str
+
+
+class Fetch(msgspec.Struct, frozen=True, tag="fetch"):
+    """A proxy that starts wants what is kept: `Kept` …, `Listed`, on a connection for nothing else."""
+
+
+class Kept(msgspec.Struct, frozen=True, tag="kept"):
+    """A socket that an earlier proxy had kept; with it."""
+
+    name: str
+
+
+FromDoor = Hello | Listener | Offer | Withdraw | Stock | End | Sockets | NoSockets | Kept | Listed
+FromProxy = Hello | Held | Shown | Want | Ended | Keep | Drop | Fetch

@@ -15,13 +15,18 @@ from control.base.system.accepting import OF_CLIENT, PAUSE
 from control.base.system.peercred import credentials_of
 from proxy.door.channel import Broken, Channel
 from proxy.door.directories import Directories
+from proxy.door.kept import KeptSockets
 from proxy.door.messages import (
     PROTOCOL,
     SOCKET,
+    Drop,
     Ended,
+    Fetch,
     FromProxy,
     Held,
     Hello,
+    Keep,
+    Kept,
     Listed,
     Shown,
     Want,
@@ -70,6 +75,7 @@ class Proxies:
         self._uid, self._changed = uid, changed
         self._connections: dict[ProxyConnection, None] = {}
         self._listed = trio.Event()
+        self.kept = KeptSockets()
         self.rooms: Rooms | None = None
         self.directories: Directories | None = None
 
@@ -136,6 +142,8 @@ class Proxies:
         log.info("proxy at the door", pid=connection.pid)
         while True:
             message, descriptors = await connection.channel.receive()
+            if isinstance(message, Keep) and descriptors:
+                self.kept.keep(message.name, socket.socket(fileno=descriptors.pop()))
             for descriptor in descriptors:
                 os.close(descriptor)
             if isinstance(message, Want):
@@ -144,9 +152,11 @@ class Proxies:
                 connection.say(stock, sockets)
                 for sock in sockets:
                     sock.close()
+            elif isinstance(message, Drop):
+                self.kept.drop(message.name)
             elif isinstance(message, Ended):
                 log.debug("proxy has closed what a container had", pid=connection.pid)
-            else:
+            elif not isinstance(message, Keep):
                 raise Broken(f"{type(message).__name__} is not said here")
 
     async def _meet(self, connection: ProxyConnection) -> None:
@@ -161,6 +171,10 @@ class Proxies:
             if isinstance(message, Held) and len(descriptors) == 1:
                 held.add((message.namespace, message.listen))
                 rooms.shown(message.namespace, message.listen, socket.socket(fileno=descriptors[0]))
+            elif isinstance(message, Fetch):
+                for name, sock in self.kept:
+                    connection.say(Kept(name), [sock])
+                connection.say(Listed(), [])
             elif isinstance(message, Shown):
                 break
         self._changed()

@@ -307,14 +307,19 @@ async def test_unix_sockets_of_a_container(namespace: Spaces) -> None:  # noqa: 
             [edge] = [edge for edge in (await b.view.edges()).edges if edge.service == "redis"]
             assert edge.caller == "shop"
         assert path.exists()
-        async with made.door("host-a"):
+        async with made.door("host-a") as door:
+            await until(lambda: bool([*door.kept]), "the socket at the door")
             made.hosts.kill("host-a")
             admin = made.hosts.folder / "host-a" / ADMIN_SOCKET
             await until(lambda: not admin.exists(), "its end")
-            assert not path.exists()
-            assert path.parent.is_dir()
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))  # the door keeps it, and who calls waits
+                sock.setblocking(False)
+                caller = made.hosts.hold(sock.dup())
+            await caller.send(b"ping")
             await made.start("host-a", ["redis"])
-            await until(path.exists, "the socket")
+            accepted = await made.accept(service)
+            assert await accepted.read(4) == b"ping"
             del engine.containers["c"]
             engine.happen("destroy", "c")
             await until(lambda: not path.parent.exists(), "the removal")

@@ -80,7 +80,6 @@ def test_a_container_that_is_paused_offers_nothing(empty: Hosts) -> None:
     eventually(lambda: answers(a), "PONG again")
 
 
-@pytest.mark.essential
 def test_a_container_offers_while_it_is_healthy(empty: Hosts) -> None:
     a, b = empty
     start_client(a)

@@ -15,7 +15,7 @@ from tests.tools.sockets import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.essential, pytest.mark.timeout(1200)]
 
-LIVES = 12 if os.environ.get("HOSTLANE_QUICK") else 200
+LIVES = 8 if os.environ.get("HOSTLANE_QUICK") else 200
 AT_ONCE = 4
 
 Held = dict[str, object]

@@ -56,12 +56,18 @@ def every_way(*essentials: str) -> pytest.MarkDecorator:
 
 
 @every_way("restart")
-def test_the_callers_proxy(traffic: Traffic, how: str) -> None:
-    """Who calls meanwhile waits: the door has the listener, too. Only what is open ends, and it is back at once."""
+def test_the_callers_proxy(empty: Hosts, how: str) -> None:
+    """Who calls meanwhile waits: the door has the listener, too, and the Unix socket. Only what is open ends, and it is
+    back at once.
+    """
+    a, b = empty
+    start_server(b)
+    traffic = Traffic(a, LABEL, UNIX)
     since = traffic.flows()
-    WAYS[how](traffic.host, "proxy")
+    WAYS[how](a, "proxy")
     traffic.flows()
-    assert len(traffic.failed(since, kind="kept")) <= 2
+    for way in ("tcp", "unix"):
+        assert len(traffic.failed(since, way, "kept")) <= 2
     cut = traffic.failed(since, kind="new")
     assert {call.error for call in cut} <= CUT
     assert how == "kill" or not cut

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress, listen_address, same_place
 from control.base.reading.units import quote
@@ -52,10 +52,7 @@ class PassedSockets:
         count, names = self._count, self._names
         if not count.isascii() or not count.isdecimal() or int(count) > MOST:
             raise ConfigError([f"environment: LISTEN_FDS: found {quote(count[:60])}; allowed: a number up to {MOST}"])
-        listen = [upstream.listen for upstream in config.upstreams.values()]
-        if config.connect is not None:
-            listen.append(config.connect.listen)
-        wanted = {str(_plain(address)): str(address) for address in listen}
+        wanted = _wanted(config)
         problems: list[str] = []
         for number in range(int(count)):
             descriptor, name = FIRST + number, names[number] if number < len(names) else ""
@@ -66,6 +63,18 @@ class PassedSockets:
             into.close()
             self.close()
             raise ConfigError(problems)
+
+    def adopt(self, config: Config, kept: Iterable[tuple[str, socket.socket]], into: InheritedListeners) -> None:
+        """Put sockets of another store than systemd's, with their names there, `into` the inherited ones; they are
+        this method's from now on.
+        """
+        wanted = _wanted(config)
+        for name, sock in kept:
+            if (known := read_name(name)) is None:
+                sock.close()
+            else:
+                self.stored.add(name)
+                _take_stored(sock, known, wanted, into)
 
     def close(self) -> None:
         """Close them: a start has its own by now, or there is none any more. Idempotent."""
@@ -91,6 +100,14 @@ class PassedSockets:
         self.stored.add(name)
         _take_stored(sock, known, wanted, into)
         return None
+
+
+def _wanted(config: Config) -> dict[str, str]:
+    """What the configuration writes for each address, as the kernel has it, that it listens on for callers."""
+    listen = [upstream.listen for upstream in config.upstreams.values()]
+    if config.connect is not None:
+        listen.append(config.connect.listen)
+    return {str(_plain(address)): str(address) for address in listen}
 
 
 def _take_stored(sock: socket.socket, known: StoredName, wanted: Mapping[str, str], into: InheritedListeners) -> None:

@@ -1,5 +1,6 @@
 """systemd's file descriptor store (sd_pid_notify_with_fds(3)): it keeps the upstreams' listening sockets for the next
-process, so that callers wait while there is none, after a crash too. Which of them it has, and under which names.
+process, so that callers wait while there is none, after a crash too. Which of them it has, and under which names. In a
+container the door is such a store (`doorstore`).
 
 systemd takes descriptors of a unit with ``FileDescriptorStoreMax=``, and says how many in ``FDSTORE`` (since version
 254; the unit may set the variable itself). It passes them to the next process like those of a socket unit; what became
@@ -11,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -68,14 +70,27 @@ def room(environment: Mapping[str, str] = os.environ) -> int:
     return min(int(text), MOST) if text.isascii() and text.isdecimal() else 0
 
 
+Keep = Callable[[str, socket.socket | None], bool]
+"""Has the store keep a socket under a name, or drop what has it (None). False: it takes nothing at the moment."""
+
+
+def with_systemd(name: str, sock: socket.socket | None) -> bool:
+    """`Keep` for systemd."""
+    if sock is None:
+        return notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+    # FDPOLL: whatever state the socket is in, systemd is not to drop it by itself.
+    return notify(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", sock.fileno())
+
+
 class FdStore:
-    """The sockets that systemd has of this proxy.
+    """The sockets that systemd, or the door, has of this proxy.
 
     Args:
         most: how many it takes; passed: names of those that it had before this process began.
     """
 
-    def __init__(self, most: int, passed: Collection[str] = ()) -> None:
+    def __init__(self, most: int, passed: Collection[str] = (), keep: Keep = with_systemd) -> None:
+        self._keep = keep
         self._most = max(most, len(passed))
         self._names = dict.fromkeys(passed)
         self._ours: dict[OpenListener, str] = {}
@@ -85,6 +100,13 @@ class FdStore:
     def look_again(self) -> None:
         """The sockets are others now."""
         self._changed.set()
+
+    def lost(self) -> None:
+        """The store has gone, and has nothing any more."""
+        for opened in self._ours:
+            opened.kept = False
+        self._ours.clear()
+        self._names.clear()
 
     async def run(
         self,
@@ -110,7 +132,7 @@ class FdStore:
         wanted = {self._name(each): each for each in sockets if each in self._ours or not each.kept}
         self._ours = {opened: name for name, opened in wanted.items() if opened in self._ours}
         for name in [name for name in self._names if name not in wanted]:
-            if not notify(f"FDSTOREREMOVE=1\nFDNAME={name}"):
+            if not self._keep(name, None):
                 return False
             del self._names[name]
         for name, opened in wanted.items():
@@ -119,8 +141,7 @@ class FdStore:
                 if len(self._names) >= self._most:
                     self._too_many(len(wanted))
                     continue
-                # FDPOLL: whatever state the socket is in, systemd is not to drop it by itself.
-                if not notify(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", opened.inheritable().sock.fileno()):
+                if not self._keep(name, opened.inheritable().sock):
                     return False
                 self._names[name] = None
             opened.kept = True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
 import structlog
+import trio
 
 from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET
 from control.base.system.commanders import Commanders
@@ -109,6 +111,7 @@ async def open_listeners(
     *,
     takeover: bool,
     passed: PassedSockets,
+    kept: Callable[[], Iterable[tuple[str, socket.socket]]],
     files: ExitStack,
     state: StateLock | None = None,
 ) -> StartupListeners:
@@ -120,7 +123,8 @@ async def open_listeners(
         memory: what this process may hold.
         tell: tells systemd (`notify.Notices`).
         takeover: whether to take the place of a proxy that runs in the same run_dir.
-        passed: the sockets of systemd.
+        passed: the sockets of systemd; kept: returns those of another store, with their names, which are then the
+            callee's, and may block. Only asked if no proxy hands its own over.
         state: the lock of the state_dir, which the other proxy may hold until now.
 
     Raises StartError, and ConfigError for sockets of systemd that match nothing in the configuration.
@@ -139,6 +143,8 @@ async def open_listeners(
             state.expect(predecessor.lock, predecessor.pid)
         elif state is not None:
             state.inherit(None, None)
+    if predecessor is None:
+        passed.adopt(config, await trio.to_thread.run_sync(kept), inheritance)
     group = group_number("admin.group", config.admin.group)
     make_directory = partial(make_run_dir, config.run_dir, group)
     make_directory()
