@@ -16,6 +16,7 @@ import trio
 from control.base.system.unixsock import bind_unix
 from proxy.config.schema import DoorConfig
 from proxy.door.desired import Container, desired
+from proxy.door.directories import Directories
 from proxy.door.door import make_directory
 from proxy.door.messages import SOCKET
 from proxy.door.proxies import Proxies
@@ -31,13 +32,17 @@ async def run(directory: str, namespace: str, label: str) -> None:
     make_directory(DoorConfig(directory=directory, user=os.geteuid()))
     proxies = Proxies(os.geteuid(), lambda: None)
     proxies.rooms = rooms = Rooms(NAMESPACES, proxies.tell)
-    await rooms.become(wanted)
-    if wanted.problems or rooms.unfinished:
-        sys.exit(f"benchmarks.door: {label} in {namespace}: {wanted.problems or 'it cannot be opened'}")
-    rooms.complete()
-    proxies.listed()
-    with bind_unix(f"{directory}/{SOCKET}", mode=0o600, kind=socket.SOCK_SEQPACKET) as bound:
-        await proxies.serve(bound.socket)
+    proxies.directories = Directories(proxies.tell)
+    try:
+        await rooms.become(wanted)
+        if wanted.problems or rooms.unfinished:
+            sys.exit(f"benchmarks.door: {label} in {namespace}: {wanted.problems or 'it cannot be opened'}")
+        rooms.complete()
+        proxies.listed()
+        with bind_unix(f"{directory}/{SOCKET}", mode=0o600, kind=socket.SOCK_SEQPACKET) as bound:
+            await proxies.serve(bound.socket)
+    finally:
+        rooms.close()
 
 
 if __name__ == "__main__":
