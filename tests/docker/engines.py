@@ -218,7 +218,7 @@ class EngineHost:
             if ids := self._docker("ps", "--all", "--quiet").stdout.split():
                 self._docker("rm", "--force", *ids)
             self.stop()
-        # What an engine that was killed has left: its containerd, and their shims.
+        # What an engine that was killed, or does not come back, has left: its containerd, their shims, and containers.
         for entry in Path("/proc").iterdir():
             try:
                 if entry.name.isdecimal() and f"{self.state}/".encode() in (entry / "cmdline").read_bytes():
@@ -227,14 +227,18 @@ class EngineHost:
                 continue
         self._holder.kill()
         self._holder.wait()
-        for root in ("/sys/fs/cgroup", *map(str, Path("/sys/fs/cgroup").iterdir())):
-            top = Path(root, self._cgroup)
-            if top.is_dir():
-                for folder in [*sorted((each for each in top.rglob("*") if each.is_dir()), reverse=True), top]:
-                    try:
-                        folder.rmdir()
-                    except OSError:
-                        pass
+        eventually(self._no_cgroups, "the end of the containers")
+
+    def _no_cgroups(self) -> bool:
+        """Kill whatever is left in the containers' cgroups, and remove those that are empty. Whether none is left."""
+        tops = [Path(root, self._cgroup) for root in ("/sys/fs/cgroup", *Path("/sys/fs/cgroup").iterdir())]
+        for top in tops:
+            for folder in sorted([each for each in top.rglob("*") if each.is_dir()] + [top], reverse=True):
+                with suppress(OSError):
+                    for pid in (folder / "cgroup.procs").read_text().split():
+                        os.kill(int(pid), 9)
+                    folder.rmdir()
+        return not any(top.is_dir() for top in tops)
 
 
 def _over(pid: str) -> bool:
