@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ OURS = ("*.md", "docs/*.md", "proxy/**/*.md", "control/**/*.md", "benchmarks/*.m
 DOCS = sorted({path for pattern in OURS for path in ROOT.glob(pattern)})
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 COMMAND = re.compile(r"(?:`|^(?:\$ |# )?(?:sudo )?)hostlane ([a-z-][^`|&;<>()#\n]*)", re.MULTILINE)
 MAKE = re.compile(r"(?:`|^(?:\$ |# )?(?:sudo )?)make ([a-z]+)", re.MULTILINE)
@@ -57,6 +59,69 @@ def unknown(text: str) -> Iterator[str]:
                     yield line
                     break
                 command = found
+
+
+def typed(text: str) -> Iterator[list[str]]:
+    """What follows the command ``hostlane`` in each line of a shell (or a unit) that a document shows."""
+    for language, block in FENCE.findall(text):
+        if language in ("", "sh", "console", "ini"):
+            for line in re.sub(r"\\\n", " ", block).splitlines():
+                for part in re.split(r"\s(?:&&|\|\|?|&|>|;)(?:\s|$)", re.sub(r"^\S*[$#] ", "", line)):
+                    words = _words(part)
+                    ours = [word == "hostlane" or word.endswith("/bin/hostlane") for word in words]
+                    places = [at for at, is_ours in enumerate(ours) if is_ours]
+                    if places and places[0] + 1 < len(words):
+                        yield words[places[0] + 1 :]
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(re.sub(r"\$\([^)]*\)", "x", line), comments=True)
+    except ValueError:  # prose, or what a command has printed
+        return []
+
+
+def wrong(words: list[str]) -> str:
+    """Why the command line does not take this; empty: it does."""
+    command: click.Command = hostlane
+    rest = list(words)
+    while isinstance(command, click.Group) and rest:
+        found = command.get_command(click.Context(command), rest[0])
+        if found is None and not rest[0].startswith("-"):
+            return f"hostlane {shlex.join(words)}: no such command"
+        if found is None:
+            break
+        command, rest = found, rest[1:]
+    try:
+        with command.make_context("hostlane", rest, allow_interspersed_args=True):
+            return ""
+    except click.exceptions.Exit:
+        return ""  # --version, say
+    except click.ClickException as error:
+        return f"hostlane {shlex.join(words)}: {error.format_message()}"
+
+
+@pytest.mark.parametrize("path", [path for path in DOCS if list(typed(path.read_text()))], ids=name)
+def test_what_documents_type_is_taken(path: Path) -> None:
+    assert list(filter(None, map(wrong, typed(path.read_text())))) == []
+
+
+def test_what_is_wrongly_typed_is_found() -> None:
+    text = """```console
+host-a$ hostlane token create --host a > token   # once
+host-a# hostlane call redis --wait never
+```
+```ini
+ExecStart=/opt/bin/hostlane proxy --gone x
+```
+```sh
+docker run -v hostlane-x:/x hostlane links extra && hostlane hosts --json | jq .
+hostlane drain --timeout \\
+  long
+hostlane gone
+```"""
+    found = [wrong(words) for words in typed(text)]
+    assert [bool(each) for each in found] == [False, True, True, True, False, True, True], found
 
 
 @pytest.mark.parametrize("path", DOCS, ids=name)
