@@ -66,6 +66,8 @@ def typed(text: str) -> Iterator[list[str]]:
     for language, block in FENCE.findall(text):
         if language in ("", "sh", "console", "ini"):
             for line in re.sub(r"\\\n", " ", block).splitlines():
+                if language in ("", "console") and not re.match(r"\S*[$#] |hostlane [a-z]+ [a-z]+ [\w.]+$", line):
+                    continue  # what a command has printed
                 for part in re.split(r"\s(?:&&|\|\|?|&|>|;)(?:\s|$)", re.sub(r"^\S*[$#] ", "", line)):
                     words = _words(part)
                     ours = [word == "hostlane" or word.endswith("/bin/hostlane") for word in words]
