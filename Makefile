@@ -94,7 +94,7 @@ wheels: core .venv/.stamp-wheels
 	@.ci/wheels
 
 deb: core .venv/.stamp-deb
-	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg
+	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg $(COMPILER)
 	@.ci/deb
 
 lint: .venv/.stamp

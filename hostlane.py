@@ -14,8 +14,8 @@ from importlib.util import find_spec
 OURS = {
     "control": ("api", "base", "ca", "cli", "server", "store"),
     "proxy": (
-        "agent", "check", "config", "core", "demo", "door", "explain", "inbound", "links", "mesh", "mux", "netdev",
-        "outbound", "pool", "pump", "routing", "setup", "telemetry", "commands.py", "errors.py",
+        "agent", "cdi", "check", "config", "core", "demo", "door", "explain", "inbound", "links", "mesh", "mux",
+        "netdev", "outbound", "pool", "pump", "routing", "setup", "telemetry", "commands.py", "errors.py",
     ),
 }  # fmt: skip
 """What is in them, beside ``__init__.py``."""

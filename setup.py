@@ -57,12 +57,24 @@ class BuildCore(build_ext):
         try:
             self._translate()
             super().run()
+            self._hook()
         except Exception as error:  # whatever a missing compiler, header or Cython raises
             self._remove(places)
             if MODE == "always":
                 raise
             self.extensions = self.distribution.ext_modules = []
             sys.stderr.write(f"*** hostlane: not compiled, the core runs as plain Python: {error}\n")
+
+    def _hook(self) -> None:
+        """The hook of `hostlane cdi`, for installations; a checkout compiles it when it is wanted."""
+        if self.inplace:
+            return
+        made = runpy.run_path(os.path.join(HERE, "proxy", "cdi", "build.py"))
+        why = made["compile_hook"](os.path.join(self.build_lib, "proxy", "cdi", os.path.basename(made["COMPILED"])))
+        if why and MODE == "always":
+            raise RuntimeError(why)
+        if why:
+            sys.stderr.write(f"*** hostlane: without the hook of `hostlane cdi install`: {why}\n")
 
     def _translate(self) -> None:
         """Python to C, one module after the other: Cython knows no threads."""

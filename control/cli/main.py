@@ -23,6 +23,7 @@ COMMANDS = {
     "control": "control.cli.controlcommands:control",
     "door": "proxy.door.commands:door",
     "attach-service": "proxy.door.commands:attach_service",
+    "cdi": "proxy.cdi.commands:cdi",
     "validate": "control.cli.validate:validate",
     "schema": "control.cli.schemacommand:schema",
     "status": "control.cli.commands:status",

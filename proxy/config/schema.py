@@ -324,6 +324,9 @@ class DoorConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the engine has the files of containers' network namespaces."""
     user: Annotated[str | int, read_by(units.some_account, units.ACCOUNT)] = 7600
     """That the proxy runs as."""
+    cdi: SomePath = None
+    """Holds the socket at which hooks of starting containers report (`hostlane cdi`), and nothing else: root's alone.
+    None: there are none."""
 
 
 class PumpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
+import structlog
 import trio
 
-__all__ = ["Broken", "Channel"]
+from control.base.system.accepting import OF_CLIENT, PAUSE
+
+__all__ = ["Broken", "Channel", "attend_all"]
+
+log = structlog.get_logger()
 
 MOST_BYTES = 1 << 16
 MOST_DESCRIPTORS = 253
@@ -22,13 +28,16 @@ _INT = array.array("i").itemsize
 T = TypeVar("T")
 
 
+_NOBODY = (errno.EAGAIN, errno.EWOULDBLOCK)
+
+
 class Broken(Exception):
     """The other end has gone, or says what cannot be understood; its text says which."""
 
 
 class Channel(Generic[T]):
-    """One end of the connection between door and proxy, which it owns. What is said waits in a queue for `send`, so
-    that nobody waits for an end that does not read.
+    """One end of the connection between the door and somebody else, which it owns. What is said waits in a queue for
+    `send`, so that nobody waits for an end that does not read.
 
     Args:
         kinds: the messages that the other end sends, a union of Structs.
@@ -61,13 +70,17 @@ class Channel(Generic[T]):
         while True:
             await self._said.wait()
             self._said = trio.Event()
-            while self._queue:
-                message, descriptors = self._queue.popleft()
-                try:
-                    await self._send(message, descriptors)
-                finally:
-                    for descriptor in descriptors:
-                        os.close(descriptor)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send what was said so far; for who does not run `send`. Raises Broken."""
+        while self._queue:
+            message, descriptors = self._queue.popleft()
+            try:
+                await self._send(message, descriptors)
+            finally:
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
     async def _send(self, message: msgspec.Struct, descriptors: Sequence[int]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
@@ -104,3 +117,25 @@ class Channel(Generic[T]):
         while self._queue:
             for descriptor in self._queue.popleft()[1]:
                 os.close(descriptor)
+
+
+async def attend_all(listening: socket.socket, whom: str, attend: Callable[[socket.socket], Awaitable[object]]) -> None:
+    """Accept whoever connects, and attend to each in a task, until cancelled; `attend` takes the socket over. While
+    this machine cannot accept, they wait; a line in the log, about ``whom``, says so once.
+    """
+    said = False
+    async with trio.open_nursery() as nursery:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            try:
+                sock, _ = listening.accept()
+            except OSError as error:
+                if error.errno in OF_CLIENT or error.errno in _NOBODY:
+                    continue
+                if not said:
+                    log.error(f"cannot accept {whom}", error=error.strerror, retry_in_s=PAUSE)
+                said = True
+                await trio.sleep(PAUSE)
+            else:
+                said = False
+                nursery.start_soon(attend, sock)

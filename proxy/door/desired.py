@@ -28,7 +28,8 @@ class Container:
         id: the engine's; name: as people know it.
         created: when, in a form that sorts.
         running: its processes run, or are paused.
-        namespace: name of the file that is its network namespace; empty: it has none.
+        starting: its namespaces are there, its processes do not run yet: it can call, and cannot be called.
+        namespace: name of the file that is its network namespace, or a path; empty: it has none.
         mode: its network mode, as the engine says it: ``host``, ``container:ID``, ``none``, a network.
         health: what its health check says; ``none``: it has none.
     """
@@ -42,6 +43,7 @@ class Container:
     mode: str = ""
     health: str = "none"
     labels: Mapping[str, str] = field(default_factory=dict)
+    starting: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class _Claims:
 
     def _offers(self, container: Container, asked: ContainerLabels) -> dict[str, TcpAddress]:
         found: dict[str, TcpAddress] = {}
-        if container.paused or container.health not in ("none", "healthy"):
+        if container.paused or container.starting or container.health not in ("none", "healthy"):
             return found
         for service, address in asked.offers.items():
             if (first := self._offered.setdefault(service, container.name)) == container.name:

@@ -12,6 +12,8 @@ import pwd
 import signal
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -21,12 +23,15 @@ import trio
 from control.base.system import unixsock
 from control.base.system.socketpath import SocketPathError
 from control.base.system.unixsock import bind_unix
+from proxy.cdi import messages as hook_messages
 from proxy.config.schema import DoorConfig
 from proxy.door import namespaces
 from proxy.door.desired import Container, desired
 from proxy.door.directories import Directories
 from proxy.door.engine import Engine, EngineEvent
 from proxy.door.following import follow
+from proxy.door.hooks import Hooks
+from proxy.door.labels import concerned
 from proxy.door.messages import SOCKET
 from proxy.door.presence import Presence
 from proxy.door.proxies import Proxies
@@ -41,7 +46,7 @@ RECONCILE = 60.0
 """Seconds between looks at all containers."""
 LINGER = 20.0
 """Seconds that it waits at its end for a proxy that just starts."""
-DIRECTORY_MODE = 0o750
+DIRECTORY_MODE, HOOK_DIRECTORY_MODE = 0o750, 0o700
 _ENDS = ("die", "destroy")
 
 
@@ -66,6 +71,8 @@ class Door:
         self._directories = Directories(self._proxies.tell)
         self._presence = Presence(config.directory)
         self._proxies.rooms, self._proxies.directories = self._rooms, self._directories
+        self._engine = Engine(config.engine)
+        self._hooks = Hooks(self._known, self._look_again, self._ended_id)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until SIGTERM or SIGINT. Listeners stay open where a proxy has them. Raises StartError."""
@@ -74,11 +81,20 @@ class Door:
         except OSError:
             raise StartError("the door needs Linux 5.14 (SO_NETNS_COOKIE)") from None
         make_directory(self._config)
-        with bind_unix(f"{self._config.directory}/{SOCKET}", mode=0o660, kind=socket.SOCK_SEQPACKET) as bound:
+        if self._config.cdi is not None:
+            make_hook_directory(self._config.cdi)
+        with ExitStack() as stack:
+            kind = socket.SOCK_SEQPACKET
+            bound = stack.enter_context(bind_unix(f"{self._config.directory}/{SOCKET}", mode=0o660, kind=kind))
+            hooks = self._config.cdi and stack.enter_context(
+                bind_unix(f"{self._config.cdi}/{hook_messages.SOCKET}", mode=0o600, kind=kind)
+            )
             try:
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                    async with Engine(self._config.engine) as engine, trio.open_nursery() as nursery:
+                    async with self._engine as engine, trio.open_nursery() as nursery:
                         nursery.start_soon(self._proxies.serve, bound.socket)
+                        if hooks:
+                            nursery.start_soon(self._hooks.serve, hooks.socket)
                         nursery.start_soon(self._follow, engine)
                         nursery.start_soon(self._reconcile)
                         nursery.start_soon(self._watch)
@@ -91,6 +107,7 @@ class Door:
             finally:
                 self._rooms.close()
                 self.kept.close()
+                self._hooks.close()
         log.info("door stopped")
 
     async def _leave(self) -> None:
@@ -116,7 +133,7 @@ class Door:
 
     async def _list(self, engine: Engine) -> None:
         found = await engine.containers()
-        for id in [id for id in self._containers if id not in found]:
+        for id in [id for id in self._containers if id not in found and not self._hooks.holds(id)]:
             del self._containers[id]
         for id in found:
             await self._inspect(engine, id)
@@ -127,7 +144,7 @@ class Door:
         known = self._containers.get(event.id)
         if known is None and not event.ours:
             return
-        if event.action in _ENDS and known is not None:
+        if event.action in _ENDS and known is not None and not self._hooks.holds(event.id):
             self._ended(known)
         elif event.action == "create" and known is None:
             self._containers[event.id] = event.container
@@ -170,7 +187,23 @@ class Door:
         """At once: the address of its interface is free again only when everything in its namespace is closed."""
         self._containers[container.id] = replace(container, running=False, namespace="")
         self._rooms.end(container.id)
+        self._hooks.end(container.id)
         self._look_again()
+
+    # Containers that hooks hand over
+
+    async def _known(self, id: str) -> Container | None:
+        found = self._containers.get(id) or await self._engine.listed(id)
+        if found is not None and concerned(found.labels):
+            self._containers.setdefault(id, found)
+        return found
+
+    def _ended_id(self, id: str) -> None:
+        if (known := self._containers.get(id)) is not None:
+            self._ended(known)
+        else:
+            self._rooms.end(id)
+            self._hooks.end(id)
 
     # What should be
 
@@ -182,9 +215,10 @@ class Door:
             with trio.move_on_after(AGAIN if self._rooms.unfinished else float("inf")):
                 await self._changed.wait()
             self._changed = trio.Event()
-            complete, wanted = self._complete, desired(self._containers.values())
+            complete, wanted = self._complete, desired(self._hooks.placed(self._containers.values()))
             self._directories.become(wanted.directories)  # first: a container's start does not wait for it
             await self._rooms.become(wanted)
+            self._hooks.settle(wanted, self._rooms)
             problems = {*wanted.problems, *self._rooms.problems, *self._presence.problems(wanted.attaching)}
             for line in sorted(problems - self._said):
                 log.error("not as its labels ask", error=line)
@@ -209,23 +243,45 @@ def make_directory(config: DoorConfig) -> None:
     """Make the directory of the door's socket: this process's, and open to the proxy's group. Raises StartError."""
     path, (_, gid) = config.directory, account(config.user)
     try:
-        unixsock.make_directory(os.path.dirname(path))
-        try:
-            os.mkdir(path, DIRECTORY_MODE)
-        except FileExistsError:
-            pass
-        found = os.stat(path)
-        if found.st_uid != os.geteuid():
-            raise StartError(f"door.directory {path}: it belongs to user {found.st_uid}; allowed: user {os.geteuid()}")
-        if found.st_gid != gid:
-            os.chown(path, -1, gid)
-        if stat.S_IMODE(found.st_mode) != DIRECTORY_MODE:
-            os.chmod(path, DIRECTORY_MODE)
-    except SocketPathError as error:
-        raise StartError(f"door.directory {path}: {error}") from None
+        with _explained("door.directory", path):
+            if _own_directory("door.directory", path, DIRECTORY_MODE).st_gid != gid:
+                os.chown(path, -1, gid)
+                os.chmod(path, DIRECTORY_MODE)
     except PermissionError as error:
         raise StartError(
             f"door.directory {path}: {error.strerror}; run the door with the proxy's group (user: 0:{gid})"
         ) from None
-    except OSError as error:
-        raise StartError(f"door.directory {path}: {error.strerror}") from None
+
+
+def make_hook_directory(path: str) -> None:
+    """Make the directory of the socket for hooks: this process's alone. Raises StartError."""
+    try:
+        with _explained("door.cdi", path):
+            _own_directory("door.cdi", path, HOOK_DIRECTORY_MODE)
+    except PermissionError as error:
+        raise StartError(f"door.cdi {path}: {error.strerror}") from None
+
+
+def _own_directory(key: str, path: str, mode: int) -> os.stat_result:
+    unixsock.make_directory(os.path.dirname(path))
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        pass
+    found = os.stat(path)
+    if found.st_uid != os.geteuid():
+        raise StartError(f"{key} {path}: it belongs to user {found.st_uid}; allowed: user {os.geteuid()}")
+    if stat.S_IMODE(found.st_mode) != mode:
+        os.chmod(path, mode)
+    return found
+
+
+@contextmanager
+def _explained(key: str, path: str) -> Iterator[None]:
+    """Turns what can go wrong into a StartError; but for PermissionError."""
+    try:
+        yield
+    except PermissionError:
+        raise
+    except (SocketPathError, OSError) as error:
+        raise StartError(f"{key} {path}: {getattr(error, 'strerror', None) or error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -101,6 +102,16 @@ class Engine:
         found = await self._get("/containers/json?all=1")
         return [each["Id"] for each in found if labels.concerned(each.get("Labels") or {})]
 
+    async def listed(self, id: str) -> Container | None:
+        """What the list of all containers says of one, at once, even if that is being started (an inspection waits).
+        None: there is no such container.
+        """
+        filters = quote(json.dumps({"id": [id]}))
+        for each in await self._get(f"/containers/json?all=1&filters={filters}") or ():
+            if each["Id"] == id:
+                return _listed(each)
+        return None
+
     async def inspect(self, id: str) -> Container | None:
         """What the engine knows of a container; None: there is no such container."""
         found = await self._get(f"/containers/{quote(id, safe='')}/json")
@@ -128,6 +139,16 @@ def _event(found: Mapping[str, Any]) -> EngineEvent | None:
         return None
     told = {str(key): str(value) for key, value in (actor.get("Attributes") or {}).items()}
     return EngineEvent(actor["ID"], action, told.get("name") or actor["ID"][:12], told)
+
+
+def _listed(found: Mapping[str, Any]) -> Container:
+    """As far as it can be known of a container that has not started."""
+    names = [str(name).lstrip("/") for name in found.get("Names") or ()]
+    # Names of links to it have a slash more.
+    name = next((name for name in names if "/" not in name), found["Id"][:12])
+    created = datetime.fromtimestamp(found.get("Created") or 0, UTC).isoformat()
+    mode = str((found.get("HostConfig") or {}).get("NetworkMode", ""))
+    return Container(id=found["Id"], name=name, created=created, mode=mode, labels=found.get("Labels") or {})
 
 
 def container(found: Mapping[str, Any]) -> Container:

@@ -17,6 +17,8 @@ __all__ = ["NoNamespace", "cookie_of", "identity", "listeners", "own_cookie", "s
 
 SO_NETNS_COOKIE = 71
 """Linux 5.14 (asm-generic/socket.h); Python's socket module does not have it yet."""
+IP_FREEBIND = 15
+"""linux/in.h; Python's socket module does not have it."""
 BACKLOG = 4096
 
 T = TypeVar("T")
@@ -88,6 +90,9 @@ def _listen(address: TcpAddress) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        elif address.host.startswith("127."):
+            # Before the start of a container its loopback interface may be down, and have no addresses yet.
+            sock.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address.host, address.port))
         sock.listen(BACKLOG)

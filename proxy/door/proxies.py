@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable
@@ -11,9 +10,8 @@ import msgspec
 import structlog
 import trio
 
-from control.base.system.accepting import OF_CLIENT, PAUSE
 from control.base.system.peercred import credentials_of
-from proxy.door.channel import Broken, Channel
+from proxy.door.channel import Broken, Channel, attend_all
 from proxy.door.directories import Directories
 from proxy.door.kept import KeptSockets
 from proxy.door.messages import (
@@ -39,7 +37,6 @@ log = structlog.get_logger()
 
 FIRST = 5.0
 """Seconds that a proxy has for its first words."""
-_NOBODY = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 
 class ProxyConnection:
@@ -96,22 +93,7 @@ class Proxies:
 
     async def serve(self, listening: socket.socket) -> None:
         """Accept proxies until cancelled."""
-        said = False
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(listening)
-                try:
-                    sock, _ = listening.accept()
-                except OSError as error:
-                    if error.errno in OF_CLIENT or error.errno in _NOBODY:
-                        continue
-                    if not said:
-                        log.error("cannot accept a proxy", error=error.strerror, retry_in_s=PAUSE)
-                    said = True
-                    await trio.sleep(PAUSE)
-                else:
-                    said = False
-                    nursery.start_soon(self._attend, sock)
+        await attend_all(listening, "a proxy", self._attend)
 
     async def _attend(self, sock: socket.socket) -> None:
         """One proxy, until it goes."""

@@ -97,6 +97,11 @@ class Rooms:
         return [line for line, since in self._lacks.items() if now - since >= PATIENCE]
 
     @property
+    def lacks(self) -> list[str]:
+        """The same for those that the last `become` has not had, however long that is."""
+        return [*self._lacks]
+
+    @property
     def unfinished(self) -> bool:
         """Whether something could not be had, and is to be tried again."""
         return bool(self._lacks)

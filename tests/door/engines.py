@@ -54,6 +54,20 @@ class FakeEngine:
         for follower in self.followers:
             follower.put({"Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": labels}})
 
+    def listed(self, ids: list[str] | None) -> list[dict[str, Any]]:
+        """The list of all containers, or of those."""
+        return [
+            {
+                "Id": id,
+                "Names": ["/other/link", each["Name"]],
+                "Created": 1_700_000_000,
+                "Labels": each["Config"]["Labels"],
+                "HostConfig": each["HostConfig"],
+            }
+            for id, each in self.containers.items()
+            if ids is None or id in ids
+        ]
+
     def hang_up(self) -> None:
         """The events end, as when the engine stops."""
         followers, self.followers = self.followers, []
@@ -91,8 +105,8 @@ def _handler(engine: FakeEngine) -> type[BaseHTTPRequestHandler]:
             if path.startswith("/events"):
                 return self._events()
             if path.startswith("/containers/json"):
-                found = [{"Id": id, "Labels": each["Config"]["Labels"]} for id, each in engine.containers.items()]
-                return self._answer(200, found)
+                filters = json.loads(path.partition("&filters=")[2] or "{}")
+                return self._answer(200, engine.listed(filters.get("id")))
             engine.answering.wait()
             id = path.split("/")[2]
             if id in engine.containers:

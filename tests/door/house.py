@@ -17,7 +17,11 @@ from tests.door.conftest import DIRECTORY
 def config(folder: Path) -> DoorConfig:
     """Its section, for this process's user."""
     return DoorConfig(
-        directory=f"{folder}/door", engine=f"{folder}/engine.sock", namespaces=DIRECTORY, user=os.geteuid()
+        directory=f"{folder}/door",
+        engine=f"{folder}/engine.sock",
+        namespaces=DIRECTORY,
+        user=os.geteuid(),
+        cdi=f"{folder}/cdi",
     )
 
 

@@ -39,6 +39,20 @@ async def test_events_and_containers(tmp_path: Path) -> None:
     assert json.loads(filters[0]) == {"type": ["container"], "event": [*EVENTS]}
 
 
+async def test_what_the_list_says_of_one(tmp_path: Path) -> None:
+    """Of a container that starts the engine says no more until it has started."""
+    with FakeEngine(tmp_path / "e.sock") as fake:
+        fake.put("a1", "f00", LABELS)
+        fake.put("a11", "f01", {})
+        async with Engine(str(fake.path)) as engine:
+            found = await engine.listed("a1")
+            assert found == Container(
+                "a1", "a1-name", "2023-11-14T22:13:20+00:00", mode="none", labels=LABELS
+            )
+            assert await engine.listed("c3") is None
+    assert not [path for path in fake.asked if path.endswith("a1/json")]
+
+
 async def test_nobody_answers(tmp_path: Path) -> None:
     async with Engine(str(tmp_path / "none.sock")) as engine:
         with pytest.raises(Unanswered, match=r"none\.sock: "):
