@@ -80,7 +80,7 @@ DOCKER := $(NETNS) $(REDIS) dockerd:docker.io mount:mount bridge:iproute2 nsente
 # By itself, as it takes longer than all its neighbours, and engines of its own. A whole run tries services that the quick one
 # does without.
 test-docker: .venv/.stamp
-	@.ci/packages $(DOCKER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl)
+	@.ci/packages $(DOCKER) $(COMPILER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl)
 	@$(PLAIN) $(if $(QUICK),HOSTLANE_QUICK=1) $(BIN)/pytest -n0 $(if $(QUICK),-m essential) $(or $(ARGS),tests/docker)
 
 bench-containers: core

@@ -23,6 +23,7 @@ from typing import Any
 from proxy.demo import lab as labs
 from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
+from tests.docker.newer import path_of
 from tests.tools.process import entry_of
 from tests.tools.sockets import PATIENCE, eventually
 
@@ -65,9 +66,21 @@ class EngineHost:
         host: its network.
         folder: short; the engine's socket is in it.
         network: the engine's options for its own networks; None: it has none, and makes no rules.
+        newer: another engine than this machine's own (tests/docker/newer.py).
+        settings: what its daemon.json says.
     """
 
-    def __init__(self, host: LabHost, folder: Path, network: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        host: LabHost,
+        folder: Path,
+        network: Sequence[str] | None = None,
+        *,
+        newer: Path | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = f"{os.environ['PATH']}:/usr/sbin:/sbin" if newer is None else path_of(newer)
+        self._settings = settings or {}
         self.host, self.files = host, folder / "files"
         self.state, self.sockets = folder / "state", folder / "sockets"
         for made in (self.files, self.state, self.sockets):
@@ -91,9 +104,11 @@ class EngineHost:
             f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", "vfs",
             *self._network, "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._cgroup}",
             f"--live-restore={'true' if live_restore else 'false'}", "--log-level", "error",
+            "--config-file", str(self.files.parent / "daemon.json"),
         ]  # fmt: skip
+        (self.files.parent / "daemon.json").write_text(json.dumps(self._settings))
         with (self.files.parent / "engine.log").open("ab") as log:
-            environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+            environment = {**os.environ, "PATH": self._path}
             self._engine = subprocess.Popen(
                 self.inside(engine), stdout=log, stderr=log, start_new_session=True, env=environment
             )
@@ -149,7 +164,7 @@ class EngineHost:
 
     def _docker(self, *words: str) -> subprocess.CompletedProcess[str]:
         argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", *words]
-        environment = {**os.environ, "DOCKER_CONFIG": str(self.files.parent)}
+        environment = {**os.environ, "PATH": self._path, "DOCKER_CONFIG": str(self.files.parent)}
         return subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
     def import_image(self) -> None:
@@ -165,7 +180,8 @@ class EngineHost:
                 folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
                 tar.addfile(folder)
         argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", "import", "-", IMAGE]
-        subprocess.run(argv, input=content.getvalue(), check=True, capture_output=True)
+        environment = {**os.environ, "PATH": self._path}
+        subprocess.run(argv, env=environment, input=content.getvalue(), check=True, capture_output=True)
 
     def run(self, name: str, argv: list[str], *options: str, labels: Mapping[str, str] | None = None) -> str:
         """Start a container that has no network, no capability and no file that it may write."""
