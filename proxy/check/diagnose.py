@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from proxy.check.context import DiagnosisContext, look
 from proxy.check.readers import clock as clock_reader
+from proxy.check.readers import containers as containers_reader
 from proxy.check.readers import hardware as hardware_reader
 from proxy.check.readers import limits as limits_reader
 from proxy.check.readers import memory as memory_reader
@@ -18,7 +19,20 @@ from proxy.check.readers import segment as segment_reader
 from proxy.check.readers import sockets as sockets_reader
 from proxy.check.readers import sysctls as sysctls_reader
 from proxy.check.report import Line, Report, SubjectReport, group, report
-from proxy.check.rules import clock, hardware, limits, memory, modules, mtu, netfilter, path, segment, sockets, sysctls
+from proxy.check.rules import (
+    clock,
+    containers,
+    hardware,
+    limits,
+    memory,
+    modules,
+    mtu,
+    netfilter,
+    path,
+    segment,
+    sockets,
+    sysctls,
+)
 from proxy.config.schema import Config
 
 F = TypeVar("F")
@@ -43,6 +57,7 @@ SUBJECTS: tuple[tuple[str, Look], ...] = (
     _subject("limits", "descriptors against streams", limits_reader.read, limits.judge),
     _subject("memory", "limits.memory against the limit of the cgroup", memory_reader.read, memory.judge),
     _subject("sockets", "directories of Unix sockets", sockets_reader.read, sockets.judge),
+    _subject("containers", "containers that call by labels", containers_reader.read, containers.judge),
 )
 
 

@@ -15,6 +15,7 @@ from tests.tools.sockets import exchange
 
 GROUPS = [
     "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "memory", "sockets",
+    "containers",
 ]  # fmt: skip
 DELIVER = "tcp:127.0.0.1:7800"
 
