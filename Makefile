@@ -1,6 +1,6 @@
 # Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
 # packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
-.PHONY: venv core demo test test-all test-docker bench-containers installs wheels deb lint bench fuzz sanitizers vm clean
+.PHONY: venv core demo test test-all test-docker bench-containers installs wheels deb lock lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -20,7 +20,7 @@ help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
-	@echo "make test-docker  doors and containers on real Docker engines, two of its own (root, Debian; 15 minutes; QUICK=1: the part that .ci/run does, a minute)"
+	@echo "make test-docker  doors, containers, the image and the Compose files on real Docker engines, two of its own (root, Debian; half an hour, 700 MB in build/; QUICK=1: the part that .ci/run does, a minute)"
 	@echo "make bench-containers  on such engines: how long each restart is felt, and what ways into a container cost (QUICK=1: whether it works)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"
@@ -32,6 +32,7 @@ help:
 	@echo "make installs  the source distribution in empty environments, with and without a compiler"
 	@echo "make wheels  dist/: source distribution, plain wheel, compiled wheels for each CPython >= 3.11 of this machine"
 	@echo "make deb     dist/: a Debian package, tried in a clean root (root, Debian)"
+	@echo "make lock    .ci/locks/: what the image is built with, pinned with hashes (ARGS=--upgrade: the newest of all)"
 	@echo "make clean   remove .venv and everything generated"
 
 venv: core
@@ -53,6 +54,10 @@ core: .venv/.stamp
 
 .venv/.stamp-deb: .venv/.stamp
 	@.ci/venv deb
+	@touch $@
+
+.venv/.stamp-lock: .venv/.stamp
+	@.ci/venv lock
 	@touch $@
 
 .venv/.stamp-fuzz: .venv/.stamp
@@ -80,7 +85,8 @@ DOCKER := $(NETNS) $(REDIS) dockerd:docker.io mount:mount bridge:iproute2 nsente
 # By itself, as it takes longer than all its neighbours, and engines of its own. A whole run tries services that the quick one
 # does without.
 test-docker: .venv/.stamp
-	@.ci/packages $(DOCKER) $(COMPILER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl)
+	@.ci/packages $(DOCKER) $(COMPILER) $(if $(QUICK),,nginx:nginx-light pgbench:postgresql curl:curl mmdebstrap:mmdebstrap \
+		dpkg-deb:dpkg etcdctl:etcd-client etcd:etcd-server)
 	@$(PLAIN) $(if $(QUICK),HOSTLANE_QUICK=1) $(BIN)/pytest -n0 $(if $(QUICK),-m essential) $(or $(ARGS),tests/docker)
 
 bench-containers: core
@@ -96,6 +102,9 @@ wheels: core .venv/.stamp-wheels
 deb: core .venv/.stamp-deb
 	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg $(COMPILER)
 	@.ci/deb
+
+lock: .venv/.stamp-lock
+	@.ci/lock $(ARGS)
 
 lint: .venv/.stamp
 	@$(BIN)/ruff check .

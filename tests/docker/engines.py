@@ -23,14 +23,13 @@ from typing import Any
 from proxy.demo import lab as labs
 from proxy.demo.lab import Lab, LabHost
 from proxy.demo.mesh import HOSTLANE
-from tests.docker.newer import path_of
 from tests.tools.process import entry_of
 from tests.tools.sockets import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"dockerd": "docker.io", "docker": "docker.io", "containerd": "containerd", "redis-server": "redis-server"}
 IMAGE = "hostlane-tests"
-NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false")
+NO_NETWORK = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false")
 PROXY_USER = "7600:7600"
 OFFERED = ["redis", "other", "postgresql", "web", *(f"s{number}" for number in range(4))]
 """Services that either host may call at the other one."""
@@ -40,13 +39,15 @@ SERVICES = "/run/hostlane-services"
 """Where containers have the sockets that serve."""
 SETUP = """
 set -e
-cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup "$cgroups"
-mount -t sysfs sysfs /sys; mount --rbind "$cgroups" /sys/fs/cgroup; umount -l "$cgroups"; rmdir "$cgroups"
+if [ "$2" = other ]; then
+  cgroups=$(mktemp -d); mount --rbind /sys/fs/cgroup "$cgroups"
+  mount -t sysfs sysfs /sys; mount --rbind "$cgroups" /sys/fs/cgroup; umount -l "$cgroups"; rmdir "$cgroups"
+fi
 mount -t tmpfs tmpfs "$1"
 mount --make-rshared /
 exec sleep infinity
 """
-"""The engine's namespaces stay when it is killed."""
+"""The engine's namespaces stay when it is killed. /sys shows one network: that of whoever mounts it."""
 
 
 def missing() -> str | None:
@@ -63,31 +64,36 @@ class EngineHost:
     """One host and its engine. `files` is a directory that containers may have mounted.
 
     Args:
-        host: its network.
+        host: its network; None: this machine's own, of which nothing is changed.
         folder: short; the engine's socket is in it.
         network: the engine's options for its own networks; None: it has none, and makes no rules.
-        newer: another engine than this machine's own (tests/docker/newer.py).
+        programs: a folder with /usr of another engine (`tests.docker.programs`); None: the one that is installed.
         settings: what its daemon.json says.
     """
 
     def __init__(
         self,
-        host: LabHost,
+        host: LabHost | None,
         folder: Path,
         network: Sequence[str] | None = None,
         *,
-        newer: Path | None = None,
+        programs: Path | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._path = f"{os.environ['PATH']}:/usr/sbin:/sbin" if newer is None else path_of(newer)
         self._settings = settings or {}
         self.host, self.files = host, folder / "files"
+        own = [] if programs is None else [f"{programs}/usr/sbin", f"{programs}/usr/bin"]
+        path = os.pathsep.join([*own, os.environ["PATH"], "/usr/sbin", "/sbin"])
+        self.environment = {**os.environ, "PATH": path, "DOCKER_CONFIG": str(folder)}
+        self._storage = "vfs" if programs is None else "overlay2"
         self.state, self.sockets = folder / "state", folder / "sockets"
         for made in (self.files, self.state, self.sockets):
             made.mkdir(parents=True)
         self._cgroup = f"{folder.parent.name}-{folder.name}"
-        enter = ["nsenter", f"--net=/run/netns/{host.netns}", "unshare", "--mount", "--propagation", "private"]
-        self._holder = subprocess.Popen([*enter, "sh", "-c", SETUP, "sh", str(self.state)], start_new_session=True)
+        network = "/proc/self/ns/net" if host is None else f"/run/netns/{host.netns}"
+        enter = ["nsenter", f"--net={network}", "unshare", "--mount", "--propagation", "private"]
+        setup = ["sh", "-c", SETUP, "sh", str(self.state), "own" if host is None else "other"]
+        self._holder = subprocess.Popen([*enter, *setup], start_new_session=True)
         eventually(self._entered, "the engine's namespaces")
         self._engine: subprocess.Popen[bytes] | None = None
         self._network = NO_NETWORK if network is None else network
@@ -101,16 +107,15 @@ class EngineHost:
         """Start the engine, and wait until it answers. `live_restore`: containers will live on when it ends."""
         engine = [
             "dockerd", "--data-root", f"{self.state}/data", "--exec-root", f"{self.state}/exec", "--pidfile",
-            f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", "vfs",
+            f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", self._storage,
             *self._network, "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._cgroup}",
             f"--live-restore={'true' if live_restore else 'false'}", "--log-level", "error",
             "--config-file", str(self.files.parent / "daemon.json"),
         ]  # fmt: skip
         (self.files.parent / "daemon.json").write_text(json.dumps(self._settings))
         with (self.files.parent / "engine.log").open("ab") as log:
-            environment = {**os.environ, "PATH": self._path}
             self._engine = subprocess.Popen(
-                self.inside(engine), stdout=log, stderr=log, start_new_session=True, env=environment
+                self.inside(engine), stdout=log, stderr=log, start_new_session=True, env=self.environment
             )
         eventually(lambda: self._docker("version").returncode == 0, "the engine")
 
@@ -152,9 +157,9 @@ class EngineHost:
         eventually(lambda: _over(containerd), "the end of containerd")
         pid_file.unlink()
 
-    def docker(self, *words: str) -> str:
-        """What the client says on standard output; AssertionError if it fails."""
-        done = self._docker(*words)
+    def docker(self, *words: str, limit: float = 120) -> str:
+        """What the client says on standard output; AssertionError if it fails. ``limit``: seconds."""
+        done = self._docker(*words, limit=limit)
         assert done.returncode == 0, f"docker {' '.join(words)}: {done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -162,10 +167,9 @@ class EngineHost:
         """Whether the client's command is carried out."""
         return self._docker(*words).returncode == 0
 
-    def _docker(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def _docker(self, *words: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
         argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", *words]
-        environment = {**os.environ, "PATH": self._path, "DOCKER_CONFIG": str(self.files.parent)}
-        return subprocess.run(argv, capture_output=True, text=True, timeout=120, env=environment, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=limit, env=self.environment, check=False)
 
     def import_image(self) -> None:
         """Make the image."""

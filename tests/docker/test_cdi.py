@@ -15,7 +15,7 @@ import pytest
 from proxy.cdi.spec import DEVICE
 from proxy.demo.lab import Lab
 from proxy.demo.mesh import HOSTLANE
-from tests.docker import newer
+from tests.docker import programs
 from tests.docker.engines import IMAGE, EngineHost
 from tests.tools.compiled import CONNECT_FIRST, compiled
 from tests.tools.sockets import eventually
@@ -32,7 +32,7 @@ class CdiHost(EngineHost):
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.cdi, self.reports = folder / "cdi", folder / "sockets" / "cdi"
         settings = {"features": {"cdi": True}, "cdi-spec-dirs": [str(self.cdi)]}
-        super().__init__(lab.a, folder, newer=newer.unpacked(), settings=settings)
+        super().__init__(lab.a, folder, programs=programs.engine(), settings=settings)
         for made, mode, uid in ((self.cdi, 0o755, 0), (self.sockets / "door", 0o750, 0), (self.reports, 0o700, 0)):
             made.mkdir(mode=mode)
             os.chown(made, uid, 7600)
@@ -67,7 +67,7 @@ class CdiHost(EngineHost):
 
     def compose(self, *words: str) -> None:
         """As `docker compose`."""
-        plugin = f"{newer.unpacked()}/usr/libexec/docker/cli-plugins/docker-compose"
+        plugin = f"{programs.engine()}/usr/libexec/docker/cli-plugins/docker-compose"
         environment = {**os.environ, "DOCKER_HOST": f"unix://{self.sockets}/docker.sock"}
         done = subprocess.run([plugin, *words], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

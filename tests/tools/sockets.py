@@ -162,9 +162,9 @@ def count_fds(pid: int) -> int:
     return len(open_fds(pid))
 
 
-def eventually(check: Callable[[], bool], what: str) -> None:
-    """Wait until ``check()`` is true, for what no event tells about; AssertionError after PATIENCE."""
-    deadline = time.monotonic() + PATIENCE
+def eventually(check: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Wait until ``check()`` is true, for what no event tells about; AssertionError after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
     while not check():
-        assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
         time.sleep(0.01)
