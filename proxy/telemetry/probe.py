@@ -1,6 +1,6 @@
 """The image's health check: asks a proxy one question through its admin socket, in a few milliseconds of CPU.
 
-    python -I -S probe.py [QUESTION [SOCKET]]      # alive, ready (the default) or mesh
+    python -I -S probe.py [QUESTION [SOCKET]]      # alive, ready (the default) or mesh; v1/health of a control server
 
 Exit 0: yes; 1: no, or no answer in time, with a line for each reason. It imports nothing but what is built into Python:
 that takes a quarter of what any other start does, and an engine starts it every few seconds.
@@ -20,7 +20,7 @@ def ask(question: str, path: str) -> bytes:
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     sock.settimeout(PATIENCE)
     sock.connect(path)
-    sock.sendall(b"GET /%s HTTP/1.1\r\nHost: hostlane\r\n\r\n" % question.encode())
+    sock.sendall(b"GET /%s HTTP/1.1\r\nHost: hostlane\r\nConnection: close\r\n\r\n" % question.encode())
     found = b""
     while len(found) < LARGEST and (piece := sock.recv(LARGEST)):
         found += piece

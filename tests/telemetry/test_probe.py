@@ -44,12 +44,13 @@ def answering(path: Path, *pieces: bytes) -> Iterator[list[bytes]]:
         thread.join()
 
 
-@pytest.mark.parametrize("question", ["ready", "alive", "mesh"])
+@pytest.mark.parametrize("question", ["ready", "alive", "mesh", "v1/health"])
 def test_yes(tmp_path: Path, question: str) -> None:
     path = tmp_path / "s"
     with answering(path, b"HTTP/1.1 2", b'00 OK\r\n\r\n{"ok":true}') as asked:
         assert probe(question, str(path)) == (0, "")
     assert asked[0].startswith(b"GET /%s HTTP/1.1\r\n" % question.encode())
+    assert b"\r\nConnection: close\r\n" in asked[0]  # a control server waits for another question otherwise
 
 
 def test_no_and_why(tmp_path: Path) -> None:
