@@ -184,8 +184,7 @@ class EngineHost:
                 folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
                 tar.addfile(folder)
         argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", "import", "-", IMAGE]
-        environment = {**os.environ, "PATH": self._path}
-        subprocess.run(argv, env=environment, input=content.getvalue(), check=True, capture_output=True)
+        subprocess.run(argv, env=self.environment, input=content.getvalue(), check=True, capture_output=True)
 
     def run(self, name: str, argv: list[str], *options: str, labels: Mapping[str, str] | None = None) -> str:
         """Start a container that has no network, no capability and no file that it may write."""
