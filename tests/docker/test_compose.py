@@ -106,7 +106,7 @@ def test_check_names_the_price_of_the_network(mesh: Hosts) -> None:
 
 def test_addresses_that_are_missing_are_said(mesh: Hosts) -> None:
     a, _ = mesh
-    assert "the name of this host" in a.compose("host-simple.yaml", "up", fails=True)
+    assert "an address outside the ip-range" in a.compose("host-simple.yaml", "up", fails=True)
 
 
 APP = """
