@@ -111,7 +111,7 @@ class HostlaneScraped(Hostlane):
     """The same with metrics on, and both proxies scraped each second, as Prometheus would, by a process on host A's
     core (benchmarks/scraping.py)."""
 
-    port = 7604
+    port = 7606
     scrape_port = 7690
 
     def launch(self) -> None:
@@ -139,7 +139,7 @@ class HostlaneScraped(Hostlane):
 class HostlaneScrapedMtls(HostlaneScraped, HostlaneMtls):
     """The same with the default security."""
 
-    port = 7605
+    port = 7607
     scrape_port = 7691
 
 

@@ -71,7 +71,8 @@ def typed(text: str) -> Iterator[list[str]]:
                 for part in re.split(r"\s(?:&&|\|\|?|&|>|;)(?:\s|$)", re.sub(r"^\S*[$#] ", "", line)):
                     words = _words(part)
                     ours = [word == "hostlane" or word.endswith("/bin/hostlane") for word in words]
-                    places = [at for at, is_ours in enumerate(ours) if is_ours]
+                    # Not in docker build -t hostlane
+                    places = [at for at, is_ours in enumerate(ours) if is_ours and words[at - 1] != "-t"]
                     if places and places[0] + 1 < len(words):
                         yield words[places[0] + 1 :]
 
