@@ -6,7 +6,9 @@ tasks of the process run in between.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
@@ -15,7 +17,7 @@ import trio
 
 from control.base.histogram import Histogram
 
-__all__ = ["OPENMETRICS", "OTHER", "TEXT", "Breather", "Family", "Labels", "Readings", "encoded", "lines"]
+__all__ = ["OPENMETRICS", "OTHER", "TEXT", "Breather", "Family", "Labels", "Readings", "encoded", "lines", "uncollected"]
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -122,18 +124,37 @@ class Breather:
 
     async def breathe(self) -> None:
         """A checkpoint if one is due."""
-        now = perf_counter()
-        if now - self._since > BREATH:
-            self.longest = max(self.longest, now - self._since)
-            await trio.lowlevel.checkpoint()
-            self._since = perf_counter()
+        if perf_counter() - self._since > BREATH:
+            await self.pause()
+
+    async def pause(self) -> None:
+        """A checkpoint: what follows takes as long as BREATH by itself."""
+        self.longest = max(self.longest, perf_counter() - self._since)
+        await trio.lowlevel.checkpoint()
+        self._since = perf_counter()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python's garbage collector waits meanwhile: what a scrape makes by the thousand is no garbage, lives for some
+    milliseconds, and takes the collector as long as several breaths to look through.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def lines(readings: Readings, families: Iterable[Family], openmetrics: bool) -> Iterator[str]:
-    """The text, line by line, in the order of the families. Those without a reading are left out."""
+    """The text, line by line, in the order of the families. Those without a reading are left out. What has been told is
+    taken out of `readings`, as freeing all of it at once would take longer than a breath.
+    """
     for family in families:
-        numbers = readings.numbers.get(family, {})
-        histograms = readings.histograms.get(family, {})
+        numbers = readings.numbers.pop(family, {})
+        histograms = readings.histograms.pop(family, {})
         if not numbers and not histograms:
             continue
         yield _head(family, openmetrics)
@@ -156,7 +177,10 @@ async def encoded(parts: Iterable[str], breather: Breather) -> bytes:
             batch.clear()
             await breather.breathe()
     found.append("".join(batch).encode())
-    return b"".join(found)
+    await breather.pause()
+    whole = b"".join(found)
+    await breather.pause()
+    return whole
 
 
 def _head(family: Family, openmetrics: bool) -> str:

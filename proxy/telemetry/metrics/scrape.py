@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from control.api.messages import HealthAnswer
-from control.base.exposition import Breather, Readings, encoded, lines
+from control.base.exposition import Breather, Readings, encoded, lines, uncollected
 from control.base.http import CLOSE, HttpRequest, HttpResponse
 from control.base.scraping import METRICS, Scraped, content_type
 from proxy.telemetry.metrics import catalog
@@ -34,6 +34,7 @@ class ProxyMetrics:
         readings = Readings()
         for _ in self._network.read(readings):
             await breather.breathe()
+        await breather.pause()
         self._process.read(readings)
         await breather.breathe()
         return readings
@@ -49,10 +50,14 @@ class ProxyMetrics:
         """To ``GET /metrics``. One at a time: a second one waits."""
         kind, breather = content_type(asked), Breather()
         async with self._one:
-            readings = await self.read(breather)
-            await self._others.add_to(readings)
-            text = lines(readings, catalog.ALL, kind.startswith("application/openmetrics-text"))
-            return HttpResponse(200, await encoded(text, breather), kind, (CLOSE,))
+            with uncollected():
+                body = await self._told(kind.startswith("application/openmetrics-text"), breather)
+            return HttpResponse(200, body, kind, (CLOSE,))
+
+    async def _told(self, openmetrics: bool, breather: Breather) -> bytes:
+        readings = await self.read(breather)
+        await self._others.add_to(readings)
+        return await encoded(lines(readings, catalog.ALL, openmetrics), breather)
 
 
 def routes(metrics: ProxyMetrics, health: Mapping[str, Callable[[], Awaitable[HealthAnswer]]]) -> dict[str, Scraped]:
