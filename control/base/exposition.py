@@ -17,7 +17,8 @@ import trio
 
 from control.base.histogram import Histogram
 
-__all__ = ["OPENMETRICS", "OTHER", "TEXT", "Breather", "Family", "Labels", "Readings", "encoded", "lines", "uncollected"]
+__all__ = ["OPENMETRICS", "OTHER", "TEXT", "Breather", "Family", "Labels", "Readings", "encoded", "lines",
+           "uncollected"]  # fmt: skip
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"

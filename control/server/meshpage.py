@@ -146,10 +146,11 @@ class MeshPage:
     def _problems(self, seen: SeenMesh) -> list[PageProblem]:
         found = mesh_problems(seen)
         times = self._since.of((each.key, each.since) for each in found)
-        return [
+        told = [
             PageProblem(kind=each.kind, name=each.name, text=each.text, since=since, told_by=each.told_by)
             for each, since in zip(found, times, strict=True)
         ]
+        return sorted(told, key=lambda each: each.since)  # causes come before what follows from them
 
 
 class _Sum:

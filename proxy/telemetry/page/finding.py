@@ -68,6 +68,7 @@ class ProblemFinder:
         found = problems(self._seen(counts, peers, links, edges, ejected))
         times = self._told.of([(each.key, each.since) for each in found], self._noticed.times)
         told = [_shown(each, since) for each, since in zip(found, times, strict=True)]
+        told.sort(key=lambda each: each.since)  # causes come before what follows from them
         return Finding(counts, peers, links, edges, ejected, told)
 
     async def told(self) -> tuple[ToldProblem, ...]:
