@@ -90,8 +90,8 @@ class EngineHost:
         for made in (self.files, self.state, self.sockets):
             made.mkdir(parents=True)
         self._cgroup = f"{folder.parent.name}-{folder.name}"
-        network = "/proc/self/ns/net" if host is None else f"/run/netns/{host.netns}"
-        enter = ["nsenter", f"--net={network}", "unshare", "--mount", "--propagation", "private"]
+        own_net = "/proc/self/ns/net" if host is None else f"/run/netns/{host.netns}"
+        enter = ["nsenter", f"--net={own_net}", "unshare", "--mount", "--propagation", "private"]
         setup = ["sh", "-c", SETUP, "sh", str(self.state), "own" if host is None else "other"]
         self._holder = subprocess.Popen([*enter, *setup], start_new_session=True)
         eventually(self._entered, "the engine's namespaces")
