@@ -14,7 +14,7 @@ from proxy import mux
 from proxy.errors import CloseReason
 from proxy.links import handshake
 from proxy.links.handshake import Hello, HelloReader, encode_hello
-from proxy.mux import frames, session
+from proxy.mux import frames, session, sizes
 from proxy.mux.frames import FrameKind, Open, Via
 from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState
 from proxy.pump.lane import EARLY_LIMIT
@@ -132,7 +132,7 @@ def test_states() -> None:
 
 
 def test_limits() -> None:
-    places = (frames, session, handshake)
+    places = (frames, session, sizes, handshake)
     for name, value, *_ in table("limit", "value", "unit", "why"):
         assert {getattr(place, name) for place in places if hasattr(place, name)} == {int(value)}, name
 
