@@ -3,7 +3,8 @@
 To be put to sleep and woken costs both hosts more than a small message. But looking takes the core from others, so the
 loop looks for a short while only, yields the core between two looks (sched_yield(2)), and judges by its own looks:
 
-* it begins when a few waits in a row were so short that looking would have found what ended them;
+* it begins when many more waits were so short that looking would have found what ended them than were not, and goes on
+  through a wait now and then that was longer, as a machine with other work makes them;
 * it does not where many descriptors are ready at a time, as the next ones come while it handles these;
 * it pauses when somebody else has used the core that it yielded.
 
@@ -56,6 +57,11 @@ class BusyPoll:
             return now
         return now + self._seconds
 
+    def found(self) -> None:
+        """A look has found something."""
+        if self._short < 2 * ENOUGH:
+            self._short += 1
+
     def looked(self, before: float, now: float) -> bool:
         """A look at `now`, after one at `before`, found nothing. Whether to go on."""
         self.spent += now - before
@@ -66,4 +72,7 @@ class BusyPoll:
 
     def waited(self, seconds: float) -> None:
         """It has waited in the kernel for so long, looks in vain before that included, until something came."""
-        self._short = self._short + 1 if seconds < SHORT else 0
+        if seconds < SHORT:
+            self.found()
+        else:
+            self._short //= 2

@@ -239,6 +239,7 @@ class Pump:
         while before < stop:
             count = epoll.wait(0, most)
             if count:
+                busy_poll.found()
                 return count
             sched_yield()
             after = now()

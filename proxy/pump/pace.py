@@ -46,8 +46,8 @@ LOOKING = 120e-6
 SHORT = 200e-6
 """Seconds; a wait this short counts. Longer than LOOKING, as it ends with being woken."""
 ENOUGH = 8
-"""Short waits in a row after which it begins; a look in vain takes it back to none. With fewer, messages that come at a
-steady rate now and then look like answers."""
+"""Short waits after which it begins. What it finds by looking counts as one; of up to twice as many, a longer wait or
+a look in vain takes half. With fewer, messages that come at a steady rate now and then look like answers."""
 CROWD = 2
 """Descriptors; it does not look when more were ready at once."""
 TAKEN = 500e-6

@@ -37,6 +37,39 @@ def test_one_long_wait_and_it_sleeps_again(seconds: float) -> None:
     assert busy_poll.until(1, 5.0) == 5.0
 
 
+def test_who_finds_something_each_time_goes_on_after_a_long_wait_but_not_after_two() -> None:
+    busy_poll = eager()
+    for _ in range(100 * ENOUGH):
+        busy_poll.found()
+    busy_poll.waited(SHORT)
+    assert busy_poll.until(1, 5.0) > 5.0
+    busy_poll.waited(SHORT)
+    assert busy_poll.until(1, 5.0) == 5.0
+
+
+def test_messages_that_come_at_a_steady_rate_are_no_conversation() -> None:
+    """Each with its answer soon behind it, then nothing for a while; or one wait in ENOUGH that is longer."""
+    for soon in (1, ENOUGH - 1):
+        busy_poll = BusyPoll(None)
+        for _ in range(1000):
+            for _ in range(soon):
+                busy_poll.waited(SHORT / 2)
+            busy_poll.waited(2 * SHORT)
+            assert busy_poll.until(1, 5.0) == 5.0
+
+
+def test_looks_in_vain_are_few() -> None:
+    """Where everything comes a little too late for them, as short as the wait is."""
+    busy_poll, vain = BusyPoll(None), 0
+    for number in range(1000):
+        if busy_poll.until(1, float(number)) > number:
+            vain += 1
+            busy_poll.waited(LOOKING * 100)  # what the loop says of a look in vain, whatever came behind it
+        else:
+            busy_poll.waited(SHORT * 0.9)
+    assert vain <= 1000 / (ENOUGH / 2)
+
+
 def test_a_crowd_needs_no_looking() -> None:
     assert eager().until(CROWD, 5.0) > 5.0
     assert eager().until(CROWD + 1, 5.0) == 5.0
