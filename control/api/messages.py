@@ -87,6 +87,42 @@ class ServiceStatus(Struct, frozen=True, kw_only=True):
     streams: int
 
 
+class ContainerSocket(Struct, frozen=True, kw_only=True):
+    """Where a container calls a service, by its label: a listener inside its network namespace, or a Unix socket in the
+    directory that it has mounted. ``caller``: the name that its calls bear; empty: none. ``streams``: calls that are
+    open there; about so many where there are thousands.
+    """
+
+    container: str
+    caller: str
+    service: str
+    listen: str
+    streams: int
+
+
+class ContainerOffer(Struct, frozen=True, kw_only=True):
+    """A service that a container offers by its label. ``deliver``: the address inside it."""
+
+    container: str
+    service: str
+    deliver: str
+
+
+class DoorStatus(Struct, frozen=True, kw_only=True):
+    """What containers have by their labels. ``connected``: the door is there, and has said what there is; ``for_s``:
+    for how long it has been so, or has been away. ``error``: why it is away.
+    """
+
+    connected: bool
+    for_s: float
+    error: str
+    sockets: list[ContainerSocket]
+    offers: list[ContainerOffer]
+    """Those that are in force."""
+    problems: list[str] = []
+    """A line for each Unix socket of a container that could not be had."""
+
+
 class BusiestSource(Struct, frozen=True, kw_only=True):
     """The caller on this host that has most calls of one service open, and how many; about so many where there are
     thousands of calls. ``uid`` and ``pid`` are of a caller through a Unix socket, ``address`` of one through TCP.
@@ -157,6 +193,8 @@ class Status(Struct, frozen=True, kw_only=True):
     drain_left_s: float | None = None
     connect: ConnectStatus | None = None
     """None: there is no such socket."""
+    door: DoorStatus | None = None
+    """None: labels of containers mean nothing here."""
     control: Discovery | None = None
     """None: the mesh is what the configuration says."""
     busiest: BusiestSource | None = None

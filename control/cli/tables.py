@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from control.api.messages import (
     BusiestSource,
+    ContainerSocket,
     Discovery,
+    DoorStatus,
     EdgeInfo,
     LinkInfo,
     PeerStatus,
@@ -20,6 +22,8 @@ from control.api.messages import (
 )
 from control.base.grid import Block, Facts, Grid, grid
 
+MOST_SOCKETS = 20
+"""Rows of sockets of containers, of which a host may have thousands: the busiest ones."""
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -43,6 +47,8 @@ def status_tables(status: Status) -> list[Block]:
         columns = ["connect", "services", "open>", "held back"]
         shown = 4 if connect.held_back else 3
         tables.append(grid(columns[:shown], [row[:shown]], words="services"))
+    if status.door is not None and status.door.sockets:
+        tables.append(_sockets(status.door.sockets))
     if status.services:
         services = [(item.name, item.deliver, str(item.streams)) for item in status.services]
         tables.append(grid(["service", "deliver", "streams>"], services, words="deliver"))
@@ -239,9 +245,34 @@ def _host(status: Status) -> Facts:
         rows.append(("access log", f"{status.access_lost} lines were lost"))
     rows += [("namesake", line) for line in status.namesakes]
     rows += [("missing", line) for line in status.missing]
+    if status.door is not None:
+        rows += _door(status.door)
     if status.control is not None:
         rows += _discovery(status.control)
     return Facts(rows)
+
+
+def _door(door: DoorStatus) -> list[tuple[str, str]]:
+    """Whether the door is there, and how much containers have by it."""
+    if door.connected:
+        state = f"connected for {span(door.for_s)}"
+    else:
+        state = f"away for {span(door.for_s)}: {door.error or 'no answer yet'}"
+    containers = {each.container for each in door.sockets} | {each.container for each in door.offers}
+    counts = f"containers: {len(containers)}, sockets: {len(door.sockets)}, offers: {len(door.offers)}"
+    more = len(door.problems) - MOST_SOCKETS
+    problems = [*door.problems[:MOST_SOCKETS], *([f"and {more} more (--json)"] if more > 0 else [])]
+    return [("door", f"{state}; {counts}"), *(("socket missing", line) for line in problems)]
+
+
+def _sockets(sockets: Sequence[ContainerSocket]) -> Grid:
+    """Where containers call, the busiest first."""
+    shown = sorted(sockets, key=lambda each: -each.streams)[:MOST_SOCKETS]
+    rows = [(each.container, each.caller or "-", each.service, each.listen, str(each.streams)) for each in shown]
+    if more := len(sockets) - len(shown):
+        rest = sum(each.streams for each in sockets) - sum(each.streams for each in shown)
+        rows.append((f"{more} more (--json)", "-", "-", "-", str(rest)))
+    return grid(["container", "caller", "calls", "listen", "streams>"], rows, ["listen", "caller"], words="container")
 
 
 def _source_of(found: BusiestSource) -> str:

@@ -12,6 +12,7 @@ import random
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
+from time import monotonic
 
 import structlog
 import trio
@@ -50,6 +51,7 @@ from proxy.outbound.upstreams import Outbound
 from proxy.pool.pools import Pools
 from proxy.pump.options import KeepAlive, LocalSocket
 from proxy.pump.stock import InsideAddress
+from proxy.telemetry.doorview import DoorState
 
 __all__ = ["Doorkeeper"]
 
@@ -85,6 +87,7 @@ class Doorkeeper:
         self._offers: dict[str, InsideAddress] = {}
         self._channel: Channel[FromDoor] | None = None
         self._listed, self._begun = False, trio.Event()
+        self._state, self._since = DoorState(False, 0.0, ""), monotonic()
         self._named: set[Place | str] = set()
         self._named_directories: set[str] = set()
         self._unapplied, self._pause = trio.Event(), APPLY_AGAIN
@@ -105,6 +108,15 @@ class Doorkeeper:
             why = f"hostlane.offer: {name} stands under services, which has the last word"
             log.error("not as its labels ask", error=f"container {self._offers[name].container}: {why}")
         self._refused = refused
+
+    def state(self) -> DoorState:
+        """Whether the door is there, for how long it is so or has been away, and why."""
+        return self._state._replace(seconds=monotonic() - self._since)
+
+    def _became(self, connected: bool, error: str) -> None:
+        if connected != self._state.connected:
+            self._since = monotonic()
+        self._state = DoorState(connected, 0.0, error)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be at the door, whenever it is there, until cancelled. It has started when the door has said what there is,
@@ -132,6 +144,7 @@ class Doorkeeper:
                 why = str(group.exceptions[0])
             self._begun.set()
             self._channel, self._inside.kept = None, False
+            self._became(False, why)
             self.went()
             self._stocks.unanswered()
             if why != said:
@@ -257,6 +270,7 @@ class Doorkeeper:
         alive = {place[0] for place, _ in self._inside} | {address.namespace for address in self._offers.values()}
         self._stocks.keep(alive)
         self._listed = self._inside.kept = True
+        self._became(True, "")
         self._begun.set()
         log.info("at the door", socket=self._path, listeners=len(list(self._inside)), offers=len(self._offers))
         self._changed()

@@ -151,6 +151,7 @@ class Parts:
         self.door: Doorkeeper | None = None
         if config.door is not None:
             self.door = Doorkeeper(config.door, self.outbound, self.pools, self._containers_changed)
+            self.view.door = self.door.state, self.outbound
         self.draining = Drain(self.outbound, self.pools, self.stats, self.view.streams)
         self.view.drain_left, self.view.namesakes = self.draining.left, self.namesakes.told
         self.view.held_back = self.outbound.held_back

@@ -103,6 +103,11 @@ class OpenListener:
         if sock.family == socket.AF_UNIX:
             refuse_descriptors(sock)
 
+    @property
+    def sock(self) -> socket.socket:
+        """The socket, to look at."""
+        return self._sock
+
     def queue(self, queues: ListenQueues) -> int | None:
         """Callers that wait in the kernel; None: it does not say."""
         return queues.length(self._sock)

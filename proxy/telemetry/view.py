@@ -31,6 +31,7 @@ from proxy.core.finder import core
 from proxy.inbound.delivery import Inbound
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
+from proxy.outbound.upstreams import Outbound
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.suspendedbytes import kept_by
@@ -44,6 +45,7 @@ from proxy.pump.streamstats import StreamStats
 from proxy.telemetry import meshview
 from proxy.telemetry.accesslog import AccessLog
 from proxy.telemetry.busiest import busiest
+from proxy.telemetry.doorview import DoorState, door_status
 from proxy.telemetry.edgeview import EdgeView
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ class ProxyView:
         held_back: why callers at an upstream's address wait longer than others; empty: they do not.
         missing: what is said of sockets whose files are gone.
         unreachable: why peers cannot reach this host; empty: they can.
+        door: tells of the door, and where calls from containers are accepted; None: without a door.
     """
 
     def __init__(
@@ -95,10 +98,11 @@ class ProxyView:
         self.connections: Callable[[], int] = lambda: 0
         self.held_back: Callable[[Address], str] = lambda listen: ""
         self.unreachable: Callable[[], str] = lambda: ""
+        self.door: tuple[Callable[[], DoorState], Outbound] | None = None
 
     def status(self) -> Status:
         """``GET /status``."""
-        config, sessions = self.config, self._sessions
+        config, sessions, callers = self.config, self._sessions, self._callers()
         return Status(
             host=config.host,
             pid=os.getpid(),
@@ -121,12 +125,13 @@ class ProxyView:
             access_lost=0 if self.access is None else self.access.lost,
             missing=[*filter(None, [self.unreachable()]), *self.missing()],
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
-            busiest=busiest(self._callers()),
+            busiest=busiest(callers),
             busy_poll=self._pump.busy_poll.told,
             busy_poll_s=self._pump.busy_poll.spent,
             peers=self.peers(),
             upstreams=[self._upstream(name) for name in config.upstreams],
             connect=None if config.connect is None else self._connect(config.connect),
+            door=None if self.door is None else door_status(self.door[0](), config, self.door[1], callers),
             services=[
                 ServiceStatus(
                     name=name, deliver=str(service.deliver), streams=self._inbound.open[name] + self._spliced(name)
@@ -137,6 +142,7 @@ class ProxyView:
 
     def counts(self) -> ProxyCounts:
         """What `status` has that costs nothing, however many streams there are."""
+        door = "" if self.door is None else self.door[0]().problem
         return ProxyCounts(
             host=self.config.host,
             uptime_s=monotonic() - self._since,
@@ -147,7 +153,7 @@ class ProxyView:
             memory_limit=self._pump.budget.limit,
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             draining=self.drain_left() is not None,
-            missing=[*filter(None, [self.unreachable()]), *self.missing(), *self.namesakes()],
+            missing=[*filter(None, [self.unreachable(), door]), *self.missing(), *self.namesakes()],
             control=None if self.follower is None else meshview.discovery(self.config, self.follower),
         )
 

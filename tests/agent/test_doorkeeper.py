@@ -16,6 +16,7 @@ from control.base.reading.addresses import ADMIN_SOCKET
 from proxy.agent.agent import Agent
 from proxy.demo import netns
 from proxy.door.door import Door
+from proxy.telemetry.doorview import LONG
 from tests.door.conftest import namespace  # noqa: F401 - a fixture
 from tests.door.engines import FakeEngine
 from tests.door.house import config, running
@@ -241,6 +242,56 @@ async def test_callers_wait_while_the_proxy_is_away(namespace: Spaces) -> None: 
         await made.start("host-a", [])
         accepted = await made.accept(service)
         assert await accepted.read(4) == b"ping"
+
+
+async def test_status_tells_what_containers_have_and_whether_the_door_is_there(namespace: Spaces) -> None:  # noqa: F811
+    client, server = namespace(), namespace()
+    async with house() as made:
+        service, engine = made.service(server), made.engines["host-a"]
+        engine.put("c", client, {**USE, "hostlane.sockets": "redis", "hostlane.caller": "shop"})
+        engine.put("s", server, OFFER)
+        agent = await made.start("host-a", [])
+        door = agent.view.status().door
+        assert door is not None
+        assert not door.connected
+        assert door.error == "No such file or directory"
+        path = made.hosts.folder / "host-a-services" / "containers" / "c-name" / "redis.sock"
+        async with made.door("host-a"):
+            await until(lambda: bool(agent.config.services) and path.exists(), "offer and socket")
+            ends = [*await called(made, client, service), *await called(made, client, service)]
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                ends.append(await made.accept(service))
+                door = agent.view.status().door
+            assert door is not None
+            assert (door.connected, door.error, door.problems) == (True, "", [])
+            assert [msgspec.structs.astuple(each) for each in door.sockets] == [
+                ("c-name", "shop", "redis", "tcp:127.77.0.2:6379", 2),
+                ("c-name", "shop", "redis", f"unix:{path}", 1),
+            ]
+            assert [msgspec.structs.astuple(each) for each in door.offers] == [
+                ("s-name", "redis", "tcp:127.0.0.1:6379")
+            ]
+        def away() -> bool:
+            found = agent.view.status().door
+            return found is not None and not found.connected
+
+        await until(away, "the door's end")
+        door = agent.view.status().door
+        assert door is not None
+        assert len(door.sockets) == 2, "which go on"
+        assert not [line for line in agent.view.counts().missing if "door" in line], "a moment is no problem"
+        assert agent.door is not None
+        agent.door._since -= LONG
+        [problem] = [each for each in (await agent.finder.find()).problems if "door" in each.text]
+        assert (problem.kind, problem.name) == ("this host", "the door is away")
+
+
+async def test_without_a_door_status_says_nothing_of_containers() -> None:
+    async with mesh() as hosts:
+        agent = await hosts.start("host-a")
+        assert agent.view.status().door is None
+        assert not agent.view.counts().missing
 
 
 async def test_what_stands_in_the_file_stays(namespace: Spaces, logs: Logs) -> None:  # noqa: F811

@@ -9,7 +9,10 @@ from rich.console import Console
 from control.api.messages import (
     BusiestSource,
     ConnectStatus,
+    ContainerOffer,
+    ContainerSocket,
     Discovery,
+    DoorStatus,
     LinkInfo,
     PeerStatus,
     Refusal,
@@ -300,3 +303,42 @@ def test_the_connect_socket() -> None:
     assert rows(tables.status_tables(replace(STATUS, connect=some))[3])[1] == [
         "tcp:127.0.0.1:7680", "redis, web", "3", "too many",
     ]  # fmt: skip
+
+
+def test_what_containers_have_by_label() -> None:
+    socket = ContainerSocket(
+        container="shop-1", caller="shop", service="redis", listen="tcp:127.77.0.2:6379", streams=3
+    )
+    offer = ContainerOffer(container="web-1", service="web", deliver="tcp:127.0.0.1:80")
+    door = DoorStatus(connected=True, for_s=75.2, error="", sockets=[socket], offers=[offer])
+    host, _, _, sockets, _ = map(rows, tables.status_tables(replace(STATUS, door=door)))
+    assert ["door", "connected for 1m15s; containers: 2, sockets: 1, offers: 1"] in host
+    assert sockets == [
+        ["container", "caller", "calls", "listen", "streams"],
+        ["shop-1", "shop", "redis", "tcp:127.77.0.2:6379", "3"],
+    ]
+
+
+def test_a_door_that_is_away_and_sockets_that_could_not_be_had() -> None:
+    problems = [f"container c-{number}: denied" for number in range(21)]
+    door = DoorStatus(connected=False, for_s=3.0, error="refused", sockets=[], offers=[], problems=problems)
+    host, *others = map(rows, tables.status_tables(replace(STATUS, door=door)))
+    assert ["door", "away for 3.0s: refused; containers: 0, sockets: 0, offers: 0"] in host
+    lines = [line for name, line in host if name == "socket missing"]
+    assert lines == [*problems[:20], "and 1 more (--json)"]
+    assert not [table for table in others if table[0][0] == "container"]
+    unheard = replace(door, error="", problems=[])
+    last = rows(tables.status_tables(replace(STATUS, door=unheard))[0])[-1]
+    assert last[1].startswith("away for 3.0s: no answer yet;")
+
+
+def test_of_a_thousand_sockets_the_busiest_ones_are_shown() -> None:
+    sockets = [
+        ContainerSocket(container=f"c-{number}", caller="", service="redis", listen="unix:/r", streams=number)
+        for number in range(1000)
+    ]
+    door = DoorStatus(connected=True, for_s=1.0, error="", sockets=sockets, offers=[])
+    shown = rows(tables.status_tables(replace(STATUS, door=door))[3])
+    assert shown[1] == ["c-999", "-", "redis", "unix:/r", "999"]
+    assert len(shown) == 1 + tables.MOST_SOCKETS + 1
+    assert shown[-1] == ["980 more (--json)", "-", "-", "-", str(sum(range(980)))]
