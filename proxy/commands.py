@@ -101,7 +101,7 @@ def _warn_of_sources(config: Config, file: str) -> None:
 
 @click.command()
 def demo() -> None:
-    """Two hosts join a mesh, one has a Redis: measure, show a table.
+    """Two hosts join a mesh, one has a Redis: measure it.
 
     As root in network namespaces, otherwise on loopback. Cleans up after itself, also after Ctrl-C.
     """
