@@ -20,7 +20,7 @@ help:
 	@echo "make demo    a control server, two hosts that join, one Redis: a table of what the mesh costs and saves"
 	@echo "make test    all tests, on all cores (those that need root skip without; ARGS=\"tests/mux -k credit\" goes to pytest)"
 	@echo "make test-all  the same, and the whole of what make test does a part of: a thousand last words for each pair of sockets"
-	@echo "make test-docker  doors, containers, the image and the Compose files on real Docker engines, two of its own (root, Debian; half an hour, 700 MB in build/; QUICK=1: the part that .ci/run does, a minute)"
+	@echo "make test-docker  doors, containers, the image and the Compose files on real Docker engines, two of its own (root, Debian; it takes long, 700 MB in build/; QUICK=1: the part that .ci/run does, a minute)"
 	@echo "make bench-containers  on such engines: how long each restart is felt, and what ways into a container cost (QUICK=1: whether it works)"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   side by side with HAProxy and Envoy (QUICK=1: the core of it, under 3 minutes)"

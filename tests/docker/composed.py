@@ -67,7 +67,7 @@ def compose_hosts() -> Iterator[tuple[ComposeHost, ComposeHost]]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         made = []
         for host, addresses in zip(lab.hosts, RANGES, strict=True):
-            on = EngineHost(host, folder / host.name[-1], engine())
+            on = EngineHost(host, folder / host.name[-1], programs=engine())
             stack.callback(on.close)
             made.append(ComposeHost(on, on.files, addresses))
         yield made[0], made[1]

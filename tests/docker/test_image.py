@@ -30,7 +30,7 @@ RUN_DIR = "--tmpfs=/run/hostlane:uid=7600,gid=7600,mode=0700"
 def host() -> Iterator[EngineHost]:
     """An engine that has the image, and what it was made of."""
     folder = Path(tempfile.mkdtemp(prefix="hl-image-"))
-    made = EngineHost(None, folder / "e", engine())
+    made = EngineHost(None, folder / "e", programs=engine())
     try:
         made.docker("load", "--quiet", f"--input={built()}")
         import_base(made)
