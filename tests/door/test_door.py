@@ -19,7 +19,7 @@ from proxy.errors import StartError
 from tests.door.engines import FakeEngine
 from tests.door.house import config, running
 from tests.pump.rig import until
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 LABELS = {"hostlane.use": "redis@127.77.0.2:6379"}
 Logs = list[MutableMapping[str, Any]]
@@ -52,7 +52,7 @@ async def test_containers_of_before_and_after(tmp_path: Path, namespace: Callabl
             await until(lambda: not listens(two), "its end")
             assert listens(one)
         assert not listens(one)
-    await until(lambda: open_fds() == before, "the descriptors")
+    await until(lambda: not fds_since(before), "the descriptors")
 
 
 @pytest.mark.netns

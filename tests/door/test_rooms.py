@@ -16,7 +16,7 @@ from proxy.door.messages import End, Listener, Offer, Stock, Withdraw
 from proxy.door.namespaces import cookie_of
 from proxy.door.rooms import Rooms
 from tests.door.conftest import DIRECTORY
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 pytestmark = pytest.mark.netns
 REDIS, WEB = TcpAddress("127.77.0.2", 6379), TcpAddress("127.0.0.1", 80)
@@ -63,7 +63,7 @@ async def test_a_container_comes_and_goes(namespace: Callable[[], str]) -> None:
     assert await house.become() == [End(found.cookie, "name-1")]
     with pytest.raises(ConnectionRefusedError):
         call(name, REDIS)
-    assert open_fds() == before
+    assert not fds_since(before)
 
 
 async def test_an_offer_that_is_withdrawn(namespace: Callable[[], str]) -> None:

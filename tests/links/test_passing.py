@@ -6,7 +6,7 @@ import trio
 from proxy.links import passing
 from proxy.links.passing import NoEarlierProcess, PassedLinks
 from tests.links.wire import tcp_pair
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 pytestmark = pytest.mark.failure(24)
 
@@ -28,7 +28,7 @@ async def test_they_come_in_order_and_those_that_nobody_takes_are_closed(monkeyp
     for one, other in pairs:
         one.close()
         other.close()
-    assert open_fds() == before
+    assert not fds_since(before)
 
 
 async def test_nothing_comes_after_the_end(autojump_clock: trio.testing.MockClock) -> None:

@@ -21,7 +21,7 @@ from proxy.demo.certificates import CertificateAuthority
 from proxy.mesh.follower import MapClient
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import End, Kind, until
-from tests.tools.sockets import PATIENCE, open_fds
+from tests.tools.sockets import PATIENCE, fds_since, open_fds
 from tests.tools.sockets import parse as parse_address
 
 PORT = 7600
@@ -208,7 +208,7 @@ async def mesh(*, mtls: bool = False, patience: float = PATIENCE) -> AsyncIterat
             signal.signal(number, handler)
     assert trio.lowlevel.current_statistics().tasks_living == tasks
     # A thread that connects to a service whose backlog is full ends by itself, a moment after the service.
-    await until(lambda: not set(open_fds()) - set(before), "no descriptor left")
+    await until(lambda: not fds_since(before), "no descriptor left")
 
 
 def close_leftovers(agent: Agent) -> None:

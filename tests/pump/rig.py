@@ -23,7 +23,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
 from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.turn import collect
-from tests.tools.sockets import PATIENCE, Ending, abort, open_fds
+from tests.tools.sockets import PATIENCE, Ending, abort, fds_since, open_fds
 
 Kind = Literal["unix", "tcp"]
 KINDS: list[Kind] = ["unix", "tcp"]
@@ -435,5 +435,5 @@ async def rig(
             await joined.end()
         finally:
             joined.close()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
     assert trio.lowlevel.current_statistics().tasks_living == tasks

@@ -19,7 +19,7 @@ from proxy.pump import connecting, resolver
 from proxy.pump.connecting import ConnectAttempt
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host, running, until
-from tests.tools.sockets import PATIENCE, open_fds
+from tests.tools.sockets import PATIENCE, fds_since, open_fds
 
 
 class Outcome:
@@ -65,7 +65,7 @@ async def bench() -> AsyncIterator[Bench]:
         await until(lambda: not host.connector.backlogs.waiting, "those that were given up")
         host.pump.settle()
         host.check_empty()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
 
 
 def listen(path: Path, backlog: int = 128) -> socket.socket:

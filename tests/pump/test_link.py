@@ -29,7 +29,7 @@ from proxy.mux.stream import StreamState
 from proxy.pump.link import Link
 from proxy.pump.session import LaneSession
 from tests.pump.rig import Counting, End, Handover, Host, Record, proxied, rig, running, sockets, until
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 OPEN = encode_open(Open("test"))
 CREDIT = 256 * 1024
@@ -97,7 +97,7 @@ async def far(*, replay: int = 4 << 20) -> AsyncIterator[Far]:
                 sock.close()
             for end in (rig.peer, *rig.ends):
                 end.close()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
 
 
 async def test_frames_may_arrive_byte_by_byte() -> None:

@@ -21,7 +21,7 @@ from proxy.pump.openings import LEAST, MOST, TURNS, OpeningWindows
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host, running, until
 from tests.pump.test_openings import Call, Peer
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 BURST = MOST // TURNS
 Owner = LocalSocket | Descriptor
@@ -76,7 +76,7 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         host.check_empty()
         for sock in (door.sock, *door.accepted, *door.clients):
             sock.close()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
 
 
 async def test_gives_connections_that_do_not_block(door: Door) -> None:

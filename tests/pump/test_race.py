@@ -17,7 +17,7 @@ from proxy.pump.ourselves import OwnConnections
 from proxy.pump.race import Done, Race
 from tests.pump.rig import Host, running, until
 from tests.tools.ownnet import in_own_network
-from tests.tools.sockets import PATIENCE, free_port, open_fds
+from tests.tools.sockets import PATIENCE, fds_since, free_port, open_fds
 
 SILENT = "127.0.0.2"
 REFUSES = "127.0.0.3"
@@ -84,7 +84,7 @@ async def track() -> AsyncIterator[Track]:
             yield Track(host, stack)
             host.pump.settle()
             host.check_empty()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
 
 
 async def test_one_address(track: Track) -> None:

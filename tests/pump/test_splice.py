@@ -15,7 +15,7 @@ from proxy.errors import CloseReason
 from proxy.pump.splice import CHUNK, Splice
 from proxy.pump.streamlog import NEVER
 from tests.pump.rig import KINDS, End, Host, Kind, proxied, running, until
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 BOTH = list(product(KINDS, KINDS))
 MEMORY = 1 << 20
@@ -66,7 +66,7 @@ async def bench() -> AsyncIterator[Bench]:
         host.check_empty()
     for sock in bench.sockets:
         sock.close()
-    assert not set(open_fds()) - set(before)
+    assert not fds_since(before)
 
 
 @pytest.mark.parametrize(("kind", "to"), BOTH)

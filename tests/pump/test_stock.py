@@ -12,7 +12,7 @@ from proxy.pump.connecting import Connector
 from proxy.pump.options import LocalSocket
 from proxy.pump.stock import SIZE, InsideAddress
 from tests.pump.rig import Host, running, until
-from tests.tools.sockets import PATIENCE, free_port, open_fds
+from tests.tools.sockets import PATIENCE, fds_since, free_port, open_fds
 
 NAMESPACE = 7
 """The sockets of these tests are of this process's own namespace: what that is nobody asks here."""
@@ -55,7 +55,7 @@ async def shop() -> AsyncIterator[Shop]:
         for sock, _, _ in made.ended:
             if sock is not None:
                 sock.close()
-    assert open_fds() == before
+    assert not fds_since(before)
     assert not made.stocks.under_way
 
 

@@ -157,6 +157,13 @@ def open_fds(pid: int | str = "self") -> list[str]:
     return sorted((fd for fd in os.listdir(directory) if os.path.lexists(f"{directory}/{fd}")), key=int)
 
 
+def fds_since(before: list[str]) -> set[str]:
+    """The numbers of this process's descriptors that were not open `before`. Some that were may be gone: what earlier
+    tests left in circles of references is closed whenever those are collected.
+    """
+    return set(open_fds()) - set(before)
+
+
 def count_fds(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(open_fds(pid))

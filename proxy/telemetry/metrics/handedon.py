@@ -100,15 +100,18 @@ class CountTeller:
             for labels, value in found.items():
                 if family in catalog.OF_ALL_PROCESSES:
                     yield (family, labels), value, value
-                elif family in COUNTED and (new := value - self._numbers.get((family, labels), 0)) > 0:
-                    yield (family, labels), new, value
+                elif family in COUNTED:
+                    key = family, labels
+                    new = value - self._numbers.get(key, 0)
+                    if new > 0 or key not in self._numbers:  # a series that stands at 0 does not vanish either
+                        yield key, max(0, new), value
 
     def _new_buckets(self, readings: Readings) -> Iterator[tuple[_Key, list[int], float, tuple[list[int], float]]]:
         for family, found in readings.histograms.items():
             for labels, one in found.items():
                 before, total = self._buckets.get((family, labels), ([0] * len(one.counts), 0.0))
                 new = [max(0, count - old) for count, old in zip(one.counts, before, strict=True)]
-                if any(new):
+                if any(new) or (family, labels) not in self._buckets:
                     yield (family, labels), new, max(0.0, one.total - total), (list(one.counts), one.total)
 
 

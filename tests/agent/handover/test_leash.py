@@ -20,7 +20,7 @@ from proxy.links.carry import new_id
 from tests.agent.handover.rig import short_folder
 from tests.links.wire import tcp_pair
 from tests.pump.rig import until
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 pytestmark = pytest.mark.failure(24)
 
@@ -73,7 +73,7 @@ async def following(
     for each in (far, *process.links):
         each.close()
     leash.close()
-    assert open_fds() == before
+    assert not fds_since(before)
     assert list(run_dir.iterdir()) == []
 
 

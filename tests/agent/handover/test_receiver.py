@@ -33,7 +33,7 @@ from proxy.agent.handover.sender import hand_over
 from proxy.errors import StartError
 from proxy.mesh.statelock import StateLock
 from tests.agent.handover.rig import RecordingSource
-from tests.tools.sockets import dead_socket, open_fds
+from tests.tools.sockets import dead_socket, fds_since, open_fds
 
 Old = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -148,7 +148,7 @@ async def test_a_lock_that_is_not_as_it_was_named_is_not_taken(path: str, tmp_pa
                 await trio.lowlevel.checkpoint()
     assert heard == [None]
     assert state.descriptor is None
-    assert set(open_fds()) <= set(before)
+    assert not fds_since(before)
 
 
 @pytest.mark.failure(22)
@@ -338,7 +338,7 @@ async def test_an_old_side_that_sends_other_descriptors(path: str, message: Mess
         with pytest.raises(StartError, match=f"does not hand over: .*{why}"):
             await found.replace(1.0, None)
     inheritance.close()
-    assert set(open_fds()) <= set(before)
+    assert not fds_since(before)
 
 
 async def test_an_older_side_sends_descriptors_at_once_and_none_is_kept(path: str) -> None:
@@ -356,7 +356,7 @@ async def test_an_older_side_sends_descriptors_at_once_and_none_is_kept(path: st
         async with old_side(path, old):
             with pytest.raises(StartError, match="it is of an older version"):
                 await Predecessor.meet(path, "host-a", InheritedListeners())
-    assert set(open_fds()) <= set(before)
+    assert not fds_since(before)
 
 
 async def test_a_socket_that_nobody_wanted_is_closed_when_it_comes(path: str) -> None:
@@ -371,7 +371,7 @@ async def test_a_socket_that_nobody_wanted_is_closed_when_it_comes(path: str) ->
         assert found is not None
         inheritance.close()
         assert await found.replace(9.0, None)
-    assert set(open_fds()) <= set(before)
+    assert not fds_since(before)
     handover_sockets.close()
 
 

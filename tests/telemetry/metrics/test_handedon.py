@@ -77,6 +77,17 @@ async def test_counters_are_told_as_what_is_new_and_gauges_as_they_are() -> None
     assert last.numbers[ENDED][*STREAM, "finished"] == 7
 
 
+async def test_a_counter_at_0_does_not_vanish() -> None:
+    old = Old()
+    old.readings.add(ENDED, 0, *STREAM, "finished")
+    old.readings.buckets(WAIT, catalog.BOUNDS[WAIT.name], [0] * 12, 0.0, ("echo",))
+    for _ in range(2):
+        found = await old.told()
+        assert found.numbers == {ENDED: {(*STREAM, "finished"): 0}}
+        assert found.histograms[WAIT][("echo",)].counts == [0] * 12
+    assert len(old.packets[1]) < len(old.packets[0])
+
+
 @pytest.mark.parametrize("stops", [[1], [2, 1, 1], [0, 1, 0, 2, 1]])
 async def test_what_was_not_sent_is_told_next_time_and_nothing_twice(stops: Iterable[int]) -> None:
     old = Old()

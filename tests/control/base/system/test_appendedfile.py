@@ -11,7 +11,7 @@ import pytest
 
 from control.base.errors import StartError
 from control.base.system.appendedfile import AppendedFile, FileOutput
-from tests.tools.sockets import open_fds
+from tests.tools.sockets import fds_since, open_fds
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def file(path: Path) -> Iterator[AppendedFile]:
     file.close()
     file.close()
     assert not file.is_open
-    assert open_fds() == before
+    assert not fds_since(before)
 
 
 def test_it_is_made_and_appended_to(path: Path, file: AppendedFile) -> None:
