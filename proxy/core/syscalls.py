@@ -17,7 +17,21 @@ import struct
 from errno import EAGAIN, EFAULT
 from time import monotonic as now
 
-__all__ = ["Epoll", "accept", "close", "connect_unix", "now", "peek", "peer_of", "put_word", "recv", "send", "word_at"]
+__all__ = [
+    "Epoll",
+    "accept",
+    "close",
+    "connect_unix",
+    "now",
+    "peek",
+    "peer_of",
+    "piece",
+    "put_bytes",
+    "put_word",
+    "recv",
+    "send",
+    "word_at",
+]
 
 _WORD = struct.Struct(">Q")
 _UCRED = struct.Struct("iII")
@@ -31,15 +45,18 @@ _one = ctypes.create_string_buffer(1)
 
 
 class Epoll:
-    """An epoll, and what the last `wait` found: ``fd_at(0)``, ``mask_at(0)`` and so on. Its owner calls `close`.
+    """An epoll, and what the last `wait` found: ``at(0)``, ``at(1)`` and so on. Its owner calls `close`.
 
     Args:
         most: descriptors that a `wait` finds at most.
+
+    Attributes:
+        mask: the events of the find that `at` was called for last.
     """
 
     def __init__(self, most: int) -> None:
         self._epoll = select.epoll()
-        self._most = most
+        self._most, self.mask = most, 0
         self._found: list[tuple[int, int]] = []
 
     def fileno(self) -> int:
@@ -51,13 +68,10 @@ class Epoll:
         self._found = self._epoll.poll(milliseconds / 1000, min(most, self._most))
         return len(self._found)
 
-    def fd_at(self, index: int) -> int:
-        """The descriptor of a find."""
-        return self._found[index][0]
-
-    def mask_at(self, index: int) -> int:
-        """The events of a find."""
-        return self._found[index][1]
+    def at(self, index: int) -> int:
+        """The descriptor of a find; `mask` has its events from now on."""
+        fd, self.mask = self._found[index]
+        return fd
 
     def add(self, fd: int, mask: int) -> None:
         """Raises OSError."""
@@ -151,3 +165,17 @@ def put_word(buf: bytearray, pos: int, word: int) -> None:
     if pos < 0 or pos + 8 > len(buf):
         raise IndexError("beyond the buffer")
     _WORD.pack_into(buf, pos, word)
+
+
+def piece(buf: bytearray, pos: int, size: int) -> bytes:
+    """A copy of some of the buffer. Raises IndexError."""
+    if pos < 0 or size < 0 or pos + size > len(buf):
+        raise IndexError("beyond the buffer")
+    return bytes(memoryview(buf)[pos : pos + size])
+
+
+def put_bytes(buf: bytearray, pos: int, data: bytes) -> None:
+    """Write bytes. Raises IndexError."""
+    if pos < 0 or pos + len(data) > len(buf):
+        raise IndexError("beyond the buffer")
+    buf[pos : pos + len(data)] = data

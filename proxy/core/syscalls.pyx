@@ -1,10 +1,11 @@
 """The compiled form of syscalls.py, which says what everything does."""
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.errno cimport EFAULT, EINTR, errno
+from libc.string cimport memcpy
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef extern from *:
@@ -36,11 +37,8 @@ cdef extern from *:
         if (size == 0 || size >= sizeof name.sun_path + (path[0] == 0)) { errno = EFAULT; return -1; }
         memcpy(name.sun_path, path, size);
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        if (fd < 0) return -1;
-        if (connect(fd, (struct sockaddr *)&name, offsetof(struct sockaddr_un, sun_path) + size + (path[0] != 0))) {
-            code = errno, close(fd), errno = code;
-            return -1;
-        }
+        size += offsetof(struct sockaddr_un, sun_path) + (path[0] != 0);
+        if (fd >= 0 && connect(fd, (struct sockaddr *)&name, size)) code = errno, close(fd), errno = code, fd = -1;
         return fd;
     }
     static int credentials(int fd, struct ucred *who) {
@@ -67,8 +65,7 @@ cdef extern from *:
     Py_ssize_t c_send "send"(int fd, const void *at, size_t size, int flags) nogil
     int accept4(int fd, void *address, void *size, int flags) nogil
     int c_close "close"(int fd) nogil
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK
-    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
 
 
 cdef class Epoll:
@@ -103,15 +100,11 @@ cdef class Epoll:
             PyErr_CheckSignals()
         return self._count
 
-    cpdef int fd_at(self, int index) except? -1:
+    cpdef int at(self, int index) except? -1:
         if not 0 <= index < self._count:
             raise IndexError(index)
+        self.mask = (<epoll_event *>self._found)[index].events
         return (<epoll_event *>self._found)[index].data.fd
-
-    cpdef unsigned int mask_at(self, int index) except? 0xFFFFFFFF:
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return (<epoll_event *>self._found)[index].events
 
     cpdef int add(self, int fd, unsigned int mask) except -1:
         return _checked(control(self._fd, EPOLL_CTL_ADD, fd, mask))
@@ -134,6 +127,10 @@ cdef int _checked(int result) except -1:
     return result
 
 
+cdef Py_ssize_t _result(Py_ssize_t result) noexcept:
+    return result if result >= 0 else -errno
+
+
 cdef bint _within(bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     return pos >= 0 and size >= 0 and pos + size <= PyByteArray_GET_SIZE(buf)
 
@@ -141,35 +138,30 @@ cdef bint _within(bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
 cpdef Py_ssize_t recv(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
-    count = c_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0)
-    return count if count >= 0 else -errno
+    return _result(c_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0))
 
 
 cpdef Py_ssize_t send(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
-    count = c_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL)
-    return count if count >= 0 else -errno
+    return _result(c_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL))
 
 
 cpdef int peek(int fd) noexcept:
     cdef char there
-    cdef Py_ssize_t count = c_recv(fd, &there, 1, MSG_PEEK)
-    return <int>count if count >= 0 else -errno
+    return <int>_result(c_recv(fd, &there, 1, MSG_PEEK))
 
 
 cpdef int accept(int fd) noexcept:
-    conn = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
-    return conn if conn >= 0 else -errno
+    return <int>_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC))
 
 
 cpdef int connect_unix(bytes path) noexcept:
-    fd = unix_connection(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path))
-    return fd if fd >= 0 else -errno
+    return <int>_result(unix_connection(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path)))
 
 
 cpdef int close(int fd) noexcept:
-    return 0 if c_close(fd) == 0 else -errno
+    return <int>_result(c_close(fd))
 
 
 cpdef long long peer_of(int fd, int own) except? -2:
@@ -179,17 +171,26 @@ cpdef long long peer_of(int fd, int own) except? -2:
     return -1 if who.pid == own else who.uid
 
 
-cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF:
-    if not _within(buf, pos, 8):
+cdef char *_place(bytearray buf, Py_ssize_t pos, Py_ssize_t size) except NULL:
+    if not _within(buf, pos, size):
         raise IndexError("beyond the buffer")
-    return load_word(PyByteArray_AS_STRING(buf) + pos)
+    return PyByteArray_AS_STRING(buf) + pos
+
+
+cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF:
+    return load_word(_place(buf, pos, 8))
 
 
 cpdef int put_word(bytearray buf, Py_ssize_t pos, unsigned long long word) except -1:
-    if not _within(buf, pos, 8):
-        raise IndexError("beyond the buffer")
-    store_word(PyByteArray_AS_STRING(buf) + pos, word)
-    return 0
+    store_word(_place(buf, pos, 8), word)
+
+
+cpdef bytes piece(bytearray buf, Py_ssize_t pos, Py_ssize_t size):
+    return PyBytes_FromStringAndSize(_place(buf, pos, size), size)
+
+
+cpdef int put_bytes(bytearray buf, Py_ssize_t pos, bytes data) except -1:
+    memcpy(_place(buf, pos, PyBytes_GET_SIZE(data)), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
 
 cpdef double now() noexcept:

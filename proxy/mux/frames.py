@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -142,8 +143,8 @@ def _decode_via(data: bytes) -> Via:
     return Via(data[0], (host, int.from_bytes(data[-2:], "big")))
 
 
-REASONS = {int(reason): reason for reason in CloseReason}
-REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
+_REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
+_REASONS = {payload: reason for reason, payload in _REASON_BYTES.items()}
 
 
 NEWEST_REASON = int(max(CloseReason))
@@ -163,18 +164,16 @@ def known_to(newest: int, reason: CloseReason) -> CloseReason:
     return reason if reason <= max(newest, FIRST_REASONS) else _OLDER[reason]
 
 
-def encode_reason(reason: CloseReason) -> bytes:
-    """Payload of RST, REFUSE and GOAWAY."""
-    return REASON_BYTES[reason]
+encode_reason: Callable[[CloseReason], bytes] = _REASON_BYTES.__getitem__
+"""Payload of RST, REFUSE and GOAWAY."""
 
 
 def decode_reason_untrusted(payload: bytes, kind: str) -> CloseReason:
     """The reverse of `encode_reason`. Raises only ProtocolError."""
-    try:
-        (code,) = payload
-        return REASONS[code]
-    except (ValueError, KeyError):
-        raise ProtocolError(f"{kind} with unknown close reason {payload.hex() or '(none)'}") from None
+    reason = _REASONS.get(payload)
+    if reason is None:
+        raise ProtocolError(f"{kind} with unknown close reason {payload.hex() or '(none)'}")
+    return reason
 
 
 def encode_u32(value: int) -> bytes:

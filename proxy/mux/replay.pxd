@@ -1,5 +1,5 @@
 cimport cython
-from proxy.core.syscalls cimport put_word, word_at
+from proxy.core.syscalls cimport put_bytes, put_word, word_at
 
 cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE, HIGH_WATER, SLAB_SIZE
 cdef int KEY_SHIFT
@@ -21,10 +21,11 @@ cdef class ReplayBuffer:
     cdef public long long _bound
     cdef bint _closed
 
+    @cython.locals(need=Py_ssize_t, end="long long")
     cpdef bint room(self, Py_ssize_t wanted) except -1
     @cython.locals(pos=Py_ssize_t)
     cpdef data(self, unsigned long long word, Py_ssize_t length)
-    @cython.locals(pos=Py_ssize_t, length=Py_ssize_t, body=Py_ssize_t, stop=Py_ssize_t)
+    @cython.locals(pos=Py_ssize_t, length=Py_ssize_t, body=Py_ssize_t)
     cpdef put(self, unsigned long long kind, unsigned long long stream_id, bytes payload=*, bint deferrable=*)
     cpdef touch(self)
     cpdef Slab unsent_slab(self)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from proxy.core.syscalls import put_word, word_at
+from proxy.core.syscalls import put_bytes, put_word, word_at
 from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, LENGTH_MASK
 from proxy.mux.sizes import FAST_LIMIT, HIGH_WATER, SLAB_SIZE
@@ -194,10 +194,10 @@ class ReplayBuffer:
             pos = self.pos
         put_word(self.buf, pos, kind << 56 | stream_id << KEY_SHIFT | length)
         body = pos + HEADER_SIZE
-        self.pos = stop = body + length
+        self.pos = body + length
         self.frames += 1
         if length:
-            self.buf[body:stop] = payload
+            put_bytes(self.buf, body, payload)
         if not deferrable:
             self.touch()
         elif not (self.dirty or self.deferrable):

@@ -1,5 +1,5 @@
 cimport cython
-from proxy.core.syscalls cimport word_at
+from proxy.core.syscalls cimport piece, word_at
 from proxy.mux.extracredit cimport ExtraCredit
 from proxy.mux.replay cimport ReplayBuffer
 from proxy.mux.stream cimport Stream
@@ -25,7 +25,7 @@ cdef class Session:
     cdef public long long _first_id, _next_id, _max_id
     cdef public int _own, _called
     cdef public bint _going_away, _around
-    cdef public long long _acked, _known
+    cdef public long long _acked, _known, _credit, _allow
 
     cpdef bint _clear(self) except -1
     cpdef open(self, bytes call)
@@ -44,24 +44,24 @@ cdef class Session:
     cpdef bint whole(self, bytearray buf, Py_ssize_t pos, Py_ssize_t end) except -1
     cpdef Py_ssize_t _largest(self, u64 kind) except? -1
     @cython.locals(kind=u64, stream_id="long long")
-    cpdef handle(self, u64 word, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef handle(self, u64 word, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     cpdef received_bytes(self, Py_ssize_t count)
     cpdef _live(self, long long stream_id, str kind)
     @cython.locals(stream=Stream, length=Py_ssize_t)
-    cpdef _on_data(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_data(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
-    cpdef _on_fin(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
-    cpdef _on_open(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_fin(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_open(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
     cpdef _on_opened(self, long long stream_id)
     @cython.locals(stream=Stream)
-    cpdef _on_refuse(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_refuse(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
-    cpdef _on_rst(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_rst(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream, grant="long long")
-    cpdef _on_credit(self, long long stream_id, mem, Py_ssize_t body, Py_ssize_t stop)
-    cpdef _on_ack(self, mem, Py_ssize_t body, Py_ssize_t stop)
-    cpdef _on_ping(self, mem, Py_ssize_t body, Py_ssize_t stop)
-    cpdef _on_goaway(self, mem, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_credit(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_ack(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_ping(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    cpdef _on_goaway(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream_id="long long", end="long long")
     cpdef _forget(self, Stream stream, bint late_frames=*)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.core.syscalls import word_at
+from proxy.core.syscalls import piece, word_at
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
 from proxy.mux.extracredit import ExtraCredit
@@ -30,7 +30,24 @@ from proxy.mux.frames import (
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import SessionSink
 from proxy.mux.sizes import ACK_EVERY
-from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, Stream, StreamEvent, StreamState
+from proxy.mux.stream import (
+    CALLED,
+    CALLING,
+    CLOSED,
+    MAY_RECEIVE,
+    MAY_SEND,
+    RECV_DATA,
+    RECV_FIN,
+    RECV_OPENED,
+    RECV_REFUSE,
+    RECV_RST,
+    SEND_FIN,
+    SEND_OPENED,
+    SEND_REFUSE,
+    SEND_RST,
+    Stream,
+    StreamState,
+)
 
 MAX_CREDIT = 1 << 31
 MAX_LINGERING = 3 << 16
@@ -93,6 +110,7 @@ class Session:
     ) -> None:
         self.out = out
         self.local, self.remote = local, remote
+        self._credit, self._allow = remote.stream_credit, local.stream_credit
         self.streams: dict[int, Any] = {}
         self.lingering: dict[int, int] = {}
         self.received = 0
@@ -173,12 +191,12 @@ class Session:
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self.open_quota -= 1
-        stream = self._make(stream_id, StreamState.CALLING)
+        stream = self._make(stream_id, CALLING)
         self.out.put(OPEN, stream_id, call)
         return stream
 
     def _make(self, stream_id: int, state: StreamState) -> Any:
-        stream = self._stream_type(self, stream_id, state, self.remote.stream_credit, self.local.stream_credit)
+        stream = self._stream_type(self, stream_id, state, self._credit, self._allow)
         self.streams[stream_id] = stream
         return stream
 
@@ -186,12 +204,12 @@ class Session:
         """Answer OPEN: the stream is delivered. OPENED is deferrable: the service mostly answers at once, and both are
         then sent together.
         """
-        stream.advance(StreamEvent.SEND_OPENED)
+        stream.advance(SEND_OPENED)
         self.out.put(OPENED, stream.id, b"", True)
 
     def refuse(self, stream: Stream, reason: CloseReason) -> None:
         """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
-        stream.advance(StreamEvent.SEND_REFUSE)
+        stream.advance(SEND_REFUSE)
         self.out.put(REFUSE, stream.id, frames.encode_reason(frames.known_to(self.remote.reasons, reason)))
         self._forget(stream)
 
@@ -209,14 +227,14 @@ class Session:
 
     def fin(self, stream: Stream) -> None:
         """End our direction of the stream (FIN)."""
-        stream.advance(StreamEvent.SEND_FIN)
+        stream.advance(SEND_FIN)
         self.out.put(DATA_FIN, stream.id)
-        if stream.state is StreamState.CLOSED:
+        if stream.state is CLOSED:
             self._forget(stream)
 
     def reset(self, stream: Stream, reason: CloseReason) -> None:
         """End both directions of the stream (RST). After `on_closed` no call on the sink follows for it."""
-        stream.advance(StreamEvent.SEND_RST)
+        stream.advance(SEND_RST)
         self.out.put(RST, stream.id, frames.encode_reason(reason))
         self._forget(stream)
 
@@ -288,8 +306,8 @@ class Session:
             return MAX_DATA
         return MAX_CONTROL if OPEN <= kind <= GOAWAY else -1  # HELLO comes before a session
 
-    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
-        """Handle a whole frame: `word` is its header, ``mem[body:stop]`` its payload.
+    def handle(self, word: int, buf: bytearray, body: int, stop: int) -> None:
+        """Handle a whole frame: `word` is its header, ``buf[body:stop]`` its payload.
 
         Raises ProtocolError if the peer broke the specification. The session is then unusable: the driver ends it and
         its link.
@@ -298,27 +316,27 @@ class Session:
         if stop - body > self._largest(kind):
             raise self._malformed(word)
         if kind == DATA:
-            self._on_data(stream_id, mem, body, stop)
+            self._on_data(stream_id, buf, body, stop)
         elif kind == RST:
-            self._on_rst(stream_id, mem, body, stop)
+            self._on_rst(stream_id, buf, body, stop)
         elif kind == OPEN:
-            self._on_open(stream_id, mem, body, stop)
+            self._on_open(stream_id, buf, body, stop)
         elif kind == OPENED:
             self._on_opened(stream_id)
         elif kind == DATA_FIN:
-            self._on_fin(stream_id, mem, body, stop)
+            self._on_fin(stream_id, buf, body, stop)
         elif kind == CREDIT:
-            self._on_credit(stream_id, mem, body, stop)
+            self._on_credit(stream_id, buf, body, stop)
         elif kind == ACK:
-            self._on_ack(mem, body, stop)
+            self._on_ack(buf, body, stop)
         elif kind == REFUSE:
-            self._on_refuse(stream_id, mem, body, stop)
+            self._on_refuse(stream_id, buf, body, stop)
         elif kind == PING:
-            self._on_ping(mem, body, stop)
+            self._on_ping(buf, body, stop)
         elif kind == PONG:
-            self._sink.on_pong(frames.decode_u64_untrusted(bytes(mem[body:stop]), "PONG"))
+            self._sink.on_pong(frames.decode_u64_untrusted(piece(buf, body, stop - body), "PONG"))
         else:
-            self._on_goaway(mem, body, stop)
+            self._on_goaway(buf, body, stop)
 
     def _malformed(self, word: int) -> ProtocolError:
         kind = word >> KIND_SHIFT
@@ -341,68 +359,68 @@ class Session:
             raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
         return stream
 
-    def _on_data(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_data(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         length = stop - body
         if not length:  # would cost the peer no credit and us a system call
             raise ProtocolError(f"empty DATA on stream {stream_id}")
         stream = self._live(stream_id, "DATA")
         if stream is not None:
-            stream.advance_untrusted(StreamEvent.RECV_DATA)
+            stream.advance_untrusted(RECV_DATA)
             if length > stream.allow:
                 raise ProtocolError(
                     f"DATA of {length} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
                 )
             stream.allow -= length
-            self._sink.on_data(stream, mem[body:stop])
+            self._sink.on_data(stream, buf[body:stop])
 
-    def _on_fin(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_fin(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stop > body:
-            self._on_data(stream_id, mem, body, stop)
+            self._on_data(stream_id, buf, body, stop)
         stream = self._live(stream_id, "FIN")
         if stream is not None:
-            stream.advance_untrusted(StreamEvent.RECV_FIN)
+            stream.advance_untrusted(RECV_FIN)
             stream.flowing = False
-            if stream.state is StreamState.CLOSED:
+            if stream.state is CLOSED:
                 self._forget(stream)
             self._sink.on_fin(stream)
 
-    def _on_open(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
+    def _on_open(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
-        call = frames.decode_open_untrusted(bytes(mem[body:stop]))
+        call = frames.decode_open_untrusted(piece(buf, body, stop - body))
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
         if len(self._linger_order) >= MAX_LINGERING:
             raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
         self.lingering.pop(stream_id, None)
-        stream = self._make(stream_id, StreamState.CALLED)
+        stream = self._make(stream_id, CALLED)
         self._called += 1
         self._sink.on_call(stream, call)
 
     def _on_opened(self, stream_id: int) -> None:
         stream = self._live(stream_id, "OPENED")
         if stream is not None:
-            stream.advance_untrusted(StreamEvent.RECV_OPENED)
+            stream.advance_untrusted(RECV_OPENED)
             self._sink.on_opened(stream)
 
-    def _on_refuse(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "REFUSE")
+    def _on_refuse(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
+        reason = frames.decode_reason_untrusted(piece(buf, body, stop - body), "REFUSE")
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
-            stream.advance_untrusted(StreamEvent.RECV_REFUSE)
+            stream.advance_untrusted(RECV_REFUSE)
             self._forget(stream, False)
             self._sink.on_refused(stream, reason)
 
-    def _on_rst(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        reason = frames.decode_reason_untrusted(bytes(mem[body:stop]), "RST")
+    def _on_rst(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
+        reason = frames.decode_reason_untrusted(piece(buf, body, stop - body), "RST")
         stream = self._live(stream_id, "RST")
         if stream is not None:
-            stream.advance_untrusted(StreamEvent.RECV_RST)
+            stream.advance_untrusted(RECV_RST)
             self._forget(stream, False)
             self._sink.on_rst(stream, reason)
 
-    def _on_credit(self, stream_id: int, mem: memoryview, body: int, stop: int) -> None:
-        grant = frames.decode_u32_untrusted(bytes(mem[body:stop]), "CREDIT")
+    def _on_credit(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
+        grant = frames.decode_u32_untrusted(piece(buf, body, stop - body), "CREDIT")
         stream = self._live(stream_id, "CREDIT")
         if stream is not None:
             if not 0 < grant <= MAX_CREDIT - stream.credit:
@@ -411,8 +429,8 @@ class Session:
             stream.received_grants += grant
             self._sink.on_credit(stream)
 
-    def _on_ack(self, mem: memoryview, body: int, stop: int) -> None:
-        offset = frames.decode_u64_untrusted(bytes(mem[body:stop]), "ACK")
+    def _on_ack(self, buf: bytearray, body: int, stop: int) -> None:
+        offset = frames.decode_u64_untrusted(piece(buf, body, stop - body), "ACK")
         self.out.acknowledge_untrusted(offset)
         # Only an ACK frame frees ids: it comes behind the peer's late frames. The offset that `resume` gets does not.
         self._known = max(self._known, offset)
@@ -420,14 +438,14 @@ class Session:
         while order and lingering.get(order[0], 0) <= known:
             lingering.pop(order.popleft(), None)
 
-    def _on_ping(self, mem: memoryview, body: int, stop: int) -> None:
-        token = frames.decode_u64_untrusted(bytes(mem[body:stop]), "PING")
+    def _on_ping(self, buf: bytearray, body: int, stop: int) -> None:
+        token = frames.decode_u64_untrusted(piece(buf, body, stop - body), "PING")
         self.acknowledge()
         self.out.put(PONG, 0, frames.encode_u64(token))
 
-    def _on_goaway(self, mem: memoryview, body: int, stop: int) -> None:
+    def _on_goaway(self, buf: bytearray, body: int, stop: int) -> None:
         self.going_away = True
-        self._sink.on_goaway(frames.decode_reason_untrusted(bytes(mem[body:stop]), "GOAWAY"))
+        self._sink.on_goaway(frames.decode_reason_untrusted(piece(buf, body, stop - body), "GOAWAY"))
 
     def _forget(self, stream: Stream, late_frames: bool = True) -> None:
         """The stream is closed here: let its id linger until no late frame can come, and tell the sink.

@@ -22,8 +22,8 @@ class SessionSink(Protocol):
     def on_refused(self, stream: Any, reason: CloseReason) -> None:
         """The peer could not deliver the stream that we opened; no byte of it reached an application. It is closed."""
 
-    def on_data(self, stream: Any, data: memoryview) -> None:
-        """Bytes for the stream; `data` is valid only during the call. Report them with `Session.consumed` once they
+    def on_data(self, stream: Any, data: bytearray) -> None:
+        """Bytes for the stream, which the sink may keep. Report them with `Session.consumed` once they
         have left the proxy.
         """
 

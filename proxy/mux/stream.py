@@ -66,55 +66,59 @@ class StreamEvent(enum.IntEnum):
     RECV_RST = enum.auto()
 
 
-_S, _E = StreamState, StreamEvent
+# By these names they cost nothing to say: an enum of Python 3.11 takes 600 instructions to find a member.
+CALLING, CALLING_FIN, CALLED, CALLED_FIN, OPEN, FIN_SENT, FIN_RECEIVED, CLOSED = StreamState
+SEND_OPENED, SEND_REFUSE, SEND_FIN, SEND_RST = list(StreamEvent)[:4]
+RECV_OPENED, RECV_REFUSE, RECV_DATA, RECV_FIN, RECV_RST = list(StreamEvent)[4:]
+
 TABLE: dict[StreamState, dict[StreamEvent, StreamState]] = {
-    _S.CALLING: {
-        _E.SEND_FIN: _S.CALLING_FIN,
-        _E.SEND_RST: _S.CLOSED,
-        _E.RECV_OPENED: _S.OPEN,
-        _E.RECV_REFUSE: _S.CLOSED,
+    CALLING: {
+        SEND_FIN: CALLING_FIN,
+        SEND_RST: CLOSED,
+        RECV_OPENED: OPEN,
+        RECV_REFUSE: CLOSED,
     },
-    _S.CALLING_FIN: {
-        _E.SEND_RST: _S.CLOSED,
-        _E.RECV_OPENED: _S.FIN_SENT,
-        _E.RECV_REFUSE: _S.CLOSED,
+    CALLING_FIN: {
+        SEND_RST: CLOSED,
+        RECV_OPENED: FIN_SENT,
+        RECV_REFUSE: CLOSED,
     },
-    _S.CALLED: {
-        _E.SEND_OPENED: _S.OPEN,
-        _E.SEND_REFUSE: _S.CLOSED,
-        _E.RECV_DATA: _S.CALLED,
-        _E.RECV_FIN: _S.CALLED_FIN,
-        _E.RECV_RST: _S.CLOSED,
+    CALLED: {
+        SEND_OPENED: OPEN,
+        SEND_REFUSE: CLOSED,
+        RECV_DATA: CALLED,
+        RECV_FIN: CALLED_FIN,
+        RECV_RST: CLOSED,
     },
-    _S.CALLED_FIN: {
-        _E.SEND_OPENED: _S.FIN_RECEIVED,
-        _E.SEND_REFUSE: _S.CLOSED,
-        _E.RECV_RST: _S.CLOSED,
+    CALLED_FIN: {
+        SEND_OPENED: FIN_RECEIVED,
+        SEND_REFUSE: CLOSED,
+        RECV_RST: CLOSED,
     },
-    _S.OPEN: {
-        _E.SEND_FIN: _S.FIN_SENT,
-        _E.SEND_RST: _S.CLOSED,
-        _E.RECV_DATA: _S.OPEN,
-        _E.RECV_FIN: _S.FIN_RECEIVED,
-        _E.RECV_RST: _S.CLOSED,
+    OPEN: {
+        SEND_FIN: FIN_SENT,
+        SEND_RST: CLOSED,
+        RECV_DATA: OPEN,
+        RECV_FIN: FIN_RECEIVED,
+        RECV_RST: CLOSED,
     },
-    _S.FIN_SENT: {
-        _E.SEND_RST: _S.CLOSED,
-        _E.RECV_DATA: _S.FIN_SENT,
-        _E.RECV_FIN: _S.CLOSED,
-        _E.RECV_RST: _S.CLOSED,
+    FIN_SENT: {
+        SEND_RST: CLOSED,
+        RECV_DATA: FIN_SENT,
+        RECV_FIN: CLOSED,
+        RECV_RST: CLOSED,
     },
-    _S.FIN_RECEIVED: {
-        _E.SEND_FIN: _S.CLOSED,
-        _E.SEND_RST: _S.CLOSED,
-        _E.RECV_RST: _S.CLOSED,
+    FIN_RECEIVED: {
+        SEND_FIN: CLOSED,
+        SEND_RST: CLOSED,
+        RECV_RST: CLOSED,
     },
-    _S.CLOSED: {},
+    CLOSED: {},
 }
 
-MAY_SEND = frozenset({StreamState.CALLING, StreamState.OPEN, StreamState.FIN_RECEIVED})
+MAY_SEND = frozenset({CALLING, OPEN, FIN_RECEIVED})
 """States in which this side may still send DATA."""
-MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if StreamEvent.RECV_DATA in row)
+MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if RECV_DATA in row)
 
 
 class Stream:

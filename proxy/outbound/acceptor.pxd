@@ -1,6 +1,7 @@
 cimport cython
 from proxy.core.syscalls cimport now, peer_of
 from proxy.pool.picking cimport Picker
+from proxy.pump.descriptor cimport fd_of
 from proxy.pump.edges cimport Edge
 from proxy.pump.lane cimport Lane
 from proxy.pump.link cimport Link

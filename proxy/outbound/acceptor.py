@@ -20,7 +20,7 @@ from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pump import options
-from proxy.pump.descriptor import Descriptor, socket_of
+from proxy.pump.descriptor import Descriptor, fd_of, socket_of
 from proxy.pump.edges import caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
@@ -66,7 +66,7 @@ class UpstreamAcceptor:
         """Take over a caller's connection, which the lane or the `Call` closes."""
         self._count()
         link = None if self._picker is None else self._picker.pick(self.service)
-        uid = UNKNOWN_UID if self._tcp else peer_of(owner.fileno(), options.own_pid)
+        uid = UNKNOWN_UID if self._tcp else peer_of(fd_of(owner), options.own_pid)
         if link is None or uid == OURSELVES:
             return self._start(socket_of(owner), uid)
         caller = self._callers.get(uid)

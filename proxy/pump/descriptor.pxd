@@ -7,3 +7,6 @@ cdef class Descriptor:
 
     cpdef int fileno(self) except? -1
     cpdef close(self)
+
+@cython.locals(own=Descriptor)
+cpdef int fd_of(owner) except? -2

@@ -45,6 +45,14 @@ class Descriptor:
         return sock
 
 
+def fd_of(owner: LocalSocket | Descriptor) -> int:
+    """The descriptor of whoever owns one; -1: it does not any more."""
+    if isinstance(owner, Descriptor):
+        own = owner
+        return own.fd
+    return owner.fileno()
+
+
 def socket_of(owner: LocalSocket | Descriptor) -> LocalSocket:
     """The socket object of whoever owns a descriptor."""
     return owner.socket() if isinstance(owner, Descriptor) else owner

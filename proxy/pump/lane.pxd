@@ -1,8 +1,9 @@
 cimport cython
-from proxy.core.syscalls cimport now, peek, recv, send
+from proxy.core.syscalls cimport now, peek, piece, recv, send
 from proxy.mux.replay cimport ReplayBuffer
 from proxy.mux.stream cimport Stream
 from proxy.pump.carrier cimport CarriedSession
+from proxy.pump.descriptor cimport fd_of
 from proxy.pump.loop cimport Pump
 
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
@@ -11,12 +12,13 @@ cdef int _DEAF
 cdef unsigned int _IN_HUP
 
 cdef class Lane(Stream):
-    cdef public CarriedSession session
-    cdef public ReplayBuffer out
-    cdef public object observer, _owner
-    cdef public bytearray pending, early
-    cdef public bint eof, _waiting, _hung, _deaf, _tcp
     cdef public int fd, _mask, _run
+    cdef public ReplayBuffer out
+    cdef public CarriedSession session
+    cdef public object observer, _owner
+    cdef public bytearray pending
+    cdef public bytes early
+    cdef public bint eof, _waiting, _hung, _deaf, _tcp
     cdef public double since
     cdef public long long counted_sent, counted_received
     cdef public object stalls, timing
@@ -25,12 +27,12 @@ cdef class Lane(Stream):
     cpdef attach(self, sock, bint tcp, bint watched=*)
     cpdef start_calling(self)
     cpdef start_called(self, bytes preface=*)
-    @cython.locals(pump=Pump, fd=int, early=bytearray, pending=bytearray, reading=bint, mask=int)
+    @cython.locals(pump=Pump, fd=int, early=bytes, pending=bytearray, reading=bint, mask=int)
     cpdef update(self)
     cpdef ready(self, unsigned int mask)
     @cython.locals(there=int)
     cpdef _hung_up(self)
-    @cython.locals(early=bytearray, length=Py_ssize_t)
+    @cython.locals(length=Py_ssize_t)
     cpdef _read(self, bint gone)
     @cython.locals(run=int, flight="long long", out=ReplayBuffer, length=Py_ssize_t, held_back=bint)
     cpdef _read_bulk(self, bint gone)
@@ -41,11 +43,13 @@ cdef class Lane(Stream):
     cpdef on_eof(self)
     cpdef _on_gone(self)
     cpdef on_recv_error(self, int code)
-    cpdef on_full(self, data)
+    cpdef on_full(self, bytearray data)
     cpdef Py_ssize_t _send(self, bytearray data) except? -1
     @cython.locals(taken=Py_ssize_t, pending=bytearray)
     cpdef _flush(self)
     cpdef on_opened(self)
+    @cython.locals(taken=Py_ssize_t)
+    cpdef on_data(self, bytearray data)
     cpdef _end_writing(self)
     cpdef abort(self, reason)
     cpdef drop(self, reason)

@@ -19,14 +19,24 @@ from typing import TypeVarTuple
 
 import structlog
 
-from proxy.core.syscalls import now, peek, recv, send
+from proxy.core.syscalls import now, peek, piece, recv, send
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.session import MAX_CREDIT
 from proxy.mux.sizes import ACK_EVERY, CHUNK
-from proxy.mux.stream import MAY_SEND, Stream, StreamState
+from proxy.mux.stream import (
+    CALLED,
+    CALLED_FIN,
+    CLOSED,
+    FIN_RECEIVED,
+    FIN_SENT,
+    MAY_SEND,
+    OPEN,
+    Stream,
+    StreamState,
+)
 from proxy.pump.carrier import CarriedSession
-from proxy.pump.descriptor import Descriptor, socket_of
+from proxy.pump.descriptor import Descriptor, fd_of, socket_of
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
 from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
@@ -49,12 +59,12 @@ BULK_FLIGHT = ACK_EVERY
 messages would wait behind them on the cable and in the peer. Not lower, as the peer sends no ACK before ACK_EVERY."""
 EARLY_LIMIT = CHUNK
 """Bytes that may be read before the peer answers OPEN. They are kept for another host, in case this one refuses."""
-_TAKES_BYTES = frozenset({StreamState.OPEN, StreamState.FIN_SENT})
+_TAKES_BYTES = frozenset({OPEN, FIN_SENT})
 _IN_HUP = EPOLLIN | EPOLLHUP
 _DEAF = EPOLLIN | EPOLLRDHUP
 """What a deaf lane waits for while it reads. It is not EPOLLIN, so neither the turn nor `_hung_up` takes its end for a
 clean one."""
-_OPEN, _CLOSED, _FINISHED = StreamState.OPEN, StreamState.CLOSED, CloseReason.FINISHED
+_FINISHED = CloseReason.FINISHED  # as the names of stream.py
 
 
 def _told_already(observer: StreamObserver[Lane], peer: str, reason: CloseReason) -> None:
@@ -127,7 +137,7 @@ class Lane(Stream):
         self.observer: StreamObserver[Lane] = NULL_OBSERVER
         self._owner: LocalSocket | Descriptor | None = None
         self.pending: bytearray | None = None
-        self.early: bytearray | None = None
+        self.early: bytes | None = None
         self.eof = self._waiting = self._hung = self._deaf = self._tcp = False
         self._mask = self._run = 0
         self.fd = -1
@@ -154,7 +164,7 @@ class Lane(Stream):
             watched: the socket is registered with the pump already, as `surrender` leaves it.
         """
         self._owner, self._tcp, self._mask = sock, tcp, EPOLLIN
-        self.fd = sock.fileno()
+        self.fd = fd_of(sock)
         pump = self.session.pump
         if watched:
             pump.hand_on(self.fd, self)
@@ -164,14 +174,14 @@ class Lane(Stream):
 
     def start_calling(self) -> None:
         """Begin on the calling host: read what the caller has written so far, and send it behind OPEN."""
-        self.early = bytearray()
+        self.early = b""
         self._read(False)
 
     def call_again(self, early: bytes, eof: bool) -> None:
         """Begin on the calling host after another host has refused: send the early bytes again, and FIN if `eof`.
         Aborts with OVERLOADED if the session has no room for them.
         """
-        self.early = bytearray(early)
+        self.early = early
         while early:
             size = self.session.sendable(self, len(early))
             if not size:
@@ -233,7 +243,7 @@ class Lane(Stream):
         if mask == EPOLLIN and not self._run and early is None and self.credit >= CHUNK:
             pump.lanes[fd] = self
         else:
-            pump.lanes.pop(fd, None)
+            pump.lanes[fd] = None
         self.flowing = state in _TAKES_BYTES and not (pending or self._deaf) and self.timing is None
 
     # What the local socket does
@@ -280,7 +290,7 @@ class Lane(Stream):
 
     def _hung_up(self) -> None:
         """The application has closed its Unix socket (EPOLLHUP). Mostly nothing is left to read, which a peek shows."""
-        if self.early is not None or self.state is not _OPEN:
+        if self.early is not None or self.state is not OPEN:
             return self._read(True)
         there = peek(self.fd)
         if there > 0:
@@ -296,11 +306,10 @@ class Lane(Stream):
         Args:
             gone: the application has closed its Unix socket: if the end is read now, it is that of both directions.
         """
-        early = self.early
-        length = self._receive(CHUNK if early is None else EARLY_LIMIT - len(early), gone)
+        length = self._receive(CHUNK if self.early is None else EARLY_LIMIT - len(self.early), gone)
         if length:
             self._run = int(length >= CHUNK)
-            if early is None or len(early) >= EARLY_LIMIT:
+            if self.early is None or len(self.early) >= EARLY_LIMIT:
                 self.update()
 
     def _read_bulk(self, gone: bool) -> None:
@@ -345,7 +354,7 @@ class Lane(Stream):
                 self.on_eof()
             return 0
         if self.early is not None:
-            self.early += out.mem[body : body + length]
+            self.early += piece(out.buf, body, length)
         self.session.sent(self, length)
         return length
 
@@ -380,8 +389,8 @@ class Lane(Stream):
         """The local socket has come to its end: send FIN, and close if the peer's direction has ended too."""
         self.eof = True
         self.session.fin(self)
-        if self.state is StreamState.CLOSED and not self.pending:
-            self._close(CloseReason.FINISHED)
+        if self.state is CLOSED and not self.pending:
+            self._close(_FINISHED)
         else:
             self.update()
 
@@ -389,7 +398,7 @@ class Lane(Stream):
         """The application closed its Unix socket in both directions; AF_UNIX tells that from a half-close. Reset the
         stream as FINISHED, so that the other end, as without a proxy, need not go on for a reader that is gone.
         """
-        if self.state is not _OPEN:
+        if self.state is not OPEN:
             self._hung = True
             return self.on_eof()
         self.session.reset(self, _FINISHED)
@@ -404,7 +413,7 @@ class Lane(Stream):
         else:
             self.abort(CloseReason.ABORTED)
 
-    def on_untaken(self, taken: int, data: memoryview) -> None:
+    def on_untaken(self, taken: int, data: bytearray) -> None:
         """The socket took `taken` bytes of `data`, not all, or none (-EAGAIN): keep the rest. Sending failed for
         another reason, a negative errno: the application takes no more.
         """
@@ -419,7 +428,7 @@ class Lane(Stream):
         """A write has failed, or would: be deaf from now on. Abort if the application has no more to say either, or no
         host has taken its call yet: another one would not learn that it is gone.
         """
-        if self.eof or self.early is not None or self.state is _CLOSED:
+        if self.eof or self.early is not None or self.state is CLOSED:
             return self.abort(CloseReason.ABORTED)
         if self._deaf:
             return
@@ -439,7 +448,8 @@ class Lane(Stream):
         if self.session.suspended or not self._waiting or not is_gone(self.sock):
             patience.pause()
         if patience.over(self.bytes_sent):
-            if self.state is not _CLOSED:  # the peer may still deliver what it has: it has a patience of its own
+            if self.state is not CLOSED:
+                # The peer may still deliver what it has: it has a patience of its own.
                 self.session.reset(self, CloseReason.ABORTED)
             return self.drop(CloseReason.UNREAD)
         self.session.pump.deadlines.add(LOOK, partial(self._wait_for_reader, patience))
@@ -450,7 +460,7 @@ class Lane(Stream):
             self.pending = None
             self._held_back().delivering(now())
 
-    def on_full(self, data: memoryview) -> None:
+    def on_full(self, data: bytearray) -> None:
         """Keep what the socket did not take, or abort with OVER_BUDGET. The stream's credit bounds what is kept, and
         the budget bounds the sum for all streams.
         """
@@ -493,7 +503,7 @@ class Lane(Stream):
         self.observer.lane_opened(self)
         self.update()
 
-    def on_data(self, data: memoryview) -> None:
+    def on_data(self, data: bytearray) -> None:
         """Write DATA that the turn did not to the local socket, or keep it until the socket takes it."""
         if self.timing is not None:
             timing, self.timing = self.timing, None
@@ -503,7 +513,7 @@ class Lane(Stream):
             return self.session.consumed(self, 0, now())
         if self._owner is None or self.pending:
             return self.on_full(data)
-        taken = self._send(bytearray(data))
+        taken = self._send(data)
         if taken != len(data):
             self.on_untaken(taken, data)
         if taken >= 0:
@@ -534,9 +544,9 @@ class Lane(Stream):
         it down for writing if only the peer's direction has ended.
         """
         if not self.pending:
-            if self.state is _CLOSED:
+            if self.state is CLOSED:
                 return self._close(_FINISHED)
-            if self.state is StreamState.FIN_RECEIVED and (sock := self.sock) is not None:
+            if self.state is FIN_RECEIVED and (sock := self.sock) is not None:
                 try:
                     sock.shutdown(socket.SHUT_WR)
                 except OSError:  # the application is gone already; reading shows whether it closed or aborted
@@ -549,9 +559,9 @@ class Lane(Stream):
         """End the stream (REFUSE if the peer's OPEN has not been answered, else RST) and the local connection now, as a
         reset wherever the socket can express one. Idempotent.
         """
-        if self.state in (StreamState.CALLED, StreamState.CALLED_FIN):
+        if self.state in (CALLED, CALLED_FIN):
             self.session.refuse(self, reason)
-        elif self.state is not StreamState.CLOSED:
+        elif self.state is not CLOSED:
             self.session.reset(self, reason)
         self.drop(reason)
 
@@ -559,7 +569,7 @@ class Lane(Stream):
         """End the local connection, as `abort` does, of a stream that is over for the session. Bytes not yet taken are
         lost, as with a TCP reset.
         """
-        self.state = StreamState.CLOSED
+        self.state = CLOSED
         self._close(reason)
 
     def surrender(self, watcher: Watcher) -> LocalSocket | None:
@@ -568,7 +578,7 @@ class Lane(Stream):
         """
         sock, self._owner = self.sock, None
         if sock is not None:
-            self.session.pump.lanes.pop(self.fd, None)
+            self.session.pump.lanes[self.fd] = None
             self.session.pump.hand_on(self.fd, watcher)
             self.session.pump.interest(self.fd, 0)
             self.fd = -1
@@ -580,7 +590,7 @@ class Lane(Stream):
         pending, self.pending, self._owner = self.pending or b"", None, None
         session = self.session
         session.extra_credit.end(self)
-        session.pump.lanes.pop(self.fd, None)
+        session.pump.lanes[self.fd] = None
         self.fd = -1
         LastWords(session.pump, sock, reason, pending, session.budget, on_end).start()
 

@@ -183,10 +183,10 @@ class Link:
         Args:
             ends: the link ends, so the share of its peer's time is not asked for.
         """
-        session, share, buf, mem, end = self.session, self._share, self._buf, self._mem, self._filled
-        pos, left = deliver(session, buf, mem, 0, end, frames)
+        session, share, buf, end = self.session, self._share, self._buf, self._filled
+        pos, left = deliver(session, buf, 0, end, frames)
         while (behind := not self._doomed and session.whole(buf, pos, end)) and left and (ends or share.more()):
-            pos, left = deliver(session, buf, mem, pos, end, left)
+            pos, left = deliver(session, buf, pos, end, left)
         share.took(frames - left)
         if behind:
             self._behind = True
@@ -194,7 +194,7 @@ class Link:
         session.received_bytes(pos)
         if pos:
             if pos < end:
-                buf[: end - pos] = mem[pos:end]
+                buf[: end - pos] = self._mem[pos:end]
             self._filled = end - pos
         if self._waiting:
             self._resume_waiting()

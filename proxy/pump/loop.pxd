@@ -2,6 +2,7 @@ cimport cython
 from proxy.core.syscalls cimport Epoll, now
 from proxy.mux.replay cimport ReplayBuffer
 from proxy.pump.busypoll cimport BusyPoll
+from proxy.pump.descriptor cimport fd_of
 
 cdef int FEW_EVENTS, LINGER_DEFERRED, MAX_EVENTS, SEND_FIRST
 cdef unsigned int PROBE, QUIET
@@ -9,8 +10,7 @@ cdef double LONG_TURN, MAX_BUSY
 
 cdef class Pump:
     cdef public object budget, slabs, deadlines, descriptors, openings
-    cdef public list touched, later
-    cdef public dict lanes
+    cdef public list touched, later, lanes
     cdef public int crowd, slow_left, linger
     cdef public long long turns
     cdef public double busy
@@ -18,7 +18,8 @@ cdef class Pump:
     cdef public BusyPoll busy_poll
     cdef public bint _in_turn
     cdef public object _collect
-    cdef public dict _watchers, _flushers
+    cdef public list _watchers
+    cdef public dict _flushers
     cdef public list _again, _ended, _closing, _rest
     cdef public int _most, _send_after
     cdef public unsigned int _looks
@@ -45,5 +46,7 @@ cdef class Pump:
     cpdef watch(self, int fd, watcher, unsigned int mask)
     cpdef hand_on(self, int fd, watcher)
     cpdef interest(self, int fd, unsigned int mask)
+    @cython.locals(fd=int)
     cpdef release(self, sock)
     cpdef close(self, sock)
+    cpdef _forget(self, int fd)

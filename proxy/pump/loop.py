@@ -28,7 +28,7 @@ from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
-from proxy.pump.descriptor import Descriptor
+from proxy.pump.descriptor import Descriptor, fd_of
 from proxy.pump.descriptorshares import DescriptorShares
 from proxy.pump.openings import OpeningWindows
 from proxy.pump.options import LocalSocket
@@ -74,7 +74,7 @@ class Flusher(Watcher, Protocol):
         """Send what can be sent without waiting."""
 
 
-Collect = Callable[[Epoll, int, dict[int, Any], list[int]], None]
+Collect = Callable[[Epoll, int, list[Any], list[int]], None]
 """See `turn.collect`."""
 
 
@@ -88,7 +88,7 @@ class Pump:
 
     Attributes:
         touched: out-buffers to flush when the turn ends; later: those with deferrable frames only (`ReplayBuffer`).
-        lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
+        lanes: by descriptor, its lane if that is in plain flow, which has at least CHUNK bytes of credit, else None.
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
         turns: how many there have been; busy: seconds that they took, and nothing else; long_turns: those that took
@@ -105,7 +105,7 @@ class Pump:
         self.slabs = SlabPool()
         self.touched: list[ReplayBuffer] = []
         self.later: list[ReplayBuffer] = []
-        self.lanes: dict[int, Any] = {}
+        self.lanes: list[Any] = []
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
         self.busy = 0.0
@@ -114,7 +114,7 @@ class Pump:
         self.openings = OpeningWindows()
         self._in_turn = False
         self._collect = collect
-        self._watchers: dict[int, Watcher] = {}
+        self._watchers: list[Watcher | None] = []
         self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
@@ -144,7 +144,7 @@ class Pump:
         """Drop the lanes that are still registered (their streams have ended, but local sockets have not taken all
         bytes) and close the epoll. All other descriptors must be closed or released before.
         """
-        for watcher in list(self._watchers.values()):
+        for watcher in self.watchers():
             watcher.abandoned()
         self.settle()
         self._epoll.close()
@@ -194,10 +194,10 @@ class Pump:
     def _handle(self, found: Epoll, rest: list[int]) -> None:
         """Tell the watchers of what the epoll has found at these places."""
         for index in rest:
-            watcher = self._watchers.get(found.fd_at(index))
+            watcher = self._watchers[found.at(index)]
             if watcher is not None:
                 try:
-                    watcher.ready(found.mask_at(index))
+                    watcher.ready(found.mask)
                 except Exception:
                     self.failed(watcher)
                 self.slow_left -= 1
@@ -322,8 +322,16 @@ class Pump:
 
     def watch(self, fd: int, watcher: Watcher, mask: int) -> None:
         """Register the descriptor of a non-blocking socket. Its owner later calls `release` or `close`."""
+        if fd >= len(self._watchers):
+            more: list[Any] = [None] * (fd + 1)
+            self._watchers += more
+            self.lanes += more
         self._watchers[fd] = watcher
         self._epoll.add(fd, mask or QUIET)
+
+    def watchers(self) -> list[Watcher]:
+        """Those of all registered descriptors."""
+        return [watcher for watcher in self._watchers if watcher is not None]
 
     def hand_on(self, fd: int, watcher: Watcher) -> None:
         """Make another object the watcher of a registered descriptor."""
@@ -335,16 +343,17 @@ class Pump:
 
     def release(self, sock: LocalSocket) -> None:
         """Unregister a socket without closing it."""
-        fd = sock.fileno()
-        self._watchers.pop(fd, None)
-        self.lanes.pop(fd, None)
+        fd = fd_of(sock)
+        self._forget(fd)
         self._epoll.remove(fd)
 
     def close(self, sock: LocalSocket | Descriptor) -> None:
-        """Unregister a socket, and close it when the turn ends. Closing takes it out of the epoll, so it is not taken
-        out before.
+        """Unregister a socket, if it is registered, and close it when the turn ends. Closing takes it out of the epoll,
+        so it is not taken out before.
         """
-        fd = sock.fileno()
-        self._watchers.pop(fd, None)
-        self.lanes.pop(fd, None)
+        self._forget(fd_of(sock))
         self._closing.append(sock)
+
+    def _forget(self, fd: int) -> None:
+        if 0 <= fd < len(self._watchers):
+            self._watchers[fd] = self.lanes[fd] = None

@@ -17,5 +17,5 @@ cdef class LaneSession(CarriedSession):
     cpdef _tell_if_notable(self, Lane lane)
     cpdef on_call(self, Lane stream, call)
     cpdef on_opened(self, Lane stream)
-    cpdef on_data(self, Lane stream, data)
+    cpdef on_data(self, Lane stream, bytearray data)
     cpdef on_rst(self, Lane stream, reason)

@@ -20,7 +20,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
-from proxy.mux.stream import StreamState
+from proxy.mux.stream import CLOSED, StreamState
 from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
@@ -121,7 +121,7 @@ class LaneSession(CarriedSession):
     def _make(self, stream_id: int, state: StreamState) -> Lane:
         kind = self._stream_type
         lane = Lane.__new__(Lane) if kind is Lane else kind.__new__(kind)
-        lane.join(self, stream_id, state, self.remote.stream_credit, self.local.stream_credit)
+        lane.join(self, stream_id, state, self._credit, self._allow)
         self.streams[stream_id] = lane
         return lane
 
@@ -188,7 +188,7 @@ class LaneSession(CarriedSession):
             self.usage.ended()
         for lane in lanes:
             if self.unheard and lane.early is not None:
-                lane.state = StreamState.CLOSED
+                lane.state = CLOSED
                 lane.guard(lane.observer.lane_unheard, lane)
             else:
                 self.lost_streams += 1
@@ -296,9 +296,12 @@ class LaneSession(CarriedSession):
         """Tell the lane's observer, which may take the socket to another host."""
         stream.guard(stream.observer.lane_refused, stream, reason)
 
-    def on_data(self, stream: Lane, data: memoryview) -> None:
+    def on_data(self, stream: Lane, data: bytearray) -> None:
         """See `Lane.on_data`."""
-        stream.guard(stream.on_data, data)
+        try:
+            stream.on_data(data)
+        except Exception:
+            stream.failed()
 
     def on_fin(self, stream: Lane) -> None:
         """See `Lane.on_fin`."""

@@ -10,7 +10,7 @@ cdef unsigned long long LENGTH_MASK
 cdef int KEY_SHIFT
 
 @cython.locals(index=int, fd=int, lane=Lane, out=ReplayBuffer, length=Py_ssize_t)
-cpdef collect(Epoll found, int count, dict lanes, list rest)
+cpdef collect(Epoll found, int count, list lanes, list rest)
 
 @cython.locals(streams=dict, grant_below="long long", last=Py_ssize_t, word="unsigned long long", length=Py_ssize_t, body=Py_ssize_t, stop=Py_ssize_t, lane=Lane, taken=Py_ssize_t)
-cpdef tuple deliver(Session session, bytearray buf, mem, Py_ssize_t pos, Py_ssize_t end, Py_ssize_t most)
+cpdef tuple deliver(Session session, bytearray buf, Py_ssize_t pos, Py_ssize_t end, Py_ssize_t most)

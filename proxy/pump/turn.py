@@ -17,20 +17,20 @@ from proxy.pump.lane import Lane
 from proxy.pump.pace import SLICE
 
 
-def collect(found: Epoll, count: int, lanes: dict[int, Lane], rest: list[int]) -> None:
+def collect(found: Epoll, count: int, lanes: list[Lane | None], rest: list[int]) -> None:
     """Local sockets to out-buffers: one receive and one DATA frame for each ready lane.
 
     Args:
         found: the events of the last wait, `count` of them.
-        lanes: by descriptor, the lanes in plain flow, each with at least CHUNK bytes of credit.
+        lanes: as `Pump.lanes`.
         rest: gets the places, below `count`, of the events that are not the common case.
 
     Raises nothing of its own; a bug in a lane's method comes through.
     """
     for index in range(count):
-        fd = found.fd_at(index)
-        lane = lanes.get(fd)
-        if lane is None or found.mask_at(index) != EPOLLIN:
+        fd = found.at(index)
+        lane = lanes[fd]
+        if lane is None or found.mask != EPOLLIN:
             rest.append(index)
             continue
         out = lane.out
@@ -48,12 +48,12 @@ def collect(found: Epoll, count: int, lanes: dict[int, Lane], rest: list[int]) -
                 lane.leave_plain_flow(length)
 
 
-def deliver(session: Session, buf: bytearray, mem: memoryview, pos: int, end: int, most: int) -> tuple[int, int]:
+def deliver(session: Session, buf: bytearray, pos: int, end: int, most: int) -> tuple[int, int]:
     """Frames of a link: plain DATA to local sockets, each other frame to the session.
 
     Args:
         session: whose frames they are.
-        buf, mem: the same memory, twice; frames lie in ``[pos, end)``, the last one perhaps in part.
+        buf: frames lie in its ``[pos, end)``, the last one perhaps in part.
         most: stop after this many frames that are not plain DATA; each may cost as much as many of DATA.
 
     Returns: the position of the first frame that was not handled (the last one handled began within SLICE), and how
@@ -74,9 +74,9 @@ def deliver(session: Session, buf: bytearray, mem: memoryview, pos: int, end: in
             lane.allow -= length
             taken = send(lane.fd, buf, body, length)
             if taken != length:
-                lane.guard(lane.on_untaken, taken, mem[body:stop])
+                lane.guard(lane.on_untaken, taken, buf[body:stop])
             continue
-        session.handle(word, mem, body, stop)
+        session.handle(word, buf, body, stop)
         most -= 1
         if not most or session.reading_stopped:
             break

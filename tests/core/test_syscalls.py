@@ -11,7 +11,21 @@ from select import EPOLLHUP, EPOLLIN, EPOLLOUT
 
 import pytest
 
-from proxy.core.syscalls import Epoll, accept, close, connect_unix, now, peek, peer_of, put_word, recv, send, word_at
+from proxy.core.syscalls import (
+    Epoll,
+    accept,
+    close,
+    connect_unix,
+    now,
+    peek,
+    peer_of,
+    piece,
+    put_bytes,
+    put_word,
+    recv,
+    send,
+    word_at,
+)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -61,6 +75,10 @@ def test_no_word_lies_beyond_the_buffer(pos: int) -> None:
         word_at(buf, pos)
     with pytest.raises(IndexError):
         put_word(buf, pos, 1)
+    with pytest.raises(IndexError):
+        put_bytes(buf, pos, bytes(8))
+    with pytest.raises(IndexError):
+        piece(buf, pos, 8)
     assert buf == bytes(10)
 
 
@@ -71,6 +89,14 @@ def test_words_are_big_endian_at_any_place(word: int, pos: int) -> None:
     put_word(buf, pos, word)
     assert buf == b"." * pos + word.to_bytes(8, "big") + b"." * (2 - pos)
     assert word_at(buf, pos) == word
+
+
+@pytest.mark.parametrize(("pos", "data"), [(0, b""), (10, b""), (0, b"0123456789"), (4, b"abc")])
+def test_bytes_are_written_within_the_buffer(pos: int, data: bytes) -> None:
+    buf = bytearray(b"." * 10)
+    put_bytes(buf, pos, data)
+    assert buf == b"." * pos + data + b"." * (10 - pos - len(data))
+    assert piece(buf, pos, len(data)) == data
 
 
 def test_errors_are_negative(pair: Pair) -> None:
@@ -147,15 +173,16 @@ def test_what_is_ready_is_found(epoll: Epoll, pair: Pair) -> None:
     assert epoll.wait(0, 4) == 0
     two.send(b"x")
     assert epoll.wait(1000, 4) == 1
-    assert (epoll.fd_at(0), epoll.mask_at(0)) == (one.fileno(), EPOLLIN)
+    assert (epoll.at(0), epoll.mask) == (one.fileno(), EPOLLIN)
     with pytest.raises(IndexError):
-        epoll.fd_at(1)
+        epoll.at(1)
     epoll.modify(one.fileno(), EPOLLOUT)
     assert epoll.wait(0, 4) == 1
-    assert epoll.mask_at(0) == EPOLLOUT
+    assert (epoll.at(0), epoll.mask) == (one.fileno(), EPOLLOUT)
     two.close()
     assert epoll.wait(0, 4) == 1
-    assert epoll.mask_at(0) & EPOLLHUP
+    assert epoll.at(0) == one.fileno()
+    assert epoll.mask & EPOLLHUP
     epoll.remove(one.fileno())
     assert epoll.wait(0, 4) == 0
 

@@ -45,7 +45,7 @@ class Told(Side):
     def on_refused(self, stream: Talk, reason: CloseReason) -> None:
         self.tell("refused", stream.id, reason.label)
 
-    def on_data(self, stream: Talk, data: memoryview) -> None:
+    def on_data(self, stream: Talk, data: bytearray) -> None:
         stream.unread += len(data)
         self.tell("data", stream.id, len(data), crc32(data))
 

@@ -74,11 +74,11 @@ class Side:
     def feed(self, data: bytes) -> None:
         """Bytes arrive, cut anywhere."""
         buf = bytearray(self._part + data)
-        mem, pos, end = memoryview(buf), 0, len(buf)
+        pos, end = 0, len(buf)
         while self.session.whole(buf, pos, end):
             (word,) = HEADER.unpack_from(buf, pos)
             body, pos = pos + HEADER_SIZE, pos + HEADER_SIZE + (word & LENGTH_MASK)
-            self.session.handle(word, mem, body, pos)
+            self.session.handle(word, buf, body, pos)
         self.session.received_bytes(pos)
         self._part = buf[pos:]
 
@@ -119,7 +119,7 @@ class Side:
     def on_refused(self, stream: Talk, reason: CloseReason) -> None:
         stream.events.append(f"refused {reason.label}")
 
-    def on_data(self, stream: Talk, data: memoryview) -> None:
+    def on_data(self, stream: Talk, data: bytearray) -> None:
         stream.got += data
         stream.unread += len(data)
 

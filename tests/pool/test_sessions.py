@@ -497,7 +497,7 @@ async def test_an_acceptor_that_lost_the_connection_behind_its_answer() -> None:
     assert here.absent(msgspec.structs.replace(asked, session="x")) == {}
     answered = without(msgspec.structs.replace(asked, resumes=False), here.absent(asked))
     observer = session.open(encode_open(Open("web"))).observer = Record()
-    session.streams[1].early = bytearray()
+    session.streams[1].early = b""
     assert sessions.answered_untrusted(session, answered) is None
     assert (session.over, session.reason, observer.told) == (True, CloseReason.LINK_LOST, ["unheard"])
 
@@ -507,7 +507,7 @@ async def test_a_dialler_that_means_a_session_with_an_earlier_process() -> None:
     """The answer of this one, which knew none, was lost: it has begun one under the same id."""
     sessions, session = made(dialled=False)
     observer = session.open(encode_open(Open("web"))).observer = Record()
-    session.streams[2].early = bytearray()
+    session.streams[2].early = b""
     assert sessions.asked_untrusted(says(session, 5000)) is None
     assert (session.over, session.reason, observer.told) == (True, CloseReason.LINK_LOST, ["unheard"])
 
@@ -524,7 +524,7 @@ async def test_a_dial_that_is_given_up_behind_hello_is_told_with_the_next() -> N
             [session] = b.sessions
             relay.mute = True  # the GOAWAY is lost, too
             observer = observed(b)
-            session.streams[2].early = bytearray()
+            session.streams[2].early = b""
             await until(lambda: a.last_error is not None)
             assert (next(iter(a.sessions.gone.values())), a.sessions.untold) == (False, True)
             b.links[0].doom(CloseReason.LINK_LOST, "cut")

@@ -216,7 +216,7 @@ def close_leftovers(agent: Agent) -> None:
     agent.outbound.sockets.replace({})
     agent.outbound.sockets.discard()
     agent.pump._epoll.close()  # of one that never ran
-    for watcher in agent.pump._watchers.values():
+    for watcher in agent.pump.watchers():
         if isinstance(sock := getattr(watcher, "sock", None), LocalSocket):
             sock.close()
 
@@ -229,8 +229,8 @@ def check_empty(agent: Agent) -> None:
     assert not any(agent.inbound.open.values())
     assert not any(agent.outbound.context.held.values())
     pump = agent.pump
-    assert not pump.lanes
-    assert not pump._watchers
+    assert not any(pump.lanes)
+    assert not pump.watchers()
     assert not pump.openings.under_way
     assert pump.budget.used == 0
     assert not any(account.used for account in pump.budget.accounts.values())

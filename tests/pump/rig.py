@@ -286,8 +286,8 @@ class Host:
         """Nothing of any stream or link is left."""
         pump = self.pump
         assert self.counting.uses == self.counting.over
-        assert not pump.lanes
-        assert not pump._watchers
+        assert not any(pump.lanes)
+        assert not pump.watchers()
         assert not pump._flushers
         assert not pump._closing
         assert pump.budget.used == 0

@@ -62,9 +62,9 @@ async def batch(joined: Rig, random: Random, count: int) -> list[Stream]:
 def check_nothing_left(joined: Rig) -> None:
     for host, link in ((joined.a, joined.near), (joined.b, joined.far)):
         assert not link.session.streams
-        assert not host.pump.lanes
+        assert not any(host.pump.lanes)
         assert not link._waiting
-        assert list(host.pump._watchers.values()) == [link]
+        assert host.pump.watchers() == [link]
         assert host.pump.budget.used == 0
         assert host.pump.slabs.in_use <= 2
 

@@ -155,7 +155,7 @@ async def test_bulk_reads_more_in_a_turn_while_it_is_alone_and_is_forgotten_when
         await stream.caller.send(b"PING")
         assert await stream.service.read(4) == b"PING"
         assert lane._run == 0
-        await until(lambda: lane.fd in joined.a.pump.lanes, "it is in plain flow again")
+        await until(lambda: joined.a.pump.lanes[lane.fd] is lane, "it is in plain flow again")
 
 
 async def test_bulk_in_a_crowd_reads_once_in_a_turn() -> None:

@@ -196,7 +196,7 @@ async def test_the_first_word_of_a_dialler_that_has_given_up(reason: CloseReason
         lane = far.open(encode_open(Open("test")))
         record = lane.observer = Record("outbound")
         record.lane = lane
-        lane.early = bytearray()
+        lane.early = b""
         far.on_goaway(reason)
         joined.b.pump.settle()
         await record.over.wait()

@@ -50,7 +50,7 @@ class SpyLane(Lane):
     def leave_plain_flow(self, length: int) -> None:
         self.calls.append(("leave_plain_flow", length))
 
-    def on_untaken(self, taken: int, data: memoryview) -> None:
+    def on_untaken(self, taken: int, data: bytearray) -> None:
         self.calls.append(("on_untaken", taken, bytes(data)))
 
 
@@ -69,11 +69,11 @@ class SpySession(CarriedSession):
 
     others: list[bytes]
 
-    def handle(self, word: int, mem: memoryview, body: int, stop: int) -> None:
+    def handle(self, word: int, buf: bytearray, body: int, stop: int) -> None:
         kind, stream_id = word >> KIND_SHIFT, word >> KEY_SHIFT & ID_MASK
         if stop - body > MAX_DATA or kind not in {*FrameKind}:
-            return super().handle(word, mem, body, stop)  # raises
-        self.others.append(encode(FrameKind(kind), stream_id, bytes(mem[body:stop])))
+            return super().handle(word, buf, body, stop)  # raises
+        self.others.append(encode(FrameKind(kind), stream_id, bytes(buf[body:stop])))
 
 
 class Found(Epoll):
@@ -81,11 +81,9 @@ class Found(Epoll):
 
     events: list[tuple[int, int]]
 
-    def fd_at(self, index: int) -> int:
-        return self.events[index][0]
-
-    def mask_at(self, index: int) -> int:
-        return self.events[index][1]
+    def at(self, index: int) -> int:
+        fd, self.mask = self.events[index]
+        return fd
 
 
 class Desk:
@@ -117,7 +115,10 @@ class Desk:
         rest: list[int] = []
         found = Found(len(events))
         found.events = list(events)
-        turn.collect(found, len(events), {lane.fd: lane for lane in self.lanes}, rest)
+        lanes: list[Lane | None] = [None] * (1 + max(fd for fd, _ in events))
+        for lane in self.lanes:
+            lanes[lane.fd : lane.fd + 1] = [lane] if lane.fd < len(lanes) else []
+        turn.collect(found, len(events), lanes, rest)
         return [events[index] for index in rest]
 
     def sent(self) -> bytes:
@@ -127,9 +128,7 @@ class Desk:
         return data
 
     def deliver(self, frames: bytes, *, end: int | None = None, most: int = 1000) -> int:
-        buf = bytearray(frames)
-        with memoryview(buf) as mem:
-            return turn.deliver(self.session, buf, mem, 0, len(frames) if end is None else end, most)[0]
+        return turn.deliver(self.session, bytearray(frames), 0, len(frames) if end is None else end, most)[0]
 
 
 @pytest.fixture

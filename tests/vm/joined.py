@@ -99,7 +99,10 @@ def called() -> None:
 def restarted() -> None:
     """Whoever calls meanwhile waits: systemd has the socket."""
     with group("restarts") as checks:
+        before = main_process()
         again = systemctl("restart", "--no-block", "hostlane") == 0 and becomes(answers)
+        # It may be the old process that has answered: it serves until it ends.
+        again = again and becomes(lambda: main_process() not in (0, before))
         checks.check("systemctl restart", again, log())
         before, restarts = main_process(), int(shows("NRestarts"))
         os.kill(before, signal.SIGKILL)
