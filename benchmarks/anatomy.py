@@ -98,9 +98,9 @@ def main(wanted: Sequence[str], seconds: float = 2.0, names: Sequence[str] = NAM
             path.stop()
 
 
-def kinds(argv: Sequence[str]) -> list[str]:
-    """What the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.anatomy", description="Where a round trip goes.")
+def kinds(argv: Sequence[str], program: str = "anatomy", does: str = "Where a round trip goes.") -> list[str]:
+    """What the command line of that program of benchmarks/ asks for."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}", description=does)
     text = "ping=128, req=16: on connections that stay, or on a new one each"
     parser.add_argument("kinds", nargs="*", type=_kind, metavar="KIND=COUNT", help=text)
     found: list[str] = parser.parse_args(argv).kinds

@@ -84,6 +84,9 @@ class BenchPath(ABC):
 class ProxyPair(BenchPath):
     """Two processes of one kind: A takes connections on a Unix socket, B delivers them to the server's."""
 
+    under: Sequence[str] = ()
+    """What runs each of them, if not the system itself: the beginning of its command line."""
+
     def __init__(self, name: str, bed: Testbed) -> None:
         super().__init__(name, bed)
         self.folder = bed.folder / name
@@ -104,7 +107,7 @@ class ProxyPair(BenchPath):
     def launch(self) -> None:
         self.folder.mkdir(exist_ok=True)
         for side, host, argv in zip("ab", (self.bed.lab.a, self.bed.lab.b), self.commands(), strict=True):
-            self.processes.append(self.bed.start(host, argv, log=self._log(side)))
+            self.processes.append(self.bed.start(host, [*self.under, *argv], log=self._log(side)))
 
     def stop(self) -> None:
         for process in self.processes:
