@@ -28,7 +28,7 @@ from benchmarks.testbed import Testbed
 SHOWN = 8
 """System calls in the table, most frequent first."""
 TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
-NAMES = ("hostlane", "haproxy")
+NAMES = ("hostlane", "floor", "haproxy")
 
 
 def cpu(stat: str) -> tuple[float, float]:
