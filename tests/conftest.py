@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -40,6 +41,7 @@ WHY_NOT = {
     "prometheus": prometheus.missing,
     "nobody": nobody.is_shut_out,
     "docker": functools.cache(engines.missing),
+    "jq": lambda: None if shutil.which("jq") else "jq is not installed (Debian: apt-get install jq)",
 }
 
 

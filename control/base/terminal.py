@@ -20,6 +20,9 @@ from control.base.errors import ConfigError, HostlaneError, StartError
 LOOK_ALIKE = {"│": "|", "┄": "-", "●": "*", "→": "->", "…": "...", "µ": "u"}
 """What stands for the signs of our own output where the terminal has no such letter (ASCII, Latin-1)."""
 _ERRORS = "hostlane.terminal"
+_ASCII = "hostlaneascii"
+"""ASCII by a name that click does not know: it takes a stream of plain ASCII for one that is set wrongly, and writes
+UTF-8 to it."""
 
 
 def write_anything() -> None:
@@ -28,9 +31,21 @@ def write_anything() -> None:
     of files may hold bytes that no encoding has.
     """
     codecs.register_error(_ERRORS, _alike)
+    codecs.register(_own_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_ERRORS)
+            plain = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding=_ASCII if plain else None, errors=_ERRORS)
+
+
+def _own_ascii(name: str) -> codecs.CodecInfo | None:
+    if name != _ASCII:
+        return None
+    plain = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        plain.encode, plain.decode, plain.streamreader, plain.streamwriter, plain.incrementalencoder,
+        plain.incrementaldecoder, name=_ASCII,
+    )  # fmt: skip
 
 
 def _alike(error: UnicodeError) -> tuple[str, int]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +36,7 @@ from tests.tools.mesh import SERVICE, Mesh
 from tests.tools.process import Process
 from tests.tools.servers import Echo
 from tests.tools.sockets import connect, free_ports
-from tests.tools.typed import LOCALE_C, Done, on_terminal, piped
+from tests.tools.typed import LOCALE_C, Done, on_terminal, piped, through_shell
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,6 +214,14 @@ def as_json(command: str, words: list[str]) -> None:
     done = here([*words, "--json"])
     judge(done, words)
     jsonschema.validate(json.loads(done.out), schema_of(answers_of(command, words)))
+    jq_takes(done.out)
+
+
+def jq_takes(answer: str) -> None:
+    """Where it is installed; that it is, and commands in a pipe to it, is a test of its own."""
+    if shutil.which("jq") is not None:
+        done = subprocess.run(["jq", "-e", "."], input=answer, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (answer, done.stderr)
 
 
 @pytest.mark.parametrize("command", TYPED)
@@ -247,6 +257,16 @@ def test_json_is_utf8_in_any_locale(world: World, typed: str) -> None:
     assert json.loads(told.out)
 
 
+@pytest.mark.jq
+@pytest.mark.parametrize(
+    "typed", ["version", *(f"{command} {AT_PROXY}" for command in ("status", "links", "explain echo"))]
+)
+def test_json_in_a_pipe_to_jq(world: World, typed: str) -> None:
+    done = through_shell(f"hostlane {shlex.join(world.words('', typed))} --json | jq -e .")
+    assert done.code == 0, done
+    assert json.loads(done.out)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_80_columns(command: str) -> None:
     done = CliRunner(env={"COLUMNS": "80"}).invoke(hostlane, [*command.split(), "--help"])
@@ -276,6 +296,7 @@ def test_tap_tells_json_lines(world: World) -> None:
     assert whole, done.out
     for line in whole:
         jsonschema.validate(json.loads(line), schema_of("tap"))
+    jq_takes("\n".join(whole))
 
 
 @contextmanager
@@ -322,4 +343,5 @@ def test_drain_is_the_last(world: World) -> None:
     judge(done, words)
     for line in done.out.splitlines():
         jsonschema.validate(json.loads(line), schema_of("drain"))
+    jq_takes(done.out)
     assert world.mesh.b.wait() == 0

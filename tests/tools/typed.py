@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import struct
 import subprocess
 import termios
@@ -43,6 +44,18 @@ def piped(arguments: Sequence[str], *, encoding: str = "", **environment: str) -
     )  # fmt: skip
     encoding = encoding or ("ascii" if "LC_ALL" in environment else "utf-8")
     return Done(done.returncode, done.stdout.decode(encoding), done.stderr.decode(encoding))
+
+
+def through_shell(line: str, **environment: str) -> Done:
+    """A line of a shell in which ``hostlane`` is the command of the installation that runs now. `code` is that of the
+    last one in a pipe that is not 0.
+    """
+    ours = f'hostlane() {{ {shlex.join(HOSTLANE)} "$@"; }}'
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{ours}\n{line}"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env=_environment(environment), timeout=4 * PATIENCE, check=False,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def on_terminal(arguments: Sequence[str], columns: int, ended_by: str = "", **environment: str) -> Done:

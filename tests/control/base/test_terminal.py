@@ -76,13 +76,16 @@ def test_every_terminal_shows_everything(environment: dict[str, str]) -> None:
     code = (
         "import sys; from control.base import terminal; terminal.write_anything(); from rich.console import Console; "
         "text = '\\u2502 1 \\u2192 2 \\u2026 \\u6f22 \\udcff'; print(text); "
-        "Console().print(text); print(text, file=sys.stderr)"
+        "Console().print(text); print(text, file=sys.stderr); "
+        "import click; click.echo(text); click.echo(text, err=True)"
     )
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG", "PYTHON"))}
     done = subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, capture_output=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+    if "PYTHONUTF8" in environment or "ascii" in environment.values():
+        assert (done.stdout + done.stderr).isascii()
     for line in (*done.stdout.splitlines(), *done.stderr.splitlines()):
         assert line.endswith(b"\\udcff")
         assert b"1 -> 2 ..." in line or "│ 1 → 2 …".encode() in line

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from control.cli.topcommand import frame, top
 from control.cli.topview import VIEWS, TopState
 from tests.control.cli.conftest import Proxy
-from tests.control.cli.test_everycommand import TOLD
+from tests.control.cli.test_longvalues import TOLD
 from tests.control.cli.test_topview import BEFORE, NOW
 
 PATIENCE = 60.0

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from control.cli.topview import Look, TopState, heading, table
-from tests.control.cli.test_everycommand import LINK, STATUS, STREAM
+from tests.control.cli.test_longvalues import LINK, STATUS, STREAM
 
 ONE = replace(STREAM, bytes_sent=1000, uid=1)
 OTHER = replace(STREAM, id="x", service="web", bytes_sent=5000, age_s=9.0, state="waiting", uid=2)
