@@ -71,7 +71,7 @@ demo: core
 # Plain, where the modules are tested themselves (HOSTLANE_WHOLE: everything); then everything, compiled, as it is installed by
 # default. The last line is the summary of that.
 test: core
-	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl curl:curl jq:jq systemd-analyze:systemd \
+	@.ci/packages $(NETNS) conntrack:conntrack mount:mount sysctl:procps openssl:openssl curl:curl jq:jq sqlite3:sqlite3 systemd-analyze:systemd \
 		etcd:etcd-server prometheus:prometheus promtool:prometheus $(REDIS) $(COMPILER) $(BROWSER)
 	@failed=0; $(if $(ARGS),,HOSTLANE_REQUIRE_CORE=python $(PLAIN) $(BIN)/pytest $(SPREAD) \
 			$(if $(HOSTLANE_WHOLE),,tests/core tests/mux tests/pump) || failed=1;) \

@@ -111,14 +111,14 @@ def revoke(host: str | None, serial: str | None, config: str | None, socket: str
     if as_json:
         click.echo(msgspec.json.encode(done))
     else:
-        click.echo(f"{len(done.serials)} certificates revoked")
+        click.echo(f"{len(done.serials)} certificate{'' if len(done.serials) == 1 else 's'} revoked")
 
 
 @click.group(cls=SuggestingGroup)
 def ca() -> None:
     """The CA of the mesh, and its rotation.
 
-    Exchange it by add, activate, drop, in this order (docs/operations.md).
+    Exchange it by add, activate, drop, in this order (docs/security.md).
     """
 
 

@@ -126,7 +126,7 @@ class MeshEdges:
         async with trio.open_nursery() as nursery:
             for name, address in self._servers.others():
                 nursery.start_soon(ask, name, address)
-        silent = f"has told nothing for {STALE:g} s: its proxy may be of an earlier version"
+        silent = f"has told nothing in the last {STALE:g} s: it has just come, or its proxy is of an earlier version"
         return MeshTold(found, {host: silent for host in hosts if host not in found}, missing)
 
     async def _ask(self, address: str) -> ToldEdges:

@@ -23,6 +23,7 @@ from proxy.demo.lab import Lab
 from proxy.demo.loopback import Loopback
 from proxy.demo.paths import DemoPath, Workload
 from proxy.demo.processes import DemoError
+from tests.tools.documents import block, shape, typed
 
 SMALL = (
     Workload("persistent", persistent=True, requests=2_000, clients=5),
@@ -78,6 +79,11 @@ def test_two_hosts(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     assert "peers:" not in shown
     pages = re.findall(r"http://127\.0\.0\.1:\d+/  (.*)", shown)
     assert pages == ["the mesh", "host-a", "host-b"]
+    in_readme = list(typed(block("README.md", "host-a$ hostlane control init --config")))
+    assert [line for line in in_readme if f"    {line.host}$ {line.line}\n" not in shown] == []
+    assert shape("\n".join(shown_of(shown, "host-a$ hostlane hosts --config control.yaml"))) == shape(
+        in_readme[-1].printed
+    )
     assert shown_of(shown, "host-a$ hostlane control init --config control.yaml")[0].startswith("CA ")
     assert shown_of(shown, "host-a$ hostlane hosts --config control.yaml")[1:] == [
         "host-a  10.77.0.1:7600  0.1.0           0  -",

@@ -27,10 +27,8 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from control.api.messages import MeshHost
 from control.cli.answers import ANSWERS, schema_of
 from control.cli.main import hostlane
-from control.cli.meshtables import hosts_table
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.mesh import SERVICE, Mesh
 from tests.tools.process import Process
@@ -323,18 +321,6 @@ def test_join_says_what_is_wrong_with_a_token() -> None:
     assert len(done.err.splitlines()) <= 3
     assert "TOKEN" in done.err
     assert "no-token" not in done.err, "a token is a secret"
-
-
-def test_the_sample_in_the_readme_has_the_columns_of_today() -> None:
-    blocks = re.findall(r"```console\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    [header] = [
-        block.splitlines()[number + 1].split()
-        for block in blocks
-        for number, line in enumerate(block.splitlines()[:-1])
-        if re.search(r"\$ hostlane hosts ", line)
-    ]
-    of_map = MeshHost(name="host-a", address="10.77.0.1:7600", state=None, services=["redis"], version="0.1.0")
-    assert header == [column.rstrip(">") for column in hosts_table([of_map]).columns]
 
 
 def test_drain_is_the_last(world: World) -> None:

@@ -10,13 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from proxy.demo.lab import LabHost
 from proxy.demo.mesh import HOSTLANE
 from tests.tools.sockets import PATIENCE
 
 READY = "proxy ready"
+
+
+class Place(Protocol):
+    """Where a process is started: a host of the lab, say."""
+
+    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]: ...
 
 
 class Process:
@@ -27,13 +32,13 @@ class Process:
 
     Args:
         argv: the command.
-        host: a host of the lab to run it on; None: this machine as it is.
+        host: where to run it; None: this machine as it is.
 
     Attributes:
         log: the events so far of the latest start, oldest first; a line that is not JSON is ``{"text": line}``.
     """
 
-    def __init__(self, argv: Sequence[str], *, host: LabHost | None = None) -> None:
+    def __init__(self, argv: Sequence[str], *, host: Place | None = None) -> None:
         self.argv = list(argv)
         self.host = host
         self.log: list[dict[str, Any]] = []
@@ -165,7 +170,7 @@ class Proxy(Process):
         folder: an existing folder for the configuration file.
     """
 
-    def __init__(self, config: str | Mapping[str, Any], folder: Path, *, host: LabHost | None = None) -> None:
+    def __init__(self, config: str | Mapping[str, Any], folder: Path, *, host: Place | None = None) -> None:
         self.file = folder / "hostlane.yaml"
         # JSON is YAML.
         self.file.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))

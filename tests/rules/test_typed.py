@@ -1,0 +1,55 @@
+"""Each command that a document shows is typed by a test, word for word, or it is said here where else that is done."""
+
+from __future__ import annotations
+
+import re
+
+from tests.tools.documents import ROOT, typing
+
+TYPED_BY = ("tests/system/test_documents.py", "tests/system/test_documents_control.py")
+CALL = re.compile(r'block\("([^"]+)", "([^"]+)"')
+BY_HAND = "by hand"
+"""It takes an engine's image from a registry, or an hour."""
+ELSEWHERE = {
+    ("README.md", "make demo"): "tests/demo/test_runner.py",
+    ("README.md", "host-a$ hostlane control init"): "tests/demo/test_runner.py",
+    ("README.md", "host-b$ HOSTLANE_HOST=host-b"): "tests/docker",
+    ("README.md", "host-a$ HOSTLANE_HOST=host-a"): "tests/docker",
+    ("README.md", "docker build"): "tests/docker",
+    ("docs/building.md", ".venv/bin/python -m pytest"): "Makefile",
+    ("docs/connect.md", "curl"): "tests/system/test_connect.py",
+    ("docs/containers.md", "hostlane attach-service"): "tests/system/test_attached_proxy.py",
+    ("docs/containers.md", "docker compose"): "tests/docker",
+    ("docs/image.md", "docker "): "tests/docker",
+    ("docs/image.md", "HOST=host-b"): "tests/docker",
+    ("docs/memory.md", "python -m tests.system.memory"): BY_HAND,
+    ("docs/network.md", "cp configs/systemd/hostlane-net.service"): "tests/vm/netunit.py",
+    ("docs/operations.md", "hostlane control init --listen 10.0.0.5:7601 --service"): "tests/vm/joined.py",
+    ("docs/operations.md", "docker run"): "tests/docker",
+    ("docs/security.md", "python -m benchmarks"): BY_HAND,
+    ("docs/upgrade.md", "docker update"): BY_HAND,
+    ("docs/upgrade.md", "cp configs/systemd/"): "tests/vm/supervised.py",
+}
+"""By document and how the block begins: what types it."""
+
+
+def test_every_block_is_typed() -> None:
+    calls = {found for path in TYPED_BY for found in CALL.findall((ROOT / path).read_text())}
+    documents = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+    shown = [(document, line) for document in documents for line in typing(document)]
+    left = [
+        (document, line)
+        for document, line in shown
+        if not any(document == where and line.startswith(start) for where, start in {*calls, *ELSEWHERE})
+    ]
+    assert left == []
+    gone = [
+        (where, start)
+        for where, start in ELSEWHERE
+        if not any(document == where and line.startswith(start) for document, line in shown)
+    ]
+    assert gone == []
+
+
+def test_where_else_is_there() -> None:
+    assert [place for place in ELSEWHERE.values() if place != BY_HAND and not (ROOT / place).exists()] == []
