@@ -25,6 +25,8 @@ __all__ = ["MeshPage", "MeshPageState", "PageHost", "PageService"]
 
 FRESH = 2.0
 """Seconds for which an answer is good enough: hosts tell every few seconds, and other servers are asked each time."""
+SETTLING = 10.0
+"""Seconds for which a host may have told nothing: it first does so a third of its lease after it has come."""
 MOST_NAMED = 5
 """Hosts that are named as those of a service."""
 
@@ -97,14 +99,14 @@ class MeshPage:
         self._server, self._mesh, self._edges = server, mesh, edges
         self._feed, self._gone, self._now = feed, gone, now
         self._since, self._began = Since(now), monotonic()
+        self._missed: dict[str, float] = {}
         self.server = PageServer(self._read, FRESH)
 
     async def _read(self, query: str) -> MeshPageState:
         feed = self._feed()
         hosts = {} if feed is None else dict(feed.hosts)
         told = await self._edges.told(list(hosts))
-        # Hosts tell a while after this server has begun, and after they have come.
-        silent = told.silent if monotonic() - self._began > STALE else {}
+        silent = self._silent(told.silent)
         seen = SeenMesh(
             self._server,
             None if feed is None else hosts,
@@ -115,6 +117,14 @@ class MeshPage:
         )
         # Tenths of a second in a large mesh, for which hosts should not have to wait.
         return await trio.to_thread.run_sync(self._put_together, Wanted.of(query), hosts, told, seen)
+
+    def _silent(self, missing: Iterable[str]) -> list[str]:
+        """Those that should have told by now: hosts do so a while after this server has begun, or they have come."""
+        now = monotonic()
+        self._missed = {host: self._missed.get(host, now) for host in missing}
+        if now - self._began <= STALE:
+            return []
+        return [host for host, since in self._missed.items() if now - since >= SETTLING]
 
     def _put_together(
         self, wanted: Wanted, hosts: Mapping[str, HostRecord], told: MeshTold, seen: SeenMesh

@@ -183,6 +183,7 @@ class Parts:
             self.view.follower = self.member.follower
             registration = self.member.follower.registration
             registration.edges, registration.problems = self.view.edges, self.finder.told
+            self.finder.changed = registration.tell
 
     def _tapped(self, service: str, tap: StreamLog | None) -> None:
         self.stats.tapped(service, tap)

@@ -11,6 +11,7 @@ is the other way round: another proxy has the name. Then it tries on, and is reg
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -40,6 +41,9 @@ log = structlog.get_logger()
 PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds: windows of the pause after a registration that failed (`control.base.backoff`). The client has tried every
 server for several seconds by then."""
+SOONEST = 2.0
+"""Seconds between two signs of life, if news is not to wait for the usual time: a control server's page shows nothing
+fresher."""
 LEAVE_TIMEOUT = 0.5
 """Seconds that leaving may take: whoever cannot say that it goes is missed when its lease ends. Local callers wait
 meanwhile for the next process."""
@@ -111,12 +115,21 @@ class HostRegistrar:
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
         self._claim = claim
         self._again = trio.Event()
+        self._news, self._last = False, -math.inf
+        self._resting = trio.CancelScope()
         self._told: HostRecord | None = None
         self._said: str | None = None
 
     def renew(self) -> None:
         """Register again, if the record has changed or the control plane does not know this host."""
         self._again.set()
+
+    def tell(self) -> None:
+        """What is wrong on this host has changed: the next sign of life comes sooner, but not within `SOONEST` of the
+        last one.
+        """
+        self._news = True
+        self._resting.deadline = min(self._resting.deadline, self._last + SOONEST)
 
     def seen(self, epoch: str, present: bool) -> None:
         """The map, of the store with this `epoch`, has this host or has it not (`present`): register again if it is
@@ -185,12 +198,15 @@ class HostRegistrar:
 
     async def _stay(self, registered: RegisterResponse) -> None:
         """Say once that the host is still there, after a quarter to a third of the lease; or return as soon as there is
-        reason to register again.
+        reason to register again. Sooner, if there is news (`tell`).
         """
-        with trio.move_on_after(registered.lease / 3 * (0.75 + self._random() / 4)):
+        with trio.move_on_after(registered.lease / 3 * (0.75 + self._random() / 4)) as self._resting:
+            if self._news:
+                self.tell()
             await self._again.wait()
             return
         assert self._told is not None
+        self._news, self._last = False, trio.current_time()
         problems = at_most(await self.problems(), MOST_PROBLEMS, MOST_PROBLEM_BYTES)
         left = MOST_TOLD_BYTES - len(msgspec.json.encode(problems))
         edges = at_most((await self.edges()).edges, MOST_EDGES, left)

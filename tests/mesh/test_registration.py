@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from control.api.client import Denied
 from control.api.mesh import MOST_TOLD_BYTES, HostRecord, Namesake, ServiceOffer, ToldProblem
 from control.api.messages import EdgeInfo, Edges
-from proxy.mesh.registration import HostRegistrar, at_most
+from proxy.mesh.registration import SOONEST, HostRegistrar, at_most
 from proxy.mesh.statelock import StateLock
 from tests.mesh.plane import Plane, eventually
 
@@ -60,6 +60,44 @@ async def test_it_registers_and_says_that_it_is_there(autojump_clock: MockClock)
         assert await plane.asked("alive", 10) == ("alive", "host-a", "i1")
         assert plane.count("register") == 1
         assert 9 * plane.lease / 4 <= trio.current_time() - began <= 10 * plane.lease / 3
+
+
+async def test_news_does_not_wait_for_the_usual_time(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+        await plane.asked("register")
+        began = trio.current_time()
+        host.registration.tell()
+        await plane.asked("alive")
+        assert trio.current_time() == began, "nothing has been told yet"
+        host.registration.tell()
+        host.registration.tell()
+        await plane.asked("alive", 2)
+        assert trio.current_time() == began + SOONEST
+        await trio.sleep(SOONEST * 1.1)
+        host.registration.tell()
+        await plane.asked("alive", 3)
+        assert trio.current_time() == began + SOONEST * 2.1
+        await plane.asked("alive", 4)
+        assert plane.lease / 4 <= trio.current_time() - began - SOONEST * 2.1 <= plane.lease / 3
+
+
+async def test_news_that_comes_while_it_is_being_said(autojump_clock: MockClock) -> None:
+    plane = Plane()
+    async with running(plane) as host:
+
+        async def problems() -> tuple[ToldProblem, ...]:
+            if plane.count("alive") == 0:
+                host.registration.tell()
+            return ()
+
+        host.registration.problems = problems
+        await plane.asked("alive")
+        began = trio.current_time()
+        await plane.asked("alive", 2)
+        assert trio.current_time() == began + SOONEST
+        await plane.asked("alive", 3)
+        assert trio.current_time() >= began + SOONEST + plane.lease / 4
 
 
 async def test_with_that_it_tells_of_its_edges(autojump_clock: MockClock) -> None:

@@ -127,6 +127,7 @@ async def test_a_service_that_is_down() -> None:
         assert "SERVICE" in row
         assert "fails (connect_failed)" in row
         assert await host.run("return document.querySelectorAll('#graph path.bad').length") == 2
+        assert await host.faulty() == ["redis", "host-b"]
         await host.picture("page-service.png")
         row = await named(mesh, "redis at host-b", began)
         assert "told by host-" in row
@@ -142,6 +143,8 @@ async def test_a_host_that_is_cut_off() -> None:
         row = await named(host, "Host host-b is down", began)
         assert "HOST" in row
         assert "cannot be reached: all hosts that offer it are down" in await host.text("#problems")
+        assert await host.faulty() == ["redis", "host-b"]
+        await host.until("#summary", lambda text: re.search(r"open, \d+ of them waiting for a link", text), "who waits")
         await host.picture("page-host.png")
         row = await named(mesh, "host-b", began)
         assert "host-b" in row
@@ -182,6 +185,8 @@ async def test_a_link_that_flaps() -> None:
             nursery.start_soon(cut, lambda: over)
             row = await named(host, "The links to host-b flap: lost and resumed", began)
             assert "host-a to host-b" in row
+            assert await host.faulty() == [], "the hosts are well"
+            assert await host.run("return document.querySelectorAll('#graph path.bad').length") == 2
             await host.picture("page-link.png")
             row = await named(mesh, "flap: lost and resumed", began)
             assert "host-a" in row

@@ -54,6 +54,12 @@ class ShownPage:
     async def run(self, script: str, *arguments: object) -> Any:
         return await aside(partial(self.browser.execute_script, script, *arguments))
 
+    async def faulty(self) -> list[str]:
+        """The names with a red frame in the drawing, column by column."""
+        return list(
+            await self.run("return [...document.querySelectorAll('#graph g.bad text')].map((text) => text.textContent)")
+        )
+
     async def picture(self, name: str) -> None:
         """Into docs/, if the pictures there are to be made anew."""
         if SCREENSHOTS:

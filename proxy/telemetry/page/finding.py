@@ -39,12 +39,18 @@ class Finding(NamedTuple):
 class ProblemFinder:
     """Args:
     now: seconds since 1970.
+
+    Attributes:
+        changed: called when a look has found something that the one before had not, or no more: of what is looked for
+            every second, links that are lost or flap included.
     """
 
     def __init__(self, view: ProxyView, now: Callable[[], float] = time.time) -> None:
         self._view, self._now = view, now
         self._changes = Changes(monotonic)
         self._noticed, self._told = Since(now), Since(now)
+        self._last: set[tuple[str, str]] = set()
+        self.changed: Callable[[], None] = lambda: None
 
     async def run(self) -> None:
         """Look every EVERY seconds, until cancelled."""
@@ -57,7 +63,12 @@ class ProblemFinder:
         peers = self._view.peers()
         self._changes.look(peers)
         seen = self._seen(self._view.counts(), peers, [], [], [])
-        self._noticed.of([(each.key, None) for each in lasting(seen)])
+        found = [each.key for each in lasting(seen)]
+        self._noticed.of([(key, None) for key in found])
+        lost = {("link", peer.name) for peer in peers if peer.suspended or peer.name in self._changes.flapping}
+        before, self._last = self._last, lost.union(found)
+        if self._last != before:
+            self.changed()
 
     async def find(self) -> Finding:
         """What is wrong now. Takes as long as the edges do (`ProxyView.edges`)."""

@@ -112,6 +112,11 @@ async def test_hosts_that_tell_nothing_are_a_problem_after_a_while(
     async with world.serving(telemetry=page_at(port)), world.client("host-b") as b:
         await b.register(record("host-b"))
         with trio.fail_after(20):
+            while not (await state(port)).hosts:
+                await trio.sleep(0.01)
+        assert (await state(port)).problems == [], "it has just come"
+        monkeypatch.setattr(meshpage, "SETTLING", 0.0)
+        with trio.fail_after(20):
             while not (found := await state(port)).problems:
                 await trio.sleep(0.01)
         assert found.problems[0].text.startswith("host-b tells nothing of edges")

@@ -23,6 +23,7 @@ from tests.tools.shownpage import ShownPage, aside, shown, since
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
+
 async def traffic(hosts: Mesh, service: Service) -> None:
     """One caller after the other, each with a few messages, until cancelled."""
 
@@ -91,6 +92,7 @@ async def test_a_service_that_is_down_is_named_with_its_host_and_the_time() -> N
         assert "shop on host-a" in text
         assert abs(since(text) - began) < 5
         assert await page.run("return document.querySelectorAll('#graph path.bad').length") == 2
+        assert await page.faulty() == ["echo", "host-b"]
         assert "(1)" in await aside(lambda: page.browser.title)
         await page.picture("page-service.png")
 
@@ -102,6 +104,9 @@ async def test_a_host_that_is_gone_and_comes_back() -> None:
         text = await page.until("#problems", lambda text: "host-b" in text, "the problem")
         assert abs(since(text) - began) < 10
         await page.until("#problems", lambda text: "Host host-b is down" in text, "the host")
+        nobody = hosts.call()
+        await page.until("#summary", lambda text: "1 stream open, 1 of them waiting for a link" in text, "who waits")
+        nobody.close()
         await page.picture("page-host.png")
         hosts.agents["host-b old"] = hosts.agents.pop("host-b")
         await hosts.start("host-b", **hosts.peers(a=[]), services={"echo": {"deliver": service.address}})
@@ -124,6 +129,7 @@ async def test_a_link_that_flaps() -> None:
         text = await page.until("#problems", lambda text: "flap" in text, "the problem")
         assert "The links to host-b flap: lost and resumed" in text
         assert since(text) <= time.time()
+        assert await page.faulty() == [], "the hosts are well"
         await page.picture("page-link.png")
 
 

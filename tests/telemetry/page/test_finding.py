@@ -33,6 +33,26 @@ async def test_it_is_known_since_when_though_nobody_has_asked() -> None:
         assert all(each.lasts_s >= EVERY for each in told)
 
 
+async def test_who_tells_is_told_of_what_begins() -> None:
+    async with mesh() as hosts:
+        await hosts.start("host-b", **hosts.peers(a=[]))
+        page = {"listen": f"127.0.0.1:{free_port()}", "page": True}
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), telemetry=page, upstreams=upstreams)
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        agent.finder.look()
+        told: list[set[tuple[str, str]]] = []
+        agent.finder.changed = lambda: told.append(agent.finder._last)
+        agent.finder.look()
+        assert told == []
+        hosts.kill("host-b")
+        await until(lambda: ("host", "host-b") in told[-1] if told else False, "a look")
+        await until(lambda: ("service", "echo") in told[-1], "what follows")
+        count = len(told)
+        agent.finder.look()
+        assert len(told) == count
+
+
 async def test_what_knows_its_own_age() -> None:
     async with mesh() as hosts:
         service = hosts.service()

@@ -90,11 +90,20 @@ function showProblems() {
 const title = () => state.mesh ? `mesh ${state.mesh}` : state.host;
 const some = (names) => names.length > 4 ? `${names.slice(0, 3).join(", ")} and ${names.length - 3} more` : names.join(", ");
 
-// Where in the drawing something is wrong: an edge whose host or link is, too, though its streams may only wait.
+// Where in the drawing something is wrong: an edge whose host or link is, too, though its streams may only wait. A name is
+// marked for what is wrong with itself: the hosts at both ends of a link that flaps are well.
 
 function isBroken(edge) {
   return isFailing(edge) || state.problems.some((problem) => problem.kind === "host" ? problem.name === edge.host
     : problem.kind === "link" && (problem.name === `${edge.caller_host} to ${edge.host}` || problem.name === `${edge.host} to ${edge.caller_host}`));
+}
+
+function* faultyNames(edges) {  // column and name
+  for (const edge of edges) if (isFailing(edge)) yield* [[1, edge.service], [2, place(edge)]];
+  for (const {kind, name} of state.problems) {
+    if (kind === "host") yield* [[0, name], [2, name]];
+    if (kind === "service") yield [1, name];
+  }
 }
 
 // The graph: three columns, at most MOST_NODES names in each; what is beyond them is one node, "N others".
@@ -109,7 +118,7 @@ function columns(edges, broken) {
     }
     const names = [...weights].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
     const kept = names.slice(0, MOST_NODES).sort();
-    return {kept: new Set(kept), names: names.length > MOST_NODES ? [...kept, null] : kept, more: names.length - MOST_NODES};
+    return {kept: new Set(kept), all: new Set(names), names: names.length > MOST_NODES ? [...kept, null] : kept, more: names.length - MOST_NODES};
   });
 }
 
@@ -153,10 +162,10 @@ function showGraph(edges) {
   const y = (column, name) => 44 + step * found[column].names.indexOf(name);
   const lines = new Map(), marks = new Map();
   const mark = (column, name, how) => { if (how === "bad" || !marks.has(`${column} ${name}`)) marks.set(`${column} ${name}`, how); };
-  for (const edge of edges) {
-    const how = broken.has(edge) ? "bad" : isSlow(edge) ? "slow" : null;
-    if (how) for (const column of how === "slow" && isCallerSlow(edge) ? [0] : [1, 2]) mark(column, shownAs(edge, column), how);
-  }
+  for (const edge of edges)
+    if (isSlow(edge)) for (const column of isCallerSlow(edge) ? [0] : [1, 2]) mark(column, shownAs(edge, column), "slow");
+  for (const [column, name] of faultyNames(edges))
+    if (found[column].all.has(name)) mark(column, found[column].kept.has(name) ? name : null, "bad");
   for (const edge of edges) for (const column of [0, 1]) {
     const ends = [shownAs(edge, column), shownAs(edge, column + 1)], at = JSON.stringify([column, ...ends]);
     const line = lines.get(at) ?? {column, ends, rate: 0, streams: 0, failed: 0, bad: false, slow: false};
@@ -259,7 +268,7 @@ function showTables(edges) {
     ["held back", (edge) => edge.stalled ?? 0, (edge) => edge.stalled ? `${edge.stalled} by ${edge.stalled_by}, ${span(edge.stalled_s)}` : "0"],
     ["errors", (edge) => edge.failed],
     ["last error", (edge) => edge.reason ?? "", (edge) => !edge.reason ? "–" : isFailing(edge) ? `${edge.reason}, for ${span(edge.failing_s)}` : edge.reason],
-  ], isFailing, state.more_edges);
+  ], isBroken, state.more_edges);
   $("services-part").hidden = !state.mesh;
   $("links-part").hidden = !state.links?.length;
   $("hosts").querySelector("caption").textContent = state.mesh ? "Hosts of the mesh; those where something is wrong first, then the busiest" : "Hosts that this one knows";
@@ -344,15 +353,18 @@ function show() {
 function meshSummary() {
   return [
     `told by control server ${state.server}`, `version ${state.version}`, `up ${span(state.uptime_s)}`,
-    `${state.all_hosts} hosts, ${state.all_services} services`, `${state.streams} streams open`, "hosts tell every few seconds",
+    `${state.all_hosts} hosts, ${state.all_services} services`, `${state.streams} streams open`, "hosts tell every few seconds, what is newly wrong within two",
   ];
 }
 
 function hostSummary() {
   const control = state.control === null ? "no control plane" : state.control.server === null
     ? "control plane not reached" : `control plane ${state.control.server}`;
+  const sum = (found, of) => found.reduce((all, each) => all + of(each), 0);
+  const waits = sum(state.links, (link) => link.suspended_s === null ? 0 : link.streams) + sum(state.peers, (peer) => peer.waiting);
   return [
-    `version ${state.version}`, `up ${span(state.uptime_s)}`, `${state.streams} streams open, ${state.opened} opened, ${state.failed} failed`,
+    `version ${state.version}`, `up ${span(state.uptime_s)}`,
+    `${state.streams} ${state.streams === 1 ? "stream" : "streams"} open${waits ? `, ${waits} of them waiting for a link` : ""}`, `${state.opened} opened so far, ${state.failed} failed`,
     `memory ${bytes(state.memory_used)} of ${bytes(state.memory_limit)}`, `${state.handshakes_avoided} handshakes avoided`, control,
     ...(state.draining ? ["draining: it takes no more calls"] : []),
   ];
