@@ -246,7 +246,8 @@ def test_as_one_types_it(world: World, command: str) -> None:
 def fits(done: Done, words: list[str], columns: int) -> None:
     judge(done, words)
     if not " ".join(words).startswith(SENTENCES):
-        assert max(map(len, done.lines)) <= columns, (words, done.out)
+        # The terminal echoes Ctrl-C.
+        assert max(len(line.removesuffix("^C")) for line in done.lines) <= columns, (words, done.out)
 
 
 @pytest.mark.parametrize("typed", ["check --config {config} --json", f"hosts {AT_PROXY} --json"])
@@ -276,12 +277,22 @@ def watched() -> list[str]:
     return [name for name, each in COMMANDS.items() if any("--watch" in option.opts for option in each.params)]
 
 
+@pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("command", [*watched(), "tap", "top"])
-def test_what_goes_on_until_somebody_ends_it(world: World, command: str) -> None:
+def test_what_goes_on_until_somebody_ends_it(world: World, command: str, columns: int) -> None:
     typed = {"tap": f"{SERVICE} {AT_PROXY}", "top": AT_PROXY}.get(command, f"--watch {AT_PROXY}")
-    done = on_terminal(world.words(command, typed), 80, ended_by="q" if command == "top" else "\x03")
-    judge(done, [command])
+    done = on_terminal(world.words(command, typed), columns, ended_by="q" if command == "top" else "\x03")
+    fits(done, [command], columns)
     assert done.code == 0
+
+
+@pytest.mark.parametrize("command", watched())
+def test_a_watch_in_a_pipe_tells_json_lines(world: World, command: str) -> None:
+    """Head ends it, as users do."""
+    line = f"hostlane {shlex.join(world.words(command, f'--watch --json {AT_PROXY}'))} | head -n 1"
+    [told] = through_shell(line, **LOCALE_C).out.splitlines()
+    jsonschema.validate(json.loads(told), schema_of(command))
+    jq_takes(told)
 
 
 def test_tap_tells_json_lines(world: World) -> None:

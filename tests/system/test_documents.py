@@ -6,8 +6,10 @@ in test_documents_control.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -194,7 +196,7 @@ def test_access_log_and_page(a: Machine, mesh: None) -> None:
     a.does("mkdir /var/log/hostlane")
     page = block("docs/page.md", "telemetry:")
     a.write("more.yaml", with_more("host-a.yaml", log.replace("slower_than: 50ms", "slower_than: 1ms"), page))
-    with a.doing("hostlane proxy --takeover --config more.yaml"):
+    with a.doing("hostlane proxy --takeover --config more.yaml") as proxy:
         assert "<title>" in a.does("curl --silent --fail http://127.0.0.1:7690/")
         shown = json.loads(block("docs/access-log.md", "{"))
 
@@ -204,6 +206,10 @@ def test_access_log_and_page(a: Machine, mesh: None) -> None:
 
         eventually(logged, "a line")
         assert list(json.loads(a.read("/var/log/hostlane/access.log").splitlines()[0])) == list(shown)
+        # As logrotate does. Nothing is written then, and the old file is let go of all the same.
+        a.does("mv /var/log/hostlane/access.log /var/log/hostlane/access.log.1")
+        os.killpg(proxy.pid, signal.SIGHUP)
+        eventually(lambda: a.type("stat --format %a /var/log/hostlane/access.log").out == "640\n", "a new file")
 
 
 def test_certificates(a: Machine, b: Machine, redis: None) -> None:

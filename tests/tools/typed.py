@@ -22,6 +22,8 @@ LOCALE_C = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE"
 LEFT_OUT = ("COLUMNS", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "FORCE_COLOR", "TERM", "PYTHONUTF8", "PYTHONIOENCODING")
 CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[()][AB0]|\x1b[=>78]")
 
+PLACED = re.compile(r"\x1b\[[\d;]*H")
+
 
 class Done(NamedTuple):
     """`out`: on a terminal all that it got, with ``\\n`` as ends of lines; in a pipe what came through that."""
@@ -32,8 +34,9 @@ class Done(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """What one sees of it: without what moves the cursor or colours it."""
-        return CONTROL.sub("", self.out).splitlines()
+        """What one sees of it: without what moves the cursor or colours it. Where it goes to a place, a line
+        begins."""
+        return CONTROL.sub("", PLACED.sub("\n", self.out)).splitlines()
 
 
 def piped(arguments: Sequence[str], *, encoding: str = "", **environment: str) -> Done:
