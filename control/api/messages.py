@@ -248,6 +248,8 @@ class LinkInfo(Struct, frozen=True, kw_only=True):
     suspended_s: float | None = None
     """How long its session has been waiting for another link, since this one was lost; None: it is up."""
     suspended_why: str = ""
+    opened_why: str = ""
+    """Why this host has dialled a first or another one, when it began; empty: the peer did, or it is not known."""
     silent_s: float | None = None
     """How long the peer's host has acknowledged nothing, though TCP sends it again; None: it does, or need not."""
 

@@ -155,6 +155,8 @@ class Dial(NamedTuple, Generic[T]):
     """Whether a use is expected and no stream waits."""
     bulk: bool = False
     """Whether streams that are likely to be heavy have wanted it; `BulkStreams.set_apart` then gives them a link."""
+    why: str = ""
+    """For people, of a new session."""
 
 
 class Retire(NamedTuple, Generic[K]):
@@ -204,12 +206,28 @@ def _dial(state: PoolState[K, T]) -> Dial[T] | None:
         return None
     best = choose(state.links)
     if best is None:
-        return Dial(None, ahead) if state.waiting or _needed(state) else None
-    if wants_more(best) or state.untold:
-        return Dial(None, ahead)
+        return Dial(None, ahead, why=_first(state)) if state.waiting or _needed(state) else None
+    if wants_more(best):
+        return Dial(None, ahead, why=_another(best))
+    if state.untold:
+        return Dial(None, ahead, why="the peer's streams wait for one")
     if state.bulk and wants_more(choose(state.links, True) or best, True):
-        return Dial(None, ahead, True)
+        return Dial(None, ahead, True, why="heavy streams asked for one")
     return None
+
+
+def _first(state: PoolState[K, T]) -> str:
+    if state.waiting:
+        return "a call waited for it"
+    if state.wanted.ahead:
+        return "a call was expected"
+    return "a host that idles was preferred to a busy one" if state.invited else "an upstream needs the peer"
+
+
+def _another(best: LinkLoad) -> str:
+    if best.bulk:
+        return "the other one is for heavy streams"
+    return "bytes waited for the other one" if best.queueing >= QUEUEING else "the other one has many streams"
 
 
 def _needed(state: PoolState[K, T]) -> bool:

@@ -66,6 +66,7 @@ class Pool:
         links: those that are up; one that is leaving (GOAWAY) stays until its last stream has ended.
         sessions: those of the links, and those that have lost theirs and wait for another one.
         usage: what the pool has learnt from its streams.
+        why: by name of a link that was dialled here, why.
         picker: picks links for new streams; pick: its `Picker.pick`.
     """
 
@@ -101,6 +102,7 @@ class Pool:
         self._pacing = False
         self._asked: tuple[Link, tuple[int, int]] | None = None
         self._bulk = BulkStreams(usage)
+        self.why: dict[str, str] = {}
         self._waiters = WaitingList()
         self._pacer = Pacer(self._waiters)
         self.picker = Picker(usage, self._bulk, self._pacer, self._ask, lambda: self._changed.set())
@@ -318,6 +320,8 @@ class Pool:
 
         link = await self._dialler.dial(step.session, join, lambda: self._draining and not self._waiters)
         if link is not None:
+            if step.session is None:
+                self.why = {each.name: self.why.get(each.name, "") for each in self.sessions} | {link.name: step.why}
             nursery.start_soon(self._look_after, link)
 
     def absent(self, hello: Hello) -> Mapping[str, bool]:

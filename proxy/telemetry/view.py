@@ -317,6 +317,7 @@ def _link(session: LaneSession, pool: Pool) -> LinkInfo:
         suspended_why=f"{link.reason.label}: {link.detail}" if session.suspended else "",
         ttl_s=ttl,
         ttl_reason=reason,
+        opened_why=pool.why.get(link.name, "") if link.dialled else "",
     )
 
 

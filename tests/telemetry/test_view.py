@@ -82,6 +82,7 @@ async def test_streams_and_links_of_both_hosts() -> None:
         assert dialled.ttl_s is not None
         assert dialled.ttl_reason == "no gap between uses seen yet"
         assert (taken.ttl_s, taken.ttl_reason) == (None, "")
+        assert (dialled.opened_why, taken.opened_why) == ("an upstream needs the peer", "")
 
         status = near.status()
         assert (status.sessions, status.streams, status.streams_opened, status.handshakes_avoided) == (1, 1, 1, 1)

@@ -78,6 +78,7 @@ async def test_it_shows_who_talks_to_whom() -> None:
             assert name in graph
         links = await page.until("#links", lambda text: "host-b" in text, "the link")
         assert "kept for" in links
+        assert "opened as an upstream needs the peer" in links
         await page.until("#edges", lambda text: re.search(r"[1-9][\d.]* KiB", text), "a rate")
         await page.picture("page.png")
 

@@ -339,7 +339,8 @@ const stateOf = (peer) => peer.idle ? "idle" : peer.state;
 function whyKept(link) {
   if (link.suspended_s !== null) return `suspended for ${span(link.suspended_s)}: ${link.suspended_why}`;
   const why = link.leaving ? "leaving" : link.ttl_reason || "the peer decides";
-  return link.resumed ? `${why} (resumed ${link.resumed} times)` : why;
+  const more = [link.opened_why && `opened as ${link.opened_why}`, link.bulk && "set apart for heavy streams"].filter(Boolean);
+  return [link.resumed ? `${why} (resumed ${link.resumed} times)` : why, ...more].join("; ");
 }
 
 function show() {
