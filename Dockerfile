@@ -27,9 +27,11 @@ RUN /opt/tools/bin/pip wheel --no-cache-dir --quiet --no-deps --no-build-isolati
  && /opt/tools/bin/pip --python /opt/hostlane/bin/python3 install \
     --no-cache-dir --no-compile --quiet --no-deps --no-index /wheel/*.whl \
  && /opt/tools/bin/pip --python /opt/hostlane/bin/python3 check \
-# Commands of what Hostlane is made of, and its tests; what nothing here imports is not compiled (5 MB).
+# Without commands of what Hostlane is made of, its tests, and the languages that rich could colour (3 MB); what nothing
+# here imports is not compiled (5 MB).
  && find /opt/hostlane/bin -type f ! -name hostlane -delete \
  && find /opt/hostlane/lib -type d '(' -name tests -o -name _tests ')' -prune -exec rm -rf {} + \
+ && find /opt/hostlane/lib -path '*/pygments/lexers/[a-z]*.py' -delete \
  && /opt/hostlane/bin/python3 -m compileall -q -x '/(pygments|markdown_it|mdurl|cffi|pycparser)/' /opt/hostlane/lib \
  && cp proxy/telemetry/probe.py /opt/hostlane/probe
 

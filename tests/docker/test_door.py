@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from proxy.door import labels
 from tests.docker.conftest import Hosts
 from tests.docker.engines import EngineHost
 from tests.docker.traffic import USE, start_server
@@ -143,7 +144,7 @@ def test_what_cannot_be_is_one_line(empty: Hosts) -> None:
         "container one: its network is the host's, where everybody could call as it does; allowed: one of its own, "
         "or none",
         "container two: its network is another container's; put its labels there",
-        "container three: hostlane.sue: unknown; allowed: hostlane.use, hostlane.offer, hostlane.caller",
+        f"container three: hostlane.sue: unknown; allowed: {', '.join(labels.KNOWN)}",
     ]
     for line in lines:
         eventually(lambda line=line: a.said("door", "not as its labels ask", error=line), line)
