@@ -91,37 +91,44 @@ class EngineHost:
             made.mkdir(parents=True)
         self._cgroup = f"{folder.parent.name}-{folder.name}"
         own_net = "/proc/self/ns/net" if host is None else f"/run/netns/{host.netns}"
-        enter = ["nsenter", f"--net={own_net}", "unshare", "--mount", "--propagation", "private"]
-        setup = ["sh", "-c", SETUP, "sh", str(self.state), "own" if host is None else "other"]
-        self._holder = subprocess.Popen([*enter, *setup], start_new_session=True)
+        enter = ["nsenter", f"--net={own_net}", "unshare", "--mount", "--uts", "--propagation", "private"]
+        self._holder = subprocess.Popen([*enter, "sh", "-c", *self._setup()], start_new_session=True)
         eventually(self._entered, "the engine's namespaces")
         self._engine: subprocess.Popen[bytes] | None = None
         self._network = NO_NETWORK if network is None else network
         self.start()
         self.import_image()
 
+    def _setup(self) -> list[str]:
+        """The script that makes the namespaces, and its arguments."""
+        return [SETUP, "sh", str(self.state), "own" if self.host is None else "other"]
+
     def _entered(self) -> bool:
         return Path(f"/proc/{self._holder.pid}/comm").read_text().strip() == "sleep"
 
     def start(self, *, live_restore: bool = True) -> None:
         """Start the engine, and wait until it answers. `live_restore`: containers will live on when it ends."""
-        engine = [
+        (self.files.parent / "daemon.json").write_text(json.dumps(self._settings))
+        with (self.files.parent / "engine.log").open("ab") as log:
+            self._engine = subprocess.Popen(
+                self.inside(self._command(live_restore)), stdout=log, stderr=log, start_new_session=True,
+                env=self.environment,
+            )  # fmt: skip
+        eventually(lambda: self._docker("version").returncode == 0, "the engine")
+
+    def _command(self, live_restore: bool) -> list[str]:
+        """The engine's command line."""
+        return [
             "dockerd", "--data-root", f"{self.state}/data", "--exec-root", f"{self.state}/exec", "--pidfile",
             f"{self.state}/pid", "--host", f"unix://{self.sockets}/docker.sock", "--storage-driver", self._storage,
             *self._network, "--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._cgroup}",
             f"--live-restore={'true' if live_restore else 'false'}", "--log-level", "error",
             "--config-file", str(self.files.parent / "daemon.json"),
         ]  # fmt: skip
-        (self.files.parent / "daemon.json").write_text(json.dumps(self._settings))
-        with (self.files.parent / "engine.log").open("ab") as log:
-            self._engine = subprocess.Popen(
-                self.inside(engine), stdout=log, stderr=log, start_new_session=True, env=self.environment
-            )
-        eventually(lambda: self._docker("version").returncode == 0, "the engine")
 
     def inside(self, argv: list[str]) -> list[str]:
         """The command, in this host's network and with what its engine has mounted."""
-        return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--", *argv]
+        return ["nsenter", f"--target={self._holder.pid}", "--mount", "--net", "--uts", "--", *argv]
 
     def host_run(self, *argv: str) -> str:
         """What a command says on this host; AssertionError if it fails."""
@@ -168,8 +175,12 @@ class EngineHost:
         return self._docker(*words).returncode == 0
 
     def _docker(self, *words: str, limit: float = 120) -> subprocess.CompletedProcess[str]:
-        argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", *words]
+        argv = [*self.client(), *words]
         return subprocess.run(argv, capture_output=True, text=True, timeout=limit, env=self.environment, check=False)
+
+    def client(self) -> list[str]:
+        """How Docker's client is called."""
+        return ["docker", "--host", f"unix://{self.sockets}/docker.sock"]
 
     def import_image(self) -> None:
         """Make the image."""
@@ -183,20 +194,27 @@ class EngineHost:
                 folder = tarfile.TarInfo(name)
                 folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
                 tar.addfile(folder)
-        argv = ["docker", "--host", f"unix://{self.sockets}/docker.sock", "import", "-", IMAGE]
+        argv = [*self.client(), "import", "-", IMAGE]
         subprocess.run(argv, env=self.environment, input=content.getvalue(), check=True, capture_output=True)
 
     def run(self, name: str, argv: list[str], *options: str, labels: Mapping[str, str] | None = None) -> str:
         """Start a container that has no network, no capability and no file that it may write."""
-        given = [f"{key}={value}" for key, value in (labels or {}).items()]
+        return self.docker("run", "--detach", *self._words(name, argv, options, labels or {}))
+
+    def create(self, name: str, argv: list[str], *options: str, labels: Mapping[str, str] | None = None) -> str:
+        """The same, without a start."""
+        return self.docker("create", *self._words(name, argv, options, labels or {}))
+
+    def _words(self, name: str, argv: list[str], options: Sequence[str], labels: Mapping[str, str]) -> list[str]:
+        given = [f"{key}={value}" for key, value in labels.items()]
         words = [f"--label={label}" for label in given]
         if not any(option.startswith("--network") for option in options):
             words.append("--network=none")
-        return self.docker(
-            "run", "--detach", f"--name={name}", "--cap-drop=ALL", "--read-only", "--volume=/usr:/usr:ro",
+        return [
+            f"--name={name}", "--cap-drop=ALL", "--read-only", "--volume=/usr:/usr:ro",
             "--volume=/etc/ld.so.cache:/etc/ld.so.cache:ro",
             *words, *options, IMAGE, *argv,
-        )  # fmt: skip
+        ]  # fmt: skip
 
     def hostlane(self, name: str, command: str, *options: str) -> None:
         """Start a container with this checkout's Hostlane."""
@@ -238,12 +256,11 @@ class EngineHost:
                 self._docker("rm", "--force", *ids)
             self.stop()
         # What an engine that was killed, or does not come back, has left: its containerd, their shims, and containers.
+        mounts = os.readlink(f"/proc/{self._holder.pid}/ns/mnt")
         for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdecimal() and f"{self.state}/".encode() in (entry / "cmdline").read_bytes():
+            with suppress(OSError):
+                if entry.name.isdecimal() and os.readlink(entry / "ns/mnt") == mounts:
                     os.kill(int(entry.name), 9)
-            except OSError:
-                continue
         self._holder.kill()
         self._holder.wait()
         eventually(self._no_cgroups, "the end of the containers")

@@ -13,14 +13,12 @@ import pytest
 
 from tests.docker.conftest import Hosts
 from tests.docker.engines import EngineHost
-from tests.docker.traffic import CONNECT, LABEL, UNIX, Traffic, start_server
+from tests.docker.traffic import CONNECT, CUT, LABEL, UNIX, Traffic, start_server
 from tests.tools.sockets import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
 ALWAYS = "--restart=always"
-CUT = {"ConnectionResetError", "BrokenPipeError", "ended"}
-"""What becomes of what is open when one of its ends goes."""
 
 
 @pytest.fixture
@@ -154,6 +152,34 @@ def test_a_cable(traffic: Traffic, empty: Hosts) -> None:
         empty[1].host.cable_up()
     traffic.flows()
     assert not traffic.failed(since)
+
+
+@pytest.mark.parametrize("name", ["client", "server"])
+def test_a_network_that_goes_and_comes(empty: Hosts, name: str) -> None:
+    """The namespace stays, and with it what is open there. It has the network of a later start, too."""
+    a, b = empty
+    host = a if name == "client" else b
+    host.docker("network", "create", "--driver=macvlan", "--opt=parent=cable0", "--subnet=10.79.0.0/24", "lan")
+    try:
+        start_server(b, "server", "--network=lan" if name == "server" else "--network=none")
+        traffic = Traffic(a, start=False)
+        traffic.start("--network=lan" if name == "client" else "--network=none")
+        since = traffic.flows()
+        for _ in range(2):
+            host.docker("network", "disconnect", "lan", name)
+            traffic.flows()
+            host.docker("network", "connect", "lan", name)
+            traffic.flows()
+        assert not traffic.failed(since)
+        host.docker("restart", "--time=1", name)
+        traffic.flows()
+        host.docker("network", "disconnect", "lan", name)
+        since = traffic.flows()
+        traffic.flows()
+        assert not traffic.failed(since)
+    finally:
+        host.docker("rm", "--force", name)
+        host.docker("network", "rm", "lan")
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["the callers'", "the service's"])

@@ -18,6 +18,8 @@ OFFER = {"hostlane.offer": "redis=tcp:127.0.0.1:6379"}
 SERVER = ["redis-server", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
 LABEL, UNIX, CONNECT = "tcp:127.77.0.2:6379", f"unix:{SERVICES}/redis.sock", f"connect:{SERVICES}/connect.sock"
 
+CUT = {"ConnectionResetError", "BrokenPipeError", "ended"}
+"""What becomes of what is open when one of its ends goes."""
 PROBE = Path(__file__).with_name("probe.py")
 
 
@@ -48,14 +50,18 @@ class Traffic:
     Args:
         ways: see tests/docker/probe.py.
         every: seconds between two new connections.
+        start: whether it begins at once; else by `start`.
     """
 
-    def __init__(self, host: EngineHost, *ways: str, name: str = "client", every: float = 0.05) -> None:
+    def __init__(
+        self, host: EngineHost, *ways: str, name: str = "client", every: float = 0.05, start: bool = True
+    ) -> None:
         self.host, self.name, self.ways, self.every = host, name, ways or (LABEL,), every
         folder = host.files.parent / "traffic"
         folder.mkdir(mode=0o777, exist_ok=True)
         self.file = folder / f"{name}-{time.time_ns()}.jsonl"
-        self.start()
+        if start:
+            self.start()
 
     def start(self, *options: str) -> None:
         """Start the container, or another one of that name."""
