@@ -1,11 +1,13 @@
 """The end of a proxy.
 
-A *stop* (SIGTERM, ``hostlane drain``) tells the peers at once, which then open no more streams here. Local callers have
-nowhere else to go: their calls are accepted and served to the end, so that a stop keeps nobody out for longer than a
-crash. Meanwhile streams may finish. Those that are quiet (`openstreams.QuietStreams`) are closed first, all at once;
-those that are left are ended spread over the last part of the time (`proxy.pool.staggeredclose`). The stop is over
-sooner when nothing but quiet streams is open. In its last turn the proxy accepts who waits in the kernel's queues,
-closes the listening sockets, removes their files, and serves those last calls.
+A *stop* (SIGTERM, ``hostlane drain``) tells the peers, which then open no more streams here: at once, if other hosts
+offer all that they could call here. Who has nowhere else to go is served to the end: a stop keeps nobody out for
+longer than a crash. These are local callers, and peers for which a service is here and nowhere else (see `needed_by`),
+which are told when nothing but quiet streams is open. Meanwhile streams may finish. Those that are quiet
+(`openstreams.QuietStreams`) are closed first, all at once; those that are left are ended spread over the last part of
+the time (`proxy.pool.staggeredclose`). The stop is over sooner when nothing but quiet streams is open. In its last turn
+the proxy accepts who waits in the kernel's queues, closes the listening sockets, removes their files, and serves those
+last calls.
 
 After a *takeover* another process accepts: the old one only lets its streams finish, and none is closed for being quiet
 until it is told to stop as well.
@@ -24,6 +26,7 @@ import trio
 from control.api.messages import DrainProgress, StreamDirection, StreamHolder, StreamInfo
 from proxy.agent.openstreams import OpenStream, QuietStreams, open_streams
 from proxy.outbound.upstreams import Outbound
+from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pool.staggeredclose import Cut, staggered_close
 from proxy.pump.streamstats import StreamStats
@@ -76,6 +79,7 @@ class Drain:
         self._stops = self._succeeded = False
         self._round = trio.CancelScope()
         self._followers, self._heard = 0, trio.Event()
+        self._told: set[Pool] = set()
         self.cut = self.closed_quiet = 0
         self.closing, self.over = trio.Event(), trio.Event()
 
@@ -144,8 +148,7 @@ class Drain:
         """
         await self._began.wait()
         if not self._succeeded:
-            for pool in self._pools.everywhere:
-                pool.announce()
+            self._tell(lambda peer: not self._outbound.context.table.needed_by(peer))
         streams = self._stats.open
         log.info("proxy stopping", streams=streams, wait_s=round(self.left() or 0, 3) if streams else 0)
         changed = True
@@ -189,6 +192,9 @@ class Drain:
                 await self._peers_know()
             found = quiet.look(open_streams(self._outbound, self._pools), trio.current_time())
             through = serving and len(found) == self._stats.open and not self._owes()
+            if through and self._tell(lambda _: True):
+                await self._peers_know()
+                continue
             if through:
                 self._close()
             for each in found:
@@ -203,12 +209,20 @@ class Drain:
                 else:
                     await trio.sleep_forever()
 
+    def _tell(self, whom: Callable[[str], bool]) -> bool:
+        """Tell the peers of these names that this host stops. Whether there are any that have not been told before."""
+        new = [pool for pool in self._pools.everywhere if pool not in self._told and whom(pool.name)]
+        for pool in new:
+            pool.announce()
+        self._told.update(new)
+        return bool(new)
+
     async def _peers_know(self) -> None:
-        """Wait until every peer that has a link knows that this host stops: its OPENs that crossed our GOAWAY have come
-        then.
+        """Wait until every peer that was told and has a link knows that this host stops: its OPENs that crossed our
+        GOAWAY have come then.
         """
         with trio.move_on_after(LAST_WORDS):
-            for pool in self._pools.everywhere:
+            for pool in self._told:
                 for session in pool.sessions:
                     await session.knows.wait()
 

@@ -50,3 +50,9 @@ class RoutingTable:
     def find(self, service: str) -> ServiceHosts:
         """The hosts of a service; none of them if nobody offers it."""
         return self.routes.get(service) or ServiceHosts(service, False, ())
+
+    def needed_by(self, peer: str) -> bool:
+        """Whether this host offers a service for which that peer has no third host to turn to, as far as is known here.
+        (What the peer offers itself it does not call here.)
+        """
+        return any(hosts.local and not set(hosts.peers) - {peer} for hosts in self.routes.values())

@@ -37,6 +37,20 @@ async def carried(hosts: Mesh, service: Service, count: int = 1, kind: Kind = "t
     return callers, [await service.accept() for _ in callers]
 
 
+async def taken_by(*services: Service) -> tuple[Service, End]:
+    """Which of the services gets the next call, and its end there."""
+    found: list[tuple[Service, End]] = []
+
+    async def take(service: Service, scope: trio.CancelScope) -> None:
+        found.append((service, await service.accept()))
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for each in services:
+            nursery.start_soon(take, each, nursery.cancel_scope)
+    return found[0]
+
+
 async def test_it_waits_for_the_last_stream() -> None:
     async with mesh() as hosts:
         service = await hosts.pair("tcp", "tcp")
@@ -276,6 +290,63 @@ async def test_calls_are_served_until_the_last_turn(kind: Kind) -> None:
             caller.close()
         await agent.draining.over.wait()
         assert agent.draining.cut == 0
+
+
+@pytest.mark.failure(24)
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_callers_on_other_hosts_are_served_while_nobody_else_offers_the_service(kind: Kind) -> None:
+    """Until nothing but quiet streams is open; who calls after that waits for another process."""
+    async with mesh() as hosts:
+        service = await hosts.pair(kind, kind, limits={"open_timeout": "1h"})
+        agent, peer = hosts.agents["host-b"], hosts.agents["host-a"]
+        [held], [taken] = await carried(hosts, service, kind=kind)
+        held.finish()  # it waits for an answer: it is not quiet
+        agent.draining.begin(3600)
+        await until(lambda: agent.draining.began, "the stop")
+        for number in range(3):
+            caller = hosts.call(kind=kind)
+            await caller.send(b"%d" % number)
+            accepted = await service.accept()
+            assert await accepted.read(1) == b"%d" % number
+            accepted.finish()
+            assert await caller.rest() == (b"", False)
+            caller.close()
+        assert not peer.pools["host-b"].links[0].leaving
+        taken.finish()
+        assert await held.rest() == (b"", False)
+        await agent.draining.over.wait()
+        assert (agent.draining.cut, agent.draining.closed_quiet) == (0, 0)
+        late = hosts.call(kind=kind)
+        await late.send(b"late")
+        await until(lambda: peer.pools["host-b"].waiting == 1, "the late call waits")
+
+
+@pytest.mark.failure(8, 24)
+async def test_peers_that_have_another_host_for_everything_are_told_at_once() -> None:
+    """And their next calls go there. (The third host has none for what only it offers there: it is told in the end.)"""
+    async with mesh() as hosts:
+        here, there = hosts.service(), hosts.service("there")
+        offered = {"services": {"echo": {"deliver": here.address}}}
+        agent = await hosts.start("host-b", **hosts.peers(a=[], c=["echo"]), **offered)
+        await hosts.start("host-c", **hosts.peers(a=[], b=["echo"]), services={"echo": {"deliver": there.address}})
+        upstreams = {"echo": {"listen": hosts.upstream("host-a", "echo")}}
+        near = await hosts.start("host-a", **hosts.peers(b=["echo"], c=["echo"]), upstreams=upstreams)
+        await until(lambda: near.pools["host-b"].up and near.pools["host-c"].up, "the links")
+        held = hosts.call()
+        while (taken := await taken_by(here, there))[0] is there:
+            held.close()
+            taken[1].close()
+            held = hosts.call()
+        agent.draining.begin(3600)
+        await until(lambda: all(link.leaving for link in near.pools["host-b"].links), "it is told at once")
+        for _ in range(5):
+            caller = hosts.call()
+            accepted = await there.accept()
+            for end in (caller, accepted):
+                end.close()
+        for end in (held, taken[1]):
+            end.finish()
+        await agent.draining.over.wait()
 
 
 @pytest.mark.failure(24)

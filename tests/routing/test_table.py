@@ -70,3 +70,20 @@ def test_what_the_connect_socket_leads_to_has_routes(services: object, names: se
     assert set(table.routes) == names | {"own"}
     if "redis" in names:
         assert table.find("redis").peers == ("host-b", "host-c")
+
+
+@pytest.mark.parametrize(
+    ("offered", "needs"),
+    [
+        ([], []),
+        (["redis"], []),
+        (["web"], ["host-b"]),
+        (["redis", "web"], ["host-b"]),
+        (["redis", "mine"], ["host-b", "host-c", "host-d"]),
+    ],
+)
+def test_who_has_nobody_else_for_a_service_of_this_host(offered: list[str], needs: list[str]) -> None:
+    """A peer is no other host for itself."""
+    services = {name: {"deliver": f"unix:/srv/{name}.sock"} for name in offered}
+    table = RoutingTable.from_config(config(peers=PEERS, services=services))
+    assert [peer for peer in PEERS if table.needed_by(peer)] == needs
