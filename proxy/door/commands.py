@@ -84,9 +84,11 @@ def _run(file: str, made: Callable[[Config, DoorConfig], Callable[[], Awaitable[
 
     from control.base.system import logs
     from control.base.system.descriptors import use_all_descriptors
+    from proxy.door import mounts
 
     logs.configure(config.log.level, config.log.format)
     use_all_descriptors()
+    mounts.warn(section)
     try:
         trio.run(made(config, section))
     except BaseException as error:

@@ -13,9 +13,10 @@ from contextlib import ExitStack
 import pytest
 
 from tests.docker import images, readme
-from tests.docker.bare import BareHost, bare_hosts, import_programs
+from tests.docker.bare import CLONE, BareHost, bare_hosts, import_programs
 from tests.docker.outside import way_out
 from tests.docker.traffic import CUT, Traffic
+from tests.tools.sockets import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
@@ -82,6 +83,24 @@ def last_words(host: BareHost) -> str:
     """Of all containers."""
     names = host.docker("ps", "--all", "--format={{.Names}}").split()
     return "".join(f"\n{name}: {host.log(name)[-5:]}" for name in names)
+
+
+def test_what_keeps_namespaces_is_said(mesh: Hosts) -> None:
+    """The engine's directory as Docker mounts it by default; what compose/host.yaml has mounted is none of this."""
+    event = "namespaces stay when their containers have ended"
+    for host in mesh:
+        assert not any(host.said(name, event) for name in OURS)
+    _, b = mesh
+    own = "--volume=/run/docker/netns:/run/docker/netns:ro,rslave"
+    b.docker(
+        "run", "--detach", "--name=second", "--user=0:7600", "--cap-drop=ALL", "--cap-add=SYS_ADMIN", "--network=none",
+        "--read-only", "--volume=/run:/run/engine:ro", own, f"--volume={CLONE}/compose/etc:/etc/hostlane:ro",
+        "--tmpfs=/run/hostlane-door", images.IMAGE, "door", "--config", "/etc/hostlane/host-b.yaml",
+    )  # fmt: skip
+    try:
+        eventually(lambda: b.said("second", event, directory="/run/engine"), event)
+    finally:
+        b.docker("rm", "--force", "second")
 
 
 def test_upgrading(mesh: Hosts) -> None:
