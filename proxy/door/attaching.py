@@ -3,7 +3,8 @@
 It is apart from the door, and in the host's network namespace, since it needs CAP_NET_ADMIN there. What it gives is
 what `hostlane net attach` gives. As long as anything is open in the namespace that a container had before, its
 interface is there, too, and holds MAC and address: the new one cannot be made until door and proxy have closed
-everything, so that it is tried until then.
+everything, so that it is tried until then. Addresses that were leased are given back when their containers are no more
+(`proxy.door.returning`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from proxy.door.door import RECONCILE, make_directory
 from proxy.door.engine import Engine, EngineEvent
 from proxy.door.following import follow
 from proxy.door.presence import hold
+from proxy.door.returning import LeaseReturns
 from proxy.errors import NetError
 from proxy.netdev import attachcommands
 from proxy.netdev.apply.containers import AttachTarget
@@ -45,6 +47,7 @@ class AttachService:
         self._under_way: dict[str, tuple[str, trio.CancelScope]] = {}
         self._one = trio.Lock()
         self._problems: dict[str, str] = {}
+        self._returns = LeaseReturns(config, door, self._one)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until SIGTERM or SIGINT; containers keep what they have got. Raises StartError."""
@@ -61,10 +64,12 @@ class AttachService:
                         return
                     if event.action in ("die", "destroy"):
                         self._ended(event.id)
+                        self._returns.wake()
                     elif event.action == "start":
                         looks.start_soon(self._look, engine, event.id, nursery)
 
                 nursery.start_soon(follow, engine, self._door.engine, look, happened, RECONCILE)
+                nursery.start_soon(self._returns.run, engine)
                 log.info("attach service ready", engine=self._door.engine)
                 task_status.started()
                 async for _ in signals:

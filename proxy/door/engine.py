@@ -102,6 +102,11 @@ class Engine:
         found = await self._get("/containers/json?all=1")
         return [each["Id"] for each in found if labels.concerned(each.get("Labels") or {})]
 
+    async def names(self) -> dict[str, str]:
+        """The ids of all containers, running or not, whatever labels they have, by their names."""
+        found = await self._get("/containers/json?all=1")
+        return {_listed(each).name: each["Id"] for each in found}
+
     async def listed(self, id: str) -> Container | None:
         """What the list of all containers says of one, at once, even if that is being started (an inspection waits).
         None: there is no such container.

@@ -270,18 +270,26 @@ async def give_back(config: Config, container: str, only: AddressLease | None = 
     """
     files = files_of(config)
     for held in [only] if only is not None else await trio.to_thread.run_sync(files.parts, container):
-        why = f"no answer for {PATIENCE:.0f} s"
-        with trio.move_on_after(PATIENCE):
-            try:
-                async with asking(config) as client:
-                    await client.give_back(held.segment, held.part)
-                await trio.to_thread.run_sync(files.forget, held)
-                continue
-            except (Denied, Unreachable) as error:
-                why = reason(error)
-            except (NetError, OSError) as error:
-                why = str(error)
-        raise NetError(f"{container}: address {ip_of(held)} is not given back ({why}); detach again later")
+        try:
+            await give_back_one(config, held)
+        except NetError as error:
+            raise NetError(f"{container}: {error}; detach again later") from None
+
+
+async def give_back_one(config: Config, held: AddressLease) -> None:
+    """As `give_back`, for one lease, with an error that says nothing of what to do."""
+    why = f"no answer for {PATIENCE:.0f} s"
+    with trio.move_on_after(PATIENCE):
+        try:
+            async with asking(config) as client:
+                await client.give_back(held.segment, held.part)
+            await trio.to_thread.run_sync(files_of(config).forget, held)
+            return
+        except (Denied, Unreachable) as error:
+            why = reason(error)
+        except (NetError, OSError) as error:
+            why = str(error)
+    raise NetError(f"address {ip_of(held)} is not given back ({why})")
 
 
 async def counted(config: Config) -> tuple[dict[str, int], tuple[str, ...]]:
