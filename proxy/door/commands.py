@@ -46,8 +46,9 @@ def attach_service(file: str, alive: bool) -> None:
     """Give containers interfaces as their labels ask.
 
     What `hostlane net attach` gives, at every start of a container with the label hostlane.attach (docs/containers.md).
-    It runs in the foreground, in the host's network namespace, as root with CAP_NET_ADMIN and CAP_SYS_ADMIN and nothing
-    else. SIGTERM or Ctrl-C ends it: containers keep what they have.
+    It runs in the foreground, in the host's network namespace, as root with CAP_NET_ADMIN and CAP_SYS_ADMIN; and
+    CAP_DAC_OVERRIDE and CAP_CHOWN, where addresses are leased, as leases lie in the proxy's state_dir.
+    SIGTERM or Ctrl-C ends it: containers keep what they have.
     """
     if alive:
         from proxy.door.presence import is_held

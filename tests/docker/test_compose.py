@@ -104,9 +104,14 @@ def test_check_names_the_price_of_the_network(mesh: Hosts) -> None:
     assert "docker-dns-conntrack" in said.stdout, said
 
 
-def test_addresses_that_are_missing_are_said(mesh: Hosts) -> None:
+@pytest.mark.parametrize(
+    ("missing", "said"), [("HOST", "the name of this host"), ("ADDRESS", "an address outside the ip-range")]
+)
+def test_what_is_missing_is_said(mesh: Hosts, missing: str, said: str) -> None:
+    """Compose names one of those that are missing, any."""
     a, _ = mesh
-    assert "an address outside the ip-range" in a.compose("host-simple.yaml", "up", fails=True)
+    given = {name: value for name, value in A.items() if name != missing}
+    assert said in a.compose("host-simple.yaml", "up", fails=True, **given)
 
 
 APP = """
