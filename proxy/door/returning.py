@@ -58,6 +58,9 @@ class LeaseReturns:
     async def look(self, engine: Engine) -> bool:
         """Give back what is due. Returns whether any container of a lease is missing. Raises Unanswered."""
         held = await trio.to_thread.run_sync(addressbook.files_of(self._config).parts)
+        if not held:
+            self._since.clear()
+            return False
         names = await engine.names()  # those that have come since the files were read are among them
         missing = [lease for lease in held if _owner(lease) not in names and not _owner(lease).startswith("pid-")]
         now = trio.current_time()

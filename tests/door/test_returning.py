@@ -84,6 +84,11 @@ async def test_a_container_that_is_no_more_gives_its_address_back(mesh: Mesh, tm
             assert [entry["container"] for entry in logs if entry["event"] == "address given back"] == ["one-name"]
             assert await held(config) == (["@pid-77:eth0", "@two-name:eth0"], 2)
             assert not await here.look(client)
+            for lease in files_of(config).parts():
+                files_of(config).forget(lease)
+            engine.asked.clear()
+            assert not await here.look(client)
+            assert engine.asked == [], "where nothing is leased nobody is asked"
 
 
 async def test_another_container_of_that_name_keeps_the_address(
@@ -184,6 +189,7 @@ async def test_it_looks_when_a_container_was_removed(mesh: Mesh, tmp_path: Path)
                     while files_of(config).parts():
                         await trio.sleep(0.001)
                 nursery.cancel_scope.cancel()
+            await leased(config, "one-name")
     async with Engine(str(tmp_path / "nobody")) as client:
         with pytest.raises(Unanswered):
             await here.look(client)
