@@ -128,3 +128,16 @@ def test_upgrading(mesh: Hosts) -> None:
 
 def ids(host: BareHost, name: str) -> str:
     return host.docker("inspect", "--format={{.Id}}", name)
+
+
+def test_what_is_read_and_compared() -> None:
+    text = f"\n{readme.SECTION}: one\n```console\nhost-b$ a b\n…\n c  d\nhost-a$ e\nPONG\n```\n"
+    text += "## Next\n```console\nhost-a$ f\n```\n"
+    commands = readme.typed(text)
+    assert [(each.host, each.line, each.shown) for each in commands] == [
+        ("host-b", "a b", ["…", " c  d"]), ("host-a", "e", ["PONG"]),
+    ]  # fmt: skip
+    assert readme.differs(["…", " c  d"], "x\n c  d\ny\n") is None
+    assert readme.differs(["…", " c  d", "y"], "y\n c  d\n") == "y"
+    assert readme.differs(["PONG"], "PONG\n") is None
+    assert readme.differs(["PONG"], "NOPE\nPONG\n") is not None
