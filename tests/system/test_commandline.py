@@ -342,3 +342,7 @@ def test_drain_is_the_last(world: World) -> None:
         jsonschema.validate(json.loads(line), schema_of("drain"))
     jq_takes(done.out)
     assert world.mesh.b.wait() == 0
+    # A stream that waits for host-b is cut.
+    done = on_terminal(world.words("drain", "--timeout 1s --socket {a}"), 80, TERM="dumb", **LOCALE_C)
+    fits(done, ["drain"], 80)
+    assert world.mesh.a.wait() == 0
