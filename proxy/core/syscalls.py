@@ -18,19 +18,8 @@ from errno import EAGAIN, EFAULT
 from time import monotonic as now
 
 __all__ = [
-    "Epoll",
-    "accept",
-    "close",
-    "connect_unix",
-    "now",
-    "peek",
-    "peer_of",
-    "piece",
-    "put_bytes",
-    "put_word",
-    "recv",
-    "send",
-    "word_at",
+    "Epoll", "accept", "close", "connect_unix", "now", "peek", "peer_of", "piece", "put_bytes", "put_word", "recv",
+    "send", "word_at",
 ]
 
 _WORD = struct.Struct(">Q")

@@ -20,6 +20,7 @@ ELSEWHERE = {
     ("docs/connect.md", "curl"): "tests/system/test_connect.py",
     ("docs/containers.md", "hostlane attach-service"): "tests/system/test_attached_proxy.py",
     ("docs/containers.md", "docker compose"): "tests/docker",
+    ("docs/containers.md", "HOSTLANE_HOST=host-a"): "tests/docker",
     ("docs/image.md", "docker "): "tests/docker",
     ("docs/image.md", "HOST=host-b"): "tests/docker",
     ("docs/memory.md", "python -m tests.system.memory"): BY_HAND,
