@@ -20,13 +20,15 @@ RATES = (500, 3_000, 20_000)
 ALSO: frozenset[Variant] = frozenset({"no-poll"})
 AT_LEAST = 1.0
 """Seconds; shorter measurements of CPU time are noise."""
+IDLE = 5.0
+"""Seconds, at least, without a message: a look once a second, and a ping, must not fall into a single second."""
 
 
 def cells(options: Options) -> list[Cell]:
-    seconds = max(AT_LEAST, options.seconds)
+    lengths = {rate: max(AT_LEAST if rate else IDLE, options.seconds) for rate in (None, *RATES)}
     return [
         Cell("paced", name(rate), partial(_paced, rate=rate, seconds=seconds), proxies_only=True, also=ALSO)
-        for rate in (None, *RATES)
+        for rate, seconds in lengths.items()
     ]
 
 
