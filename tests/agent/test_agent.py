@@ -80,7 +80,7 @@ async def test_a_port_in_use_is_one_line_and_leaves_nothing() -> None:
         agent.outbound.close()
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_a_second_proxy_in_the_same_place_is_refused() -> None:
     async with mesh() as hosts:
         first = await hosts.start("host-a")
@@ -244,7 +244,7 @@ async def test_an_idle_link_is_closed_and_the_next_call_makes_another() -> None:
         assert hosts.agents["host-a"].view.status().handshakes_avoided == 0, "it had to wait"
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_while_another_proxy_has_its_name_it_takes_no_streams() -> None:
     """Of other hosts, whose calls are for that one; its own go out."""
     plane = Registry()

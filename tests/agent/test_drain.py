@@ -204,7 +204,7 @@ async def test_what_does_not_finish_is_spread_over_the_last_part(monkeypatch: py
             assert await end.rest() == (b"", False), "the caller's end came first"
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("side", ["host-a", "host-b"], ids=["the caller's proxy", "the service's proxy"])
 async def test_quiet_streams_go_first_and_all_at_once(side: str, logs: list[MutableMapping[str, Any]]) -> None:
     """A thousand of them; one that says something now and then stays until the time is nearly over."""
@@ -228,7 +228,7 @@ async def test_quiet_streams_go_first_and_all_at_once(side: str, logs: list[Muta
         assert line["streams"] == 999
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 async def test_a_stop_is_over_when_nothing_but_quiet_streams_is_left() -> None:
     """Also within a host; who waits for an answer is not quiet."""
     async with mesh() as hosts:
@@ -249,7 +249,7 @@ async def test_a_stop_is_over_when_nothing_but_quiet_streams_is_left() -> None:
         assert (agent.draining.cut, agent.draining.closed_quiet) == (0, 19)
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_calls_are_served_until_the_last_turn(kind: Kind) -> None:
     """Those who wait in the kernel's queue then are served as well, and only then the file goes."""
@@ -292,7 +292,7 @@ async def test_calls_are_served_until_the_last_turn(kind: Kind) -> None:
         assert agent.draining.cut == 0
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_callers_on_other_hosts_are_served_while_nobody_else_offers_the_service(kind: Kind) -> None:
     """Until nothing but quiet streams is open; who calls after that waits for another process."""
@@ -321,7 +321,7 @@ async def test_callers_on_other_hosts_are_served_while_nobody_else_offers_the_se
         await until(lambda: peer.pools["host-b"].waiting == 1, "the late call waits")
 
 
-@pytest.mark.failure(8, 24)
+@pytest.mark.failure(8, "24")
 async def test_peers_that_have_another_host_for_everything_are_told_at_once() -> None:
     """And their next calls go there. (The third host has none for what only it offers there: it is told in the end.)"""
     async with mesh() as hosts:
@@ -349,7 +349,7 @@ async def test_peers_that_have_another_host_for_everything_are_told_at_once() ->
         await agent.draining.over.wait()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 async def test_a_peer_that_does_not_answer_delays_no_stop() -> None:
     async with mesh() as hosts:
         await hosts.pair()

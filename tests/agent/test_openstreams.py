@@ -6,7 +6,7 @@ import pytest
 
 from proxy.agent.openstreams import OpenStream, QuietStreams
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 def stream(key: str, moved: int | None) -> OpenStream:

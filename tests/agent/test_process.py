@@ -53,7 +53,7 @@ async def test_an_old_one_that_ends_before_it_hands_over_has_a_plain_start_for_a
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("times", [1, 3])
 async def test_sockets_of_systemd_outlast_starts_that_are_tried_again(
     times: int, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def texts(way: MessagePath | None) -> list[str]:
     return [f"{part.name}: {part.read}" for part in way.parts]
 
 
+@pytest.mark.failure("32")
 def test_both_ways() -> None:
     bridge = PathLayer(name="bridge docker0", read="MTU 1500", where="here", costs="a look-up")
     macvlan = PathLayer(name="macvlan mv0", read="10.0.0.1/24", where="here")
@@ -96,6 +97,7 @@ def test_what_is_not_known_yet() -> None:
     assert found.through.round_trip_ms is None
 
 
+@pytest.mark.failure("32")
 def test_no_link() -> None:
     down = peer("host-b", "down", "connection refused")
     found = explain(facts(peer=down, links=(), direct_ms=Unchecked("the round trip", "it answers no echo requests")))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from proxy.explain.account import Explanation, MessagePath, PathStep
 from proxy.explain.show import lines
 
@@ -31,6 +33,7 @@ def shown(direct: MessagePath | None) -> str:
     return "\n".join(line.plain for line in lines(found))
 
 
+@pytest.mark.failure("32")
 def test_a_picture() -> None:
     assert (
         shown(DIRECT)

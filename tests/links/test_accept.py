@@ -413,7 +413,7 @@ async def two_processes(
     earlier.passed.close()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 async def test_a_link_that_is_meant_for_another_process_is_passed_on(secured: bool) -> None:
     before = open_fds()
@@ -425,7 +425,7 @@ async def test_a_link_that_is_meant_for_another_process_is_passed_on(secured: bo
     assert not fds_since(before)
 
 
-@pytest.mark.failure(24, 18)
+@pytest.mark.failure("24", 18)
 async def test_a_mark_that_comes_byte_by_byte() -> None:
     async with two_processes(False) as (address, new, old, _):
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
@@ -436,7 +436,7 @@ async def test_a_mark_that_comes_byte_by_byte() -> None:
             assert (len(new.seen), len(old.seen)) == (0, 1)
 
 
-@pytest.mark.failure(24, 18)
+@pytest.mark.failure("24", 18)
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("leave", [close, reset, half_close])
 @pytest.mark.parametrize("said", [b"\x16\x03\x01\x02", encode_hello(MARKED)[:-1], b"\x16\x03\x01\x00\x00", b"GET /"])
@@ -454,7 +454,7 @@ async def test_a_mark_that_never_comes(said: bytes, leave: Callable[[socket.sock
         assert len(old.seen) == 1
 
 
-@pytest.mark.failure(24, 18)
+@pytest.mark.failure("24", 18)
 async def test_who_is_slow_to_say_whom_it_means_is_dropped_in_time() -> None:
     async with two_processes(False, patience=0.05) as (address, _, _, _):
         async with await trio.open_tcp_stream(address.host, address.port) as stream:
@@ -463,7 +463,7 @@ async def test_who_is_slow_to_say_whom_it_means_is_dropped_in_time() -> None:
                 assert await stream.receive_some() == b""
 
 
-@pytest.mark.failure(24, "21b-a")
+@pytest.mark.failure("24", "21b-a")
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 async def test_a_process_that_takes_no_link_now(secured: bool) -> None:
     """The session is not lost: the dialler hears of no reason that says so, and comes again."""
@@ -475,7 +475,7 @@ async def test_a_process_that_takes_no_link_now(secured: bool) -> None:
         assert (new.seen, old.seen) == ([], [])
 
 
-@pytest.mark.failure(24, "21b-a")
+@pytest.mark.failure("24", "21b-a")
 async def test_handshakes_of_links_that_were_passed_on_have_places_too() -> None:
     """A flood of marks takes no more of the other process than a flood of its own would."""
     async with two_processes(False) as (address, new, old, _), AsyncExitStack() as stack:

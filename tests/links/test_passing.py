@@ -8,7 +8,7 @@ from proxy.links.passing import NoEarlierProcess, PassedLinks
 from tests.links.wire import tcp_pair
 from tests.tools.sockets import fds_since, open_fds
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 async def test_they_come_in_order_and_those_that_nobody_takes_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from proxy.mux.frames import FrameKind, encode
 from tests.links.wire import hello
 from tests.tools.tls import credentials
 
-pytestmark = pytest.mark.failure(24, 18)
+pytestmark = pytest.mark.failure("24", 18)
 
 PROCESS = "0123456789abcdef" * 2
 

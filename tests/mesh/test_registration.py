@@ -216,7 +216,7 @@ async def test_it_goes_on_trying(autojump_clock: MockClock, logs: list[MutableMa
         assert plane.count("register") == 23
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_who_has_lost_its_registration_registers_again_when_the_other_one_has_gone(
     autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]
 ) -> None:
@@ -246,7 +246,7 @@ async def test_who_has_lost_its_registration_registers_again_when_the_other_one_
         await eventually(lambda: not plane.shown[2], "once it is registered, it does not yield any more")
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_another_proxy_that_wants_to_be_this_host_is_named(
     autojump_clock: MockClock, logs: list[MutableMapping[str, Any]]
 ) -> None:

@@ -231,7 +231,7 @@ async def test_who_vanishes_is_said_by_each_server_and_who_leaves_or_is_revoked_
     assert said(logs, "host left") == ["host-l"]
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 @pytest.mark.parametrize("heard", [True, False], ids=["heard of", "only watching"])
 async def test_of_two_proxies_of_one_name_at_different_servers_the_later_waits(
     world: World,
@@ -265,7 +265,7 @@ async def test_of_two_proxies_of_one_name_at_different_servers_the_later_waits(
     assert said(logs, "two proxies of one name") == ["host-a"]
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_a_restart_takes_its_predecessors_place_at_once_at_another_server_too(
     world: World, tmp_path: Path
 ) -> None:
@@ -287,7 +287,7 @@ async def test_a_restart_takes_its_predecessors_place_at_once_at_another_server_
                 await client.alive("host-a", first.applied[0].host)
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_a_server_that_is_alone_again_decides_by_what_it_has_heard(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from proxy.errors import StartError
 from proxy.mesh.statelock import StateLock
 
-pytestmark = pytest.mark.failure(22)
+pytestmark = pytest.mark.failure("22")
 
 HOLD = """
 import sys, time

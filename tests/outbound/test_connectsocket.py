@@ -88,7 +88,7 @@ async def test_callers_that_leave(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.failure("4")
+@pytest.mark.failure(4)
 async def test_slow_heads(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """They have a time, a number, and a shorter time when there are many; others are served meanwhile."""
     monkeypatch.setattr(connectsocket, "PATIENCE", 0.3)

@@ -299,7 +299,7 @@ def test_a_socket_of_systemd_keeps_its_file(folder: Path) -> None:
     assert (sock.fileno(), [path.name for path in folder.iterdir()]) == (-1, ["a.sock"])
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("kept", [True, False])
 async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_process(folder: Path, kept: bool) -> None:
     """Unless its upstream is removed: nobody else would serve it then."""
@@ -329,7 +329,7 @@ async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_proce
             late.connect(path)  # what others hold still takes callers
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("dropped", [True, False])
 def test_a_tcp_socket_whose_process_died_in_its_last_turn_lets_callers_in_again(host: str, dropped: bool) -> None:
@@ -352,7 +352,7 @@ def test_a_tcp_socket_whose_process_died_in_its_last_turn_lets_callers_in_again(
     change(new)
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_filter_on_a_tcp_socket_that_systemd_keeps_is_somebody_elses() -> None:
     """Nobody here sets one on such a socket, so nobody here takes one away."""
     sockets = ListenerSet()
@@ -374,7 +374,7 @@ sys.stdin.read()
 """
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_unix_socket_that_systemd_keeps_names_the_process_that_has_it_now(folder: Path) -> None:
     """To callers who ask (SO_PEERCRED): `hostlane check` and a second proxy say which process that is."""
     path, sockets = f"{folder}/a.sock", ListenerSet()
@@ -399,7 +399,7 @@ def listening_process(path: str) -> int:
         return credentials_of(caller).pid
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_whoever_comes_to_a_tcp_socket_that_is_about_to_close_comes_again(folder: Path) -> None:
     """It finds the next process, and those who wait are not reset."""
     with bind_tcp("a", TcpAddress("127.0.0.1", 0)) as listener, socket.socket() as early, socket.socket() as late:
@@ -491,7 +491,7 @@ def test_those_overlap_that_the_kernel_does_not_let_listen_together(one: str, ot
     assert overlap(here, there) is overlap(there, here) is meets
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_what_systemd_stores_stays_at_a_stop_and_goes_with_its_upstream(folder: Path) -> None:
     sockets = ListenerSet()
     change(sockets, a=unix(folder, "a"), b=unix(folder, "b"))
@@ -506,7 +506,7 @@ def test_what_systemd_stores_stays_at_a_stop_and_goes_with_its_upstream(folder: 
     path.unlink()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_the_rights_of_an_inherited_file_need_not_be_known(folder: Path) -> None:
     sockets = ListenerSet()
     change(sockets, a=unix(folder, "a", mode=0o640))

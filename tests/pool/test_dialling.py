@@ -114,7 +114,7 @@ async def test_a_peer_that_moves_is_dialled_anew_and_what_failed_is_forgotten(
         assert trio.current_time() - began == pytest.approx(0.1), "the backoff began afresh"
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 async def test_a_peer_that_has_stopped_is_dialled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a crash, however often it has refused dials since it was about to stop."""
     monkeypatch.setattr(module, "STABLE", 0.0)

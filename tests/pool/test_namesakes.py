@@ -18,7 +18,7 @@ from proxy.pool.namesakes import Namesakes
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 
-pytestmark = pytest.mark.failure(22)
+pytestmark = pytest.mark.failure("22")
 
 PINGS = {"ping_interval": "1s", "ping_timeout": "1s"}
 

@@ -261,7 +261,7 @@ async def test_settings_are_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
         assert sorted(told) == ["host-b", "host-c"]
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_while_they_are_hushed_no_peer_gets_a_link(dialling: Dialling) -> None:
     """Neither a peer that is there nor one that comes, or comes back; streams that are open go on."""
     async with running() as rig:

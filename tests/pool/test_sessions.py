@@ -268,7 +268,7 @@ def test_two_processes_side_by_side_while_the_old_one_leaves() -> None:
         assert not session.over
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("dialled", [True, False])
 def test_a_process_that_the_new_one_names_is_still_there(dialled: bool) -> None:
     """Its GOAWAY was lost with the link."""
@@ -280,7 +280,7 @@ def test_a_process_that_the_new_one_names_is_still_there(dialled: bool) -> None:
     assert session.reason is CloseReason.PEER_RESTARTED
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_an_old_process_that_wants_to_go_on_does_not_show_that_the_new_one_is_gone() -> None:
     sessions, session = made(dialled=False)
     late = msgspec.structs.replace(says(session, instance="1"), session="x")

@@ -41,7 +41,7 @@ async def test_they_are_spread_evenly(autojump_clock: MockClock) -> None:
         assert 240 <= sum(low <= when < low + 2.5 for when in found) <= 260
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 async def test_a_few_are_not_ended_as_soon_as_they_are_seen(autojump_clock: MockClock) -> None:
     """Each may have begun in this moment."""
     assert min(await cuts(4.0, 2)) >= 3.5

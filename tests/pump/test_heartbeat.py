@@ -11,7 +11,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.turn import collect
 from tests.tools.sockets import fds_since, open_fds
 
-pytestmark = pytest.mark.failure(26)
+pytestmark = pytest.mark.failure("26")
 
 
 async def test_a_pump_that_turns_answers_and_one_that_does_not_does_not() -> None:

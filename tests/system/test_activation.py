@@ -100,7 +100,7 @@ def test_callers_come_through_them(folder: Path) -> None:
         assert Path(path).is_socket(), "systemd's to remove"
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_late_callers_wait_for_the_next_process(folder: Path) -> None:
     path, address = f"{folder}/calls.sock", loopback()
     argv = launched(folder, [], f"unix:{path}", address).argv[4:]

@@ -24,7 +24,7 @@ from tests.tools.servers import Echo
 from tests.tools.servicemanager import ServiceManager
 from tests.tools.sockets import connect, eventually, exchange, free_port
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.tools.process import Process
 from tests.tools.servers import Echo
 from tests.tools.sockets import PATIENCE, connect, eventually, exchange
 
-pytestmark = pytest.mark.failure(26)
+pytestmark = pytest.mark.failure("26")
 PROBE = Path(__file__).resolve().parents[2] / "proxy" / "telemetry" / "probe.py"
 
 

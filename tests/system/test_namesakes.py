@@ -21,7 +21,7 @@ from tests.system.world import PORT, World, add_address, ask, hostlane
 from tests.tools.process import Process, Proxy
 from tests.tools.sockets import eventually
 
-pytestmark = [pytest.mark.netns, pytest.mark.failure(22)]
+pytestmark = [pytest.mark.netns, pytest.mark.failure("22")]
 
 OTHER = "10.77.0.9"
 WAITS = "another proxy is this host; this one waits until it has gone"

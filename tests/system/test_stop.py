@@ -25,7 +25,7 @@ def sockets(world: World, host: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_open_streams_finish_and_new_calls_are_served(lab: Lab, number: signal.Signals) -> None:
     with World(lab, more=LONG) as world:
         clients = [world.call(kind) for kind in KINDS]
@@ -62,7 +62,7 @@ def test_talkers_get_their_last_answer_when_the_services_proxy_stops(lab: Lab) -
         assert (world.echoes["tcp"].resets, world.echoes["tcp"].ended) == (0, 4)
 
 
-@pytest.mark.failure(8, 24)
+@pytest.mark.failure(8, "24")
 def test_callers_on_other_hosts_are_served_until_it_ends(lab: Lab) -> None:
     """While it is away they wait, and lose no call."""
     with World(lab, more={"limits": {"stop_timeout": "10m", "open_timeout": "1m"}}) as world:

@@ -19,7 +19,7 @@ from tests.mesh.plane import Plane, snapshot
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import until
 
-pytestmark = pytest.mark.failure(26)
+pytestmark = pytest.mark.failure("26")
 FINE = HealthAnswer(ok=True)
 
 

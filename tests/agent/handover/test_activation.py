@@ -130,7 +130,7 @@ def test_an_ipv4_address_as_ipv6_sockets_write_it(folder: Path, bound: str, writ
     listener[1].close()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("kind", ["web", "links", "redis"])
 def test_a_start_that_is_tried_again_finds_them_again(folder: Path, kind: str) -> None:
     """The process to take over from may end meanwhile. When a start has succeeded nothing else holds the socket."""
@@ -218,7 +218,7 @@ def opened(listen: Address) -> OpenListener:
     return OpenListener.open("x", UpstreamConfig(listen=listen))
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_what_an_earlier_process_has_stored(folder: Path) -> None:
     """It is this proxy's, and known by its name, also if nothing in the configuration fits it (yet)."""
     port = free_port()
@@ -238,7 +238,7 @@ def test_what_an_earlier_process_has_stored(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_long_name_is_known_from_the_configuration(folder: Path, wanted: bool) -> None:
     """The socket itself does not know it: it was bound to another one."""
@@ -256,7 +256,7 @@ def test_a_long_name_is_known_from_the_configuration(folder: Path, wanted: bool)
         inheritable.close()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_what_is_of_no_use_is_closed_and_named(folder: Path) -> None:
     """Files that are gone, or lead elsewhere; names that are another socket's."""
     gone, moved = opened(UnixAddress(f"{folder}/gone.sock")), opened(UnixAddress(f"{folder}/redis.sock"))
@@ -278,7 +278,7 @@ def test_what_is_of_no_use_is_closed_and_named(folder: Path) -> None:
         assert inheritance.upstreams() == {}
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_socket_unit_may_have_a_name_like_ours(folder: Path) -> None:
     passed(unix(folder / "redis.sock"))
     inheritance = InheritedListeners()

@@ -23,7 +23,7 @@ from proxy.outbound.sockets import InheritableListener, OpenListener
 from tests.agent.handover.rig import short_folder
 from tests.tools.sockets import free_port
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from tests.links.wire import tcp_pair
 from tests.pump.rig import until
 from tests.tools.sockets import fds_since, open_fds
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from proxy.agent.handover.memoryshares import LEAST_PART, MemoryShares, Share
 from proxy.config.memory import LEAST, MIB
 from proxy.pump.budget import MemoryBudget
 
-pytestmark = pytest.mark.failure(24, "33")
+pytestmark = pytest.mark.failure("24", "33")
 
 WHOLE = 512 * MIB
 

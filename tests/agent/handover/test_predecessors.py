@@ -25,7 +25,7 @@ from tests.agent.handover.rig import short_folder
 from tests.links.wire import tcp_pair
 from tests.tools.sockets import fds_since, open_fds
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 
 @pytest.fixture(autouse=True)

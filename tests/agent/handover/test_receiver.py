@@ -85,7 +85,7 @@ async def test_everything_is_handed_over(path: str) -> None:
     handover_sockets.close()
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_the_lock_of_the_state_dir_goes_with_the_sockets(path: str, tmp_path: Path) -> None:
     source = RecordingSource()
     source.state = StateLock(str(tmp_path))
@@ -120,7 +120,7 @@ async def test_the_lock_of_the_state_dir_goes_with_the_sockets(path: str, tmp_pa
     source.close()
 
 
-@pytest.mark.failure("21", 22)
+@pytest.mark.failure("21", "22")
 @pytest.mark.parametrize("named", [True, False])
 async def test_a_lock_that_is_not_as_it_was_named_is_not_taken(path: str, tmp_path: Path, named: bool) -> None:
     """The old process goes on: the new one does not say its last word."""
@@ -151,7 +151,7 @@ async def test_a_lock_that_is_not_as_it_was_named_is_not_taken(path: str, tmp_pa
     assert not fds_since(before)
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_a_state_dir_of_somebody_else_is_found_before_anything_is_taken(path: str, tmp_path: Path) -> None:
     other, source = StateLock(str(tmp_path / "other")), RecordingSource()
     source.state = StateLock(str(tmp_path / "old"))

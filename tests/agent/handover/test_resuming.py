@@ -20,7 +20,7 @@ from proxy.links import carry
 from tests.pump.agents import Mesh, Service, mesh
 from tests.pump.rig import End, until
 
-pytestmark = pytest.mark.failure(24)
+pytestmark = pytest.mark.failure("24")
 
 PATIENT = {"limits": {"stop_timeout": "20s", "open_timeout": "20s"}}
 

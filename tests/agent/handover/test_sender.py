@@ -319,7 +319,7 @@ async def test_descriptors_come_with_the_last_word_only(handover_sockets: Record
     assert handover_sockets.told == ["resume"], "it never stopped accepting"
 
 
-@pytest.mark.failure("21", 22)
+@pytest.mark.failure("21", "22")
 async def test_the_lock_and_the_secret_of_the_state_dir_come_with_the_last_word_only(
     handover_sockets: RecordingSource, tmp_path: Path
 ) -> None:

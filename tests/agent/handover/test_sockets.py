@@ -193,7 +193,7 @@ async def test_a_proxy_takes_the_place_of_another(same: bool, logs: list[Mutable
         hosts.call().close()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 async def test_a_further_takeover_ends_the_oldest_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes go on with their streams beside the one that accepts."""
     monkeypatch.setattr(sockets_module, "HURRY", 0.2)

@@ -71,7 +71,7 @@ def test_unserved(peers: list[PeerStatus], offered_by: list[str], lines: list[st
     ]
 
 
-@pytest.mark.failure(22, "31")
+@pytest.mark.failure("22", "31")
 def test_status_of_a_host_whose_name_another_proxy_has(answering: Callable[..., str]) -> None:
     found = Discovery(
         servers=[], server="s:1", last_error=None, epoch="e", revision=1, age_s=0.0, from_disk=False, hosts=1,

@@ -211,7 +211,7 @@ def test_how_it_is_not() -> None:
     assert never[0] == ["control plane", "not reached, never heard: no answer yet"]
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 def test_other_proxies_of_the_name_are_named() -> None:
     other = "10.0.0.9:7600 (comes from 192.0.2.9)"
     assert discovery_rows(replace(DISCOVERY, namesake=other))[-1] == [

@@ -157,7 +157,7 @@ async def test_a_name_that_is_none_is_refused(store: Store, name: str) -> None:
     assert (caught.value.status, caught.value.code) == (400, "host")
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_another_proxy_of_the_name_is_refused_while_the_first_one_is_alive(store: Store) -> None:
     hosts = hosts_on(store)
     await hosts.register(*shown("host-a", address="10.77.0.1:7600", secret="one"), "10.77.0.1")
@@ -187,7 +187,7 @@ async def test_one_that_is_somebody_else_each_time_is_one_kind_in_the_log(store:
     assert [entry["kind"] for entry in said] == [("host-a",)] * 5
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 @pytest.mark.parametrize("how", [{"secret": "one"}, {"secret": "two", "before": "one"}])
 async def test_who_shows_the_secret_is_a_restart(store: Store, how: dict[str, str]) -> None:
     hosts = hosts_on(store)
@@ -200,7 +200,7 @@ async def test_who_shows_the_secret_is_a_restart(store: Store, how: dict[str, st
     assert caught.value.code == "superseded"
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_one_that_is_on_the_map_and_was_not_heard_of_lately_is_not_alive(store: Store) -> None:
     namesakes = Namesakes()
     hosts = hosts_on(store, lease=3.0, namesakes=namesakes)
@@ -216,7 +216,7 @@ async def test_one_that_is_on_the_map_and_was_not_heard_of_lately_is_not_alive(s
     await hosts.alive("host-a", "2")
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_the_first_one_is_told_by_whichever_server_it_asks(store: Store) -> None:
     """The store says so to all of them, by the mirror."""
     watching = MapWatchers(10)
@@ -240,7 +240,7 @@ async def test_the_first_one_is_told_by_whichever_server_it_asks(store: Store) -
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_one_of_an_earlier_version_is_replaced_as_it_was_then(store: Store) -> None:
     hosts = hosts_on(store)
     await hosts.register(*shown("host-a"))
@@ -248,7 +248,7 @@ async def test_one_of_an_earlier_version_is_replaced_as_it_was_then(store: Store
     await hosts.alive("host-a", "2")
 
 
-@pytest.mark.failure(22)
+@pytest.mark.failure("22")
 async def test_addresses_are_not_given_to_another_proxy_of_the_name(store: Store) -> None:
     hosts = hosts_on(store)
     await hosts.admit("host-a", "two", "192.0.2.9")

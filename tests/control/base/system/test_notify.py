@@ -64,7 +64,7 @@ def test_a_socket_that_is_not_there_is_a_line(tmp_path: Path, monkeypatch: pytes
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("cannot tell systemd", "warning")]
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_descriptors_go_with_it(told: socket.socket, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     with open(tmp_path / "file") as file:

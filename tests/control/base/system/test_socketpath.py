@@ -161,7 +161,7 @@ def test_an_error_without_number_is_explained_too() -> None:
         raise OSError("AF_UNIX path too long")
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_where_clients_find_what_was_bound_to_a_temporary_name(tmp_path: Path) -> None:
     for name in ("x.sock", "n" * 50, ".hidden"):
         place = SocketPath(str(tmp_path), name, -1)

@@ -59,7 +59,7 @@ def test_bind_serve_close(directory: Path) -> None:
     bound.close()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_refusing_lets_those_in_who_wait_and_nobody_else(directory: Path) -> None:
     path = str(directory / "a.sock")
     with bind_unix(path) as bound, ExitStack() as clients:
@@ -78,7 +78,7 @@ def test_refusing_lets_those_in_who_wait_and_nobody_else(directory: Path) -> Non
             bound.socket.accept()
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_socket_of_another_process_refuses_nobody(directory: Path) -> None:
     path = str(directory / "a.sock")
     with bind_unix(path) as bound:
@@ -594,7 +594,7 @@ def test_a_path_that_somebody_else_has_taken(tmp_path: Path) -> None:
     assert not fds_since(before)
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_socket_that_somebody_has_kept(directory: Path) -> None:
     """Its maker has crashed: the next process gets the socket, and takes the lock."""
     before = open_fds()
@@ -616,7 +616,7 @@ def test_a_socket_that_somebody_has_kept(directory: Path) -> None:
     assert not fds_since(before)
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_a_kept_socket_whose_path_is_not_its_own_any_more(directory: Path) -> None:
     before = open_fds()
     path = directory / "kept.sock"
@@ -636,7 +636,7 @@ def test_a_kept_socket_whose_path_is_not_its_own_any_more(directory: Path) -> No
     assert not fds_since(before)
 
 
-@pytest.mark.failure(24)
+@pytest.mark.failure("24")
 def test_another_kind_of_socket(directory: Path) -> None:
     with bind_unix(str(directory / "x.sock"), kind=socket.SOCK_SEQPACKET) as bound:
         assert bound.socket.type == socket.SOCK_SEQPACKET

@@ -8,7 +8,7 @@ import pytest
 
 from control.base.system.watchdog import patience
 
-pytestmark = pytest.mark.failure(26)
+pytestmark = pytest.mark.failure("26")
 
 
 @pytest.mark.parametrize(
