@@ -132,6 +132,56 @@ def test_another_peer_has_its_own() -> None:
     assert other.frames == 0
 
 
+class Endless(Link):
+    """One that always has more to handle."""
+
+    def __init__(self, share: TurnShare) -> None:
+        super().__init__(share, 1 << 30)
+
+    @property
+    def handled(self) -> int:
+        return (1 << 30) - self.frames
+
+
+@pytest.mark.parametrize("peers", [1, 3])
+@pytest.mark.parametrize("honest_first", [True, False], ids=["reported first", "reported last"])
+def test_an_honest_link_is_served_in_each_turn_beside_64_that_flood(peers: int, honest_first: bool) -> None:
+    """However many turns; and they get no more of each than one link would, and take turns at it."""
+    pump, turns = Turns(), 640
+    floods = [[Endless(share) for share in [Timed(pump)] * 64] for _ in range(peers)]
+    many = [link for flood in floods for link in flood]
+    (honest,) = links(pump, 0)
+    for turn in range(turns):
+        honest.frames = SLOW_FRAMES
+        before = [sum(link.handled for link in flood) for flood in floods]
+        fresh = many if not turn else []
+        pump.turn(*([honest, *fresh] if honest_first else [*fresh, honest]))
+        assert honest.frames == 0, f"turn {turn}"
+        for flood, handled in zip(floods, before, strict=True):
+            assert sum(link.handled for link in flood) - handled == PEER_FRAMES
+    for flood in floods:
+        each = [link.handled for link in flood]
+        # Those that are reported first have their turn before the others are seen, and ask for the next at once.
+        assert max(each) - min(each) <= PEER_FRAMES
+        assert sum(each) == turns * PEER_FRAMES
+    assert pump.broken == []
+
+
+@pytest.mark.parametrize("late", [1, 2, 37])
+def test_an_honest_link_that_comes_later_waits_for_none_of_them(late: int) -> None:
+    pump = Turns()
+    flood = [Endless(share) for share in [Timed(pump)] * 64]
+    pump.turn(*flood)
+    for _ in range(late):
+        pump.turn()
+    (honest,) = links(pump, 2 * SLOW_FRAMES + 1)
+    pump.turn(honest)
+    assert honest.frames == SLOW_FRAMES + 1, "at once, as without them"
+    pump.turn()
+    pump.turn()
+    assert honest.frames == 0
+
+
 def test_a_link_with_a_bug_costs_the_others_nothing() -> None:
     pump = Turns()
     one, broken, two, three = links(pump, 99, 99, 40, 40)

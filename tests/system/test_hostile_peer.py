@@ -5,7 +5,9 @@ It is a plain socket that has shaken hands as host-c, a peer of both hosts; nobo
 
 from __future__ import annotations
 
+import selectors
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryDirectory
@@ -33,18 +35,24 @@ MORE: dict[str, Any] = {
 
 
 class Hostile:
-    """A link of host-c's to host-b, past its handshake, in the test's hands."""
+    """A link of host-c's to host-b, past its handshake, in the test's hands.
+
+    Attributes:
+        offset: bytes that `frame` has returned of what host-b has sent behind its HELLO.
+    """
 
     def __init__(self, sock: socket.socket, session: str = "1", max_streams: int = 9) -> None:
-        self.sock = sock
+        self.sock, self.offset = sock, 0
         names = {"host": "host-c", "to": "host-b", "instance": "1", "session": session}
         sock.sendall(encode_hello(Hello(**names, stream_credit=16384, max_streams=max_streams)))
         assert self.frame()[0] is FrameKind.HELLO
+        self.offset = 0
 
     def frame(self) -> tuple[FrameKind, int, bytes]:
         """The next frame that host-b sends: kind, stream id, payload. Fails at the end."""
         (word,) = HEADER.unpack(read_exactly(self.sock, HEADER_SIZE))
         payload = read_exactly(self.sock, word & LENGTH_MASK)
+        self.offset += HEADER_SIZE + len(payload)
         return FrameKind(word >> 56), word >> frames.KEY_SHIFT & frames.ID_MASK, payload
 
     def goodbye(self) -> CloseReason:
@@ -213,6 +221,98 @@ def test_who_opens_faster_than_it_was_told_is_refused_and_nobody_else_is(lab: La
         callers.all_talk()
 
 
+class Flood(threading.Thread):
+    """Pings on each of these links without an end: at every moment PINGS of each are not answered yet, or will be.
+
+    Attributes:
+        answered: how many are, by link.
+    """
+
+    def __init__(self, links: list[Hostile]) -> None:
+        super().__init__(daemon=True)
+        self.answered = dict.fromkeys(links, 0)
+        self._said = dict.fromkeys(links, 0)
+        self._got = {link: bytearray() for link in links}
+        self._offset = {link: link.offset for link in links}
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for link in self._said:
+                selector.register(link.sock, selectors.EVENT_READ, link)
+                self._say(link, PINGS)
+            while not self._stopping.is_set():
+                for key, _ in selector.select(0.1):
+                    self._hear(key.data)
+
+    def stop(self) -> None:
+        """Ends it; what was said and is not answered stays so."""
+        self._stopping.set()
+        self.join()
+
+    def unanswered(self) -> list[int]:
+        """How many of each link have no answer."""
+        return [said - self.answered[link] for link, said in self._said.items()]
+
+    def _say(self, link: Hostile, pings: int) -> None:
+        # Few enough that the kernel has room for them and for their answers: this never waits.
+        self._said[link] += pings
+        link.sock.sendall(encode(FrameKind.PING, 0, bytes(8)) * pings)
+
+    def _hear(self, link: Hostile) -> None:
+        got = self._got[link]
+        got += link.sock.recv(65536)
+        position = answers = 0
+        while len(got) >= position + HEADER_SIZE:
+            (word,) = HEADER.unpack_from(got, position)
+            if len(got) < (behind := position + HEADER_SIZE + (word & LENGTH_MASK)):
+                break
+            answers += word >> 56 == FrameKind.PONG
+            position = behind
+        del got[:position]
+        self._offset[link] += position
+        self.answered[link] += answers
+        if answers:
+            link.sock.sendall(encode(FrameKind.ACK, 0, self._offset[link].to_bytes(8, "big")))
+            self._say(link, answers)
+
+
+PINGS = 500
+LEAVING = 64
+
+
+def leave(link: Hostile, says: CloseReason) -> None:
+    """Have it with a stream, and leaving."""
+    link.sock.sendall(opening(1) + encode(FrameKind.GOAWAY, 0, frames.encode_reason(says)))
+    while link.frame()[0] is not FrameKind.OPENED:
+        pass
+
+
+@pytest.mark.failure("21b-d")
+@pytest.mark.parametrize("says", [CloseReason.DRAINING, CloseReason.IDLE])
+def test_as_many_links_as_may_be_leaving_flood_and_the_honest_are_served_meanwhile(lab: Lab, says: CloseReason) -> None:
+    """Not after the flood, which has no end; and each link of it gets its turn."""
+    with World(lab, more=MORE) as world, undisturbed(world) as callers, ExitStack() as stack:
+        links = []
+        for number in range(LEAVING):
+            sock = stack.enter_context(connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()))
+            links.append(Hostile(sock, f"leaving {number}"))
+            leave(links[-1], says)
+        flood = Flood(links)
+        flood.start()
+        try:
+            for _ in range(5):
+                before = sum(flood.answered.values())
+                callers.all_talk()
+                assert flood.is_alive()
+                eventually(lambda seen=before: sum(flood.answered.values()) > seen, "its turns")  # type: ignore[misc]
+            eventually(lambda: min(flood.answered.values()) > 0, "each link has had one")
+        finally:
+            flood.stop()
+        assert min(flood.unanswered()) == PINGS, "all had as much to say as ever"
+        assert not world.b.events("link down", peer="host-c")
+
+
 @pytest.mark.failure("21b-d")
 @pytest.mark.parametrize("says", [CloseReason.DRAINING, CloseReason.IDLE])
 def test_many_links_that_are_leaving_are_one_peer(lab: Lab, says: CloseReason) -> None:
@@ -220,12 +320,10 @@ def test_many_links_that_are_leaving_are_one_peer(lab: Lab, says: CloseReason) -
     pings = 2000
     with World(lab, more=MORE) as world, undisturbed(world) as callers, ExitStack() as stack:
         links = []
-        for number in range(40):
+        for number in range(LEAVING):
             sock = stack.enter_context(connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()))
-            links.append(link := Hostile(sock, f"leaving {number}"))
-            sock.sendall(opening(1) + encode(FrameKind.GOAWAY, 0, frames.encode_reason(says)))
-            while link.frame()[0] is not FrameKind.OPENED:
-                pass
+            links.append(Hostile(sock, f"leaving {number}"))
+            leave(links[-1], says)
         for round_ in range(3):
             for link in links:
                 link.sock.sendall(encode(FrameKind.PING, 0, round_.to_bytes(8, "big")) * pings)
