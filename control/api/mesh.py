@@ -129,9 +129,10 @@ class Namesake(Struct, frozen=True, kw_only=True):
 
 class AliveResponse(Struct, frozen=True, kw_only=True):
     """The host is known, and stays so. `namesake`: another proxy that wanted to register as this host lately, and was
-    refused (409 ``in_use``)."""
+    refused (409 ``in_use``). `now`: by the server's clock, seconds since 1970; None: of an earlier version."""
 
     namesake: Namesake | None = None
+    now: float | None = None
 
 
 class TrustBundle(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+CLOCKS_DIFFER = 60.0
+"""Seconds by which a host's clock and a control server's may differ before that is said: answers take some of them."""
+
 PeerState = Literal["up", "dialling", "down"]
 Direction = Literal["dialled", "accepted"]
 StreamDirection = Literal["outbound", "inbound", "local"]
@@ -163,6 +166,12 @@ class Discovery(Struct, frozen=True, kw_only=True):
     well."""
     namesake: str | None = None
     """Where another proxy is that wanted to be this host lately, and was refused."""
+    renewal_error: str | None = None
+    """Why this host's certificate, for which it is time, could not be renewed at the last try; None: it could, or there
+    is time."""
+    clock_ahead_s: float | None = None
+    """By how much this host's clock was ahead of the control server's when that last answered, seconds that the answer
+    took included; negative: behind it. None: it has not said."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -208,6 +217,14 @@ class Status(Struct, frozen=True, kw_only=True):
     missing: list[str] = []
     """A line for each upstream's socket whose file is gone and could not be bound again at the last look, 5 s ago at
     most."""
+    cannot_accept: list[str] = []
+    """A line for each listening socket, that of the links included, at which this machine could not accept a connection
+    at the last try, with the reason. It tries ten times a second."""
+    config_stale: str = ""
+    """Why changes of the configuration file cannot be seen: the proxy's is a mount of one file, which has been replaced
+    where it comes from. Empty: they can, at the last look, 5 s ago at most."""
+    record_stopped: str = ""
+    """Why nothing could be written to ``pool.record`` at the last try; empty: it could."""
     access_lost: int = 0
     """Lines of the access log that found no place in its queue or file, since the start."""
     core: Core = "python"

@@ -33,13 +33,14 @@ def status(config: str | None, socket: str | None, as_json: bool, watch: bool) -
     """Show what this host's proxy does.
 
     Exit 1 if no proxy answers, if no host can serve one of the upstreams, if a socket or the links' address is
-    missing, if this host's name is another proxy's, or if the control plane refuses its certificate (revoked, expired).
+    missing, if nothing can be accepted at one, if this host's name is another proxy's, or if the control plane refuses
+    its certificate (revoked, expired).
     """
     at = socket_of(config, socket)
     found = live.tell(lambda: admin.ask(at, "/status", Status), watch, as_json, tables.status_tables)
     if found is None:
         return
-    faults = [*unserved(found), *found.missing, *misnamed(found)]
+    faults = [*unserved(found), *found.missing, *found.cannot_accept, *misnamed(found)]
     for line in faults:
         click.echo(f"hostlane: {printable(line)}", err=True)
     if faults:

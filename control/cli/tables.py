@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from control.api.messages import (
+    CLOCKS_DIFFER,
     BusiestSource,
     ContainerSocket,
     Discovery,
@@ -243,8 +244,13 @@ def _host(status: Status) -> Facts:
     rows += [("waits for a link", _suspension(peer)) for peer in status.peers if peer.suspended]
     if status.access_lost:
         rows.append(("access log", f"{status.access_lost} lines were lost"))
+    if status.config_stale:
+        rows.append(("configuration", status.config_stale))
+    if status.record_stopped:
+        rows.append(("pool.record", f"stopped: {status.record_stopped}"))
     rows += [("namesake", line) for line in status.namesakes]
     rows += [("missing", line) for line in status.missing]
+    rows += [("cannot accept", line) for line in status.cannot_accept]
     if status.door is not None:
         rows += _door(status.door)
     if status.control is not None:
@@ -313,8 +319,17 @@ def _discovery(found: Discovery) -> list[tuple[str, str]]:
         ("map", f"revision {found.revision}, {found.hosts} hosts{kept}{source}"),
         ("registered", registered),
         *((("namesake", namesake),) if found.namesake else ()),
+        *((("certificate", f"not renewed: {found.renewal_error}"),) if found.renewal_error else ()),
+        *_clock(found.clock_ahead_s),
         *(("left out", f"{name}: {why}") for name, why in sorted(found.left_out.items())),
     ]
+
+
+def _clock(ahead: float | None) -> list[tuple[str, str]]:
+    """Whether it is another one than the control server's."""
+    if ahead is None or abs(ahead) < CLOCKS_DIFFER:
+        return []
+    return [("clock", f"{span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the control server's")]
 
 
 def _peers(peers: Iterable[PeerStatus]) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
@@ -113,7 +114,7 @@ class HostRegistry:
     async def alive(self, name: str, instance: str) -> AliveResponse:
         """An instance of a host is still there (404 ``unknown_host``; 409 ``superseded``)."""
         await self._keep(name, instance)
-        return AliveResponse(namesake=self._namesakes.refused(name, instance))
+        return AliveResponse(namesake=self._namesakes.refused(name, instance), now=time.time())
 
     async def _keep(self, name: str, instance: str) -> None:
         known = self._leases.get(name)

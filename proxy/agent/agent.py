@@ -94,6 +94,7 @@ class Agent(Parts):
             )
             self._handover_sockets = handover_sockets = startup.handover_sockets
             self.view.unreachable = lambda: startup.links.missing
+            self.view.failing = lambda: [*self.outbound.failing(), *startup.failing()]
             if self.member is not None:
                 registration = self.member.follower.registration
                 registration.unreachable, startup.links.came = self.view.unreachable, registration.renew
@@ -223,6 +224,7 @@ class Agent(Parts):
                     links.start_soon(ownsocket.keep, handover_sockets.own, self._keeper, handover_sockets)
                     links.start_soon(AddressWatch(self.pools, startup.links.look_again).run)
                     links.start_soon(self.namesakes.run)
+                    links.start_soon(self.reload.watch)
                     links.start_soon(self._end_taps)
                     self._notices.tell("READY=1")
                     if (patience := watchdog.patience()) is not None:
@@ -259,6 +261,7 @@ class Agent(Parts):
             follower,
             lambda: self.draining.began,
             lambda: self.view.unreachable(),
+            lambda: self.view.failing(),
         )
 
     async def _feed(self, heart: Heartbeat, seconds: float) -> None:

@@ -147,7 +147,8 @@ class Parts:
         self._others = CountsOfOthers(self._network.label, self._network.known)
         self.metrics = ProxyMetrics(self._network, process, self._others)
         self.view = ProxyView(config, self.pump, self.pools, self.inbound, context, self.stats)
-        self.view.access = self.access
+        self.view.access, self.view.recorder = self.access, self.recorder
+        self.view.config_stale = lambda: self.reload.stale
         self.door: Doorkeeper | None = None
         if config.door is not None:
             self.door = Doorkeeper(config.door, self.outbound, self.pools, self._containers_changed)
@@ -180,7 +181,8 @@ class Parts:
                 state=state,
                 displaced=self._displaced,
             )
-            self.view.follower = self.member.follower
+            member = self.member
+            self.view.follower, self.view.renewal_error = member.follower, lambda: member.renewal_error
             registration = self.member.follower.registration
             registration.edges, registration.problems = self.view.edges, self.finder.told
             self.finder.changed = registration.tell

@@ -18,6 +18,8 @@ from proxy.telemetry.metrics.process import ReloadCount
 
 log = structlog.get_logger()
 
+LOOK = 5.0
+"""Seconds between two looks whether the file has been replaced where it comes from."""
 _REPLACED = (
     "a mount of this one file, which has been replaced where it comes from: only the old one can be seen here. Mount"
     " its directory instead (and restart the container once for that)"
@@ -34,6 +36,7 @@ class Reload:
 
     Attributes:
         count: what has become of reloads.
+        stale: why changes of the file cannot be seen; empty: they could at the last look.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Reload:
         self._file, self._apply, self._preview, self._tell = file, apply, preview, tell
         self.count = ReloadCount()
         self._source = None if file is None else mount_source(file)
+        self.stale = ""
         self._one = trio.Lock()
         self._asked = False
 
@@ -58,6 +62,19 @@ class Reload:
             async with self._one:
                 self._asked = False
                 await self._reload()
+
+    async def watch(self) -> None:
+        """Look every LOOK seconds whether the file is still the one that was meant, until cancelled; a change is logged
+        once. Returns at once for a file that is no mount of its own: its name leads to whatever takes its place.
+        """
+        while self._file is not None and self._source is not None:
+            # In a worker thread, as a slow file system must not stall the pump.
+            before, self.stale = self.stale, await trio.to_thread.run_sync(self._replaced, self._file)
+            if self.stale and not before:
+                log.warning("changes of the configuration cannot be seen", error=self.stale)
+            elif before and not self.stale:
+                log.info("changes of the configuration can be seen again", file=self._file)
+            await trio.sleep(LOOK)
 
     async def __call__(self, dry_run: bool = False) -> ReloadResult:
         """Reload, or only say what that would do. Raises nothing; the result says what is wrong."""
@@ -92,7 +109,12 @@ class Reload:
 
     def _load(self, file: str) -> Config:
         """Raises ConfigError, and NotApplied if the file that was meant cannot be seen from here."""
-        source = mount_source(file)
-        if source is not None and (source != self._source or is_gone(source)):
-            raise NotApplied([f"{file}: {_REPLACED}"])
+        if why := self._replaced(file):
+            raise NotApplied([why])
         return load(file)
+
+    def _replaced(self, file: str) -> str:
+        """Why the file that was meant cannot be seen from here; empty: it can. Blocks on the file system."""
+        source = mount_source(file)
+        gone = source is not None and (source != self._source or is_gone(source))
+        return f"{file}: {_REPLACED}" if gone else ""

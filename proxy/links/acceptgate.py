@@ -11,9 +11,14 @@ from control.base.system.accepting import accept_all
 
 
 class AcceptGate:
-    """Says whether connections are accepted. It is open at first."""
+    """Says whether connections are accepted. It is open at first.
+
+    Attributes:
+        failing: why this machine cannot accept at the moment, by the descriptors of the sockets where it cannot.
+    """
 
     def __init__(self) -> None:
+        self.failing: dict[int, str] = {}
         self._scope = trio.CancelScope()
         self._opened = trio.Event()
         self.is_open = True
@@ -71,7 +76,7 @@ async def serve_gated(
             borrowed = socket.socket(fileno=listener.socket.fileno())  # trio does not give its own one away
             try:
                 borrowed.setblocking(False)
-                await accept_all(borrowed, listen, handle, handlers)
+                await accept_all(borrowed, listen, handle, handlers, gate.failing)
             finally:
                 borrowed.detach()
 

@@ -94,6 +94,11 @@ class Membership:
         elif self._keyring is not None and (revoked := self._keyring.revoked.adopt(trust.revoked)):
             self._cut(revoked)
 
+    @property
+    def renewal_error(self) -> str | None:
+        """As `CertificateRenewer.failing`."""
+        return None if self._renewer is None else self._renewer.failing
+
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the certificate in force, until cancelled. What was revoked before the proxy was restarted is revoked by
         the time this is `started`.

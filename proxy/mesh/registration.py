@@ -12,6 +12,7 @@ is the other way round: another proxy has the name. Then it tries on, and is reg
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -31,7 +32,7 @@ from control.api.mesh import (
     RegisterResponse,
     ToldProblem,
 )
-from control.api.messages import EdgeInfo, Edges
+from control.api.messages import CLOCKS_DIFFER, EdgeInfo, Edges
 from control.api.refusals import NEEDS_TOKEN
 from control.base.backoff import Backoff
 from proxy.mesh.statelock import StateLock
@@ -78,6 +79,7 @@ class HostRegistrar:
         state: has the secret of the host's state_dir. Without one, a restart may have to wait until the process before
             counts as gone.
         displaced: told when this proxy has become displaced, and when it is registered again.
+        now: seconds since 1970.
 
     Attributes:
         registered: the answer in force; None: none is, or it is not known to be.
@@ -87,6 +89,8 @@ class HostRegistrar:
         refused: the control plane has refused this host, for another reason, when it last answered.
         barred: it refused the certificate that this host has: it is revoked, say.
         namesake: another proxy that was refused as this host lately.
+        clock_ahead: by how many seconds this host's clock was ahead of the control server's when that last answered;
+            None: it has not said.
         edges: returns who talks to whom on this host, the busiest first; it may take a second.
         problems: returns what is wrong on this host, what matters most first; it may take as long.
         unreachable: returns why peers cannot reach this host, which is not registered then; empty: they can.
@@ -102,11 +106,13 @@ class HostRegistrar:
         *,
         state: StateLock | None = None,
         displaced: Callable[[bool], None] = lambda displaced: None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.registered: RegisterResponse | None = None
         self.last_error: str | None = None
         self.displaced = self.refused = self.barred = self._yields = False
         self.namesake: Namesake | None = None
+        self.clock_ahead: float | None = None
         self.unreachable: Callable[[], str] = lambda: ""
         self.edges: Callable[[], Awaitable[Edges]] = _no_edges
         self.problems: Callable[[], Awaitable[Sequence[ToldProblem]]] = _no_problems
@@ -114,9 +120,9 @@ class HostRegistrar:
         self._registry, self._record, self._forgotten, self._random = registry, record, forgotten, random
         self._backoff = Backoff(random, start=PAUSE, ceiling=LONGEST_PAUSE)
         self._claim = claim
-        self._again = trio.Event()
         self._news, self._last = False, -math.inf
         self._resting = trio.CancelScope()
+        self._again, self._now = trio.Event(), now
         self._told: HostRecord | None = None
         self._said: str | None = None
 
@@ -213,6 +219,7 @@ class HostRegistrar:
         answer = await self._registry.alive(self._told.name, self._told.instance, edges, problems)
         self._accepted()
         self._met(answer.namesake)
+        self._compare_clocks(answer.now)
 
     def _met(self, namesake: Namesake | None) -> None:
         before, self.namesake = self.namesake, namesake
@@ -223,6 +230,16 @@ class HostRegistrar:
             )
         elif namesake is None and before is not None:
             log.info("the other proxy of this name has gone", other=str(before))
+
+    def _compare_clocks(self, theirs: float | None) -> None:
+        """Their time, as it was when they answered. A difference is logged when it begins and when it has ended."""
+        before, self.clock_ahead = self.clock_ahead, None if theirs is None else self._now() - theirs
+        differed, differs = (each is not None and abs(each) >= CLOCKS_DIFFER for each in (before, self.clock_ahead))
+        if differs and not differed:
+            assert self.clock_ahead is not None
+            log.warning("this host's clock and the control server's differ", ahead_s=round(self.clock_ahead))
+        elif differed and not differs:
+            log.info("this host's clock and the control server's agree again")
 
     def _displace(self, displaced: bool) -> None:
         before, self.displaced = self.displaced, displaced

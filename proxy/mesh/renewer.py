@@ -90,6 +90,12 @@ class CertificateRenewer:
         self._news = trio.Event()
         client.on_denied = self._denied
 
+    @property
+    def failing(self) -> str | None:
+        """Why the certificate was not renewed at the last try, though it is time for that; None: it was, or it is not.
+        """
+        return self.last_error if self._needs_token or self._due <= self._now() else None
+
     def _denied(self, denied: Denied) -> None:
         if denied.code in NEEDS_TOKEN:
             self._counts_no_longer(NEEDS_TOKEN[denied.code])

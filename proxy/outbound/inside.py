@@ -46,6 +46,11 @@ class InsideListener:
         else:
             self._listener.accepted, self._listener.window, self._listener.held = acceptor.accepted, window, held
 
+    @property
+    def failing(self) -> str:
+        """As `Listener.failing`."""
+        return "" if self._listener is None else self._listener.failing
+
     def close(self, *, finish: bool) -> None:
         """Accept no more. `finish`: accept who waits first; whoever has the socket, too, gets later ones."""
         if self._listener is not None:

@@ -228,6 +228,11 @@ class OpenListener:
         return "" if self._listener is None else self._listener.held_back
 
     @property
+    def failing(self) -> str:
+        """As `Listener.failing`, wherever callers may come."""
+        return next(filter(None, (listener.failing for listener in self._listeners)), "")
+
+    @property
     def _listeners(self) -> list[Listener]:
         """Those that accept: of the socket, and of those that have lost their file."""
         found = [self._listener, *(lost.listener for lost in self._lost)]

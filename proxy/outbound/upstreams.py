@@ -148,6 +148,12 @@ class Outbound:
         opened = self.sockets.opened.get(address)
         return "" if opened is None else opened.held_back
 
+    def failing(self) -> list[str]:
+        """A line for each address at which this machine cannot accept a call for now, with the reason."""
+        found = [(str(each.upstream.listen), each.failing) for each in self.sockets.all]
+        found += [(f"tcp:{place[1].hostport} in {each.container}", each.failing) for place, each in self.inside]
+        return [f"{listen}: cannot accept a connection: {why}" for listen, why in found if why]
+
     async def keep_in_place(self) -> None:
         """Look every LOOK seconds whether the sockets' files are there, and bind those again that somebody has removed,
         until cancelled. What is in the way is logged once.

@@ -7,7 +7,7 @@ from proxy.pump.openings cimport OpeningWindow
 cdef class Listener:
     cdef public Pump _pump
     cdef public object _deadlines, _sock, _listen, accepted, held, _why, _short_at
-    cdef public int _fd
+    cdef public int _fd, _failed
     cdef public OpeningWindow window
     cdef public bint _watching, _said
     cdef public set _reasons

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from math import inf
-from select import EPOLLIN
+from select import EPOLLIN, POLLIN, poll
 from time import monotonic
 
 import structlog
@@ -81,6 +81,7 @@ class Listener:
         self._watching = True
         self._reasons: set[Reason] = set()
         self._said = False
+        self._failed = 0  # what accept(2) has said of this machine since it last worked, an errno
         self._uncounted, self._why = 0, ""
         self._short_at = -inf  # when as many had come as may at a time, seconds (monotonic)
         pump.watch(self._fd, self, EPOLLIN)
@@ -102,6 +103,7 @@ class Listener:
                 return window.when_room(partial(self._go_on, Reason.UNANSWERED))
             fd = self._accept()
             if fd >= 0:
+                self._failed = 0
                 new = Descriptor(fd)
                 if bound:
                     bound_send_buffer(sock := new.socket(), bound)
@@ -115,6 +117,7 @@ class Listener:
                     return self._park(why)
             elif -fd in _NOBODY:
                 self._said = False
+                self._failed = 0
                 return
             elif -fd not in OF_CLIENT:
                 return self._pause(-fd)
@@ -157,8 +160,18 @@ class Listener:
                 error=os.strerror(code),
                 retry_in_s=PAUSE,
             )
+        self._failed = code
         self._wait(Reason.FAILED)
-        self._deadlines.add(PAUSE, partial(self._go_on, Reason.FAILED))
+        self._deadlines.add(PAUSE, self._try_again)
+
+    def _try_again(self) -> None:
+        if not self._watching:
+            return
+        waiting = poll()
+        waiting.register(self._fd, POLLIN)
+        if not waiting.poll(0):
+            self._failed = 0  # another process that has the socket, too, has taken them
+        self._go_on(Reason.FAILED)
 
     def _excess(self, descriptor: int) -> str:
         """Why no more are accepted for now, when a new descriptor has this number; empty: more are."""
@@ -221,8 +234,15 @@ class Listener:
             self._pump.interest(self._fd, EPOLLIN)
 
     @property
+    def failing(self) -> str:
+        """Why this machine cannot accept connections here, at the last try; empty: it can."""
+        return os.strerror(self._failed) if self._failed and self._watching else ""
+
+    @property
     def held_back(self) -> str:
         """Why its callers wait longer than others, or did a moment ago; empty: they do not."""
+        if why := self.failing:
+            return f"cannot accept a connection: {why}"
         if Reason.DESCRIPTORS in self._reasons:
             return self._why
         if self.window.size <= MOST // 8 and monotonic() - self._short_at < RECENT:

@@ -33,6 +33,7 @@ class Health:
 
     Args:
         stopping: whether the proxy is about to end; unreachable: why peers cannot reach this host, empty: they can.
+        failing: a line for each listening socket where this machine cannot accept.
         follower: None without a control plane.
     """
 
@@ -45,10 +46,11 @@ class Health:
         follower: MapFollower | None,
         stopping: Callable[[], bool],
         unreachable: Callable[[], str] = lambda: "",
+        failing: Callable[[], list[str]] = list,
     ) -> None:
         self._heart, self._sockets, self._pools = heart, sockets, pools
         self._keyring, self._follower, self._stopping = keyring, follower, stopping
-        self._unreachable = unreachable
+        self._unreachable, self._failing = unreachable, failing
 
     @property
     def questions(self) -> Mapping[str, Callable[[], Awaitable[HealthAnswer]]]:
@@ -65,6 +67,7 @@ class Health:
         await self._heart.beat()
         problems = ["it is about to stop"] if self._stopping() else []
         problems += filter(None, [self._unreachable()])
+        problems += self._failing()
         problems += certificate(self._keyring, time.time())
         if self._follower is not None:
             problems += registration(self._follower)

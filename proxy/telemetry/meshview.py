@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 State = Literal["up", "idle", "dialling", "down"]
 
 
-def discovery(config: Config, follower: MapFollower) -> Discovery:
+def discovery(config: Config, follower: MapFollower, renewal_error: str | None) -> Discovery:
     """How this proxy follows the control plane."""
     standing, registration, known = follower.standing, follower.registration, follower.map
     assert config.control is not None
@@ -42,6 +42,8 @@ def discovery(config: Config, follower: MapFollower) -> Discovery:
         displaced=registration.displaced,
         namesake=None if registration.namesake is None else str(registration.namesake),
         left_out=standing.left_out,
+        renewal_error=renewal_error,
+        clock_ahead_s=registration.clock_ahead,
     )
 
 

@@ -34,6 +34,7 @@ from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
 from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
+from proxy.pool.record import Recorder
 from proxy.pool.suspendedbytes import kept_by
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
@@ -74,11 +75,13 @@ class ProxyView:
     Attributes:
         config: the one that the proxy runs with, which its owner keeps up to date.
         drain_left: seconds that a drain has left; None: there is none.
-        follower: None without a control plane.
+        follower: None without a control plane. renewal_error: why the certificate is not renewed.
+        recorder: None without pool.record.
+        config_stale: why changes of the configuration file cannot be seen; empty: they can.
         namesakes: what peers say of other proxies that bear this host's name.
         connections: counts those from the CONNECT socket.
         held_back: why callers at an upstream's address wait longer than others; empty: they do not.
-        missing: what is said of sockets whose files are gone.
+        missing: what is said of sockets whose files are gone; failing: of those where nothing can be accepted for now.
         unreachable: why peers cannot reach this host; empty: they can.
         door: tells of the door, and where calls from containers are accepted; None: without a door.
     """
@@ -90,11 +93,15 @@ class ProxyView:
         self._inbound, self._context, self._stats = inbound, context, stats
         self.follower: MapFollower | None = None
         self.access: AccessLog | None = None
+        self.recorder: Recorder | None = None
+        self.config_stale: Callable[[], str] = lambda: ""
+        self.renewal_error: Callable[[], str | None] = lambda: None
         self._edges = EdgeView(config.host, stats.edges, self._lanes, lambda: context.splices.values())
         self._since = monotonic()
         self.drain_left: Callable[[], float | None] = lambda: None
         self.namesakes: Callable[[], list[str]] = list
         self.missing: Callable[[], list[str]] = list
+        self.failing: Callable[[], list[str]] = list
         self.connections: Callable[[], int] = lambda: 0
         self.held_back: Callable[[Address], str] = lambda listen: ""
         self.unreachable: Callable[[], str] = lambda: ""
@@ -124,7 +131,10 @@ class ProxyView:
             namesakes=self.namesakes(),
             access_lost=0 if self.access is None else self.access.lost,
             missing=[*filter(None, [self.unreachable()]), *self.missing()],
-            control=None if self.follower is None else meshview.discovery(self.config, self.follower),
+            cannot_accept=self.failing(),
+            config_stale=self.config_stale(),
+            record_stopped="" if self.recorder is None else self.recorder.stopped,
+            control=self._discovery(),
             busiest=busiest(callers),
             busy_poll=self._pump.busy_poll.told,
             busy_poll_s=self._pump.busy_poll.spent,
@@ -153,9 +163,13 @@ class ProxyView:
             memory_limit=self._pump.budget.limit,
             handshakes_avoided=sum(pool.usage.avoided for pool in self._pools.everywhere),
             draining=self.drain_left() is not None,
-            missing=[*filter(None, [self.unreachable(), door]), *self.missing(), *self.namesakes()],
-            control=None if self.follower is None else meshview.discovery(self.config, self.follower),
+            missing=[*filter(None, [self.unreachable(), door]), *self.missing(), *self.failing(), *self.namesakes()],
+            control=self._discovery(),
         )
+
+    def _discovery(self) -> Discovery | None:
+        follower = self.follower
+        return None if follower is None else meshview.discovery(self.config, follower, self.renewal_error())
 
     def offered(self) -> dict[str, list[str]]:
         """By upstream, the hosts that offer it."""

@@ -32,7 +32,7 @@ class Plane:
         down: nobody answers.
         shown: secret, the one before, and whether it yields, of the last registration.
         edges, problems: what was told with the last of these; None: nothing.
-        namesake: told whoever says that it is alive.
+        namesake, now: told whoever says that it is alive.
         denied: what to refuse the next registrations and signs of life with, by name of the call.
     """
 
@@ -44,6 +44,7 @@ class Plane:
         self.denied: dict[str, Denied] = {}
         self.shown = ("", "", False)
         self.namesake: Namesake | None = None
+        self.now: float | None = None
         self.epoch, self.revision, self.lease = "one", 1, 15.0
         self.first: WatchMessage | None = None
         self._watchers: list[trio.MemorySendChannel[WatchMessage]] = []
@@ -86,7 +87,7 @@ class Plane:
     ) -> AliveResponse:
         self.edges, self.problems = edges, problems
         await self._ask("alive", name, instance)
-        return AliveResponse(namesake=self.namesake)
+        return AliveResponse(namesake=self.namesake, now=self.now)
 
     async def leave(self, name: str, instance: str) -> None:
         await self._ask("leave", name, instance)

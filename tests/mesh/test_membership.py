@@ -95,7 +95,7 @@ async def test_who_finds_no_control_server_says_so_at_once(tmp_path: Path, there
             assert f"127.0.0.1:{dead}: connection refused" in error
             assert f"{servers[-1]}: " in error
             assert why in error.rpartition(servers[-1])[2]
-            told = meshview.discovery(found.follower.static, found.follower)
+            told = meshview.discovery(found.follower.static, found.follower, None)
             assert (told.server, told.last_error) == (None, error)
             nursery.cancel_scope.cancel()
     await found.close()

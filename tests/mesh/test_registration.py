@@ -132,6 +132,30 @@ async def test_and_of_what_is_wrong_and_both_have_room(autojump_clock: MockClock
         assert len(msgspec.json.encode((plane.edges, plane.problems))) <= MOST_TOLD_BYTES + 10
 
 
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("ahead", [13 * 3600.0, -90.0])
+async def test_a_clock_that_is_another_than_the_servers(
+    autojump_clock: MockClock, logs: list[MutableMapping[str, Any]], ahead: float
+) -> None:
+    """Said when it begins and when it has ended; a server of an earlier version says nothing of it."""
+
+    def said() -> list[Any]:
+        return [(each["event"], each.get("ahead_s")) for each in logs if "clock" in each["event"]]
+
+    plane = Plane()
+    async with running(plane) as host:
+        host.registration._now = lambda: 1e9
+        await plane.asked("alive")
+        assert host.registration.clock_ahead is None
+        plane.now = 1e9 - ahead
+        await eventually(lambda: host.registration.clock_ahead == ahead, "it is known")
+        await plane.asked("alive", plane.count("alive") + 2)
+        assert said() == [("this host's clock and the control server's differ", round(ahead))]
+        plane.now = 1e9 - 1
+        await eventually(lambda: host.registration.clock_ahead == 1, "it was set")
+        assert said()[1:] == [("this host's clock and the control server's agree again", None)]
+
+
 async def test_another_offer_is_told_at_once(autojump_clock: MockClock) -> None:
     plane = Plane()
     async with running(plane) as host:

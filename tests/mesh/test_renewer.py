@@ -162,8 +162,12 @@ async def test_while_renewal_fails_the_old_one_stays(mesh: Mesh, logs: Logs) -> 
         assert "no control server answers" in entry["error"]
         assert host.serial == before
         assert host.renewer.last_error is not None
+        assert host.renewer.failing == host.renewer.last_error
         async with mesh.serving(listen=listen(mesh)):
             await host.until_renewed(before)
+            with trio.fail_after(30):
+                while host.renewer.failing is not None:
+                    await trio.sleep(0.01)
             host.later = 0.0
             assert len(said(logs, "certificate not renewed")) == 1
 

@@ -152,6 +152,30 @@ async def test_descriptors_run_out_and_come_back(door: Door, logs: list[MutableM
     await until(lambda: len(door.accepted) == 4, "the one that waited")
 
 
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOBUFS], ids=errno.errorcode.get)
+async def test_it_says_that_it_cannot_accept_until_it_can(door: Door, code: int) -> None:
+    assert door.listener.failing == door.listener.held_back == ""
+    door.listener.errors = (code,) * 1000
+    door.call()
+    await until(lambda: door.listener.tries >= 3, "several attempts")
+    assert door.listener.failing == os.strerror(code)
+    assert door.listener.held_back == f"cannot accept a connection: {os.strerror(code)}"
+    door.listener.errors = ()
+    await until(lambda: door.accepted, "accepted")
+    assert door.listener.failing == door.listener.held_back == ""
+
+
+@pytest.mark.failure("30")
+async def test_who_waited_is_taken_by_another_process(door: Door) -> None:
+    """Which has the same socket: nobody waits here then, so nothing fails."""
+    door.listener.errors = (errno.EPERM,) * 1000
+    door.call()
+    await until(lambda: door.listener.failing, "it fails")
+    door.clients.append(door.sock.accept()[0])
+    await until(lambda: not door.listener.failing, "nobody waits any more")
+
+
 async def test_stopped_during_a_pause(door: Door, logs: list[MutableMapping[str, Any]]) -> None:
     client = socket.socket(socket.AF_UNIX)
     door.clients.append(client)

@@ -77,12 +77,17 @@ def test_a_configuration_that_is_mounted_as_a_single_file(folder: Path, editor: 
             case _:
                 pass
         done = hostlane("reload", "--socket", f"{folder}/run/admin.sock")
+        if editor in ("writes another file", "keeps a backup"):
+            proxy.wait_for("changes of the configuration cannot be seen", error=f"{proxy.file}: {_REPLACED}")
+        status = json.loads(hostlane("status", "--json", "--socket", f"{folder}/run/admin.sock").stdout)
     if editor in ("writes over", "changes nothing"):
         assert (done.returncode, done.stderr) == (0, "")
         assert ("peers" in done.stdout) == (editor == "writes over")
+        assert status["config_stale"] == ""
     else:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == f"{proxy.file}: {_REPLACED}\n"
+        assert status["config_stale"] == f"{proxy.file}: {_REPLACED}"
 
 
 @pytest.mark.parametrize("lost", LOST)

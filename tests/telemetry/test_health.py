@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +16,10 @@ from structlog.testing import capture_logs
 from control.api.client import Denied
 from control.api.messages import HealthAnswer
 from proxy.agent.agent import Agent
+from proxy.links import acceptgate
+from proxy.outbound import sockets
 from proxy.pump.heartbeat import Heartbeat
+from proxy.pump.listener import Listener
 from proxy.telemetry.health import MOST_PROBLEMS, answer, certificate
 from tests.mesh.plane import Plane, snapshot
 from tests.pump.agents import Mesh, mesh
@@ -75,6 +81,64 @@ async def test_one_that_peers_cannot_reach_is_alive_but_not_ready() -> None:
         assert (await asked(agent, "ready")).problems == [missing]
         assert await asked(agent, "alive") == FINE
         assert agent.view.status().missing == [missing]
+
+
+DENIED = [errno.EACCES, errno.EPERM, errno.ENFILE]
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", DENIED, ids=errno.errorcode.get)
+async def test_an_upstream_where_nothing_can_be_accepted(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied(Listener):
+        denied = False
+
+        def _accept(self) -> int:
+            return -code if Denied.denied else super()._accept()
+
+    monkeypatch.setattr(sockets, "Listener", Denied)
+    async with mesh() as hosts:
+        listen = hosts.upstream("host-a", "echo")
+        agent = await hosts.start("host-a", **hosts.peers(b=["echo"]), upstreams={"echo": {"listen": listen}})
+        Denied.denied = True
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(listen.removeprefix("unix:"))
+            await until(lambda: agent.view.failing(), "it fails")
+            line = f"{listen}: cannot accept a connection: {os.strerror(code)}"
+            assert (await asked(agent, "ready")).problems == [line]
+            assert await asked(agent, "alive") == FINE
+            status = agent.view.status()
+            assert status.cannot_accept == [line]
+            assert status.upstreams[0].held_back == f"cannot accept a connection: {os.strerror(code)}"
+            assert line in agent.view.counts().missing
+            Denied.denied = False
+            await until(lambda: not agent.view.failing(), "it works again")
+            assert await asked(agent, "ready") == FINE
+            assert agent.view.status().upstreams[0].held_back == ""
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", DENIED, ids=errno.errorcode.get)
+async def test_links_that_cannot_be_accepted(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied(socket.socket):
+        denied = True
+
+        def accept(self) -> Any:
+            if Denied.denied:
+                raise OSError(code, os.strerror(code))
+            return super().accept()
+
+    monkeypatch.setattr(acceptgate, "socket", SimpleNamespace(socket=Denied))
+    async with mesh() as hosts:
+        agent = await hosts.start("host-a", **hosts.peers(b=[]))
+        assert await asked(agent, "ready") == FINE
+        host, _, port = hosts.addresses["host-a"].partition(":")
+        with socket.create_connection((host, int(port))):
+            await until(lambda: agent.view.failing(), "it fails")
+            line = f"links.listen: cannot accept a connection: {os.strerror(code)}"
+            assert (await asked(agent, "ready")).problems == agent.view.status().cannot_accept == [line]
+            Denied.denied = False
+            await until(lambda: not agent.view.failing(), "it works again")
+            assert await asked(agent, "ready") == FINE
 
 
 async def test_one_that_is_about_to_stop_is_not_ready_but_alive() -> None:

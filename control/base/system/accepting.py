@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 
 import structlog
 import trio
@@ -42,14 +42,33 @@ async def accept_all(
     listen: str,
     handler: Callable[[trio.SocketStream], Awaitable[object]],
     clients: trio.Nursery,
+    failing: MutableMapping[int, str] | None = None,
 ) -> None:
     """Run `handler` in `clients` for each client that connects, until cancelled. While this machine cannot accept,
-    clients wait; a line in the log says so once, and calls the socket `listen`. Raises OSError when the socket has been
-    closed. The socket must be non-blocking; it, and every stream, is its receiver's to close.
+    clients wait; a line in the log says so once, and calls the socket `listen`; and `failing` says why, by the socket's
+    descriptor. Raises OSError when the socket has been closed. The socket must be non-blocking; it, and every stream,
+    is its receiver's to close.
     """
+    failing = {} if failing is None else failing
+    number = listening.fileno()
+    try:
+        await _accept_all(listening, listen, handler, clients, failing, number)
+    finally:
+        failing.pop(number, None)
+
+
+async def _accept_all(
+    listening: socket.socket,
+    listen: str,
+    handler: Callable[[trio.SocketStream], Awaitable[object]],
+    clients: trio.Nursery,
+    failing: MutableMapping[int, str],
+    number: int,
+) -> None:
     said = False
     while True:
-        await trio.lowlevel.wait_readable(listening)
+        if number not in failing:  # else try again, also if nobody waits any more
+            await trio.lowlevel.wait_readable(listening)
         # Cancelled in the very round in which a client came, the caller may have closed the socket by now.
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
@@ -57,13 +76,17 @@ async def accept_all(
                 client, _ = listening.accept()
                 clients.start_soon(handler, trio.SocketStream(trio.socket.from_stdlib_socket(client)))
                 said = False
+                failing.pop(number, None)
         except OSError as error:
             if error.errno in _CLOSED:
                 raise
-            if error.errno in OF_CLIENT or error.errno in _NOBODY:
+            if error.errno in OF_CLIENT:
                 continue
+            if error.errno in _NOBODY:
+                failing.pop(number, None)
+                continue
+            why = failing[number] = os.strerror(error.errno or 0)
             if not said:
-                why = os.strerror(error.errno or 0)
                 # Without descriptors each client that goes lets another one in, and then it is said again.
                 kind = (listen, error.errno)
                 log.error("cannot accept a connection", kind=kind, listen=listen, error=why, retry_in_s=PAUSE)

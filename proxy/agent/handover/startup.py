@@ -74,6 +74,15 @@ class StartupListeners:
         """Whether there is another proxy whose place this one takes."""
         return self._predecessor is not None
 
+    def failing(self) -> list[str]:
+        """A line for each socket, those of upstreams excepted, at which this machine cannot accept for now, and why."""
+        gates = {"links.listen": self.handover_sockets.links_gate}
+        gates.update((own.kept.address, own.gate) for own in self.own.values())
+        if self.scrape is not None:
+            gates["telemetry.listen"] = self.scrape.gate
+        found = [(where, why) for where, gate in gates.items() for why in sorted({*gate.failing.values()})]
+        return [f"{where}: cannot accept a connection: {why}" for where, why in found]
+
     async def replace(self, outbound: Outbound, seconds: float) -> None:
         """This proxy is ready: take the place of the other one, if there is one. Its streams then have `seconds` to
         finish. Raises StartError: the other one goes on, or it has ended and removed its sockets' files;

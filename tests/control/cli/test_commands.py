@@ -91,6 +91,17 @@ def test_status_of_a_host_whose_name_another_proxy_has(answering: Callable[..., 
         assert result.stderr.splitlines() == [f"hostlane: {line}" for line in lines]
 
 
+@pytest.mark.failure("30")
+def test_status_of_a_host_that_cannot_accept(answering: Callable[..., str]) -> None:
+    lines = ["links.listen: cannot accept a connection: Permission denied", "unix:/x\x1b: cannot accept"]
+    result = run(
+        commands.status, "--socket", answering(msgspec.json.encode(msgspec.structs.replace(UP, cannot_accept=lines)))
+    )
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"hostlane: {lines[0]}", "hostlane: unix:/x\\x1b: cannot accept"]
+    assert lines[0] in " ".join(result.stdout.split())
+
+
 def test_json_is_what_the_proxy_said(answering: Callable[..., str]) -> None:
     body = msgspec.json.encode({**msgspec.to_builtins(UP), "new": "field"})
     result = run(commands.status, "--json", "--socket", answering(body))

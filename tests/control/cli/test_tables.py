@@ -211,6 +211,25 @@ def test_how_it_is_not() -> None:
     assert never[0] == ["control plane", "not reached, never heard: no answer yet"]
 
 
+@pytest.mark.failure("30")
+def test_what_needs_somebody_to_look_after_it() -> None:
+    found = replace(DISCOVERY, renewal_error="refused\x1b", clock_ahead_s=13 * 3600.0)
+    assert discovery_rows(found)[3:] == [
+        ["certificate", "not renewed: refused\\x1b"],
+        ["clock", "13h0m ahead of the control server's"],
+    ]
+    assert discovery_rows(replace(DISCOVERY, clock_ahead_s=-61.0))[3:] == [
+        ["clock", "1m1s behind the control server's"]
+    ]
+    assert discovery_rows(replace(DISCOVERY, clock_ahead_s=59.0))[3:] == []
+    told = replace(STATUS, config_stale="x.yaml: mount", record_stopped="full\x1b", cannot_accept=["links.listen: no"])
+    assert rows(tables.status_tables(told)[0])[6:] == [
+        ["configuration", "x.yaml: mount"],
+        ["pool.record", "stopped: full\\x1b"],
+        ["cannot accept", "links.listen: no"],
+    ]
+
+
 @pytest.mark.failure("22")
 def test_other_proxies_of_the_name_are_named() -> None:
     other = "10.0.0.9:7600 (comes from 192.0.2.9)"

@@ -83,6 +83,33 @@ async def test_a_machine_that_cannot_accept_says_so_once(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENFILE])
+async def test_what_fails_is_known_until_it_works(listening: socket.socket, nursery: trio.Nursery, code: int) -> None:
+    """Also if nobody waits any more."""
+    errors, failing = [code] * 1000, dict[int, str]()
+    real = socket.socket(fileno=os.dup(listening.fileno()))
+    with real, socket.create_connection(listening.getsockname()):
+        refusing = Refusing(listening, errors)
+        nursery.start_soon(accept_all, refusing, "here", trio.aclose_forcefully, nursery, failing)
+        with trio.fail_after(PATIENCE):
+            while not failing:
+                await trio.sleep(0.01)
+            assert failing == {listening.fileno(): os.strerror(code)}
+            real.accept()[0].close()
+            errors.clear()
+            while failing:
+                await trio.sleep(0.01)
+        errors.append(code)
+        with socket.create_connection(listening.getsockname()), trio.fail_after(PATIENCE):
+            while not failing:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+    assert not failing, "whoever does not accept does not fail"
+
+
 async def test_a_closed_socket_is_an_error(listening: socket.socket) -> None:
     with socket.create_connection(listening.getsockname()):
         with pytest.RaisesGroup(OSError) if hasattr(pytest, "RaisesGroup") else pytest.raises(BaseExceptionGroup):
