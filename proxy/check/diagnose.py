@@ -15,6 +15,7 @@ from proxy.check.readers import modules as modules_reader
 from proxy.check.readers import mtu as mtu_reader
 from proxy.check.readers import netfilter as netfilter_reader
 from proxy.check.readers import path as path_reader
+from proxy.check.readers import proxy as proxy_reader
 from proxy.check.readers import segment as segment_reader
 from proxy.check.readers import sockets as sockets_reader
 from proxy.check.readers import sysctls as sysctls_reader
@@ -29,6 +30,7 @@ from proxy.check.rules import (
     mtu,
     netfilter,
     path,
+    proxy,
     segment,
     sockets,
     sysctls,
@@ -56,6 +58,7 @@ SUBJECTS: tuple[tuple[str, Look], ...] = (
     _subject("clock", "this machine's clock against certificates", clock_reader.read, clock.judge),
     _subject("limits", "descriptors against streams", limits_reader.read, limits.judge),
     _subject("memory", "limits.memory against the limit of the cgroup", memory_reader.read, memory.judge),
+    _subject("proxy", "what the running proxy says of itself", proxy_reader.read, proxy.judge),
     _subject("sockets", "directories of Unix sockets", sockets_reader.read, sockets.judge),
     _subject("containers", "containers that call by labels", containers_reader.read, containers.judge),
 )

@@ -14,8 +14,8 @@ from tests.tools.servers import Echo
 from tests.tools.sockets import exchange
 
 GROUPS = [
-    "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "memory", "sockets",
-    "containers",
+    "path", "netfilter", "modules", "mtu", "segment", "hardware", "sysctls", "clock", "limits", "memory", "proxy",
+    "sockets", "containers",
 ]  # fmt: skip
 DELIVER = "tcp:127.0.0.1:7800"
 

@@ -7,6 +7,7 @@ import time
 
 from proxy.check.context import DiagnosisContext
 from proxy.check.readers import files
+from proxy.check.readers.runningproxy import told
 from proxy.check.report import Unchecked
 from proxy.check.rules.clock import CertificateValidity, ClockFacts
 
@@ -16,9 +17,20 @@ _TIMEX_BYTES = 208
 
 
 def read(context: DiagnosisContext) -> ClockFacts:
-    """Of the first certificate in each file, which is the one that the file is about."""
+    """Of the first certificate in each file, which is the one that the file is about; and what the running proxy knows,
+    if it has a control plane.
+    """
     found = tuple(certificate(file) for file in context.certificates)
-    return ClockFacts(now=time.time(), certificates=found, synchronised=synchronised())
+    config, said = context.config, None
+    if config is not None and config.control is not None and (status := told(config)[0]) is not None:
+        said = status.control
+    return ClockFacts(
+        now=time.time(),
+        certificates=found,
+        synchronised=synchronised(),
+        renewal_error=None if said is None else said.renewal_error,
+        ahead=None if said is None else said.clock_ahead_s,
+    )
 
 
 def certificate(file: str) -> CertificateValidity | Unchecked:

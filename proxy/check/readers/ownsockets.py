@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 
 from control.api.messages import Status
 from control.base.reading.addresses import ADMIN_SOCKET, HANDOVER_SOCKET, UnixAddress
 from control.base.system.socketpath import SocketPath
+from proxy.check.readers.runningproxy import is_socket, told
 from proxy.check.report import Unchecked
 from proxy.check.rules.sockets import MissingSocket
 from proxy.config.schema import Config
@@ -19,32 +19,17 @@ LOCKS = "/proc/locks"
 def missing(config: Config) -> tuple[MissingSocket | Unchecked, ...]:
     """Those that are not there; none if no proxy runs."""
     admin = f"{config.run_dir}/{ADMIN_SOCKET}"
-    asked, why = _ask(admin)
-    if asked is None and config.telemetry.socket is not None:
-        asked, _ = _ask(config.telemetry.socket)
+    asked, why = told(config)
     if asked is None and not _is_held(admin):
         return ()
-    if asked is None and _is_socket(admin):
+    if asked is None and is_socket(admin):
         return (Unchecked("sockets of the running proxy", why),)
     said = [] if asked is None else [line for line in asked.missing if line.startswith("cannot listen on unix:")]
     found = [MissingSocket(read=line) for line in said]
     for path, used_by in _wanted(config, asked):
-        if not _is_socket(path) and not any(f"unix:{path}:" in line for line in said):
+        if not is_socket(path) and not any(f"unix:{path}:" in line for line in said):
             found.append(MissingSocket(read=f"{path} ({used_by}) is not there, and a proxy runs"))
     return tuple(found)
-
-
-def _ask(path: str) -> tuple[Status | None, str]:
-    """What the proxy behind a socket says; why there is no answer."""
-    # Imported here: it takes a tenth of a second.
-    from control.api import admin
-
-    if not _is_socket(path):
-        return None, ""
-    try:
-        return admin.ask(path, "/status", Status)[0], ""
-    except admin.NoAnswer as error:
-        return None, str(error)
 
 
 def _wanted(config: Config, status: Status | None) -> Iterator[tuple[str, str]]:
@@ -64,13 +49,6 @@ def _wanted(config: Config, status: Status | None) -> Iterator[tuple[str, str]]:
             yield upstream.listen.path, f"upstreams.{service}.listen"
     if config.connect is not None and isinstance(config.connect.listen, UnixAddress):
         yield config.connect.listen.path, "connect.listen"
-
-
-def _is_socket(path: str) -> bool:
-    try:
-        return stat.S_ISSOCK(os.stat(path).st_mode)
-    except OSError:
-        return False
 
 
 def _is_held(path: str) -> bool:

@@ -1,10 +1,15 @@
-"""The proxy that runs with a configuration: whoever listens on its admin socket."""
+"""The proxy that runs with a configuration: whoever listens on its admin socket, and what it says of itself."""
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 
+from control.api.messages import Status
+from control.base.reading.addresses import ADMIN_SOCKET
 from control.base.system.peercred import credentials_of
+from proxy.config.schema import Config
 
 PATIENCE_S = 2.0
 
@@ -20,3 +25,33 @@ def running(path: str) -> int | None:
             return None
     # The kernel says 0 for a process in a pid namespace that this one cannot see into.
     return pid or None
+
+
+def told(config: Config) -> tuple[Status | None, str]:
+    """What the proxy says at its admin socket, or else at its socket for monitoring; without an answer, why there is
+    none at the first; empty: there is no such socket. Each of the two may take `admin.TIMEOUT`.
+    """
+    found, why = _ask(f"{config.run_dir}/{ADMIN_SOCKET}")
+    if found is None and config.telemetry.socket is not None:
+        found, _ = _ask(config.telemetry.socket)
+    return found, why
+
+
+def _ask(path: str) -> tuple[Status | None, str]:
+    # Imported here: it takes a tenth of a second.
+    from control.api import admin
+
+    if not is_socket(path):
+        return None, ""
+    try:
+        return admin.ask(path, "/status", Status)[0], ""
+    except admin.NoAnswer as error:
+        return None, str(error)
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is one, as far as this process may look."""
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False

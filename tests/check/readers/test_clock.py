@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from proxy.check.readers.clock import certificate, synchronised
-from proxy.check.report import Unchecked
+from control.api.messages import CLOCKS_DIFFER
+from proxy.check.context import DiagnosisContext
+from proxy.check.readers.clock import certificate, read, synchronised
+from proxy.check.report import Finding, Unchecked
+from proxy.check.rules.clock import judge
 from tests.check.ground import check, findings, seen
+from tests.mesh.plane import Plane
+from tests.pump.agents import mesh
+from tests.pump.rig import until
 
 HOUR = timedelta(hours=1)
 
@@ -78,6 +88,31 @@ def test_no_certificate(tmp_path: Path) -> None:
     other.write_text("hello")
     assert certificate(str(missing)) == Unchecked(str(missing), "there is no such file here")
     assert certificate(str(other)) == Unchecked(str(other), "not a certificate in PEM form")
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize(("ahead", "level"), [(13 * 3600.0, "wrong"), (-100.0, "note")])
+async def test_what_the_running_proxy_knows(ahead: float, level: str) -> None:
+    plane = Plane()
+    plane.lease, plane.now = 0.1, time.time() - ahead
+    async with mesh(mtls=True) as hosts:
+        control = {"servers": ["10.0.0.9:7601"], "state_dir": str(hosts.folder / "state")}
+        agent = await hosts.start("host-a", plane, control=control)
+        context = cast(DiagnosisContext, SimpleNamespace(config=agent.config, certificates=()))
+
+        async def told() -> dict[str, str]:
+            lines = judge(await trio.to_thread.run_sync(read, context))
+            return {each.name: each.level for each in lines if isinstance(each, Finding)}
+
+        registration = agent.view.follower.registration if agent.view.follower is not None else None
+        assert registration is not None
+        await until(lambda: registration.clock_ahead is not None, "the control plane has said what time it is")
+        agent.view.renewal_error = lambda: "no control server answers"
+        found = await told()
+        assert (found.get("clocks-differ"), found.get("renewal-fails")) == (level, "wrong")
+        agent.view.renewal_error, plane.now = lambda: None, time.time()
+        await until(lambda: abs(registration.clock_ahead or 0.0) < CLOCKS_DIFFER, "the clock was set")
+        assert not {"clocks-differ", "renewal-fails"} & {*await told()}
 
 
 def test_synchronised() -> None:
