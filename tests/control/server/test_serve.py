@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import msgspec
 import pytest
@@ -46,6 +47,9 @@ async def test_the_administrator_sees_the_map(world: World) -> None:
         assert [host.name for host in (await admin.hosts()).hosts] == ["host-a"]
         status = await admin.status()
         assert (status.hosts, status.watching, status.name) == (1, True, "control-1")
+        before, told = time.time(), (await a.alive("host-a", "1")).now
+        assert told is not None
+        assert before <= told <= time.time()
         await admin.remove("host-a")
         with pytest.raises(Denied) as caught:
             await a.alive("host-a", "1")
