@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import errno
+import os
 import socket
 
 import pytest
 
 from control.base.reading.addresses import TcpAddress
 from proxy.agent.agent import Agent
+from proxy.outbound import inside
 from proxy.outbound.inside import InsideListener, Place
 from proxy.pump import seriesbudget
+from proxy.pump.listener import Listener
 from tests.pump.agents import Mesh, mesh
 from tests.pump.rig import End, until
 from tests.telemetry.metrics.told import free_port, scrape
@@ -70,6 +74,30 @@ async def test_without_anybody_who_offers_it_callers_are_reset() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             add(agent, listening.dup(), "nothing")
             assert (await caller(hosts, listening).rest()).reset
+
+
+@pytest.mark.failure("30")
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE], ids=errno.errorcode.get)
+async def test_it_says_where_nothing_can_be_accepted(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Denied(Listener):
+        denied = True
+
+        def _accept(self) -> int:
+            return -code if Denied.denied else super()._accept()
+
+    monkeypatch.setattr(inside, "Listener", Denied)
+    async with mesh() as hosts:
+        agent = await hosts.start("host-a")
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            add(agent, listening.dup(), "nothing")
+            assert agent.view.status().cannot_accept == []
+            waits = caller(hosts, listening)
+            await until(lambda: agent.view.failing(), "it fails")
+            line = f"tcp:127.0.0.1:1 in web: cannot accept a connection: {os.strerror(code)}"
+            assert agent.view.status().cannot_accept == [line]
+            Denied.denied = False
+            await waits.rest()
+            assert agent.view.status().cannot_accept == []
 
 
 async def test_it_is_removed() -> None:
