@@ -464,7 +464,7 @@ async def test_a_session_of_which_its_dialler_never_heard(up: bool) -> None:
         link.start(b"")
         lane = session.open(encode_open(Open("web")))
         observer = lane.observer = Record()
-        lane.early = bytearray(b"early")
+        lane.early = b"early"
         if not up:
             link.doom(CloseReason.LINK_LOST)
             home._pump.settle()
