@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from proxy.config import schema as config
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "compose").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "compose").rglob("*.yaml"))
 CONFIGURATIONS = sorted((ROOT / "compose").glob("*/*.yaml"))
 SERVICES = [
     pytest.param(service, id=f"{file.name}-{name}")
     for file in FILES
     for name, service in yaml.safe_load(file.read_text())["services"].items()
 ]
+PROXYS = re.search(r"useradd --uid (\d+) --gid \d+ .* (\w+) \\", (ROOT / "Dockerfile").read_text())
 GIVEN = {"HOST": "host-a", "ADDRESS": "10.77.0.10", "NUMBER": "1"}
 
 
@@ -53,3 +56,82 @@ def test_directories_are_mounted_and_not_files(service: dict[str, Any]) -> None:
         if source.startswith("./"):
             assert (ROOT / "compose" / source).is_dir(), volume
         assert not source.endswith((".sock", ".yaml")), volume
+
+
+def of_our_image(service: dict[str, Any]) -> bool:
+    return str(service.get("image", "hostlane")).startswith(("hostlane", "${IMAGE:-hostlane", "${NEXT_IMAGE:-hostlane"))
+
+
+def user(service: dict[str, Any]) -> str:
+    """The number or name of its user, as far as the file says. (A group alone commands nothing.)"""
+    return str(service.get("user", "7600" if of_our_image(service) else "")).partition(":")[0]
+
+
+def runs(service: dict[str, Any]) -> str:
+    """Which program of Hostlane's, by its first word, the image's own if none is said; empty: another program."""
+    if "entrypoint" in service or not of_our_image(service):
+        return ""
+    return str(service.get("command", ["proxy"])[0])
+
+
+def has_the_proxys_user(service: dict[str, Any]) -> bool:
+    """Whether it is somebody whom a proxy would take for itself, and is none. A control server runs as the same user of
+    the same image: it is no service, and `test_a_control_server_shares_nothing_with_a_proxy` keeps it apart.
+    """
+    return runs(service) not in ("proxy", "control") and user(service) in ("7600", "hostlane")
+
+
+def services(path: Path) -> dict[str, dict[str, Any]]:
+    """Those of a compose file; of a proxy's configuration, which has a section of that name, none."""
+    found = yaml.safe_load(path.read_text()).get("services") or {}
+    return {name: each for name, each in found.items() if isinstance(each, dict) and {"image", "build"} & set(each)}
+
+
+ALL = [
+    pytest.param(service, id=f"{path.relative_to(ROOT / 'compose').with_suffix('')}-{name}")
+    for path in EXAMPLES
+    for name, service in services(path).items()
+]
+
+
+def test_the_proxys_user_is_that_of_the_image() -> None:
+    assert PROXYS is not None
+    assert PROXYS.groups() == ("7600", "hostlane")
+
+
+@pytest.mark.failure("21")
+@pytest.mark.parametrize("service", ALL)
+def test_no_service_has_the_proxys_user(service: dict[str, Any]) -> None:
+    """Who has it may command the proxy, wherever its sockets come to lie in reach."""
+    assert not has_the_proxys_user(service)
+
+
+@pytest.mark.failure("21")
+@pytest.mark.parametrize(
+    ("service", "has"),
+    [
+        ({"image": "redis:7", "user": 7600}, True),
+        ({"image": "redis:7", "user": "7600:1000"}, True),
+        ({"image": "redis:7", "user": "hostlane"}, True),
+        ({"image": "${IMAGE:-hostlane}", "entrypoint": ["sleep", "infinity"]}, True),
+        ({"image": "hostlane", "command": ["status"]}, True),
+        ({"build": "..", "command": ["door"], "user": "0:7600"}, False),
+        ({"image": "redis:7", "user": "76001"}, False),
+        ({"image": "redis:7"}, False),
+        ({"image": "hostlane", "command": ["proxy"]}, False),
+        ({"image": "${IMAGE:-hostlane}"}, False),
+        ({"image": "redis:7", "command": ["proxy"], "user": "7600"}, True),
+    ],
+)
+def test_who_has_the_proxys_user(service: dict[str, Any], has: bool) -> None:
+    assert has_the_proxys_user(service) is has
+
+
+@pytest.mark.failure("21")
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if services(path)], ids=lambda path: path.stem)
+def test_a_control_server_shares_nothing_with_a_proxy(path: Path) -> None:
+    """They have one user: neither may reach the other's sockets or processes, so none of a project has both."""
+    kinds = {runs(service) for service in services(path).values()}
+    assert not {"proxy", "control"} <= kinds
+    for service in services(path).values():
+        assert not {"pid", "userns_mode", "ipc"} & set(service), "namespaces of somebody else's"
