@@ -120,6 +120,14 @@ def are_spread(cuts: list[float], end: float, length: float) -> None:
     assert most <= 1 + 2 * len(cuts) * TICK / length, "at one moment"
 
 
+@pytest.mark.parametrize(
+    "cuts", [[100.0] * 20, [90.0] * 20, [90.0] * 10 + [100.0] * 10, [80.0 + 1 * n for n in range(20)]]
+)
+def test_what_is_not_spread(cuts: list[float]) -> None:
+    with pytest.raises(AssertionError):
+        are_spread(cuts, 100.0, 10.0)
+
+
 @pytest.mark.parametrize("count", [20, 33, 1000, 10_000])
 @pytest.mark.parametrize("seconds", [HOUR, 100.0, 8.0])
 async def test_at_the_deadline_of_a_takeover(

@@ -32,6 +32,9 @@ MORE: dict[str, Any] = {
     "links": {"replay_buffer": "64KiB", "resume_timeout": "100ms"},
     "limits": {"stream_credit": "16KiB"},
 }
+UNPINGED = {**MORE, "links": {**MORE["links"], "ping_interval": "60s", "ping_timeout": "60s"}}
+"""Where the peer does not answer while the test does something else: on a busy machine its silence would end the link
+too."""
 
 
 class Hostile:
@@ -161,10 +164,7 @@ def flood_of_opens(number: int) -> bytes:
 @pytest.mark.parametrize("flood", [flood_of_pings, flood_of_opens], ids=["pings", "opens"])
 def test_who_asks_and_never_reads_loses_the_link(lab: Lab, flood: Callable[[int], bytes]) -> None:
     """The answers are kept for it up to twice the replay buffer, and no further."""
-    # Its silence would end the link too, and on a busy machine before so much has been answered.
-    links = {**MORE["links"], "ping_interval": "60s", "ping_timeout": "60s"}
-    patient = {**MORE, "links": links, "log": {"level": "info"}}
-    with World(lab, more=patient) as world, undisturbed(world) as callers:
+    with World(lab, more={**UNPINGED, "log": {"level": "info"}}) as world, undisturbed(world) as callers:
         with hostile(lab) as peer:
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 for number in range(10_000):
@@ -292,7 +292,7 @@ def leave(link: Hostile, says: CloseReason) -> None:
 @pytest.mark.parametrize("says", [CloseReason.DRAINING, CloseReason.IDLE])
 def test_as_many_links_as_may_be_leaving_flood_and_the_honest_are_served_meanwhile(lab: Lab, says: CloseReason) -> None:
     """Not after the flood, which has no end; and each link of it gets its turn."""
-    with World(lab, more=MORE) as world, undisturbed(world) as callers, ExitStack() as stack:
+    with World(lab, more=UNPINGED) as world, undisturbed(world) as callers, ExitStack() as stack:
         links = []
         for number in range(LEAVING):
             sock = stack.enter_context(connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()))
@@ -318,7 +318,7 @@ def test_as_many_links_as_may_be_leaving_flood_and_the_honest_are_served_meanwhi
 def test_many_links_that_are_leaving_are_one_peer(lab: Lab, says: CloseReason) -> None:
     """All their frames are answered, and none of anybody else's is late."""
     pings = 2000
-    with World(lab, more=MORE) as world, undisturbed(world) as callers, ExitStack() as stack:
+    with World(lab, more=UNPINGED) as world, undisturbed(world) as callers, ExitStack() as stack:
         links = []
         for number in range(LEAVING):
             sock = stack.enter_context(connect(f"tcp:{lab.b.address}:{PORT}", lab.a.socket()))
