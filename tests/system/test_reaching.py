@@ -275,6 +275,7 @@ def test_more_calls_at_a_time_than_one_address_has_ports(lab: Lab) -> None:
             assert len(held) <= 16
         assert len(held) > 8, "more than one address has"
         assert echo.accepted == len(held)
+        eventually(lambda: len(both.ended(direction="inbound", reason="local_shortage")) > 0, "its line in the log")
         [detail] = set(both.ended(direction="inbound", reason="local_shortage"))
         assert detail == f"this host has no source port left towards {lab.a.address}:{SERVICE}"
         assert both.a.events("host ejected") == []
