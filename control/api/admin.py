@@ -46,6 +46,10 @@ class NoAnswer(Exception):
     """There is no answer to show; ``str()`` is the line that says why."""
 
 
+class Refused(NoAnswer):
+    """The proxy answers, but not to this process."""
+
+
 class BadConfig(Exception):
     """The file does not say where the socket is; ``str()`` is the line that says why."""
 
@@ -118,7 +122,7 @@ def _refused(socket_path: str, response: httpx.Response) -> NoReturn:
         error = msgspec.json.decode(response.content, type=AdminErrorBody).error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise NoAnswer(f"{socket_path}: {_OTHER_VERSION}") from None
-    raise NoAnswer(f"{socket_path}: the proxy refused: {error}")
+    raise Refused(f"{socket_path}: the proxy refused: {error}")
 
 
 def socket_of(config: str | None, socket_path: str | None) -> str:

@@ -196,6 +196,6 @@ async def test_every_byte_arrives_once(mtls: bool) -> None:
             await until(lambda: a.streams == b.streams == 0)
         assert min(storm.whole, storm.aborted, a.sessions.resumed) > 0
         for home in (a, b):
-            await until(lambda home=home: not home._pump.lanes and home._pump.budget.used == 0)  # type: ignore[misc]
+            await until(lambda home=home: not any(home._pump.lanes) and home._pump.budget.used == 0)  # type: ignore[misc]
             assert not any(session.suspended for session in home.sessions)
         await until(lambda: a._pump.slabs.in_use <= 2 * len(list(a.sessions)))

@@ -69,7 +69,7 @@ def user(service: dict[str, Any]) -> str:
 
 def runs(service: dict[str, Any]) -> str:
     """Which program of Hostlane's, by its first word, the image's own if none is said; empty: another program."""
-    if "entrypoint" in service or not of_our_image(service):
+    if "hostlane" not in service.get("entrypoint", ["hostlane"]) or not of_our_image(service):
         return ""
     return str(service.get("command", ["proxy"])[0])
 
@@ -115,6 +115,8 @@ def test_no_service_has_the_proxys_user(service: dict[str, Any]) -> None:
         ({"image": "redis:7", "user": "hostlane"}, True),
         ({"image": "${IMAGE:-hostlane}", "entrypoint": ["sleep", "infinity"]}, True),
         ({"image": "hostlane", "command": ["status"]}, True),
+        ({"image": "hostlane", "entrypoint": ["sh", "-c", "exec hostlane", "hostlane"], "command": ["control"]}, False),
+        ({"image": "hostlane", "entrypoint": ["sh", "-c", "exec hostlane", "hostlane"], "command": ["status"]}, True),
         ({"build": "..", "command": ["door"], "user": "0:7600"}, False),
         ({"image": "redis:7", "user": "76001"}, False),
         ({"image": "redis:7"}, False),

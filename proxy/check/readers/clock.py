@@ -22,7 +22,7 @@ def read(context: DiagnosisContext) -> ClockFacts:
     """
     found = tuple(certificate(file) for file in context.certificates)
     config, said = context.config, None
-    if config is not None and config.control is not None and (status := told(config)[0]) is not None:
+    if config is not None and config.control is not None and (status := told(config).status) is not None:
         said = status.control
     return ClockFacts(
         now=time.time(),

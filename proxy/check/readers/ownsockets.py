@@ -19,7 +19,7 @@ LOCKS = "/proc/locks"
 def missing(config: Config) -> tuple[MissingSocket | Unchecked, ...]:
     """Those that are not there; none if no proxy runs."""
     admin = f"{config.run_dir}/{ADMIN_SOCKET}"
-    asked, why = told(config)
+    asked, why, _ = told(config)
     if asked is None and not _is_held(admin):
         return ()
     if asked is None and is_socket(admin):

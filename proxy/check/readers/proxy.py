@@ -13,7 +13,7 @@ def read(context: DiagnosisContext) -> ProxyFacts:
     """Of a proxy that listens and has not answered when `admin.TIMEOUT` is over, that; nothing if none runs."""
     if context.config is None:
         return ProxyFacts(unseen=Unchecked("the running proxy", "give --config FILE"))
-    status, why = told(context.config)
+    status, why, refused = told(context.config)
     if status is not None:
         return ProxyFacts(
             pid=status.pid,
@@ -22,7 +22,7 @@ def read(context: DiagnosisContext) -> ProxyFacts:
             record_stopped=status.record_stopped,
         )
     admin = f"{context.config.run_dir}/{ADMIN_SOCKET}"
-    pid = running(admin) if why else None
+    pid = running(admin) if why and not refused else None
     if pid is None:
         return ProxyFacts(unseen=Unchecked("the running proxy", why or f"{admin}: no proxy runs"))
     return ProxyFacts(pid=pid, silent=why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from typing import NamedTuple
 
 from control.api.messages import Status
 from control.base.reading.addresses import ADMIN_SOCKET
@@ -12,6 +13,14 @@ from control.base.system.peercred import credentials_of
 from proxy.config.schema import Config
 
 PATIENCE_S = 2.0
+
+
+class Told(NamedTuple):
+    """`told`'s answer. `refused`: it answers, but not to this process, say one outside of its container."""
+
+    status: Status | None
+    why: str
+    refused: bool = False
 
 
 def running(path: str) -> int | None:
@@ -27,26 +36,26 @@ def running(path: str) -> int | None:
     return pid or None
 
 
-def told(config: Config) -> tuple[Status | None, str]:
+def told(config: Config) -> Told:
     """What the proxy says at its admin socket, or else at its socket for monitoring; without an answer, why there is
     none at the first; empty: there is no such socket. Each of the two may take `admin.TIMEOUT`.
     """
-    found, why = _ask(f"{config.run_dir}/{ADMIN_SOCKET}")
-    if found is None and config.telemetry.socket is not None:
-        found, _ = _ask(config.telemetry.socket)
-    return found, why
+    first = _ask(f"{config.run_dir}/{ADMIN_SOCKET}")
+    if first.status is None and config.telemetry.socket is not None:
+        return first._replace(status=_ask(config.telemetry.socket).status)
+    return first
 
 
-def _ask(path: str) -> tuple[Status | None, str]:
+def _ask(path: str) -> Told:
     # Imported here: it takes a tenth of a second.
     from control.api import admin
 
     if not is_socket(path):
-        return None, ""
+        return Told(None, "")
     try:
-        return admin.ask(path, "/status", Status)[0], ""
+        return Told(admin.ask(path, "/status", Status)[0], "")
     except admin.NoAnswer as error:
-        return None, str(error)
+        return Told(None, str(error), isinstance(error, admin.Refused))
 
 
 def is_socket(path: str) -> bool:
