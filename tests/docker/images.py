@@ -40,6 +40,17 @@ def import_base(host: EngineHost) -> None:
     host.docker("import", *(word for each in TRUST for word in ("--change", each)), str(base()), BASE)
 
 
+def import_base_behind(host: EngineHost, proxy: str) -> None:
+    """Give the base image to an engine whose builds reach the package indexes by an HTTP proxy (`outside.way_out`)."""
+    import_base(host)
+    (host.files / "Dockerfile").write_text(
+        f"FROM {BASE}\n"
+        f"RUN printf '[global]\\nproxy = {proxy}\\n' > /etc/pip.conf"
+        f" && echo 'Acquire::http::Proxy \"{proxy}\";' > /etc/apt/apt.conf.d/proxy\n"
+    )
+    host.docker("build", f"--tag={BASE}", str(host.files))
+
+
 def build(host: EngineHost, *options: str, context: Path = ROOT, tag: str = IMAGE) -> None:
     """`docker build`, with what the engine's own builder does without being told."""
     host.docker("build", "--network=host", f"--tag={tag}", *options, str(context), limit=900)

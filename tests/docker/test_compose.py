@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.docker.composed import ComposeHost, compose_hosts
+from tests.docker.traffic import HOLDER
 from tests.tools.sockets import PATIENCE, eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -19,18 +20,6 @@ B = {"HOST": "host-b", "ADDRESS": "10.77.0.20", "FILE": "offering.yaml"}
 PROXY, NEXT = "hostlane-proxy-1", "hostlane-next-1"
 SERVER = ["redis-server", "--port", "0", "--unixsocket", "/data/redis.sock", "--unixsocketperm", "777", "--save", ""]
 CLI = ["redis-cli", "-s", "/run/hostlane-services/redis.sock"]
-HOLDER = """
-import socket, time
-sock = socket.socket(socket.AF_UNIX)
-sock.connect("/run/hostlane-services/redis.sock")
-said = False
-while True:
-    sock.sendall(b"PING\\r\\n")
-    assert sock.recv(100) == b"+PONG\\r\\n"
-    said = said or print("answered") is None
-    time.sleep(0.05)
-"""
-"""One connection, on which question and answer follow each other for ever."""
 
 
 @pytest.fixture(scope="module")

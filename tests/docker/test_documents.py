@@ -20,6 +20,7 @@ from tests.docker import images
 from tests.docker.bare import CLONE, BareHost, bare_hosts, import_programs
 from tests.docker.outside import way_out
 from tests.docker.programs import ROOT
+from tests.docker.traffic import HOLDER
 from tests.tools.documents import block
 from tests.tools.sockets import PATIENCE, eventually
 
@@ -36,18 +37,6 @@ CALLS = (
 )
 ALONE = {"host": "host-a", "links": {"listen": "127.0.0.1:7600", "security": "none"}}
 LONG = 3 * PATIENCE
-HOLDER = """
-import socket, time
-sock = socket.socket(socket.AF_UNIX)
-sock.connect("/run/hostlane-services/redis.sock")
-said = False
-while True:
-    sock.sendall(b"PING\\r\\n")
-    assert sock.recv(100) == b"+PONG\\r\\n"
-    said = said or print("answered") is None
-    time.sleep(0.05)
-"""
-"""One connection, on which question and answer follow each other for ever."""
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +48,7 @@ def built() -> Iterator[Hosts]:
             import_programs(host, "redis:7", ["redis-server", "redis-cli", "redis-benchmark", "sleep"], ["tmp", "data"])
             import_programs(host, ETCD, ["etcd", "etcdctl"], ["tmp"])
         proxy = stack.enter_context(way_out(a.host.socket(), BRIDGE))
-        images.import_base(a)
-        (a.files / "Dockerfile").write_text(
-            f"FROM {images.BASE}\n"
-            f"RUN printf '[global]\\nproxy = {proxy}\\n' > /etc/pip.conf"
-            f" && echo 'Acquire::http::Proxy \"{proxy}\";' > /etc/apt/apt.conf.d/proxy\n"
-        )
-        types(a, f"docker build --tag {images.BASE} {a.files}")
+        images.import_base_behind(a, proxy)
         types(a, block("docs/image.md", "docker build -t hostlane ."))
         a.docker("save", f"--output={b.files}/image.tar", images.IMAGE)
         b.docker("load", f"--input={b.files}/image.tar")

@@ -40,14 +40,7 @@ def bare() -> Iterator[Hosts]:
             import_programs(host, "redis:7", ["redis-server", "redis-cli", "sleep"], ["tmp"])
         a, b = hosts
         proxy = stack.enter_context(way_out(b.host.socket(), BRIDGE))
-        images.import_base(b)
-        (b.files / "Dockerfile").write_text(
-            f"FROM {images.BASE}\n"
-            f"RUN printf '[global]\\nproxy = {proxy}\\n' > /etc/pip.conf"
-            f" && echo 'Acquire::http::Proxy \"{proxy}\";' > /etc/apt/apt.conf.d/proxy\n"
-        )
-        said = b.types(f"docker build --tag {images.BASE} .", cwd=str(b.files))
-        assert said.returncode == 0, said.stdout
+        images.import_base_behind(b, proxy)
         yield a, b
 
 

@@ -13,6 +13,18 @@ import msgspec
 from tests.docker.engines import SERVICES, EngineHost
 from tests.tools.sockets import eventually
 
+HOLDER = """
+import socket, time
+sock = socket.socket(socket.AF_UNIX)
+sock.connect("/run/hostlane-services/redis.sock")
+said = False
+while True:
+    sock.sendall(b"PING\\r\\n")
+    assert sock.recv(100) == b"+PONG\\r\\n"
+    said = said or print("answered") is None
+    time.sleep(0.05)
+"""
+"""One connection, on which question and answer follow each other for ever."""
 USE = {"hostlane.use": "redis@127.77.0.2:6379"}
 OFFER = {"hostlane.offer": "redis=tcp:127.0.0.1:6379"}
 SERVER = ["redis-server", "--save", "", "--appendonly", "no", "--bind", "127.0.0.1"]
