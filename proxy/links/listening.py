@@ -23,7 +23,10 @@ log = structlog.get_logger()
 BACKLOG = 1024
 """Connections that the kernel keeps for us to accept (bounded by net.core.somaxconn as well)."""
 LOOK_EVERY = 1.0
-"""Seconds between two looks whether the interface is still the one that the socket is bound to."""
+"""Seconds between two looks while something is awaited, and from news (`look_again`) to the next look at most."""
+REST = 15.0
+"""Seconds between two looks whether the interface is still the one that the socket is bound to, where the kernel's news
+do not come (a sandbox without netlink)."""
 LO = "lo"
 GONE = "/"
 """No name of an interface."""
@@ -60,6 +63,7 @@ class LinkListeners:
         self._name, self._index = "", 0
         """Of the interface that the first one is bound to; 0: none."""
         self._was_bound = self._stale = False
+        self._news = trio.Event()
 
     def open(self, inherited: socket.socket | None = None) -> None:
         """Listen, or wait for the address (`missing`): `keep` listens then. Raises StartError with one line that says
@@ -120,6 +124,7 @@ class LinkListeners:
     def look_again(self) -> None:
         """The addresses of this host, or its interfaces, are others now."""
         self._stale = True
+        self._news.set()
 
     async def keep(self, acceptor: LinkAcceptor) -> None:
         """Until cancelled, see to it that the sockets are bound to the interface as it is now: made anew under the same
@@ -130,7 +135,7 @@ class LinkListeners:
         if waits:
             log.warning("waiting for the links' address", address=self._address.hostport, error=self.missing)
         while True:
-            await trio.sleep(LOOK_EVERY)
+            await self._pause(waits or acceptor.reserved)
             while self._old:  # nobody accepts there any more
                 self._old.pop().socket.close()
             if acceptor.reserved:
@@ -146,6 +151,14 @@ class LinkListeners:
                 self.missing = self._told(way)
                 if self._follow(way):
                     acceptor.renew_links()
+
+    async def _pause(self, awaits: bool) -> None:
+        """Until the next look."""
+        if not (awaits or self._old or self._stale):
+            self._news = trio.Event()
+            with trio.move_on_after(REST - LOOK_EVERY):
+                await self._news.wait()
+        await trio.sleep(LOOK_EVERY)
 
     def _has_come(self) -> bool:
         before, problem = self.missing, self._begin()

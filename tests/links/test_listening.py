@@ -14,7 +14,7 @@ from control.base.reading.addresses import TcpAddress
 from proxy.demo import netns
 from proxy.errors import StartError
 from proxy.links.device import LinkDevice
-from proxy.links.listening import LOOK_EVERY, LinkListeners, bound_to
+from proxy.links.listening import LOOK_EVERY, REST, LinkListeners, bound_to
 from tests.check.ground import Ground
 from tests.tools.sockets import fds_since, open_fds
 
@@ -194,7 +194,7 @@ def test_an_address_that_goes_while_it_listens_is_missing(ground: Ground) -> Non
 
 @pytest.mark.parametrize("quiet_first", [True, False])
 def test_it_follows_its_interface(ground: Ground, quiet_first: bool) -> None:
-    """Made anew, or no longer answered for by its parent."""
+    """Made anew, or no longer answered for by its parent; nobody tells of it."""
     if not quiet_first:
         ground.run(ground.here, "echo 0 > /proc/sys/net/ipv4/conf/all/arp_ignore")
 
@@ -218,7 +218,7 @@ def test_it_follows_its_interface(ground: Ground, quiet_first: bool) -> None:
         listeners.close()
 
     with netns.entered(ground.here):
-        trio.run(follow)
+        trio.run(follow, clock=trio.testing.MockClock(rate=20))
 
 
 def test_it_follows_its_address_to_another_interface(ground: Ground) -> None:
@@ -291,7 +291,7 @@ async def test_it_leaves_what_is_bound_to_nothing_alone(autojump_clock: trio.tes
     listeners = LinkListeners(TcpAddress("127.0.0.1", 0), LinkDevice("127.0.0.1"))
     listeners.open()
     acceptor, [first] = Acceptor(), listeners.all
-    with trio.move_on_after(10 * LOOK_EVERY):
+    with trio.move_on_after(10 * REST):
         await listeners.keep(acceptor)
     assert (devices(listeners), listeners.all) == ([""], [first])
     assert not acceptor.renewed.is_set()
