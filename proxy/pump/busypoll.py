@@ -5,7 +5,8 @@ loop looks for a short while only, yields the core between two looks (sched_yiel
 
 * it begins when many more waits were so short that looking would have found what ended them than were not, and goes on
   through a wait now and then that was longer, as a machine with other work makes them;
-* it does not where many descriptors are ready at a time, as the next ones come while it handles these;
+* it does not where many descriptors are ready at a time, as the next ones come while it handles these, nor where each
+  of many has something now and then: who talks there does not wait for the other's answer;
 * it pauses when somebody else has used the core that it yielded.
 
 Where a quota of CPU time is set, time spent looking is taken from the work, so there `auto` never looks.
@@ -13,7 +14,7 @@ Where a quota of CPU time is set, time spent looking is taken from the work, so 
 
 from __future__ import annotations
 
-from proxy.pump.pace import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN
+from proxy.pump.pace import CROWD, ENOUGH, FEW_SPEAK, LOOKING, PAUSE, SHORT, TAKEN, WINDOW
 
 
 class BusyPoll:
@@ -32,6 +33,8 @@ class BusyPoll:
         self.quota = False
         self._short = 0
         self._not_before = 0.0
+        self._spoke = self._turns = 0
+        self._many = False
         self.set(seconds)
 
     def set(self, seconds: float | None) -> None:
@@ -53,9 +56,20 @@ class BusyPoll:
 
     def until(self, crowd: int, now: float) -> float:
         """When to stop looking; no later than `now`: wait at once. `crowd`: descriptors that were ready last time."""
-        if self.auto and (self.quota or self._short < ENOUGH or crowd > CROWD or now < self._not_before):
+        if self.auto and (
+            self.quota or self._many or self._short < ENOUGH or crowd > CROWD or now < self._not_before
+        ):
             return now
         return now + self._seconds
+
+    def turn(self, fd: int) -> None:
+        """A turn whose first descriptor is this one."""
+        bit = 1
+        self._spoke |= bit << (fd & 63)
+        self._turns += 1
+        if self._turns == WINDOW:
+            self._many = self._spoke.bit_count() > FEW_SPEAK
+            self._spoke = self._turns = 0
 
     def found(self) -> None:
         """A look has found something."""

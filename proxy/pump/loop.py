@@ -167,6 +167,8 @@ class Pump:
             began = now()
             self.turns += 1
             self.crowd = count
+            if count:
+                self.busy_poll.turn(found.at(0))
             again: list[Watcher] | None = None
             if self._again:
                 again, self._again = self._again, []

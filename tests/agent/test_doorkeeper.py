@@ -70,7 +70,7 @@ class House:
         sock = netns.make_socket(name)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 6379))
-        sock.listen(1024)  # more than a test calls at once: a full backlog drops SYNs, and TCP asks again after 1, 3, 7 s
+        sock.listen(1024)  # more than any test calls at once: a full one drops SYNs, which TCP repeats after seconds
         sock.setblocking(False)
         self.hosts.sockets.append(sock)
         return sock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.pump.busypoll import BusyPoll
-from proxy.pump.pace import CROWD, ENOUGH, LOOKING, PAUSE, SHORT, TAKEN
+from proxy.pump.pace import CROWD, ENOUGH, FEW_SPEAK, LOOKING, PAUSE, SHORT, TAKEN, WINDOW
 
 
 def eager() -> BusyPoll:
@@ -73,6 +73,23 @@ def test_looks_in_vain_are_few() -> None:
 def test_a_crowd_needs_no_looking() -> None:
     assert eager().until(CROWD, 5.0) > 5.0
     assert eager().until(CROWD + 1, 5.0) == 5.0
+
+
+def test_where_each_of_many_has_something_now_and_then_it_does_not_look() -> None:
+    busy_poll = eager()
+    for fd in range(WINDOW):
+        busy_poll.turn(1000 + fd % (FEW_SPEAK + 1))
+    assert busy_poll.until(1, 5.0) == 5.0
+    for fd in range(WINDOW):
+        busy_poll.turn(1000 + fd % FEW_SPEAK)
+    assert busy_poll.until(1, 5.0) > 5.0
+
+
+def test_a_set_time_is_kept_however_many_speak() -> None:
+    busy_poll = BusyPoll(SHORT)
+    for fd in range(WINDOW):
+        busy_poll.turn(fd)
+    assert busy_poll.until(1, 5.0) == 5.0 + SHORT
 
 
 def test_a_core_that_somebody_else_wants_is_left_to_them() -> None:
