@@ -7,7 +7,8 @@ instead, so that a gap costs one addition). Fading goes by the number of gaps an
 statistics follow the hour and a rare peer's hold for days.
 
 Most gaps of a busy peer are shorter than anything is decided by. They all lie in the first bin: while no other gap
-comes, they are only counted, and learnt together when somebody looks, with the same result (`UseHistory.learn_run`).
+comes, they are only counted (`uses.GapCounter`), and learnt together when somebody looks, with the same result
+(`UseHistory.learn_run`).
 
 Holding an idle connection by the histogram of its gaps is an old idea: Keshav et al., "An empirical evaluation of
 virtual circuit holding time policies in IP-over-ATM networks" (IEEE JSAC 1995). Opening it again shortly before
@@ -19,10 +20,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from itertools import pairwise
-from math import exp, expm1, log
+from math import exp, expm1, inf, log
 
-FLOOR = 0.25
-"""Seconds; shorter gaps are all alike, since no link is closed so soon."""
+from proxy.pool import evidence
+from proxy.pool.evidence import MOST_EVIDENCE, PRIOR, Shortest
+from proxy.pool.uses import FLOOR, GapCounter
+
 PER_OCTAVE = 4
 """Bins for each doubling: a bin is 19 % wide. Finer ones hold fewer gaps each and learn slower."""
 BINS = 19 * PER_OCTAVE
@@ -34,10 +37,6 @@ _SPREAD = 1 / BINS
 
 OWN_MEMORY, SHARED_MEMORY = 200, 2000
 """Gaps after which one has faded to a third, for one peer and for all peers together."""
-PRIOR = 3.0
-"""Gaps of its own that weigh as much as what is known of all peers."""
-MOST_EVIDENCE = 20.0
-"""Bound (nats) of the evidence for either histogram, so that a peer that changes is believed within some dozen gaps."""
 
 BURST = 10.0
 """Seconds; uses that follow each other faster are one burst, and what may repeat by the clock is its beginning. A job
@@ -45,7 +44,6 @@ that runs by the clock makes its calls within seconds, and no such job comes mor
 PERIODS = 16
 """Distances between the beginnings of bursts that are kept. Enough to tell a clock from chance; few enough that a job
 that was given another time is believed after a dozen runs."""
-
 
 ROUNDING = 1e-9
 """Evidence (nats) that is none: where both histograms foretell the same, as they do for a peer's first gap, what is
@@ -100,6 +98,11 @@ class GapHistogram:
         return self._weights[position] / self._unit
 
     @property
+    def shortest(self) -> Shortest:
+        """What `evidence.of_run` asks for."""
+        return self.counted(0), self.count, self.faded
+
+    @property
     def count(self) -> float:
         """Gaps counted, faded ones as the part that is left of them."""
         return self.total / self._unit
@@ -118,7 +121,7 @@ class GapHistogram:
         return (weight * prior + self.counted(position)) / (self.count + weight)
 
 
-class UseHistory:
+class UseHistory(GapCounter):
     """When one peer was used. Memory is fixed, whatever happens.
 
     A peer that is like all others is best judged by the histogram of all peers, which holds more gaps than its own.
@@ -132,39 +135,30 @@ class UseHistory:
         began: when the latest burst began, or None; periods: seconds between the beginnings of bursts, the latest ones.
     """
 
-    __slots__ = ("_evidence", "_idle_since", "_learnt", "_own", "_run", "_shared", "began", "periods")
+    __slots__ = ("_evidence", "_learnt", "_own", "_shared", "began", "periods")
 
     def __init__(self, shared: GapHistogram) -> None:
+        super().__init__()
         self._shared = shared
         self._own = GapHistogram(OWN_MEMORY)
         self._evidence = 0.0
-        self._idle_since: float | None = None
-        self._learnt = self._run = 0
+        self._learnt = 0
         self.began: float | None = None
         self.periods: deque[float] = deque(maxlen=PERIODS)
 
-    def begin(self, now: float) -> None:
-        """The peer comes into use at `now` (seconds of any clock that does not go back)."""
-        since = self._idle_since
-        if since is not None and now - since < FLOOR:
-            if self._shared.run is not self:
-                self._shared.settle()
-                self._shared.run = self
-            self._run += 1
-            if self._run == RUN:
-                self.learn_run()
+    def gap(self, now: float) -> None:
+        """Learn a gap that ends at `now`, or begin another run of short ones (`GapCounter.begin`)."""
+        gap = now - self.idle_since
+        self._shared.settle()
+        if gap < FLOOR:
+            self._shared.run, self.countable = self, RUN - 1
             return
-        if since is not None:
-            self._shared.settle()
-            self._learn(min(BINS, bisect_right(EDGES, now - since)) - 1)
-        if since is None or now - since >= BURST:
+        if gap < inf:
+            self._learn(min(BINS, bisect_right(EDGES, gap)) - 1)
+        if gap >= BURST:
             if self.began is not None:
                 self.periods.append(now - self.began)
             self.began = now
-
-    def end(self, now: float) -> None:
-        """The peer is in use no more."""
-        self._idle_since = now
 
     def _learn(self, position: int) -> None:
         shared = self._shared.share(position, _SPREAD, 1.0)
@@ -176,30 +170,22 @@ class UseHistory:
 
     def learn_run(self) -> None:
         """What `_learn` would have made of the short gaps that were only counted, one by one."""
-        times, self._run, self._shared.run = self._run, 0, None
-        own, all_peers = self._own, self._shared
-        short, count = own.counted(0), own.count
-        all_short, all_count = all_peers.counted(0), all_peers.count
-        evidence = self._evidence
-        for _ in range(times):
-            shared = (_SPREAD + all_short) / (all_count + 1.0)
-            ours = (PRIOR * shared + short) / (PRIOR + count)
-            evidence = max(-MOST_EVIDENCE, min(MOST_EVIDENCE, evidence + log(ours / shared)))
-            # The part of longer gaps shrinks faster in the histogram that forgets faster, and that has no more gaps
-            # than the other: once its own foretells short ones better, it does so to the end of the run.
-            if evidence == MOST_EVIDENCE and ours >= shared:
-                break
-            short, count = short * own.faded + 1.0, count * own.faded + 1.0
-            all_short, all_count = all_short * all_peers.faded + 1.0, all_count * all_peers.faded + 1.0
-        self._evidence = evidence
+        times, self.countable, self._shared.run = self._counted, 0, None
+        own, every = self._own, self._shared
+        self._evidence = evidence.of_run(self._evidence, times, own.shortest, every.shortest, _SPREAD)
         self._learnt += times
         own.add(0, times)
-        all_peers.add(0, times)
+        every.add(0, times)
+
+    @property
+    def _counted(self) -> int:
+        """Short gaps that were only counted."""
+        return RUN - self.countable if self._shared.run is self else 0
 
     @property
     def gaps(self) -> int:
         """How many were seen so far."""
-        return self._learnt + self._run
+        return self._learnt + self._counted
 
     @property
     def particular(self) -> bool:

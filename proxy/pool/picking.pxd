@@ -1,5 +1,5 @@
 cimport cython
-from proxy.pool.usage cimport PoolUsage
+from proxy.pool.uses cimport Uses
 from proxy.pump.link cimport Link
 from proxy.pump.session cimport LaneSession
 
@@ -8,11 +8,11 @@ cdef int CROWDED
 cdef class Picker:
     cdef public list links
     cdef public Link opened_ahead
-    cdef public PoolUsage _usage
+    cdef public Uses _usage
     cdef public object _bulk, _pacer, _ask, _look_soon
     cdef public Link _at_hand
 
-    @cython.locals(usage=PoolUsage, link=Link)
+    @cython.locals(usage=Uses, link=Link)
     cpdef Link pick(self, service=*)
     @cython.locals(link=Link, session=LaneSession)
     cpdef Link handy(self, service)

@@ -5,10 +5,12 @@ and bytes go in).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import NamedTuple
 
 from proxy.pool.history import GapHistogram, UseHistory
 from proxy.pool.ttl import IdlePlan, TtlTerms, gauge, plan, reason
+from proxy.pool.uses import Uses
 
 HANDSHAKE = 0.001
 """Seconds that a handshake is thought to take until one was measured: TCP and HELLO on one segment, with some load."""
@@ -71,7 +73,7 @@ class LinkDemand(NamedTuple):
     """Time at which that changes if no stream begins or ends."""
 
 
-class PoolUsage:
+class PoolUsage(Uses):
     """The use of one pool. Memory is fixed, but for a small entry for each service that has proved heavy.
 
     Args:
@@ -79,24 +81,19 @@ class PoolUsage:
         terms: those of the configuration; their handshake counts until one is measured (`dialled`).
 
     Attributes:
-        busy: sessions that have streams, whichever side opened them.
-        avoided: handshakes avoided: streams that this host opened, less the handshakes that one of them waited for.
-        warm, ahead: streams that this host opened and that found a link, and those of them for which it had been opened
-            ahead.
-        counted: services that have proved heavy and whose streams are counted, to find out whether they still are. Only
-            calls of these take the long way to a link (`Picker.pick`).
-        plan: what to do after the end of the last stream, once it has been worked out; None while streams are open.
+        ahead: those of the `warm` streams for which the link had been opened ahead.
     """
 
+    history: UseHistory
+
     def __init__(self, shared: GapHistogram, terms: TtlTerms) -> None:
-        self.history = UseHistory(shared)
-        self.busy = self.avoided = self.warm = self.ahead = 0
-        self.plan: IdlePlan | None = None
+        super().__init__(UseHistory(shared))
+        self.ahead = 0
         self._terms = terms
         self._measured = False
-        self._since: float | None = None
+        self._up_at = -inf
+        self._plan: tuple[float, IdlePlan] | None = None
         self._bulk: dict[str, _Mark] = {}
-        self.counted: set[str] = set()
 
     @property
     def terms(self) -> TtlTerms:
@@ -106,7 +103,7 @@ class PoolUsage:
     def adopt(self, terms: TtlTerms) -> None:
         """Follow another configuration's terms from now on; the measured handshake stays."""
         self._terms = terms._replace(handshake=self._terms.handshake)
-        self.plan = None
+        self._plan = None
 
     def dialled(self, seconds: float) -> None:
         """A handshake that succeeded has taken so long."""
@@ -117,58 +114,48 @@ class PoolUsage:
 
     # Uses
 
-    def began(self, now: float) -> None:
-        """A session without streams is about to have one (`now`: seconds of a clock that does not go back)."""
-        self.busy += 1
-        if self.busy == 1:
-            self.history.begin(now)
-            self.plan = None
-
-    def ended(self, now: float) -> None:
-        """A session's last stream has ended."""
-        self.busy -= 1
-        if not self.busy:
-            self.history.end(now)
-            self._since = now
-
     def link_up(self, now: float) -> None:
         """A link has come up. If none is wanted (it is the first, or the peer dialled it), it is kept for a TTL from
         now on, as after a use.
         """
         if not self.busy and not self.wanted(now).link:
-            self._since = now
-            self.plan = None
+            self._up_at = now
 
     def wanted(self, now: float) -> LinkDemand:
         """Whether the pool should have a link: while a stream is open, for the TTL after the last one or after a link
         has come up unwanted, and in the window in which the plan expects the next use.
         """
         if self.busy:
-            return LinkDemand(True, False, float("inf"))
-        if self._since is None:
-            return LinkDemand(False, False, float("inf"))
-        if self.plan is None:
-            self.plan = self._planned(self._since)
-        idle = now - self._since
-        if idle < self.plan.ttl:
-            return LinkDemand(True, False, self._since + self.plan.ttl)
-        if self.plan.ahead is None or idle >= self.plan.ahead[1]:
-            return LinkDemand(False, False, float("inf"))
-        begin, end = self.plan.ahead
+            return LinkDemand(True, False, inf)
+        since = self._idle_since
+        if since == -inf:
+            return LinkDemand(False, False, inf)
+        idle, found = now - since, self._planned(since)
+        if idle < found.ttl:
+            return LinkDemand(True, False, since + found.ttl)
+        if found.ahead is None or idle >= found.ahead[1]:
+            return LinkDemand(False, False, inf)
+        begin, end = found.ahead
         if idle < begin:
-            return LinkDemand(False, False, self._since + begin)
-        return LinkDemand(True, True, self._since + end)
+            return LinkDemand(False, False, since + begin)
+        return LinkDemand(True, True, since + end)
 
     def told(self, now: float) -> tuple[float, str]:
         """The TTL and the reason in words; while streams are open, those that hold if the last one ended now."""
-        found = self.plan
-        if found is None:
-            since = now if self.busy or self._since is None else self._since
-            found = self._planned(since)
+        since = self._idle_since
+        found = self._planned(now if self.busy or since == -inf else since)
         return found.ttl, reason(self.history, found, self.terms)
 
+    @property
+    def _idle_since(self) -> float:
+        """Since when no stream is open, from which a link's TTL is reckoned; -inf: there was no stream or link."""
+        return max(self.history.idle_since, self._up_at)
+
     def _planned(self, since: float) -> IdlePlan:
-        return plan(self.history, gauge(self.history, self.terms), since, self.terms)
+        """What to do after `since`; worked out once."""
+        if self._plan is None or self._plan[0] != since:
+            self._plan = since, plan(self.history, gauge(self.history, self.terms), since, self.terms)
+        return self._plan[1]
 
     # Bulk
 

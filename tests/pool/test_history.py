@@ -172,7 +172,7 @@ class Peers:
     def use(self, number: int, gap: float, *, look: bool) -> None:
         """The peer is used so long after the end of its last use, or now if that has passed."""
         history = self.each[number]
-        self.now = max(self.now, (history._idle_since or 0.0) + gap)
+        self.now = max(self.now, history.idle_since + gap)
         history.begin(self.now)
         history.end(self.now)
         if look:
