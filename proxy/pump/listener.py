@@ -1,23 +1,21 @@
-"""Accepting local connections inside the pump: at most a burst per turn, and a pause while this machine
-cannot accept.
+"""A listening socket of local callers inside the pump: why it leaves connections in the kernel's queue at times, and
+until when.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
-from math import inf
 from select import EPOLLIN, POLLIN, poll
 from time import monotonic
 
 import structlog
 
 from control.base.system.accepting import OF_CLIENT, PAUSE
-from proxy.core.syscalls import accept
+from proxy.pump.accepting import Accepting
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptor import Descriptor
 from proxy.pump.descriptorshares import ALPHA
@@ -34,8 +32,6 @@ RECENT = 10.0
 """Seconds; callers who close before they are answered are told of for so long after they had to wait."""
 MOST_WAITING = 65536
 """Connections that `Listener.finish` accepts at most: more than any kernel's queue holds (net.core.somaxconn)."""
-_NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
-"""The queue is empty. EINVAL: and it is shut down (`BoundUnixSocket.refuse`)."""
 
 
 class Reason(Enum):
@@ -51,17 +47,18 @@ class Reason(Enum):
     """So many calls are under way without an answer as may be."""
 
 
-class Listener:
+class Listener(Accepting):
     """Accepts from a listening, non-blocking socket. Whoever made the socket closes it, after `stop`.
 
     Args:
         listen: the configured address, for logs.
 
     Attributes:
-        accepted: called with who owns each new, non-blocking connection; it owns that from then on.
-        window: bounds how many are under way without an answer.
         held: counts the descriptors that the connections from here hold.
     """
+
+    # Without a dictionary of its own compiled code need not look there for methods.
+    __slots__ = ("_deadlines", "_listen", "_reasons", "_sock", "_uncounted", "_watching", "_why", "held")
 
     def __init__(
         self,
@@ -73,59 +70,19 @@ class Listener:
         window: OpeningWindow,
         held: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._pump, self._deadlines = pump, deadlines
+        super().__init__(pump, sock.fileno(), accepted, window)
+        self._deadlines = deadlines
         self._sock = sock
-        self._fd = sock.fileno()
         self._listen = listen
-        self.accepted, self.window, self.held = accepted, window, held
+        self.held = held
         self._watching = True
         self._reasons: set[Reason] = set()
-        self._said = False
-        self._failed = 0  # what accept(2) has said of this machine since it last worked, an errno
         self._uncounted, self._why = 0, ""
-        self._short_at = -inf  # when as many had come as may at a time, seconds (monotonic)
         pump.watch(self._fd, self, EPOLLIN)
 
     def beside(self, sock: socket.socket) -> Listener:
         """Another one, for a second socket at the same address."""
         return Listener(self._pump, self._deadlines, sock, self._listen, self.accepted, self.window, self.held)
-
-    def ready(self, mask: int) -> None:
-        """Connections are waiting (Watcher)."""
-        accepted, pump = self.accepted, self._pump
-        bound, scarce, window = pump.budget.send_buffer, pump.descriptors.scarce, self.window
-        if pump.descriptors.used_up and (why := self._excess(self._next())):
-            return self._park(why)
-        for _ in range(window.burst):
-            if window.is_full():
-                self._wait(Reason.UNANSWERED)
-                self._short_at = monotonic()
-                return window.when_room(partial(self._go_on, Reason.UNANSWERED))
-            fd = self._accept()
-            if fd >= 0:
-                self._failed = 0
-                new = Descriptor(fd)
-                if bound:
-                    bound_send_buffer(sock := new.socket(), bound)
-                    accepted(sock)
-                else:
-                    accepted(new)
-                pump.slow_left -= 1
-                if not pump.slow_left:
-                    pump.send_first()
-                if fd >= scarce and (why := self._excess(fd)):
-                    return self._park(why)
-            elif -fd in _NOBODY:
-                self._said = False
-                self._failed = 0
-                return
-            elif -fd not in OF_CLIENT:
-                return self._pause(-fd)
-        self._short_at = monotonic()
-
-    def _accept(self) -> int:
-        """As `syscalls.accept`."""
-        return accept(self._fd)
 
     def crashed(self) -> None:
         """An unexpected exception was raised for one new connection, and logged; go on accepting (Watcher)."""
@@ -150,6 +107,11 @@ class Listener:
                     bound_send_buffer(sock, bound)
                 self.accepted(sock)
 
+    def _await_answers(self) -> None:
+        self._wait(Reason.UNANSWERED)
+        self._short_at = monotonic()
+        self.window.when_room(partial(self._go_on, Reason.UNANSWERED))
+
     def _pause(self, code: int) -> None:
         if not self._said:
             self._said = True  # one line until the queue was empty once
@@ -172,6 +134,12 @@ class Listener:
         if not waiting.poll(0):
             self._failed = 0  # another process that has the socket, too, has taken them
         self._go_on(Reason.FAILED)
+
+    def _exceeds(self, descriptor: int) -> bool:
+        why = self._excess(self._next() if descriptor < 0 else descriptor)
+        if why:
+            self._park(why)
+        return bool(why)
 
     def _excess(self, descriptor: int) -> str:
         """Why no more are accepted for now, when a new descriptor has this number; empty: more are."""
