@@ -10,20 +10,21 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 cdef extern from *:
     """
-    #include <errno.h>
     #include <stddef.h>
-    #include <stdint.h>
-    #include <string.h>
     #include <sys/epoll.h>
     #include <sys/socket.h>
+    #include <sys/syscall.h>
     #include <sys/un.h>
     #include <unistd.h>
 
-    static inline uint64_t load_word(const char *at) {
-        uint64_t word;
+    /* libc's own recv and send can be cancelled, which costs more than all the rest of them where there are threads. */
+    #define plain_recv(fd, at, size, flags) syscall(SYS_recvfrom, fd, at, size, flags, NULL, NULL)
+    #define plain_send(fd, at, size, flags) syscall(SYS_sendto, fd, at, size, flags, NULL, 0)
+    static inline unsigned long long load_word(const char *at) {
+        unsigned long long word;
         return memcpy(&word, at, sizeof word), __builtin_bswap64(word);
     }
-    static inline void store_word(char *at, uint64_t word) {
+    static inline void store_word(char *at, unsigned long long word) {
         word = __builtin_bswap64(word);
         memcpy(at, &word, sizeof word);
     }
@@ -41,9 +42,10 @@ cdef extern from *:
         if (fd >= 0 && connect(fd, (struct sockaddr *)&name, size)) code = errno, close(fd), errno = code, fd = -1;
         return fd;
     }
-    static int credentials(int fd, struct ucred *who) {
-        socklen_t size = sizeof *who;
-        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, who, &size);
+    static long long user_of(int fd, int own) {
+        struct ucred who;
+        socklen_t size = sizeof who;
+        return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size) ? -2 : who.pid == own ? -1 : (long long)who.uid;
     }
     """
     union epoll_data:
@@ -51,18 +53,15 @@ cdef extern from *:
     struct epoll_event:
         unsigned int events
         epoll_data data
-    struct ucred:
-        int pid
-        unsigned int uid
     unsigned long long load_word(const char *at) nogil
     void store_word(char *at, unsigned long long word) nogil
     int control(int epoll, int what, int fd, unsigned int mask) nogil
     int unix_connection(const char *path, size_t size) nogil
-    int credentials(int fd, ucred *who) nogil
+    long long user_of(int fd, int own) nogil
     int epoll_create1(int flags) nogil
     int epoll_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
-    Py_ssize_t c_recv "recv"(int fd, void *at, size_t size, int flags) nogil
-    Py_ssize_t c_send "send"(int fd, const void *at, size_t size, int flags) nogil
+    Py_ssize_t plain_recv(int fd, void *at, size_t size, int flags) nogil
+    Py_ssize_t plain_send(int fd, const void *at, size_t size, int flags) nogil
     int accept4(int fd, void *address, void *size, int flags) nogil
     int c_close "close"(int fd) nogil
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
@@ -84,8 +83,7 @@ cdef class Epoll:
         return self._fd
 
     cpdef int wait(self, int milliseconds, int most) except -1:
-        self._count = 0
-        most = min(most, self._most)
+        self._count, most = 0, min(most, self._most)
         found = <epoll_event *>self._found
         if milliseconds == 0:
             count = epoll_wait(self._fd, found, most, 0)
@@ -138,18 +136,18 @@ cdef bint _within(bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
 cpdef Py_ssize_t recv(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
-    return _result(c_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0))
+    return _result(plain_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0))
 
 
 cpdef Py_ssize_t send(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
-    return _result(c_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL))
+    return _result(plain_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL))
 
 
 cpdef int peek(int fd) noexcept:
     cdef char there
-    return <int>_result(c_recv(fd, &there, 1, MSG_PEEK))
+    return <int>_result(plain_recv(fd, &there, 1, MSG_PEEK))
 
 
 cpdef int accept(int fd) noexcept:
@@ -165,16 +163,18 @@ cpdef int close(int fd) noexcept:
 
 
 cpdef long long peer_of(int fd, int own) except? -2:
-    cdef ucred who
-    if credentials(fd, &who) < 0:
+    user = user_of(fd, own)
+    if user == -2:
         PyErr_SetFromErrno(OSError)
-    return -1 if who.pid == own else who.uid
+    return user
 
 
-cdef char *_place(bytearray buf, Py_ssize_t pos, Py_ssize_t size) except NULL:
-    if not _within(buf, pos, size):
-        raise IndexError("beyond the buffer")
-    return PyByteArray_AS_STRING(buf) + pos
+cdef char *_beyond() except NULL:
+    raise IndexError("beyond the buffer")
+
+
+cdef inline char *_place(bytearray buf, Py_ssize_t pos, Py_ssize_t size) except NULL:
+    return PyByteArray_AS_STRING(buf) + pos if _within(buf, pos, size) else _beyond()
 
 
 cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF:
