@@ -4,11 +4,13 @@ from proxy.core.syscalls cimport put_bytes, put_word, word_at
 cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE, HIGH_WATER, SLAB_SIZE
 cdef int KEY_SHIFT
 
+@cython.final
 cdef class Slab:
     cdef public bytearray buf
     cdef public object mem
     cdef public long long start, end
 
+@cython.final
 cdef class ReplayBuffer:
     cdef public bytearray buf
     cdef public object mem
@@ -24,8 +26,8 @@ cdef class ReplayBuffer:
     @cython.locals(need=Py_ssize_t, end="long long")
     cpdef bint room(self, Py_ssize_t wanted) except -1
     @cython.locals(pos=Py_ssize_t)
-    cpdef data(self, unsigned long long word, Py_ssize_t length)
+    cpdef int data(self, unsigned long long word, Py_ssize_t length) except -1
     @cython.locals(pos=Py_ssize_t, length=Py_ssize_t, body=Py_ssize_t)
     cpdef put(self, unsigned long long kind, unsigned long long stream_id, bytes payload=*, bint deferrable=*)
-    cpdef touch(self)
+    cpdef int touch(self) except -1
     cpdef Slab unsent_slab(self)

@@ -34,7 +34,7 @@ cdef class Session:
     cpdef refuse(self, Stream stream, reason)
     @cython.locals(wanted="long long")
     cpdef Py_ssize_t sendable(self, Stream stream, Py_ssize_t most=*) except -1
-    cpdef sent(self, Stream stream, Py_ssize_t length)
+    cpdef int sent(self, Stream stream, Py_ssize_t length) except -1
     cpdef fin(self, Stream stream)
     cpdef reset(self, Stream stream, reason)
     @cython.locals(grant="long long")
