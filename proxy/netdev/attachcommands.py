@@ -86,13 +86,20 @@ def attach(config: Config, target: AttachTarget, wanted: ContainerInterfaceConfi
         raise
 
 
-def give_back(config: Config, target: AttachTarget) -> None:
-    """Give back the addresses that were leased for the container. Raises NetError."""
+def give_back(config: Config, names: Sequence[str]) -> None:
+    """Give back the addresses that were leased for the containers. Raises NetError."""
     import trio
 
     from proxy.netdev.leases import addressbook
 
-    trio.run(addressbook.give_back, config, target.name)
+    problems = []
+    for name in names:
+        try:
+            trio.run(addressbook.give_back, config, name)
+        except NetError as error:
+            problems.append(str(error))
+    if problems:
+        raise NetError("; ".join(problems))
 
 
 def read_options(name: str, given: dict[str, Any]) -> ContainerInterfaceConfig:

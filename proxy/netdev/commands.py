@@ -209,15 +209,16 @@ def attach(container: str | None, pid: int | None, file: str, as_json: bool, **o
 @attachcommands.names_a_container
 @with_config
 def detach(container: str | None, pid: int | None, file: str, as_json: bool) -> None:
-    """Take away what a container got, also after it has ended."""
+    """Take away what a container got, by its name or by --pid, also after it has ended."""
     with reported():
         from proxy.netdev.apply import containers
 
         config = load(file)
         target = attachcommands.find(container, pid)
-        _show(containers.detach(config, target), as_json)
+        done = containers.detach(config, target)
+        _show(done.plan, as_json)
         if config.control is not None:
-            attachcommands.give_back(config, target)
+            attachcommands.give_back(config, done.names)
 
 
 def load(file: str) -> Config:

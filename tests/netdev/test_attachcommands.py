@@ -61,7 +61,7 @@ def test_a_wrong_option_is_read_as_a_wrong_key(given: dict[str, Any], said: str)
 
 
 def test_whose_interface_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers.docker, "container_pid", lambda name: 7)
+    monkeypatch.setattr(containers.docker, "container", lambda name: (name, 7))
     assert attachcommands.find("web", None) == AttachTarget(name="web", pid=7)
     assert attachcommands.find(None, 1) == AttachTarget(name="pid-1", pid=1)
     for container, pid in ((None, None), ("web", 1)):

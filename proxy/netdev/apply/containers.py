@@ -22,8 +22,11 @@ from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import docker, observe
 from proxy.netdev.observe.namespaces import open_namespace, run_inside
-from proxy.netdev.plan.attach import plan_attachment, plan_detachment, plan_return
+from proxy.netdev.plan.attach import given_to, plan_attachment, plan_detachment, plan_return
 from proxy.netdev.plan.steps import NetPlan
+
+PROCESS = "pid-"
+"""Before the number of a process, in the place of a container's name."""
 
 
 class AttachTarget(Struct, frozen=True, kw_only=True):
@@ -43,13 +46,16 @@ class AttachTarget(Struct, frozen=True, kw_only=True):
 
 
 def of_container(name: str) -> AttachTarget:
-    """A container by its name. Raises NetError when the engine does not answer."""
-    return AttachTarget(name=name, pid=docker.container_pid(name))
+    """A container by its name or its id; it has the name that the engine has for it. Raises NetError when the engine
+    does not answer.
+    """
+    name, pid = docker.container(name)
+    return AttachTarget(name=name, pid=pid)
 
 
 def of_process(pid: int) -> AttachTarget:
-    """A process that is in a network namespace of its own; ``pid-NUMBER`` stands for the container's name."""
-    return AttachTarget(name=f"pid-{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
+    """A process that is in a network namespace of its own."""
+    return AttachTarget(name=f"{PROCESS}{pid}", pid=pid if os.path.exists(f"/proc/{pid}") else None)
 
 
 def attach(
@@ -85,17 +91,46 @@ def give(
         return plan
 
 
-def detach(config: Config, target: AttachTarget) -> NetPlan:
-    """Take it away again, also after the container has ended. Returns what was done. Raises NetError."""
-    taken = NetPlan()
+class Detached(Struct, frozen=True, kw_only=True):
+    """What `detach` has done.
+
+    Attributes:
+        names: whose leases nobody uses any more.
+    """
+
+    plan: NetPlan
+    names: tuple[str, ...]
+
+
+def detach(config: Config, target: AttachTarget) -> Detached:
+    """Take away what is in its network namespace, whatever name that was given to, and what it had when it has ended.
+    Raises NetError.
+    """
+    taken, marked, names = NetPlan(), {target.name}, {target.name}
     if target.pid is not None:
         with _namespace() as home, _namespace(target.pid) as container:
-            inside = run_inside(container, observe.snapshot)
-            taken = plan_detachment(config.host, target.name, inside, _temporary())
-            apply(taken, Kernel(home=home, container=container))
-    given_back = plan_return(config.host, target.name, look())
+            there = os.fstat(container).st_ino
+            if there != os.fstat(home).st_ino:
+                inside = run_inside(container, observe.snapshot)
+                taken = plan_detachment(config.host, inside, _temporary())
+                apply(taken, Kernel(home=home, container=container))
+                marked |= given_to(config.host, inside)
+                # A mark is the container's to write, so that it alone is nobody's word for another one's lease.
+                names |= {name for name in marked if _is_in(name, there)}
+    given_back = plan_return(config.host, marked, look())
     apply(given_back, Kernel())
-    return msgspec.structs.replace(given_back, steps=(*taken.steps, *given_back.steps))
+    plan = msgspec.structs.replace(given_back, steps=(*taken.steps, *given_back.steps))
+    return Detached(plan=plan, names=tuple(sorted(names)))
+
+
+def _is_in(name: str, namespace: int) -> bool:
+    """Whether the container or process of this name is in the network namespace with this inode."""
+    number = name.removeprefix(PROCESS)
+    try:
+        found = of_process(int(number)) if number.isdecimal() and number != name else of_container(name)
+        return found.pid is not None and os.stat(f"/proc/{found.pid}/ns/net").st_ino == namespace
+    except (NetError, OSError):
+        return False
 
 
 def _temporary() -> str:

@@ -1,4 +1,4 @@
-"""The process of a container, asked of the Docker Engine through its Unix socket. Blocks."""
+"""A container's name and process, asked of the Docker Engine through its Unix socket. Blocks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SECONDS = 10.0
 """Longest wait for an answer: a daemon that is busy starting containers answers an inspection late."""
 
 
-def container_pid(name: str) -> int | None:
-    """The process id of a running container, None if the engine has no such container or it does not run.
+def container(name: str) -> tuple[str, int | None]:
+    """The name of a container, and its process id: None if it does not run, or if the engine has no such container.
 
-    ``name`` is a name or an id. Raises NetError when the engine does not answer.
+    ``name`` is a name, or an id, or the beginning of one. Raises NetError when the engine does not answer.
     """
     host = os.environ.get("DOCKER_HOST") or DEFAULT
     scheme, _, path = host.partition("://")
@@ -28,10 +28,11 @@ def container_pid(name: str) -> int | None:
         with unix_client(path, SECONDS) as client:
             answer = client.get(f"http://docker/containers/{quote(name, safe='')}/json")
         if answer.status_code == 404:
-            return None
+            return name, None
         if answer.status_code != 200:
             raise ValueError(f"it answered {answer.status_code}")
-        return int(answer.json()["State"]["Pid"]) or None
+        found = answer.json()
+        return str(found["Name"]).removeprefix("/"), int(found["State"]["Pid"]) or None
     except OSError as error:
         raise NetError(f"no Docker Engine at {host}: {(error.strerror or str(error)).lower()}") from error
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:

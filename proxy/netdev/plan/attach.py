@@ -7,7 +7,7 @@ when the container ends, the kernel deletes it. A function is moved there and co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -40,10 +40,13 @@ def plan_attachment(
     """
     draft = PlanDraft(config.host, world)
     there = inside.named(wanted.name)
-    if there is not None and _is_of(there, config.host, container):
+    holder = None if there is None else _holder(there, config.host)
+    if holder == container:
         draft.note(f"{wanted.name}: {container} has it already; detach gives it back")
         return draft.plan()
-    if there is not None:
+    if holder is not None:
+        draft.problem(f"{wanted.name}: {container} has it already, as {holder}; detach gives it back")
+    elif there is not None:
         draft.problem(f"{wanted.name}: {container} has an interface of that name; choose another with name")
     _refuse_taken(draft, wanted, inside)
     for usage in usages(config, world, wanted, elsewhere):
@@ -63,10 +66,17 @@ def plan_attachment(
     return draft.plan()
 
 
-def plan_detachment(host: str, container: str, inside: NetSnapshot, temporary: str) -> NetPlan:
-    """Steps that take it out of the container again. Functions are in the host afterwards; see `plan_return`."""
+def given_to(host: str, inside: NetSnapshot) -> set[str]:
+    """The names of those that what this host gave to the namespace was given to."""
+    return {name for found in inside.interfaces if (name := _holder(found, host)) is not None}
+
+
+def plan_detachment(host: str, inside: NetSnapshot, temporary: str) -> NetPlan:
+    """Steps that take out of the container what this host gave to it, by whatever name (`--pid`, or before the
+    container was renamed). Functions are in the host afterwards; see `plan_return`.
+    """
     draft = PlanDraft(host, NetworkState(snapshot=inside))
-    mine = [found for found in inside.interfaces if _is_of(found, host, container)]
+    mine = [found for found in inside.interfaces if _holder(found, host) is not None]
     for number, there in enumerate(mine):
         if there.kind == "macvlan":
             draft.do(DeleteLink(link=there.name, inside=True))
@@ -83,11 +93,11 @@ def plan_detachment(host: str, container: str, inside: NetSnapshot, temporary: s
     return draft.plan()
 
 
-def plan_return(host: str, container: str, world: NetworkState) -> NetPlan:
-    """Steps that give the functions back which the container had, and which are in the host again."""
+def plan_return(host: str, containers: Collection[str], world: NetworkState) -> NetPlan:
+    """Steps that give the functions back which the containers had, and which are in the host again."""
     draft = PlanDraft(host, world)
     for there, found in draft.own():
-        if found.container == container:
+        if found.container in containers:
             give_back(draft, there, found)
     return draft.plan()
 
@@ -122,9 +132,10 @@ def _refuse_taken(draft: PlanDraft, wanted: ContainerInterfaceConfig, inside: Ne
                 draft.problem(f"{wanted.name}: {holder.name} of {where} has address {text.partition('/')[0]} already")
 
 
-def _is_of(there: NetInterface, host: str, container: str) -> bool:
+def _holder(there: NetInterface, host: str) -> str | None:
+    """Whom this host gave the interface to; None: to nobody, or it is not this host's."""
     found = mark.read(there.alias)
-    return found is not None and (found.host, found.container) == (host, container)
+    return found.container if found is not None and found.host == host else None
 
 
 def _inside(operation: SetAddress | SetRoute) -> Operation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from proxy.demo import netns
 from proxy.errors import NetError
 from proxy.netdev.apply import containers
 from proxy.netdev.apply.apply import apply
-from proxy.netdev.apply.containers import AttachTarget
+from proxy.netdev.apply.containers import AttachTarget, Detached
 from proxy.netdev.apply.kernel import Kernel
 from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import docker, observe
@@ -75,8 +76,8 @@ def test_attached_and_detached(space: str, container: tuple[str, int]) -> None:
         parent = look().snapshot.named("eth0")
         assert parent is not None
         assert eth1.mac in parent.unicast, "counted, wherever it is"
-        assert lines(containers.detach(CONFIG, target)) == ["eth1: delete"]
-        assert containers.detach(CONFIG, target) == NetPlan()
+        assert lines(containers.detach(CONFIG, target).plan) == ["eth1: delete"]
+        assert containers.detach(CONFIG, target) == Detached(plan=NetPlan(), names=(target.name,))
     assert dump(space) == before
     assert inside(pid, observe.snapshot) == empty
 
@@ -89,7 +90,7 @@ def test_nothing_is_left_of_a_container_that_has_ended(space: str, container: tu
         containers.attach(CONFIG, target, WANTED)
         os.kill(pid, 9)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        assert containers.detach(CONFIG, AttachTarget(name=target.name, pid=None)) == NetPlan()
+        assert containers.detach(CONFIG, AttachTarget(name=target.name, pid=None)).plan == NetPlan()
         wait_until_gone(space, before)
     assert dump(space) == before
 
@@ -160,6 +161,41 @@ def test_who_has_no_namespace_of_its_own(space: str) -> None:
 
 
 def test_a_container_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "container_pid", {"web-1": 7}.get)
-    assert containers.of_container("web-1") == AttachTarget(name="web-1", pid=7)
+    """Or by its id: it has its name in either case."""
+    monkeypatch.setattr(docker, "container", lambda name: ("web-1", 7) if name in ("web-1", "f00") else (name, None))
+    assert containers.of_container("web-1") == containers.of_container("f00") == AttachTarget(name="web-1", pid=7)
     assert containers.of_container("web-2") == AttachTarget(name="web-2", pid=None)
+
+
+def test_attached_by_one_name_and_detached_by_another(
+    space: str, container: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the number of its process and by its name, or by a name that it has no more: nothing stays. Leases are those
+    of whoever is in that namespace, whatever else a container writes into a mark.
+    """
+    _, pid = container
+    by_pid, by_name = containers.of_process(pid), AttachTarget(name="web-1", pid=pid)
+    monkeypatch.setattr(docker, "container", lambda name: (name, pid if name == "web-1" else None))
+    before, empty = dump(space), inside(pid, observe.snapshot)
+    for first, second, names in (
+        (by_pid, by_name, (by_pid.name, "web-1")),
+        (by_name, by_pid, (by_pid.name, "web-1")),
+        (AttachTarget(name="formerly", pid=pid), by_name, ("web-1",)),
+        (AttachTarget(name=f"pid-{os.getpid()}", pid=pid), by_name, ("web-1",)),
+    ):
+        with netns.entered(space):
+            containers.attach(CONFIG, first, WANTED)
+            done = containers.detach(CONFIG, second)
+        assert (lines(done.plan), done.names) == (["eth1: delete"], tuple(sorted(names)))
+        assert (dump(space), inside(pid, observe.snapshot)) == (before, empty)
+
+
+def test_what_is_in_this_hosts_own_namespace_is_left_there(space: str) -> None:
+    """What a container with the host's network would seem to have is what others have given back."""
+    ip(space, "link add eth9 link eth0 type macvlan")
+    ip(space, "link set eth9 alias hostlane:a:@ended")
+    before = dump(space)
+    with netns.entered(space):
+        own = AttachTarget(name="web-1", pid=threading.get_native_id())
+        assert containers.detach(CONFIG, own) == Detached(plan=NetPlan(), names=("web-1",))
+    assert dump(space) == before

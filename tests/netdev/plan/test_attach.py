@@ -15,7 +15,7 @@ from proxy.netdev.observe import observe, sysfs
 from proxy.netdev.observe.mark import stable_mac
 from proxy.netdev.observe.networkstate import NetworkState, VfDevice
 from proxy.netdev.observe.records import NetInterface, NetSnapshot
-from proxy.netdev.plan.attach import plan_attachment, plan_detachment, plan_return
+from proxy.netdev.plan.attach import given_to, plan_attachment, plan_detachment, plan_return
 from proxy.netdev.plan.steps import NetPlan
 from tests.netdev.machine import HEAD, lines
 from tests.netdev.picture import ETH0, HL0, address, changed, world
@@ -76,6 +76,10 @@ def test_a_second_time_nothing_is_done() -> None:
             "eth1: web has an interface of that name; choose another with name",
         ),
         (
+            "{parent: eth0}", world(ETH0), NetSnapshot(interfaces=(changed(THERE, alias="hostlane:a:@pid-7"),)), "",
+            "eth1: web has it already, as pid-7; detach gives it back",
+        ),
+        (
             "{parent: eth0, addresses: [10.9.0.5/24]}", world(ETH0, address(ETH0, "10.9.0.5/16")), EMPTY, "",
             "eth1: eth0 of this host has address 10.9.0.5 already",
         ),
@@ -107,12 +111,13 @@ def test_what_cannot_be(container: str, found: NetworkState, inside: NetSnapshot
 
 
 def test_only_what_hostlane_gave_is_taken_away() -> None:
-    inside = NetSnapshot(
-        interfaces=(LO, THERE, changed(THERE, index=3, name="eth2", alias="hostlane:a:@db"), changed(HL0, index=4))
-    )
-    found = plan_detachment("a", "web", inside, TEMPORARY)
-    assert lines(found) == ["eth1: delete"]
-    assert plan_detachment("b", "web", inside, TEMPORARY) == NetPlan()
+    """By whatever name: a container that was attached by its process's number is detached by its name, too."""
+    other = changed(THERE, index=3, name="eth2", alias="hostlane:a:@pid-7")
+    inside = NetSnapshot(interfaces=(LO, THERE, other, changed(HL0, index=4)))
+    assert lines(plan_detachment("a", inside, TEMPORARY)) == ["eth1: delete", "eth2: delete"]
+    assert given_to("a", inside) == {"web", "pid-7"}
+    assert plan_detachment("b", inside, TEMPORARY) == NetPlan()
+    assert given_to("b", inside) == set()
 
 
 @pytest.fixture
@@ -142,8 +147,8 @@ def test_a_function_is_set_up_in_the_host_and_moved(machine: Machine) -> None:
     before = machine.dump()
     apply(NetPlan(steps=found.steps[:6]), Kernel(netlink=machine.netlink, sysfs_root=machine.root))
     # The container ends here: the kernel moves the function back, as it was.
-    back = plan_return("a", "web", look(sysfs_root=machine.root))
-    assert not plan_return("a", "other", look(sysfs_root=machine.root)).steps
+    back = plan_return("a", {"web"}, look(sysfs_root=machine.root))
+    assert not plan_return("a", {"other"}, look(sysfs_root=machine.root)).steps
     apply(back, Kernel(netlink=machine.netlink, sysfs_root=machine.root))
     assert machine.dump() == before
 
@@ -151,7 +156,7 @@ def test_a_function_is_set_up_in_the_host_and_moved(machine: Machine) -> None:
 def test_a_function_is_moved_back_with_a_way_to_undo_it() -> None:
     function = changed(THERE, kind="", alias="hostlane:a:@web:eth1v0:0a0000000000", parent=None)
     inside = NetSnapshot(interfaces=(LO, function), addresses=(address(function, "10.9.0.5/24"),))
-    found = plan_detachment("a", "web", inside, TEMPORARY)
+    found = plan_detachment("a", inside, TEMPORARY)
     assert lines(found) == ["eth1: set down", "eth1: rename to hltemp0", "hltemp0: move back to the host"]
     assert [str(operation) for operation in found.steps[0].undo] == ["eth1: set up", "eth1: add address 10.9.0.5/24"]
     assert [str(operation) for operation in found.steps[2].undo] == ["hltemp0: move into the container"]
