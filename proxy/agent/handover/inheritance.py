@@ -46,6 +46,10 @@ class InheritedListeners:
         inheritable = self._left.pop((LINKS, address.hostport), None)
         return None if inheritable is None else inheritable.sock
 
+    def links_elsewhere(self) -> list[str]:
+        """The addresses of the sockets for links that nobody has taken."""
+        return [address for kind, address in self._left if kind == LINKS]
+
     def scrape(self, address: TcpAddress) -> socket.socket | None:
         """Take the socket of ``telemetry.listen`` at this address, which the caller then owns; None: there is none."""
         inheritable = self._left.pop((SCRAPE, address.hostport), None)

@@ -62,8 +62,9 @@ class StartupListeners:
         predecessors: Predecessors,
         state: StateLock | None,
         scrape: ScrapeListener | None,
+        moved: str | None,
     ) -> None:
-        self._state, self.scrape = state, scrape
+        self._state, self.scrape, self._moved = state, scrape, moved
         self.handover_sockets, self.commanders, self.successors = handover_sockets, commanders, successors
         self.links, self.own = links, own
         self._inheritance, self._predecessor = inheritance, predecessor
@@ -99,6 +100,9 @@ class StartupListeners:
                 self._state.before = self._predecessor.secret
                 self._state.own()
             log.info("proxy taken over", from_pid=self._predecessor.pid)
+            if self._moved is not None:
+                why = "in a static mesh other hosts do not hear of it: change it in their peers"
+                log.warning("another links address", before=self._moved, error=why)
         outbound.sockets.own()
         self.links.use()
         for own in self.own.values():
@@ -178,6 +182,9 @@ async def open_listeners(
     links = LinkListeners(config.links.listen, device)
     files.callback(links.close)
     links.open(inheritance.links(config.links.listen))
+    moved = None
+    if predecessor is not None and config.control is None:
+        moved = ", ".join(inheritance.links_elsewhere()) or None
     files.callback(outbound.close)
     outbound.sockets.inherit(inheritance.upstreams())
     outbound.open()
@@ -212,4 +219,5 @@ async def open_listeners(
         predecessors,
         state,
         scrape,
+        moved,
     )

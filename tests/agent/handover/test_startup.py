@@ -54,6 +54,26 @@ async def test_what_the_new_one_does_not_want_goes_and_what_it_lacks_comes() -> 
         assert web.is_socket()
 
 
+async def test_another_address_is_nothing_that_a_static_mesh_hears_of(logs: list[MutableMapping[str, Any]]) -> None:
+    """With the same one, and with a control plane, there is nothing to say."""
+    event = "another links address"
+    async with mesh() as hosts:
+        await hosts.start("host-a", **hosts.peers(b=[]))
+        await hosts.takeover("host-a", hosts.peers(b=[]))
+        assert event not in [entry["event"] for entry in logs]
+        hosts.agents["host-a before"] = hosts.agents.pop("host-a old")
+        before = hosts.addresses["host-a"]
+        await hosts.takeover("host-a", {**hosts.peers(b=[]), "links": {"listen": hosts.addresses["host-d"]}})
+        [said] = [entry for entry in logs if entry["event"] == event]
+        assert (said["before"], said["log_level"]) == (before, "warning")
+    plane = Registry()
+    async with mesh(mtls=True) as hosts:
+        await start(hosts, "host-a", plane)
+        sections = {**await followed(hosts, plane, "host-a-state"), "links": {"listen": hosts.addresses["host-d"]}}
+        await hosts.takeover("host-a", sections, plane)
+        assert [entry["event"] for entry in logs].count(event) == 1
+
+
 async def test_a_start_that_fails_leaves_everything_to_the_old_one(logs: list[MutableMapping[str, Any]]) -> None:
     async with mesh() as hosts:
         service = await hosts.pair(**PATIENT)
