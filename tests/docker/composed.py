@@ -16,7 +16,7 @@ from tests.docker.images import built
 from tests.docker.programs import ROOT, engine
 from tests.tools.sockets import PATIENCE, eventually
 
-RANGES = ("10.77.0.64/26", "10.77.0.128/26")
+RANGES = ("10.77.0.128/26", "10.77.0.192/26")
 COMPOSE = "usr/libexec/docker/cli-plugins/docker-compose"
 
 

@@ -96,7 +96,7 @@ def test_the_bridge_beside_a_macvlan(other: EngineHost) -> None:
 def test_the_engines_names_cost_connection_tracking(other: EngineHost) -> None:
     """Every network but the default one has them, a macvlan too; seen from inside, and by root on the host."""
     other.docker("network", "create", "--driver=macvlan", "--opt=parent=cable0", "--subnet=10.77.0.0/24",
-                 "--ip-range=10.77.0.64/26", "lane")  # fmt: skip
+                 "--ip-range=10.77.0.128/26", "lane")  # fmt: skip
     other.run("named", ["sleep", "infinity"], "--network=lane", "--ip=10.77.0.9")
     wanted = config(links={"listen": "10.77.0.9:7600", "security": "none"})
     assert "docker-dns-conntrack" in check(other, wanted, inside="named")["wrong"]

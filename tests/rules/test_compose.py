@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from control.server import config as control_config
 from proxy.config import schema as config
+from tests.docker import readme
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "compose").glob("*.yaml"))
@@ -137,3 +139,40 @@ def test_a_control_server_shares_nothing_with_a_proxy(path: Path) -> None:
     assert not {"proxy", "control"} <= kinds
     for service in services(path).values():
         assert not {"pid", "userns_mode", "ipc"} & set(service), "namespaces of somebody else's"
+
+
+RANGE = re.compile(r"--ip-range[ =]([\d.]+/\d+)")
+STATIC = re.compile(r"(?<![\d.])10\.77\.\d+\.\d+(?![\d.]|/\d+ )")
+
+
+def written() -> str:
+    """The files of compose/, and whatever tells to type a command of Docker's; with each of three control servers."""
+    paths = [*EXAMPLES, ROOT / "README.md", ROOT / "docs/image.md", ROOT / "docs/upgrade.md"]
+    text = "".join(path.read_text() for path in paths)
+    return "".join(text.replace("${NUMBER}", number) for number in "123")
+
+
+def test_no_static_address_is_the_engines_to_give() -> None:
+    """The engine gives those in a network's `ip-range` to whoever starts next, be they somebody's static ones."""
+    text = written()
+    ranges = [ipaddress.ip_network(each) for each in sorted(set(RANGE.findall(text)))]
+    static = {ipaddress.ip_address(each) for each in STATIC.findall(RANGE.sub("", text))}
+    assert len(ranges) == 2, "one for each host"
+    assert not ranges[0].overlaps(ranges[1])
+    assert {"10.77.0.10", "10.77.0.65", "10.77.0.100", "10.77.0.103"} <= {str(each) for each in static}
+    assert [str(each) for each in static if any(each in network for network in ranges)] == []
+
+
+def test_hosts_of_the_static_mesh_name_what_the_others_offer() -> None:
+    """Which labels do, on the host on which README.md brings the example up. A host that is named for what it does not
+    offer is called first by some, and refuses.
+    """
+    offering = {each.host for each in readme.typed() if "example/redis.yaml" in each.line}
+    assert offering == {"host-b"}
+    hosts = {found.host: found for found in map(config.load, sorted((ROOT / "compose/etc").glob("*.yaml")))}
+    assert set(hosts["host-a"].peers) == {"host-b"}
+    assert set(hosts["host-b"].peers) == {"host-a"}
+    for found in hosts.values():
+        for name, peer in found.peers.items():
+            assert peer.services == (("redis",) if name in offering else ()), found.host
+            assert peer.address == hosts[name].links.listen
