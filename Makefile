@@ -31,7 +31,7 @@ help:
 	@echo "make core    compile the core again where its sources have changed (docs/building.md)"
 	@echo "make installs  the source distribution in empty environments, with and without a compiler"
 	@echo "make wheels  dist/: source distribution, plain wheel, compiled wheels for each CPython >= 3.11 of this machine"
-	@echo "make deb     dist/: a Debian package, tried in a clean root (root, Debian)"
+	@echo "make deb     dist/: a Debian package, tried in a clean root (root, Debian; QUICK=1: only tried, as .ci/run does)"
 	@echo "make lock    .ci/locks/: what the image is built with, pinned with hashes (ARGS=--upgrade: the newest of all)"
 	@echo "make clean   remove .venv and everything generated"
 
@@ -100,8 +100,8 @@ wheels: core .venv/.stamp-wheels
 	@.ci/wheels
 
 deb: core .venv/.stamp-deb
-	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg $(COMPILER)
-	@.ci/deb
+	@.ci/packages mmdebstrap:mmdebstrap dpkg-deb:dpkg systemd-analyze:systemd $(COMPILER)
+	@$(if $(QUICK),QUICK=1) .ci/deb
 
 lock: .venv/.stamp-lock
 	@.ci/lock $(ARGS)
