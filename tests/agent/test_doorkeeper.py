@@ -53,9 +53,16 @@ class House:
             yield door
 
     async def start(self, host: str, offers: list[str]) -> Agent:
+        return await self.hosts.start(host, **self._sections(host, offers))
+
+    async def takeover(self, host: str, offers: list[str]) -> tuple[Agent, Agent]:
+        """The old proxy, and the new one."""
+        old = await self.hosts.takeover(host, self._sections(host, offers))
+        return old, self.hosts.agents[host]
+
+    def _sections(self, host: str, offers: list[str]) -> dict[str, Any]:
         peer = "b" if host == "host-a" else "a"
-        section = msgspec.to_builtins(config(self.folders[host]))
-        return await self.hosts.start(host, **self.hosts.peers(**{peer: offers}), door=section)
+        return {**self.hosts.peers(**{peer: offers}), "door": msgspec.to_builtins(config(self.folders[host]))}
 
     def call(self, name: str) -> End | None:
         """A caller in a container; None: refused."""
@@ -242,6 +249,39 @@ async def test_callers_wait_while_the_proxy_is_away(namespace: Spaces) -> None: 
         await made.start("host-a", [])
         accepted = await made.accept(service)
         assert await accepted.read(4) == b"ping"
+
+
+@pytest.mark.parametrize("side", ["host-a", "host-b"], ids=["the callers'", "the service's"])
+async def test_one_takes_the_place_of_another_at_the_door(namespace: Spaces, side: str, logs: Logs) -> None:  # noqa: F811
+    """Both are at the door: what is open goes on at the old one, and all calls from then on are the new one's."""
+    client, server, late = namespace(), namespace(), namespace()
+    async with house() as made, made.door("host-a"), made.door("host-b"):
+        service = made.service(server)
+        made.engines["host-a"].put("c", client, USE)
+        made.engines["host-b"].put("s", server, OFFER)
+        await made.start("host-a", ["redis"])
+        b = await made.start("host-b", [])
+        await until(lambda: "redis" in b.config.services, "the offer")
+        caller, accepted = await called(made, client, service)
+        old, new = await made.takeover(side, ["redis"] if side == "host-a" else [])
+        for _ in range(8):
+            again = await called(made, client, service)
+            assert len([*old.view.streams()]) == 1
+            again[0].close()
+            assert (await again[1].rest()).received == b""
+            again[1].close()
+        made.engines["host-a"].put("d", late, {"hostlane.use": "redis@127.77.0.2:6379"})
+        made.engines["host-a"].happen("start", "d")
+        await called(made, late, service)
+        assert (len([*old.view.streams()]), len([*new.view.streams()])) == (1, 1)
+        await caller.send(b"more")
+        assert await accepted.read(4) == b"more"
+        caller.finish()
+        assert await accepted.rest() == (b"", False)
+        accepted.close()
+        await old.draining.over.wait()
+        await called(made, client, service)
+    assert not [entry for entry in logs if entry["log_level"] == "error"]
 
 
 async def test_status_tells_what_containers_have_and_whether_the_door_is_there(namespace: Spaces) -> None:  # noqa: F811
