@@ -53,14 +53,14 @@ class House:
             yield door
 
     async def start(self, host: str, offers: list[str]) -> Agent:
-        return await self.hosts.start(host, **self._sections(host, offers))
+        return await self.hosts.start(host, **self.sections(host, offers))
 
     async def takeover(self, host: str, offers: list[str]) -> tuple[Agent, Agent]:
         """The old proxy, and the new one."""
-        old = await self.hosts.takeover(host, self._sections(host, offers))
+        old = await self.hosts.takeover(host, self.sections(host, offers))
         return old, self.hosts.agents[host]
 
-    def _sections(self, host: str, offers: list[str]) -> dict[str, Any]:
+    def sections(self, host: str, offers: list[str]) -> dict[str, Any]:
         peer = "b" if host == "host-a" else "a"
         return {**self.hosts.peers(**{peer: offers}), "door": msgspec.to_builtins(config(self.folders[host]))}
 
@@ -282,6 +282,35 @@ async def test_one_takes_the_place_of_another_at_the_door(namespace: Spaces, sid
         await old.draining.over.wait()
         await called(made, client, service)
     assert not [entry for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_the_door_keeps_the_sockets_of_the_one_that_has_taken_over() -> None:
+    """Whatever the old one says at its end; so that callers wait when the new one ends."""
+    async with house() as made, made.door("host-a") as door:
+        upstreams = {"echo": {"listen": made.hosts.upstream("host-a", "echo")}}
+        sections = {**made.sections("host-a", []), "upstreams": upstreams}
+        service = made.hosts.service()
+        sections["services"] = {"echo": {"deliver": service.address}}
+        await made.hosts.start("host-a", **sections)
+        await until(lambda: len([*door.kept]) == 1, "the socket")
+        held = made.hosts.call()
+        accepted = await service.accept()
+        old = await made.hosts.takeover("host-a", sections)
+        held.close()
+        accepted.close()
+        await old.draining.over.wait()
+        made.hosts.kill("host-a old")
+        async with made.door("host-b"):  # which takes a few turns
+            pass
+        [(_, kept)] = door.kept
+        made.hosts.kill("host-a")
+        admin = made.hosts.folder / "host-a" / ADMIN_SOCKET
+        await until(lambda: not admin.exists(), "the end of the proxy")
+        assert [sock.fileno() for _, sock in door.kept] == [kept.fileno()]
+        waits = made.hosts.call()
+        await waits.send(b"ping")
+        await made.hosts.start("host-a", **sections)
+        assert await (await service.accept()).read(4) == b"ping"
 
 
 async def test_status_tells_what_containers_have_and_whether_the_door_is_there(namespace: Spaces) -> None:  # noqa: F811
