@@ -7,6 +7,7 @@ knows the way out of a host that has none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -76,6 +77,14 @@ def last_words(host: BareHost) -> str:
     """Of all containers."""
     names = host.docker("ps", "--all", "--format={{.Names}}").split()
     return "".join(f"\n{name}: {host.log(name)[-5:]}" for name in names)
+
+
+def test_check_finds_nothing_wrong(mesh: Hosts) -> None:
+    """Asked where the links are, in the proxy's container."""
+    for host, name in zip(mesh, ("host-a", "host-b"), strict=True):
+        said = host.types(f"docker exec hostlane-proxy hostlane check --config /etc/hostlane/{name}.yaml --json 2>&1")
+        findings = [finding for group in json.loads(said.stdout)["groups"] for finding in group["findings"]]
+        assert [finding for finding in findings if finding["level"] == "wrong"] == []
 
 
 def test_what_keeps_namespaces_is_said(mesh: Hosts) -> None:
