@@ -44,7 +44,7 @@ def open_streams(outbound: Outbound, pools: Pools) -> list[OpenStream]:
 
 
 def _carried(lane: Lane) -> OpenStream:
-    plain = lane.sock is not None and lane.early is None and lane.state is StreamState.OPEN
+    plain = lane.sock is not None and lane.early is None and lane.state == StreamState.OPEN
     waits = lane.buffered or lane.session.suspended
     cut = partial(lane.guard, lane.abort, CloseReason.STOPPED)
     return OpenStream(lane, lane.bytes_moved if plain and not waits else None, cut)

@@ -11,6 +11,9 @@ cdef u64 LENGTH_MASK, ID_MASK
 cdef int KEY_SHIFT, KIND_SHIFT
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, MAX_CONTROL
 cdef long long ACK_EVERY
+cdef int CALLED, CALLING, CLOSED
+cdef int RECV_DATA, RECV_FIN, RECV_OPENED, RECV_REFUSE, RECV_RST, SEND_FIN, SEND_OPENED, SEND_REFUSE, SEND_RST
+cdef unsigned int MAY_RECEIVE, MAY_SEND
 
 cdef class Session:
     cdef public ReplayBuffer out
@@ -21,15 +24,16 @@ cdef class Session:
     cdef public int open_quota
     cdef public bint reading_stopped
     cdef public object _sink
-    cdef public object _stream_type, _linger_order
+    cdef public object _stream_type
     cdef public long long _first_id, _next_id, _max_id
     cdef public int _own, _called
     cdef public bint _going_away, _around
     cdef public long long _acked, _known, _credit, _allow
 
     cpdef bint _clear(self) except -1
+    @cython.locals(stream_id="long long")
     cpdef open(self, bytes call)
-    cpdef _make(self, long long stream_id, state)
+    cpdef _make(self, long long stream_id, int state)
     cpdef accept(self, Stream stream)
     cpdef refuse(self, Stream stream, reason)
     @cython.locals(wanted="long long")
@@ -60,8 +64,9 @@ cdef class Session:
     cpdef _on_rst(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream, grant="long long")
     cpdef _on_credit(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(due="long long", free=list)
     cpdef _on_ack(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     cpdef _on_ping(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     cpdef _on_goaway(self, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
-    @cython.locals(stream_id="long long", end="long long")
+    @cython.locals(stream_id=object, end="long long")
     cpdef _forget(self, Stream stream, bint late_frames=*)

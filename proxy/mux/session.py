@@ -8,7 +8,6 @@ changes nothing but ``credit`` and ``allow``: it subtracts the bytes that it mov
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +45,6 @@ from proxy.mux.stream import (
     SEND_REFUSE,
     SEND_RST,
     Stream,
-    StreamState,
 )
 
 MAX_CREDIT = 1 << 31
@@ -90,7 +88,7 @@ class Session:
 
     Attributes:
         lingering: ids of closed streams for which late frames may come; each with the offset of ours that the
-            peer must acknowledge first.
+            peer must acknowledge first. In that order.
         received: bytes of whole frames handled so far: the peer's offset.
         open_quota: streams that may be opened before `can_open` checks the limits again.
         reading_stopped: set by the driver when the link ends: no more of the frames that it brought are to be handled.
@@ -103,7 +101,7 @@ class Session:
         dialler: bool,
         out: ReplayBuffer,
         sink: SessionSink,
-        stream_type: Callable[[Any, int, StreamState, int, int], Any],
+        stream_type: Callable[[Any, int, int, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
         max_id: int = frames.MAX_ID,
@@ -125,7 +123,6 @@ class Session:
         self._max_id = max_id
         self._acked = self._known = 0
         self._called = 0
-        self._linger_order: deque[int] = deque()
 
     # What we do
 
@@ -154,7 +151,7 @@ class Session:
         begin to linger meanwhile; OWN_LINGERING leaves room for that.)
         """
         places = self.remote.max_streams - (len(self.streams) - self._called)
-        places = min(places, OWN_LINGERING - len(self._linger_order))
+        places = min(places, OWN_LINGERING - len(self.lingering))
         self.open_quota = 0
         if places > 0 and not self._going_away and (next_id := self._free_id(self._next_id)):
             self._next_id = next_id
@@ -195,7 +192,7 @@ class Session:
         self.out.put(OPEN, stream_id, call)
         return stream
 
-    def _make(self, stream_id: int, state: StreamState) -> Any:
+    def _make(self, stream_id: int, state: int) -> Any:
         stream = self._stream_type(self, stream_id, state, self._credit, self._allow)
         self.streams[stream_id] = stream
         return stream
@@ -218,7 +215,7 @@ class Session:
         our direction has ended.
         """
         wanted = most if most < stream.credit else stream.credit
-        return wanted if wanted and stream.state in MAY_SEND and self.out.room(wanted) else 0
+        return wanted if wanted and MAY_SEND >> stream.state & 1 and self.out.room(wanted) else 0
 
     def sent(self, stream: Stream, length: int) -> None:
         """Make a DATA frame of `length` bytes, at most what `sendable` said, that lie at ``out.pos + HEADER_SIZE``."""
@@ -229,7 +226,7 @@ class Session:
         """End our direction of the stream (FIN)."""
         stream.advance(SEND_FIN)
         self.out.put(DATA_FIN, stream.id)
-        if stream.state is CLOSED:
+        if stream.state == CLOSED:
             self._forget(stream)
 
     def reset(self, stream: Stream, reason: CloseReason) -> None:
@@ -242,7 +239,7 @@ class Session:
         """The local socket has taken bytes of the stream; `buffered` are still in the proxy at `now`, seconds. Grants
         new credit once half of the usual credit is used up, a quarter while any stream has extra credit.
         """
-        if stream.allow + buffered <= self.grant_below and stream.state in MAY_RECEIVE:
+        if stream.allow + buffered <= self.grant_below and MAY_RECEIVE >> stream.state & 1:
             grant = self.extra_credit.credit(stream, buffered, now) - stream.allow - buffered
             # A fast stream must not run dry before the CREDIT reaches its sender.
             self.grant_below = self.local.stream_credit // 4 * (3 if self.extra_credit.extended else 2)
@@ -281,7 +278,6 @@ class Session:
         streams = list(self.streams.values())
         self.streams.clear()
         self.lingering.clear()
-        self._linger_order.clear()
         self.going_away = True
         self.out.close()
         return streams
@@ -380,7 +376,7 @@ class Session:
         if stream is not None:
             stream.advance_untrusted(RECV_FIN)
             stream.flowing = False
-            if stream.state is CLOSED:
+            if stream.state == CLOSED:
                 self._forget(stream)
             self._sink.on_fin(stream)
 
@@ -390,7 +386,7 @@ class Session:
         call = frames.decode_open_untrusted(piece(buf, body, stop - body))
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
-        if len(self._linger_order) >= MAX_LINGERING:
+        if len(self.lingering) >= MAX_LINGERING:
             raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
         self.lingering.pop(stream_id, None)
         stream = self._make(stream_id, CALLED)
@@ -434,9 +430,13 @@ class Session:
         self.out.acknowledge_untrusted(offset)
         # Only an ACK frame frees ids: it comes behind the peer's late frames. The offset that `resume` gets does not.
         self._known = max(self._known, offset)
-        order, lingering, known = self._linger_order, self.lingering, self._known
-        while order and lingering.get(order[0], 0) <= known:
-            lingering.pop(order.popleft(), None)
+        free = []
+        for stream_id, due in self.lingering.items():
+            if due > self._known:
+                break
+            free.append(stream_id)
+        for stream_id in free:
+            del self.lingering[stream_id]
 
     def _on_ping(self, buf: bytearray, body: int, stop: int) -> None:
         token = frames.decode_u64_untrusted(piece(buf, body, stop - body), "PING")
@@ -457,9 +457,9 @@ class Session:
         stream_id = stream.id
         del self.streams[stream_id]
         stream.flowing = False
-        if stream_id & 1 != self._own:
+        if stream.id & 1 != self._own:
             self._called -= 1
-        if late_frames and (end := self.out.end) > self._known:
+        end = self.out.base + self.out.pos
+        if late_frames and end > self._known:
             self.lingering[stream_id] = end
-            self._linger_order.append(stream_id)
         self._sink.on_closed(stream)

@@ -31,7 +31,7 @@ from proxy.mux.frames import KEY_SHIFT
 
 
 class StreamState(enum.IntEnum):
-    """State of a stream as seen from this side. (An IntEnum because the hash of an Enum is computed in Python.)"""
+    """State of a stream as seen from this side."""
 
     CALLING = enum.auto()
     """We sent OPEN and perhaps early bytes; no answer yet."""
@@ -116,15 +116,28 @@ TABLE: dict[StreamState, dict[StreamEvent, StreamState]] = {
     CLOSED: {},
 }
 
-MAY_SEND = frozenset({CALLING, OPEN, FIN_RECEIVED})
+
+def bits(*states: StreamState) -> int:
+    """A set of states: bit n stands for state n."""
+    return sum(1 << state for state in states)
+
+
+MAY_SEND = bits(CALLING, OPEN, FIN_RECEIVED)
 """States in which this side may still send DATA."""
-MAY_RECEIVE = frozenset(state for state, row in TABLE.items() if RECV_DATA in row)
+MAY_RECEIVE = bits(*(state for state, row in TABLE.items() if RECV_DATA in row))
+STEPS = bytes(
+    TABLE[StreamState(state)].get(StreamEvent(event), 0) if state and 0 < event <= len(StreamEvent) else 0
+    for state in range(len(StreamState) + 1)
+    for event in range(16)
+)
+"""The same table: the next state at ``state << 4 | event``; 0: there is no such step."""
 
 
 class Stream:
     """State and credit of one stream. The driver's subclass (`pump.lane.Lane`) adds the local socket and the session.
 
     Attributes:
+        state: one of `StreamState`, as a plain number.
         credit: bytes that the peer still allows us to send; never negative.
         allow: bytes that we still allow the peer to send; never negative.
         received_grants, granted: all bytes of credit ever received and ever granted, the initial ones included.
@@ -136,10 +149,10 @@ class Stream:
 
     __slots__ = ("allow", "credit", "flowing", "granted", "granted_at", "id", "received_grants", "state", "word")
 
-    def __init__(self, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
+    def __init__(self, stream_id: int, state: int, credit: int, allow: int) -> None:
         self.begin(stream_id, state, credit, allow)
 
-    def begin(self, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
+    def begin(self, stream_id: int, state: int, credit: int, allow: int) -> None:
         """What `__init__` does. (A subclass calls it instead: compiled, that costs a tenth.)"""
         self.id = stream_id
         self.state = state
@@ -149,15 +162,19 @@ class Stream:
         self.flowing = False
         self.word = stream_id << KEY_SHIFT
 
-    def advance(self, event: StreamEvent) -> None:
+    def advance(self, event: int) -> None:
         """Take one step in the table for what *we* do. Raises KeyError (a bug) if the table has no such step."""
-        self.state = TABLE[self.state][event]
+        state = STEPS[self.state << 4 | event]
+        if not state:
+            raise KeyError(StreamEvent(event))
+        self.state = state
 
-    def advance_untrusted(self, event: StreamEvent) -> None:
+    def advance_untrusted(self, event: int) -> None:
         """Take one step in the table for what the peer did. Raises only ProtocolError: the table has no such step."""
-        state = TABLE[self.state].get(event)
-        if state is None:
-            raise ProtocolError(f"{event.name[5:]} on stream {self.id}, which is {self.state.label}")
+        state = STEPS[self.state << 4 | event]
+        if not state:
+            label = StreamState(self.state).label
+            raise ProtocolError(f"{StreamEvent(event).name[5:]} on stream {self.id}, which is {label}")
         self.state = state
 
     @property

@@ -17,7 +17,6 @@ from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, SessionSettings
 from proxy.mux.sink import SessionSink
-from proxy.mux.stream import StreamState
 from proxy.pump.loop import Flusher, Pump
 from proxy.pump.turnshare import TurnShare
 
@@ -91,7 +90,7 @@ class CarriedSession(Session):
         dialler: bool,
         out: ReplayBuffer,
         sink: SessionSink,
-        stream_type: Callable[[Any, int, StreamState, int, int], Any],
+        stream_type: Callable[[Any, int, int, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
     ) -> None:

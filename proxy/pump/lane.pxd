@@ -9,6 +9,8 @@ from proxy.pump.loop cimport Pump
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
 cdef int EAGAIN, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
 cdef int _DEAF
+cdef int CALLED, CALLED_FIN, CLOSED, FIN_RECEIVED, OPEN
+cdef unsigned int MAY_SEND, _TAKES_BYTES
 cdef unsigned int _IN_HUP
 
 cdef class Lane(Stream):
@@ -23,11 +25,11 @@ cdef class Lane(Stream):
     cdef public long long counted_sent, counted_received
     cdef public object stalls, timing
 
-    cpdef join(self, CarriedSession session, long long stream_id, state, long long credit, long long allow)
+    cpdef join(self, CarriedSession session, long long stream_id, int state, long long credit, long long allow)
     cpdef attach(self, sock, bint tcp, bint watched=*)
     cpdef start_calling(self)
     cpdef start_called(self, bytes preface=*)
-    @cython.locals(pump=Pump, fd=int, early=bytes, pending=bytearray, reading=bint, mask=int)
+    @cython.locals(pump=Pump, fd=int, state=int, early=bytes, pending=bytearray, reading=bint, mask=int)
     cpdef update(self)
     cpdef ready(self, unsigned int mask)
     @cython.locals(there=int)

@@ -33,7 +33,7 @@ from proxy.mux.stream import (
     MAY_SEND,
     OPEN,
     Stream,
-    StreamState,
+    bits,
 )
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.descriptor import Descriptor, fd_of, socket_of
@@ -59,7 +59,7 @@ BULK_FLIGHT = ACK_EVERY
 messages would wait behind them on the cable and in the peer. Not lower, as the peer sends no ACK before ACK_EVERY."""
 EARLY_LIMIT = CHUNK
 """Bytes that may be read before the peer answers OPEN. They are kept for another host, in case this one refuses."""
-_TAKES_BYTES = frozenset({OPEN, FIN_SENT})
+_TAKES_BYTES = bits(OPEN, FIN_SENT)
 _IN_HUP = EPOLLIN | EPOLLHUP
 _DEAF = EPOLLIN | EPOLLRDHUP
 """What a deaf lane waits for while it reads. It is not EPOLLIN, so neither the turn nor `_hung_up` takes its end for a
@@ -123,11 +123,11 @@ class Lane(Stream):
     )
 
     def __init__(
-        self, session: CarriedSession, stream_id: int, state: StreamState, credit: int, allow: int
+        self, session: CarriedSession, stream_id: int, state: int, credit: int, allow: int
     ) -> None:
         self.join(session, stream_id, state, credit, allow)
 
-    def join(self, session: CarriedSession, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
+    def join(self, session: CarriedSession, stream_id: int, state: int, credit: int, allow: int) -> None:
         """What `__init__` does. (`LaneSession` makes lanes without a call of that, whose arguments would all become
         objects.)
         """
@@ -231,7 +231,7 @@ class Lane(Stream):
         if self._owner is None:
             return
         state, pump, fd, early, pending = self.state, self.session.pump, self.fd, self.early, self.pending
-        reading = state in MAY_SEND and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
+        reading = MAY_SEND >> state & 1 and not self._waiting and (early is None or len(early) < EARLY_LIMIT)
         mask = (EPOLLIN if reading else 0) | (EPOLLOUT if pending else 0)
         if reading and self._deaf:
             mask = _DEAF
@@ -244,7 +244,7 @@ class Lane(Stream):
             pump.lanes[fd] = self
         else:
             pump.lanes[fd] = None
-        self.flowing = state in _TAKES_BYTES and not (pending or self._deaf) and self.timing is None
+        self.flowing = _TAKES_BYTES >> state & 1 == 1 and not (pending or self._deaf) and self.timing is None
 
     # What the local socket does
 
@@ -290,7 +290,7 @@ class Lane(Stream):
 
     def _hung_up(self) -> None:
         """The application has closed its Unix socket (EPOLLHUP). Mostly nothing is left to read, which a peek shows."""
-        if self.early is not None or self.state is not OPEN:
+        if self.early is not None or self.state != OPEN:
             return self._read(True)
         there = peek(self.fd)
         if there > 0:
@@ -389,7 +389,7 @@ class Lane(Stream):
         """The local socket has come to its end: send FIN, and close if the peer's direction has ended too."""
         self.eof = True
         self.session.fin(self)
-        if self.state is CLOSED and not self.pending:
+        if self.state == CLOSED and not self.pending:
             self._close(_FINISHED)
         else:
             self.update()
@@ -398,7 +398,7 @@ class Lane(Stream):
         """The application closed its Unix socket in both directions; AF_UNIX tells that from a half-close. Reset the
         stream as FINISHED, so that the other end, as without a proxy, need not go on for a reader that is gone.
         """
-        if self.state is not OPEN:
+        if self.state != OPEN:
             self._hung = True
             return self.on_eof()
         self.session.reset(self, _FINISHED)
@@ -428,7 +428,7 @@ class Lane(Stream):
         """A write has failed, or would: be deaf from now on. Abort if the application has no more to say either, or no
         host has taken its call yet: another one would not learn that it is gone.
         """
-        if self.eof or self.early is not None or self.state is CLOSED:
+        if self.eof or self.early is not None or self.state == CLOSED:
             return self.abort(CloseReason.ABORTED)
         if self._deaf:
             return
@@ -448,7 +448,7 @@ class Lane(Stream):
         if self.session.suspended or not self._waiting or not is_gone(self.sock):
             patience.pause()
         if patience.over(self.bytes_sent):
-            if self.state is not CLOSED:
+            if self.state != CLOSED:
                 # The peer may still deliver what it has: it has a patience of its own.
                 self.session.reset(self, CloseReason.ABORTED)
             return self.drop(CloseReason.UNREAD)
@@ -544,9 +544,9 @@ class Lane(Stream):
         it down for writing if only the peer's direction has ended.
         """
         if not self.pending:
-            if self.state is CLOSED:
+            if self.state == CLOSED:
                 return self._close(_FINISHED)
-            if self.state is FIN_RECEIVED and (sock := self.sock) is not None:
+            if self.state == FIN_RECEIVED and (sock := self.sock) is not None:
                 try:
                     sock.shutdown(socket.SHUT_WR)
                 except OSError:  # the application is gone already; reading shows whether it closed or aborted
@@ -561,7 +561,7 @@ class Lane(Stream):
         """
         if self.state in (CALLED, CALLED_FIN):
             self.session.refuse(self, reason)
-        elif self.state is not CLOSED:
+        elif self.state != CLOSED:
             self.session.reset(self, reason)
         self.drop(reason)
 

@@ -12,7 +12,7 @@ cdef class LaneSession(CarriedSession):
     cdef public long long _acked_when_lost, _ended_below
 
     @cython.locals(lane=Lane)
-    cpdef _make(self, long long stream_id, state)
+    cpdef _make(self, long long stream_id, int state)
     cpdef on_closed(self, Lane stream)
     cpdef _tell_if_notable(self, Lane lane)
     cpdef on_call(self, Lane stream, call)

@@ -20,7 +20,7 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
-from proxy.mux.stream import CLOSED, StreamState
+from proxy.mux.stream import CLOSED
 from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
@@ -118,7 +118,7 @@ class LaneSession(CarriedSession):
         self._acked_when_lost = -1
         self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
 
-    def _make(self, stream_id: int, state: StreamState) -> Lane:
+    def _make(self, stream_id: int, state: int) -> Lane:
         kind = self._stream_type
         lane = Lane.__new__(Lane) if kind is Lane else kind.__new__(kind)
         lane.join(self, stream_id, state, self._credit, self._allow)

@@ -29,6 +29,7 @@ from control.base.reading.addresses import Address
 from proxy.config.schema import Config, ConnectConfig
 from proxy.core.finder import core
 from proxy.inbound.delivery import Inbound
+from proxy.mux.stream import StreamState
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.outbound.upstreams import Outbound
@@ -345,7 +346,7 @@ def _lane(lane: Lane) -> StreamInfo:
         service=lane.observer.service,
         direction=lane.observer.direction,
         peer=lane.session.peer,
-        state=lane.state.label,
+        state=StreamState(lane.state).label,
         age_s=monotonic() - lane.since,
         bytes_sent=lane.bytes_sent,
         bytes_received=lane.bytes_received,

@@ -135,7 +135,7 @@ class Conversation:
 
     def fin(self, who: int) -> object:
         stream = self.some(who)
-        if stream is None or stream.state not in MAY_SEND:
+        if stream is None or not MAY_SEND >> stream.state & 1:
             return None
         self.sides[who].session.fin(stream)
         return stream.id
@@ -265,8 +265,8 @@ def show(side: Told) -> None:
         "out", out.acked, out.sent, out.end, out.unsent, out.unacked, out.base, out.pos, out.limit, out.overrun,
         out.dirty, out.deferrable, "slabs", side.slabs.in_use, side.slabs.bytes_held,
         "streams", [
-            (s.id, s.state.label, s.credit, s.allow, s.granted, s.received_grants, s.granted_at, s.word, s.bytes_moved,
-             s.bytes_sent, s.bytes_received)
+            (s.id, StreamState(s.state).label, s.credit, s.allow, s.granted, s.received_grants, s.granted_at, s.word,
+             s.bytes_moved, s.bytes_sent, s.bytes_received)
             for s in session.streams.values()
         ],
     )  # fmt: skip

@@ -84,7 +84,7 @@ class Talking:
     def show(self) -> str:
         lanes = [observer.lane for observer in self.observers]
         return f"{self.number}: " + " ".join(
-            f"{lane.id} {lane.state.label} {lane.bytes_sent} {lane.bytes_received}" for lane in lanes
+            f"{lane.id} {StreamState(lane.state).label} {lane.bytes_sent} {lane.bytes_received}" for lane in lanes
         )
 
 
@@ -125,7 +125,7 @@ class Play:
                 one.credit == other.allow
                 for mine, theirs in ((near.streams, far.streams), (far.streams, near.streams))
                 for stream_id, one in mine.items()
-                if one.state is (other := theirs[stream_id]).state is StreamState.OPEN
+                if one.state == (other := theirs[stream_id]).state == StreamState.OPEN
             )
 
         await until(settled, "both sides know the same")

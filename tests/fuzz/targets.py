@@ -86,7 +86,7 @@ def _act(side: Side, what: int) -> None:
         if stream.state in (StreamState.OPEN, StreamState.FIN_RECEIVED, StreamState.FIN_SENT):
             if what & READ:
                 side.read(stream)
-            if what & END and stream.state is not StreamState.FIN_SENT:
+            if what & END and stream.state != StreamState.FIN_SENT:
                 session.fin(stream)
 
 

@@ -147,13 +147,13 @@ def check(side: Side) -> None:
     session = side.session
     for stream_id, stream in session.streams.items():
         assert stream.id == stream_id
-        assert stream.state is not StreamState.CLOSED
+        assert stream.state != StreamState.CLOSED
         assert 0 <= stream.credit <= MAX_CREDIT
         assert 0 <= stream.allow <= session.local.stream_credit
         assert stream_id not in session.lingering
     called = sum(stream_id % 2 != session._first_id % 2 for stream_id in session.streams)
     assert called == session._called <= session.local.max_streams
-    assert session.lingering.keys() <= set(session._linger_order)
+    assert list(session.lingering.values()) == sorted(session.lingering.values())
     assert 0 <= session.out.acked <= session.out.sent <= session.out.end
 
 

@@ -150,7 +150,7 @@ def size_of(side: Side, stream: Talk, data: bytes) -> bytes:
 
 def answer(side: Side) -> None:
     for stream, _ in side.calls:
-        if "accepted" not in stream.service and stream.state is not StreamState.CLOSED:
+        if "accepted" not in stream.service and stream.state != StreamState.CLOSED:
             stream.service += " accepted"
             side.session.accept(stream)
 
@@ -267,5 +267,5 @@ def test_an_id_lingers_though_a_hello_acknowledged_all_that_was_sent() -> None:
     pair.relink()
     assert pair.a.session.out.unacked == 0
     pair.cross()
-    assert mine.state is StreamState.CLOSED
+    assert mine.state == StreamState.CLOSED
     check(pair.a)

@@ -16,7 +16,7 @@ from proxy.links import handshake
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.mux import frames, session, sizes
 from proxy.mux.frames import FrameKind, Open, Via
-from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState
+from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState, bits
 from proxy.pump.lane import EARLY_LIMIT
 from proxy.pump.ourselves import MAX_HOPS
 from tests.mux.pair import Side
@@ -128,7 +128,7 @@ def test_states() -> None:
     assert told == TABLE
     sentence = "DATA may be sent in CALLING, OPEN and FIN_RECEIVED."
     assert sentence in SPEC
-    assert {StreamState[name] for name in ("CALLING", "OPEN", "FIN_RECEIVED")} == MAY_SEND
+    assert bits(*(StreamState[name] for name in ("CALLING", "OPEN", "FIN_RECEIVED"))) == MAY_SEND
 
 
 def test_limits() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, StreamEvent, StreamState
+from proxy.mux.stream import MAY_RECEIVE, MAY_SEND, TABLE, StreamEvent, StreamState, bits
 from tests.mux.pair import Pair, Side, Talk
 
 ENDS_OURS = {
@@ -67,8 +67,8 @@ def test_each_direction_ends_exactly_once_before_a_stream_is_closed() -> None:
 
 @pytest.mark.failure(2)
 def test_a_half_close_keeps_the_other_direction() -> None:
-    assert {StreamState.FIN_RECEIVED, StreamState.CALLING, StreamState.OPEN} == MAY_SEND
-    assert {StreamState.FIN_SENT, StreamState.CALLED, StreamState.OPEN} == MAY_RECEIVE
+    assert bits(StreamState.FIN_RECEIVED, StreamState.CALLING, StreamState.OPEN) == MAY_SEND
+    assert bits(StreamState.FIN_SENT, StreamState.CALLED, StreamState.OPEN) == MAY_RECEIVE
 
 
 def test_an_answer_comes_exactly_once_and_refusing_comes_first() -> None:
@@ -101,8 +101,8 @@ def test_what_one_side_may_send_the_other_may_receive() -> None:
             for event, after in TABLE[mine].items():
                 if event in MIRROR:
                     todo.append((after, TABLE[theirs][MIRROR[event]]))
-            if mine in MAY_SEND:
-                assert theirs in MAY_RECEIVE
+            if MAY_SEND >> mine & 1:
+                assert MAY_RECEIVE >> theirs & 1
     ended = {pair for pair in seen if StreamState.CLOSED in pair}
     assert ended == {(StreamState.CLOSED, StreamState.CLOSED)}
 
@@ -114,13 +114,13 @@ def test_steps_outside_the_table(state: StreamState, event: StreamEvent) -> None
     stream = Talk(Side().session, 5, state, 10, 10)
     if event in TABLE[state]:
         stream.advance_untrusted(event)
-        assert stream.state is TABLE[state][event]
+        assert stream.state == TABLE[state][event]
         return
     with pytest.raises(ProtocolError, match=f"{event.name[5:]} on stream 5, which is {state.label}"):
         stream.advance_untrusted(event)
     with pytest.raises(KeyError):
         stream.advance(event)
-    assert stream.state is state
+    assert stream.state == state
 
 
 def test_labels_are_what_people_read() -> None:

@@ -128,7 +128,7 @@ async def test_half_closed_streams_leave_nothing_when_the_other_half_ends() -> N
         for stream in streams[::2]:
             assert (await stream.service.rest()).reset is False
         for number, stream in enumerate(streams):
-            assert stream.outbound.lane.state is not StreamState.CLOSED
+            assert stream.outbound.lane.state != StreamState.CLOSED
             if number % 3:
                 stream.service.close()
                 stream.caller.close()

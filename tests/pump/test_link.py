@@ -174,7 +174,7 @@ async def test_a_call_that_waits_for_room_pings_nobody() -> None:
         for _ in range(50):
             await trio.lowlevel.checkpoint()
         assert out.end == end
-        assert record.lane.state is StreamState.CALLING
+        assert record.lane.state == StreamState.CALLING
 
 
 
