@@ -36,6 +36,7 @@ COMPILED = (
     "proxy.pump.openings",
     "proxy.pump.session",
     "proxy.pump.streamcounts",
+    "proxy.pump.streamobserver",
     "proxy.pump.streamstats",
     "proxy.pump.turn",
     "proxy.pump.turnshare",

@@ -3,7 +3,8 @@ from proxy.core.syscalls cimport now
 from proxy.pump.edges cimport Edge
 from proxy.pump.lane cimport Lane
 from proxy.pump.session cimport LaneSession
-from proxy.pump.streamcounts cimport DeliveredCount, StreamCount, StreamSampler
+from proxy.pump.streamcounts cimport DeliveredCount, StreamCount, StreamSampler, Tally
+from proxy.pump.streamobserver cimport StreamObserver
 from proxy.pump.streamstats cimport StreamStats
 
 cdef class Inbound:
@@ -23,6 +24,7 @@ cdef class LocalService:
     cdef public bytes path, at_once
     cdef public bint tells
     cdef public DeliveredCount delivered
+    cdef public Tally open
     cdef public dict _callers
 
     @cython.locals(delivered=DeliveredCount)
@@ -31,11 +33,12 @@ cdef class LocalService:
     @cython.locals(caller=KnownCaller)
     cpdef KnownCaller caller(self, peer, call)
 
-cdef class KnownCaller:
+cdef class KnownCaller(StreamObserver):
     cdef public object service, _call
     cdef public Inbound _inbound
     cdef public StreamCount _count
+    cdef public Tally _open
     cdef public Edge edge
 
-    @cython.locals(inbound=Inbound, count=StreamCount)
-    cpdef lane_ended(self, Lane lane, reason)
+    @cython.locals(inbound=Inbound, count=StreamCount, ended=Lane)
+    cpdef lane_ended(self, lane, reason)

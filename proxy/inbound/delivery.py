@@ -8,7 +8,6 @@ stream, and its caller's `KnownCaller` the rest, so no `Delivery` is made (the s
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable
 from time import monotonic
 
@@ -22,14 +21,15 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.descriptor import Descriptor
-from proxy.pump.edges import caller_name
+from proxy.pump.edges import Edge, caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
-from proxy.pump.streamcounts import DeliveredCount
+from proxy.pump.streamcounts import DeliveredCount, Tallies
 from proxy.pump.streamlog import StreamFacts, stalled, stream_id
+from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
 
@@ -64,17 +64,17 @@ class Inbound:
         self._notice, self._streams = notice, streams
         self._descriptors = connector.pump.descriptors
         self.stats = stats
+        self.open = Tallies()
         self._local_services = self._services_of(config)
         self.allowed = allowed
         self.connector = connector
-        self.open = defaultdict[str, int](int)  # a Counter would take several times as long to write
         self._opens: dict[tuple[str, int], TokenBucket] = {}
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
         self._local_services, self.allowed = self._services_of(config), allowed
         self.stats.refused.forget(frozenset(self._local_services))
-        self.open = defaultdict(int, {name: count for name, count in self.open.items() if count})
+        self.open.keep(self._local_services)
 
     def _services_of(self, config: Config) -> dict[str, LocalService]:
         return {name: LocalService(self, name, service) for name, service in config.services.items()}
@@ -117,7 +117,7 @@ class Inbound:
                 owner.close()
                 return self._refuse(lane, call, CloseReason.LOCAL_SHORTAGE, why)
             self.stats.opened += 1
-            self.open[service] += 1
+            local.open.count += 1
             caller = local.caller(peer, call)
             caller.edge.opened += 1
             caller.edge.failing_since = None
@@ -171,6 +171,7 @@ class LocalService:
         path: the path of its Unix socket; empty if it has a TCP address.
         at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, as somebody hears of
             each (`StreamStats.log_of`).
+        open: its streams that are delivered or being delivered.
         tells: whether it gets a PROXY header that says who calls.
         delivered: of its streams; None: there were none yet. `took` counts those that have no `Delivery`.
     """
@@ -182,6 +183,7 @@ class LocalService:
         self.at_once = self.path if inbound.stats.log_of(name) is None else b""
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
+        self.open = inbound.open[name]
         self._sampler = inbound.stats.counts.deliveries
         self._callers: dict[tuple[str, int, str], KnownCaller] = {}
         inbound.stats.edges.kept_by(self)
@@ -231,7 +233,7 @@ class LocalService:
         return header(call, session.peer, link.remote_address, link.local_address)
 
 
-class KnownCaller:
+class KnownCaller(StreamObserver):
     """The observer (``pump.streamobserver.StreamObserver``) of the lanes of one caller for which no `Delivery` was
     made.
     """
@@ -240,31 +242,23 @@ class KnownCaller:
 
     def __init__(self, inbound: Inbound, service: str, call: Open, peer: str) -> None:
         self._inbound, self.service, self._call = inbound, service, call
+        self._open = inbound.open[service]
         self._count = inbound.stats.counts.stream(service, peer, self.direction)
-        self.edge = inbound.stats.edges.find("inbound", caller_name(call), service, peer)
-
-    def lane_opened(self, lane: Lane) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
-
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
-
-    def lane_unheard(self, lane: Lane) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
+        self.edge: Edge = inbound.stats.edges.find("inbound", caller_name(call), service, peer)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
-        inbound, count = self._inbound, self._count
-        inbound.open[self.service] -= 1
+        inbound, count, ended = self._inbound, self._count, lane  # whose types are known
+        self._open.count -= 1
         count.end(lane, reason)
-        self.edge.over(reason, lane.counted_sent, lane.counted_received, now())
+        self.edge.over(reason, ended.counted_sent, ended.counted_received, now())
         if (told := inbound.stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._call), reason, "")
         if inbound.stats.end(reason):
             inbound.report(lane, reason, self.service, "")
 
 
-class Delivery:
+class Delivery(StreamObserver):
     """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
 
     __slots__ = (
@@ -296,7 +290,7 @@ class Delivery:
         # Peers may call whatever they like: what is not offered here has no name of its own.
         self._counted_as = call.service if inbound.offers(call.service) else OTHER
         inbound.stats.counts.delivered(self._counted_as).opened += 1
-        self.edge = inbound.stats.edges.find("inbound", caller_name(call), self._counted_as, lane.session.peer)
+        self.edge: Edge = inbound.stats.edges.find("inbound", caller_name(call), self._counted_as, lane.session.peer)
         self.edge.opened += 1
 
     def refuse(self, reason: CloseReason, detail: str = "") -> None:
@@ -310,7 +304,7 @@ class Delivery:
         if via is not None and (hops := connector.own.passed(via)) > MAX_HOPS:
             return self.refuse(CloseReason.LOOP, said(hops))
         self._local_service = local
-        self._inbound.open[self.service] += 1
+        self._inbound.open[self.service].count += 1
         config = local.config
         self._attempt = connector.connect(config.deliver, config.connect_timeout, self._connected, hops, config.source)
 
@@ -336,19 +330,10 @@ class Delivery:
             told.opened(self)
         self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
 
-    def lane_opened(self, lane: Lane) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
-
-    def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
-
-    def lane_unheard(self, lane: Lane) -> None:
-        """Never called: only the side that opens a stream is answered (StreamObserver)."""
-
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
         if self._local_service is not None:
-            self._inbound.open[self.service] -= 1
+            self._inbound.open[self.service].count -= 1
         if self._attempt is not None:
             self._attempt.cancel()
         self._inbound.connector.own.drop(self._source)

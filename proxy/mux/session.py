@@ -14,9 +14,9 @@ from typing import Any
 
 from proxy.core.syscalls import piece, word_at
 from proxy.errors import CloseReason, ProtocolError
-from proxy.mux import frames
 from proxy.mux.extracredit import ExtraCredit
 from proxy.mux.frames import (
+    FIRST_REASONS,
     HEADER_SIZE,
     ID_MASK,
     KEY_SHIFT,
@@ -24,7 +24,16 @@ from proxy.mux.frames import (
     LENGTH_MASK,
     MAX_CONTROL,
     MAX_DATA,
+    MAX_ID,
     FrameKind,
+    decode_open_untrusted,
+    decode_reason_untrusted,
+    decode_u32_untrusted,
+    decode_u64_untrusted,
+    encode_reason,
+    encode_u32,
+    encode_u64,
+    known_to,
 )
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import SessionSink
@@ -70,7 +79,7 @@ class SessionSettings:
     """Bytes that the other side may send on a new stream before it gets a CREDIT."""
     max_streams: int = 65535
     """Streams that the other side may hold open at a time."""
-    reasons: int = frames.FIRST_REASONS
+    reasons: int = FIRST_REASONS
     """The highest close reason that whoever tells this knows."""
     via: bool = False
     """Whether whoever tells this can read `Open.via`."""
@@ -104,7 +113,7 @@ class Session:
         stream_type: Callable[[Any, int, int, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
-        max_id: int = frames.MAX_ID,
+        max_id: int = MAX_ID,
     ) -> None:
         self.out = out
         self.local, self.remote = local, remote
@@ -207,10 +216,10 @@ class Session:
     def refuse(self, stream: Stream, reason: CloseReason) -> None:
         """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
         stream.advance(SEND_REFUSE)
-        self.out.put(REFUSE, stream.id, frames.encode_reason(frames.known_to(self.remote.reasons, reason)))
+        self.out.put(REFUSE, stream.id, encode_reason(known_to(self.remote.reasons, reason)))
         self._forget(stream)
 
-    def sendable(self, stream: Stream, most: int = frames.MAX_DATA) -> int:
+    def sendable(self, stream: Stream, most: int = MAX_DATA) -> int:
         """Payload bytes, up to `most`, that the stream may put into ``out`` now. 0: there is no credit or no room, or
         our direction has ended.
         """
@@ -232,7 +241,7 @@ class Session:
     def reset(self, stream: Stream, reason: CloseReason) -> None:
         """End both directions of the stream (RST). After `on_closed` no call on the sink follows for it."""
         stream.advance(SEND_RST)
-        self.out.put(RST, stream.id, frames.encode_reason(reason))
+        self.out.put(RST, stream.id, encode_reason(reason))
         self._forget(stream)
 
     def consumed(self, stream: Stream, buffered: int, now: float) -> None:
@@ -245,23 +254,23 @@ class Session:
             self.grant_below = self.local.stream_credit // 4 * (3 if self.extra_credit.extended else 2)
             stream.allow += grant
             stream.granted += grant
-            self.out.put(CREDIT, stream.id, frames.encode_u32(grant))
+            self.out.put(CREDIT, stream.id, encode_u32(grant))
             self.acknowledge()
 
     def ping(self, token: int) -> None:
         """Send PING, behind an ACK for what has arrived since the last one. The PONG brings `token` to `on_pong`."""
         self.acknowledge()
-        self.out.put(PING, 0, frames.encode_u64(token))
+        self.out.put(PING, 0, encode_u64(token))
 
     def goaway(self, reason: CloseReason) -> None:
         """Send GOAWAY: the peer is to open no more streams. Does not set `going_away`."""
-        self.out.put(GOAWAY, 0, frames.encode_reason(reason))
+        self.out.put(GOAWAY, 0, encode_reason(reason))
 
     def acknowledge(self) -> None:
         """Send ACK with the count of bytes received, unless it was sent already."""
         if self._acked < self.received:
             self._acked = self.received
-            self.out.put(ACK, 0, frames.encode_u64(self.received))
+            self.out.put(ACK, 0, encode_u64(self.received))
 
     def resume(self, received: int) -> None:
         """Go on over a new link: send again from offset `received` on, which the peer's HELLO has told. Raises only
@@ -330,7 +339,7 @@ class Session:
         elif kind == PING:
             self._on_ping(buf, body, stop)
         elif kind == PONG:
-            self._sink.on_pong(frames.decode_u64_untrusted(piece(buf, body, stop - body), "PONG"))
+            self._sink.on_pong(decode_u64_untrusted(piece(buf, body, stop - body), "PONG"))
         else:
             self._on_goaway(buf, body, stop)
 
@@ -383,7 +392,7 @@ class Session:
     def _on_open(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
-        call = frames.decode_open_untrusted(piece(buf, body, stop - body))
+        call = decode_open_untrusted(piece(buf, body, stop - body))
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
         if len(self.lingering) >= MAX_LINGERING:
@@ -400,7 +409,7 @@ class Session:
             self._sink.on_opened(stream)
 
     def _on_refuse(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        reason = frames.decode_reason_untrusted(piece(buf, body, stop - body), "REFUSE")
+        reason = decode_reason_untrusted(piece(buf, body, stop - body), "REFUSE")
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
             stream.advance_untrusted(RECV_REFUSE)
@@ -408,7 +417,7 @@ class Session:
             self._sink.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        reason = frames.decode_reason_untrusted(piece(buf, body, stop - body), "RST")
+        reason = decode_reason_untrusted(piece(buf, body, stop - body), "RST")
         stream = self._live(stream_id, "RST")
         if stream is not None:
             stream.advance_untrusted(RECV_RST)
@@ -416,7 +425,7 @@ class Session:
             self._sink.on_rst(stream, reason)
 
     def _on_credit(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        grant = frames.decode_u32_untrusted(piece(buf, body, stop - body), "CREDIT")
+        grant = decode_u32_untrusted(piece(buf, body, stop - body), "CREDIT")
         stream = self._live(stream_id, "CREDIT")
         if stream is not None:
             if not 0 < grant <= MAX_CREDIT - stream.credit:
@@ -426,7 +435,7 @@ class Session:
             self._sink.on_credit(stream)
 
     def _on_ack(self, buf: bytearray, body: int, stop: int) -> None:
-        offset = frames.decode_u64_untrusted(piece(buf, body, stop - body), "ACK")
+        offset = decode_u64_untrusted(piece(buf, body, stop - body), "ACK")
         self.out.acknowledge_untrusted(offset)
         # Only an ACK frame frees ids: it comes behind the peer's late frames. The offset that `resume` gets does not.
         self._known = max(self._known, offset)
@@ -439,13 +448,13 @@ class Session:
             del self.lingering[stream_id]
 
     def _on_ping(self, buf: bytearray, body: int, stop: int) -> None:
-        token = frames.decode_u64_untrusted(piece(buf, body, stop - body), "PING")
+        token = decode_u64_untrusted(piece(buf, body, stop - body), "PING")
         self.acknowledge()
-        self.out.put(PONG, 0, frames.encode_u64(token))
+        self.out.put(PONG, 0, encode_u64(token))
 
     def _on_goaway(self, buf: bytearray, body: int, stop: int) -> None:
         self.going_away = True
-        self._sink.on_goaway(frames.decode_reason_untrusted(piece(buf, body, stop - body), "GOAWAY"))
+        self._sink.on_goaway(decode_reason_untrusted(piece(buf, body, stop - body), "GOAWAY"))
 
     def _forget(self, stream: Stream, late_frames: bool = True) -> None:
         """The stream is closed here: let its id linger until no late frame can come, and tell the sink.

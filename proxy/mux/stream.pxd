@@ -13,6 +13,7 @@ cdef class Stream:
     cdef public bint flowing
 
     cpdef begin(self, long long stream_id, int state, long long credit, long long allow)
+    cpdef long long moved(self) except? -1
     @cython.locals(state=int)
     cpdef advance(self, int event)
     @cython.locals(state=int)

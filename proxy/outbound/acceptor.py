@@ -21,12 +21,13 @@ from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
 from proxy.pump import options
 from proxy.pump.descriptor import Descriptor, fd_of, socket_of
-from proxy.pump.edges import caller_name
+from proxy.pump.edges import Edge, caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import OURSELVES, LocalSocket
 from proxy.pump.ourselves import via_unix
 from proxy.pump.streamcounts import CalledCount, StreamCount
+from proxy.pump.streamobserver import StreamObserver
 
 if TYPE_CHECKING:
     from proxy.pool.pool import Pool
@@ -57,6 +58,8 @@ class UpstreamAcceptor:
         self._callers: dict[int, KnownCaller] = {}
         context.stats.edges.kept_by(self)
         self._window = context.pump.openings.of(service)
+        self._held = context.held[service]
+        self._own_pid = options.own_pid
         counts = context.stats.counts
         self._sampler = counts.calls
         self._called: CalledCount | None = None
@@ -66,7 +69,7 @@ class UpstreamAcceptor:
         """Take over a caller's connection, which the lane or the `Call` closes."""
         self._count()
         link = None if self._picker is None else self._picker.pick(self.service)
-        uid = UNKNOWN_UID if self._tcp else peer_of(fd_of(owner), options.own_pid)
+        uid = UNKNOWN_UID if self._tcp else peer_of(fd_of(owner), self._own_pid)
         if link is None or uid == OURSELVES:
             return self._start(socket_of(owner), uid)
         caller = self._callers.get(uid)
@@ -78,18 +81,18 @@ class UpstreamAcceptor:
         self._sampler.left -= 1
         if not self._sampler.left:
             self._time(lane)
-        self._window.add(lane)
+        self._window.add(lane, lane.session.under_way)
         lane.attach(owner, self._tcp)
         lane.start_calling()
 
     def _count(self) -> None:
         """Count a call that has come."""
         self._stats.opened += 1
-        called, held = self._called, self._context.held
+        called = self._called
         if called is None:
             called = self._named()
         called.opened += 1
-        held[self.service] += 1
+        self._held.count += 1
 
     def _accept_tcp(self, owner: LocalSocket | Descriptor) -> None:
         """As `accepted`, for TCP callers: they may be connections of this proxy, or of another one."""
@@ -131,7 +134,7 @@ class UpstreamAcceptor:
         self._callers.clear()
 
 
-class KnownCaller:
+class KnownCaller(StreamObserver):
     """The observer (``pump.streamobserver.StreamObserver``) of the lanes of one user's calls, at one peer, for which no
     `Call` was made.
 
@@ -144,16 +147,17 @@ class KnownCaller:
     def __init__(self, context: CallContext[Call], request: Open, peer: str, tcp: bool) -> None:
         self._context, self._stats, self._request, self._tcp = context, context.stats, request, tcp
         self._window = context.pump.openings.of(request.service)
+        self._held, self._blamed = context.held[request.service], context.ejections.hosts
         self.service = request.service
         self.written = encode_open(request)
         self._count: StreamCount | None = None
-        self.edge = context.stats.edges.find("outbound", caller_name(request), request.service, peer)
+        self.edge: Edge = context.stats.edges.find("outbound", caller_name(request), request.service, peer)
 
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
         self._window.answered(lane)
         self.edge.failing_since = None
-        if self.service in self._context.ejections.hosts:
+        if self.service in self._blamed:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
@@ -170,18 +174,19 @@ class KnownCaller:
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
         """Count the end, and log it if it is to be logged (StreamObserver)."""
-        if lane.early is not None:  # neither OPENED nor REFUSE has come
+        ended = lane  # whose type is known
+        if ended.early is not None:  # neither OPENED nor REFUSE has come
             if reason in OF_APPLICATIONS:
                 self._window.adapt(False)
             self._window.over(lane)
             self._context.failed(self.service, lane.session.peer, reason)
         elif self._window.doubted:
             self._window.ended(lane, reason)
-        self._context.held[self.service] -= 1
+        self._held.count -= 1
         if (count := self._count) is None:
             self._count = count = self._stats.counts.stream(self.service, lane.session.peer, self.direction)
         count.end(lane, reason)
-        self.edge.over(reason, lane.counted_sent, lane.counted_received, now())
+        self.edge.over(reason, ended.counted_sent, ended.counted_received, now())
         if (told := self._stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._request), reason, "")
         if self._stats.end(reason):

@@ -24,6 +24,7 @@ from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
 from proxy.pump.streamlog import NEVER, StreamFacts, StreamLog, stalled, stream_id
+from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.streamtiming import FirstByteTiming
 from proxy.routing.allow import describe
 from proxy.routing.balance import TRIES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from proxy.pump.link import Link
 
 
-class Call:
+class Call(StreamObserver):
     """A call, which is the observer of its lane. Owns `sock` until a lane or a splice takes it over.
 
     Args:
@@ -166,7 +167,7 @@ class Call:
             self._told_opened()
             self._time_here(self.splice)
             self._context.splices[self.splice] = self
-            self._context.held[self.service] += 1
+            self._context.held[self.service].count += 1
             self.splice.start()
             if tell:
                 self._introduce(self.splice)
@@ -208,7 +209,7 @@ class Call:
         assert splice is not None
         del self._context.splices[splice]
         self._context.stats.counts.stream(self.service, "", "local").end_splice(splice, reason)
-        self._context.held[self.service] -= 1  # the service's
+        self._context.held[self.service].count -= 1  # the service's
         self._context.connector.own.drop(self._source)
         self._window.adapt(not splice.caller.hasty)
         self._over(reason, splice.caller.received, splice.service.received, None)
@@ -258,7 +259,7 @@ class Call:
         self._time(lane, before)
         if self._told is not None:
             lane.timing = self._first_byte = FirstByteTiming(lane.timing)
-        self._window.add(lane)
+        self._window.add(lane, lane.session.under_way)
         lane.attach(sock, self._tcp, again)
         if again or early:
             self._early = b""
@@ -434,7 +435,7 @@ class Call:
 
     def _over(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         """The call has ended: count it, and log it if it is to be logged."""
-        self._context.held[self.service] -= 1
+        self._context.held[self.service].count -= 1
         self._ended(reason, sent, received, peer)
 
     def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Generic, TypeVar
@@ -21,6 +20,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket
 from proxy.pump.ourselves import caller_of, is_loopback
 from proxy.pump.splice import Splice
+from proxy.pump.streamcounts import Tallies
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules
 from proxy.routing.balance import NOBODY, choose, waits
@@ -67,7 +67,7 @@ class CallContext(Generic[C]):
         self.pump, self.deadlines, self.connector = pump, deadlines, connector
         self.calls: dict[C, None] = {}
         self.splices: dict[Splice, C] = {}
-        self.held = defaultdict[str, int](int)
+        self.held = Tallies()
         self.inside: frozenset[str] = frozenset()
         self.stats = stats
         self.ejections = Ejections()
@@ -91,8 +91,12 @@ class CallContext(Generic[C]):
 
     def _adopt(self, config: Config, table: RoutingTable, allowed: AllowRules) -> None:
         self._config, self.table, self.allowed = config, table, allowed
-        self.held = defaultdict(int, {service: count for service, count in self.held.items() if count})
         self._endpoints = {name: _endpoints(config, table.find(name), self._pools) for name in self.called}
+        self.held.keep(self._endpoints)
+
+    def held_by(self, service: str) -> int:
+        """Descriptors that the calls of a service hold."""
+        return self.held[service].count
 
     @property
     def called(self) -> set[str]:

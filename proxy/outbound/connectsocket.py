@@ -25,7 +25,7 @@ from proxy.outbound.calls import CallContext
 from proxy.outbound.connectcall import ConnectCall
 from proxy.outbound.connecthead import BadHead, ConnectHead, ConnectRequest
 from proxy.pump.descriptor import Descriptor, socket_of
-from proxy.pump.openings import MOST, Asked, OpeningWindow, OpeningWindows
+from proxy.pump.openings import MOST, OpeningWindow, OpeningWindows, UnderWay
 from proxy.pump.options import OURSELVES, LocalSocket, disarm_reset, peer_uid
 from proxy.pump.ourselves import via_unix
 
@@ -69,9 +69,8 @@ class ConnectCaller:
         scope: cancelled when the caller is given up.
     """
 
-    def __init__(self, sock: LocalSocket, heads: Heads) -> None:
+    def __init__(self, sock: LocalSocket) -> None:
         self.sock: LocalSocket | None = sock
-        self.session: Asked = heads
         self.left: bool | None = False
         self.bytes_received = 0
         self.head = ConnectHead()
@@ -91,7 +90,7 @@ class ConnectSocket:
 
     def __init__(self, context: CallContext[Call], config: ConnectConfig | None) -> None:
         self._context, self.config = context, config
-        self._heads = Heads()
+        self._heads = UnderWay(Heads())
         self.window: OpeningWindow = OpeningWindows().of("")
         self.open = 0
         self.callers: dict[ConnectCaller, None] = {}
@@ -122,9 +121,9 @@ class ConnectSocket:
 
     def accept(self, owner: LocalSocket | Descriptor) -> None:
         """Take over a caller's connection."""
-        caller = ConnectCaller(socket_of(owner), self._heads)
+        caller = ConnectCaller(socket_of(owner))
         self.callers[caller] = None
-        self.window.add(caller)
+        self.window.add(caller, self._heads)
         self.open += 1
         self._context.stats.opened += 1
         if self._running:
@@ -227,7 +226,7 @@ class ConnectSocket:
             via = None
         asked = Open(request.service, uid, config.caller or "", via)
         caller.sock, caller.begun = None, True
-        self._context.held[request.service] += 1
+        self._context.held[request.service].count += 1
         self._context.stats.counts.called(request.service).opened += 1
         ConnectCall(self._context, asked, sock, tcp, head, request.rest, self).start()
         self._context.pump.settle()

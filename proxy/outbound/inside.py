@@ -36,7 +36,7 @@ class InsideListener:
         upstream = UpstreamConfig(listen=address, caller=self.caller or None)
         acceptor = UpstreamAcceptor(context, self.service, upstream, context.only_peer(self.service))
         window = context.pump.openings.of(self.service)
-        held = partial(context.held.__getitem__, self.service)
+        held = partial(context.held_by, self.service)
         if self._listener is None:
             name = f"tcp:{address.hostport} in {self.container}"
             # `accepted`, as callers here are of other namespaces: their addresses are none of this host's.

@@ -128,7 +128,7 @@ class Outbound:
     def _accept(self, service: str, upstream: UpstreamConfig, opened: OpenListener) -> None:
         context = self.context
         acceptor = UpstreamAcceptor(context, service, upstream, context.only_peer(service))
-        held = partial(_held, context, service)
+        held = partial(context.held_by, service)
         window = context.pump.openings.of(service)
         opened.listen(context.pump, context.deadlines, acceptor.accept, window, held)
 
@@ -194,8 +194,3 @@ def _listening(config: Config) -> dict[str, UpstreamConfig]:
     """What has a listening socket, by its key."""
     found = {f"upstreams.{name}": upstream for name, upstream in config.upstreams.items()}
     return found if config.connect is None else {**found, "connect": config.connect.socket}
-
-
-def _held(context: CallContext[Call], service: str) -> int:
-    """How many descriptors this host's calls of a service hold: the caller's, and the service's where it is here."""
-    return context.held[service]

@@ -9,10 +9,11 @@ import trio
 from proxy.pool.bulk import BulkStreams
 from proxy.pool.record import Recorder
 from proxy.pool.usage import BULK_BYTES, PoolUsage, is_bulk
+from proxy.pump.carrier import UsageObserver
 from proxy.pump.lane import Lane
 
 
-class UsageLearner:
+class UsageLearner(UsageObserver):
     """Passes on what the sessions of one pool tell of their streams. It is not told of the end of most streams
     (`notable`): that would cost as much as a message.
 
@@ -32,7 +33,7 @@ class UsageLearner:
     ) -> None:
         self._peer, self._usage, self._bulk, self._recorder = peer, usage, bulk, recorder
         self._waiting, self._stream_ended = waiting, ended
-        self.notable = 0
+        super().__init__()
         self.look()
 
     def look(self) -> None:

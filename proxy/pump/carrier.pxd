@@ -1,10 +1,20 @@
 from proxy.mux.session cimport Session
 from proxy.pump.loop cimport Pump
+from proxy.pump.openings cimport UnderWay
 from proxy.pump.turnshare cimport TurnShare
+
+cdef class UsageObserver:
+    cdef public long long notable
+
+    cpdef began(self)
+    cpdef ended(self)
+    cpdef stream_ended(self, lane)
 
 cdef class CarriedSession(Session):
     cdef public Pump pump
-    cdef public object name, peer, usage, budget, link, ended
+    cdef public object name, peer, budget, link, ended
+    cdef public UsageObserver usage
+    cdef public UnderWay under_way
     cdef public TurnShare turn_share
     cdef public dict waiting
     cdef public bint suspended

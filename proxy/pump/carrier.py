@@ -18,6 +18,7 @@ from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, SessionSettings
 from proxy.mux.sink import SessionSink
 from proxy.pump.loop import Flusher, Pump
+from proxy.pump.openings import UnderWay
 from proxy.pump.turnshare import TurnShare
 
 FAR = 256
@@ -44,14 +45,15 @@ class Carrier(Flusher, Protocol):
         """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""
 
 
-class UsageObserver(Protocol):
+class UsageObserver:
     """Learns from a session how its streams use it (the pool). Called inside turns: must not take long.
 
     Attributes:
         notable: `stream_ended` is called for streams that have moved at least so many bytes.
     """
 
-    notable: int
+    def __init__(self) -> None:
+        self.notable = 0
 
     def began(self) -> None:
         """A session without streams is about to get one."""
@@ -75,6 +77,7 @@ class CarriedSession(Session):
         turn_share: what its link and the peer's others may do in a turn; whoever makes several sessions sets it.
         link: the link that carries it, or did last; suspended: whether it has none.
         shortest: round trip on its link, seconds; infinite before the first answer to a ping.
+        under_way: its calls without an answer.
         ended: set when it has ended.
         waiting: lanes that wait for room in the out-buffer. When the link has sent bytes or handled frames, and little
             is unsent, it calls their ``resume()``.
@@ -102,6 +105,7 @@ class CarriedSession(Session):
         self.waiting: dict[Any, None] = {}
         self.suspended = False
         self.shortest = inf
+        self.under_way = UnderWay(self)
         self.ended = trio.Event()
         self._asked: deque[tuple[int, Callable[[], None]]] = deque()
         self._patient = False

@@ -19,6 +19,7 @@ from control.base.exposition import OTHER
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
 
+_FINISHED = CloseReason.FINISHED
 MOST = 2000
 """Edges of callers that are told apart: a host has dozens. Each is about half a kilobyte."""
 MOST_OF_PEER = 256
@@ -72,7 +73,7 @@ class Edge:
         self.ended += 1
         self.sent += sent
         self.received += received
-        if reason not in OF_APPLICATIONS:
+        if reason is not _FINISHED and reason not in OF_APPLICATIONS:
             self.fail(reason, now)
 
     def fail(self, reason: CloseReason, now: float) -> None:

@@ -5,6 +5,7 @@ from proxy.mux.stream cimport Stream
 from proxy.pump.carrier cimport CarriedSession
 from proxy.pump.descriptor cimport fd_of
 from proxy.pump.loop cimport Pump
+from proxy.pump.streamobserver cimport StreamObserver
 
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
 cdef int EAGAIN, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
@@ -17,7 +18,8 @@ cdef class Lane(Stream):
     cdef public int fd, _mask, _run
     cdef public ReplayBuffer out
     cdef public CarriedSession session
-    cdef public object observer, _owner
+    cdef public StreamObserver observer
+    cdef public object _owner
     cdef public bytearray pending
     cdef public bytes early
     cdef public bint eof, _waiting, _hung, _deaf, _tcp
@@ -55,4 +57,5 @@ cdef class Lane(Stream):
     cpdef _end_writing(self)
     cpdef abort(self, reason)
     cpdef drop(self, reason)
+    @cython.locals(session=CarriedSession, observer=StreamObserver)
     cpdef _close(self, reason)

@@ -67,7 +67,7 @@ clean one."""
 _FINISHED = CloseReason.FINISHED  # as the names of stream.py
 
 
-def _told_already(observer: StreamObserver[Lane], peer: str, reason: CloseReason) -> None:
+def _told_already(observer: StreamObserver, peer: str, reason: CloseReason) -> None:
     """What `LastWords` tells when the lane's observer knows of the end, which was a clean one."""
     if reason is CloseReason.UNREAD:
         service, direction = observer.service, observer.direction
@@ -134,7 +134,7 @@ class Lane(Stream):
         self.begin(stream_id, state, credit, allow)
         self.session = session
         self.out = session.out
-        self.observer: StreamObserver[Lane] = NULL_OBSERVER
+        self.observer: StreamObserver = NULL_OBSERVER
         self._owner: LocalSocket | Descriptor | None = None
         self.pending: bytearray | None = None
         self.early: bytes | None = None

@@ -52,10 +52,6 @@ class Opening(Protocol):
     """A call (`lane.Lane`)."""
 
     @property
-    def session(self) -> Asked:
-        """What carries it."""
-
-    @property
     def left(self) -> bool | None:
         """Whether its caller has closed; None: that cannot be told yet."""
 
@@ -64,21 +60,32 @@ class Opening(Protocol):
         """How much its caller was told."""
 
 
+class UnderWay:
+    """The calls without an answer that one session carries, of all upstreams.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self, session: Asked) -> None:
+        self.session = session
+        self.count = 0
+
+
 class OpeningWindow:
     """The window of one upstream.
 
     Attributes:
         size: calls that may be under way, for each millisecond of the way.
-        calls: those that are, as far as is known.
+        calls: those that are, as far as is known, and where.
         doubted: answered calls whose callers may have left before: `ended` follows for each.
     """
 
-    def __init__(self, all_windows: OpeningWindows) -> None:
+    def __init__(self) -> None:
         self.size = MOST
-        self.calls: set[Opening] = set()
+        self.calls: dict[Opening, UnderWay] = {}
         self.doubted: set[Opening] = set()
-        self._all = all_windows
-        self._last: Asked | None = None
+        self._last: UnderWay | None = None
         self._over: set[Opening] = set()
         self._waiting: list[Callable[[], None]] = []
         self._asked: set[Asked] = set()
@@ -93,10 +100,10 @@ class OpeningWindow:
         count, last = len(self.calls), self._last
         if count < LEAST or last is None:
             return False
-        under_way: int = self._all.under_way.get(last, 0)
-        if count < self.size and count + under_way < ALL:  # however short the way
+        if count < self.size and count + last.count < ALL:  # however short the way
             return False
-        return count >= self.size * last.way or count + under_way >= ALL * last.way
+        way = last.session.way
+        return count >= self.size * way or count + last.count >= ALL * way
 
     @property
     def burst(self) -> int:
@@ -109,26 +116,29 @@ class OpeningWindow:
         The peers are asked, too: a service may take long to accept calls that are in nobody's way any more.
         """
         self._waiting.append(told)
-        self._ask({call.session for call in self.calls})
+        self._ask({where.session for where in self.calls.values()})
 
     def _ask(self, sessions: set[Asked]) -> None:
         for session in sessions:
             if session not in self._asked:
                 self._asked.add(session)
-                session.ask(partial(self._handled, session, [call for call in self.calls if call.session is session]))
+                session.ask(partial(self._handled, session, self.carried_by(session)))
+
+    def carried_by(self, session: Asked) -> list[Opening]:
+        """Those of the calls that are under way there."""
+        return [call for call, where in self.calls.items() if where.session is session]
 
     def _handled(self, session: Asked, calls: list[Opening]) -> None:
         self._asked.remove(session)
         for call in calls:
             self.drop(call)
         # There may be calls that have come since, also by other ways than the one who waits (`Call`).
-        self._ask({call.session for call in (self.calls if self._waiting else self._over)})
+        self._ask({self.calls[call].session for call in (self.calls if self._waiting else self._over)})
 
-    def add(self, call: Opening) -> None:
+    def add(self, call: Opening, where: UnderWay) -> None:
         """An OPEN has been written for the call."""
-        self.calls.add(call)
-        session = self._last = call.session
-        self._all.under_way[session] = self._all.under_way.get(session, 0) + 1
+        self.calls[call] = self._last = where
+        where.count += 1
 
     def answered(self, call: Opening) -> None:
         """The peer has delivered the call."""
@@ -152,7 +162,7 @@ class OpeningWindow:
         """The call has ended without an answer: none will come. It stands in the way until the peer has handled it."""
         if call in self.calls:
             self._over.add(call)
-            self._ask({call.session})
+            self._ask({self.calls[call].session})
 
     def adapt(self, waited: bool) -> None:
         """A caller has waited for what its call would bring, or has left before."""
@@ -163,38 +173,29 @@ class OpeningWindow:
 
     def drop(self, call: Opening) -> None:
         """The call is in nobody's way any more. Idempotent."""
-        if call not in self.calls:
+        where = self.calls.pop(call, None)
+        if where is None:
             return
-        self.calls.remove(call)
-        self._over.discard(call)
-        under_way, session = self._all.under_way, call.session
-        count = under_way[session] - 1
-        if count:
-            under_way[session] = count
-        else:
-            del under_way[session]
-        if self._waiting and not self.full and len(self.calls) <= self.size * session.way // 2:
+        where.count -= 1
+        if self._over:
+            self._over.discard(call)
+        if self._waiting and not self.is_full() and len(self.calls) <= self.size * where.session.way // 2:
             waiting, self._waiting = self._waiting, []
             for told in waiting:
                 told()
 
 
 class OpeningWindows:
-    """Those of all upstreams.
-
-    Attributes:
-        under_way: how many calls are, by what carries them.
-    """
+    """Those of all upstreams."""
 
     def __init__(self) -> None:
-        self.under_way: dict[Asked, int] = {}
         self._windows: dict[str, OpeningWindow] = {}
 
     def of(self, upstream: str) -> OpeningWindow:
         """The window of the upstream of this name."""
         found = self._windows.get(upstream)
         if found is None:
-            found = self._windows[upstream] = OpeningWindow(self)
+            found = self._windows[upstream] = OpeningWindow()
         return found
 
     def keep(self, upstreams: set[str]) -> None:
@@ -204,5 +205,5 @@ class OpeningWindows:
     def link_lost(self, session: Asked) -> None:
         """Its calls wait for another link, where they are in nobody's way."""
         for window in self._windows.values():
-            for call in [call for call in window.calls if call.session is session]:
+            for call in window.carried_by(session):
                 window.drop(call)

@@ -271,7 +271,7 @@ class LaneSession(CarriedSession):
                 self._ask_whether_it_knows()
 
     def _tell_if_notable(self, lane: Lane) -> None:
-        if lane.bytes_moved >= self.usage.notable:
+        if lane.moved() >= self.usage.notable:
             self.usage.stream_ended(lane)
 
     def on_call(self, stream: Lane, call: Open) -> None:

@@ -1,6 +1,9 @@
 cimport cython
 from proxy.pump.lane cimport Lane
 
+cdef class Tally:
+    cdef public long long count
+
 cdef class StreamCount:
     cdef public list ended
     cdef public dict retries

@@ -6,7 +6,7 @@ How many of them there may be, and for how long, says `seriesbudget`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from time import monotonic
 
 from control.base.exposition import OTHER
@@ -18,7 +18,17 @@ from proxy.pump.splice import Splice
 from proxy.pump.stalls import Stalls
 from proxy.pump.streamtiming import StreamTiming
 
-__all__ = ["SECONDS", "CalledCount", "DeliveredCount", "StreamCount", "StreamCounts", "StreamKey", "StreamSampler"]
+__all__ = [
+    "SECONDS",
+    "CalledCount",
+    "DeliveredCount",
+    "StreamCount",
+    "StreamCounts",
+    "StreamKey",
+    "StreamSampler",
+    "Tallies",
+    "Tally",
+]
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0)
 """Bounds of all histograms of streams: from a message over a link to the longest open_timeout that makes sense."""
@@ -27,6 +37,28 @@ SAMPLES = 1000
 CALLED_SERIES, DELIVERED_SERIES, STREAM_SERIES = 1 + 3 * (len(SECONDS) + 3), 1 + len(SECONDS) + 3, 10
 """How many each has; a stream's depend on its close reasons, which are few."""
 _REASONS = max(CloseReason) + 1
+
+
+class Tally:
+    """How many there are now of something: whoever adds one takes it off again."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Tallies(dict[str, Tally]):
+    """By service; made on first use."""
+
+    def __missing__(self, service: str) -> Tally:
+        self[service] = found = Tally()
+        return found
+
+    def keep(self, services: Container[str]) -> None:
+        """Forget those of all others, but for those that are not at 0."""
+        for service in [service for service, found in self.items() if not found.count and service not in services]:
+            del self[service]
 
 
 class StreamCount:

@@ -145,7 +145,9 @@ class ProxyView:
             door=None if self.door is None else door_status(self.door[0](), config, self.door[1], callers),
             services=[
                 ServiceStatus(
-                    name=name, deliver=str(service.deliver), streams=self._inbound.open[name] + self._spliced(name)
+                    name=name,
+                    deliver=str(service.deliver),
+                    streams=self._inbound.open[name].count + self._spliced(name),
                 )
                 for name, service in config.services.items()
             ],

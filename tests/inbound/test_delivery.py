@@ -45,14 +45,14 @@ async def test_delivered(kind: Kind) -> None:
         await accepted.send(b"speaks first")
         assert await caller.read(12) == b"speaks first"
         agent = hosts.agents["host-b"]
-        assert agent.inbound.open["echo"] == agent.stats.open == 1
+        assert agent.inbound.open["echo"].count == agent.stats.open == 1
         caller.finish()
         assert await accepted.rest() == (b"", False)
         await accepted.send(b"answer")
         accepted.close()
         assert await caller.rest() == (b"answer", False)
         await until(lambda: agent.stats.open == 0, "the end")
-        assert not any(agent.inbound.open.values())
+        assert agent.inbound.open["echo"].count == 0
         assert agent.stats.failed == 0
 
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from proxy.config.schema import parse
 from proxy.errors import ConfigError
 from proxy.outbound import connectsocket
+from proxy.pump.openings import UnderWay
 from tests.outbound.test_connectcall import HEAD, OK, caller_of, connect_to, refused
 from tests.pump.agents import mesh
 from tests.pump.rig import KINDS, Kind, until
@@ -108,7 +109,7 @@ async def test_slow_heads(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
         silent = caller_of(hosts, kind)
         assert await silent.rest() == (b"", False)
         await until(lambda: agent.stats.open == 1, "only the call is left")
-        assert agent.outbound.connect.window.calls == set()
+        assert agent.outbound.connect.window.calls == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -202,10 +203,10 @@ async def test_callers_wait_for_their_turn_when_too_many_have_no_answer() -> Non
         services = {"echo": {"deliver": service.address}}
         agent = await hosts.start("host-a", services=services, **connect_to(hosts, "unix"))
         window = agent.pump.openings.of("echo")
-        heads = connectsocket.Heads()
-        stuck = [connectsocket.ConnectCaller(socket.socket(), heads) for _ in range(connectsocket.MOST)]
+        heads = UnderWay(connectsocket.Heads())
+        stuck = [connectsocket.ConnectCaller(socket.socket()) for _ in range(connectsocket.MOST)]
         for each in stuck:
-            window.add(each)
+            window.add(each, heads)
         caller = caller_of(hosts, "unix")
         await caller.send(HEAD)
         await until(lambda: bool(window._waiting), "it waits")

@@ -29,6 +29,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
+from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.turn import collect
 from tests.links.wire import opened, tcp_pair
 from tests.tools.tls import of_host
@@ -62,12 +63,10 @@ class Silent:
         self.lanes.append(lane)
 
 
-class Record:
+class Record(StreamObserver):
     """Owner of a lane: what it was told."""
 
     service = "web"
-    direction = "outbound"
-    edge = None
 
     def __init__(self) -> None:
         self.told: list[str] = []

@@ -226,12 +226,11 @@ def check_empty(agent: Agent) -> None:
     assert agent.stats.open == 0
     assert not agent.outbound.context.calls
     assert not agent.outbound.context.splices
-    assert not any(agent.inbound.open.values())
-    assert not any(agent.outbound.context.held.values())
+    assert not any(tally.count for tally in agent.inbound.open.values())
+    assert not any(tally.count for tally in agent.outbound.context.held.values())
     pump = agent.pump
     assert not any(pump.lanes)
     assert not pump.watchers()
-    assert not pump.openings.under_way
     assert pump.budget.used == 0
     assert not any(account.used for account in pump.budget.accounts.values())
     assert pump.slabs.in_use == 0

@@ -15,6 +15,7 @@ from proxy.mux.frames import Open, encode_open
 from proxy.mux.session import SessionSettings
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
+from proxy.pump.carrier import UsageObserver
 from proxy.pump.connecting import Connector
 from proxy.pump.lane import Lane
 from proxy.pump.lastwords import untaken
@@ -22,6 +23,7 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
 from proxy.pump.session import CallHandler, LaneSession
+from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.turn import collect
 from tests.tools.sockets import PATIENCE, Ending, abort, fds_since, open_fds
 
@@ -124,11 +126,10 @@ async def until(check: Callable[[], object], what: str) -> None:
     raise AssertionError(f"not within {PATIENCE:g} s: {what}")
 
 
-class Record:
+class Record(StreamObserver):
     """An observer (``pump.streamobserver.StreamObserver``) that writes down what it is told."""
 
     service = "test"
-    edge = None
 
     def __init__(self, direction: StreamDirection) -> None:
         self.direction: StreamDirection = direction
@@ -214,12 +215,11 @@ class Handover:
         record.lane.start_called()
 
 
-class Counting:
+class Counting(UsageObserver):
     """Is told of a session's streams, as the pool is."""
 
-    notable = 0
-
     def __init__(self) -> None:
+        super().__init__()
         self.uses = self.over = self.ends = 0
 
     def began(self) -> None:

@@ -104,7 +104,7 @@ def test_descriptors_that_are_scarce_or_used_up(told: Told, callers: list[socket
 def test_a_window_that_is_full(told: Told, callers: list[socket.socket]) -> None:
     peer = Peer()
     for _ in range(MOST):
-        told.window.add(Call(peer))
+        told.window.add(Call(peer), peer.under_way)
     told.ready(1)
     assert (told.waits, told.owners) == (1, [])
 

@@ -251,7 +251,7 @@ async def test_callers_beyond_the_window_wait_in_the_queue(door: Door) -> None:
 
     def accepted(sock: Owner) -> None:
         door.accepted.append(sock)
-        door.window.add(Call(peer))
+        door.window.add(Call(peer), peer.under_way)
 
     door.listener.accepted = accepted
     for _ in range(2 * MOST + 1):
@@ -288,7 +288,7 @@ async def test_two_reasons_to_wait(door: Door) -> None:
     peer = Peer()
     calls = [Call(peer) for _ in range(MOST)]
     for call in calls:
-        door.window.add(call)
+        door.window.add(call, peer.under_way)
     door.call()
     await until(lambda: peer.asked, "the peer is asked")
     door.listener.hold(True)

@@ -21,7 +21,7 @@ from proxy.mux.sizes import CHUNK, SLAB_SIZE
 from proxy.mux.stream import StreamState
 from proxy.pump import turn
 from proxy.pump.budget import MemoryBudget
-from proxy.pump.carrier import CarriedSession
+from proxy.pump.carrier import CarriedSession, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 from proxy.pump.pace import SLICE
@@ -52,16 +52,6 @@ class SpyLane(Lane):
 
     def on_untaken(self, taken: int, data: bytearray) -> None:
         self.calls.append(("on_untaken", taken, bytes(data)))
-
-
-class Usage:
-    notable = 0
-
-    def began(self) -> None: ...
-
-    def ended(self) -> None: ...
-
-    def stream_ended(self, lane: Any) -> None: ...
 
 
 class SpySession(CarriedSession):
@@ -98,7 +88,7 @@ class Desk:
             self.pump,
             name="",
             peer="",
-            usage=Usage(),
+            usage=UsageObserver(),
             dialler=True,
             out=self.out,
             sink=sink,  # type: ignore[arg-type]
