@@ -23,7 +23,7 @@ from proxy.pool.linklog import log_session_over
 from proxy.pool.peercounts import PeerCount
 from proxy.pool.refusals import RefusalRun
 from proxy.pool.suspendedbytes import SuspendedBytes
-from proxy.pump.carrier import Carrier, UsageObserver
+from proxy.pump.carrier import UsageObserver
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import CallHandler, LaneSession
@@ -33,44 +33,6 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MOST_GONE = 64
 """Ids of sessions that this side has given up, kept until the peer has been told: as many as fit a HELLO."""
-
-
-class _Session(LaneSession):
-    """A session that tells its pool when the peer takes no more streams on it, so that another one may be dialled, and
-    counts what it keeps while it is suspended.
-    """
-
-    leaving: Callable[[], None]
-    kept: SuspendedBytes
-    peer_count: PeerCount
-
-    def on_goaway(self, reason: CloseReason) -> None:
-        """`mux.sink.SessionSink.on_goaway`."""
-        super().on_goaway(reason)
-        self.leaving()
-
-    def suspend(self) -> None:
-        """`LaneSession.suspend`."""
-        super().suspend()
-        self.kept.count(self)
-
-    def flush(self) -> None:
-        """`LaneSession.flush`: more was written while it is suspended."""
-        super().flush()
-        if not self.over:
-            self.kept.count(self)
-
-    def carry_on(self, link: Carrier) -> None:
-        """`LaneSession.carry_on`."""
-        self.kept.drop(self)
-        super().carry_on(link)
-
-    def end(self, reason: CloseReason, detail: str = "") -> None:
-        """`LaneSession.end`."""
-        if not self.over:
-            self.peer_count.session_over(self)
-        self.kept.drop(self)
-        super().end(reason, detail)
 
 
 class PoolSessions:
@@ -125,7 +87,7 @@ class PoolSessions:
     def begin(self, theirs: Hello, own: Hello, dialled: bool) -> LaneSession:
         """Make a session, which `put` is to add; `theirs` and `own` are the HELLOs of the handshake."""
         self._made += 1
-        session = _Session(
+        session = LaneSession(
             self._pump,
             key=theirs.session,
             instance=theirs.instance,
@@ -138,10 +100,29 @@ class PoolSessions:
             replay=self.settings.replay_buffer,
             calls=self._calls,
             usage=self._usage,
+            observer=self,
         )
-        session.leaving, session.kept, session.turn_share = self._leaving, self._kept, self._turn_share
-        session.peer_count = self.peer_count
+        session.turn_share = self._turn_share
         return session
+
+    # What becomes of a session (`SessionObserver`)
+
+    def session_left(self) -> None:
+        """Another one may be dialled."""
+        self._leaving()
+
+    def session_keeps(self, session: LaneSession) -> None:
+        """Count what it keeps."""
+        self._kept.count(session)
+
+    def session_carried(self, session: LaneSession) -> None:
+        """It keeps nothing that is counted any more."""
+        self._kept.drop(session)
+
+    def session_over(self, session: LaneSession) -> None:
+        """Count what it has done."""
+        self._kept.drop(session)
+        self.peer_count.session_over(session)
 
     def put(self, sock: socket.socket, handshake: HandshakeResult, session: LaneSession) -> Link:
         """Make a link, not yet started, of `sock`, for a session that is new or suspended; when the link has ended, the

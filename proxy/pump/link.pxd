@@ -26,16 +26,16 @@ cdef class Link:
 
     cpdef ready(self, unsigned int mask)
     @cython.locals(count=Py_ssize_t)
-    cpdef _receive(self)
+    cdef _receive(self)
     @cython.locals(count=Py_ssize_t)
-    cpdef Py_ssize_t _recv(self) except -1
+    cdef Py_ssize_t _recv(self) except -1
     @cython.locals(out=ReplayBuffer, slab=Slab, size=Py_ssize_t, count=Py_ssize_t)
-    cpdef Py_ssize_t _send(self) except -1
+    cdef Py_ssize_t _send(self) except -1
     @cython.locals(frames=int)
-    cpdef _handle(self)
+    cdef _handle(self)
     @cython.locals(session=LaneSession, share=TurnShare, buf=bytearray, end=Py_ssize_t, pos=Py_ssize_t, left=Py_ssize_t, behind=bint)
-    cpdef _deliver(self, int frames, bint ends=*)
+    cdef _deliver(self, int frames, bint ends=*)
     @cython.locals(out=ReplayBuffer, slab=Slab)
     cpdef flush(self)
-    cpdef _resume_waiting(self)
+    cdef _resume_waiting(self)
     cpdef doom(self, reason, detail=*)

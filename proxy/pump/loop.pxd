@@ -26,21 +26,21 @@ cdef class Pump:
     cdef public Epoll _epoll
 
     @cython.locals(found=Epoll, stop=double, began=double, ended=double, probe=bint, most=int, count=int, again=list, rest=list, index=int)
-    cpdef _turns(self)
+    cdef _turns(self)
     @cython.locals(index=int)
-    cpdef _handle(self, Epoll found, list rest)
-    cpdef _look_at(self, list watchers)
+    cdef _handle(self, Epoll found, list rest)
+    cdef _look_at(self, list watchers)
     @cython.locals(ended=double)
-    cpdef double _took(self, double began) except -1
+    cdef double _took(self, double began) except -1
     @cython.locals(epoll=Epoll, busy_poll=BusyPoll, linger=int, count=int, before=double, after=double, stop=double)
-    cpdef int _wait(self, int most, double begin) except -1
+    cdef int _wait(self, int most, double begin) except -1
     @cython.locals(out=ReplayBuffer)
     cpdef settle(self)
     @cython.locals(ended=list, closing=list)
-    cpdef _settle(self)
+    cdef _settle(self)
     cpdef send_first(self)
     @cython.locals(touched=list, left=Py_ssize_t, out=ReplayBuffer)
-    cpdef _flush(self)
+    cdef _flush(self)
     cpdef at_end(self, action)
     cpdef again(self, watcher)
     cpdef watch(self, int fd, watcher, unsigned int mask)
@@ -49,4 +49,4 @@ cdef class Pump:
     @cython.locals(fd=int)
     cpdef release(self, sock)
     cpdef close(self, sock)
-    cpdef _forget(self, int fd)
+    cdef _forget(self, int fd)

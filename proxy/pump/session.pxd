@@ -8,7 +8,7 @@ cdef class LaneSession(CarriedSession):
     cdef public double since, idle_since, lost_at, stalled_since
     cdef public long long resumed, lost_streams, fruitless, retransmits
     cdef public object known_at, _retired_at, _announced_at
-    cdef public object _calls
+    cdef public object _calls, _observer
     cdef public long long _acked_when_lost, _ended_below
 
     @cython.locals(lane=Lane)

@@ -24,6 +24,7 @@ from proxy.mux.stream import CLOSED
 from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
+from proxy.pump.sessionobserver import NULL_OBSERVER, SessionObserver
 
 log = structlog.get_logger()
 
@@ -50,8 +51,8 @@ class LaneSession(CarriedSession):
         dialled: whether this side dialled, and dials again.
         replay: bytes kept for replay, the bound of its `ReplayBuffer`.
         calls: delivers the streams that the peer opens.
-        survives: whether it outlives a lost link; if not, its streams end with the link. The others are as in
-            `CarriedSession`.
+        survives: whether it outlives a lost link; if not, its streams end with the link.
+        observer: is told what becomes of it. The others are as in `CarriedSession`.
 
     Attributes:
         awake: a new event at each loss of a link, set when the session has the next one or has ended.
@@ -89,6 +90,7 @@ class LaneSession(CarriedSession):
         usage: UsageObserver,
         instance: str = "",
         survives: bool = False,
+        observer: SessionObserver = NULL_OBSERVER,
     ) -> None:
         out = ReplayBuffer(pump.slabs, pump.touched, pump.later, replay)
         super().__init__(
@@ -114,7 +116,7 @@ class LaneSession(CarriedSession):
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in: float | None = None
         self.bulk = self.retiring = self.peer_leaves = self.unheard = self.ended_alone = False
-        self._calls = calls
+        self._calls, self._observer = calls, observer
         self._acked_when_lost = -1
         self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
 
@@ -146,6 +148,7 @@ class LaneSession(CarriedSession):
 
     def carry_on(self, link: Carrier) -> None:
         """Go on over `link`: the first one, or the next one after `suspend`."""
+        self._observer.session_carried(self)
         self.link, self.reading_stopped, self.shortest = link, False, inf
         self.pump.on_touched(self.out, link)
         if self.suspended:
@@ -169,6 +172,7 @@ class LaneSession(CarriedSession):
         self.pump.on_touched(self.out, self)
         self.pump.openings.link_lost(self)
         self.tell_asked()
+        self._observer.session_keeps(self)
 
     def end(self, reason: CloseReason, detail: str = "") -> None:
         """End the session and drop its lanes, for that reason; if it is `unheard`, those that were opened here go over
@@ -176,6 +180,7 @@ class LaneSession(CarriedSession):
         """
         if self.over:
             return
+        self._observer.session_over(self)
         self.ended.set()
         self.knows.set()
         self.ended_alone, self.suspended = self.suspended, False
@@ -212,6 +217,7 @@ class LaneSession(CarriedSession):
         if self.out.overrun:
             detail = f"{self.out.unacked} bytes are kept for the next link, and more do not fit"
             self.pump.at_end(lambda: self.end(CloseReason.LINK_LOST, detail))
+        self._observer.session_keeps(self)
 
     def ready(self, mask: int) -> None:
         """Never called: no descriptor is registered for a session (`Watcher.ready`)."""
@@ -338,3 +344,4 @@ class LaneSession(CarriedSession):
         elif reason is not CloseReason.DRAINING:
             self.unheard = reason is CloseReason.PEER_UNREACHABLE and not (self.dialled or self.received)
             self.link.doom(reason, "ended by the peer")
+        self._observer.session_left()
