@@ -117,9 +117,13 @@ def _packed(host: str) -> bytes:
     return bytes(map(int, host.split(".")))  # ipaddress takes ten times as long
 
 
-@lru_cache(maxsize=1024)
+KNOWN_OPENS: dict[bytes, Open] = {}
+"""Payloads that were decoded lately, at most MOST_KNOWN: a caller's are all the same."""
+MOST_KNOWN = 1024
+
+
 def decode_open_untrusted(payload: bytes) -> Open:
-    """The reverse of `encode_open`. Raises only ProtocolError."""
+    """The reverse of `encode_open`, which keeps what it finds (KNOWN_OPENS). Raises only ProtocolError."""
     try:
         (uid,) = _U32.unpack_from(payload)
         end = 5 + payload[4]
@@ -131,7 +135,10 @@ def decode_open_untrusted(payload: bytes) -> Open:
         via = _decode_via(payload[last:]) if last < len(payload) else None
     except (struct.error, IndexError, ValueError):
         raise ProtocolError(f"malformed OPEN payload of {len(payload)} bytes") from None
-    return Open(service, uid, caller, via)
+    if len(KNOWN_OPENS) >= MOST_KNOWN:
+        KNOWN_OPENS.clear()
+    KNOWN_OPENS[payload] = found = Open(service, uid, caller, via)
+    return found
 
 
 def _decode_via(data: bytes) -> Via:
@@ -144,7 +151,8 @@ def _decode_via(data: bytes) -> Via:
 
 
 _REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
-_REASONS = {payload: reason for reason, payload in _REASON_BYTES.items()}
+REASONS = {payload: reason for reason, payload in _REASON_BYTES.items()}
+"""By payload, what `decode_reason_untrusted` finds."""
 
 
 NEWEST_REASON = int(max(CloseReason))
@@ -170,7 +178,7 @@ encode_reason: Callable[[CloseReason], bytes] = _REASON_BYTES.__getitem__
 
 def decode_reason_untrusted(payload: bytes, kind: str) -> CloseReason:
     """The reverse of `encode_reason`. Raises only ProtocolError."""
-    reason = _REASONS.get(payload)
+    reason = REASONS.get(payload)
     if reason is None:
         raise ProtocolError(f"{kind} with unknown close reason {payload.hex() or '(none)'}")
     return reason

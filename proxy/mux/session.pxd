@@ -14,6 +14,9 @@ cdef long long ACK_EVERY
 cdef int CALLED, CALLING, CLOSED
 cdef int RECV_DATA, RECV_FIN, RECV_OPENED, RECV_REFUSE, RECV_RST, SEND_FIN, SEND_OPENED, SEND_REFUSE, SEND_RST
 cdef unsigned int MAY_RECEIVE, MAY_SEND
+cdef dict KNOWN_OPENS, REASONS
+
+cdef _reason(bytes payload, str kind)
 
 cdef class Session:
     cdef public ReplayBuffer out
@@ -55,6 +58,7 @@ cdef class Session:
     cpdef _on_data(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
     cpdef _on_fin(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
+    @cython.locals(payload=bytes)
     cpdef _on_open(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
     cpdef _on_opened(self, long long stream_id)

@@ -21,10 +21,12 @@ from proxy.mux.frames import (
     ID_MASK,
     KEY_SHIFT,
     KIND_SHIFT,
+    KNOWN_OPENS,
     LENGTH_MASK,
     MAX_CONTROL,
     MAX_DATA,
     MAX_ID,
+    REASONS,
     FrameKind,
     decode_open_untrusted,
     decode_reason_untrusted,
@@ -392,7 +394,10 @@ class Session:
     def _on_open(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
-        call = decode_open_untrusted(piece(buf, body, stop - body))
+        payload = piece(buf, body, stop - body)
+        call = KNOWN_OPENS.get(payload)
+        if call is None:
+            call = decode_open_untrusted(payload)
         if self._called >= self.local.max_streams:
             raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
         if len(self.lingering) >= MAX_LINGERING:
@@ -409,7 +414,7 @@ class Session:
             self._sink.on_opened(stream)
 
     def _on_refuse(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        reason = decode_reason_untrusted(piece(buf, body, stop - body), "REFUSE")
+        reason = _reason(piece(buf, body, stop - body), "REFUSE")
         stream = self._live(stream_id, "REFUSE")
         if stream is not None:
             stream.advance_untrusted(RECV_REFUSE)
@@ -417,7 +422,7 @@ class Session:
             self._sink.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        reason = decode_reason_untrusted(piece(buf, body, stop - body), "RST")
+        reason = _reason(piece(buf, body, stop - body), "RST")
         stream = self._live(stream_id, "RST")
         if stream is not None:
             stream.advance_untrusted(RECV_RST)
@@ -454,7 +459,7 @@ class Session:
 
     def _on_goaway(self, buf: bytearray, body: int, stop: int) -> None:
         self.going_away = True
-        self._sink.on_goaway(decode_reason_untrusted(piece(buf, body, stop - body), "GOAWAY"))
+        self._sink.on_goaway(_reason(piece(buf, body, stop - body), "GOAWAY"))
 
     def _forget(self, stream: Stream, late_frames: bool = True) -> None:
         """The stream is closed here: let its id linger until no late frame can come, and tell the sink.
@@ -472,3 +477,9 @@ class Session:
         if late_frames and end > self._known:
             self.lingering[stream_id] = end
         self._sink.on_closed(stream)
+
+
+def _reason(payload: bytes, kind: str) -> CloseReason:
+    """As `decode_reason_untrusted`, which is not compiled."""
+    reason = REASONS.get(payload)
+    return decode_reason_untrusted(payload, kind) if reason is None else reason

@@ -10,3 +10,6 @@ cdef class Descriptor:
 
 @cython.locals(own=Descriptor)
 cpdef int fd_of(owner) except? -2
+
+@cython.locals(own=Descriptor)
+cpdef close_owned(owner)

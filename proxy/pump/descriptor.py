@@ -53,6 +53,15 @@ def fd_of(owner: LocalSocket | Descriptor) -> int:
     return owner.fileno()
 
 
+def close_owned(owner: LocalSocket | Descriptor) -> None:
+    """Close it, whoever owns it."""
+    if isinstance(owner, Descriptor):
+        own = owner
+        own.close()
+    else:
+        owner.close()
+
+
 def socket_of(owner: LocalSocket | Descriptor) -> LocalSocket:
     """The socket object of whoever owns a descriptor."""
     return owner.socket() if isinstance(owner, Descriptor) else owner

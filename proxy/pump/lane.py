@@ -354,7 +354,8 @@ class Lane(Stream):
                 self.on_eof()
             return 0
         if self.early is not None:
-            self.early += piece(out.buf, body, length)
+            early = piece(out.buf, body, length)
+            self.early = self.early + early if self.early else early
         self.session.sent(self, length)
         return length
 

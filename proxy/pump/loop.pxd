@@ -2,7 +2,7 @@ cimport cython
 from proxy.core.syscalls cimport Epoll, now
 from proxy.mux.replay cimport ReplayBuffer
 from proxy.pump.busypoll cimport BusyPoll
-from proxy.pump.descriptor cimport fd_of
+from proxy.pump.descriptor cimport close_owned, fd_of
 
 cdef int FEW_EVENTS, LINGER_DEFERRED, MAX_EVENTS, SEND_FIRST
 cdef unsigned int PROBE, QUIET

@@ -28,7 +28,7 @@ from proxy.mux.replay import ReplayBuffer, SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
-from proxy.pump.descriptor import Descriptor, fd_of
+from proxy.pump.descriptor import Descriptor, close_owned, fd_of
 from proxy.pump.descriptorshares import DescriptorShares
 from proxy.pump.openings import OpeningWindows
 from proxy.pump.options import LocalSocket
@@ -283,7 +283,7 @@ class Pump:
         if self._closing:
             closing, self._closing = self._closing, []
             for sock in closing:
-                sock.close()
+                close_owned(sock)
 
     def send_first(self) -> None:
         """Flush in the middle of a turn, so that the peer starts early, and set when to do so next (SEND_FIRST)."""
