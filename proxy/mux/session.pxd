@@ -8,7 +8,7 @@ ctypedef unsigned long long u64
 
 cdef u64 DATA, DATA_FIN, CREDIT, ACK, OPEN, OPENED, REFUSE, RST, PING, PONG, GOAWAY
 cdef u64 LENGTH_MASK, ID_MASK
-cdef int KEY_SHIFT, KIND_SHIFT
+cdef int KEY_SHIFT, KIND_SHIFT, NEAR
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, MAX_CONTROL
 cdef long long ACK_EVERY
 cdef int CALLED, CALLING, CLOSED
@@ -23,6 +23,7 @@ cdef class Session:
     cdef public ExtraCredit extra_credit
     cdef public object local, remote
     cdef public dict streams, lingering
+    cdef public list near
     cdef public long long received, grant_below
     cdef public int open_quota
     cdef public bint reading_stopped
@@ -37,6 +38,7 @@ cdef class Session:
     @cython.locals(stream_id="long long")
     cpdef open(self, bytes call)
     cpdef _make(self, long long stream_id, int state)
+    cdef _add(self, Stream stream)
     cpdef accept(self, Stream stream)
     cpdef refuse(self, Stream stream, reason)
     @cython.locals(wanted="long long")

@@ -39,7 +39,7 @@ from proxy.mux.frames import (
 )
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.sink import SessionSink
-from proxy.mux.sizes import ACK_EVERY
+from proxy.mux.sizes import ACK_EVERY, NEAR
 from proxy.mux.stream import (
     CALLED,
     CALLING,
@@ -100,6 +100,8 @@ class Session:
     Attributes:
         lingering: ids of closed streams for which late frames may come; each with the offset of ours that the
             peer must acknowledge first. In that order.
+        near: some of the streams again, for whoever has no number of Python's at hand to look one up by: that of id N,
+            if its place has not been taken since by another one, is ``near[N >> 1 & NEAR]``.
         received: bytes of whole frames handled so far: the peer's offset.
         open_quota: streams that may be opened before `can_open` checks the limits again.
         reading_stopped: set by the driver when the link ends: no more of the frames that it brought are to be handled.
@@ -121,6 +123,7 @@ class Session:
         self.local, self.remote = local, remote
         self._credit, self._allow = remote.stream_credit, local.stream_credit
         self.streams: dict[int, Any] = {}
+        self.near: list[Any] = [None] * (NEAR + 1)
         self.lingering: dict[int, int] = {}
         self.received = 0
         self.open_quota = 0
@@ -205,8 +208,11 @@ class Session:
 
     def _make(self, stream_id: int, state: int) -> Any:
         stream = self._stream_type(self, stream_id, state, self._credit, self._allow)
-        self.streams[stream_id] = stream
+        self._add(stream)
         return stream
+
+    def _add(self, stream: Stream) -> None:
+        self.streams[stream.id] = self.near[stream.id >> 1 & NEAR] = stream
 
     def accept(self, stream: Stream) -> None:
         """Answer OPEN: the stream is delivered. OPENED is deferrable: the service mostly answers at once, and both are
@@ -288,6 +294,7 @@ class Session:
         """
         streams = list(self.streams.values())
         self.streams.clear()
+        self.near[:] = [None] * len(self.near)
         self.lingering.clear()
         self.going_away = True
         self.out.close()
@@ -471,6 +478,8 @@ class Session:
         stream_id = stream.id
         del self.streams[stream_id]
         stream.flowing = False
+        if self.near[stream.id >> 1 & NEAR] is stream:
+            self.near[stream.id >> 1 & NEAR] = None
         if stream.id & 1 != self._own:
             self._called -= 1
         end = self.out.base + self.out.pos

@@ -1,4 +1,4 @@
-"""Sizes of the out-buffer, and how much is received before the peer is told, bytes."""
+"""Bytes: of the out-buffer, and what is received before the peer is told; and places for a session's streams."""
 
 from __future__ import annotations
 
@@ -17,3 +17,6 @@ may be up to SLAB_SIZE more."""
 ACK_EVERY = 256 * 1024
 """Bytes received after which an ACK is due. Not earlier, because an ACK costs both hosts as much as several messages;
 and half of what the smallest replay buffer keeps, so that bulk never waits for one."""
+NEAR = 1023
+"""Mask of the number of a place in `Session.near`, whose places take 8 KiB in each session. (A stream's id is shifted
+by a bit first: those that one side opens are all odd or all even.)"""

@@ -124,7 +124,7 @@ class LaneSession(CarriedSession):
         kind = self._stream_type
         lane = Lane.__new__(Lane) if kind is Lane else kind.__new__(kind)
         lane.join(self, stream_id, state, self._credit, self._allow)
-        self.streams[stream_id] = lane
+        self._add(lane)
         return lane
 
     @property

@@ -10,9 +10,9 @@ from __future__ import annotations
 from select import EPOLLIN
 
 from proxy.core.syscalls import Epoll, recv, send, word_at
-from proxy.mux.frames import HEADER_SIZE, KEY_SHIFT, LENGTH_MASK, MAX_DATA
+from proxy.mux.frames import HEADER_SIZE, ID_MASK, KEY_SHIFT, LENGTH_MASK, MAX_DATA
 from proxy.mux.session import Session
-from proxy.mux.sizes import CHUNK
+from proxy.mux.sizes import CHUNK, NEAR
 from proxy.pump.lane import Lane
 from proxy.pump.pace import SLICE
 
@@ -59,7 +59,7 @@ def deliver(session: Session, buf: bytearray, pos: int, end: int, most: int) -> 
     Returns: the position of the first frame that was not handled (the last one handled began within SLICE), and how
         many of `most` are left. Raises ProtocolError as ``session.handle`` does.
     """
-    streams, grant_below = session.streams, session.grant_below
+    streams, near, grant_below = session.streams, session.near, session.grant_below
     last = min(end - HEADER_SIZE, pos + SLICE)
     while pos <= last:
         word = word_at(buf, pos)
@@ -69,7 +69,10 @@ def deliver(session: Session, buf: bytearray, pos: int, end: int, most: int) -> 
         if stop > end:
             break
         pos = stop
-        lane = streams.get(word >> KEY_SHIFT)
+        key = word >> KEY_SHIFT
+        lane = near[key >> 1 & NEAR]
+        if lane is None or lane.id != key:
+            lane = streams.get(key) if key <= ID_MASK else None
         if lane is not None and lane.flowing and 0 < length <= MAX_DATA and lane.allow - length >= grant_below:
             lane.allow -= length
             taken = send(lane.fd, buf, body, length)

@@ -7,7 +7,7 @@ from proxy.mux import frames, session
 from proxy.mux.extracredit import FACTOR, PROVEN
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA, FrameKind, Open, encode, encode_open
 from proxy.mux.session import MAX_CREDIT, SessionSettings
-from proxy.mux.sizes import ACK_EVERY
+from proxy.mux.sizes import ACK_EVERY, NEAR
 from proxy.mux.stream import StreamState
 from tests.mux.pair import Pair, Side, Talk
 
@@ -482,6 +482,28 @@ def test_while_something_is_lent_grants_are_due_earlier() -> None:
     assert use(fast, FACTOR * credit - credit // 4, now=1.0003) == FACTOR * credit - credit // 4
     assert use(fast, FACTOR * credit - credit // 4, now=9.0) == credit - credit // 4, "it is slow now"
     assert use(other, credit // 4 + 1, now=9.1) == 0, "and all is as it was"
+
+
+@pytest.mark.parametrize("between", [1, 2 * NEAR, 2 * (NEAR + 1), 4 * (NEAR + 1)])
+def test_a_stream_is_near_until_another_one_takes_its_place_or_it_ends(between: int) -> None:
+    side = Side(dialler=False)
+    session, first, second = side.session, 1, 1 + 2 * between
+    taken = first >> 1 & NEAR == second >> 1 & NEAR
+
+    def near(stream_id: int) -> Talk | None:
+        found = session.near[stream_id >> 1 & NEAR]
+        return found if found is not None and found.id == stream_id else None
+
+    side.feed(opening(first))
+    assert near(first) is session.streams[first]
+    side.feed(opening(second))
+    assert near(second) is session.streams[second]
+    assert near(first) is (None if taken else session.streams[first])
+    session.refuse(session.streams[first], CloseReason.OVERLOADED)
+    assert near(first) is None
+    assert near(second) is session.streams[second]
+    session.close()
+    assert session.near == [None] * (NEAR + 1)
 
 
 # Acknowledgements, pings

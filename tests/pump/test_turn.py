@@ -17,7 +17,7 @@ from proxy.errors import ProtocolError
 from proxy.mux.frames import HEADER, HEADER_SIZE, ID_MASK, KEY_SHIFT, KIND_SHIFT, MAX_DATA, FrameKind, encode
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
-from proxy.mux.sizes import CHUNK, SLAB_SIZE
+from proxy.mux.sizes import CHUNK, NEAR, SLAB_SIZE
 from proxy.mux.stream import StreamState
 from proxy.pump import turn
 from proxy.pump.budget import MemoryBudget
@@ -121,9 +121,11 @@ class Desk:
         return turn.deliver(self.session, bytearray(frames), 0, len(frames) if end is None else end, most)[0]
 
 
-@pytest.fixture
-def desk() -> Iterator[Desk]:
+@pytest.fixture(params=[True, False], ids=["near", "looked up"])
+def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
     desk = Desk()
+    for lane in desk.lanes if request.param else ():
+        desk.session.near[lane.id >> 1 & NEAR] = lane
     yield desk
     for lane in desk.lanes:
         lane.ours.close()
