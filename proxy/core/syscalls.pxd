@@ -1,3 +1,6 @@
+cimport cython
+
+@cython.final
 cdef class Epoll:
     cdef int _fd, _most, _count
     cdef void *_found

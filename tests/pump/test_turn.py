@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from random import Random
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -66,16 +67,6 @@ class SpySession(CarriedSession):
         self.others.append(encode(FrameKind(kind), stream_id, bytes(buf[body:stop])))
 
 
-class Found(Epoll):
-    """Finds what it is told."""
-
-    events: list[tuple[int, int]]
-
-    def at(self, index: int) -> int:
-        fd, self.mask = self.events[index]
-        return fd
-
-
 class Desk:
     """Lanes on one out-buffer, and a turn at a time."""
 
@@ -101,14 +92,22 @@ class Desk:
         self.lanes = [SpyLane(self.session, stream_id) for stream_id in (1, 3, 0xFFFFFFFF)]
         self.session.streams.update({lane.id: lane for lane in self.lanes})
 
-    def collect(self, *events: tuple[int, int]) -> list[tuple[int, int]]:
+    def collect(
+        self, *events: tuple[int, int], meanwhile: Callable[[], object] = lambda: None
+    ) -> list[tuple[int, int]]:
+        """A turn of these events, which a look at the descriptors finds; `meanwhile` happens before the turn."""
         rest: list[int] = []
-        found = Found(len(events))
-        found.events = list(events)
+        found = Epoll(len(events))
+        for event in events:
+            found.add(*event)
+        assert found.wait(0, len(events)) == len(events)
+        assert [(found.at(index), found.mask) for index in range(len(events))] == list(events)
+        meanwhile()
         lanes: list[Lane | None] = [None] * (1 + max(fd for fd, _ in events))
         for lane in self.lanes:
             lanes[lane.fd : lane.fd + 1] = [lane] if lane.fd < len(lanes) else []
         turn.collect(found, len(events), lanes, rest)
+        found.close()
         return [events[index] for index in rest]
 
     def sent(self) -> bytes:
@@ -160,6 +159,14 @@ def test_the_out_buffer_is_touched_once(desk: Desk) -> None:
 def test_anything_but_readable_is_handed_back(desk: Desk, mask: int) -> None:
     lane = desk.lanes[0]
     lane.theirs.send(b"x")
+    if mask & EPOLLHUP:
+        lane.theirs.close()
+    if mask in (EPOLLERR, EPOLLHUP):  # without any other: only a pipe has that
+        reader, writer = os.pipe()
+        kept, closed = (writer, reader) if mask == EPOLLERR else (reader, writer)
+        os.close(closed)
+        os.dup2(kept, lane.fd)
+        os.close(kept)
     assert desk.collect((lane.fd, mask)) == [(lane.fd, mask)]
     assert desk.sent() == b""
     assert desk.touched == []
@@ -167,8 +174,12 @@ def test_anything_but_readable_is_handed_back(desk: Desk, mask: int) -> None:
 
 def test_descriptors_of_no_lane_are_handed_back_in_order(desk: Desk) -> None:
     lane = desk.lanes[0]
-    lane.theirs.send(b"x")
-    assert desk.collect((9999, EPOLLIN), (lane.fd, EPOLLIN), (9998, EPOLLIN)) == [(9999, EPOLLIN), (9998, EPOLLIN)]
+    one, other = socket.socketpair()
+    with one, other:
+        for sock in (one, other, lane.theirs):
+            sock.send(b"x")
+        before, behind = (one.fileno(), EPOLLIN), (other.fileno(), EPOLLIN)
+        assert desk.collect(before, (lane.fd, EPOLLIN), behind) == [before, behind]
     assert desk.sent() == encode(FrameKind.DATA, 1, b"x")
 
 
@@ -183,10 +194,17 @@ def test_no_room_is_handed_back_and_nothing_is_read(desk: Desk) -> None:
 
 def test_end_and_reset_are_told_and_write_nothing(desk: Desk) -> None:
     ended, reset, empty = desk.lanes
-    ended.theirs.close()
     reset.ours.send(b"unread")
-    reset.theirs.close()
-    desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes))
+
+    def read_and_end() -> None:
+        for lane in desk.lanes:
+            lane.ours.recv(1)
+        ended.theirs.close()
+        reset.theirs.close()
+
+    for lane in desk.lanes:
+        lane.theirs.send(b"x")
+    desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes), meanwhile=read_and_end)
     assert ended.calls == [("on_eof",)]
     assert reset.calls == [("on_recv_error", errno.ECONNRESET)]
     assert empty.calls == [("on_recv_error", errno.EAGAIN)]
