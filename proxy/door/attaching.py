@@ -1,16 +1,20 @@
 """The attach service: containers get interfaces of this host's as their labels ask (`hostlane.attach`), at every start.
 
 It is apart from the door, and in the host's network namespace, since it needs CAP_NET_ADMIN there. What it gives is
-what `hostlane net attach` gives. As long as anything is open in the namespace that a container had before, its
-interface is there, too, and holds MAC and address: the new one cannot be made until door and proxy have closed
-everything, so that it is tried until then. Addresses that were leased are given back when their containers are no more
-(`proxy.door.returning`).
+what `hostlane net attach` gives, and it takes that away when the container has ended: as long as anything is open in a
+namespace, be it a Unix socket that a proxy has left to the door or to the process that took its place, the interface
+would be there, and hold MAC and address. So it keeps each namespace open until then. Where it was away meanwhile, the
+new interface cannot be made until all that is closed: it is tried until then. Addresses that were leased are given back
+when their containers are no more (`proxy.door.returning`).
 """
 
 from __future__ import annotations
 
+import os
 import random
 import signal
+from collections import deque
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -21,13 +25,14 @@ from proxy.config.netvalues import AUTO
 from proxy.config.schema import Config, DoorConfig
 from proxy.door import labels, namespaces
 from proxy.door.desired import Container, shared
-from proxy.door.door import RECONCILE, make_directory
+from proxy.door.door import LOOK, RECONCILE, make_directory
 from proxy.door.engine import Engine, EngineEvent
 from proxy.door.following import follow
 from proxy.door.presence import hold
 from proxy.door.returning import LeaseReturns
 from proxy.errors import NetError
 from proxy.netdev import attachcommands
+from proxy.netdev.apply import containers
 from proxy.netdev.apply.containers import AttachTarget
 from proxy.netdev.leases.leases import segment_of
 
@@ -39,12 +44,23 @@ PATIENCE = 3.0
 """Seconds until it is said that it cannot be: door and proxy have closed everything by then."""
 
 
+class AttachedNamespace(NamedTuple):
+    """The network namespace of a container that has its interface; `descriptor` is its owner's to close."""
+
+    descriptor: int
+    path: str
+    file: tuple[int, int]
+    container: str
+
+
 class AttachService:
     """See the module's text. `run` runs it."""
 
     def __init__(self, config: Config, door: DoorConfig) -> None:
         self._config, self._door = config, door
         self._under_way: dict[str, tuple[str, trio.CancelScope]] = {}
+        self._attached: dict[str, AttachedNamespace] = {}
+        self._over, self._some_over = deque[AttachedNamespace](), trio.Event()
         self._one = trio.Lock()
         self._problems: dict[str, str] = {}
         self._returns = LeaseReturns(config, door, self._one)
@@ -56,7 +72,10 @@ class AttachService:
             async with trio.open_nursery() as nursery, Engine(self._door.engine) as engine:
 
                 async def look() -> None:
-                    for id in await engine.containers():
+                    found = await engine.containers()
+                    for id in [id for id in self._under_way if id not in found]:
+                        self._ended(id)
+                    for id in found:
                         await self._look(engine, id, nursery)
 
                 def happened(event: EngineEvent, looks: trio.Nursery) -> None:
@@ -70,6 +89,8 @@ class AttachService:
 
                 nursery.start_soon(follow, engine, self._door.engine, look, happened, RECONCILE)
                 nursery.start_soon(self._returns.run, engine)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._take_away)
                 log.info("attach service ready", engine=self._door.engine)
                 task_status.started()
                 async for _ in signals:
@@ -81,6 +102,39 @@ class AttachService:
         self._problems.pop(id, None)
         if (found := self._under_way.pop(id, None)) is not None:
             found[1].cancel()
+        if (attached := self._attached.pop(id, None)) is not None:
+            self._over.append(attached)
+            self._some_over.set()
+
+    async def _watch(self) -> None:
+        """Look whether namespaces are gone whose end nobody has told of: the engine is away, or has lost the event."""
+        while True:
+            await trio.sleep(LOOK)
+            for id, attached in [*self._attached.items()]:
+                if namespaces.identity(attached.path) != attached.file:
+                    self._ended(id)
+
+    async def _take_away(self) -> None:
+        """Take from namespaces whose containers have ended what was given to them, until cancelled."""
+        try:
+            while True:
+                await self._some_over.wait()
+                self._some_over = trio.Event()
+                while self._over:
+                    attached = self._over[0]
+                    async with self._one:
+                        with trio.CancelScope(shield=True):  # it is done, or taken back, whole
+                            await trio.to_thread.run_sync(self._take, attached)
+                    os.close(self._over.popleft().descriptor)
+        finally:
+            for attached in (*self._over, *self._attached.values()):
+                os.close(attached.descriptor)
+
+    def _take(self, attached: AttachedNamespace) -> None:
+        try:
+            containers.take(self._config, attached.descriptor)
+        except NetError as error:  # it goes with its namespace
+            log.warning("an interface is not taken away", container=attached.container, error=str(error))
 
     async def _look(self, engine: Engine, id: str, nursery: trio.Nursery) -> None:
         """Attach, unless that has been done since the container's last start."""
@@ -121,8 +175,22 @@ class AttachService:
                     break
                 await trio.sleep(backoff.next())
             self._problems.pop(container.id, None)
+            self._hold(container, str(target.namespace))
             steps = [str(step.do) for step in plan.steps]
             log.info("container attached", container=container.name, parent=parent, steps=steps, notes=[*notes])
+
+    def _hold(self, container: Container, path: str) -> None:
+        """Keep the container's namespace open until it has ended."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # it has ended by now, or cannot be kept: the interface goes with its namespace
+        if container.id in self._attached:  # started again, and that it had ended was not told
+            self._over.append(self._attached.pop(container.id))
+            self._some_over.set()
+        found = os.fstat(descriptor)
+        file = found.st_dev, found.st_ino
+        self._attached[container.id] = AttachedNamespace(descriptor, path, file, container.name)
 
     def _work(self, target: AttachTarget, wanted: ContainerInterfaceConfig) -> attachcommands.Done:
         if namespaces.identity(str(target.namespace)) is None:

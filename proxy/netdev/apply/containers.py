@@ -23,7 +23,7 @@ from proxy.netdev.apply.manage import look
 from proxy.netdev.observe import docker, observe
 from proxy.netdev.observe.namespaces import open_namespace, run_inside
 from proxy.netdev.plan.attach import given_to, plan_attachment, plan_detachment, plan_return
-from proxy.netdev.plan.steps import NetPlan
+from proxy.netdev.plan.steps import NetPlan, Step
 
 PROCESS = "pid-"
 """Before the number of a process, in the place of a container's name."""
@@ -106,21 +106,34 @@ def detach(config: Config, target: AttachTarget) -> Detached:
     """Take away what is in its network namespace, whatever name that was given to, and what it had when it has ended.
     Raises NetError.
     """
-    taken, marked, names = NetPlan(), {target.name}, {target.name}
+    steps: tuple[Step, ...] = ()
+    names = {target.name}
     if target.pid is not None:
-        with _namespace() as home, _namespace(target.pid) as container:
-            there = os.fstat(container).st_ino
-            if there != os.fstat(home).st_ino:
-                inside = run_inside(container, observe.snapshot)
-                taken = plan_detachment(config.host, inside, _temporary())
-                apply(taken, Kernel(home=home, container=container))
-                marked |= given_to(config.host, inside)
-                # A mark is the container's to write, so that it alone is nobody's word for another one's lease.
-                names |= {name for name in marked if _is_in(name, there)}
+        with _namespace(target.pid) as container:
+            taken, marked = take(config, container)
+            steps = taken.steps
+            # A mark is the container's to write, so that it alone is nobody's word for another one's lease.
+            names |= {name for name in marked if _is_in(name, os.fstat(container).st_ino)}
+    given_back = plan_return(config.host, names, look())
+    apply(given_back, Kernel())
+    plan = msgspec.structs.replace(given_back, steps=(*steps, *given_back.steps))
+    return Detached(plan=plan, names=tuple(sorted(names)))
+
+
+def take(config: Config, container: int) -> tuple[NetPlan, set[str]]:
+    """Take away what this host gave to the network namespace that is open as the descriptor ``container``. Returns what
+    was done, and the names that it was given to. Raises NetError.
+    """
+    with _namespace() as home:
+        if os.fstat(home).st_ino == os.fstat(container).st_ino:
+            return NetPlan(), set()
+        inside = run_inside(container, observe.snapshot)
+        taken = plan_detachment(config.host, inside, _temporary())
+        apply(taken, Kernel(home=home, container=container))
+    marked = given_to(config.host, inside)
     given_back = plan_return(config.host, marked, look())
     apply(given_back, Kernel())
-    plan = msgspec.structs.replace(given_back, steps=(*taken.steps, *given_back.steps))
-    return Detached(plan=plan, names=tuple(sorted(names)))
+    return msgspec.structs.replace(given_back, steps=(*taken.steps, *given_back.steps)), marked
 
 
 def _is_in(name: str, namespace: int) -> bool:
