@@ -39,6 +39,9 @@ def bare() -> Iterator[Hosts]:
         hosts = stack.enter_context(bare_hosts())
         for host in hosts:
             import_programs(host, "redis:7", ["redis-server", "redis-cli", "sleep"], ["tmp"])
+            # A loaded machine takes long to start what callers wait for.
+            patience = "limits: {open_timeout: 60s}"
+            host.host_run("sh", "-c", f"echo '{patience}' | tee -a {CLONE}/compose/etc/host-[ab].yaml")
         a, b = hosts
         proxy = stack.enter_context(way_out(b.host.socket(), BRIDGE))
         images.import_base_behind(b, proxy)
