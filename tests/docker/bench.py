@@ -19,11 +19,12 @@ from typing import NamedTuple
 
 from benchmarks import facts, results
 from benchmarks.runner import say
+from proxy.demo.lab import CABLE
 from tests.docker.engines import EngineHost, missing, two_hosts
 from tests.docker.traffic import Traffic, start_server
 
 PAUSED = 2.0
-"""Seconds of a pause, and of a pulled cable."""
+"""Seconds of a pause, of a pulled cable, and without a network."""
 PATHS = {
     "hostlane": "Unix socket",
     "hostlane-inside": "listener in the container",
@@ -65,6 +66,28 @@ def _pull(host: EngineHost) -> None:
     host.host.cable_up()
 
 
+def _take_network(on: Hosts) -> None:
+    """Give the client, which has none, a network of the engine's, take that from it, give it again, and take it."""
+    for action, network, seconds in (
+        ("disconnect", "none", 0.0), ("connect", "lan", PAUSED), ("disconnect", "lan", PAUSED),
+        ("connect", "lan", PAUSED), ("disconnect", "lan", 0.0), ("connect", "none", 0.0),
+    ):  # fmt: skip
+        on.a.docker("network", action, network, "client")
+        time.sleep(seconds)
+
+
+def _restart_engine(on: Hosts) -> None:
+    """Its containers end with it, and come back by their policies."""
+    names = ("door", "proxy", "server")
+    on.b.docker("update", "--restart=always", *names)
+    on.b.stop()
+    on.b.start(live_restore=False)
+    on.b.stop()
+    on.b.start()
+    on.traffic.flows()
+    on.b.docker("update", "--restart=no", *names)
+
+
 def _renew_server(host: EngineHost) -> None:
     host.docker("rm", "--force", "server")
     start_server(host)
@@ -84,6 +107,8 @@ ROWS = (
     Row(f"cable pulled for {PAUSED:g} s", lambda on: _pull(on.b)),
     Row("engine stopped and started, live-restore", lambda on: (on.b.stop(), on.b.start())),
     Row("engine killed (`kill -9`) and started, live-restore", lambda on: (on.b.kill(), on.b.start())),
+    Row("engine of the service's host restarted without it", _restart_engine),
+    Row(f"a network taken from the client for {PAUSED:g} s", _take_network),
 )
 
 
@@ -131,6 +156,7 @@ def restarts(rounds: int) -> list[str]:
     seen: dict[Row, list[Seen]] = {row: [] for row in ROWS}
     with two_hosts() as (a, b):
         start_server(b)
+        a.docker("network", "create", "--driver=macvlan", f"--opt=parent={CABLE}", "--subnet=10.79.0.0/24", "lan")
         on = Hosts(a, b, Traffic(a))
         on.traffic.flows()
         for _ in range(rounds):
