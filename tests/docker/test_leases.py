@@ -1,4 +1,6 @@
-"""Addresses that a control plane leases for containers with `hostlane.attach`, on compose/host.yaml as it stands."""
+"""compose/host.yaml as it stands, in a mesh with a control plane: addresses that it leases for containers with
+`hostlane.attach`, and an upgrade that cuts no stream.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,14 @@ import pytest
 from proxy.demo.lab import CABLE
 from tests.docker.composed import ComposeHost, compose_hosts
 from tests.docker.engines import EngineHost
+from tests.docker.traffic import Traffic, start_server
 from tests.tools.sockets import PATIENCE, eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 SEGMENTS = "segments: {lan: {pool: 10.77.0.0/24, reserved: [10.77.0.0/25]}}\n"
+UPSTREAMS = "upstreams: {redis: {listen: 'unix:/run/hostlane-services/redis.sock'}}\n"
+"""Unix sockets of the proxy's, which live on in its namespace when its container has ended."""
 LABELS = {"hostlane.attach": CABLE}
 NAME = "host-c"
 
@@ -28,15 +33,21 @@ def host() -> Iterator[ComposeHost]:
         a.compose("control.yaml", "up", "--detach")
         a.healthy("hostlane-control-control-1")
         token = ["hostlane", "token", "create", "--host", NAME, "--config", "/etc/hostlane/control.yaml"]
+        with (b.folder / f"compose/etc/{NAME}.yaml").open("a") as config:
+            config.write(UPSTREAMS)
         (b.folder / "compose/etc/token").write_text(a.compose("control.yaml", "exec", "-T", "control", *token))
-        given = {
-            "HOSTLANE_HOST": NAME, "PARENT": CABLE, "ENGINE_DIRECTORY": str(b.engine.sockets),
-            "ENGINE_NETNS": f"{b.engine.state}/exec/netns",
-        }  # fmt: skip
-        b.engine.host_run("mkdir", "-p", given["ENGINE_NETNS"])
-        b.compose("host.yaml", "--profile", "door", "up", "--detach", **given)
+        b.engine.host_run("mkdir", "-p", given(b)["ENGINE_NETNS"])
+        b.compose("host.yaml", "--profile", "door", "up", "--detach", **given(b))
         eventually(lambda: b.engine.said("hostlane-proxy", "joined the mesh"), f"the join{b.logs()}", 3 * PATIENCE)
         yield b
+
+
+def given(host: ComposeHost) -> dict[str, str]:
+    """The variables of compose/host.yaml, with where the tests' engines have what others have in /run."""
+    return {
+        "HOSTLANE_HOST": NAME, "PARENT": CABLE, "ENGINE_DIRECTORY": str(host.engine.sockets),
+        "ENGINE_NETNS": f"{host.engine.state}/exec/netns",
+    }  # fmt: skip
 
 
 def address(host: EngineHost, name: str) -> str:
@@ -77,3 +88,40 @@ def test_addresses_are_leased_kept_and_given_back(host: ComposeHost) -> None:
     engine.docker("rm", "--force", "renamed")
     eventually(lambda: leases(engine) == [], "web's, too", 3 * PATIENCE)
     assert not engine.said("hostlane-attach-1", "an address is not given back yet")
+
+
+def test_another_proxy_gets_the_address(host: ComposeHost) -> None:
+    """Though the door keeps sockets of the namespace of the one before."""
+    engine, name = host.engine, "hostlane-proxy"
+    before = engine.docker("inspect", "--format={{.Id}}", name)
+    host.compose("host.yaml", "up", "--detach", "--force-recreate", "proxy", **given(host))
+    assert engine.docker("inspect", "--format={{.Id}}", name) != before
+    eventually(lambda: address(engine, name) == "10.77.0.67", f"the address{host.logs()}", 3 * PATIENCE)
+    host.healthy(name)
+
+
+def test_the_next_proxy_cuts_no_stream(host: ComposeHost) -> None:
+    """docs/containers.md's two commands, and then the other way round: no connection fails, and none is cut. One that
+    is open holds the old proxy, which ends with it.
+    """
+    first, second = "hostlane-proxy", "hostlane-next"
+    start_server(host.engine)
+    traffic = Traffic(host.engine)
+    takes_over(host, traffic, first, second, "next", NEXT_ADDRESS="10.77.0.68")
+    takes_over(host, traffic, second, first, "--force-recreate", "proxy")
+
+
+def takes_over(host: ComposeHost, traffic: Traffic, old: str, new: str, *words: str, **variables: str) -> None:
+    """The container `new` takes the place of `old`, under traffic."""
+    since = traffic.flows()
+    host.engine.docker("update", "--restart=no", old)
+    host.compose("host.yaml", "up", "--detach", "--no-deps", *words, **given(host), **variables)
+    eventually(lambda: host.engine.said(new, "proxy taken over"), f"the takeover{host.logs()}", 3 * PATIENCE)
+    host.healthy(new)
+    traffic.flows()
+    assert not traffic.failed(since)
+    assert host.state(old) == "running"
+    host.engine.docker("rm", "--force", traffic.name)
+    eventually(lambda: host.state(old) == "exited", f"the end of {old}{host.logs()}", 3 * PATIENCE)
+    traffic.start()
+    traffic.flows()
