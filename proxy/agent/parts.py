@@ -29,7 +29,7 @@ from proxy.config.difference import ConfigDifference, between
 from proxy.config.placecheck import missing_sources
 from proxy.config.schema import Config, PeerConfig, ProxyLimits
 from proxy.errors import NotApplied, StartError
-from proxy.inbound.delivery import Inbound
+from proxy.inbound.inbound import Inbound
 from proxy.links.carry import new_id
 from proxy.links.credentials import Credentials
 from proxy.links.device import LinkDevice

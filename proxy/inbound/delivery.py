@@ -1,8 +1,8 @@
-"""Delivering a peer's stream to a local service.
+"""Delivering a peer's stream to a local service at once.
 
 A service's Unix socket usually accepts a connection at once. The lane then holds all that is to be known about the
-stream, and its caller's `KnownCaller` the rest, so no `Delivery` is made (the same as on the calling side,
-`proxy.outbound.acceptor`). Every other stream, including each one that is refused, has a `Delivery` until it ends.
+stream, and its caller's `KnownCaller` the rest (the same as on the calling side, `proxy.outbound.acceptor`). Every
+other stream, including each one that is refused, has a `Delivery` until it ends (`proxy.inbound.inbound`).
 """
 
 from __future__ import annotations
@@ -12,23 +12,21 @@ from collections.abc import Callable
 from time import monotonic
 
 from control.api.messages import StreamDirection
-from control.base.exposition import OTHER
 from control.base.reading.addresses import UnixAddress
 from control.base.tokenbucket import TokenBucket
-from proxy.config.schema import Config, ServiceConfig
+from proxy.config.schema import ServiceConfig
 from proxy.core.syscalls import now
 from proxy.errors import CloseReason
-from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
-from proxy.pump.connecting import ConnectAttempt, Connector
+from proxy.mux.frames import NAMESAKE, Open
+from proxy.pump.connecting import Connector
 from proxy.pump.descriptor import Descriptor
 from proxy.pump.edges import Edge, caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
-from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.streamcounts import DeliveredCount, Tallies
-from proxy.pump.streamlog import StreamFacts, stalled, stream_id
+from proxy.pump.streamlog import report_lane
 from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules, describe
@@ -40,59 +38,28 @@ MOST_KEPT = 1024
 """Callers of a service that are kept. When there would be more, all are dropped."""
 
 
-class Inbound:
-    """Delivers the streams that peers open to local services, or refuses them (``pump.session.CallHandler``).
+class AtOnce:
+    """Delivers the streams that peers open where the service takes them at once (``pump.session.CallHandler``).
 
     Args:
         allowed: who may call which service.
         notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
-        streams: counts the open streams that a peer has opened.
 
     Attributes:
         open: by service, the number of streams that are delivered or being delivered.
     """
 
     def __init__(
-        self,
-        config: Config,
-        allowed: AllowRules,
-        connector: Connector,
-        stats: StreamStats,
-        notice: Callable[[str, str], None] = lambda peer, text: None,
-        streams: Callable[[str], int] = lambda peer: 0,
+        self, allowed: AllowRules, connector: Connector, stats: StreamStats, notice: Callable[[str, str], None]
     ) -> None:
-        self._notice, self._streams = notice, streams
+        self._notice = notice
         self._descriptors = connector.pump.descriptors
         self.stats = stats
         self.open = Tallies()
-        self._local_services = self._services_of(config)
+        self._local_services: dict[str, LocalService] = {}
         self.allowed = allowed
         self.connector = connector
         self._opens: dict[tuple[str, int], TokenBucket] = {}
-
-    def adopt(self, config: Config, allowed: AllowRules) -> None:
-        """Use another configuration for streams that are opened from now on. Raises nothing."""
-        self._local_services, self.allowed = self._services_of(config), allowed
-        self.stats.refused.forget(frozenset(self._local_services))
-        self.open.keep(self._local_services)
-
-    def _services_of(self, config: Config) -> dict[str, LocalService]:
-        return {name: LocalService(self, name, service) for name, service in config.services.items()}
-
-    def anew(self, service: str) -> None:
-        """Who hears of a service's streams has changed."""
-        if (local := self._local_services.get(service)) is not None:
-            self._local_services[service] = LocalService(self, service, local.config)
-
-    def offers(self, service: str) -> bool:
-        """Whether this host offers it."""
-        return service in self._local_services
-
-    def forget(self, peer: str) -> None:
-        """The peer was removed: drop the count of its opens."""
-        for local in self._local_services.values():
-            local.forget(peer)
-        self._opens = {key: bucket for key, bucket in self._opens.items() if key[0] != peer}
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse the stream."""
@@ -126,17 +93,7 @@ class Inbound:
             lane.attach(owner, False)
             lane.start_called(local.preface(lane, call) if local.tells else b"")
         else:
-            Delivery(self, lane, call).start(local)
-
-    def excess(self, peer: str, sock: LocalSocket | Descriptor) -> str:
-        """Why the peer does not get this new connection to a service: descriptors are scarce, and it has its share of
-        them or they are nearly used up. Empty: it gets it.
-        """
-        shares, descriptor = self._descriptors, sock.fileno()
-        if descriptor >= shares.ceiling:
-            return "descriptors are nearly used up"
-        held = self._streams(peer)
-        return f"the peer's {held} streams have their share of descriptors" if held > shares.share(descriptor) else ""
+            self._connect(lane, call, local)
 
     def _bucket(self, peer: str, rate: int) -> TokenBucket:
         """What counts a peer's opens on sessions in whose HELLO it was told `rate`."""
@@ -145,24 +102,19 @@ class Inbound:
             bucket = self._opens[peer, rate] = TokenBucket(FASTER * rate, rate + SLACK)
         return bucket
 
+    def excess(self, peer: str, sock: LocalSocket | Descriptor) -> str:
+        """Why the peer does not get this new connection to a service: descriptors are scarce, and it has its share of
+        them or they are nearly used up. Empty: it gets it.
+        """
+        raise NotImplementedError
+
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
-        if call.service in self._local_services:
-            self.stats.refused.add(call, lane.session.peer, reason, detail, monotonic())
-        Delivery(self, lane, call).refuse(reason, detail)
+        """Refuse the stream."""
+        raise NotImplementedError
 
-    def report(self, lane: Lane, reason: CloseReason, service: str, detail: str) -> None:
-        """Log a stream that has ended."""
-        self.stats.report(
-            reason,
-            since=lane.since,
-            service=service,
-            direction="inbound",
-            peer=lane.session.peer,
-            detail=detail,
-            sent=lane.bytes_sent,
-            received=lane.bytes_received,
-        )
-
+    def _connect(self, lane: Lane, call: Open, local: LocalService) -> None:
+        """Connect to the service, which may take time."""
+        raise NotImplementedError
 
 class LocalService:
     """A service that this host offers.
@@ -170,13 +122,13 @@ class LocalService:
     Attributes:
         path: the path of its Unix socket; empty if it has a TCP address.
         at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, as somebody hears of
-            each (`StreamStats.log_of`).
+            each (`Totals.log_of`).
         open: its streams that are delivered or being delivered.
         tells: whether it gets a PROXY header that says who calls.
         delivered: of its streams; None: there were none yet. `took` counts those that have no `Delivery`.
     """
 
-    def __init__(self, inbound: Inbound, name: str, config: ServiceConfig) -> None:
+    def __init__(self, inbound: AtOnce, name: str, config: ServiceConfig) -> None:
         self._inbound = inbound
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
@@ -234,13 +186,11 @@ class LocalService:
 
 
 class KnownCaller(StreamObserver):
-    """The observer (``pump.streamobserver.StreamObserver``) of the lanes of one caller for which no `Delivery` was
-    made.
-    """
+    """The observer of the lanes of one caller that were delivered at once."""
 
     direction: StreamDirection = "inbound"
 
-    def __init__(self, inbound: Inbound, service: str, call: Open, peer: str) -> None:
+    def __init__(self, inbound: AtOnce, service: str, call: Open, peer: str) -> None:
         self._inbound, self.service, self._call = inbound, service, call
         self._open = inbound.open[service]
         self._count = inbound.stats.counts.stream(service, peer, self.direction)
@@ -255,117 +205,4 @@ class KnownCaller(StreamObserver):
         if (told := inbound.stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._call), reason, "")
         if inbound.stats.end(reason):
-            inbound.report(lane, reason, self.service, "")
-
-
-class Delivery(StreamObserver):
-    """One stream that is being connected to a service, and later that stream's observer; or one that is refused."""
-
-    __slots__ = (
-        "_attempt",
-        "_call",
-        "_counted_as",
-        "_detail",
-        "_inbound",
-        "_local_service",
-        "_opened_at",
-        "_source",
-        "edge",
-        "lane",
-        "service",
-    )
-    direction: StreamDirection = "inbound"
-
-    def __init__(self, inbound: Inbound, lane: Lane, call: Open) -> None:
-        self._inbound = inbound
-        self._attempt: ConnectAttempt | None = None
-        self._detail = ""
-        self._opened_at = 0.0
-        self._call = call
-        self._local_service: LocalService | None = None
-        self._source: Source | None = None
-        self.lane, self.service = lane, call.service
-        lane.observer = self
-        inbound.stats.opened += 1
-        # Peers may call whatever they like: what is not offered here has no name of its own.
-        self._counted_as = call.service if inbound.offers(call.service) else OTHER
-        inbound.stats.counts.delivered(self._counted_as).opened += 1
-        self.edge: Edge = inbound.stats.edges.find("inbound", caller_name(call), self._counted_as, lane.session.peer)
-        self.edge.opened += 1
-
-    def refuse(self, reason: CloseReason, detail: str = "") -> None:
-        """Refuse the stream without trying to connect."""
-        self._detail = detail
-        self.lane.abort(reason)
-
-    def start(self, local: LocalService) -> None:
-        """Connect to the service, or refuse the stream if it goes round in a circle."""
-        connector, via, hops = self._inbound.connector, self._call.via, 0
-        if via is not None and (hops := connector.own.passed(via)) > MAX_HOPS:
-            return self.refuse(CloseReason.LOOP, said(hops))
-        self._local_service = local
-        self._inbound.open[self.service].count += 1
-        config = local.config
-        self._attempt = connector.connect(config.deliver, config.connect_timeout, self._connected, hops, config.source)
-
-    def _connected(self, sock: LocalSocket | None, reason: CloseReason, detail: str) -> None:
-        if self._attempt is not None:
-            self._source = self._attempt.source
-        self._attempt = None
-        self._detail = detail
-        if sock is None:
-            return self.lane.abort(reason)
-        inbound = self._inbound
-        scarce = sock.fileno() >= inbound.connector.pump.descriptors.scarce
-        if scarce and (why := inbound.excess(self.lane.session.peer, sock)):
-            sock.close()
-            return self.refuse(CloseReason.LOCAL_SHORTAGE, why)
-        local = self._local_service
-        assert local is not None
-        local.time(self.lane)
-        self.lane.attach(sock, not local.path)
-        self._opened_at = monotonic()
-        self.edge.failing_since = None
-        if (told := inbound.stats.log_of(self.service)) is not None:
-            told.opened(self)
-        self.lane.start_called(local.preface(self.lane, self._call) if local.tells else b"")
-
-    def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
-        """Count the end, and log it if it is to be logged (StreamObserver)."""
-        if self._local_service is not None:
-            self._inbound.open[self.service].count -= 1
-        if self._attempt is not None:
-            self._attempt.cancel()
-        self._inbound.connector.own.drop(self._source)
-        self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
-        self.edge.over(reason, lane.bytes_sent, lane.bytes_received, monotonic())
-        if (told := self._inbound.stats.log_of(self.service)) is not None:
-            told.ended(self, reason, self._detail)
-        if self._inbound.stats.end(reason):
-            self._inbound.report(lane, reason, self.service, self._detail)
-
-    @property
-    def stream_id(self) -> str:
-        """As the calling host has it, too (LoggedStream)."""
-        return stream_id(self.lane)
-
-    def facts(self) -> StreamFacts:
-        """What is known of the stream now (LoggedStream)."""
-        lane, call = self.lane, self._call
-        return StreamFacts(
-            service=self.service,
-            direction="inbound",
-            caller=call.caller,
-            uid=None if call.uid == UNKNOWN_UID else call.uid,
-            pid=None,
-            peer=lane.session.peer,
-            link=lane.session.name,
-            tries=1,
-            age=lane.age,
-            wait=None,
-            open=self._opened_at - lane.since if self._opened_at else None,
-            first_byte=None,
-            stalled=stalled(lane.stalls, monotonic()),
-            sent=lane.bytes_sent,
-            received=lane.bytes_received,
-        )
+            report_lane(lane, reason, self.service, "inbound")

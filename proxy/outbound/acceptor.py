@@ -27,6 +27,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.options import OURSELVES, LocalSocket
 from proxy.pump.ourselves import via_unix
 from proxy.pump.streamcounts import CalledCount, StreamCount
+from proxy.pump.streamlog import report_lane
 from proxy.pump.streamobserver import StreamObserver
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ MOST_KEPT = 1024
 class UpstreamAcceptor:
     """Opens a stream, or makes a `Call`, for each connection to one upstream.
 
-    Where somebody hears of each stream (`StreamStats.log_of`), each becomes a `Call`, which can tell of it.
+    Where somebody hears of each stream (`Totals.log_of`), each becomes a `Call`, which can tell of it.
 
     Args:
         service: the service that the upstream is for.
@@ -190,13 +191,4 @@ class KnownCaller(StreamObserver):
         if (told := self._stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._request), reason, "")
         if self._stats.end(reason):
-            self._stats.report(
-                reason,
-                since=lane.since,
-                service=self.service,
-                direction="outbound",
-                peer=lane.session.peer,
-                detail="",
-                sent=lane.bytes_sent,
-                received=lane.bytes_received,
-            )
+            report_lane(lane, reason, self.service, "outbound")

@@ -23,7 +23,7 @@ from proxy.pump.options import LocalSocket, peer_process
 from proxy.pump.ourselves import MAX_HOPS, Source, said
 from proxy.pump.proxyheader import header
 from proxy.pump.splice import Splice
-from proxy.pump.streamlog import NEVER, StreamFacts, StreamLog, stalled, stream_id
+from proxy.pump.streamlog import NEVER, StreamFacts, StreamLog, report, stalled, stream_id
 from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.streamtiming import FirstByteTiming
 from proxy.routing.allow import describe
@@ -444,7 +444,7 @@ class Call(StreamObserver):
         if (told := self._told) is not None:
             told.ended(self, reason, self._detail)
         if self._context.stats.end(reason):
-            self._context.stats.report(
+            report(
                 reason,
                 since=self.since,
                 service=self.service,

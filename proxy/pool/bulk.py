@@ -39,7 +39,7 @@ class BulkStreams:
 
     def look(self, sessions: Iterable[LaneSession], now: float) -> None:
         """Find out which services are no longer heavy, and which open streams have proved heavy by now. The streams are
-        gone through only if a service is counted (`PoolUsage.counted`), or the sessions have moved as many bytes since
+        gone through only if a service is counted (`Uses.counted`), or the sessions have moved as many bytes since
         the last time as make one stream heavy. A link without streams is no longer for bulk.
         """
         self._usage.expire(now)

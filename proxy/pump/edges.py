@@ -16,10 +16,10 @@ from weakref import WeakSet
 
 from control.api.messages import StreamDirection
 from control.base.exposition import OTHER
-from proxy.errors import OF_APPLICATIONS, CloseReason
+from proxy.errors import CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.pump.edgetally import EdgeTally
 
-_FINISHED = CloseReason.FINISHED
 MOST = 2000
 """Edges of callers that are told apart: a host has dozens. Each is about half a kilobyte."""
 MOST_OF_PEER = 256
@@ -28,39 +28,24 @@ QUIET = 3600.0
 """Seconds after which an unused edge is forgotten."""
 
 
-class Edge:
+class Edge(EdgeTally):
     """Args:
         caller: as `caller_name` names it.
         peer: the host that has called, or that was called; None: this one, or (`direction` outbound) no host took it.
 
     Attributes:
-        opened, ended: streams; failed: those of them that were not delivered, or that a proxy ended.
-        sent, received: payload bytes of those that have ended, as the caller sees them or, inbound, the service.
-        reason: of the last that failed; failing_since: when the first has failed since one was delivered; seconds
-            (monotonic), None: none has.
+        failed: streams that were not delivered, or that a proxy ended.
+        reason: of the last that failed.
         used: `opened` and `ended` when edges were last swept, and since when they are the same.
     """
 
-    __slots__ = (
-        "caller",
-        "direction",
-        "ended",
-        "failed",
-        "failing_since",
-        "opened",
-        "peer",
-        "reason",
-        "received",
-        "sent",
-        "service",
-        "used",
-    )
+    __slots__ = ("caller", "direction", "failed", "peer", "reason", "service", "used")
 
     def __init__(self, direction: StreamDirection, caller: str, service: str, peer: str | None) -> None:
+        super().__init__()
         self.direction, self.caller, self.service, self.peer = direction, caller, service, peer
-        self.opened = self.ended = self.failed = self.sent = self.received = 0
+        self.failed = 0
         self.reason: CloseReason | None = None
-        self.failing_since: float | None = None
         self.used = (-1, -1, 0.0)
 
     @property
@@ -68,16 +53,8 @@ class Edge:
         """Streams open now."""
         return self.opened - self.ended
 
-    def over(self, reason: CloseReason, sent: int, received: int, now: float) -> None:
-        """One of its streams has ended."""
-        self.ended += 1
-        self.sent += sent
-        self.received += received
-        if reason is not _FINISHED and reason not in OF_APPLICATIONS:
-            self.fail(reason, now)
-
     def fail(self, reason: CloseReason, now: float) -> None:
-        """One of its streams has failed; `ended` is counted by whoever calls this."""
+        """One of its streams has failed (`EdgeTally`)."""
         self.failed += 1
         self.reason = reason
         if self.failing_since is None:

@@ -12,11 +12,11 @@ from time import monotonic
 from control.base.exposition import OTHER
 from control.base.histogram import Histogram
 from proxy.errors import CloseReason
-from proxy.pump.lane import Lane
 from proxy.pump.seriesbudget import Named, SeriesBudget, everybody
 from proxy.pump.splice import Splice
 from proxy.pump.stalls import Stalls
 from proxy.pump.streamtiming import StreamTiming
+from proxy.pump.tally import Countdown, Opened, StreamTally, Tally
 
 __all__ = [
     "SECONDS",
@@ -27,7 +27,6 @@ __all__ = [
     "StreamKey",
     "StreamSampler",
     "Tallies",
-    "Tally",
 ]
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10.0)
@@ -36,16 +35,6 @@ SAMPLES = 1000
 """Streams a second that histograms record, by default; of more, one in n, which stands for n."""
 CALLED_SERIES, DELIVERED_SERIES, STREAM_SERIES = 1 + 3 * (len(SECONDS) + 3), 1 + len(SECONDS) + 3, 10
 """How many each has; a stream's depend on its close reasons, which are few."""
-_REASONS = max(CloseReason) + 1
-
-
-class Tally:
-    """How many there are now of something: whoever adds one takes it off again."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 class Tallies(dict[str, Tally]):
@@ -61,36 +50,20 @@ class Tallies(dict[str, Tally]):
             del self[service]
 
 
-class StreamCount:
+class StreamCount(StreamTally):
     """Of the streams of one service, with one peer, in one direction.
 
     Attributes:
-        ended: by close reason, how many have ended; sent, received: payload bytes.
         credit, link, reader: seconds that streams were held back (`Stalls`).
         retries: by close reason, calls that this peer did not take and that went on to another one.
     """
 
-    __slots__ = ("credit", "ended", "link", "reader", "received", "retries", "sent")
+    __slots__ = ("credit", "link", "reader", "retries")
 
     def __init__(self) -> None:
-        self.ended = [0] * _REASONS
+        super().__init__()
         self.retries: dict[CloseReason, int] = {}
-        self.sent = self.received = 0
         self.credit = self.link = self.reader = 0.0
-
-    def end(self, lane: Lane, reason: CloseReason) -> None:
-        """A stream has ended."""
-        self.ended[reason] += 1
-        self.look(lane)
-
-    def look(self, lane: Lane) -> None:
-        """A stream is open: count what it has done since the last look."""
-        sent, received = lane.received_grants - lane.credit, lane.granted - lane.allow
-        self.sent += sent - lane.counted_sent
-        self.received += received - lane.counted_received
-        lane.counted_sent, lane.counted_received = sent, received
-        if lane.stalls is not None:
-            self._stalled(lane.stalls)
 
     def end_splice(self, splice: Splice, reason: CloseReason) -> None:
         """A stream within this host has ended."""
@@ -105,9 +78,10 @@ class StreamCount:
         caller.counted, service.counted = caller.received, service.received
         for end in splice.ends:
             if end.stalls is not None:
-                self._stalled(end.stalls)
+                self.stalled(end.stalls)
 
-    def _stalled(self, stalls: Stalls) -> None:
+    def stalled(self, stalls: Stalls) -> None:
+        """Count how long a stream was held back (`StreamTally`)."""
         credit, link, reader = stalls.take(monotonic())
         self.credit += credit
         self.link += link
@@ -118,19 +92,18 @@ class StreamCount:
         self.retries[reason] = self.retries.get(reason, 0) + 1
 
 
-class CalledCount:
+class CalledCount(Opened):
     """Of the calls that this host's callers make to one service.
 
     Attributes:
-        opened: how many.
         wait: seconds from accept until a link carries the call; open: from OPEN to OPENED; first_byte: from accept to
             the first byte of the answer.
     """
 
-    __slots__ = ("first_byte", "open", "opened", "wait")
+    __slots__ = ("first_byte", "open", "wait")
 
     def __init__(self) -> None:
-        self.opened = 0
+        super().__init__()
         self.wait, self.open, self.first_byte = Histogram(SECONDS), Histogram(SECONDS), Histogram(SECONDS)
 
     def timing(self, weight: int, since: float) -> StreamTiming:
@@ -138,34 +111,33 @@ class CalledCount:
         return StreamTiming(weight, since, self.open, self.first_byte)
 
 
-class DeliveredCount:
+class DeliveredCount(Opened):
     """Of the streams that peers open to one service of this host.
 
     Attributes:
-        opened: how many.
         connect: seconds until the service has taken the connection.
     """
 
-    __slots__ = ("connect", "opened")
+    __slots__ = ("connect",)
 
     def __init__(self) -> None:
-        self.opened = 0
+        super().__init__()
         self.connect = Histogram(SECONDS)
 
 
-class StreamSampler:
-    """Picks the streams that histograms record. For each stream, take 1 off `left`, and at 0 call `picked`.
+class StreamSampler(Countdown):
+    """Picks the streams that histograms record: where `left` is 0, call `picked`.
 
     Args:
         share: of all streams; None: as many as SAMPLES a second allow.
     """
 
-    __slots__ = ("_begun", "_every", "_fixed", "_picked", "left")
+    __slots__ = ("_begun", "_every", "_fixed", "_picked")
 
     def __init__(self, share: float | None = None) -> None:
         self._fixed = share is not None
         self._every = 1 if share is None else max(1, round(1 / share))
-        self.left = self._every
+        super().__init__(self._every)
         self._begun, self._picked = 0.0, 0
 
     def picked(self, now: float) -> int:

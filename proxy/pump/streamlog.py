@@ -1,15 +1,24 @@
 """What a stream is to the access log: told when it is delivered and when it has ended, by whoever called or delivers
-it."""
+it. And the line that any stream gets in the log when it ends.
+"""
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import NamedTuple, Protocol
+
+import structlog
 
 from control.api.messages import StreamDirection
 from proxy.errors import CloseReason
 from proxy.pump.lane import Lane
 from proxy.pump.session import LaneSession
 from proxy.pump.stalls import Stalls, StallSeconds
+
+log = structlog.get_logger()
+
+_LEVELS = {CloseReason.FINISHED: "debug", CloseReason.ABORTED: "info"}
+"""Of the reasons for which applications end streams. Any other reason is a warning, and counts as a failure."""
 
 
 class StreamFacts(NamedTuple):
@@ -77,3 +86,42 @@ def stalled(stalls: Stalls | None, now: float) -> StallSeconds:
 
 
 NEVER = StallSeconds(0.0, 0.0, 0.0)
+
+
+def report(
+    reason: CloseReason,
+    *,
+    since: float,
+    service: str,
+    direction: StreamDirection,
+    peer: str | None,
+    **fields: str | int,
+) -> None:
+    """Log the line: debug for a clean end, info if an application aborted the stream, a warning if it failed. Ends of
+    one service, with one peer and reason, are summarised. `since`: when it began, seconds (monotonic).
+    """
+    level = _LEVELS.get(reason, "warning")
+    getattr(log, level)(
+        "stream ended",
+        kind=(service, direction, peer, reason),
+        reason=reason.label,
+        age_s=round(monotonic() - since, 3),
+        service=service,
+        direction=direction,
+        peer=peer,
+        **fields,
+    )
+
+
+def report_lane(lane: Lane, reason: CloseReason, service: str, direction: StreamDirection, detail: str = "") -> None:
+    """`report` a stream that a lane has carried."""
+    report(
+        reason,
+        since=lane.since,
+        service=service,
+        direction=direction,
+        peer=lane.session.peer,
+        detail=detail,
+        sent=lane.bytes_sent,
+        received=lane.bytes_received,
+    )

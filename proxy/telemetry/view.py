@@ -28,7 +28,7 @@ from control.api.messages import (
 from control.base.reading.addresses import Address
 from proxy.config.schema import Config, ConnectConfig
 from proxy.core.finder import core
-from proxy.inbound.delivery import Inbound
+from proxy.inbound.inbound import Inbound
 from proxy.mux.stream import StreamState
 from proxy.outbound.call import Call
 from proxy.outbound.calls import CallContext
