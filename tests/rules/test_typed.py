@@ -24,6 +24,7 @@ ELSEWHERE = {
     ("docs/connect.md", "curl"): "tests/system/test_connect.py",
     ("docs/containers.md", "hostlane attach-service"): "tests/system/test_attached_proxy.py",
     ("docs/containers.md", "HOSTLANE_HOST=host-a"): "tests/docker/test_readme.py",
+    ("docs/containers.md", "docker update --restart=no"): "tests/docker/test_leases.py",
     ("docs/memory.md", "python -m tests.system.memory"): BY_HAND,
     ("docs/network.md", "cp configs/systemd/hostlane-net.service"): "tests/vm/netunit.py",
     ("docs/security.md", "python -m benchmarks"): BY_HAND,
