@@ -42,7 +42,7 @@ would be a reset, and the answer might be lost with it."""
 
 
 class Heads:
-    """What carries heads that are being read (`openings.Asked`): it takes no time, and is in nobody's way."""
+    """What carries heads that are being read (`opening.Asked`): it takes no time, and is in nobody's way."""
 
     way = 1
 
@@ -59,7 +59,7 @@ class Refused(Exception):
 
 
 class ConnectCaller:
-    """A caller whose head is being read; an `openings.Opening`.
+    """A caller whose head is being read; an `opening.Opening`.
 
     Attributes:
         sock: its socket, until somebody else has it; None: a call has, or it was refused.

@@ -9,17 +9,17 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic_ns
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import trio
 
-from proxy.errors import CloseReason
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, SessionSettings
 from proxy.mux.sink import SessionSink
-from proxy.pump.loop import Flusher, Pump
+from proxy.pump.loop import Pump
 from proxy.pump.openings import UnderWay
 from proxy.pump.turnshare import TurnShare
+from proxy.pump.watcher import Carrier
 
 FAR = 256
 """Milliseconds; no way is taken to be longer: half of the earth, and the peer says how long it is."""
@@ -27,22 +27,6 @@ FAR = 256
 ENOUGH = 1.0
 """Seconds, at most twice, that anybody waits for a peer that does not say what it has handled. Nobody gets such an
 answer from one that does not mean to give it; whether a link is dead, `links.keepalive` finds out."""
-
-
-class Carrier(Flusher, Protocol):
-    """A link, as the session that it carries sees it: `flush` and `doom`.
-
-    Attributes:
-        local_address, remote_address: its two ends, ``host:port``.
-        rtt: round-trip time of the last ping, seconds; None before the first answer. The session sets it.
-    """
-
-    local_address: str
-    remote_address: str
-    rtt: float | None
-
-    def doom(self, reason: CloseReason, detail: str = "") -> None:
-        """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""
 
 
 class UsageObserver:

@@ -38,11 +38,11 @@ from proxy.mux.stream import (
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.descriptor import Descriptor, fd_of, socket_of
 from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
-from proxy.pump.loop import Watcher
 from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.stalls import Stalls
 from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
 from proxy.pump.streamtiming import StreamTiming
+from proxy.pump.watcher import Watcher
 
 log = structlog.get_logger()
 Ts = TypeVarTuple("Ts")

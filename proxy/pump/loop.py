@@ -17,7 +17,7 @@ import resource
 import select
 from collections.abc import Callable
 from os import sched_yield
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import trio
@@ -42,6 +42,7 @@ from proxy.pump.pace import (
     PROBE,
     SEND_FIRST,
 )
+from proxy.pump.watcher import Flusher, Watcher
 
 log = structlog.get_logger()
 
@@ -50,28 +51,6 @@ LONG_TURNS = (LONG_TURN, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5)
 QUIET = select.EPOLLET
 """Mask that asks for no events. Hang-ups and errors cannot be switched off; with EPOLLET the kernel reports them once
 instead of at each poll."""
-
-
-class Watcher(Protocol):
-    """What the pump calls for a descriptor that is registered with it."""
-
-    def ready(self, mask: int) -> None:
-        """The epoll reported `mask`; 0: `Pump.again` was called. Runs inside a turn: must not block or take long."""
-
-    def crashed(self) -> None:
-        """`ready` or `flush` raised an unexpected exception, which has been logged: end the stream or link that the
-        descriptor belongs to.
-        """
-
-    def abandoned(self) -> None:
-        """The pump shuts down, and the descriptor is still registered: end what it belongs to, if nobody else does."""
-
-
-class Flusher(Watcher, Protocol):
-    """Sends what is written to an out-buffer: a link, or a session without one."""
-
-    def flush(self) -> None:
-        """Send what can be sent without waiting."""
 
 
 Collect = Callable[[Epoll, int, list[Any], list[int]], None]

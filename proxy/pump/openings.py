@@ -15,16 +15,16 @@ All upstreams together share ALL at each peer: a dynamic threshold, as `descript
 silent holds up only who calls it.
 
 Every call leaves its window in the end: with the answer, with its link, or, when its caller has left, with the peer's
-word (`Asked.ask`) that it is in nobody's way any more.
+word (`opening.Asked.ask`) that it is in nobody's way any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from proxy.errors import CloseReason
+from proxy.pump.opening import Asked, Opening
 
 LEAST, MOST = 2, 128
 """Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one. (With 64, a
@@ -33,31 +33,6 @@ ALL = 2 * MOST
 """Calls of all upstreams at one peer; above LEAST, one has no more than as many as are left for others."""
 TURNS = 8
 """Turns of the loop, at least, that filling a window takes: many new calls in one delay the messages of open ones."""
-
-
-class Asked(Protocol):
-    """What carries calls (`session.LaneSession`)."""
-
-    @property
-    def way(self) -> int:
-        """Milliseconds of the shortest round trip, at least 1."""
-
-    def ask(self, told: Callable[[], None]) -> None:
-        """Call `told` when the peer has handled all that was written until now, or the link is lost (perhaps before
-        this returns), or the peer takes too long to say.
-        """
-
-
-class Opening(Protocol):
-    """A call (`lane.Lane`)."""
-
-    @property
-    def left(self) -> bool | None:
-        """Whether its caller has closed; None: that cannot be told yet."""
-
-    @property
-    def bytes_received(self) -> int:
-        """How much its caller was told."""
 
 
 class UnderWay:

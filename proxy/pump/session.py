@@ -21,10 +21,11 @@ from proxy.mux.frames import Open
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
 from proxy.mux.stream import CLOSED
-from proxy.pump.carrier import CarriedSession, Carrier, UsageObserver
+from proxy.pump.carrier import CarriedSession, UsageObserver
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 from proxy.pump.sessionobserver import NULL_OBSERVER, SessionObserver
+from proxy.pump.watcher import Carrier
 
 log = structlog.get_logger()
 

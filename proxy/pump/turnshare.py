@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import deque
 
 from proxy.core.syscalls import now
-from proxy.pump.loop import Pump, Watcher
+from proxy.pump.loop import Pump
 from proxy.pump.pace import PEER_FRAMES, PEER_TIME, SLOW_FRAMES
+from proxy.pump.watcher import Watcher
 
 
 class TurnShare:
