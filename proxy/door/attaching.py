@@ -72,8 +72,9 @@ class AttachService:
             async with trio.open_nursery() as nursery, Engine(self._door.engine) as engine:
 
                 async def look() -> None:
+                    before = frozenset(self._under_way)  # who starts while the engine answers is not in its answer
                     found = await engine.containers()
-                    for id in [id for id in self._under_way if id not in found]:
+                    for id in before.difference(found):
                         self._ended(id)
                     for id in found:
                         await self._look(engine, id, nursery)
@@ -138,7 +139,10 @@ class AttachService:
 
     async def _look(self, engine: Engine, id: str, nursery: trio.Nursery) -> None:
         """Attach, unless that has been done since the container's last start."""
+        before = self._under_way.get(id)
         found = await engine.inspect(id)
+        if self._under_way.get(id) is not before:
+            return  # a later look has been answered first
         if found is None or not found.running:
             return self._ended(id)
         asked, _ = labels.read(found.labels)
@@ -175,22 +179,24 @@ class AttachService:
                     break
                 await trio.sleep(backoff.next())
             self._problems.pop(container.id, None)
-            self._hold(container, str(target.namespace))
+            self._hold(container, str(target.namespace), scope)
             steps = [str(step.do) for step in plan.steps]
             log.info("container attached", container=container.name, parent=parent, steps=steps, notes=[*notes])
 
-    def _hold(self, container: Container, path: str) -> None:
-        """Keep the container's namespace open until it has ended."""
+    def _hold(self, container: Container, path: str, scope: trio.CancelScope) -> None:
+        """Keep the container's namespace open until it has ended; `scope` is cancelled if it has by now."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return  # it has ended by now, or cannot be kept: the interface goes with its namespace
-        if container.id in self._attached:  # started again, and that it had ended was not told
-            self._over.append(self._attached.pop(container.id))
-            self._some_over.set()
         found = os.fstat(descriptor)
         file = found.st_dev, found.st_ino
-        self._attached[container.id] = AttachedNamespace(descriptor, path, file, container.name)
+        held = AttachedNamespace(descriptor, path, file, container.name)
+        if scope.cancel_called:  # what is under way by now is of its next start
+            self._over.append(held)
+            self._some_over.set()
+        else:
+            self._attached[container.id] = held
 
     def _work(self, target: AttachTarget, wanted: ContainerInterfaceConfig) -> attachcommands.Done:
         if namespaces.identity(str(target.namespace)) is None:

@@ -116,6 +116,7 @@ class AtOnce:
         """Connect to the service, which may take time."""
         raise NotImplementedError
 
+
 class LocalService:
     """A service that this host offers.
 

@@ -2,7 +2,7 @@
 
 The header is one big-endian 64-bit word, ``kind << 56 | stream id << 24 | payload length``, because the two hot
 questions then cost one integer operation each: ``word & LENGTH_MASK`` is the length, and ``word >> KEY_SHIFT`` is kind
-and id together. For a DATA frame (kind 0) that key *is* the stream id, so one look-up in `Session.streams` tells DATA
+and id together. For a DATA frame (kind 0) that key *is* the stream id, so one look-up (`Session.near`) tells DATA
 of an open stream from everything else.
 """
 

@@ -8,7 +8,7 @@ ctypedef unsigned long long u64
 
 cdef u64 DATA, DATA_FIN, CREDIT, ACK, OPEN, OPENED, REFUSE, RST, PING, PONG, GOAWAY
 cdef u64 LENGTH_MASK, ID_MASK
-cdef int KEY_SHIFT, KIND_SHIFT, NEAR
+cdef int KEY_SHIFT, KIND_SHIFT, MOST_HOLES, NEAR
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, MAX_CONTROL
 cdef long long ACK_EVERY
 cdef int CALLED, CALLING, CLOSED
@@ -30,7 +30,7 @@ cdef class Session:
     cdef public object _sink
     cdef public object _stream_type
     cdef public long long _first_id, _next_id, _max_id
-    cdef public int _own, _called
+    cdef public int _own, _called, _holes
     cdef public bint _going_away, _around
     cdef public long long _acked, _known, _credit, _allow
 

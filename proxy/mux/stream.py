@@ -131,6 +131,7 @@ STEPS = bytes(
     for event in range(16)
 )
 """The same table: the next state at ``state << 4 | event``; 0: there is no such step."""
+assert len(StreamEvent) < 16
 
 
 class Stream:

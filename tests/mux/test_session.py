@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from proxy.errors import CloseReason, ProtocolError
@@ -237,6 +239,19 @@ def test_an_id_that_a_peer_opens_again_and_again_lingers_once(monkeypatch: pytes
         side.feed(opening(1))
         side.session.refuse(side.calls[-1][0], CloseReason.NO_SUCH_SERVICE)
     assert side.session.lingering == {1: side.session.out.end}
+
+
+@pytest.mark.failure(19)
+def test_ids_that_are_free_again_leave_no_room_that_each_ack_would_pass() -> None:
+    side = Side(dialler=False)
+    for stream_id in range(1, 4096, 2):
+        side.feed(opening(stream_id))
+        side.session.refuse(side.calls[-1][0], CloseReason.NO_SUCH_SERVICE)
+    filled = sys.getsizeof(side.session.lingering)
+    side.take()
+    side.feed(encode(FrameKind.ACK, 0, frames.encode_u64(side.session.out.end)))
+    assert not side.session.lingering
+    assert sys.getsizeof(side.session.lingering) < filled / 8
 
 
 @pytest.mark.failure(8, 19)
