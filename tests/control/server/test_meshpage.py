@@ -3,6 +3,7 @@ hosts register as they do."""
 
 from __future__ import annotations
 
+import re
 import time
 from functools import partial
 
@@ -231,7 +232,8 @@ async def test_what_the_page_says_to_a_screen_reader(world: World, monkeypatch: 
         await a.alive("host-a", "1", (edge("host-a", "host-b"),), (wrong,))
         await page.until("#news", lambda text: text == wrong.text, "the announcement, once")
         await page.run("document.getElementById('news').textContent = ''")
-        await page.until("#problems", lambda text: "for 3 s" in text, "an older problem")
+        grown = re.compile(r"for ([3-9]|\d\d) s")  # a busy machine shows some seconds late
+        await page.until("#problems", lambda text: grown.search(text) is not None, "an older problem")
         assert await page.text("#news") == "", "that it has grown older is no news"
         tree = await aside(lambda: page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {}))
         roles = [node["role"]["value"] for node in tree["nodes"] if "role" in node and not node["ignored"]]
