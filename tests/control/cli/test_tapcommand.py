@@ -47,6 +47,11 @@ class Tap:
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out]
 
+    @property
+    def connected(self) -> bool:
+        files = [os.path.realpath(path) for path in Path(f"/proc/{self.process.pid}/fd").iterdir()]
+        return any("socket:" in file for file in files)
+
     def end(self) -> int:
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(PATIENCE)
@@ -109,6 +114,7 @@ def test_streams_as_they_open_and_end_and_a_proxy_that_is_started_again() -> Non
                 until_seen(mesh, narrow, len(narrow.out) + 2)
             assert len(found.err) == 2, "one line for each time"
             assert failed.out == []
+            eventually(lambda: failed.connected, "that it hears the proxy again")
             assert [each.end() for each in (found, narrow, failed)] == [0, 0, 0]
 
 
