@@ -45,7 +45,7 @@ class Tallies(dict[str, Tally]):
         return found
 
     def keep(self, services: Container[str]) -> None:
-        """Forget those of all others, but for those that are not at 0."""
+        """Forget those of all others that are at 0. Who holds one of them is made anew after this."""
         for service in [service for service, found in self.items() if not found.count and service not in services]:
             del self[service]
 

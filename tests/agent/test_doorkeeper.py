@@ -82,6 +82,16 @@ class House:
         self.hosts.sockets.append(sock)
         return sock
 
+    async def across(self, client: str, server: str) -> tuple[socket.socket, Agent]:
+        """A client on A that may call a service on B, which is offered; and the proxy of that."""
+        service = self.service(server)
+        self.engines["host-a"].put("c", client, USE)
+        self.engines["host-b"].put("s", server, OFFER)
+        await self.start("host-a", ["redis"])
+        b = await self.start("host-b", [])
+        await until(lambda: "redis" in b.config.services, "the offer")
+        return service, b
+
     async def accept(self, service: socket.socket) -> End:
         await trio.lowlevel.wait_readable(service)
         return self.hosts.hold(service.accept()[0])
@@ -190,12 +200,7 @@ async def test_a_container_that_ends_takes_everything_with_it(namespace: Spaces)
     """An open descriptor would keep its namespace, its interfaces and their addresses."""
     client, server = namespace(), namespace()
     async with house() as made, made.door("host-a"), made.door("host-b"):
-        service = made.service(server)
-        made.engines["host-a"].put("c", client, USE)
-        made.engines["host-b"].put("s", server, OFFER)
-        await made.start("host-a", ["redis"])
-        b = await made.start("host-b", [])
-        await until(lambda: "redis" in b.config.services, "the offer")
+        service, b = await made.across(client, server)
         caller, accepted = await called(made, client, service)
         for host, id in (("host-a", "c"), ("host-b", "s")):
             made.engines[host].containers[id]["State"]["Running"] = False
@@ -256,12 +261,7 @@ async def test_one_takes_the_place_of_another_at_the_door(namespace: Spaces, sid
     """Both are at the door: what is open goes on at the old one, and all calls from then on are the new one's."""
     client, server, late = namespace(), namespace(), namespace()
     async with house() as made, made.door("host-a"), made.door("host-b"):
-        service = made.service(server)
-        made.engines["host-a"].put("c", client, USE)
-        made.engines["host-b"].put("s", server, OFFER)
-        await made.start("host-a", ["redis"])
-        b = await made.start("host-b", [])
-        await until(lambda: "redis" in b.config.services, "the offer")
+        service, _ = await made.across(client, server)
         caller, accepted = await called(made, client, service)
         old, new = await made.takeover(side, ["redis"] if side == "host-a" else [])
         for _ in range(8):
