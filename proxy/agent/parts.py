@@ -61,7 +61,7 @@ from proxy.pump.seriesbudget import SeriesBudget
 from proxy.pump.streamcounts import StreamCounts
 from proxy.pump.streamlog import StreamLog
 from proxy.pump.streamstats import StreamStats
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from proxy.routing.allow import AllowRules
 from proxy.routing.table import RoutingTable
 from proxy.telemetry.accesslog import AccessLog
@@ -106,7 +106,7 @@ class Parts:
         self.keyring = Keyring.from_config(config)
         total, per_peer = _memory(config.limits)
         budget = MemoryBudget(total, per_peer, _send_buffer())
-        self.pump = Pump(budget, collect, BusyPoll(config.pump.looks_for))
+        self.pump = Pump(budget, LaneReader(), BusyPoll(config.pump.looks_for))
         self.connector = Connector(self.pump, self.pump.deadlines, KeepAlive.of(config.tcp))
         series = SeriesBudget(config.telemetry.max_series)
         counts = StreamCounts(series, config.telemetry.sample_streams)

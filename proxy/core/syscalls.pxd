@@ -8,6 +8,7 @@ cdef class Epoll:
     cpdef int fileno(self) noexcept
     cpdef int wait(self, int milliseconds, int most) except -1
     cpdef int at(self, int index) except? -1
+    cpdef int put_off(self, int index, int place) except -1
     cpdef int add(self, int fd, unsigned int mask) except -1
     cpdef int modify(self, int fd, unsigned int mask) except -1
     cpdef int remove(self, int fd) except -1

@@ -62,6 +62,10 @@ class Epoll:
         fd, self.mask = self._found[index]
         return fd
 
+    def put_off(self, index: int, place: int) -> None:
+        """Write a find over an earlier one, at `place`, which nobody asks for again."""
+        self._found[place] = self._found[index]
+
     def add(self, fd: int, mask: int) -> None:
         """Raises OSError."""
         self._epoll.register(fd, mask)

@@ -25,8 +25,7 @@ cdef extern from *:
         return memcpy(&word, at, sizeof word), __builtin_bswap64(word);
     }
     static inline void store_word(char *at, unsigned long long word) {
-        word = __builtin_bswap64(word);
-        memcpy(at, &word, sizeof word);
+        word = __builtin_bswap64(word), memcpy(at, &word, sizeof word);
     }
     static int control(int epoll, int what, int fd, unsigned mask) {
         struct epoll_event event = {.events = mask, .data.fd = fd};
@@ -83,26 +82,27 @@ cdef class Epoll:
         return self._fd
 
     cpdef int wait(self, int milliseconds, int most) except -1:
-        self._count, most = 0, min(most, self._most)
-        found = <epoll_event *>self._found
+        found, most = <epoll_event *>self._found, min(most, self._most)
         if milliseconds == 0:
             count = epoll_wait(self._fd, found, most, 0)
         else:
             with nogil:
                 count = epoll_wait(self._fd, found, most, milliseconds)
-        if count >= 0:
-            self._count = count
-        elif errno != EINTR:
+        self._count = max(count, 0)
+        if count < 0 and errno != EINTR:
             PyErr_SetFromErrno(OSError)
-        else:
-            PyErr_CheckSignals()
-        return self._count
+        return count if count >= 0 else PyErr_CheckSignals()
 
     cpdef int at(self, int index) except? -1:
         if not 0 <= index < self._count:
             raise IndexError(index)
         self.mask = (<epoll_event *>self._found)[index].events
         return (<epoll_event *>self._found)[index].data.fd
+
+    cpdef int put_off(self, int index, int place) except -1:
+        if not 0 <= place <= index < self._count:
+            raise IndexError(index)
+        (<epoll_event *>self._found)[place] = (<epoll_event *>self._found)[index]
 
     cpdef int add(self, int fd, unsigned int mask) except -1:
         return _checked(control(self._fd, EPOLL_CTL_ADD, fd, mask))

@@ -20,7 +20,7 @@ from proxy.links.handshake import Hello, HelloReader, check_names, encode_hello,
 from proxy.links.options import prepare_link
 from proxy.links.resumemark import LOOK, meant_untrusted, server_name
 from proxy.links.tls import TlsStream
-from proxy.pump.link import Wire
+from proxy.pump.wire import Wire
 
 _READ = 65536
 

@@ -4,17 +4,32 @@ from proxy.core.syscalls cimport put_bytes, put_word, word_at
 cdef Py_ssize_t FAST_LIMIT, HEADER_SIZE, HIGH_WATER, SLAB_SIZE
 cdef int KEY_SHIFT
 
+cdef class ReplayBuffer
+
 @cython.final
 cdef class Slab:
     cdef public bytearray buf
     cdef public object mem
     cdef public long long start, end
 
+cdef class Flusher:
+    cpdef flush(self)
+
+@cython.final
+cdef class FlushQueue:
+    cdef public ReplayBuffer first, last
+    cpdef int add(self, ReplayBuffer out) except -1
+    @cython.locals(out=ReplayBuffer)
+    cpdef ReplayBuffer take(self)
+
 @cython.final
 cdef class ReplayBuffer:
     cdef public bytearray buf
     cdef public object mem
-    cdef public list touched, later
+    cdef public FlushQueue touched
+    cdef public list later
+    cdef public Flusher flusher
+    cdef public ReplayBuffer behind
     cdef public long long acked, base, sent, frames, sends, resent
     cdef public Py_ssize_t pos, limit
     cdef public bint dirty, deferrable, overrun

@@ -18,7 +18,7 @@ for `ReplayBuffer.room`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import Protocol, cast
 
 from proxy.core.syscalls import put_bytes, put_word, word_at
 from proxy.errors import ProtocolError
@@ -39,41 +39,54 @@ class Slab:
         self.start = self.end = 0
 
 
-class SlabPool:
-    """Recycles slabs among all sessions of a proxy. The slab given back last is taken first: it may still be in the
-    processor's cache.
-
-    Args:
-        keep: free slabs that are kept; more are left to the allocator.
-
-    Attributes:
-        left: called once when a slab is left to the allocator.
-    """
-
-    def __init__(self, keep: int = 8) -> None:
-        self.left: Callable[[], None] | None = None
-        self._free: list[Slab] = []
-        self._keep = keep
-        self.in_use = 0
+class Slabs(Protocol):
+    """Where slabs come from (`slabpool.SlabPool`)."""
 
     def take(self) -> Slab:
         """Take a slab out; to be returned with `give`."""
-        self.in_use += 1
-        return self._free.pop() if self._free else Slab()
 
     def give(self, slab: Slab) -> None:
         """Put a slab back. Nothing may refer to its memory any more."""
-        self.in_use -= 1
-        if len(self._free) < self._keep:
-            self._free.append(slab)
-        elif self.left is not None:
-            left, self.left = self.left, None
-            left()
 
-    @property
-    def bytes_held(self) -> int:
-        """Memory held by slabs, in use or free."""
-        return (self.in_use + len(self._free)) * SLAB_SIZE
+
+class Flusher:
+    """Sends what is written to an out-buffer."""
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting."""
+
+    def crashed(self) -> None:
+        """`flush` raised an unexpected exception, which has been logged: end what it belongs to."""
+
+
+class FlushQueue:
+    """Out-buffers with something to send, each once, in the order in which they came. (A list takes memory, and gives
+    it back, at every turn.)
+
+    Attributes:
+        first, last: those of them; `last` says nothing while there is no `first`.
+    """
+
+    def __init__(self) -> None:
+        self.first: ReplayBuffer | None = None
+        self.last = cast(ReplayBuffer, None)
+
+    def add(self, out: ReplayBuffer) -> None:
+        """Put an out-buffer behind all others, unless it waits already."""
+        if not out.dirty:
+            out.dirty = True
+            if self.first is None:
+                self.first = out
+            else:
+                self.last.behind = out
+            self.last = out
+
+    def take(self) -> ReplayBuffer | None:
+        """Take the first one out; None: there is none."""
+        out = self.first
+        if out is not None:
+            self.first, out.behind, out.dirty = out.behind, None, False
+        return out
 
 
 class ReplayBuffer:
@@ -83,16 +96,18 @@ class ReplayBuffer:
         acked, sent: offsets, as in the figure of the module; base: offset of the current slab's first byte.
         pos: where in the current slab (`buf`, `mem`) the next frame goes.
         limit: the fast path may write while `pos` is not above it; -1 after `room` has refused.
-        dirty: whether the buffer is in `touched` already; deferrable: whether it is in `later`.
+        flusher: sends its bytes; None: nothing does, or does any more. Set by whoever carries the session.
+        dirty: whether the buffer is in `touched` already, and `behind` the next one there; deferrable: whether it is in
+            `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.
         frames: how many were written; sends: how many sends took some of their bytes; resent: bytes that a rewind has
             given back to be sent again. Whoever sends counts `sends`.
 
     Args:
-        touched: a buffer with new bytes puts itself in this list once, so that the driver knows what to send when the
-            turn ends.
-        later: the same for a buffer that got deferrable frames only. They are sent with the next frame that is not
-            deferrable, at the latest when the driver pauses (`Pump.settle`).
+        touched: a buffer with new bytes puts itself in this queue, so that the driver knows what to send when the turn
+            ends.
+        later: a list for the same, of buffers with deferrable frames only. They are sent with the next frame that is
+            not deferrable, at the latest when the driver pauses (`Pump.settle`).
         bound: bytes kept for replay above which data is refused room. Control frames, without which the peer could not
             acknowledge anything, are kept up to twice the bound; a peer that lets it come to that does not read.
     """
@@ -105,9 +120,11 @@ class ReplayBuffer:
         "_pool",
         "acked",
         "base",
+        "behind",
         "buf",
         "deferrable",
         "dirty",
+        "flusher",
         "frames",
         "later",
         "limit",
@@ -121,9 +138,11 @@ class ReplayBuffer:
     )
 
     def __init__(
-        self, pool: SlabPool, touched: list[ReplayBuffer], later: list[ReplayBuffer], bound: int
+        self, pool: Slabs, touched: FlushQueue, later: list[ReplayBuffer], bound: int
     ) -> None:
         self.touched, self.later = touched, later
+        self.flusher: Flusher | None = None
+        self.behind: ReplayBuffer | None = None
         self._pool = pool
         self._bound = max(bound, 2 * SLAB_SIZE)
         self._older: deque[Slab] = deque()
@@ -217,9 +236,7 @@ class ReplayBuffer:
 
     def touch(self) -> None:
         """Ask the driver to flush this buffer when the turn ends, or earlier."""
-        if not self.dirty:
-            self.dirty = True
-            self.touched.append(self)
+        self.touched.add(self)
 
     def _roll(self) -> None:
         """Go on in another slab, or at the start of this one if the peer has acknowledged everything."""

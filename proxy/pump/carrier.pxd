@@ -17,6 +17,7 @@ cdef class CarriedSession(Session):
     cdef public UnderWay under_way
     cdef public TurnShare turn_share
     cdef public dict waiting
+    cdef public int slow_left
     cdef public bint suspended
     cdef public double shortest
     cdef public object _asked

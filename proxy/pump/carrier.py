@@ -58,6 +58,7 @@ class CarriedSession(Session):
 
     Attributes:
         budget: bytes that the peer's lanes may buffer.
+        slow_left: frames other than plain DATA that its link may handle now; `turn.deliver` counts it down.
         turn_share: what its link and the peer's others may do in a turn; whoever makes several sessions sets it.
         link: the link that carries it, or did last; suspended: whether it has none.
         shortest: round trip on its link, seconds; infinite before the first answer to a ping.
@@ -88,6 +89,7 @@ class CarriedSession(Session):
         self.link = cast(Carrier, None)  # until `carry_on`, before which nothing asks for it
         self.waiting: dict[Any, None] = {}
         self.suspended = False
+        self.slow_left = 0
         self.shortest = inf
         self.under_way = UnderWay(self)
         self.ended = trio.Event()

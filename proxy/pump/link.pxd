@@ -1,6 +1,6 @@
 cimport cython
 from proxy.core.syscalls cimport now, recv, send
-from proxy.mux.replay cimport ReplayBuffer, Slab
+from proxy.mux.replay cimport Flusher, ReplayBuffer, Slab
 from proxy.pump.loop cimport Pump
 from proxy.pump.session cimport LaneSession
 from proxy.pump.turn cimport deliver
@@ -8,7 +8,7 @@ from proxy.pump.turnshare cimport TurnShare
 
 cdef int EPOLLIN, EPOLLOUT
 
-cdef class Link:
+cdef class Link(Flusher):
     cdef public Pump pump
     cdef public LaneSession session
     cdef public object name, peer, budget, ended, reason, detail, rtt, serial
@@ -32,8 +32,8 @@ cdef class Link:
     @cython.locals(out=ReplayBuffer, slab=Slab, size=Py_ssize_t, count=Py_ssize_t)
     cdef Py_ssize_t _send(self) except -1
     @cython.locals(frames=int)
-    cdef _handle(self)
-    @cython.locals(session=LaneSession, share=TurnShare, buf=bytearray, end=Py_ssize_t, pos=Py_ssize_t, left=Py_ssize_t, behind=bint)
+    cdef _handle(self, double at)
+    @cython.locals(session=LaneSession, share=TurnShare, buf=bytearray, end=Py_ssize_t, pos=Py_ssize_t, behind=bint)
     cdef _deliver(self, int frames, bint ends=*)
     @cython.locals(out=ReplayBuffer, slab=Slab)
     cpdef flush(self)

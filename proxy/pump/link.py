@@ -14,13 +14,14 @@ from collections.abc import Callable
 from functools import partial
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic_ns
-from typing import Protocol
 
 import trio
 
+from control.base.reading.addresses import TcpAddress
 from proxy.core.syscalls import now, recv, send
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
+from proxy.mux.replay import Flusher
 from proxy.pump.decayingaverage import DecayingAverage
 from proxy.pump.lane import BULK_MARK
 from proxy.pump.loop import Pump
@@ -28,6 +29,7 @@ from proxy.pump.options import retransmits, silence
 from proxy.pump.pace import SLOW_FRAMES
 from proxy.pump.session import LaneSession
 from proxy.pump.turn import deliver
+from proxy.pump.wire import Wire
 
 IN_BUFFER = 2 * (HEADER_SIZE + MAX_DATA)
 """Bytes: two DATA frames of the largest size. Small messages fill it with at most ~2,000 in a turn."""
@@ -44,19 +46,7 @@ QUEUEING_MEMORY = 1.0
 tenth of it is a burst that the kernel's buffer did not take, and another link would come too late."""
 
 
-class Wire(Protocol):
-    """TLS around a link's socket. It raises OSError as a non-blocking socket does."""
-
-    def recv_into(self, view: memoryview, /) -> int:
-        """Receive into `view`; returns how many bytes, 0 at the end. Must not hold bytes back unless the socket stays
-        readable: the epoll watches nothing else.
-        """
-
-    def send(self, view: memoryview, /) -> int:
-        """Send from `view`; returns how many bytes were taken. Fewer than all: wait until the socket is writable."""
-
-
-class Link:
+class Link(Flusher):
     """Reads and writes one TCP connection in the pump. Owns `sock`, which is connected, non-blocking and past the
     handshake, and closes it; carries `session` from `start` on.
 
@@ -76,31 +66,31 @@ class Link:
         self.pump, self.session = pump, session
         self.name, self.peer, self.dialled, self.budget = session.name, session.peer, session.dialled, session.budget
         self.ended = trio.Event()
-        self.reason = CloseReason.FINISHED
-        self.detail = ""
+        self.reason, self.detail = CloseReason.FINISHED, ""
         self.since = self.heard_at = now()
         self.heard = 0
         self.rtt: float | None = None
-        self.congested = False
-        self.local_address, self.remote_address = _name(sock.getsockname()), _name(sock.getpeername())
+        near, far = sock.getsockname()[:2], sock.getpeername()[:2]
+        self.local_address, self.remote_address = TcpAddress(*near).hostport, TcpAddress(*far).hostport
         self._sock, self._fd = sock, sock.fileno()
         self._wire = wire
         self._buf = bytearray(IN_BUFFER)
         self._mem = memoryview(self._buf)
         self._filled = 0
         self._waiting = session.waiting
-        self._doomed = self._behind = False
+        self.congested = self._doomed = self._behind = False
         self._share = session.turn_share
         self._queueing = DecayingAverage(QUEUEING_MEMORY, self.since)
         self.serial = ""
 
     def start(self, leftover: bytes) -> None:
         """Register with the pump. `leftover`, bytes that came behind the handshake, is handled at once."""
+        self.session.out.flusher = self
         self.session.carry_on(self)
         self.pump.watch(self._fd, self, EPOLLIN)
         self._mem[: len(leftover)] = leftover
         self._filled = len(leftover)
-        self._guarded(lambda: self._handle())
+        self._guarded(lambda: self._handle(now()))
         self.pump.settle()
 
     # Reading
@@ -119,7 +109,7 @@ class Link:
         try:
             if not mask:
                 self._behind = False
-                self._handle()
+                self._handle(now())
             elif mask & ~EPOLLOUT and not self._behind:
                 self._receive()
         except ProtocolError as error:
@@ -150,7 +140,7 @@ class Link:
         self.heard += 1
         self.heard_at = now()
         self._filled += count
-        self._handle()
+        self._handle(self.heard_at)
 
     def _recv(self) -> int:
         """As `Wire.recv_into`, to where the in-buffer is free."""
@@ -169,9 +159,9 @@ class Link:
         count = send(self._fd, slab.buf, out.sent - slab.start, size)
         return count if count >= 0 else _failed(-count)
 
-    def _handle(self) -> None:
-        """Handle the whole frames in the in-buffer, as many as this turn may, or wait for the next one."""
-        frames = self._share.take(self)
+    def _handle(self, at: float) -> None:
+        """Handle the whole frames in the in-buffer, as many as this turn may, or wait for the next one; it is `at`."""
+        frames = self._share.take(self, at)
         if frames:
             self._deliver(frames)
         else:
@@ -184,10 +174,13 @@ class Link:
             ends: the link ends, so the share of its peer's time is not asked for.
         """
         session, share, buf, end = self.session, self._share, self._buf, self._filled
-        pos, left = deliver(session, buf, 0, end, frames)
-        while (behind := not self._doomed and session.whole(buf, pos, end)) and left and (ends or share.more()):
-            pos, left = deliver(session, buf, pos, end, left)
-        share.took(frames - left)
+        session.slow_left = frames
+        pos = deliver(session, buf, 0, end)
+        while (behind := not self._doomed and session.whole(buf, pos, end)) and (
+            session.slow_left and (ends or share.more())
+        ):
+            pos = deliver(session, buf, pos, end)
+        share.took(frames - session.slow_left)
         if behind:
             self._behind = True
             share.wait(self)
@@ -349,8 +342,3 @@ class Link:
 
 def _failed(code: int) -> int:
     raise OSError(code, os.strerror(code))
-
-
-def _name(address: tuple[str, int] | tuple[str, int, int, int]) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

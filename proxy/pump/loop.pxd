@@ -1,6 +1,6 @@
 cimport cython
 from proxy.core.syscalls cimport Epoll, now
-from proxy.mux.replay cimport ReplayBuffer
+from proxy.mux.replay cimport Flusher, FlushQueue, ReplayBuffer
 from proxy.pump.busypoll cimport BusyPoll
 from proxy.pump.descriptor cimport close_owned, fd_of
 
@@ -8,30 +8,32 @@ cdef int FEW_EVENTS, LINGER_DEFERRED, MAX_EVENTS, SEND_FIRST
 cdef unsigned int PROBE, QUIET
 cdef double LONG_TURN, MAX_BUSY
 
+cdef class Reader:
+    cpdef int read(self, Epoll found, int count, list lanes) except -1
+
 cdef class Pump:
     cdef public object budget, slabs, deadlines, descriptors, openings
-    cdef public list touched, later, lanes
+    cdef public FlushQueue touched
+    cdef public list later, lanes
     cdef public int crowd, slow_left, linger
     cdef public long long turns
-    cdef public double busy
+    cdef public double busy, began
     cdef public object long_turns
     cdef public BusyPoll busy_poll
     cdef public bint _in_turn
-    cdef public object _collect
-    cdef public list _watchers
-    cdef public dict _flushers
-    cdef public list _again, _ended, _closing, _rest
+    cdef public Reader _reader
+    cdef public list _watchers, _again, _ended, _closing
     cdef public int _most, _send_after
     cdef public unsigned int _looks
     cdef public Epoll _epoll
 
-    @cython.locals(found=Epoll, stop=double, began=double, ended=double, probe=bint, most=int, count=int, again=list, rest=list, index=int)
+    @cython.locals(found=Epoll, stop=double, ended=double, probe=bint, most=int, count=int, again=list, left=int)
     cdef _turns(self)
     @cython.locals(index=int)
-    cdef _handle(self, Epoll found, list rest)
+    cdef _handle(self, Epoll found, int count)
     cdef _look_at(self, list watchers)
-    @cython.locals(ended=double)
-    cdef double _took(self, double began) except -1
+    @cython.locals(ended=double, took=double)
+    cdef double _end_turn(self) except -1
     @cython.locals(epoll=Epoll, busy_poll=BusyPoll, linger=int, count=int, before=double, after=double, stop=double)
     cdef int _wait(self, int most, double begin) except -1
     @cython.locals(out=ReplayBuffer)
@@ -39,7 +41,7 @@ cdef class Pump:
     @cython.locals(ended=list, closing=list)
     cdef _settle(self)
     cpdef send_first(self)
-    @cython.locals(touched=list, left=Py_ssize_t, out=ReplayBuffer)
+    @cython.locals(last=ReplayBuffer, out=ReplayBuffer, flusher=Flusher)
     cdef _flush(self)
     cpdef at_end(self, action)
     cpdef again(self, watcher)

@@ -24,7 +24,8 @@ import trio
 
 from control.base.histogram import Histogram
 from proxy.core.syscalls import Epoll, now
-from proxy.mux.replay import ReplayBuffer, SlabPool
+from proxy.mux.replay import Flusher, FlushQueue, ReplayBuffer
+from proxy.mux.slabpool import SlabPool
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
@@ -42,7 +43,7 @@ from proxy.pump.pace import (
     PROBE,
     SEND_FIRST,
 )
-from proxy.pump.watcher import Flusher, Watcher
+from proxy.pump.watcher import Watcher
 
 log = structlog.get_logger()
 
@@ -53,8 +54,19 @@ QUIET = select.EPOLLET
 instead of at each poll."""
 
 
-Collect = Callable[[Epoll, int, list[Any], list[int]], None]
-"""See `turn.collect`."""
+class Reader:
+    """Reads the lanes in plain flow that are ready (`turn.LaneReader`)."""
+
+    def read(self, found: Epoll, count: int, lanes: list[Any]) -> int:
+        """Read, and put off what is not the common case.
+
+        Args:
+            found: the events of the last wait, `count` of them; those that were put off are the first ones afterwards.
+            lanes: as `Pump.lanes`.
+
+        Returns: how many were put off.
+        """
+        raise NotImplementedError
 
 
 class Pump:
@@ -62,16 +74,17 @@ class Pump:
 
     Args:
         budget: bytes that all lanes together may buffer.
-        collect: reads the lanes in plain flow that are ready (`turn.collect`).
+        reader: reads the lanes in plain flow that are ready.
         busy_poll: when to look again instead of waiting in the kernel; trades CPU for latency.
 
     Attributes:
-        touched: out-buffers to flush when the turn ends; later: those with deferrable frames only (`ReplayBuffer`).
+        touched: out-buffers whose flushers are called when the turn ends; later: those with deferrable frames only
+            (`ReplayBuffer`).
         lanes: by descriptor, its lane if that is in plain flow, which has at least CHUNK bytes of credit, else None.
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
-        turns: how many there have been; busy: seconds that they took, and nothing else; long_turns: those that took
-            longer than the first of LONG_TURNS, seconds.
+        turns: how many there have been; began: when the last one did, seconds (monotonic); busy: seconds that they
+            took, and nothing else; long_turns: those that took longer than the first of LONG_TURNS, seconds.
         descriptors: how those of this process are shared out.
         openings: how many calls may be under way without an answer.
         linger: milliseconds of a wait in the kernel.
@@ -79,29 +92,26 @@ class Pump:
             down, and calls that at 0.
     """
 
-    def __init__(self, budget: MemoryBudget, collect: Collect, busy_poll: BusyPoll | None = None) -> None:
+    def __init__(self, budget: MemoryBudget, reader: Reader, busy_poll: BusyPoll | None = None) -> None:
         self.budget = budget
         self.slabs = SlabPool()
-        self.touched: list[ReplayBuffer] = []
+        self.touched = FlushQueue()
         self.later: list[ReplayBuffer] = []
         self.lanes: list[Any] = []
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
-        self.busy = 0.0
+        self.busy = self.began = 0.0
         self.long_turns = Histogram(LONG_TURNS)
         self.descriptors = DescriptorShares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.openings = OpeningWindows()
-        self._in_turn = False
-        self._collect = collect
+        self._reader, self._in_turn = reader, False
         self._watchers: list[Watcher | None] = []
-        self._flushers: dict[ReplayBuffer, Flusher] = {}
         self._again: list[Watcher] = []
         self._ended: list[Callable[[], None]] = []
         self._closing: list[LocalSocket | Descriptor] = []
         self.busy_poll = busy_poll or BusyPoll()
         self.linger = LINGER
         self._most, self._looks = MAX_EVENTS, 0
-        self._rest: list[int] = []
         self.slow_left = self._send_after = SEND_FIRST
         self._epoll = Epoll(MAX_EVENTS)
 
@@ -129,8 +139,7 @@ class Pump:
         self._epoll.close()
 
     def _turns(self) -> None:
-        found, rest = self._epoll, self._rest
-        ended = now()
+        found, ended = self._epoll, now()
         stop = ended + MAX_BUSY
         self._in_turn = True
         while True:
@@ -139,11 +148,11 @@ class Pump:
             most = MAX_EVENTS if probe else self._most
             if self._again:
                 count = found.wait(0, most)
+                self.began = now()
             else:
                 count = self._wait(most, ended)
                 if not count:
                     break
-            began = now()
             self.turns += 1
             self.crowd = count
             if count:
@@ -152,29 +161,27 @@ class Pump:
             if self._again:
                 again, self._again = self._again, []
             try:
-                self._collect(found, count, self.lanes, rest)
+                left = self._reader.read(found, count, self.lanes)
             except Exception:
-                # A bug in one lane. Handle all events one by one below, where the barrier shows whose it is; lanes
-                # that were read already find nothing more to read.
+                # A bug in one lane. Handle all events one by one below, where the barrier shows whose it is; who was
+                # read already, or comes twice, finds nothing more to read.
                 log.exception("unexpected error in the data plane")
-                rest[:] = range(count)
+                left = count
             if probe:
-                self._most = FEW_EVENTS if count <= 2 * FEW_EVENTS and len(rest) <= 2 else MAX_EVENTS
-            if rest:
-                self._handle(found, rest)
-                rest.clear()
+                self._most = FEW_EVENTS if count <= 2 * FEW_EVENTS and left <= 2 else MAX_EVENTS
+            if left:
+                self._handle(found, left)
             if again:
                 self._look_at(again)
-            self._settle()
-            ended = self._took(began)
+            ended = self._end_turn()
             if ended > stop:
                 break
         self._in_turn = False
         self.settle()
 
-    def _handle(self, found: Epoll, rest: list[int]) -> None:
-        """Tell the watchers of what the epoll has found at these places."""
-        for index in rest:
+    def _handle(self, found: Epoll, count: int) -> None:
+        """Tell the watchers of the first finds."""
+        for index in range(count):
             watcher = self._watchers[found.at(index)]
             if watcher is not None:
                 try:
@@ -194,23 +201,26 @@ class Pump:
 
     def _turn_of_again(self) -> None:
         """A turn for nothing but what called `again` while the loop waited in trio."""
-        began = now()
+        self.began = now()
         self.turns += 1
         again, self._again = self._again, []
         self._look_at(again)
-        self._settle()
-        self._took(began)
+        self._end_turn()
 
-    def _took(self, began: float) -> float:
-        """Count the time of a turn that is over; returns the time."""
+    def _end_turn(self) -> float:
+        """Settle, and count the time of the turn; returns when it ended."""
+        self._settle()
         ended = now()
-        self.busy += ended - began
-        if ended - began > LONG_TURN:
-            self.long_turns.observe(ended - began)
+        took = ended - self.began
+        self.busy += took
+        if took > LONG_TURN:
+            self.long_turns.observe(took)
         return ended
 
     def _wait(self, most: int, begin: float) -> int:
-        """Wait for the next events, beginning now, at `begin`; how many there are. 0: nothing has come for LINGER."""
+        """Wait for the next events, beginning now, at `begin`, until `began`; how many there are. 0: nothing has come
+        for LINGER.
+        """
         epoll, busy_poll = self._epoll, self.busy_poll
         linger = LINGER_DEFERRED if self.later else self.linger
         before, stop = begin, busy_poll.until(self.crowd, begin)
@@ -220,6 +230,7 @@ class Pump:
         while before < stop:
             count = epoll.wait(0, most)
             if count:
+                self.began = now()
                 busy_poll.found()
                 return count
             sched_yield()
@@ -228,11 +239,12 @@ class Pump:
                 break
             before = after
         count = epoll.wait(linger, most)
-        busy_poll.waited(now() - begin if count and before == begin else linger / 1000)
+        self.began = now()
+        busy_poll.waited(self.began - begin if count and before == begin else linger / 1000)
         return count
 
     @staticmethod
-    def failed(watcher: Watcher) -> None:
+    def failed(watcher: Watcher | Flusher) -> None:
         """The exception barrier around one descriptor: an unexpected exception, which is being handled, costs one
         connection only.
         """
@@ -253,7 +265,7 @@ class Pump:
     def _settle(self) -> None:
         """End a turn: send, run what `at_end` was given, then close sockets. Deferrable frames may wait."""
         self.slow_left = self._send_after = SEND_FIRST
-        while self.touched or self._ended:
+        while self.touched.first is not None or self._ended:
             self._flush()
             if self._ended:
                 ended, self._ended = self._ended, []
@@ -272,17 +284,15 @@ class Pump:
 
     def _flush(self) -> None:
         """Send what has been written to the `touched` out-buffers so far, once per link."""
-        touched = self.touched
-        left = len(touched)  # what is touched meanwhile has its turn later
-        while left and touched:
-            left -= 1
-            out = touched.pop(0)
-            out.dirty = False
-            if flusher := self._flushers.get(out):
+        last = self.touched.last  # what is touched meanwhile has its turn later
+        while (out := self.touched.take()) is not None:
+            if (flusher := out.flusher) is not None:
                 try:
                     flusher.flush()
                 except Exception:
                     self.failed(flusher)
+            if out is last:
+                break
 
     def at_end(self, action: Callable[[], None]) -> None:
         """Call `action` when the turn ends, after the flush: for what must not happen in the middle of a turn."""
@@ -293,13 +303,6 @@ class Pump:
         self._again.append(watcher)
         if not self._in_turn and len(self._again) == 1:
             self.deadlines.add(0, self._turn_of_again)
-
-    def on_touched(self, out: ReplayBuffer, flusher: Flusher | None) -> None:
-        """Set whose `flush` sends what is written to `out`; None: nothing sends it any more."""
-        if flusher is None:
-            self._flushers.pop(out, None)
-        else:
-            self._flushers[out] = flusher
 
     def watch(self, fd: int, watcher: Watcher, mask: int) -> None:
         """Register the descriptor of a non-blocking socket. Its owner later calls `release` or `close`."""

@@ -22,6 +22,7 @@ from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import SessionSettings
 from proxy.mux.stream import CLOSED
 from proxy.pump.carrier import CarriedSession, UsageObserver
+from proxy.pump.keeper import Keeper
 from proxy.pump.lane import Lane
 from proxy.pump.loop import Pump
 from proxy.pump.sessionobserver import NULL_OBSERVER, SessionObserver
@@ -151,7 +152,6 @@ class LaneSession(CarriedSession):
         """Go on over `link`: the first one, or the next one after `suspend`."""
         self._observer.session_carried(self)
         self.link, self.reading_stopped, self.shortest = link, False, inf
-        self.pump.on_touched(self.out, link)
         if self.suspended:
             self.suspended = False
             self.resumed += 1
@@ -170,7 +170,7 @@ class LaneSession(CarriedSession):
             self._acked_when_lost, self.stalled_since, self.fruitless = acked, self.lost_at, 0
         else:
             self.fruitless += 1
-        self.pump.on_touched(self.out, self)
+        self.out.flusher = Keeper(self.kept)
         self.pump.openings.link_lost(self)
         self.tell_asked()
         self._observer.session_keeps(self)
@@ -186,7 +186,7 @@ class LaneSession(CarriedSession):
         self.knows.set()
         self.ended_alone, self.suspended = self.suspended, False
         self.reason, self.detail = reason, detail
-        self.pump.on_touched(self.out, None)
+        self.out.flusher = None
         self.waiting.clear()
         lanes = self.close()
         self.tell_asked()
@@ -209,25 +209,14 @@ class LaneSession(CarriedSession):
         else:
             self.link.doom(reason, detail)
 
-    # While it is suspended, it is the Flusher of its own out-buffer: bytes stay there for the next link
-
-    def flush(self) -> None:
-        """Send nothing, but end the session with LINK_LOST when control frames, which are never refused room, have
-        overrun the out-buffer.
+    def kept(self) -> None:
+        """It is suspended, and something has been written, which stays for the next link. End it with LINK_LOST when
+        control frames, which are never refused room, have overrun the out-buffer.
         """
         if self.out.overrun:
             detail = f"{self.out.unacked} bytes are kept for the next link, and more do not fit"
             self.pump.at_end(lambda: self.end(CloseReason.LINK_LOST, detail))
         self._observer.session_keeps(self)
-
-    def ready(self, mask: int) -> None:
-        """Never called: no descriptor is registered for a session (`Watcher.ready`)."""
-
-    def crashed(self) -> None:
-        """Never called: `flush` does nothing that could raise (`Watcher.crashed`)."""
-
-    def abandoned(self) -> None:
-        """Never called, as `ready` (`Watcher.abandoned`)."""
 
     # Leaving
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from proxy.mux.replay import SlabPool
+from proxy.mux.slabpool import SlabPool
 from proxy.pump.budget import MemoryBudget
 
 WORTH = 4 * 1024 * 1024

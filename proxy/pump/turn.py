@@ -11,53 +11,52 @@ from select import EPOLLIN
 
 from proxy.core.syscalls import Epoll, recv, send, word_at
 from proxy.mux.frames import HEADER_SIZE, ID_MASK, KEY_SHIFT, LENGTH_MASK, MAX_DATA
-from proxy.mux.session import Session
 from proxy.mux.sizes import CHUNK, NEAR
+from proxy.pump.carrier import CarriedSession
 from proxy.pump.lane import Lane
+from proxy.pump.loop import Reader
 from proxy.pump.pace import SLICE
 
 
-def collect(found: Epoll, count: int, lanes: list[Lane | None], rest: list[int]) -> None:
-    """Local sockets to out-buffers: one receive and one DATA frame for each ready lane.
+class LaneReader(Reader):
+    """From local sockets to out-buffers."""
 
-    Args:
-        found: the events of the last wait, `count` of them.
-        lanes: as `Pump.lanes`.
-        rest: gets the places, below `count`, of the events that are not the common case.
+    def read(self, found: Epoll, count: int, lanes: list[Lane | None]) -> int:
+        """See `Reader`. One receive and one DATA frame for each ready lane.
 
-    Raises nothing of its own; a bug in a lane's method comes through.
-    """
-    for index in range(count):
-        fd = found.at(index)
-        lane = lanes[fd]
-        if lane is None or found.mask != EPOLLIN:
-            rest.append(index)
-            continue
-        out = lane.out
-        if out.pos > out.limit:
-            rest.append(index)
-            continue
-        length = recv(fd, out.buf, out.pos + HEADER_SIZE, CHUNK)
-        if length < 0:
-            lane.on_recv_error(-length)
-        elif length == 0:
-            lane.on_eof()
-        else:
-            lane.session.sent(lane, length)
-            if length == CHUNK or lane.credit < CHUNK:
-                lane.leave_plain_flow(length)
+        Raises nothing of its own; a bug in a lane's method comes through.
+        """
+        left = 0
+        for index in range(count):
+            fd = found.at(index)
+            lane = lanes[fd]
+            if lane is None or found.mask != EPOLLIN or lane.out.pos > lane.out.limit:
+                found.put_off(index, left)
+                left += 1
+                continue
+            out = lane.out
+            length = recv(fd, out.buf, out.pos + HEADER_SIZE, CHUNK)
+            if length < 0:
+                lane.on_recv_error(-length)
+            elif length == 0:
+                lane.on_eof()
+            else:
+                lane.session.sent(lane, length)
+                if length == CHUNK or lane.credit < CHUNK:
+                    lane.leave_plain_flow(length)
+        return left
 
 
-def deliver(session: Session, buf: bytearray, pos: int, end: int, most: int) -> tuple[int, int]:
+def deliver(session: CarriedSession, buf: bytearray, pos: int, end: int) -> int:
     """Frames of a link: plain DATA to local sockets, each other frame to the session.
 
     Args:
-        session: whose frames they are.
+        session: whose frames they are. Counts its `slow_left` down, and stops at 0: a frame that is not plain DATA may
+            cost as much as many that are.
         buf: frames lie in its ``[pos, end)``, the last one perhaps in part.
-        most: stop after this many frames that are not plain DATA; each may cost as much as many of DATA.
 
-    Returns: the position of the first frame that was not handled (the last one handled began within SLICE), and how
-        many of `most` are left. Raises ProtocolError as ``session.handle`` does.
+    Returns: the position of the first frame that was not handled; the last one handled began within SLICE. Raises
+        ProtocolError as ``session.handle`` does.
     """
     streams, near, grant_below = session.streams, session.near, session.grant_below
     last = min(end - HEADER_SIZE, pos + SLICE)
@@ -80,7 +79,7 @@ def deliver(session: Session, buf: bytearray, pos: int, end: int, most: int) -> 
                 lane.guard(lane.on_untaken, taken, buf[body:stop])
             continue
         session.handle(word, buf, body, stop)
-        most -= 1
-        if not most or session.reading_stopped:
+        session.slow_left -= 1
+        if not session.slow_left or session.reading_stopped:
             break
-    return pos, most
+    return pos

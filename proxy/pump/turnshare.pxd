@@ -13,7 +13,7 @@ cdef class TurnShare:
     cdef public double _time_left, _since
     cdef public bint _serving, _others_first
 
-    cpdef int take(self, link) except -1
+    cpdef int take(self, link, double at) except -1
     cpdef bint more(self) except -1
     cpdef double clock(self) except? -1
     cpdef took(self, int frames)

@@ -27,15 +27,17 @@ class TurnShare:
         self._queue: deque[Watcher] = deque()
         self._serving = self._others_first = False
 
-    def take(self, link: Watcher) -> int:
-        """How many slow frames the link may handle now; 0: it waits for its turn, which is ``link.ready(0)``."""
+    def take(self, link: Watcher, at: float) -> int:
+        """How many slow frames the link may handle now, `at` this time; 0: it waits for its turn, which is
+        ``link.ready(0)``.
+        """
         if self._turn != self._pump.turns:
             self._turn, self._left, self._time_left = self._pump.turns, PEER_FRAMES, PEER_TIME
             self._others_first = bool(self._queue)
         if not self._left or self._time_left <= 0 or (self._others_first and not self._serving):
             self.wait(link)
             return 0
-        self._since = self.clock()
+        self._since = at
         return self._left if self._left < SLOW_FRAMES else SLOW_FRAMES
 
     def more(self) -> bool:

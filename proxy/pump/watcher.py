@@ -1,4 +1,4 @@
-"""What the loop calls for the descriptors and out-buffers that it knows, and a session for its link."""
+"""What the loop calls for the descriptors that it knows, and a session for its link."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Watcher(Protocol):
         """The epoll reported `mask`; 0: `Pump.again` was called. Runs inside a turn: must not block or take long."""
 
     def crashed(self) -> None:
-        """`ready` or `flush` raised an unexpected exception, which has been logged: end the stream or link that the
+        """`ready` raised an unexpected exception, which has been logged: end the stream or link that the
         descriptor belongs to.
         """
 
@@ -22,15 +22,8 @@ class Watcher(Protocol):
         """The pump shuts down, and the descriptor is still registered: end what it belongs to, if nobody else does."""
 
 
-class Flusher(Watcher, Protocol):
-    """Sends what is written to an out-buffer: a link, or a session without one."""
-
-    def flush(self) -> None:
-        """Send what can be sent without waiting."""
-
-
-class Carrier(Flusher, Protocol):
-    """A link, as the session that it carries sees it: `flush` and `doom`.
+class Carrier(Protocol):
+    """A link, as the session that it carries sees it.
 
     Attributes:
         local_address, remote_address: its two ends, ``host:port``.
@@ -40,6 +33,9 @@ class Carrier(Flusher, Protocol):
     local_address: str
     remote_address: str
     rtt: float | None
+
+    def flush(self) -> None:
+        """Send what can be sent without waiting."""
 
     def doom(self, reason: CloseReason, detail: str = "") -> None:
         """End the link when the turn ends; only the first reason counts. Outside a turn, call `Pump.settle` then."""

@@ -13,8 +13,8 @@ from proxy.core import finder
 from proxy.errors import CloseReason, ProtocolError
 from proxy.mux import frames
 from proxy.mux.frames import FrameKind, Open, encode
-from proxy.mux.replay import SlabPool
 from proxy.mux.session import SessionSettings
+from proxy.mux.slabpool import SlabPool
 from proxy.mux.stream import MAY_SEND, StreamState
 from tests.differential.saying import say
 from tests.mux.pair import Side, Talk

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from proxy.errors import CloseReason, HandshakeError, ProtocolError
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.links.resumemark import LOOK, is_instance, meant_untrusted
-from proxy.mux.replay import SlabPool
 from proxy.mux.session import SessionSettings
+from proxy.mux.slabpool import SlabPool
 from proxy.mux.stream import StreamState
 from tests.mux.pair import Side, check
 

@@ -18,7 +18,7 @@ from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.links.wire import tcp_pair
 from tests.pump.rig import Counting
 
@@ -154,7 +154,7 @@ class Nobody:
 @asynccontextmanager
 async def pumping() -> AsyncIterator[tuple[Link, socket.socket]]:
     """A link, and the peer's end of its socket."""
-    pump = Pump(MemoryBudget(1 << 20), collect)
+    pump = Pump(MemoryBudget(1 << 20), LaneReader())
     ours, theirs = tcp_pair()
     session = LaneSession(
         pump,

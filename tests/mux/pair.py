@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
-from proxy.mux.replay import ReplayBuffer, SlabPool
+from proxy.mux.replay import FlushQueue, ReplayBuffer
 from proxy.mux.session import MAX_CREDIT, Session, SessionSettings
+from proxy.mux.slabpool import SlabPool
 from proxy.mux.stream import Stream, StreamState
 
 MIB = 1 << 20
@@ -41,7 +42,7 @@ class Side:
         bound: int = 4 * MIB,
         slabs: SlabPool | None = None,
     ) -> None:
-        self.touched: list[ReplayBuffer] = []
+        self.touched = FlushQueue()
         self.slabs = slabs or SlabPool()
         self.session: Session = Session(
             dialler=dialler,
@@ -66,9 +67,7 @@ class Side:
         while len(taken) < most and (view := out.unsent_view()[: most - len(taken)]):
             taken += view
             out.sent += len(view)
-        for buffer in self.touched:
-            buffer.dirty = False
-        self.touched.clear()
+        self.touched.take()
         return bytes(taken)
 
     def feed(self, data: bytes) -> None:

@@ -37,7 +37,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.tools.sockets import PATIENCE, open_fds
 
 
@@ -308,7 +308,7 @@ async def test_who_waits_at_a_socket_that_systemd_keeps_waits_for_the_next_proce
         sock.bind(path)
         sock.listen()
         prepare_passed(sock)
-        pump = Pump(MemoryBudget(1 << 20, 1 << 20), collect)
+        pump = Pump(MemoryBudget(1 << 20, 1 << 20), LaneReader())
         sockets = ListenerSet()
         sockets.inherit({UnixAddress(path): InheritableListener(sock.dup(), kept=kept)})
         change(sockets, a=unix(folder, "a"))

@@ -30,7 +30,7 @@ from proxy.pump.link import Link
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.streamobserver import StreamObserver
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.links.wire import opened, tcp_pair
 from tests.tools.tls import of_host
 
@@ -140,7 +140,7 @@ def pool(
         config,
         name,
         peer,
-        pump=pump or Pump(MemoryBudget(1 << 20), collect),
+        pump=pump or Pump(MemoryBudget(1 << 20), LaneReader()),
         needed=needed,
         hello=partial(hello, own, max_streams),
         calls=calls or Silent(),

@@ -19,7 +19,7 @@ from proxy.pool.pool import Pool
 from proxy.pool.pools import Pools
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.pool.hosts import Dialling, Record, pool, until
 
 BASE = Config(host="host-a", links=LinksConfig(listen=TcpAddress("127.0.0.1", 0), security="none"))
@@ -37,7 +37,7 @@ class Rig:
     """Pools that run; `forgotten` has the names of peers whose pools are gone."""
 
     def __init__(self) -> None:
-        self.pump = Pump(MemoryBudget(1 << 20), collect)
+        self.pump = Pump(MemoryBudget(1 << 20), LaneReader())
         self.forgotten: list[str] = []
         self.pools = Pools(self._make, self.forgotten.append, self.pump.settle)
 

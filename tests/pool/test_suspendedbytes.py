@@ -7,12 +7,13 @@ import pytest
 from proxy.errors import CloseReason
 from proxy.links.handshake import Hello
 from proxy.mux.frames import Open, encode_open
+from proxy.mux.replay import Flusher
 from proxy.mux.sizes import SLAB_SIZE
 from proxy.pool.suspendedbytes import SuspendedBytes, kept_by
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.pool.hosts import Record, Recording, hello, pool
 
 pytestmark = pytest.mark.failure("21c")
@@ -22,7 +23,7 @@ class Rig:
     """Pools for several peers that share one bound."""
 
     def __init__(self, limit: int) -> None:
-        self.pump = Pump(MemoryBudget(limit), collect)
+        self.pump = Pump(MemoryBudget(limit), LaneReader())
         self.kept = SuspendedBytes(lambda: self.pump.budget.limit)
         self.observers: list[Record] = []
         self._pools: list[Recording] = []
@@ -91,7 +92,7 @@ async def test_as_many_as_must() -> None:
 
 
 async def test_what_has_a_link_again_does_not_count() -> None:
-    class Link:
+    class Link(Flusher):
         local_address = remote_address = ""
         rtt: float | None = None
 
@@ -104,7 +105,8 @@ async def test_what_has_a_link_again_does_not_count() -> None:
     rig = Rig(3 * SLAB_SIZE + 1000)
     first, second = rig.suspended(), rig.suspended()
     assert rig.kept.total == kept_by(first) + kept_by(second)
-    first.carry_on(Link())
+    first.out.flusher = link = Link()
+    first.carry_on(link)
     write(first, 2 * SLAB_SIZE)
     assert rig.kept.total == kept_by(second)
     first.suspend()

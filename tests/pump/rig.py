@@ -24,7 +24,7 @@ from proxy.pump.loop import Pump
 from proxy.pump.options import prepare_local
 from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.streamobserver import StreamObserver
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.tools.sockets import PATIENCE, Ending, abort, fds_since, open_fds
 
 Kind = Literal["unix", "tcp"]
@@ -238,7 +238,7 @@ class Host:
     """A pump and what belongs to it."""
 
     def __init__(self, *, memory: int = MEMORY, busy_poll: float = 0.0) -> None:
-        self.pump = Pump(MemoryBudget(memory), collect, BusyPoll(busy_poll))
+        self.pump = Pump(MemoryBudget(memory), LaneReader(), BusyPoll(busy_poll))
         self.deadlines = self.pump.deadlines
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()
@@ -288,7 +288,7 @@ class Host:
         assert self.counting.uses == self.counting.over
         assert not any(pump.lanes)
         assert not pump.watchers()
-        assert not pump._flushers
+        assert pump.touched.first is None
         assert not pump._closing
         assert pump.budget.used == 0
         assert not any(account.used for account in pump.budget.accounts.values())

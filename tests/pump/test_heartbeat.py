@@ -8,7 +8,7 @@ import trio
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.heartbeat import Heartbeat
 from proxy.pump.loop import Pump
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.tools.sockets import fds_since, open_fds
 
 pytestmark = pytest.mark.failure("26")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.failure("26")
 
 async def test_a_pump_that_turns_answers_and_one_that_does_not_does_not() -> None:
     before = open_fds()
-    pump = Pump(MemoryBudget(1 << 20, 1 << 20), collect)
+    pump = Pump(MemoryBudget(1 << 20, 1 << 20), LaneReader())
     heart = Heartbeat(pump)
     with trio.move_on_after(0.05) as patience:
         await heart.beat()
@@ -34,7 +34,7 @@ async def test_a_pump_that_turns_answers_and_one_that_does_not_does_not() -> Non
 
 
 async def test_asked_more_often_than_it_can_take() -> None:
-    pump = Pump(MemoryBudget(1 << 20, 1 << 20), collect)
+    pump = Pump(MemoryBudget(1 << 20, 1 << 20), LaneReader())
     heart = Heartbeat(pump)
     heart._ours.setblocking(False)
     with pytest.raises(BlockingIOError):

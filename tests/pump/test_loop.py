@@ -8,19 +8,19 @@ import time
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from functools import partial
 from select import EPOLLHUP, EPOLLIN, EPOLLOUT
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
 
+from proxy.core.syscalls import Epoll
 from proxy.mux.frames import FrameKind, encode
-from proxy.mux.replay import ReplayBuffer
+from proxy.mux.replay import Flusher, ReplayBuffer
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.busypoll import BusyPoll
-from proxy.pump.loop import LONG_TURNS, Pump
+from proxy.pump.loop import LONG_TURNS, Pump, Reader
 from proxy.pump.pace import FEW_EVENTS, MAX_EVENTS, PROBE
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.pump.rig import until
 from tests.tools.sockets import PATIENCE
 
@@ -62,7 +62,7 @@ class Bench:
 
 @pytest.fixture(params=[0.0, 0.0005], ids=["", "busy poll"])
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    pump = Pump(MemoryBudget(1 << 20), collect, BusyPoll(request.param))
+    pump = Pump(MemoryBudget(1 << 20), LaneReader(), BusyPoll(request.param))
     bench = Bench(pump)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
@@ -162,8 +162,14 @@ async def test_a_turn_handles_a_bounded_number_and_all_get_theirs(bench: Bench) 
 
 async def test_few_messages_are_taken_few_at_a_time_and_a_crowd_as_a_crowd() -> None:
     """So that the peer works on these while this host gathers the next."""
+
+    class Counted(Reader):
+        def read(self, found: Epoll, count: int, lanes: list[Any]) -> int:
+            looks.append(count)
+            return 0
+
     looks: list[int] = []
-    pump = Pump(MemoryBudget(1 << 20), lambda found, count, lanes, rest: looks.append(count))
+    pump = Pump(MemoryBudget(1 << 20), Counted())
     bench = Bench(pump)
     async with trio.open_nursery() as nursery:
         await nursery.start(pump.run)
@@ -225,6 +231,16 @@ async def test_descriptors_are_closed_at_the_turns_end_only(bench: Bench) -> Non
         sock.close()
 
 
+class Told(Flusher):
+    """One that calls a function."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._told = flush
+
+    def flush(self) -> None:
+        self._told()
+
+
 async def test_settle_sends_once_for_each_buffer_and_goes_on_until_all_is_done(bench: Bench) -> None:
     pump = bench.pump
     buffers = [ReplayBuffer(pump.slabs, pump.touched, pump.later, 1 << 20) for _ in range(2)]
@@ -237,18 +253,18 @@ async def test_settle_sends_once_for_each_buffer_and_goes_on_until_all_is_done(b
             pump.at_end(lambda: buffers[0].put(FrameKind.PING, 0, bytes(8)))
 
     for number, out in enumerate(buffers):
-        pump.on_touched(out, cast(Any, SimpleNamespace(flush=partial(flush, number))))
+        out.flusher = Told(partial(flush, number))
     for _ in range(3):
         buffers[0].put(FrameKind.PING, 0, bytes(8))
     pump.settle()
     assert sorted(flushed) == [0, 0, 1]
     assert not any(out.dirty for out in buffers)
-    pump.on_touched(buffers[0], None)
+    buffers[0].flusher = None
     buffers[0].put(FrameKind.PING, 0, bytes(8))
     pump.settle()
     assert len(flushed) == 3
     for out in buffers:
-        pump.on_touched(out, None)
+        out.flusher = None
         out.close()
     assert pump.slabs.in_use == 0
 
@@ -266,7 +282,7 @@ async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: 
         for letter in spy.ours.recv(100):
             out.put(FrameKind.PING if letter == ord("p") else FrameKind.OPENED, 0, deferrable=letter != ord("p"))
 
-    pump.on_touched(out, cast(Any, SimpleNamespace(flush=flush)))
+    out.flusher = Told(flush)
     spy = bench.spy(act=answer)
     spy.theirs.send(b"o")
     await until(lambda: sent, "sent alone")
@@ -280,7 +296,7 @@ async def test_a_frame_that_may_wait_for_company_is_sent_when_none_comes(bench: 
         encode(FrameKind.OPENED),
     ]
     assert pump.later == []
-    pump.on_touched(out, None)
+    out.flusher = None
     out.close()
 
 
@@ -292,7 +308,7 @@ async def test_a_frame_that_may_wait_for_company_does_not_wait_out_a_long_look()
 
     looks: list[bool] = []
     sent: list[int] = []
-    pump = Pump(MemoryBudget(1 << 20), collect, Looks(0.01))
+    pump = Pump(MemoryBudget(1 << 20), LaneReader(), Looks(0.01))
     out = ReplayBuffer(pump.slabs, pump.touched, pump.later, 1 << 20)
 
     def flush() -> None:
@@ -305,7 +321,7 @@ async def test_a_frame_that_may_wait_for_company_does_not_wait_out_a_long_look()
         spy.ours.recv(4096)
         out.put(FrameKind.OPENED, 0, deferrable=True)
 
-    pump.on_touched(out, cast(Any, SimpleNamespace(flush=flush)))
+    out.flusher = Told(flush)
     bench = Bench(pump)
     async with trio.open_nursery() as nursery:
         await nursery.start(pump.run)
@@ -317,7 +333,7 @@ async def test_a_frame_that_may_wait_for_company_does_not_wait_out_a_long_look()
     pump.release(spy.ours)
     spy.ours.close()
     spy.theirs.close()
-    pump.on_touched(out, None)
+    out.flusher = None
     out.close()
     pump.shut_down()
 

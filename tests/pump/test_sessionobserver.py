@@ -8,7 +8,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
 from proxy.pump.session import LaneSession
 from proxy.pump.sessionobserver import NullObserver
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from tests.pump.rig import Counting
 
 
@@ -39,7 +39,7 @@ class Carrying:
 
 
 async def test_what_becomes_of_a_session_is_told() -> None:
-    pump, diary, settings = Pump(MemoryBudget(1 << 20), collect), Diary(), SessionSettings()
+    pump, diary, settings = Pump(MemoryBudget(1 << 20), LaneReader()), Diary(), SessionSettings()
     session = LaneSession(
         pump,
         key="1",

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from proxy.mux.replay import SlabPool
+from proxy.mux.slabpool import SlabPool
 from proxy.pump import trim
 from proxy.pump.budget import MemoryBudget
 from tests.tools.sockets import PATIENCE

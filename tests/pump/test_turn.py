@@ -71,7 +71,7 @@ class Desk:
     """Lanes on one out-buffer, and a turn at a time."""
 
     def __init__(self) -> None:
-        self.pump = Pump(MemoryBudget(1 << 20), turn.collect)
+        self.pump = Pump(MemoryBudget(1 << 20), turn.LaneReader())
         self.touched = self.pump.touched
         self.out = ReplayBuffer(self.pump.slabs, self.touched, [], 4 << 20)
         settings, sink = SessionSettings(), self
@@ -96,7 +96,6 @@ class Desk:
         self, *events: tuple[int, int], meanwhile: Callable[[], object] = lambda: None
     ) -> list[tuple[int, int]]:
         """A turn of these events, which a look at the descriptors finds; `meanwhile` happens before the turn."""
-        rest: list[int] = []
         found = Epoll(len(events))
         for event in events:
             found.add(*event)
@@ -106,9 +105,10 @@ class Desk:
         lanes: list[Lane | None] = [None] * (1 + max(fd for fd, _ in events))
         for lane in self.lanes:
             lanes[lane.fd : lane.fd + 1] = [lane] if lane.fd < len(lanes) else []
-        turn.collect(found, len(events), lanes, rest)
+        left = turn.LaneReader().read(found, len(events), lanes)
+        handed_back = [(found.at(index), found.mask) for index in range(left)]
         found.close()
-        return [events[index] for index in rest]
+        return handed_back
 
     def sent(self) -> bytes:
         """What the out-buffer holds, which is then sent."""
@@ -117,7 +117,8 @@ class Desk:
         return data
 
     def deliver(self, frames: bytes, *, end: int | None = None, most: int = 1000) -> int:
-        return turn.deliver(self.session, bytearray(frames), 0, len(frames) if end is None else end, most)[0]
+        self.session.slow_left = most
+        return turn.deliver(self.session, bytearray(frames), 0, len(frames) if end is None else end)
 
 
 @pytest.fixture(params=[True, False], ids=["near", "looked up"])
@@ -151,8 +152,8 @@ def test_the_out_buffer_is_touched_once(desk: Desk) -> None:
     for lane in desk.lanes:
         lane.theirs.send(b"x")
     desk.collect(*((lane.fd, EPOLLIN) for lane in desk.lanes))
-    assert desk.touched == [desk.out]
-    assert desk.out.dirty
+    assert desk.touched.take() is desk.out
+    assert desk.touched.first is None
 
 
 @pytest.mark.parametrize("mask", [EPOLLOUT, EPOLLIN | EPOLLOUT, EPOLLIN | EPOLLHUP, EPOLLERR, EPOLLHUP])
@@ -169,7 +170,7 @@ def test_anything_but_readable_is_handed_back(desk: Desk, mask: int) -> None:
         os.close(kept)
     assert desk.collect((lane.fd, mask)) == [(lane.fd, mask)]
     assert desk.sent() == b""
-    assert desk.touched == []
+    assert desk.touched.first is None
 
 
 def test_descriptors_of_no_lane_are_handed_back_in_order(desk: Desk) -> None:
@@ -209,7 +210,7 @@ def test_end_and_reset_are_told_and_write_nothing(desk: Desk) -> None:
     assert reset.calls == [("on_recv_error", errno.ECONNRESET)]
     assert empty.calls == [("on_recv_error", errno.EAGAIN)]
     assert desk.out.end == 0
-    assert desk.touched == []
+    assert desk.touched.first is None
 
 
 @pytest.mark.parametrize(("size", "left"), [(CHUNK - 1, 0), (CHUNK, 0), (CHUNK + 1, 1), (3 * CHUNK, 2 * CHUNK)])

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from proxy.pump.budget import MemoryBudget
 from proxy.pump.loop import Pump
 from proxy.pump.pace import PEER_FRAMES, PEER_TIME, SLOW_FRAMES
-from proxy.pump.turn import collect
+from proxy.pump.turn import LaneReader
 from proxy.pump.turnshare import TurnShare
 
 pytestmark = pytest.mark.failure("21b-d")
@@ -21,7 +21,7 @@ class Turns(Pump):
     """A pump that makes turns when told."""
 
     def __init__(self) -> None:
-        super().__init__(MemoryBudget(1 << 20), collect)
+        super().__init__(MemoryBudget(1 << 20), LaneReader())
         self.asked: list[Any] = []
         self.broken: list[Any] = []
 
@@ -61,7 +61,7 @@ class Link:
         if self.broken:
             raise ValueError("a bug")
         self.waits = False
-        frames = min(self.share.take(cast(Any, self)), self.frames)
+        frames = min(self.share.take(cast(Any, self), self.share.clock()), self.frames)
         self.waits = not frames
         if frames:
             self.frames -= frames
@@ -202,7 +202,7 @@ class Slow(Link):
         self.time = time
 
     def ready(self, mask: int) -> None:
-        if self.share.take(cast(Any, self)):
+        if self.share.take(cast(Any, self), self.share.clock()):
             while self.frames:
                 self.frames -= 1
                 self.time[0] += PEER_TIME / 4

@@ -4,8 +4,8 @@ from proxy.outbound.call import Call
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.listener import Listener
-from proxy.pump.session import LaneSession
-from proxy.pump.watcher import Carrier, Flusher, Watcher
+from proxy.pump.turnshare import TurnShare
+from proxy.pump.watcher import Carrier, Watcher
 
 
 def asked(protocol: type) -> set[str]:
@@ -16,8 +16,6 @@ def asked(protocol: type) -> set[str]:
 
 def test_the_loop_finds_what_it_calls() -> None:
     """By name: what one lacked would show as an AttributeError in the middle of a turn."""
-    for watcher in (Lane, Link, LaneSession, Listener, Call):
+    for watcher in (Lane, Link, TurnShare, Listener, Call):
         assert asked(Watcher) <= set(dir(watcher))
-    for flusher in (Link, LaneSession):
-        assert asked(Flusher) <= set(dir(flusher))
     assert asked(Carrier) <= set(dir(Link))
