@@ -20,6 +20,7 @@ COMPILED = (
     "proxy.mux.extracredit",
     "proxy.mux.replay",
     "proxy.mux.session",
+    "proxy.mux.sink",
     "proxy.mux.stream",
     "proxy.outbound.acceptor",
     "proxy.pool.evidence",

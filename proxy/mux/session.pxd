@@ -2,6 +2,7 @@ cimport cython
 from proxy.core.syscalls cimport piece, word_at
 from proxy.mux.extracredit cimport ExtraCredit
 from proxy.mux.replay cimport ReplayBuffer
+from proxy.mux.sink cimport SessionSink
 from proxy.mux.stream cimport Stream
 
 ctypedef unsigned long long u64
@@ -18,7 +19,7 @@ cdef dict KNOWN_OPENS, REASONS
 
 cdef _reason(bytes payload, str kind)
 
-cdef class Session:
+cdef class Session(SessionSink):
     cdef public ReplayBuffer out
     cdef public ExtraCredit extra_credit
     cdef public object local, remote
@@ -27,18 +28,17 @@ cdef class Session:
     cdef public long long received, grant_below
     cdef public int open_quota
     cdef public bint reading_stopped
-    cdef public object _sink
-    cdef public object _stream_type
     cdef public long long _first_id, _next_id, _max_id
     cdef public int _own, _called, _holes
     cdef public bint _going_away, _around
     cdef public long long _acked, _known, _credit, _allow
 
     cpdef bint _clear(self) except -1
-    @cython.locals(stream_id="long long")
+    @cython.locals(stream_id="long long", stream=Stream)
     cpdef open(self, bytes call)
-    cpdef _make(self, long long stream_id, int state)
-    cdef _add(self, Stream stream)
+    @cython.locals(stream=Stream)
+    cdef Stream _add(self, long long stream_id, int state)
+    cpdef Stream _make(self, long long stream_id, int state)
     cpdef accept(self, Stream stream)
     cpdef refuse(self, Stream stream, reason)
     @cython.locals(wanted="long long")
@@ -55,12 +55,12 @@ cdef class Session:
     @cython.locals(kind=u64, stream_id="long long")
     cpdef handle(self, u64 word, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     cpdef received_bytes(self, Py_ssize_t count)
-    cpdef _live(self, long long stream_id, str kind)
+    cdef Stream _live(self, long long stream_id, str kind)
     @cython.locals(stream=Stream, length=Py_ssize_t)
     cpdef _on_data(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
     cpdef _on_fin(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
-    @cython.locals(payload=bytes)
+    @cython.locals(payload=bytes, stream=Stream)
     cpdef _on_open(self, long long stream_id, bytearray buf, Py_ssize_t body, Py_ssize_t stop)
     @cython.locals(stream=Stream)
     cpdef _on_opened(self, long long stream_id)

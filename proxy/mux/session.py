@@ -1,5 +1,5 @@
 """A session: the streams that a pair of proxies carries over one link at a time. When the link is lost, they go on over
-the next one (`Session.resume`). Bytes go in, bytes and calls on a sink come out.
+the next one (`Session.resume`). Bytes go in, bytes and the calls of a `SessionSink` come out.
 
 The driver calls `handle` with each frame that a link brought, and sends what it finds in ``out``. The turn
 (proxy/pump/turn.py) writes plain DATA frames of streams that are ``flowing`` to local sockets by itself. Of a stream it
@@ -8,7 +8,6 @@ changes nothing but ``credit`` and ``allow``: it subtracts the bytes that it mov
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,12 +91,12 @@ class SessionSettings:
     """Streams that the other side may open a second, over all sessions; None: they are not counted."""
 
 
-class Session:
-    """One side's view of the streams, without I/O. Not thread-safe. The driver calls `close` in the end.
+class Session(SessionSink):
+    """One side's view of the streams, without I/O. Not thread-safe. The driver's subclass makes the streams (`_make`)
+    and is told what the peer does (`SessionSink`); the driver calls `close` in the end.
 
     Args:
         dialler: the dialling side opens streams with odd ids, the accepting side with even ones.
-        stream_type: makes a stream; its arguments are the session and those of `Stream`.
         max_id: highest stream id, after which the lowest free one is next (tests make it tiny).
 
     Attributes:
@@ -116,8 +115,6 @@ class Session:
         *,
         dialler: bool,
         out: ReplayBuffer,
-        sink: SessionSink,
-        stream_type: Callable[[Any, int, int, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
         max_id: int = MAX_ID,
@@ -133,8 +130,6 @@ class Session:
         self.reading_stopped = self._going_away = self._around = False
         self.grant_below = local.stream_credit // 2
         self.extra_credit = ExtraCredit(local.stream_credit)
-        self._sink = sink
-        self._stream_type = stream_type
         self._first_id = self._next_id = 1 if dialler else 2
         self._own = self._first_id & 1
         self._max_id = max_id
@@ -205,17 +200,18 @@ class Session:
         stream_id = self._next_id
         self._next_id = stream_id + 2
         self.open_quota -= 1
-        stream = self._make(stream_id, CALLING)
+        stream = self._add(stream_id, CALLING)
         self.out.put(OPEN, stream_id, call)
         return stream
 
-    def _make(self, stream_id: int, state: int) -> Any:
-        stream = self._stream_type(self, stream_id, state, self._credit, self._allow)
-        self._add(stream)
+    def _add(self, stream_id: int, state: int) -> Any:
+        stream = self._make(stream_id, state)
+        self.streams[stream_id] = self.near[stream_id >> 1 & NEAR] = stream
         return stream
 
-    def _add(self, stream: Stream) -> None:
-        self.streams[stream.id] = self.near[stream.id >> 1 & NEAR] = stream
+    def _make(self, stream_id: int, state: int) -> Any:
+        """Make a `Stream`, which has `_credit` and `_allow` at first."""
+        raise NotImplementedError
 
     def accept(self, stream: Stream) -> None:
         """Answer OPEN: the stream is delivered. OPENED is deferrable: the service mostly answers at once, and both are
@@ -351,7 +347,7 @@ class Session:
         elif kind == PING:
             self._on_ping(buf, body, stop)
         elif kind == PONG:
-            self._sink.on_pong(decode_u64_untrusted(piece(buf, body, stop - body), "PONG"))
+            self.on_pong(decode_u64_untrusted(piece(buf, body, stop - body), "PONG"))
         else:
             self._on_goaway(buf, body, stop)
 
@@ -388,7 +384,7 @@ class Session:
                     f"DATA of {length} bytes on stream {stream_id}, which had {stream.allow} bytes of credit left"
                 )
             stream.allow -= length
-            self._sink.on_data(stream, buf[body:stop])
+            self.on_data(stream, buf[body:stop])
 
     def _on_fin(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stop > body:
@@ -399,7 +395,7 @@ class Session:
             stream.flowing = False
             if stream.state == CLOSED:
                 self._forget(stream)
-            self._sink.on_fin(stream)
+            self.on_fin(stream)
 
     def _on_open(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
@@ -413,15 +409,15 @@ class Session:
         if len(self.lingering) >= MAX_LINGERING:
             raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
         self._holes += self.lingering.pop(stream_id, None) is not None
-        stream = self._make(stream_id, CALLED)
+        stream = self._add(stream_id, CALLED)
         self._called += 1
-        self._sink.on_call(stream, call)
+        self.on_call(stream, call)
 
     def _on_opened(self, stream_id: int) -> None:
         stream = self._live(stream_id, "OPENED")
         if stream is not None:
             stream.advance_untrusted(RECV_OPENED)
-            self._sink.on_opened(stream)
+            self.on_opened(stream)
 
     def _on_refuse(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         reason = _reason(piece(buf, body, stop - body), "REFUSE")
@@ -429,7 +425,7 @@ class Session:
         if stream is not None:
             stream.advance_untrusted(RECV_REFUSE)
             self._forget(stream, False)
-            self._sink.on_refused(stream, reason)
+            self.on_refused(stream, reason)
 
     def _on_rst(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         reason = _reason(piece(buf, body, stop - body), "RST")
@@ -437,7 +433,7 @@ class Session:
         if stream is not None:
             stream.advance_untrusted(RECV_RST)
             self._forget(stream, False)
-            self._sink.on_rst(stream, reason)
+            self.on_rst(stream, reason)
 
     def _on_credit(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
         grant = decode_u32_untrusted(piece(buf, body, stop - body), "CREDIT")
@@ -447,7 +443,7 @@ class Session:
                 raise ProtocolError(f"CREDIT of {grant} bytes on stream {stream_id}, which has {stream.credit}")
             stream.credit += grant
             stream.received_grants += grant
-            self._sink.on_credit(stream)
+            self.on_credit(stream)
 
     def _on_ack(self, buf: bytearray, body: int, stop: int) -> None:
         offset = decode_u64_untrusted(piece(buf, body, stop - body), "ACK")
@@ -472,7 +468,7 @@ class Session:
 
     def _on_goaway(self, buf: bytearray, body: int, stop: int) -> None:
         self.going_away = True
-        self._sink.on_goaway(_reason(piece(buf, body, stop - body), "GOAWAY"))
+        self.on_goaway(_reason(piece(buf, body, stop - body), "GOAWAY"))
 
     def _forget(self, stream: Stream, late_frames: bool = True) -> None:
         """The stream is closed here: let its id linger until no late frame can come, and tell the sink.
@@ -491,7 +487,7 @@ class Session:
         end = self.out.base + self.out.pos
         if late_frames and end > self._known:
             self.lingering[stream_id] = end
-        self._sink.on_closed(stream)
+        self.on_closed(stream)
 
 
 def _reason(payload: bytes, kind: str) -> CloseReason:

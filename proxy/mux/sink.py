@@ -1,16 +1,17 @@
-"""What a session tells its driver: one call for each thing that the peer did."""
+"""What a session tells whoever drives it: one call for each thing that the peer did."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open
 
 
-class SessionSink(Protocol):
-    """The calls that a `mux.session.Session` makes, in the order of the frames. None may raise anything but
-    ProtocolError. A stream is one of those that the session's driver makes.
+class SessionSink:
+    """The calls that a `mux.session.Session` makes on itself, in the order of the frames: its driver's subclass has the
+    methods, which do nothing here. None may raise anything but ProtocolError. A stream is one of those that
+    `Session._make` makes.
     """
 
     def on_call(self, stream: Any, call: Open) -> None:

@@ -15,7 +15,6 @@ import trio
 
 from proxy.mux.replay import ReplayBuffer
 from proxy.mux.session import Session, SessionSettings
-from proxy.mux.sink import SessionSink
 from proxy.pump.loop import Pump
 from proxy.pump.openings import UnderWay
 from proxy.pump.turnshare import TurnShare
@@ -77,12 +76,10 @@ class CarriedSession(Session):
         usage: UsageObserver,
         dialler: bool,
         out: ReplayBuffer,
-        sink: SessionSink,
-        stream_type: Callable[[Any, int, int, int, int], Any],
         local: SessionSettings,
         remote: SessionSettings,
     ) -> None:
-        super().__init__(dialler=dialler, out=out, sink=sink, stream_type=stream_type, local=local, remote=remote)
+        super().__init__(dialler=dialler, out=out, local=local, remote=remote)
         self.pump, self.name, self.peer, self.usage = pump, name, peer, usage
         self.budget = pump.budget.account(peer)
         self.turn_share = TurnShare(pump)

@@ -68,14 +68,13 @@ class LaneSession(CarriedSession):
         unheard: whether the peer has handled no frame of it, and never will.
         reason: with `detail`, why it has ended; lost_streams: how many streams were open then; ended_alone: whether it
             had no link.
-        opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last; bytes did not wait for it.
+        opened_in: seconds from OPEN to OPENED of the stream whose OPENED came last, for which bytes did not wait;
+            infinite before the first.
         idle_since: when its last stream ended, or it came up, seconds (monotonic).
         bulk: whether its pool puts bulk streams on it.
         retiring: whether one side ends it because nothing used it (GOAWAY with IDLE).
         known_at: token of the last ping that was answered: when it was sent, nanoseconds (monotonic).
     """
-
-    _stream_type: type[Lane]
 
     def __init__(
         self,
@@ -96,17 +95,9 @@ class LaneSession(CarriedSession):
     ) -> None:
         out = ReplayBuffer(pump.slabs, pump.touched, pump.later, replay)
         super().__init__(
-            pump,
-            name=name,
-            peer=peer,
-            usage=usage,
-            dialler=dialled,
-            out=out,
-            sink=self,
-            stream_type=Lane,
-            local=local,
-            remote=remote,
+            pump, name=name, peer=peer, usage=usage, dialler=dialled, out=out, local=local, remote=remote
         )
+        self._stream_type: type[Lane] = Lane
         self.key, self.dialled = key, dialled
         self.instance, self.survives = instance, survives
         self.extra_credit.most = min(
@@ -116,7 +107,7 @@ class LaneSession(CarriedSession):
         self.since = self.idle_since = self.lost_at = self.stalled_since = now()
         self.resumed = self.lost_streams = self.fruitless = self.retransmits = 0
         self.reason, self.detail = CloseReason.FINISHED, ""
-        self.opened_in: float | None = None
+        self.opened_in = inf
         self.bulk = self.retiring = self.peer_leaves = self.unheard = self.ended_alone = False
         self._calls, self._observer = calls, observer
         self._acked_when_lost = -1
@@ -126,7 +117,6 @@ class LaneSession(CarriedSession):
         kind = self._stream_type
         lane = Lane.__new__(Lane) if kind is Lane else kind.__new__(kind)
         lane.join(self, stream_id, state, self._credit, self._allow)
-        self._add(lane)
         return lane
 
     @property
@@ -280,13 +270,14 @@ class LaneSession(CarriedSession):
 
     def on_opened(self, stream: Lane) -> None:
         """See `Lane.on_opened`."""
-        self.opened_in = opened_in = now() - stream.since
-        if stream.timing is not None:
-            stream.timing.opened(opened_in)
+        lane = stream  # whose type is known
+        self.opened_in = now() - lane.since
+        if lane.timing is not None:
+            lane.timing.opened(self.opened_in)
         try:
-            stream.on_opened()
+            lane.on_opened()
         except Exception:
-            stream.failed()
+            lane.failed()
 
     def on_refused(self, stream: Lane, reason: CloseReason) -> None:
         """Tell the lane's observer, which may take the socket to another host."""
@@ -294,10 +285,11 @@ class LaneSession(CarriedSession):
 
     def on_data(self, stream: Lane, data: bytearray) -> None:
         """See `Lane.on_data`."""
+        lane = stream
         try:
-            stream.on_data(data)
+            lane.on_data(data)
         except Exception:
-            stream.failed()
+            lane.failed()
 
     def on_fin(self, stream: Lane) -> None:
         """See `Lane.on_fin`."""
@@ -305,10 +297,11 @@ class LaneSession(CarriedSession):
 
     def on_rst(self, stream: Lane, reason: CloseReason) -> None:
         """See `Lane.on_rst`."""
+        lane = stream
         try:
-            stream.on_rst(reason)
+            lane.on_rst(reason)
         except Exception:
-            stream.failed()
+            lane.failed()
 
     def on_credit(self, stream: Lane) -> None:
         """See `Lane.resume`."""

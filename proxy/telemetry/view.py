@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -324,7 +325,7 @@ def _link(session: LaneSession, pool: Pool) -> LinkInfo:
         bytes_received=session.received,
         unacked=out.unacked,
         congested=link.congested,
-        open_ms=None if opened_in is None else opened_in * 1000,
+        open_ms=None if opened_in == inf else opened_in * 1000,
         leaving=link.leaving,
         bulk=link.bulk,
         queueing=link.queueing,

@@ -27,7 +27,7 @@ SIZES = (0, 1, 64, 1000, 16384, 65535, 65536)
 
 
 class Told(Side):
-    """A side that writes down each call on its sink."""
+    """A side that writes down each call of its session."""
 
     def tell(self, *words: object) -> None:
         self.told.append(" ".join(map(str, words)))

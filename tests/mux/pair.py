@@ -3,11 +3,14 @@ of any size."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
 from proxy.mux.replay import FlushQueue, ReplayBuffer
 from proxy.mux.session import MAX_CREDIT, Session, SessionSettings
 from proxy.mux.slabpool import SlabPool
+from proxy.mux.sink import SessionSink
 from proxy.mux.stream import Stream, StreamState
 
 MIB = 1 << 20
@@ -18,7 +21,7 @@ class Talk(Stream):
 
     Attributes:
         got: all bytes received, unread: how many of them the application has not taken.
-        events: calls on the sink, in order, without the data.
+        events: calls of its session, in order, without the data.
     """
 
     def __init__(self, session: Session, stream_id: int, state: StreamState, credit: int, allow: int) -> None:
@@ -29,8 +32,30 @@ class Talk(Stream):
         self.service = ""
 
 
+class TalkSession(Session):
+    """A session of `Talk`s, which hands each call of `SessionSink` on to its side."""
+
+    def __init__(self, side: Side, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.side = side
+
+    def _make(self, stream_id: int, state: int) -> Talk:
+        return Talk(self, stream_id, StreamState(state), self._credit, self._allow)
+
+
+def handed_on(name: str) -> Any:
+    def method(session: TalkSession, *args: object) -> None:
+        getattr(session.side, name)(*args)
+
+    return method
+
+
+for name in [name for name in vars(SessionSink) if name.startswith("on_")]:
+    setattr(TalkSession, name, handed_on(name))
+
+
 class Side:
-    """One side: a session, its sink, and the link's bytes that are not a whole frame yet."""
+    """One side: a session, what hears of it, and the link's bytes that are not a whole frame yet."""
 
     def __init__(
         self,
@@ -44,11 +69,10 @@ class Side:
     ) -> None:
         self.touched = FlushQueue()
         self.slabs = slabs or SlabPool()
-        self.session: Session = Session(
+        self.session = TalkSession(
+            self,
             dialler=dialler,
             out=ReplayBuffer(self.slabs, self.touched, [], bound),
-            sink=self,
-            stream_type=Talk,
             local=local or SessionSettings(),
             remote=remote or SessionSettings(),
             max_id=max_id,
@@ -106,7 +130,7 @@ class Side:
         stream.unread = max(0, stream.unread - most)
         self.session.consumed(stream, stream.unread, now=0.0)
 
-    # The session's sink
+    # What the session tells
 
     def on_call(self, stream: Talk, call: Open) -> None:
         stream.service = call.service

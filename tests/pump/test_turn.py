@@ -74,7 +74,7 @@ class Desk:
         self.pump = Pump(MemoryBudget(1 << 20), turn.LaneReader())
         self.touched = self.pump.touched
         self.out = ReplayBuffer(self.pump.slabs, self.touched, [], 4 << 20)
-        settings, sink = SessionSettings(), self
+        settings = SessionSettings()
         self.session = SpySession(
             self.pump,
             name="",
@@ -82,8 +82,6 @@ class Desk:
             usage=UsageObserver(),
             dialler=True,
             out=self.out,
-            sink=sink,  # type: ignore[arg-type]
-            stream_type=SpyLane,
             local=settings,
             remote=settings,
         )
