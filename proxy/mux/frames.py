@@ -150,8 +150,9 @@ def _decode_via(data: bytes) -> Via:
     return Via(data[0], (host, int.from_bytes(data[-2:], "big")))
 
 
-_REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
-REASONS = {payload: reason for reason, payload in _REASON_BYTES.items()}
+REASON_BYTES = {reason: bytes([reason]) for reason in CloseReason}
+"""By reason, what `encode_reason` makes."""
+REASONS = {payload: reason for reason, payload in REASON_BYTES.items()}
 """By payload, what `decode_reason_untrusted` finds."""
 
 
@@ -172,7 +173,7 @@ def known_to(newest: int, reason: CloseReason) -> CloseReason:
     return reason if reason <= max(newest, FIRST_REASONS) else _OLDER[reason]
 
 
-encode_reason: Callable[[CloseReason], bytes] = _REASON_BYTES.__getitem__
+encode_reason: Callable[[CloseReason], bytes] = REASON_BYTES.__getitem__
 """Payload of RST, REFUSE and GOAWAY."""
 
 

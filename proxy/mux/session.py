@@ -25,13 +25,13 @@ from proxy.mux.frames import (
     MAX_CONTROL,
     MAX_DATA,
     MAX_ID,
+    REASON_BYTES,
     REASONS,
     FrameKind,
     decode_open_untrusted,
     decode_reason_untrusted,
     decode_u32_untrusted,
     decode_u64_untrusted,
-    encode_reason,
     encode_u32,
     encode_u64,
     known_to,
@@ -125,16 +125,15 @@ class Session(SessionSink):
         self.streams: dict[int, Any] = {}
         self.near: list[Any] = [None] * (NEAR + 1)
         self.lingering: dict[int, int] = {}
-        self.received = 0
-        self.open_quota = 0
+        self.received = self.open_quota = 0
         self.reading_stopped = self._going_away = self._around = False
         self.grant_below = local.stream_credit // 2
         self.extra_credit = ExtraCredit(local.stream_credit)
         self._first_id = self._next_id = 1 if dialler else 2
         self._own = self._first_id & 1
         self._max_id = max_id
-        self._acked = self._known = 0
-        self._called = self._holes = 0
+        self._acked = self._known = self._called = self._holes = self._newest = 0
+        self._most_called, self._most_lingering = local.max_streams, MAX_LINGERING
 
     # What we do
 
@@ -174,11 +173,10 @@ class Session(SessionSink):
         """The first id of ours, from `stream_id` on and then from the lowest, that is neither open nor lingering; 0 if
         there is none. It stays free until we use it.
         """
-        streams, lingering = self.streams, self.lingering
-        for _ in range(len(streams) + len(lingering) + 1):
+        for _ in range(len(self.streams) + len(self.lingering) + 1):
             if stream_id > self._max_id:
                 stream_id, self._around = self._first_id, True
-            if stream_id not in streams and stream_id not in lingering:
+            if stream_id not in self.streams and stream_id not in self.lingering:
                 return stream_id
             stream_id += 2
         return 0
@@ -187,9 +185,8 @@ class Session(SessionSink):
         """How many consecutive ids of ours are free, beginning with `stream_id`, which is; `most` at most."""
         count = min(most, (self._max_id - stream_id) // 2 + 1)
         if self._around:  # before ids begin again at the lowest, none above `stream_id` has been used
-            streams, lingering = self.streams, self.lingering
             for more in range(1, count):
-                if stream_id + 2 * more in streams or stream_id + 2 * more in lingering:
+                if stream_id + 2 * more in self.streams or stream_id + 2 * more in self.lingering:
                     return more
         return count
 
@@ -206,7 +203,7 @@ class Session(SessionSink):
 
     def _add(self, stream_id: int, state: int) -> Any:
         stream = self._make(stream_id, state)
-        self.streams[stream_id] = self.near[stream_id >> 1 & NEAR] = stream
+        self.streams[stream.key] = self.near[stream_id >> 1 & NEAR] = stream
         return stream
 
     def _make(self, stream_id: int, state: int) -> Any:
@@ -223,7 +220,7 @@ class Session(SessionSink):
     def refuse(self, stream: Stream, reason: CloseReason) -> None:
         """Answer OPEN: the stream is not delivered, and no byte of it has reached an application. It is closed."""
         stream.advance(SEND_REFUSE)
-        self.out.put(REFUSE, stream.id, encode_reason(known_to(self.remote.reasons, reason)))
+        self.out.put(REFUSE, stream.id, REASON_BYTES[known_to(self.remote.reasons, reason)])
         self._forget(stream)
 
     def sendable(self, stream: Stream, most: int = MAX_DATA) -> int:
@@ -248,7 +245,7 @@ class Session(SessionSink):
     def reset(self, stream: Stream, reason: CloseReason) -> None:
         """End both directions of the stream (RST). After `on_closed` no call on the sink follows for it."""
         stream.advance(SEND_RST)
-        self.out.put(RST, stream.id, encode_reason(reason))
+        self.out.put(RST, stream.id, REASON_BYTES[reason])
         self._forget(stream)
 
     def consumed(self, stream: Stream, buffered: int, now: float) -> None:
@@ -271,7 +268,7 @@ class Session(SessionSink):
 
     def goaway(self, reason: CloseReason) -> None:
         """Send GOAWAY: the peer is to open no more streams. Does not set `going_away`."""
-        self.out.put(GOAWAY, 0, encode_reason(reason))
+        self.out.put(GOAWAY, 0, REASON_BYTES[reason])
 
     def acknowledge(self) -> None:
         """Send ACK with the count of bytes received, unless it was sent already."""
@@ -367,9 +364,11 @@ class Session(SessionSink):
         """The stream that a frame is for; None: it is a late frame for a closed stream, to be ignored. Raises
         ProtocolError for any other id.
         """
-        stream = self.streams.get(stream_id)
-        if stream is None and stream_id not in self.lingering:
-            raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
+        stream = self.near[stream_id >> 1 & NEAR]
+        if stream is None or stream.id != stream_id:
+            stream = self.streams.get(stream_id)
+            if stream is None and stream_id not in self.lingering:
+                raise ProtocolError(f"{kind} for stream {stream_id}, which does not exist")
         return stream
 
     def _on_data(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
@@ -398,17 +397,19 @@ class Session(SessionSink):
             self.on_fin(stream)
 
     def _on_open(self, stream_id: int, buf: bytearray, body: int, stop: int) -> None:
-        if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or stream_id in self.streams:
+        again = stream_id <= self._newest  # if not, it is neither open nor lingering
+        if stream_id & 1 == self._own or not 0 < stream_id <= self._max_id or (again and stream_id in self.streams):
             raise ProtocolError(f"OPEN of stream {stream_id}, which is not the peer's to open")
         payload = piece(buf, body, stop - body)
         call = KNOWN_OPENS.get(payload)
         if call is None:
             call = decode_open_untrusted(payload)
-        if self._called >= self.local.max_streams:
-            raise ProtocolError(f"OPEN of more than the {self.local.max_streams} streams that HELLO allowed")
-        if len(self.lingering) >= MAX_LINGERING:
-            raise ProtocolError(f"OPEN while the ends of {MAX_LINGERING} streams are unacknowledged")
-        self._holes += self.lingering.pop(stream_id, None) is not None
+        if self._called >= self._most_called:
+            raise ProtocolError(f"OPEN of more than the {self._most_called} streams that HELLO allowed")
+        if len(self.lingering) >= self._most_lingering:
+            raise ProtocolError(f"OPEN while the ends of {self._most_lingering} streams are unacknowledged")
+        self._holes += again and self.lingering.pop(stream_id, None) is not None
+        self._newest = max(self._newest, stream_id)
         stream = self._add(stream_id, CALLED)
         self._called += 1
         self.on_call(stream, call)
@@ -477,8 +478,7 @@ class Session(SessionSink):
             late_frames: False after the peer's RST or REFUSE, behind which it sends nothing more. (A peer that opens
                 and resets all the time must not fill our memory with ids that it never acknowledges.)
         """
-        stream_id = stream.id
-        del self.streams[stream_id]
+        del self.streams[stream.key]
         stream.flowing = False
         if self.near[stream.id >> 1 & NEAR] is stream:
             self.near[stream.id >> 1 & NEAR] = None
@@ -486,7 +486,7 @@ class Session(SessionSink):
             self._called -= 1
         end = self.out.base + self.out.pos
         if late_frames and end > self._known:
-            self.lingering[stream_id] = end
+            self.lingering[stream.key] = end
         self.on_closed(stream)
 
 

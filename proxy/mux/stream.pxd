@@ -6,6 +6,7 @@ cdef bytes STEPS
 cdef class Stream:
     cdef public long long id, received_grants, granted
     cdef public double granted_at
+    cdef public object key
     cdef public int state
     # Last, and Lane's first: what every message touches lies on one or two lines of the cache.
     cdef public long long credit, allow

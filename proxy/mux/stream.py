@@ -138,6 +138,7 @@ class Stream:
     """State and credit of one stream. The driver's subclass (`pump.lane.Lane`) adds the local socket and the session.
 
     Attributes:
+        key: the id as the number of Python's that dicts have it by. Made once: they find the same object sooner.
         state: one of `StreamState`, as a plain number.
         credit: bytes that the peer still allows us to send; never negative.
         allow: bytes that we still allow the peer to send; never negative.
@@ -148,14 +149,14 @@ class Stream:
             while the socket is full; the session takes it back when the peer's direction has ended.
     """
 
-    __slots__ = ("allow", "credit", "flowing", "granted", "granted_at", "id", "received_grants", "state", "word")
+    __slots__ = ("allow", "credit", "flowing", "granted", "granted_at", "id", "key", "received_grants", "state", "word")
 
     def __init__(self, stream_id: int, state: int, credit: int, allow: int) -> None:
         self.begin(stream_id, state, credit, allow)
 
     def begin(self, stream_id: int, state: int, credit: int, allow: int) -> None:
         """What `__init__` does. (A subclass calls it instead: compiled, that costs a tenth.)"""
-        self.id = stream_id
+        self.id = self.key = stream_id
         self.state = state
         self.credit = self.received_grants = credit
         self.allow = self.granted = allow

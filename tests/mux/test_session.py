@@ -364,10 +364,23 @@ def test_open_of_an_id_that_is_not_the_peers(stream_id: int) -> None:
         side.feed(opening(stream_id))
 
 
-def test_open_of_a_stream_that_is_open() -> None:
+@pytest.mark.parametrize("meanwhile", [[], [3], [3, 5]])
+def test_open_of_a_stream_that_is_open(meanwhile: list[int]) -> None:
     side = Side(dialler=False)
-    with pytest.raises(ProtocolError, match="OPEN of stream 1"):
-        side.feed(opening(1) * 2)
+    with pytest.raises(ProtocolError, match="OPEN of stream 1,"):
+        side.feed(b"".join(map(opening, [1, *meanwhile, 1])))
+
+
+def test_a_peer_may_use_its_ids_in_any_order_and_again() -> None:
+    side = Side(dialler=False)
+    for stream_id in (9, 3, 5, 3, 9, 1):
+        side.feed(opening(stream_id))
+        stream = side.calls[-1][0]
+        assert side.session.streams == {stream_id: stream}
+        assert stream_id not in side.session.lingering
+        side.session.refuse(stream, CloseReason.OVERLOADED)
+        assert next(reversed(side.session.lingering)) == stream_id
+    assert list(side.session.lingering) == [5, 3, 9, 1]
 
 
 # Credit
@@ -514,7 +527,11 @@ def test_a_stream_is_near_until_another_one_takes_its_place_or_it_ends(between: 
     side.feed(opening(second))
     assert near(second) is session.streams[second]
     assert near(first) is (None if taken else session.streams[first])
+    for stream_id in (first, second):
+        side.feed(encode(FrameKind.DATA, stream_id, b"%d" % stream_id))
+        assert session.streams[stream_id].got == b"%d" % stream_id, "near or not"
     session.refuse(session.streams[first], CloseReason.OVERLOADED)
+    side.feed(encode(FrameKind.DATA, first, b"late"))
     assert near(first) is None
     assert near(second) is session.streams[second]
     session.close()
