@@ -10,7 +10,7 @@ cdef class AtOnce:
     cdef public Totals stats
     cdef public object allowed, connector, open
     cdef public object _notice, _descriptors
-    cdef public dict _local_services, _opens
+    cdef public dict _local_services
 
     @cython.locals(session=LaneSession, local=LocalService, caller=KnownCaller)
     cpdef call(self, Lane lane, call)

@@ -7,6 +7,7 @@ from time import monotonic
 
 from control.api.messages import StreamDirection
 from control.base.exposition import OTHER
+from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config
 from proxy.errors import CloseReason
 from proxy.inbound.delivery import AtOnce, LocalService
@@ -21,6 +22,10 @@ from proxy.pump.streamlog import StreamFacts, report_lane, stalled, stream_id
 from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.streamstats import StreamStats
 from proxy.routing.allow import AllowRules
+
+SLACK, FASTER = 4, 1.01
+"""Streams that a peer may open at once beyond `limits.opens_per_second`, as what is opened at a steady rate arrives a
+little less steadily; and how much faster its clock may be, which is more than any clock is."""
 
 
 class Inbound(AtOnce):
@@ -41,6 +46,7 @@ class Inbound(AtOnce):
     ) -> None:
         super().__init__(allowed, connector, stats, notice)
         self._streams = streams
+        self._opens: dict[tuple[str, int], TokenBucket] = {}
         self._local_services = self._services_of(config)
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
@@ -66,6 +72,16 @@ class Inbound(AtOnce):
         for local in self._local_services.values():
             local.forget(peer)
         self._opens = {key: bucket for key, bucket in self._opens.items() if key[0] != peer}
+
+    def _too_many(self, peer: str, rate: int, now: float) -> bool:
+        return not self._bucket(peer, rate).take(now)
+
+    def _bucket(self, peer: str, rate: int) -> TokenBucket:
+        """What counts a peer's opens on sessions in whose HELLO it was told `rate`."""
+        bucket = self._opens.get((peer, rate))
+        if bucket is None:
+            bucket = self._opens[peer, rate] = TokenBucket(FASTER * rate, rate + SLACK)
+        return bucket
 
     def excess(self, peer: str, sock: LocalSocket | Descriptor) -> str:
         """Why the peer does not get this new connection (`AtOnce`)."""

@@ -42,6 +42,7 @@ cdef class KnownCaller(StreamObserver):
     cdef public Tally _held
     cdef public dict _blamed
 
+    @cython.locals(opened=Lane)
     cpdef lane_opened(self, lane)
     @cython.locals(count=StreamTally, ended=Lane)
     cpdef lane_ended(self, lane, reason)

@@ -82,7 +82,7 @@ class UpstreamAcceptor:
         self._sampler.left -= 1
         if not self._sampler.left:
             self._time(lane)
-        self._window.add(lane, lane.session.under_way)
+        lane.batch = self._window.add(lane.session.under_way)
         lane.attach(owner, self._tcp)
         lane.start_calling()
 
@@ -156,7 +156,9 @@ class KnownCaller(StreamObserver):
 
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream: hold earlier failures against it no more (StreamObserver)."""
-        self._window.answered(lane)
+        opened = lane  # whose type is known
+        self._window.answered(lane, opened.left())
+        opened.leave_window()
         self.edge.failing_since = None
         if self.service in self._blamed:
             self._context.ejections.succeeded(self.service, lane.session.peer)
@@ -170,7 +172,7 @@ class KnownCaller(StreamObserver):
         self._call_of(lane).lane_unheard(lane)
 
     def _call_of(self, lane: Lane) -> Call:
-        self._window.drop(lane)
+        lane.leave_window()
         return Call(self._context, self._request, None, self._tcp, lane, self.edge)
 
     def lane_ended(self, lane: Lane, reason: CloseReason) -> None:
@@ -179,7 +181,7 @@ class KnownCaller(StreamObserver):
         if ended.early is not None:  # neither OPENED nor REFUSE has come
             if reason in OF_APPLICATIONS:
                 self._window.adapt(False)
-            self._window.over(lane)
+            self._window.over(ended.batch)
             self._context.failed(self.service, lane.session.peer, reason)
         elif self._window.doubted:
             self._window.ended(lane, reason)

@@ -259,7 +259,7 @@ class Call(StreamObserver):
         self._time(lane, before)
         if self._told is not None:
             lane.timing = self._first_byte = FirstByteTiming(lane.timing)
-        self._window.add(lane, lane.session.under_way)
+        lane.batch = self._window.add(lane.session.under_way)
         lane.attach(sock, self._tcp, again)
         if again or early:
             self._early = b""
@@ -361,7 +361,8 @@ class Call(StreamObserver):
     def lane_opened(self, lane: Lane) -> None:
         """The peer has delivered the stream (StreamObserver)."""
         self._untried = []
-        self._window.answered(lane)
+        self._window.answered(lane, lane.left())
+        lane.leave_window()
         self._told_opened()
         if self._context.ejections.held:
             self._context.ejections.succeeded(self.service, lane.session.peer)
@@ -392,7 +393,7 @@ class Call(StreamObserver):
 
     def _take_over(self, lane: Lane) -> None:
         """Take the socket back from a lane, with what was sent, and try a peer."""
-        self._window.drop(lane)
+        lane.leave_window()
         self._early, self._eof = bytes(lane.early or b""), lane.eof
         self._sock = lane.surrender(self)
         self._try_peers()
@@ -402,7 +403,7 @@ class Call(StreamObserver):
         if lane.early is not None:  # neither OPENED nor REFUSE has come
             if reason in OF_APPLICATIONS:
                 self._window.adapt(False)
-            self._window.over(lane)
+            self._window.over(lane.batch)
             self._context.failed(self.service, lane.session.peer, reason)
         elif self._window.doubted:
             self._window.ended(lane, reason)

@@ -1,7 +1,7 @@
 """The CONNECT socket: callers name the service that they want in the head of an HTTP request (docs/connect.md).
 
 The pump accepts, as it does for upstreams. A task reads the head, in bounds: `MAX_HEAD` bytes, `PATIENCE` seconds,
-`openings.MOST` callers at a time; those beyond wait in the kernel's queue. Then the call is like any other, and
+`opening.MOST` callers at a time; those beyond wait in the kernel's queue. Then the call is like any other, and
 the pump moves its bytes (`connectcall`).
 """
 
@@ -25,7 +25,8 @@ from proxy.outbound.calls import CallContext
 from proxy.outbound.connectcall import ConnectCall
 from proxy.outbound.connecthead import BadHead, ConnectHead, ConnectRequest
 from proxy.pump.descriptor import Descriptor, socket_of
-from proxy.pump.openings import MOST, OpeningWindow, OpeningWindows, UnderWay
+from proxy.pump.opening import MOST
+from proxy.pump.openings import Batch, OpeningWindow, UnderWay
 from proxy.pump.options import OURSELVES, LocalSocket, disarm_reset, peer_uid
 from proxy.pump.ourselves import via_unix
 
@@ -59,9 +60,10 @@ class Refused(Exception):
 
 
 class ConnectCaller:
-    """A caller whose head is being read; an `opening.Opening`.
+    """A caller whose head is being read.
 
     Attributes:
+        batch: those in whose window it is, until it leaves.
         sock: its socket, until somebody else has it; None: a call has, or it was refused.
         head: what has come of its request.
         begun: whether a call has it.
@@ -69,10 +71,9 @@ class ConnectCaller:
         scope: cancelled when the caller is given up.
     """
 
-    def __init__(self, sock: LocalSocket) -> None:
+    def __init__(self, sock: LocalSocket, batch: Batch) -> None:
         self.sock: LocalSocket | None = sock
-        self.left: bool | None = False
-        self.bytes_received = 0
+        self.batch = batch
         self.head = ConnectHead()
         self.begun, self.received = False, 0
         self.scope = trio.CancelScope()
@@ -91,7 +92,7 @@ class ConnectSocket:
     def __init__(self, context: CallContext[Call], config: ConnectConfig | None) -> None:
         self._context, self.config = context, config
         self._heads = UnderWay(Heads())
-        self.window: OpeningWindow = OpeningWindows().of("")
+        self.window = OpeningWindow()
         self.open = 0
         self.callers: dict[ConnectCaller, None] = {}
         self._running = False
@@ -121,9 +122,8 @@ class ConnectSocket:
 
     def accept(self, owner: LocalSocket | Descriptor) -> None:
         """Take over a caller's connection."""
-        caller = ConnectCaller(socket_of(owner))
+        caller = ConnectCaller(socket_of(owner), self.window.add(self._heads))
         self.callers[caller] = None
-        self.window.add(caller, self._heads)
         self.open += 1
         self._context.stats.opened += 1
         if self._running:
@@ -207,7 +207,7 @@ class ConnectSocket:
     async def _room(self, service: str) -> None:
         """Wait until one more call of the service may be under way, as an upstream's callers do. Raises Refused."""
         with trio.move_on_after(self._context.limits.open_timeout):
-            while (window := self._context.pump.openings.of(service)).full:
+            while (window := self._context.pump.openings.of(service)).is_full():
                 room = trio.Event()
                 window.when_room(room.set)
                 await room.wait()
@@ -251,7 +251,7 @@ class ConnectSocket:
         if caller not in self.callers:
             return
         del self.callers[caller]
-        self.window.drop(caller)
+        self.window.drop(caller.batch)
         if caller.begun:
             return
         self.open -= 1

@@ -5,6 +5,7 @@ from proxy.mux.stream cimport Stream
 from proxy.pump.carrier cimport CarriedSession
 from proxy.pump.descriptor cimport fd_of
 from proxy.pump.loop cimport Pump
+from proxy.pump.openings cimport Batch
 from proxy.pump.streamobserver cimport StreamObserver
 
 cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
@@ -19,6 +20,7 @@ cdef class Lane(Stream):
     cdef public ReplayBuffer out
     cdef public CarriedSession session
     cdef public StreamObserver observer
+    cdef public Batch batch
     cdef public object _owner
     cdef public bytearray pending
     cdef public bytes early
@@ -31,6 +33,9 @@ cdef class Lane(Stream):
     cpdef attach(self, sock, bint tcp, bint watched=*)
     cpdef start_calling(self)
     cpdef start_called(self, bytes preface=*)
+    cpdef left(self)
+    @cython.locals(batch=Batch)
+    cpdef leave_window(self)
     @cython.locals(pump=Pump, fd=int, state=int, early=bytes, pending=bytearray, reading=bint, mask=int)
     cpdef update(self)
     cpdef ready(self, unsigned int mask)

@@ -37,7 +37,8 @@ from proxy.mux.stream import (
 )
 from proxy.pump.carrier import CarriedSession
 from proxy.pump.descriptor import Descriptor, fd_of, socket_of
-from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone
+from proxy.pump.lastwords import LOOK, LastWords, Patience, is_gone, told_already
+from proxy.pump.openings import Batch
 from proxy.pump.options import LocalSocket, disarm_reset
 from proxy.pump.stalls import Stalls
 from proxy.pump.streamobserver import NULL_OBSERVER, StreamObserver
@@ -67,14 +68,6 @@ clean one."""
 _FINISHED = CloseReason.FINISHED  # as the names of stream.py
 
 
-def _told_already(observer: StreamObserver, peer: str, reason: CloseReason) -> None:
-    """What `LastWords` tells when the lane's observer knows of the end, which was a clean one."""
-    if reason is CloseReason.UNREAD:
-        service, direction = observer.service, observer.direction
-        kind = (service, direction, peer)
-        log.warning("last words unread", kind=kind, service=service, direction=direction, peer=peer)
-
-
 class Lane(Stream):
     """A stream that moves bytes to and from a local socket. Owns the socket from `attach` on, and closes it.
 
@@ -83,6 +76,7 @@ class Lane(Stream):
 
     Attributes:
         counted_sent, counted_received: payload bytes that whoever counts them has counted already.
+        batch: the calls without an answer that it is one of (`openings`); None: it is not, or has left.
         fd: the socket's descriptor; -1: it has none, or no more.
         early: copy of the bytes sent before the peer answered OPEN; None afterwards, and on the receiving host.
         eof: whether the local socket has come to its end.
@@ -108,6 +102,7 @@ class Lane(Stream):
         "_run",
         "_tcp",
         "_waiting",
+        "batch",
         "counted_received",
         "counted_sent",
         "early",
@@ -135,6 +130,7 @@ class Lane(Stream):
         self.session = session
         self.out = session.out
         self.observer: StreamObserver = NULL_OBSERVER
+        self.batch: Batch | None = None
         self._owner: LocalSocket | Descriptor | None = None
         self.pending: bytearray | None = None
         self.early: bytes | None = None
@@ -214,12 +210,17 @@ class Lane(Stream):
         """Seconds since it was opened."""
         return now() - self.since
 
-    @property
     def left(self) -> bool | None:
         """Whether the application has closed its socket. None: it has ended what it says, which TCP does not tell from
         a close before the answer is sent.
         """
         return None if self.eof and self._tcp and not self._hung else self.eof and self._hung
+
+    def leave_window(self) -> None:
+        """It is in nobody's way any more (`openings.OpeningWindow`). Idempotent."""
+        batch, self.batch = self.batch, None
+        if batch is not None:
+            batch.window.drop(batch)
 
     @property
     def buffered(self) -> int:
@@ -611,7 +612,7 @@ class Lane(Stream):
                 sock = self.sock
                 assert sock is not None
                 if not self.eof:  # it may still be writing
-                    self._leave_to_last_words(sock, reason, partial(_told_already, observer, session.peer))
+                    self._leave_to_last_words(sock, reason, partial(told_already, observer, session.peer))
                     return observer.lane_ended(self, reason)
                 self._hung = self._failure() != 0  # reset by what it was sent
                 disarm_reset(sock)

@@ -21,9 +21,14 @@ from select import EPOLLERR, EPOLLIN, EPOLLOUT
 from time import monotonic
 from typing import Protocol
 
+import structlog
+
 from proxy.errors import CloseReason
 from proxy.pump.loop import Pump
 from proxy.pump.options import LocalSocket, disarm_reset
+from proxy.pump.streamobserver import StreamObserver
+
+log = structlog.get_logger()
 
 PATIENCE = 60.0
 """Seconds in which a reader must take something of the last words of a stream that is aborted. Long, because a slow
@@ -39,6 +44,14 @@ MOST_DROPPED = 64 << 20
 might do so for ever."""
 _UNIX = int(socket.AF_UNIX)
 _scratch = bytearray(64 * 1024)
+
+
+def told_already(observer: StreamObserver, peer: str, reason: CloseReason) -> None:
+    """What is told of last words (`on_end`) when the lane's observer knows of the end, which was a clean one."""
+    if reason is CloseReason.UNREAD:
+        service, direction = observer.service, observer.direction
+        kind = (service, direction, peer)
+        log.warning("last words unread", kind=kind, service=service, direction=direction, peer=peer)
 
 
 def untaken(sock: LocalSocket) -> int:

@@ -20,7 +20,8 @@ from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptor import Descriptor
 from proxy.pump.descriptorshares import ALPHA
 from proxy.pump.loop import Pump
-from proxy.pump.openings import MOST, OpeningWindow
+from proxy.pump.opening import MOST
+from proxy.pump.openings import OpeningWindow
 from proxy.pump.options import LocalSocket, bound_send_buffer
 
 log = structlog.get_logger()

@@ -31,7 +31,7 @@ from proxy.pump.busypoll import BusyPoll
 from proxy.pump.deadlines import Deadlines
 from proxy.pump.descriptor import Descriptor, close_owned, fd_of
 from proxy.pump.descriptorshares import DescriptorShares
-from proxy.pump.openings import OpeningWindows
+from proxy.pump.openingwindows import OpeningWindows
 from proxy.pump.options import LocalSocket
 from proxy.pump.pace import (
     FEW_EVENTS,

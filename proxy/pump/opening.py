@@ -1,9 +1,17 @@
-"""What an `openings.OpeningWindow` has to know of a call, and of what carries it."""
+"""What an `openings.OpeningWindow` has to know of a call, and of what carries it, and how large it may be."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
+
+LEAST, MOST = 2, 128
+"""Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one. (With 64, a
+crowd of 128 callers came to their turn a sixth more slowly: to hold them up costs, too.)"""
+ALL = 2 * MOST
+"""Calls of all upstreams at one peer; above LEAST, one has no more than as many as are left for others."""
+TURNS = 8
+"""Turns of the loop, at least, that filling a window takes: many new calls in one delay the messages of open ones."""
 
 
 class Asked(Protocol):
@@ -22,7 +30,6 @@ class Asked(Protocol):
 class Opening(Protocol):
     """A call (`lane.Lane`)."""
 
-    @property
     def left(self) -> bool | None:
         """Whether its caller has closed; None: that cannot be told yet."""
 

@@ -1,23 +1,34 @@
 cimport cython
 
+cdef int ALL, LEAST, MOST
+
 cdef class UnderWay:
     cdef public object session
     cdef public int count
 
+cdef class Batch:
+    cdef public OpeningWindow window
+    cdef public UnderWay where
+    cdef public int count
+    cdef public bint closed, over
+
 cdef class OpeningWindow:
-    cdef public int size
-    cdef public dict calls
+    cdef public int size, count
     cdef public set doubted
-    cdef public UnderWay _last
-    cdef public set _over, _asked
+    cdef public Batch _last
+    cdef public dict _batches
+    cdef public set _asked
     cdef public list _waiting
 
-    @cython.locals(count=int, last=UnderWay, way=int)
+    @cython.locals(count=int, last=Batch, there=int, way=int)
     cpdef bint is_full(self) except -1
-    cpdef add(self, call, UnderWay where)
-    cpdef answered(self, call)
+    @cython.locals(batch=Batch)
+    cpdef Batch add(self, UnderWay where)
+    cpdef Batch _batch(self, UnderWay where)
+    cpdef answered(self, call, left)
     cpdef ended(self, call, reason)
-    cpdef over(self, call)
+    cpdef over(self, Batch batch)
     cpdef adapt(self, bint waited)
-    @cython.locals(where=UnderWay)
-    cpdef drop(self, call)
+    cpdef drop(self, Batch batch, int calls=*)
+    @cython.locals(batch=Batch)
+    cpdef link_lost(self, session)

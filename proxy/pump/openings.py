@@ -24,15 +24,7 @@ from collections.abc import Callable
 from functools import partial
 
 from proxy.errors import CloseReason
-from proxy.pump.opening import Asked, Opening
-
-LEAST, MOST = 2, 128
-"""Calls, between which a window's size is. More than MOST bring nothing: the peer works on them one by one. (With 64, a
-crowd of 128 callers came to their turn a sixth more slowly: to hold them up costs, too.)"""
-ALL = 2 * MOST
-"""Calls of all upstreams at one peer; above LEAST, one has no more than as many as are left for others."""
-TURNS = 8
-"""Turns of the loop, at least, that filling a window takes: many new calls in one delay the messages of open ones."""
+from proxy.pump.opening import ALL, LEAST, MOST, TURNS, Asked, Opening
 
 
 class UnderWay:
@@ -47,38 +39,49 @@ class UnderWay:
         self.count = 0
 
 
+class Batch:
+    """Those of them that are of one window, and of which the peer is asked together. So nobody need keep a list: a call
+    only knows which batch it is of.
+
+    Attributes:
+        count: how many have not left yet.
+        closed: whether calls that come now are of another batch, as the peer was asked, or the link is lost.
+        over: whether one of them has ended without an answer.
+    """
+
+    def __init__(self, window: OpeningWindow, where: UnderWay) -> None:
+        self.window, self.where = window, where
+        self.count = 0
+        self.closed = self.over = False
+
+
 class OpeningWindow:
     """The window of one upstream.
 
     Attributes:
         size: calls that may be under way, for each millisecond of the way.
-        calls: those that are, as far as is known, and where.
+        count: those that are, as far as is known.
         doubted: answered calls whose callers may have left before: `ended` follows for each.
     """
 
     def __init__(self) -> None:
-        self.size = MOST
-        self.calls: dict[Opening, UnderWay] = {}
+        self.size, self.count = MOST, 0
         self.doubted: set[Opening] = set()
-        self._last: UnderWay | None = None
-        self._over: set[Opening] = set()
+        self._last: Batch | None = None
+        self._batches: dict[Asked, Batch] = {}
         self._waiting: list[Callable[[], None]] = []
         self._asked: set[Asked] = set()
 
-    @property
-    def full(self) -> bool:
-        """Whether one more call has to wait. It is expected to go the way of the last one."""
-        return self.is_full()
-
     def is_full(self) -> bool:
-        """As `full`, which is not compiled to a plain call."""
-        count, last = len(self.calls), self._last
+        """Whether one more call has to wait. It is expected to go the way of the last one."""
+        count, last = self.count, self._last
         if count < LEAST or last is None:
             return False
-        if count < self.size and count + last.count < ALL:  # however short the way
+        there = count + last.where.count
+        if count < self.size and there < ALL:  # however short the way
             return False
-        way = last.session.way
-        return count >= self.size * way or count + last.count >= ALL * way
+        way = last.where.session.way
+        return count >= self.size * way or there >= ALL * way
 
     @property
     def burst(self) -> int:
@@ -91,38 +94,49 @@ class OpeningWindow:
         The peers are asked, too: a service may take long to accept calls that are in nobody's way any more.
         """
         self._waiting.append(told)
-        self._ask({where.session for where in self.calls.values()})
+        self._ask([batch for batch in self._batches.values() if batch.count])
 
-    def _ask(self, sessions: set[Asked]) -> None:
-        for session in sessions:
+    def _ask(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            session = batch.where.session
             if session not in self._asked:
                 self._asked.add(session)
-                session.ask(partial(self._handled, session, self.carried_by(session)))
+                self._close(batch)
+                session.ask(partial(self._handled, batch))
 
-    def carried_by(self, session: Asked) -> list[Opening]:
-        """Those of the calls that are under way there."""
-        return [call for call, where in self.calls.items() if where.session is session]
+    def _close(self, batch: Batch) -> None:
+        batch.closed = True
+        del self._batches[batch.where.session]
 
-    def _handled(self, session: Asked, calls: list[Opening]) -> None:
-        self._asked.remove(session)
-        for call in calls:
-            self.drop(call)
+    def _handled(self, batch: Batch) -> None:
+        self._asked.remove(batch.where.session)
+        self.drop(batch, batch.count)
         # There may be calls that have come since, also by other ways than the one who waits (`Call`).
-        self._ask({self.calls[call].session for call in (self.calls if self._waiting else self._over)})
+        self._ask([new for new in self._batches.values() if new.count and (self._waiting or new.over)])
 
-    def add(self, call: Opening, where: UnderWay) -> None:
-        """An OPEN has been written for the call."""
-        self.calls[call] = self._last = where
+    def add(self, where: UnderWay) -> Batch:
+        """An OPEN has been written for a call. Returns the batch that it is of until it leaves."""
+        batch = self._last
+        if batch is None or batch.closed or batch.where is not where:
+            self._last = batch = self._batch(where)
+        batch.count += 1
         where.count += 1
+        self.count += 1
+        return batch
 
-    def answered(self, call: Opening) -> None:
-        """The peer has delivered the call."""
-        left = call.left
+    def _batch(self, where: UnderWay) -> Batch:
+        found = self._batches.get(where.session)
+        if found is None:
+            self._batches = {session: batch for session, batch in self._batches.items() if batch.count}
+            found = self._batches[where.session] = Batch(self, where)
+        return found
+
+    def answered(self, call: Opening, left: bool | None) -> None:
+        """The peer has delivered the call, which is of no batch any more (`drop`), and has `left`, or not."""
         if left is None:
             self.doubted.add(call)
         else:
-            self.adapt(not left)
-        self.drop(call)
+            self.adapt(left is False)
 
     def ended(self, call: Opening, reason: CloseReason) -> None:
         """A stream has ended. If it was in doubt whether its caller waits: it did, if it was told something, and was
@@ -131,13 +145,13 @@ class OpeningWindow:
         if call in self.doubted:
             self.doubted.remove(call)
             if reason in (CloseReason.FINISHED, CloseReason.ABORTED):
-                self.adapt(reason is CloseReason.FINISHED and call.bytes_received > 0 and not call.left)
+                self.adapt(reason is CloseReason.FINISHED and call.bytes_received > 0 and not call.left())
 
-    def over(self, call: Opening) -> None:
-        """The call has ended without an answer: none will come. It stands in the way until the peer has handled it."""
-        if call in self.calls:
-            self._over.add(call)
-            self._ask({self.calls[call].session})
+    def over(self, batch: Batch | None) -> None:
+        """A call has ended without an answer: none will come. It stands in the way until the peer has handled it."""
+        if batch is not None and batch.count:
+            batch.over = True
+            self._ask([batch])
 
     def adapt(self, waited: bool) -> None:
         """A caller has waited for what its call would bring, or has left before."""
@@ -146,39 +160,23 @@ class OpeningWindow:
         elif self.size < MOST:
             self.size += 1
 
-    def drop(self, call: Opening) -> None:
-        """The call is in nobody's way any more. Idempotent."""
-        where = self.calls.pop(call, None)
-        if where is None:
+    def drop(self, batch: Batch, calls: int = 1) -> None:
+        """So many calls of the batch are in nobody's way any more. If the peer has handled them all, they have left."""
+        if not batch.count:
             return
-        where.count -= 1
-        if self._over:
-            self._over.discard(call)
-        if self._waiting and not self.is_full() and len(self.calls) <= self.size * where.session.way // 2:
+        batch.count -= calls
+        batch.where.count -= calls
+        self.count -= calls
+        if self._waiting and not self.is_full() and self.count <= self.size * batch.where.session.way // 2:
             waiting, self._waiting = self._waiting, []
             for told in waiting:
                 told()
 
-
-class OpeningWindows:
-    """Those of all upstreams."""
-
-    def __init__(self) -> None:
-        self._windows: dict[str, OpeningWindow] = {}
-
-    def of(self, upstream: str) -> OpeningWindow:
-        """The window of the upstream of this name."""
-        found = self._windows.get(upstream)
-        if found is None:
-            found = self._windows[upstream] = OpeningWindow()
-        return found
-
-    def keep(self, upstreams: set[str]) -> None:
-        """Forget the windows of all others, but for those that calls have not left yet."""
-        self._windows = {name: window for name, window in self._windows.items() if name in upstreams or window.calls}
-
     def link_lost(self, session: Asked) -> None:
-        """Its calls wait for another link, where they are in nobody's way."""
-        for window in self._windows.values():
-            for call in window.carried_by(session):
-                window.drop(call)
+        """Its calls wait for another link, where they are in nobody's way. Those of which it was asked leave when it
+        tells so (`opening.Asked`).
+        """
+        batch = self._batches.get(session)
+        if batch is not None:
+            self._close(batch)
+            self.drop(batch, batch.count)

@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.base.tokenbucket import TokenBucket
-from proxy.inbound.delivery import SLACK
+from proxy.inbound.inbound import SLACK
 from proxy.mux.frames import Open
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header

@@ -18,7 +18,7 @@ from proxy.outbound import acceptor
 from proxy.outbound.acceptor import KnownCaller, UpstreamAcceptor
 from proxy.outbound.call import Call
 from proxy.pump import options
-from proxy.pump.openings import LEAST, MOST
+from proxy.pump.opening import LEAST, MOST
 from proxy.pump.ourselves import MAX_HOPS
 from tests.pump.agents import mesh
 from tests.pump.rig import KINDS, Kind, until
@@ -175,15 +175,15 @@ async def test_calls_that_end_unanswered_leave_the_window() -> None:
         await until(lambda: agent.pools["host-b"].up, "the link")
         window = agent.pump.openings.of("echo")
         callers = [hosts.call(kind="tcp") for _ in range(9)]
-        await until(lambda: len(window.calls) == 8, "those that the service has no room for")
+        await until(lambda: window.count == 8, "those that the service has no room for")
         for caller in callers[1:5]:
             caller.abort()
-        await until(lambda: not window.calls, "what the peer has handled")
+        await until(lambda: not window.count, "what the peer has handled")
         assert window.size == MOST // 16
         hosts.kill("host-b")
         await until(lambda: not agent.stats.open, "the end of all")
         assert window.size == MOST // 16, "whose callers did wait"
-        assert not window.calls
+        assert not window.count
 
 
 @pytest.mark.failure("21b-c")

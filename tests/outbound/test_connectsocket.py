@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -109,7 +108,7 @@ async def test_slow_heads(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
         silent = caller_of(hosts, kind)
         assert await silent.rest() == (b"", False)
         await until(lambda: agent.stats.open == 1, "only the call is left")
-        assert agent.outbound.connect.window.calls == {}
+        assert agent.outbound.connect.window.count == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,7 +116,7 @@ async def test_only_so_many_heads_at_a_time(kind: Kind) -> None:
     async with mesh() as hosts:
         agent = await hosts.start("host-a", **connect_to(hosts, kind))
         callers = [caller_of(hosts, kind) for _ in range(connectsocket.MOST + 10)]
-        await until(lambda: agent.outbound.connect.window.full, "the window is full")
+        await until(lambda: agent.outbound.connect.window.is_full(), "the window is full")
         assert len(agent.outbound.connect.callers) == connectsocket.MOST
         for caller in callers:
             caller.close()
@@ -204,16 +203,12 @@ async def test_callers_wait_for_their_turn_when_too_many_have_no_answer() -> Non
         agent = await hosts.start("host-a", services=services, **connect_to(hosts, "unix"))
         window = agent.pump.openings.of("echo")
         heads = UnderWay(connectsocket.Heads())
-        stuck = [connectsocket.ConnectCaller(socket.socket()) for _ in range(connectsocket.MOST)]
-        for each in stuck:
-            window.add(each, heads)
+        stuck = [window.add(heads) for _ in range(connectsocket.MOST)]
         caller = caller_of(hosts, "unix")
         await caller.send(HEAD)
         await until(lambda: bool(window._waiting), "it waits")
         for each in stuck:
             window.drop(each)
-            assert each.sock is not None
-            each.sock.close()
         await service.accept()
         assert await caller.read(len(OK)) == OK
 

@@ -6,7 +6,7 @@ import pytest
 
 from control.base.tokenbucket import TokenBucket
 from proxy.errors import CloseReason
-from proxy.inbound.delivery import FASTER, SLACK
+from proxy.inbound.inbound import FASTER, SLACK
 from proxy.pool.pacing import LOOK_AGAIN, Pacer
 from tests.pump.agents import mesh
 from tests.pump.rig import until

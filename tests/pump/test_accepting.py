@@ -13,10 +13,11 @@ import pytest
 
 from proxy.pump.accepting import Accepting
 from proxy.pump.descriptor import Descriptor
-from proxy.pump.openings import MOST, TURNS, OpeningWindows
+from proxy.pump.opening import MOST, TURNS
+from proxy.pump.openings import OpeningWindow
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host
-from tests.pump.test_openings import Call, Peer
+from tests.pump.test_openings import Peer
 
 BURST = MOST // TURNS
 
@@ -30,7 +31,7 @@ class Told(Accepting):
         self.too_many = False
         self.codes: list[int] = []
         self.waits = 0
-        super().__init__(host.pump, fd, self.owners.append, OpeningWindows().of("test"))
+        super().__init__(host.pump, fd, self.owners.append, OpeningWindow())
 
     def _exceeds(self, descriptor: int) -> bool:
         self.exceeding.append(descriptor)
@@ -104,7 +105,7 @@ def test_descriptors_that_are_scarce_or_used_up(told: Told, callers: list[socket
 def test_a_window_that_is_full(told: Told, callers: list[socket.socket]) -> None:
     peer = Peer()
     for _ in range(MOST):
-        told.window.add(Call(peer), peer.under_way)
+        told.window.add(peer.under_way)
     told.ready(1)
     assert (told.waits, told.owners) == (1, [])
 
@@ -117,7 +118,7 @@ def test_what_the_machine_cannot(host: Host) -> None:
 
 
 def test_who_accepts_says_what_else_there_is(host: Host) -> None:
-    bare = Accepting(host.pump, 0, lambda owner: None, OpeningWindows().of("test"))
+    bare = Accepting(host.pump, 0, lambda owner: None, OpeningWindow())
     for ask in (lambda: bare._exceeds(1), bare._await_answers, lambda: bare._pause(1)):
         with pytest.raises(NotImplementedError):
             ask()

@@ -17,10 +17,11 @@ import trio.testing
 from proxy.pump import listener
 from proxy.pump.descriptor import Descriptor
 from proxy.pump.listener import Listener
-from proxy.pump.openings import LEAST, MOST, TURNS, OpeningWindows
+from proxy.pump.opening import LEAST, MOST, TURNS
+from proxy.pump.openings import OpeningWindow
 from proxy.pump.options import LocalSocket
 from tests.pump.rig import Host, running, until
-from tests.pump.test_openings import Call, Peer
+from tests.pump.test_openings import Peer
 from tests.tools.sockets import fds_since, open_fds
 
 BURST = MOST // TURNS
@@ -53,7 +54,7 @@ class Door:
         self.sock.listen(1000)
         self.accepted: list[Owner] = []
         self.clients: list[socket.socket] = []
-        self.window = OpeningWindows().of("test")
+        self.window = OpeningWindow()
         self.listener = Flaky(
             host.pump, host.deadlines, self.sock, f"unix:{path}", accepted or self.accepted.append, self.window
         )
@@ -251,7 +252,7 @@ async def test_callers_beyond_the_window_wait_in_the_queue(door: Door) -> None:
 
     def accepted(sock: Owner) -> None:
         door.accepted.append(sock)
-        door.window.add(Call(peer), peer.under_way)
+        door.window.add(peer.under_way)
 
     door.listener.accepted = accepted
     for _ in range(2 * MOST + 1):
@@ -286,14 +287,12 @@ async def test_callers_that_do_not_wait_for_answers_come_few_at_a_time(
 
 async def test_two_reasons_to_wait(door: Door) -> None:
     peer = Peer()
-    calls = [Call(peer) for _ in range(MOST)]
-    for call in calls:
-        door.window.add(call, peer.under_way)
+    batches = [door.window.add(peer.under_way) for _ in range(MOST)]
     door.call()
     await until(lambda: peer.asked, "the peer is asked")
     door.listener.hold(True)
-    for call in calls:
-        door.window.drop(call)
+    for batch in batches:
+        door.window.drop(batch)
     await trio.testing.wait_all_tasks_blocked(0.01)
     assert door.accepted == []
     door.listener.hold(False)

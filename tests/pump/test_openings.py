@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from proxy.errors import CloseReason
-from proxy.pump.openings import ALL, LEAST, MOST, TURNS, OpeningWindow, OpeningWindows, UnderWay
+from proxy.pump.opening import ALL, LEAST, MOST, TURNS
+from proxy.pump.openings import Batch, OpeningWindow, UnderWay
+from proxy.pump.openingwindows import OpeningWindows
 
 pytestmark = pytest.mark.failure("21b-c")
 
@@ -28,28 +30,42 @@ class Peer:
 
 
 class Call:
-    """A call that is under way."""
+    """A call, which comes under way when it is made."""
 
-    def __init__(self, session: Peer, left: bool | None = False) -> None:
-        self.session, self.left, self.bytes_received = session, left, 0
+    def __init__(self, window: OpeningWindow, session: Peer, has_left: bool | None = False) -> None:
+        self.window, self.has_left, self.bytes_received = window, has_left, 0
+        self.batch: Batch | None = window.add(session.under_way)
+
+    def left(self) -> bool | None:
+        return self.has_left
+
+    def leave(self) -> None:
+        batch, self.batch = self.batch, None
+        if batch is not None:
+            self.window.drop(batch)
+
+    def answered(self) -> None:
+        self.window.answered(self, self.has_left)
+        self.leave()
+
+    def over(self) -> None:
+        self.window.over(self.batch)
 
 
 def filled(window: OpeningWindow, peer: Peer, left: bool | None = False) -> list[Call]:
     calls = []
-    while not window.full:
-        calls.append(Call(peer, left))
-        window.add(calls[-1], calls[-1].session.under_way)
+    while not window.is_full():
+        calls.append(Call(window, peer, left))
     return calls
 
 
 def test_callers_that_wait_have_the_whole_window() -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
+    window, peer = OpeningWindow(), Peer()
     for _ in range(10):
         calls = filled(window, peer)
         assert len(calls) == MOST == peer.under_way.count
         for call in calls:
-            window.answered(call)
+            call.answered()
     assert (window.size, window.burst, peer.under_way.count) == (MOST, MOST // TURNS, 0)
 
 
@@ -68,15 +84,13 @@ def test_callers_that_wait_have_the_whole_window() -> None:
 def test_whether_a_caller_had_left_may_be_known_at_the_end_only(
     reason: CloseReason, received: int, left: bool | None, waited: bool | None
 ) -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
+    window, peer = OpeningWindow(), Peer()
     window.size = before = MOST // 2
     for _ in range(2):
-        call = Call(peer, None)
-        window.add(call, call.session.under_way)
-        window.answered(call)
-        assert (window.size, window.calls) == (before, {}), "it is in nobody's way"
-        call.left, call.bytes_received = left, received
+        call = Call(window, peer, None)
+        call.answered()
+        assert (window.size, window.count) == (before, 0), "it is in nobody's way"
+        call.has_left, call.bytes_received = left, received
         window.ended(call, reason)
         window.ended(call, reason)
         before = {True: before + 1, False: before // 2, None: before}[waited]
@@ -85,40 +99,39 @@ def test_whether_a_caller_had_left_may_be_known_at_the_end_only(
 
 @pytest.mark.parametrize("answered", [True, False], ids=["answered", "ended before"])
 def test_callers_that_close_at_once_have_little(answered: bool) -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
+    window, peer = OpeningWindow(), Peer()
     for _ in range(MOST):
         for call in filled(window, peer, left=True):
             if answered:
-                window.answered(call)
+                call.answered()
             else:
                 window.adapt(False)
-                window.over(call)
+                call.over()
         if not answered:
             peer.asked.pop()()
     assert (window.size, window.burst, peer.under_way.count) == (LEAST, 1, 0)
     for _ in range(MOST):
-        window.answered(Call(peer))
+        Call(window, peer).answered()
     assert window.size == MOST, "others come after them"
 
 
 def test_now_and_then_one_does_not_wait() -> None:
-    window = OpeningWindows().of("one")
+    window = OpeningWindow()
     for number in range(1000):
         window.adapt(number % 20 > 0)
     assert window.size >= MOST // 4
 
 
 def test_one_that_closes_early_still_stands_in_the_way() -> None:
-    window, peer = OpeningWindows().of("one"), Peer()
+    window, peer = OpeningWindow(), Peer()
     calls = filled(window, peer)
     window.adapt(False)
-    window.over(calls[0])
-    window.over(calls[1])
-    assert len(window.calls) == len(calls)
+    calls[0].over()
+    calls[1].over()
+    assert window.count == len(calls)
     [told] = peer.asked
     told()
-    assert len(window.calls) == 0
+    assert window.count == 0
     assert peer.asked == [told]
 
 
@@ -127,118 +140,86 @@ def test_upstreams_that_take_all_they_may_leave_some_to_the_next(upstreams: int)
     windows, peer = OpeningWindows(), Peer()
     for number in range(upstreams):
         filled(windows.of(f"{number}"), peer)
-        assert len(windows.of(f"{number}").calls) >= LEAST
+        assert windows.of(f"{number}").count >= LEAST
     assert peer.under_way.count <= ALL + LEAST * upstreams
     assert len(filled(windows.of("next"), peer)) >= LEAST
 
 
 def test_there_is_room_when_half_is_free() -> None:
-    window, peer = OpeningWindows().of("one"), Peer()
+    window, peer = OpeningWindow(), Peer()
     calls = filled(window, peer)
     told: list[str] = []
     window.when_room(lambda: told.append("room"))
     for call in calls[: MOST // 2 - 1]:
-        window.answered(call)
+        call.answered()
     assert not told
-    window.answered(calls[MOST // 2])
+    calls[MOST // 2].answered()
     assert told == ["room"]
-    window.answered(calls[-1])
+    calls[-1].answered()
     assert told == ["room"], "once"
 
 
 def test_calls_that_a_service_lets_wait_are_in_nobodys_way() -> None:
     """The peer has handled them: it says so when it is asked."""
-    window, one, other = OpeningWindows().of("one"), Peer(), Peer()
-    mine = [Call(one) for _ in range(MOST // 2)]
-    for call in [*mine, *(Call(other) for _ in range(MOST // 2))]:
-        window.add(call, call.session.under_way)
+    window, one, other = OpeningWindow(), Peer(), Peer()
+    mine = [Call(window, one) for _ in range(MOST // 2)]
+    for _ in range(MOST // 2):
+        Call(window, other)
     told: list[str] = []
     window.when_room(lambda: told.append("room"))
     window.when_room(lambda: told.append("and again"))
     assert (len(one.asked), len(other.asked)) == (1, 1), "once for each, however many wait"
     one.asked.pop()()
     assert told == ["room", "and again"]
-    assert window.calls.keys().isdisjoint(mine)
-    window.answered(mine[0])
-    assert len(window.calls) == MOST // 2, "late, and not counted twice"
+    assert (one.under_way.count, other.under_way.count) == (0, MOST // 2)
+    mine[0].answered()
+    assert window.count == MOST // 2, "late, and not counted twice"
     filled(window, one)
     window.when_room(lambda: None)
     assert (len(one.asked), len(other.asked)) == (1, 1)
 
 
-def test_calls_that_lose_their_link_are_in_nobodys_way() -> None:
-    windows, one, other = OpeningWindows(), Peer(), Peer()
-    mine, theirs = Call(one), Call(other)
-    windows.of("one").add(mine, one.under_way)
-    windows.of("one").add(theirs, other.under_way)
-    windows.of("another").add(Call(one), one.under_way)
-    windows.link_lost(one)
-    assert (one.under_way.count, other.under_way.count) == (0, 1)
-    assert windows.of("one").calls.keys() == {theirs}
-    windows.of("one").answered(mine)
-    assert (one.under_way.count, other.under_way.count) == (0, 1)
-
-
-def test_an_upstream_that_was_removed_and_comes_back() -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
-    windows.keep({"another"})
-    assert windows.of("one") is not window
-    window = windows.of("one")
-    call = Call(peer)
-    window.add(call, call.session.under_way)
-    windows.keep({"another"})
-    assert windows.of("one") is window, "a call is in it"
-    windows.link_lost(peer)
-    assert peer.under_way.count == 0
-
-
 def test_calls_that_came_after_the_question_do_not_keep_others_waiting() -> None:
     """Calls that waited for a link come into a window without asking whether there is room."""
-    window, one, other = OpeningWindows().of("one"), Peer(), Peer()
+    window, one, other = OpeningWindow(), Peer(), Peer()
     filled(window, one)
     told: list[str] = []
     window.when_room(lambda: told.append("room"))
     for session in (one, other) * MOST:
-        window.add(Call(session), session.under_way)
+        Call(window, session)
     one.asked.pop(0)()
     assert not told
     other.asked.pop(0)()
     one.asked.pop(0)()
     assert told == ["room"]
-    assert not window.calls
+    assert not window.count
     assert not one.asked
     assert not other.asked
 
 
 def test_calls_that_ended_without_an_answer_leave_by_themselves() -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
-    calls = [Call(peer) for _ in range(4)]
-    for call in calls[:3]:
-        window.add(call, call.session.under_way)
-    window.over(calls[0])
-    window.add(calls[3], calls[3].session.under_way)
-    window.over(calls[3])
+    window, peer = OpeningWindow(), Peer()
+    calls = [Call(window, peer) for _ in range(3)]
+    calls[0].over()
+    Call(window, peer).over()
     peer.asked.pop(0)()
-    assert window.calls.keys() == {calls[3]}, "it has ended after the question"
+    assert window.count == 1, "it has ended after the question"
     peer.asked.pop(0)()
     assert peer.under_way.count == 0
     assert not peer.asked
-    window.over(calls[0])
+    calls[0].over()
     assert not peer.asked, "nobody waits for that"
 
 
 def test_calls_that_end_with_their_session_leave_with_it() -> None:
-    windows, peer = OpeningWindows(), Peer()
-    window = windows.of("one")
+    window, peer = OpeningWindow(), Peer()
     calls = filled(window, peer)
     told: list[str] = []
     window.when_room(lambda: told.append("room"))
     peer.gone = True
     peer.asked.pop()()
     for call in calls:
-        window.over(call)
+        call.over()
     assert told == ["room"]
     assert peer.under_way.count == 0
 
@@ -253,11 +234,24 @@ def test_a_silent_peer_holds_up_only_who_calls_it() -> None:
 @pytest.mark.parametrize("way", [1, 50])
 def test_on_a_long_way_more_are_under_way(way: int) -> None:
     """As many a second: they stand before nobody while they travel."""
-    window, peer = OpeningWindows().of("one"), Peer(way)
+    window, peer = OpeningWindow(), Peer(way)
     calls = filled(window, peer)
     assert len(calls) == MOST * way
     for call in calls:
-        window.answered(call)
+        call.answered()
     for _ in range(MOST):
         window.adapt(False)
     assert len(filled(window, peer)) == LEAST * way
+
+
+def test_many_sessions_come_and_go() -> None:
+    """Nothing is kept of those that carry no call."""
+    window, steady = OpeningWindow(), Peer()
+    call = Call(window, steady)
+    for _ in range(100):
+        Call(window, Peer()).answered()
+        Call(window, steady).answered()
+    assert (window.count, steady.under_way.count) == (1, 1)
+    assert len(window._batches) <= 2
+    call.answered()
+    assert (window.count, steady.under_way.count) == (0, 0)

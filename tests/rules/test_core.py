@@ -12,7 +12,7 @@ from pathlib import Path
 from proxy.core.modules import COMPILED
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST = 2838
+MOST = 2835
 """Lines of code in the modules that are compiled, all together. Lower it with what goes; what does not run for each
 message or connection belongs in a module that is not compiled."""
 MOST_PYX = 200
