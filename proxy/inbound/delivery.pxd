@@ -1,5 +1,6 @@
 cimport cython
-from proxy.core.syscalls cimport now
+from proxy.core.syscalls cimport connect_unix
+from proxy.pump.descriptor cimport owner_of
 from proxy.pump.edgetally cimport EdgeTally
 from proxy.pump.lane cimport Lane
 from proxy.pump.session cimport LaneSession
@@ -9,10 +10,10 @@ from proxy.pump.tally cimport Countdown, Opened, StreamTally, Tally, Totals
 cdef class AtOnce:
     cdef public Totals stats
     cdef public object allowed, connector, open
-    cdef public object _notice, _descriptors
+    cdef public object _descriptors, _budget
     cdef public dict _local_services
 
-    @cython.locals(session=LaneSession, local=LocalService, caller=KnownCaller)
+    @cython.locals(session=LaneSession, local=LocalService, caller=KnownCaller, fd=int)
     cpdef call(self, Lane lane, call)
 
 cdef class LocalService:
@@ -21,7 +22,7 @@ cdef class LocalService:
     cdef public Countdown _sampler
     cdef public object service, config
     cdef public bytes path, at_once
-    cdef public bint tells
+    cdef public bint guarded, tells
     cdef public Opened delivered
     cdef public Tally open
     cdef public dict _callers
@@ -29,7 +30,7 @@ cdef class LocalService:
     @cython.locals(delivered=Opened)
     cpdef took(self, Lane lane)
     cpdef time(self, Lane lane)
-    @cython.locals(caller=KnownCaller)
+    @cython.locals(of_peer=dict, caller=KnownCaller)
     cpdef KnownCaller caller(self, peer, call)
 
 cdef class KnownCaller(StreamObserver):

@@ -8,17 +8,16 @@ other stream, including each one that is refused, has a `Delivery` until it ends
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from time import monotonic
 
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import UnixAddress
 from proxy.config.schema import ServiceConfig
-from proxy.core.syscalls import now
+from proxy.core.syscalls import connect_unix
 from proxy.errors import CloseReason
-from proxy.mux.frames import NAMESAKE, Open
+from proxy.mux.frames import Open
 from proxy.pump.connecting import Connector
-from proxy.pump.descriptor import Descriptor
+from proxy.pump.descriptor import Descriptor, owner_of
 from proxy.pump.edges import Edge, caller_name
 from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
@@ -39,17 +38,13 @@ class AtOnce:
 
     Args:
         allowed: who may call which service.
-        notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
 
     Attributes:
         open: by service, the number of streams that are delivered or being delivered.
     """
 
-    def __init__(
-        self, allowed: AllowRules, connector: Connector, stats: StreamStats, notice: Callable[[str, str], None]
-    ) -> None:
-        self._notice = notice
-        self._descriptors = connector.pump.descriptors
+    def __init__(self, allowed: AllowRules, connector: Connector, stats: StreamStats) -> None:
+        self._descriptors, self._budget = connector.pump.descriptors, connector.pump.budget
         self.stats = stats
         self.open = Tallies()
         self._local_services: dict[str, LocalService] = {}
@@ -58,29 +53,26 @@ class AtOnce:
 
     def call(self, lane: Lane, call: Open) -> None:
         """Connect to the service, or refuse the stream."""
-        service, peer = call.service, lane.session.peer
-        local = self._local_services.get(service)
+        peer, local = lane.session.peer, self._local_services.get(call.service)
         rate = lane.session.local.opens_per_second
         if rate is not None and self._too_many(peer, rate, lane.since):
             self._refuse(lane, call, CloseReason.OVERLOADED, f"the peer opens more than {rate} streams a second")
         elif local is None:
-            if service == NAMESAKE:
-                self._notice(peer, call.caller)
-                return lane.abort(CloseReason.NO_SUCH_SERVICE)  # no stream, so neither counted nor logged as one
             self._refuse(lane, call, CloseReason.NO_SUCH_SERVICE)
-        elif self.allowed.rules and not self.allowed.allows(call, peer):
+        elif local.guarded and not self.allowed.allows(call, peer):
             self._refuse(lane, call, CloseReason.NOT_ALLOWED, describe(call))
         elif (
             local.at_once
-            and (call.via is None or not self.connector.own.passed(call.via))
-            and (owner := self.connector.at_once(local.at_once)) is not None
+            and ((via := call.via) is None or not self.connector.own.passed(via))
+            and (fd := connect_unix(local.at_once)) >= 0  # if not, `_connect` says why, or waits
         ):
-            if owner.fileno() >= self._descriptors.scarce and (why := self.excess(peer, owner)):
+            owner = owner_of(fd, self._budget.send_buffer)
+            if fd >= self._descriptors.scarce and (why := self.excess(peer, owner)):
                 owner.close()
                 return self._refuse(lane, call, CloseReason.LOCAL_SHORTAGE, why)
             self.stats.opened += 1
             local.open.count += 1
-            caller = local.caller(peer, call)
+            caller = local.caller(peer, call if via is None else call._replace(via=None))
             caller.edge.opened += 1
             caller.edge.failing_since = None
             lane.observer = caller
@@ -116,6 +108,7 @@ class LocalService:
         path: the path of its Unix socket; empty if it has a TCP address.
         at_once: the same, for streams for which no `Delivery` need be made; empty: all need one, as somebody hears of
             each (`Totals.log_of`).
+        guarded: whether rules say who may call it.
         open: its streams that are delivered or being delivered.
         tells: whether it gets a PROXY header that says who calls.
         delivered: of its streams; None: there were none yet. `took` counts those that have no `Delivery`.
@@ -126,11 +119,12 @@ class LocalService:
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
         self.at_once = self.path if inbound.stats.log_of(name) is None else b""
+        self.guarded = name in inbound.allowed.rules
         self.tells = config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self.open = inbound.open[name]
         self._sampler = inbound.stats.counts.deliveries
-        self._callers: dict[tuple[str, int, str], KnownCaller] = {}
+        self._callers: dict[str, dict[Open, KnownCaller]] = {}
         inbound.stats.edges.kept_by(self)
 
     def took(self, lane: Lane) -> None:
@@ -155,16 +149,19 @@ class LocalService:
 
     def forget(self, peer: str) -> None:
         """The peer was removed: if it comes back, its streams may be counted anew."""
-        self._callers = {key: caller for key, caller in self._callers.items() if key[0] != peer}
+        self._callers.pop(peer, None)
 
     def caller(self, peer: str, call: Open) -> KnownCaller:
-        """What observes the lanes of this caller, by peer, user and service of the caller."""
-        key = (peer, call.uid, call.caller)
-        caller = self._callers.get(key)
+        """What observes the lanes of this caller, by peer, user and service of the caller. (What is looked for is
+        mostly the very `call` that is kept: `frames` reads the same words once. So it costs no comparison.)
+        """
+        of_peer = self._callers.get(peer)
+        caller = None if of_peer is None else of_peer.get(call)
         if caller is None:
-            if len(self._callers) >= MOST_KEPT:
+            if sum(map(len, self._callers.values())) >= MOST_KEPT:
                 self._callers.clear()
-            caller = self._callers[key] = KnownCaller(self._inbound, self.service, call, peer)
+            caller = KnownCaller(self._inbound, self.service, call, peer)
+            self._callers.setdefault(peer, {})[call] = caller
         return caller
 
     def forget_edges(self) -> None:
@@ -194,7 +191,7 @@ class KnownCaller(StreamObserver):
         inbound, count, ended = self._inbound, self._count, lane  # whose types are known
         self._open.count -= 1
         count.end(lane, reason)
-        self.edge.over(reason, ended.counted_sent, ended.counted_received, now())
+        self.edge.over(reason, ended.counted_sent, ended.counted_received)
         if (told := inbound.stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._call), reason, "")
         if inbound.stats.end(reason):

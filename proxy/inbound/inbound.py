@@ -11,7 +11,7 @@ from control.base.tokenbucket import TokenBucket
 from proxy.config.schema import Config
 from proxy.errors import CloseReason
 from proxy.inbound.delivery import AtOnce, LocalService
-from proxy.mux.frames import UNKNOWN_UID, Open
+from proxy.mux.frames import NAMESAKE, UNKNOWN_UID, Open
 from proxy.pump.connecting import ConnectAttempt, Connector
 from proxy.pump.descriptor import Descriptor
 from proxy.pump.edges import Edge, caller_name
@@ -32,6 +32,7 @@ class Inbound(AtOnce):
     """Delivers the streams that peers open to local services, at once or not, or refuses them.
 
     Args:
+        notice: takes what a peer says of this host's name (`mux.frames.NAMESAKE`), with the peer's name before it.
         streams: counts the open streams that a peer has opened. The others are as in `AtOnce`.
     """
 
@@ -44,14 +45,15 @@ class Inbound(AtOnce):
         notice: Callable[[str, str], None] = lambda peer, text: None,
         streams: Callable[[str], int] = lambda peer: 0,
     ) -> None:
-        super().__init__(allowed, connector, stats, notice)
-        self._streams = streams
+        super().__init__(allowed, connector, stats)
+        self._notice, self._streams = notice, streams
         self._opens: dict[tuple[str, int], TokenBucket] = {}
         self._local_services = self._services_of(config)
 
     def adopt(self, config: Config, allowed: AllowRules) -> None:
         """Use another configuration for streams that are opened from now on. Raises nothing."""
-        self._local_services, self.allowed = self._services_of(config), allowed
+        self.allowed = allowed
+        self._local_services = self._services_of(config)
         self.stats.refused.forget(frozenset(self._local_services))
         self.open.keep(self._local_services)
 
@@ -92,6 +94,9 @@ class Inbound(AtOnce):
         return f"the peer's {held} streams have their share of descriptors" if held > shares.share(descriptor) else ""
 
     def _refuse(self, lane: Lane, call: Open, reason: CloseReason, detail: str = "") -> None:
+        if call.service == NAMESAKE and reason is CloseReason.NO_SUCH_SERVICE:
+            self._notice(lane.session.peer, call.caller)
+            return lane.abort(reason)  # no stream, so neither counted nor logged as one
         if call.service in self._local_services:
             self.stats.refused.add(call, lane.session.peer, reason, detail, monotonic())
         Delivery(self, lane, call).refuse(reason, detail)
@@ -180,7 +185,7 @@ class Delivery(StreamObserver):
             self._attempt.cancel()
         self._inbound.connector.own.drop(self._source)
         self._inbound.stats.counts.stream(self._counted_as, lane.session.peer, self.direction).end(lane, reason)
-        self.edge.over(reason, lane.bytes_sent, lane.bytes_received, monotonic())
+        self.edge.over(reason, lane.bytes_sent, lane.bytes_received)
         if (told := self._inbound.stats.log_of(self.service)) is not None:
             told.ended(self, reason, self._detail)
         if self._inbound.stats.end(reason):

@@ -1,5 +1,5 @@
 cimport cython
-from proxy.core.syscalls cimport now, peer_of
+from proxy.core.syscalls cimport peer_of
 from proxy.pool.picking cimport Picker
 from proxy.pump.descriptor cimport fd_of
 from proxy.pump.edgetally cimport EdgeTally

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from control.api.messages import StreamDirection
 from control.base.reading.addresses import TcpAddress
 from proxy.config.schema import UpstreamConfig
-from proxy.core.syscalls import now, peer_of
+from proxy.core.syscalls import peer_of
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import UNKNOWN_UID, Open, Via, encode_open
 from proxy.outbound.call import Call
@@ -160,7 +160,7 @@ class KnownCaller(StreamObserver):
         self._window.answered(lane, opened.left())
         opened.leave_window()
         self.edge.failing_since = None
-        if self.service in self._blamed:
+        if self._blamed and self.service in self._blamed:
             self._context.ejections.succeeded(self.service, lane.session.peer)
 
     def lane_refused(self, lane: Lane, reason: CloseReason) -> None:
@@ -189,7 +189,7 @@ class KnownCaller(StreamObserver):
         if (count := self._count) is None:
             self._count = count = self._stats.counts.stream(self.service, lane.session.peer, self.direction)
         count.end(lane, reason)
-        self.edge.over(reason, ended.counted_sent, ended.counted_received, now())
+        self.edge.over(reason, ended.counted_sent, ended.counted_received)
         if (told := self._stats.log_of(self.service)) is not None:
             told.ended(KnownStream(lane, self.direction, self._request), reason, "")
         if self._stats.end(reason):

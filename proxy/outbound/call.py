@@ -441,7 +441,7 @@ class Call(StreamObserver):
 
     def _ended(self, reason: CloseReason, sent: int, received: int, peer: str | None) -> None:
         if self.edge is not None:
-            self.edge.over(reason, sent, received, monotonic())
+            self.edge.over(reason, sent, received)
         if (told := self._told) is not None:
             told.ended(self, reason, self._detail)
         if self._context.stats.end(reason):
@@ -474,7 +474,7 @@ class Call(StreamObserver):
     def _not_taken(self, reason: CloseReason) -> None:
         """A host did not take the call, which may go on to others."""
         if self.edge is not None:
-            self.edge.over(reason, 0, 0, monotonic())
+            self.edge.over(reason, 0, 0)
             self.edge = None
 
     def _told_opened(self) -> None:

@@ -1,6 +1,6 @@
 cimport cython
 from proxy.core.syscalls cimport accept, now
-from proxy.pump.descriptor cimport Descriptor
+from proxy.pump.descriptor cimport owner_of
 from proxy.pump.loop cimport Pump
 from proxy.pump.openings cimport OpeningWindow
 
@@ -12,6 +12,6 @@ cdef class Accepting:
     cdef public bint _said
     cdef public double _short_at
 
-    @cython.locals(pump=Pump, window=OpeningWindow, new=Descriptor, bound="long long", scarce=int, fd=int)
+    @cython.locals(pump=Pump, window=OpeningWindow, bound="long long", scarce=int, fd=int)
     cpdef ready(self, unsigned int mask)
     cpdef int _accept(self) except? -1

@@ -10,10 +10,10 @@ from math import inf
 
 from control.base.system.accepting import OF_CLIENT
 from proxy.core.syscalls import accept, now
-from proxy.pump.descriptor import Descriptor
+from proxy.pump.descriptor import Descriptor, owner_of
 from proxy.pump.loop import Pump
 from proxy.pump.openings import OpeningWindow
-from proxy.pump.options import LocalSocket, bound_send_buffer
+from proxy.pump.options import LocalSocket
 
 _NOBODY = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.EINVAL})
 """The queue is empty. EINVAL: and it is shut down (`BoundUnixSocket.refuse`)."""
@@ -49,12 +49,7 @@ class Accepting:
             fd = self._accept()
             if fd >= 0:
                 self._failed = 0
-                new = Descriptor(fd)
-                if bound:
-                    bound_send_buffer(sock := new.socket(), bound)
-                    accepted(sock)
-                else:
-                    accepted(new)
+                accepted(owner_of(fd, bound))
                 pump.slow_left -= 1
                 if not pump.slow_left:
                     pump.send_first()

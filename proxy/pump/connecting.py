@@ -11,11 +11,9 @@ from functools import lru_cache, partial
 import trio
 
 from control.base.reading.addresses import Address, TcpAddress, UnixAddress
-from proxy.core.syscalls import connect_unix
 from proxy.errors import CloseReason
 from proxy.pump.backlogs import FullBacklogs
 from proxy.pump.deadlines import Deadline, Deadlines
-from proxy.pump.descriptor import Descriptor
 from proxy.pump.lookups import LookUps
 from proxy.pump.loop import Pump
 from proxy.pump.options import KeepAlive, LocalSocket, bound_send_buffer
@@ -178,20 +176,6 @@ class Connector:
         self.resolver = Resolver(self.lookups, deadlines, pump.settle)
         self.backlogs = FullBacklogs(deadlines)
         self.stocks = Stocks()
-
-    def at_once(self, path: bytes) -> LocalSocket | Descriptor | None:
-        """Connect to a Unix socket, which usually succeeds at once. Returns who owns the non-blocking connection; None
-        if it did not succeed: `connect` then says why, or waits.
-        """
-        fd = connect_unix(path)
-        if fd < 0:
-            return None
-        new = Descriptor(fd)
-        if not self.pump.budget.send_buffer:
-            return new
-        sock = new.socket()
-        self.bound(sock)
-        return sock
 
     def bound(self, sock: LocalSocket) -> None:
         """Let the kernel hold no more for a service than the memory of this proxy allows."""

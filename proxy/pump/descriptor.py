@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 
 from proxy.core.syscalls import close
-from proxy.pump.options import LocalSocket
+from proxy.pump.options import LocalSocket, bound_send_buffer
 
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
@@ -43,6 +43,20 @@ class Descriptor:
         sock = LocalSocket(-1, _STREAM, 0, self.fd)
         self.fd = -1
         return sock
+
+
+def owner_of(fd: int, bound: int) -> LocalSocket | Descriptor:
+    """Who owns a new descriptor from now on.
+
+    Args:
+        bound: bytes that the kernel may hold for the other end; 0: as many as it likes.
+    """
+    new = Descriptor.__new__(Descriptor)  # a plain call is dearer where this is compiled
+    new.fd = fd
+    if not bound:
+        return new
+    bound_send_buffer(sock := new.socket(), bound)
+    return sock
 
 
 def fd_of(owner: LocalSocket | Descriptor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proxy.core.syscalls import now
 from proxy.errors import OF_APPLICATIONS, CloseReason
 
 _FINISHED = CloseReason.FINISHED
@@ -22,13 +23,13 @@ class EdgeTally:
         self.opened = self.ended = self.sent = self.received = 0
         self.failing_since: float | None = None
 
-    def over(self, reason: CloseReason, sent: int, received: int, now: float) -> None:
+    def over(self, reason: CloseReason, sent: int, received: int) -> None:
         """One of its streams has ended."""
         self.ended += 1
         self.sent += sent
         self.received += received
         if reason is not _FINISHED and reason not in OF_APPLICATIONS:
-            self.fail(reason, now)
+            self.fail(reason, now())
 
     def fail(self, reason: CloseReason, now: float) -> None:
         """One of its streams has failed; `ended` is counted by whoever calls this."""

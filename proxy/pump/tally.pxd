@@ -26,6 +26,7 @@ cdef class StreamTally:
     cdef public list ended
     cdef public long long sent, received
 
+    @cython.locals(number=Py_ssize_t)
     cpdef end(self, Lane lane, reason)
     @cython.locals(sent="long long", received="long long")
     cpdef look(self, Lane lane)

@@ -42,7 +42,7 @@ class Totals:
 
     def log_of(self, service: str) -> StreamLog | None:
         """Who hears of the streams of a service by themselves; None: nobody does."""
-        return self.taps.get(service, self.access)
+        return self.taps.get(service, self.access) if self.taps else self.access
 
     def end(self, reason: CloseReason) -> bool:
         """Count the end of one stream. Returns whether it gets a line in the log (`streamlog.report`)."""
@@ -108,7 +108,8 @@ class StreamTally:
 
     def end(self, lane: Lane, reason: CloseReason) -> None:
         """A stream has ended."""
-        self.ended[reason] += 1
+        number: int = reason  # a plain one, where it has a type
+        self.ended[number] += 1
         self.look(lane)
 
     def look(self, lane: Lane) -> None:

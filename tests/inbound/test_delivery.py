@@ -12,8 +12,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from control.base.tokenbucket import TokenBucket
+from proxy.errors import CloseReason
+from proxy.inbound import delivery
 from proxy.inbound.inbound import SLACK
-from proxy.mux.frames import Open
+from proxy.mux.frames import Open, Via, encode_open
 from proxy.pump.lane import Lane
 from proxy.pump.proxyheader import header
 from tests.pump.agents import Mesh, Service, mesh
@@ -61,12 +63,7 @@ async def test_a_bug_in_delivering_one_stream_costs_that_one(monkeypatch: pytest
         service = await hosts.pair("tcp")
         first = hosts.call(kind="tcp")
         accepted = await service.accept()
-        connector = hosts.agents["host-b"].connector
-
-        def fail(*args: object) -> None:
-            raise RuntimeError("a bug")
-
-        monkeypatch.setattr(connector, "at_once", fail)
+        monkeypatch.setattr(hosts.agents["host-b"].inbound, "_local_services", None)
         assert await hosts.call(kind="tcp").rest() == (b"", True)
         monkeypatch.undo()
         await first.send(b"still here")
@@ -214,3 +211,36 @@ async def test_each_peer_has_a_rate_of_its_own() -> None:
         far = await hosts.start("host-b", **hosts.peers(a=[], c=[]), limits={"opens_per_second": 7})
         assert sum(far.inbound._bucket("host-a", 7).take(0.0) for _ in range(20)) == 7 + SLACK
         assert far.inbound._bucket("host-c", 7).take(0.0)
+
+
+async def test_callers_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what they say and who says it, however the call has come there."""
+    monkeypatch.setattr(delivery, "MOST_KEPT", 3)
+    async with mesh() as hosts:
+        await hosts.pair()
+        local = hosts.agents["host-b"].inbound._local_services["echo"]
+        shop, again, other = Open("echo", 1, "shop"), Open("echo", 1, "shop"), Open("echo", 2, "shop")
+        one = local.caller("host-a", shop)
+        assert local.caller("host-a", shop) is local.caller("host-a", again) is one
+        assert len({one, local.caller("host-a", other), local.caller("host-c", shop)}) == 3
+        local.forget("host-c")
+        assert local.caller("host-a", shop) is one
+        local.caller("host-c", other)
+        local.caller("host-d", other)
+        assert local.caller("host-a", shop) is not one, "there were too many"
+
+
+async def test_a_call_that_says_its_way_is_no_other_caller() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        near, far = hosts.agents["host-a"], hosts.agents["host-b"]
+        await until(lambda: near.pools["host-b"].up, "the link")
+        for port in (1000, 1001):
+            call = Open("echo", 1, "shop", Via(0, ("10.9.9.9", port)))
+            lane = near.pools["host-b"].links[0].session.open(encode_open(call))
+            near.pump.settle()
+            await service.accept()
+            lane.abort(CloseReason.ABORTED)
+            near.pump.settle()
+        assert [len(callers) for callers in far.inbound._local_services["echo"]._callers.values()] == [1]
+        await until(lambda: not far.stats.open, "the end")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 
 import pytest
 
-from proxy.pump.descriptor import Descriptor, socket_of
+from proxy.pump.descriptor import Descriptor, owner_of, socket_of
 from tests.tools.sockets import open_fds
 
 
@@ -30,6 +31,21 @@ def test_closed_once() -> None:
             owner.close()
             del owner
             assert other.getsockname()
+
+
+@pytest.mark.parametrize("bound", [0, 1 << 14])
+def test_a_new_one(bound: int) -> None:
+    """Only a socket object can be told how much the kernel may hold."""
+    ours, theirs = socket.socketpair()
+    usual = ours.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    ours.setblocking(False)
+    with theirs:
+        number = ours.detach()
+        owner = owner_of(number, bound)
+        assert owner.fileno() == number
+        assert isinstance(owner, Descriptor) == (not bound)
+        with closing(socket_of(owner)) as sock:
+            assert (sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < usual) == (bound > 0)
 
 
 def test_closed_when_nobody_has_it() -> None:

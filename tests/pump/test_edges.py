@@ -40,12 +40,12 @@ def test_one_edge_for_each_caller_service_and_host() -> None:
 def test_what_is_counted() -> None:
     edge = Edges().find("outbound", "shop", "redis", "host-b")
     edge.opened += 3
-    edge.over(CloseReason.FINISHED, 5, 7, 1.0)
-    edge.over(CloseReason.ABORTED, 1, 1, 2.0)
+    edge.over(CloseReason.FINISHED, 5, 7)
+    edge.over(CloseReason.ABORTED, 1, 1)
     assert (edge.open, edge.ended, edge.failed, edge.sent, edge.received) == (1, 2, 0, 6, 8)
     assert (edge.reason, edge.failing_since) == (None, None)
-    edge.over(CloseReason.CONNECT_FAILED, 0, 0, 3.0)
-    edge.fail(CloseReason.OVERLOADED, 4.0)
+    edge.fail(CloseReason.CONNECT_FAILED, 3.0)
+    edge.over(CloseReason.OVERLOADED, 0, 0)
     assert (edge.failed, edge.reason, edge.failing_since) == (2, CloseReason.OVERLOADED, 3.0)
 
 
