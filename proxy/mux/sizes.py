@@ -9,6 +9,8 @@ SLAB_SIZE = 256 * 1024
 CHUNK = 16 * 1024
 """What the fast path reads from a local socket at most; a stream that fills it counts as bulk and leaves the fast
 path."""
+EARLY_LIMIT = CHUNK
+"""What may be read before the peer answers OPEN. It is kept for another host, in case this one refuses."""
 FAST_LIMIT = SLAB_SIZE - HEADER_SIZE - CHUNK
 """Where in a slab the fast path begins a frame at the latest: the largest that it makes has room there."""
 HIGH_WATER = 256 * 1024

@@ -10,7 +10,7 @@ from proxy.pump.session cimport LaneSession
 from proxy.pump.streamobserver cimport StreamObserver
 from proxy.pump.tally cimport Countdown, Opened, StreamTally, Tally, Totals
 
-cdef object UNKNOWN_UID
+cdef long long OURSELVES, UNKNOWN_UID
 
 cdef class UpstreamAcceptor:
     cdef object __weakref__
@@ -20,19 +20,21 @@ cdef class UpstreamAcceptor:
     cdef public Picker _picker
     cdef public bint _tcp
     cdef public dict _callers
+    cdef public KnownCaller _last
     cdef public OpeningWindow _window
     cdef public Countdown _sampler
     cdef public Opened _called
     cdef public Tally _held
     cdef public int _own_pid
 
-    @cython.locals(link=Link, session=LaneSession, caller=KnownCaller, lane=Lane)
+    @cython.locals(link=Link, session=LaneSession, caller=KnownCaller, lane=Lane, uid="long long")
     cpdef accepted(self, owner)
     @cython.locals(called=Opened)
     cpdef _count(self)
 
 cdef class KnownCaller(StreamObserver):
     cdef public object service, written
+    cdef public long long uid
     cdef public object _context, _request
     cdef public Totals _stats
     cdef public bint _tcp

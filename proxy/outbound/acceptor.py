@@ -57,6 +57,7 @@ class UpstreamAcceptor:
         self._tcp = isinstance(upstream.listen, TcpAddress)
         self._caller = upstream.caller or ""
         self._callers: dict[int, KnownCaller] = {}
+        self._last: KnownCaller | None = None  # in most containers all callers are one user
         context.stats.edges.kept_by(self)
         self._window = context.pump.openings.of(service)
         self._held = context.held[service]
@@ -73,9 +74,10 @@ class UpstreamAcceptor:
         uid = UNKNOWN_UID if self._tcp else peer_of(fd_of(owner), self._own_pid)
         if link is None or uid == OURSELVES:
             return self._start(socket_of(owner), uid)
-        caller = self._callers.get(uid)
-        if caller is None:
-            caller = self._know(uid, link.peer)
+        caller = self._last
+        if caller is None or caller.uid != uid:
+            caller = self._callers.get(uid) or self._know(uid, link.peer)
+            self._last = caller
         lane = link.session.open(caller.written)
         caller.edge.opened += 1
         lane.observer = caller
@@ -114,9 +116,8 @@ class UpstreamAcceptor:
     def _know(self, uid: int, peer: str) -> KnownCaller:
         if len(self._callers) >= MOST_KEPT:
             self._callers.clear()
-        caller = self._callers[uid] = KnownCaller(
-            self._context, Open(self.service, uid, self._caller), peer, self._tcp
-        )
+        caller = KnownCaller(self._context, Open(self.service, uid, self._caller), peer, self._tcp)
+        self._callers[uid] = caller
         return caller
 
     def _time(self, lane: Lane) -> None:
@@ -132,7 +133,7 @@ class UpstreamAcceptor:
 
     def forget_edges(self) -> None:
         """Find them again (``pump.edges.EdgeHolder``)."""
-        self._callers.clear()
+        self._callers, self._last = {}, None
 
 
 class KnownCaller(StreamObserver):
@@ -140,7 +141,7 @@ class KnownCaller(StreamObserver):
     `Call` was made.
 
     Attributes:
-        written: the encoded OPEN payload of its calls.
+        uid: the user; written: the encoded OPEN payload of its calls.
     """
 
     direction: StreamDirection = "outbound"
@@ -149,7 +150,7 @@ class KnownCaller(StreamObserver):
         self._context, self._stats, self._request, self._tcp = context, context.stats, request, tcp
         self._window = context.pump.openings.of(request.service)
         self._held, self._blamed = context.held[request.service], context.ejections.hosts
-        self.service = request.service
+        self.service, self.uid = request.service, request.uid
         self.written = encode_open(request)
         self._count: StreamCount | None = None
         self.edge: Edge = context.stats.edges.find("outbound", caller_name(request), request.service, peer)

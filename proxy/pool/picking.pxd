@@ -14,5 +14,5 @@ cdef class Picker:
 
     @cython.locals(usage=Uses, link=Link)
     cpdef Link pick(self, service=*)
-    @cython.locals(link=Link, session=LaneSession)
+    @cython.locals(link=Link, session=LaneSession, counted=set)
     cpdef Link handy(self, service)

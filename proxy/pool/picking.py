@@ -82,7 +82,8 @@ class Picker:
     def handy(self, service: str) -> Link | None:
         """The link at hand, if the next stream of the service can take it without another look at all of them."""
         link = self._at_hand
-        if link is None or link.congested or service in self._usage.counted:
+        counted = self._usage.counted
+        if link is None or link.congested or (counted and service in counted):
             return None
         session = link.session
         # A quota that is used up only means that the session asks for another one (`can_open`): the long way does.

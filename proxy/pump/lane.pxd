@@ -8,7 +8,7 @@ from proxy.pump.loop cimport Pump
 from proxy.pump.openings cimport Batch
 from proxy.pump.streamobserver cimport StreamObserver
 
-cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK
+cdef Py_ssize_t HEADER_SIZE, MAX_DATA, CHUNK, EARLY_LIMIT
 cdef int EAGAIN, EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR
 cdef int _DEAF
 cdef int CALLED, CALLED_FIN, CLOSED, FIN_RECEIVED, OPEN

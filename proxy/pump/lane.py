@@ -23,7 +23,7 @@ from proxy.core.syscalls import now, peek, piece, recv, send
 from proxy.errors import OF_APPLICATIONS, CloseReason
 from proxy.mux.frames import HEADER_SIZE, MAX_DATA
 from proxy.mux.session import MAX_CREDIT
-from proxy.mux.sizes import ACK_EVERY, CHUNK
+from proxy.mux.sizes import ACK_EVERY, CHUNK, EARLY_LIMIT
 from proxy.mux.stream import (
     CALLED,
     CALLED_FIN,
@@ -58,8 +58,6 @@ pays for a turn once in eight reads (docs/performance.md). When other descriptor
 BULK_FLIGHT = ACK_EVERY
 """Unacknowledged bytes above which a bulk stream that is not alone is not read, even if it has extra credit: small
 messages would wait behind them on the cable and in the peer. Not lower, as the peer sends no ACK before ACK_EVERY."""
-EARLY_LIMIT = CHUNK
-"""Bytes that may be read before the peer answers OPEN. They are kept for another host, in case this one refuses."""
 _TAKES_BYTES = bits(OPEN, FIN_SENT)
 _IN_HUP = EPOLLIN | EPOLLHUP
 _DEAF = EPOLLIN | EPOLLRDHUP

@@ -16,8 +16,8 @@ from proxy.links import handshake
 from proxy.links.handshake import Hello, HelloReader, encode_hello
 from proxy.mux import frames, session, sizes
 from proxy.mux.frames import FrameKind, Open, Via
+from proxy.mux.sizes import EARLY_LIMIT
 from proxy.mux.stream import MAY_SEND, TABLE, StreamEvent, StreamState, bits
-from proxy.pump.lane import EARLY_LIMIT
 from proxy.pump.ourselves import MAX_HOPS
 from tests.mux.pair import Side
 

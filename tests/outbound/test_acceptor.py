@@ -225,3 +225,22 @@ async def test_who_has_only_finished_does_wait_for_an_answer(
                 assert (await caller.rest()).received == b"an answer"
         await until(lambda: not agent.stats.open, "the end of all")
         assert window.size == (LEAST if closes else LEAST + 4)
+
+
+async def test_a_user_is_found_once_until_edges_are_forgotten() -> None:
+    async with mesh() as hosts:
+        service = await hosts.pair()
+        agent = hosts.agents["host-a"]
+        await until(lambda: agent.pools["host-b"].up, "the link")
+        found = []
+        for _ in range(3):
+            caller = hosts.call()
+            await caller.send(b"hello")
+            assert await (await service.accept()).read(5) == b"hello"
+            [*_, lane] = agent.pools["host-b"].links[0].session.streams.values()
+            found.append(lane.observer)
+            if len(found) == 2:
+                for holder in agent.stats.edges._holders:
+                    holder.forget_edges()
+        assert found[0] is found[1] is not found[2]
+        assert [observer.uid for observer in found] == 3 * [os.getuid()]

@@ -17,8 +17,8 @@ from control.base.histogram import Histogram
 from proxy.errors import CloseReason
 from proxy.mux.extracredit import FACTOR
 from proxy.mux.frames import MAX_DATA
-from proxy.mux.sizes import HIGH_WATER
-from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, EARLY_LIMIT, Lane
+from proxy.mux.sizes import EARLY_LIMIT, HIGH_WATER
+from proxy.pump.lane import BULK_CROWD, BULK_FLIGHT, BULK_MARK, BULK_RUN, Lane
 from proxy.pump.session import EXTRA_CREDIT_SHARE
 from proxy.pump.streamtiming import StreamTiming
 from tests.pump.rig import KINDS, End, Kind, Rig, Stream, rig, until
