@@ -9,8 +9,8 @@ from proxy.errors import CloseReason
 from proxy.mux.frames import HEADER, HEADER_SIZE, LENGTH_MASK, MAX_ID, Open, encode_open
 from proxy.mux.replay import FlushQueue, ReplayBuffer
 from proxy.mux.session import MAX_CREDIT, Session, SessionSettings
-from proxy.mux.slabpool import SlabPool
 from proxy.mux.sink import SessionSink
+from proxy.mux.slabpool import SlabPool
 from proxy.mux.stream import Stream, StreamState
 
 MIB = 1 << 20
