@@ -3,11 +3,11 @@ from proxy.core.syscalls cimport connect_unix
 from proxy.pump.descriptor cimport owner_of
 from proxy.pump.edgetally cimport EdgeTally
 from proxy.pump.lane cimport Lane
-from proxy.pump.session cimport LaneSession
+from proxy.pump.session cimport CallHandler, LaneSession
 from proxy.pump.streamobserver cimport StreamObserver
 from proxy.pump.tally cimport Countdown, Opened, StreamTally, Tally, Totals
 
-cdef class AtOnce:
+cdef class AtOnce(CallHandler):
     cdef public Totals stats
     cdef public object allowed, connector, open
     cdef public object _descriptors, _budget

@@ -23,6 +23,7 @@ from proxy.pump.knownstream import KnownStream
 from proxy.pump.lane import Lane
 from proxy.pump.options import LocalSocket
 from proxy.pump.proxyheader import header
+from proxy.pump.session import CallHandler
 from proxy.pump.streamcounts import DeliveredCount, Tallies
 from proxy.pump.streamlog import report_lane
 from proxy.pump.streamobserver import StreamObserver
@@ -33,8 +34,8 @@ MOST_KEPT = 1024
 """Callers of a service that are kept. When there would be more, all are dropped."""
 
 
-class AtOnce:
-    """Delivers the streams that peers open where the service takes them at once (``pump.session.CallHandler``).
+class AtOnce(CallHandler):
+    """Delivers the streams that peers open where the service takes them at once.
 
     Args:
         allowed: who may call which service.

@@ -59,6 +59,7 @@ cdef class Lane(Stream):
     cpdef on_opened(self)
     @cython.locals(taken=Py_ssize_t)
     cpdef on_data(self, bytearray data)
+    cpdef on_rst(self, reason)
     cpdef _end_writing(self)
     cpdef abort(self, reason)
     cpdef drop(self, reason)

@@ -4,13 +4,17 @@ from proxy.mux.stream cimport Stream
 from proxy.pump.carrier cimport CarriedSession
 from proxy.pump.lane cimport Lane
 
+cdef class CallHandler:
+    cpdef call(self, Lane lane, call)
+
 cdef class LaneSession(CarriedSession):
     cdef public object key, instance, awake, knows, reason, detail
     cdef public bint dialled, survives, bulk, retiring, peer_leaves, unheard, ended_alone
     cdef public double opened_in, since, idle_since, lost_at, stalled_since
     cdef public long long resumed, lost_streams, fruitless, retransmits
     cdef public object known_at, _retired_at, _announced_at
-    cdef public object _stream_type, _calls, _observer
+    cdef public object _stream_type, _observer
+    cdef public CallHandler _calls
     cdef public long long _acked_when_lost, _ended_below
 
     @cython.locals(lane=Lane)

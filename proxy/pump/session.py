@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic_ns
-from typing import Protocol
 
 import structlog
 import trio
@@ -36,13 +35,14 @@ not extra credit that exceeds the budget.
 """
 
 
-class CallHandler(Protocol):
+class CallHandler:
     """Delivers the streams that the peer opens (inbound)."""
 
     def call(self, lane: Lane, call: Open) -> None:
         """Set ``lane.observer``, and then, now or later, deliver the stream with `Lane.attach` and `Lane.start_called`,
         or end it with `Lane.abort`. An exception refuses it as CONNECT_FAILED.
         """
+        raise NotImplementedError
 
 
 class LaneSession(CarriedSession):
@@ -97,7 +97,6 @@ class LaneSession(CarriedSession):
         super().__init__(
             pump, name=name, peer=peer, usage=usage, dialler=dialled, out=out, local=local, remote=remote
         )
-        self._stream_type: type[Lane] = Lane
         self.key, self.dialled = key, dialled
         self.instance, self.survives = instance, survives
         self.extra_credit.most = min(
@@ -109,7 +108,7 @@ class LaneSession(CarriedSession):
         self.reason, self.detail = CloseReason.FINISHED, ""
         self.opened_in = inf
         self.bulk = self.retiring = self.peer_leaves = self.unheard = self.ended_alone = False
-        self._calls, self._observer = calls, observer
+        self._calls, self._observer, self._stream_type = calls, observer, Lane
         self._acked_when_lost = -1
         self._retired_at = self._announced_at = self.known_at = self._ended_below = 0
 

@@ -17,7 +17,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
-from proxy.pump.session import LaneSession
+from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.turn import LaneReader
 from tests.links.wire import tcp_pair
 from tests.pump.rig import Counting
@@ -146,7 +146,7 @@ async def test_it_returns_when_the_link_has_ended(clock: MockClock) -> None:
 # Over real sockets, by the real clock
 
 
-class Nobody:
+class Nobody(CallHandler):
     def call(self, lane: Lane, call: Open) -> None:
         raise AssertionError("nobody calls")
 

@@ -28,7 +28,7 @@ from proxy.pump.budget import MemoryBudget
 from proxy.pump.lane import Lane
 from proxy.pump.link import Link
 from proxy.pump.loop import Pump
-from proxy.pump.session import LaneSession
+from proxy.pump.session import CallHandler, LaneSession
 from proxy.pump.streamobserver import StreamObserver
 from proxy.pump.turn import LaneReader
 from tests.links.wire import opened, tcp_pair
@@ -52,7 +52,7 @@ class Recording(Pool):
         return link
 
 
-class Silent:
+class Silent(CallHandler):
     """Takes every call and leaves it unanswered."""
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ import trio
 from proxy.errors import CloseReason
 from proxy.mux.frames import Open, encode_open
 from proxy.pump.lane import Lane
+from proxy.pump.session import CallHandler
 from tests.pool.hosts import Record, Recording, Waiting, two_hosts, until
 
 pytestmark = pytest.mark.failure(3, 7, 20)
@@ -39,7 +40,7 @@ def pair() -> tuple[socket.socket, trio.SocketStream]:
     return ours, trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
 
 
-class Service:
+class Service(CallHandler):
     """Delivers calls to whoever waits for them by the number that the service's name is."""
 
     def __init__(self, nursery: trio.Nursery, serve: Callable[[int, trio.SocketStream], Awaitable[None]]) -> None:

@@ -166,8 +166,8 @@ class Record(StreamObserver):
         return self.reason
 
 
-class Handover:
-    """Calls (``pump.session.CallHandler``) that connects every stream to a socket of the test's, in order, at once.
+class Handover(CallHandler):
+    """Connects every stream to a socket of the test's, in order, at once.
 
     Attributes:
         refuse: answer so instead; hold: leave calls unanswered until `release`; bug: raise, with (`owned`) or without
