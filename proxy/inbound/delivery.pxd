@@ -3,7 +3,7 @@ from proxy.core.syscalls cimport connect_unix
 from proxy.pump.descriptor cimport owner_of
 from proxy.pump.edgetally cimport EdgeTally
 from proxy.pump.lane cimport Lane
-from proxy.pump.session cimport CallHandler, LaneSession
+from proxy.pump.session cimport CallHandler
 from proxy.pump.streamobserver cimport StreamObserver
 from proxy.pump.tally cimport Countdown, Opened, StreamTally, Tally, Totals
 
@@ -13,7 +13,7 @@ cdef class AtOnce(CallHandler):
     cdef public object _descriptors, _budget
     cdef public dict _local_services
 
-    @cython.locals(session=LaneSession, local=LocalService, caller=KnownCaller, fd=int)
+    @cython.locals(local=LocalService, caller=KnownCaller, fd=int)
     cpdef call(self, Lane lane, call)
 
 cdef class LocalService:
@@ -26,6 +26,7 @@ cdef class LocalService:
     cdef public Opened delivered
     cdef public Tally open
     cdef public dict _callers
+    cdef public int _kept
 
     @cython.locals(delivered=Opened)
     cpdef took(self, Lane lane)

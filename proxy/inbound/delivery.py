@@ -120,11 +120,10 @@ class LocalService:
         self.service, self.config = name, config
         self.path = os.fsencode(config.deliver.path) if isinstance(config.deliver, UnixAddress) else b""
         self.at_once = self.path if inbound.stats.log_of(name) is None else b""
-        self.guarded = name in inbound.allowed.rules
-        self.tells = config.proxy_protocol == "v2"
+        self.guarded, self.tells = name in inbound.allowed.rules, config.proxy_protocol == "v2"
         self.delivered: DeliveredCount | None = None
         self.open = inbound.open[name]
-        self._sampler = inbound.stats.counts.deliveries
+        self._sampler, self._kept = inbound.stats.counts.deliveries, 0
         self._callers: dict[str, dict[Open, KnownCaller]] = {}
         inbound.stats.edges.kept_by(self)
 
@@ -150,7 +149,7 @@ class LocalService:
 
     def forget(self, peer: str) -> None:
         """The peer was removed: if it comes back, its streams may be counted anew."""
-        self._callers.pop(peer, None)
+        self._kept -= len(self._callers.pop(peer, ()))
 
     def caller(self, peer: str, call: Open) -> KnownCaller:
         """What observes the lanes of this caller, by peer, user and service of the caller. (What is looked for is
@@ -159,15 +158,16 @@ class LocalService:
         of_peer = self._callers.get(peer)
         caller = None if of_peer is None else of_peer.get(call)
         if caller is None:
-            if sum(map(len, self._callers.values())) >= MOST_KEPT:
-                self._callers.clear()
+            if self._kept >= MOST_KEPT:
+                self.forget_edges()
+            self._kept += 1
             caller = KnownCaller(self._inbound, self.service, call, peer)
             self._callers.setdefault(peer, {})[call] = caller
         return caller
 
     def forget_edges(self) -> None:
         """Find them again (``pump.edges.EdgeHolder``)."""
-        self._callers.clear()
+        self._callers, self._kept = {}, 0
 
     def preface(self, lane: Lane, call: Open) -> bytes:
         """The PROXY header for a stream."""

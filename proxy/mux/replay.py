@@ -96,7 +96,7 @@ class ReplayBuffer:
         acked, sent: offsets, as in the figure of the module; base: offset of the current slab's first byte.
         pos: where in the current slab (`buf`, `mem`) the next frame goes.
         limit: the fast path may write while `pos` is not above it; -1 after `room` has refused.
-        flusher: sends its bytes; None: nothing does, or does any more. Set by whoever carries the session.
+        flusher: sends its bytes, and says so by setting this; None: nothing does, or does any more.
         dirty: whether the buffer is in `touched` already, and `behind` the next one there; deferrable: whether it is in
             `later`.
         overrun: control frames were dropped, because the peer acknowledged nothing for too long; the link must end.

@@ -10,8 +10,8 @@ from proxy.mux.frames import Open
 
 class SessionSink:
     """The calls that a `mux.session.Session` makes on itself, in the order of the frames: its driver's subclass has the
-    methods, which do nothing here. None may raise anything but ProtocolError. A stream is one of those that
-    `Session._make` makes.
+    methods, which do nothing here (without `on_call` no stream of the peer is ever answered). None may raise anything
+    but ProtocolError. A stream is one of those that `Session._make` makes.
     """
 
     def on_call(self, stream: Any, call: Open) -> None:

@@ -85,8 +85,7 @@ class CarriedSession(Session):
         self.turn_share = TurnShare(pump)
         self.link = cast(Carrier, None)  # until `carry_on`, before which nothing asks for it
         self.waiting: dict[Any, None] = {}
-        self.suspended = False
-        self.slow_left = 0
+        self.suspended, self.slow_left = False, 0
         self.shortest = inf
         self.under_way = UnderWay(self)
         self.ended = trio.Event()

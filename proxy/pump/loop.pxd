@@ -17,7 +17,7 @@ cdef class Pump:
     cdef public list later, lanes
     cdef public int crowd, slow_left, linger
     cdef public long long turns
-    cdef public double busy, began
+    cdef public double busy, _began
     cdef public object long_turns
     cdef public BusyPoll busy_poll
     cdef public bint _in_turn

@@ -83,8 +83,8 @@ class Pump:
         lanes: by descriptor, its lane if that is in plain flow, which has at least CHUNK bytes of credit, else None.
         deadlines: timeouts of the data plane, which run while the pump does.
         crowd: descriptors that were ready in this turn.
-        turns: how many there have been; began: when the last one did, seconds (monotonic); busy: seconds that they
-            took, and nothing else; long_turns: those that took longer than the first of LONG_TURNS, seconds.
+        turns: how many there have been; busy: seconds that they took, and nothing else; long_turns: those that took
+            longer than the first of LONG_TURNS, seconds.
         descriptors: how those of this process are shared out.
         openings: how many calls may be under way without an answer.
         linger: milliseconds of a wait in the kernel.
@@ -100,7 +100,7 @@ class Pump:
         self.lanes: list[Any] = []
         self.deadlines = Deadlines(self.settle)
         self.crowd = self.turns = 0
-        self.busy = self.began = 0.0
+        self.busy = self._began = 0.0
         self.long_turns = Histogram(LONG_TURNS)
         self.descriptors = DescriptorShares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.openings = OpeningWindows()
@@ -148,7 +148,7 @@ class Pump:
             most = MAX_EVENTS if probe else self._most
             if self._again:
                 count = found.wait(0, most)
-                self.began = now()
+                self._began = now()
             else:
                 count = self._wait(most, ended)
                 if not count:
@@ -201,7 +201,7 @@ class Pump:
 
     def _turn_of_again(self) -> None:
         """A turn for nothing but what called `again` while the loop waited in trio."""
-        self.began = now()
+        self._began = now()
         self.turns += 1
         again, self._again = self._again, []
         self._look_at(again)
@@ -211,15 +211,15 @@ class Pump:
         """Settle, and count the time of the turn; returns when it ended."""
         self._settle()
         ended = now()
-        took = ended - self.began
+        took = ended - self._began
         self.busy += took
         if took > LONG_TURN:
             self.long_turns.observe(took)
         return ended
 
     def _wait(self, most: int, begin: float) -> int:
-        """Wait for the next events, beginning now, at `begin`, until `began`; how many there are. 0: nothing has come
-        for LINGER.
+        """Wait for the next events, beginning now, at `begin`; how many there are. 0: nothing has come for LINGER.
+        Afterwards it is `_began`.
         """
         epoll, busy_poll = self._epoll, self.busy_poll
         linger = LINGER_DEFERRED if self.later else self.linger
@@ -230,7 +230,7 @@ class Pump:
         while before < stop:
             count = epoll.wait(0, most)
             if count:
-                self.began = now()
+                self._began = now()
                 busy_poll.found()
                 return count
             sched_yield()
@@ -239,8 +239,8 @@ class Pump:
                 break
             before = after
         count = epoll.wait(linger, most)
-        self.began = now()
-        busy_poll.waited(self.began - begin if count and before == begin else linger / 1000)
+        self._began = now()
+        busy_poll.waited(self._began - begin if count and before == begin else linger / 1000)
         return count
 
     @staticmethod

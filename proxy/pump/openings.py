@@ -99,7 +99,7 @@ class OpeningWindow:
     def _ask(self, batches: list[Batch]) -> None:
         for batch in batches:
             session = batch.where.session
-            if session not in self._asked:
+            if session not in self._asked and not batch.closed:
                 self._asked.add(session)
                 self._close(batch)
                 session.ask(partial(self._handled, batch))
@@ -132,7 +132,7 @@ class OpeningWindow:
         return found
 
     def answered(self, call: Opening, left: bool | None) -> None:
-        """The peer has delivered the call, which is of no batch any more (`drop`), and has `left`, or not."""
+        """The peer has delivered the call, whose caller has `left`, or not. It leaves its batch next (`drop`)."""
         if left is None:
             self.doubted.add(call)
         else:
@@ -151,7 +151,7 @@ class OpeningWindow:
         """A call has ended without an answer: none will come. It stands in the way until the peer has handled it."""
         if batch is not None and batch.count:
             batch.over = True
-            self._ask([batch])
+            batch.window._ask([batch])
 
     def adapt(self, waited: bool) -> None:
         """A caller has waited for what its call would bring, or has left before."""
@@ -173,8 +173,8 @@ class OpeningWindow:
                 told()
 
     def link_lost(self, session: Asked) -> None:
-        """Its calls wait for another link, where they are in nobody's way. Those of which it was asked leave when it
-        tells so (`opening.Asked`).
+        """Its calls wait for another link, where they are in nobody's way, or have none any more. Those of which it was
+        asked leave when it tells so (`opening.Asked`).
         """
         batch = self._batches.get(session)
         if batch is not None:

@@ -138,7 +138,7 @@ class LaneSession(CarriedSession):
     # Links
 
     def carry_on(self, link: Carrier) -> None:
-        """Go on over `link`: the first one, or the next one after `suspend`."""
+        """Go on over `link`, which is ``out.flusher`` already: the first one, or the next one after `suspend`."""
         self._observer.session_carried(self)
         self.link, self.reading_stopped, self.shortest = link, False, inf
         if self.suspended:
@@ -178,6 +178,7 @@ class LaneSession(CarriedSession):
         self.out.flusher = None
         self.waiting.clear()
         lanes = self.close()
+        self.pump.openings.link_lost(self)
         self.tell_asked()
         if lanes:
             self.usage.ended()

@@ -242,6 +242,7 @@ class Host:
         self.deadlines = self.pump.deadlines
         self.connector = Connector(self.pump, self.deadlines)
         self.counting = Counting()
+        self.sessions: list[LaneSession] = []
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as nursery:
@@ -277,6 +278,7 @@ class Host:
 
     def carry(self, sock: socket.socket, session: LaneSession) -> Link:
         """Take a connection as the link of a session."""
+        self.sessions.append(session)
         sock.setblocking(False)
         link = Link(self.pump, sock, session)
         link.start(b"")
@@ -289,6 +291,9 @@ class Host:
         assert not any(pump.lanes)
         assert not pump.watchers()
         assert pump.touched.first is None
+        assert [session for session in self.sessions if session.out.flusher is not None] == []
+        for window in pump.openings._windows.values():
+            assert window._batches.keys().isdisjoint(self.sessions)
         assert not pump._closing
         assert pump.budget.used == 0
         assert not any(account.used for account in pump.budget.accounts.values())

@@ -265,3 +265,17 @@ async def test_a_stream_opened_on_a_link_that_is_lost_at_once() -> None:
         assert isinstance(inbound, Record)
         assert joined.near.session.open(encode_open(Open("x"))).session.link is joined.near
         del caller
+
+
+@pytest.mark.failure(19, 20)
+@pytest.mark.parametrize("survives", [False, True])
+async def test_what_has_ended_stands_in_nobodys_way(survives: bool) -> None:
+    """A window that goes on with other sessions keeps nothing of one that has ended, nor of its calls."""
+    async with rig(survives=survives) as joined:
+        session, openings = joined.near.session, joined.a.pump.openings
+        batch = openings.of("web").add(session.under_way)
+        session.stop(CloseReason.STOPPED)
+        joined.a.pump.settle()
+        assert session.over
+        assert (openings.of("web").count, session.under_way.count, batch.count) == (0, 0, 0)
+        # That nothing refers to it is checked at the end (`Host.check_empty`).
