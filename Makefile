@@ -40,7 +40,7 @@ venv: core
 core: .venv/.stamp
 	@.ci/core
 
-.venv/.stamp: pyproject.toml .ci/venv
+.venv/.stamp: pyproject.toml control/base/version.py .ci/venv
 	@.ci/venv test,lint,build
 	@touch $@
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 
 from control.base.options import of_a_host
 from control.base.reading.addresses import HANDOVER_SOCKET
+from control.base.system import loading
 from control.base.terminal import ended_by, report
 from proxy.errors import ConfigError, HostlaneError, StartError
 
@@ -117,18 +117,15 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
         file: the configuration's, to be read again on SIGHUP.
         takeover: as `process.run` takes it.
     """
-    import trio
+    with loading.for_good("structlog", *(("httpx", "httpcore") if config.control is not None else ())):
+        import trio
 
-    from control.base.system import logs
-    from control.base.system.descriptors import use_all_descriptors
-    from proxy.agent import process
+        from control.base.system import logs
+        from control.base.system.descriptors import use_all_descriptors
+        from proxy.agent import process
 
     logs.configure(config.log.level, config.log.format)
     use_all_descriptors()
-    # Modules and their classes are here to stay: the collector, which comes by every few 10,000 calls, need not look at
-    # their 48,000 objects again, for which every stream would wait 15 to 30 ms.
-    gc.collect()
-    gc.freeze()
     try:
         trio.run(process.run, config, file, takeover)
     except BaseException as error:

@@ -16,6 +16,7 @@ from control.base.errors import ConfigError, StartError
 from control.base.options import A_FILE
 from control.base.reading.addresses import DEFAULT_CONTROL_CONFIG
 from control.base.suggest import SuggestingGroup
+from control.base.system import loading
 from control.base.terminal import ended_by, report
 from control.base.wholefile import write_new
 
@@ -150,18 +151,17 @@ def check_files(config: Config, file: str) -> None:
 
 def serve(config: Config) -> int:
     """Run the control server until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
-    import trio
+    with loading.for_good("structlog", *(("httpx", "httpcore") if config.store.etcd is not None else ())):
+        import trio
 
-    from control.base.system import logs
-    from control.base.system.descriptors import use_all_descriptors
-    from control.server import serve as server
+        from control.base.system import logs
+        from control.base.system.descriptors import use_all_descriptors
+        from control.server import serve as server
 
     logs.configure(config.log.level, config.log.format)
     use_all_descriptors()
-    # Modules are here to stay, and so are connections by the thousand: the collector took a fifth of the server's time
-    # when 2,000 hosts came, a quarter of a second at a time, and found next to nothing.
-    gc.collect()
-    gc.freeze()
+    # Connections stay by the thousand, too: the collector took a fifth of the server's time when 2,000 hosts came, a
+    # quarter of a second at a time, and found next to nothing.
     gc.set_threshold(GARBAGE)
     try:
         trio.run(server.run, config)

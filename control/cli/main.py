@@ -16,6 +16,7 @@ import click
 from control.base.errors import HostlaneError
 from control.base.suggest import SuggestingGroup
 from control.base.terminal import imported, report, write_anything
+from control.base.version import VERSION
 
 COMMANDS = {
     "proxy": "proxy.commands:proxy",
@@ -81,9 +82,7 @@ class LazyGroup(SuggestingGroup):
 
 def _version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
     if asked:
-        from importlib.metadata import version
-
-        click.echo(f"hostlane {version('hostlane')} (core: {imported(CORE)()})")
+        click.echo(f"hostlane {VERSION} (core: {imported(CORE)()})")
         ctx.exit()
 
 

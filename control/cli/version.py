@@ -15,6 +15,7 @@ import msgspec
 from control.api.messages import VersionInfo
 from control.base.grid import Facts, show
 from control.base.terminal import imported
+from control.base.version import VERSION
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 COMMIT_VARIABLE = "HOSTLANE_COMMIT"
@@ -48,7 +49,7 @@ def here() -> VersionInfo:
     core = imported("proxy.core.finder:core")()
     turn = imported("proxy.pump.turn:__file__")
     return VersionInfo(
-        version=metadata.version("hostlane"),
+        version=VERSION,
         commit=commit(),
         core=core,
         turn="compiled" if turn.endswith(".so") else "python",

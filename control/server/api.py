@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Any
 
 from control.api import mesh
@@ -12,6 +11,7 @@ from control.api.messages import Edges
 from control.base.errors import RequestRefused
 from control.base.http import ResponseLines
 from control.base.reading import units
+from control.base.version import VERSION
 from control.ca.issuing import ClientCertificate, Issuer
 from control.ca.joining import HostEnrolment
 from control.ca.rotation import CaRotation
@@ -129,7 +129,7 @@ class Api:
         return mesh.ControlStatus(
             name=self._name,
             mesh=self._mesh,
-            version=version("hostlane"),
+            version=VERSION,
             uptime_s=round(time.monotonic() - self._began, 3),
             epoch=feed.epoch if feed else "",
             revision=feed.revision if feed else 0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from time import monotonic
 
 import trio
@@ -16,6 +15,7 @@ from control.api.messages import EdgeInfo
 from control.api.page import MOST_PAGE_ROWS, PageProblem, Wanted
 from control.base.page.serve import PageServer
 from control.base.page.since import Since
+from control.base.version import VERSION
 from control.server.edges import STALE, MeshEdges, MeshTold
 from control.server.feed import MapFeed
 from control.server.meshproblems import GoneHost, SeenMesh, mesh_problems
@@ -138,7 +138,7 @@ class MeshPage:
             at=self._now(),
             mesh=self._mesh,
             server=self._server,
-            version=version("hostlane"),
+            version=VERSION,
             uptime_s=monotonic() - self._began,
             all_hosts=len(hosts),
             all_services=len({offer.name for record in hosts.values() for offer in record.services}),

@@ -6,13 +6,13 @@ import platform
 import resource
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Final
 
 from control.base.exposition import Breather, Family, Readings, encoded, lines
 from control.base.http import CLOSE, HttpRequest, HttpResponse
 from control.base.scraping import content_type
 from control.base.system.ownprocess import open_descriptors, resident_memory
+from control.base.version import VERSION
 from control.server.clients import Clients
 from control.server.mirror import StoreMirror
 from control.server.watching import MapWatchers
@@ -87,7 +87,7 @@ class ControlMetrics:
             add(DESCRIPTORS, used)
         add(DESCRIPTORS_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         add(STARTED, BEGUN)
-        add(BUILD, 1, version("hostlane"), platform.python_version())
+        add(BUILD, 1, VERSION, platform.python_version())
         return readings
 
     async def answer(self, asked: HttpRequest) -> HttpResponse:

@@ -14,7 +14,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +29,7 @@ from control.base.system.keptsocket import KeptSocket
 from control.base.system.notify import Notices
 from control.base.system.rundir import make_run_dir
 from control.base.system.unixsock import bind_unix, group_number
+from control.base.version import VERSION
 from control.ca.issuing import Issuer, ServerCertificate
 from control.ca.joining import HostEnrolment
 from control.ca.keyfiles import KeyFiles
@@ -102,7 +102,7 @@ async def run(config: Config, *, task_status: trio.TaskStatus[int] = trio.TASK_S
                 edge_book=edge_book,
                 edges=edges,
             )
-            api.document = document(ROUTES, version("hostlane"))
+            api.document = document(ROUTES, VERSION)
             clients = Clients(ApiRoutes(ROUTES), api, watching, config.limits, config.mesh, admission, servers.reached)
 
             mirror, expires = StoreMirror(store, watching), 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from control.base.options import of_a_host
+from control.base.system import loading
 from control.base.terminal import ended_by, fail, report
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def door(file: str, alive: bool) -> None:
         from proxy.door.proxies import answers
 
         return _alive(file, lambda section: answers(section.directory))
-    from proxy.door.door import Door
+    with loading.for_good("structlog", "httpx", "httpcore"):
+        from proxy.door.door import Door
 
     _run(file, lambda config, section: Door(section).run, "door failed")
 
@@ -54,7 +56,8 @@ def attach_service(file: str, alive: bool) -> None:
         from proxy.door.presence import is_held
 
         return _alive(file, lambda section: is_held(section.directory))
-    from proxy.door.attaching import AttachService
+    with loading.for_good("structlog", "httpx", "httpcore"):
+        from proxy.door.attaching import AttachService
 
     _run(file, lambda config, section: AttachService(config, section).run, "attach service failed")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Container
-from importlib.metadata import version
 
 import trio
 
 from control.api.client import ControlClient
 from control.api.mesh import TrustBundle
+from control.base.version import VERSION
 from proxy.config.difference import ConfigDifference
 from proxy.config.schema import Config
 from proxy.links.keyring import Keyring
@@ -63,7 +63,7 @@ class Membership:
             static,
             control,
             instance=instance,
-            version=version("hostlane"),
+            version=VERSION,
             apply=apply,
             renewed=renewed,
             trusted=self.trusted,

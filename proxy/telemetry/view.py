@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +26,7 @@ from control.api.messages import (
     UpstreamStatus,
 )
 from control.base.reading.addresses import Address
+from control.base.version import VERSION
 from proxy.config.schema import Config, ConnectConfig
 from proxy.core.finder import core
 from proxy.inbound.inbound import Inbound
@@ -115,7 +115,7 @@ class ProxyView:
         return Status(
             host=config.host,
             pid=os.getpid(),
-            version=version("hostlane"),
+            version=VERSION,
             core=core(),
             uptime_s=monotonic() - self._since,
             security=config.links.security,

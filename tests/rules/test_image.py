@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from control.base.version import VERSION
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 FIRST, BUILD, FINAL = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)
@@ -91,7 +93,7 @@ def test_its_user_is_a_number() -> None:
 
 
 def test_its_labels_say_the_version() -> None:
-    assert f'org.opencontainers.image.version="{PROJECT["project"]["version"]}"' in FINAL
+    assert f'org.opencontainers.image.version="{VERSION}"' in FINAL
     assert f'org.opencontainers.image.description="{PROJECT["project"]["description"]}"' in FINAL
 
 

@@ -6,11 +6,11 @@ import platform
 import resource
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from control.base.exposition import Readings
 from control.base.system.ownprocess import open_descriptors, resident_memory
+from control.base.version import VERSION
 from proxy.config.schema import Config
 from proxy.core.finder import core
 from proxy.links.keyring import Keyring
@@ -60,7 +60,6 @@ class ProcessReader:
     ) -> None:
         self._config, self._pump, self._reloads, self._keyring = config, pump, reloads, keyring
         self._draining, self._follower = draining, follower
-        self._version = version("hostlane")
 
     def read(self, readings: Readings) -> None:
         """All of it: some 50 µs."""
@@ -83,7 +82,7 @@ class ProcessReader:
         if self._keyring is not None and self._config().links.security == "mtls":
             add(catalog.CERTIFICATE, self._keyring.current.not_after)
         self._map(readings)
-        add(catalog.BUILD, 1, self._version, core(), platform.python_version())
+        add(catalog.BUILD, 1, VERSION, core(), platform.python_version())
 
     def _turns(self, readings: Readings) -> None:
         """Turns that are not long are only counted: they are those of the first bucket."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from importlib.metadata import version
 
 from msgspec import Struct
 
 from control.api.messages import Discovery, EdgeInfo, Ejection, LinkInfo, PeerStatus
 from control.api.page import MOST_PAGE_ROWS, PageProblem, Wanted
 from control.base.page.serve import PageServer
+from control.base.version import VERSION
 from proxy.telemetry.page.finding import ProblemFinder
 
 FRESH = 0.5
@@ -57,7 +57,7 @@ async def _read(finder: ProblemFinder, wanted: Wanted) -> PageState:
     return PageState(
         at=time.time(),
         host=counts.host,
-        version=version("hostlane"),
+        version=VERSION,
         uptime_s=counts.uptime_s,
         streams=counts.streams,
         opened=counts.opened,
