@@ -25,4 +25,5 @@ cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFF
 cpdef int put_word(bytearray buf, Py_ssize_t pos, unsigned long long word) except -1
 cpdef bytes piece(bytearray buf, Py_ssize_t pos, Py_ssize_t size)
 cpdef int put_bytes(bytearray buf, Py_ssize_t pos, bytes data) except -1
+cpdef void sched_yield() noexcept
 cpdef double now() noexcept

@@ -15,11 +15,12 @@ import select
 import socket
 import struct
 from errno import EAGAIN, EFAULT
+from os import sched_yield
 from time import monotonic as now
 
 __all__ = [
     "Epoll", "accept", "close", "connect_unix", "now", "peek", "peer_of", "piece", "put_bytes", "put_word", "recv",
-    "send", "word_at",
+    "sched_yield", "send", "word_at",
 ]
 
 _WORD = struct.Struct(">Q")

@@ -17,9 +17,12 @@ cdef extern from *:
     #include <sys/un.h>
     #include <unistd.h>
 
-    /* libc's own recv and send can be cancelled, which costs more than all the rest of them where there are threads. */
+    /* libc's own can be cancelled, which costs more than all the rest of them where there are threads; and Python's own
+       sched_yield hands its lock on each time, which is dearer than the call. */
     #define plain_recv(fd, at, size, flags) syscall(SYS_recvfrom, fd, at, size, flags, NULL, NULL)
     #define plain_send(fd, at, size, flags) syscall(SYS_sendto, fd, at, size, flags, NULL, 0)
+    #define plain_wait(epoll, found, most, milliseconds) syscall(SYS_epoll_pwait, epoll, found, most, milliseconds, NULL, 0)
+    #define plain_yield() syscall(SYS_sched_yield)
     static inline unsigned long long load_word(const char *at) {
         unsigned long long word;
         return memcpy(&word, at, sizeof word), __builtin_bswap64(word);
@@ -58,13 +61,13 @@ cdef extern from *:
     int unix_connection(const char *path, size_t size) nogil
     long long user_of(int fd, int own) nogil
     int epoll_create1(int flags) nogil
-    int epoll_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
+    int plain_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
+    int plain_yield() nogil
     Py_ssize_t plain_recv(int fd, void *at, size_t size, int flags) nogil
     Py_ssize_t plain_send(int fd, const void *at, size_t size, int flags) nogil
     int accept4(int fd, void *address, void *size, int flags) nogil
     int c_close "close"(int fd) nogil
     int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
-
 
 cdef class Epoll:
     def __cinit__(self, int most):
@@ -84,10 +87,10 @@ cdef class Epoll:
     cpdef int wait(self, int milliseconds, int most) except -1:
         found, most = <epoll_event *>self._found, min(most, self._most)
         if milliseconds == 0:
-            count = epoll_wait(self._fd, found, most, 0)
+            count = plain_wait(self._fd, found, most, 0)
         else:
             with nogil:
-                count = epoll_wait(self._fd, found, most, milliseconds)
+                count = plain_wait(self._fd, found, most, milliseconds)
         self._count = max(count, 0)
         if count < 0 and errno != EINTR:
             PyErr_SetFromErrno(OSError)
@@ -118,49 +121,39 @@ cdef class Epoll:
             c_close(self._fd)
             self._fd = -1
 
-
 cdef int _checked(int result) except -1:
     if result < 0:
         PyErr_SetFromErrno(OSError)
     return result
 
-
 cdef Py_ssize_t _result(Py_ssize_t result) noexcept:
     return result if result >= 0 else -errno
 
-
 cdef bint _within(bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     return pos >= 0 and size >= 0 and pos + size <= PyByteArray_GET_SIZE(buf)
-
 
 cpdef Py_ssize_t recv(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
     return _result(plain_recv(fd, PyByteArray_AS_STRING(buf) + pos, size, 0))
 
-
 cpdef Py_ssize_t send(int fd, bytearray buf, Py_ssize_t pos, Py_ssize_t size) noexcept:
     if not _within(buf, pos, size):
         return -EFAULT
     return _result(plain_send(fd, PyByteArray_AS_STRING(buf) + pos, size, MSG_NOSIGNAL))
 
-
 cpdef int peek(int fd) noexcept:
     cdef char there
     return <int>_result(plain_recv(fd, &there, 1, MSG_PEEK))
 
-
 cpdef int accept(int fd) noexcept:
     return <int>_result(accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC))
-
 
 cpdef int connect_unix(bytes path) noexcept:
     return <int>_result(unix_connection(PyBytes_AS_STRING(path), PyBytes_GET_SIZE(path)))
 
-
 cpdef int close(int fd) noexcept:
     return <int>_result(c_close(fd))
-
 
 cpdef long long peer_of(int fd, int own) except? -2:
     user = user_of(fd, own)
@@ -168,30 +161,26 @@ cpdef long long peer_of(int fd, int own) except? -2:
         PyErr_SetFromErrno(OSError)
     return user
 
-
 cdef char *_beyond() except NULL:
     raise IndexError("beyond the buffer")
-
 
 cdef inline char *_place(bytearray buf, Py_ssize_t pos, Py_ssize_t size) except NULL:
     return PyByteArray_AS_STRING(buf) + pos if _within(buf, pos, size) else _beyond()
 
-
 cpdef unsigned long long word_at(bytearray buf, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF:
     return load_word(_place(buf, pos, 8))
-
 
 cpdef int put_word(bytearray buf, Py_ssize_t pos, unsigned long long word) except -1:
     store_word(_place(buf, pos, 8), word)
 
-
 cpdef bytes piece(bytearray buf, Py_ssize_t pos, Py_ssize_t size):
     return PyBytes_FromStringAndSize(_place(buf, pos, size), size)
-
 
 cpdef int put_bytes(bytearray buf, Py_ssize_t pos, bytes data) except -1:
     memcpy(_place(buf, pos, PyBytes_GET_SIZE(data)), PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
 
+cpdef void sched_yield() noexcept:
+    plain_yield()
 
 cpdef double now() noexcept:
     cdef timespec at

@@ -1,5 +1,5 @@
 cimport cython
-from proxy.core.syscalls cimport Epoll, now
+from proxy.core.syscalls cimport Epoll, now, sched_yield
 from proxy.mux.replay cimport Flusher, FlushQueue, ReplayBuffer
 from proxy.pump.busypoll cimport BusyPoll
 from proxy.pump.descriptor cimport close_owned, fd_of

@@ -16,14 +16,13 @@ from __future__ import annotations
 import resource
 import select
 from collections.abc import Callable
-from os import sched_yield
 from typing import Any
 
 import structlog
 import trio
 
 from control.base.histogram import Histogram
-from proxy.core.syscalls import Epoll, now
+from proxy.core.syscalls import Epoll, now, sched_yield
 from proxy.mux.replay import Flusher, FlushQueue, ReplayBuffer
 from proxy.mux.slabpool import SlabPool
 from proxy.pump.budget import MemoryBudget
