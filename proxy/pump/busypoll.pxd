@@ -1,6 +1,6 @@
 cimport cython
 
-cdef int CROWD, ENOUGH, FEW_SPEAK, WINDOW
+cdef int ENOUGH, FEW_SPEAK, WINDOW
 cdef double LOOKING, PAUSE, SHORT, TAKEN
 
 cdef class BusyPoll:
@@ -10,7 +10,7 @@ cdef class BusyPoll:
     cdef public unsigned long long _spoke
     cdef public double _not_before, _seconds
 
-    cpdef double until(self, int crowd, double now) except? -1
+    cpdef double until(self, double now) except? -1
     @cython.locals(bit=cython.ulonglong)
     cpdef turn(self, int fd)
     cpdef found(self)

@@ -5,8 +5,7 @@ loop looks for a short while only, yields the core between two looks (sched_yiel
 
 * it begins when many more waits were so short that looking would have found what ended them than were not, and goes on
   through a wait now and then that was longer, as a machine with other work makes them;
-* it does not where many descriptors are ready at a time, as the next ones come while it handles these, nor where each
-  of many has something now and then: who talks there does not wait for the other's answer;
+* it does not where each of many has something now and then: who talks there does not wait for the other's answer;
 * it pauses when somebody else has used the core that it yielded.
 
 Where a quota of CPU time is set, time spent looking is taken from the work, so there `auto` never looks.
@@ -14,7 +13,7 @@ Where a quota of CPU time is set, time spent looking is taken from the work, so 
 
 from __future__ import annotations
 
-from proxy.pump.pace import CROWD, ENOUGH, FEW_SPEAK, LOOKING, PAUSE, SHORT, TAKEN, WINDOW
+from proxy.pump.pace import ENOUGH, FEW_SPEAK, LOOKING, PAUSE, SHORT, TAKEN, WINDOW
 
 
 class BusyPoll:
@@ -54,11 +53,9 @@ class BusyPoll:
             return "off (auto: a quota of CPU time is set)" if self.quota else "auto"
         return f"{self._seconds * 1e6:g} us" if self._seconds else "off"
 
-    def until(self, crowd: int, now: float) -> float:
-        """When to stop looking; no later than `now`: wait at once. `crowd`: descriptors that were ready last time."""
-        if self.auto and (
-            self.quota or self._many or self._short < ENOUGH or crowd > CROWD or now < self._not_before
-        ):
+    def until(self, now: float) -> float:
+        """When to stop looking; no later than `now`: wait at once."""
+        if self.auto and (self.quota or self._many or self._short < ENOUGH or now < self._not_before):
             return now
         return now + self._seconds
 

@@ -222,7 +222,7 @@ class Pump:
         """
         epoll, busy_poll = self._epoll, self.busy_poll
         linger = LINGER_DEFERRED if self.later else self.linger
-        before, stop = begin, busy_poll.until(self.crowd, begin)
+        before, stop = begin, busy_poll.until(begin)
         if self.later and 1000 * (stop - begin) > LINGER_DEFERRED:
             self.settle()
             linger = self.linger

@@ -48,8 +48,6 @@ SHORT = 200e-6
 ENOUGH = 8
 """Short waits after which it begins. What it finds by looking counts as one; of up to twice as many, a longer wait or
 a look in vain takes half. With fewer, messages that come at a steady rate now and then look like answers."""
-CROWD = 2
-"""Descriptors; it does not look when more were ready at once."""
 WINDOW = 32
 """Turns over which the descriptors are counted that came first in one."""
 FEW_SPEAK = 12
