@@ -1,5 +1,5 @@
-# Each target makes .venv when it is missing or older than pyproject.toml, and, as root on Debian, installs the
-# packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
+# Each target makes .venv when it is missing or older than pyproject.toml or the version, and, as root on Debian, installs
+# the packages it needs when they are missing. PYTHON=/path/to/python picks another interpreter.
 .PHONY: venv core demo test test-all test-docker bench-containers installs wheels deb lock lint bench fuzz sanitizers vm clean
 .DEFAULT_GOAL := help
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NAMES_S = 3.0
 """Seconds that ``validate`` waits for the addresses of services' names, of all together."""
+WITH_A_CONTROL_PLANE = ("httpx", "httpcore", "proxy.mesh.join", "proxy.mesh.membership")
+"""What only a proxy in such a mesh loads, which does so later than the rest otherwise."""
 
 
 @click.command()
@@ -117,7 +119,7 @@ def serve(config: Config, file: str, takeover: bool = False) -> int:
         file: the configuration's, to be read again on SIGHUP.
         takeover: as `process.run` takes it.
     """
-    with loading.for_good("structlog", *(("httpx", "httpcore") if config.control is not None else ())):
+    with loading.for_good("structlog", *(WITH_A_CONTROL_PLANE if config.control is not None else ())):
         import trio
 
         from control.base.system import logs

@@ -102,7 +102,8 @@ def grid(
 def show(blocks: Sequence[Block]) -> None:
     """Print them, with a blank line between two: as wide as the terminal, or whole where there is none."""
     width = columns() if Console().is_terminal else ENDLESS
-    Console(markup=False, highlight=False, width=width).print(*laid_out(blocks, width))
+    # With a height, too, as rich takes a dumb terminal for 80 wide unless it is told both.
+    Console(markup=False, highlight=False, width=width, height=ENDLESS).print(*laid_out(blocks, width))
 
 
 def columns() -> int:

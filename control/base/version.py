@@ -1,4 +1,4 @@
-"""Which Hostlane this is. The only place where that is written; pyproject.toml reads it from here."""
+"""Which Hostlane this is. pyproject.toml reads it from here; the Dockerfile's label says it once more."""
 
 from __future__ import annotations
 

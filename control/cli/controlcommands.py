@@ -151,7 +151,7 @@ def check_files(config: Config, file: str) -> None:
 
 def serve(config: Config) -> int:
     """Run the control server until it is told to stop. Returns the exit code; what went wrong is on stderr by then."""
-    with loading.for_good("structlog", *(("httpx", "httpcore") if config.store.etcd is not None else ())):
+    with loading.for_good("structlog", "httpx", "httpcore"):
         import trio
 
         from control.base.system import logs

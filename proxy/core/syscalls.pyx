@@ -21,7 +21,7 @@ cdef extern from *:
        sched_yield hands its lock on each time, which is dearer than the call. */
     #define plain_recv(fd, at, size, flags) syscall(SYS_recvfrom, fd, at, size, flags, NULL, NULL)
     #define plain_send(fd, at, size, flags) syscall(SYS_sendto, fd, at, size, flags, NULL, 0)
-    #define plain_wait(epoll, found, most, milliseconds) syscall(SYS_epoll_pwait, epoll, found, most, milliseconds, NULL, 0)
+    #define plain_look(epoll, found, most) syscall(SYS_epoll_pwait, epoll, found, most, 0, NULL, 0)
     #define plain_yield() syscall(SYS_sched_yield)
     static inline unsigned long long load_word(const char *at) {
         unsigned long long word;
@@ -61,7 +61,8 @@ cdef extern from *:
     int unix_connection(const char *path, size_t size) nogil
     long long user_of(int fd, int own) nogil
     int epoll_create1(int flags) nogil
-    int plain_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
+    int epoll_wait(int epoll, epoll_event *found, int most, int milliseconds) nogil
+    int plain_look(int epoll, epoll_event *found, int most) nogil
     int plain_yield() nogil
     Py_ssize_t plain_recv(int fd, void *at, size_t size, int flags) nogil
     Py_ssize_t plain_send(int fd, const void *at, size_t size, int flags) nogil
@@ -87,10 +88,10 @@ cdef class Epoll:
     cpdef int wait(self, int milliseconds, int most) except -1:
         found, most = <epoll_event *>self._found, min(most, self._most)
         if milliseconds == 0:
-            count = plain_wait(self._fd, found, most, 0)
+            count = plain_look(self._fd, found, most)
         else:
             with nogil:
-                count = plain_wait(self._fd, found, most, milliseconds)
+                count = epoll_wait(self._fd, found, most, milliseconds)
         self._count = max(count, 0)
         if count < 0 and errno != EINTR:
             PyErr_SetFromErrno(OSError)

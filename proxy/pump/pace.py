@@ -25,9 +25,9 @@ LINGER = 5
 """Milliseconds. A shorter wait costs a conversation with pauses more: the kernel sets a timer each time."""
 LINGER_DEFERRED = 1
 """Milliseconds, while deferrable frames wait; the epoll's resolution, so the shortest wait there is."""
-MAX_BUSY = 0.010
+MAX_BUSY = 0.005
 """Seconds of turns without a break after which trio's other tasks run. Such a visit costs 0.2 ms, as nothing of it is
-in the processor's caches; a handshake needs several of them."""
+in the processor's caches; but a handshake, a scrape, a CONNECT call need several of them."""
 SLICE = 16 * 1024
 """Bytes. `turn.deliver` begins no frame behind so many, so that its caller can look at the clock: to send one byte
 takes as long as to send a thousand."""

@@ -23,7 +23,7 @@ from control.base.system import loading
 with loading.for_good("structlog", "httpx", "httpcore"):
     from control.base.system import logs
     from control.server import serve
-    from control.store import etcd
+    {store}
 """
 DOOR = """
 import sys
@@ -46,10 +46,11 @@ def in_a_process(code: str) -> set[str]:
     [
         PROXY.format(libraries="", member=""),
         PROXY.format(libraries="'httpx', 'httpcore'", member="from proxy.mesh import join, membership"),
-        CONTROL,
+        CONTROL.format(store=""),
+        CONTROL.format(store="from control.store import etcd"),
         DOOR,
     ],
-    ids=["proxy", "proxy in a mesh with a control plane", "control server", "door"],
+    ids=["proxy", "proxy in a mesh with a control plane", "control server", "control server on etcd", "door"],
 )
 def test_a_daemon_loads_nothing_for_its_looks(code: str) -> None:
     """What one of these would cost, every start and restart would wait for."""
